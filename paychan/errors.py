@@ -1,0 +1,101 @@
+"""Every way a request can be refused, as one table of stable codes.
+
+A *rejection* is the request's fault: it travels as a `Rejection`, becomes a 4xx answer, and changes nothing.
+*Unavailable* is ours and may pass: it becomes a 503, and the client repeats the same request.
+Codes are public (clients match on them): a code is never renamed, renumbered or reused. The compiled hot path returns
+the numbers (`paychan/_fast/status.pxd` gives them names); everything else uses the code strings.
+This module knows the HTTP status a code hints at, and nothing else about HTTP.
+"""
+
+from typing import NamedTuple
+
+
+class Code(NamedTuple):
+    """One refusal: `number` is what the compiled code returns, `status` the HTTP status hint."""
+
+    number: int
+    code: str
+    status: int
+    title: str
+
+
+_TABLE = (
+    # 400, found by parsing alone
+    Code(20, "missing_parameter", 400, "A required parameter is missing"),
+    Code(21, "repeated_parameter", 400, "A parameter is given more than once"),
+    Code(22, "request_too_large", 400, "The request is longer than any valid one"),
+    Code(23, "body_not_allowed", 400, "Requests of this protocol have no body"),
+    Code(24, "invalid_txid", 400, "funding_txid must be 64 hexadecimal digits"),
+    Code(25, "invalid_vout", 400, "funding_vout must be a plain decimal from 0 to 4294967295"),
+    Code(26, "invalid_pubkey", 400, "client_pubkey must be a compressed public key, 66 hexadecimal digits"),
+    Code(27, "pubkey_is_servers", 400, "client_pubkey must differ from the server's key"),
+    Code(28, "invalid_exp_time", 400, "exp_time must be a plain integer from 500000000 to 4294967295"),
+    Code(29, "exp_time_too_soon", 400, "exp_time is too close, or past"),
+    Code(30, "exp_time_too_far", 400, "exp_time is too far ahead"),
+    Code(31, "invalid_change_address", 400, "change_address is no P2PKH or P2SH address of this network"),
+    Code(32, "invalid_base64", 400, "payment is not canonical base64url"),
+    Code(33, "invalid_payment", 400, "payment has the wrong length or structure"),
+    Code(34, "invalid_der", 400, "The signature is not strict DER"),
+    Code(35, "high_s", 400, "The signature's S is above half the group order"),
+    Code(36, "invalid_sighash_type", 400, "The sighash type must be 0x83 (change) or 0x82 (no change)"),
+    Code(37, "change_value_not_zero", 400, "A payment with sighash type 0x82 must carry change value 0"),
+    Code(38, "dust_change", 400, "The change value is below the dust limit of 700 satoshi"),
+    Code(39, "change_value_range", 400, "The change value exceeds the funding value or all bitcoins there can be"),
+    # 400, found by looking at the channel
+    Code(50, "out_of_order", 400, "The payment leaves the payer more than an earlier one"),
+    Code(51, "bad_signature", 400, "The signature does not fit this payment on this channel"),
+    Code(52, "open_price_short", 400, "The initial payment is below the open price"),
+    Code(53, "not_newest_payment", 400, "Closing takes the channel's newest payment"),
+    Code(54, "funding_not_found", 400, "No funding output pays to this channel's address"),
+    Code(55, "funding_unconfirmed", 400, "The funding output has too few confirmations"),
+    # other statuses of v1
+    Code(60, "no_such_channel", 404, "No such channel"),
+    Code(61, "no_such_payment", 404, "No such payment resource: the channel is settled"),
+    Code(62, "no_such_route", 404, "No such resource"),
+    Code(63, "channel_exists", 409, "Channel already exists"),
+    Code(64, "channel_settled", 409, "Channel already existed, but has been settled"),
+    Code(65, "channel_closing", 410, "Channel is being closed"),
+    Code(66, "channel_expiring", 410, "Channel is too close to its expiry to accept payments"),
+    # 503: ours
+    Code(80, "store_unavailable", 503, "The channel store cannot be reached; send the same request again"),
+    Code(81, "signer_unavailable", 503, "The signer cannot be reached; send the same request again"),
+    Code(82, "chain_unavailable", 503, "The block chain cannot be read; send the same request again"),
+    Code(83, "owner_moved", 503, "The channel is moving between workers; send the same request again"),
+    Code(84, "settlement_uneconomic", 503, "The channel is worth less than its settlement's fee now"),
+    Code(85, "settlement_refused", 503, "The settlement could not be completed yet; it is retried"),
+    Code(86, "overloaded", 503, "Too many requests are waiting; send the same request again"),
+)
+
+BY_CODE = {row.code: row for row in _TABLE}
+BY_NUMBER = {row.number: row for row in _TABLE}
+if len(BY_CODE) != len(_TABLE) or len(BY_NUMBER) != len(_TABLE):
+    raise AssertionError("a rejection code or number is used twice")
+
+
+class PaychanError(Exception):
+    """Base of our errors: `code` is a key of `BY_CODE`, `parameter` names the guilty request parameter, if one is.
+
+    `detail` is meant for the client: it holds no key, no payment and none of the client's raw bytes.
+    """
+
+    def __init__(self, code: str, detail: str = "", parameter: str = "") -> None:
+        self.row = BY_CODE[code]
+        self.detail = detail or self.row.title
+        self.parameter = parameter
+        super().__init__(f"{code}: {self.detail}")
+
+    @property
+    def code(self) -> str:
+        return self.row.code
+
+
+class Rejection(PaychanError):
+    """The request is at fault; nothing was changed. The same request will be refused again."""
+
+
+class Unavailable(PaychanError):
+    """We cannot answer now; whether the request took effect may be unknown. The same request may be sent again."""
+
+
+class ConfigError(Exception):
+    """A configuration that must not run. `str()` is one line that names the file and the key."""

@@ -1,0 +1,48 @@
+"""Bitcoin networks as objects that are passed in. There is no global "selected network"."""
+
+from dataclasses import dataclass
+
+from bitcoin.base58 import Base58Error, CBase58Data
+
+from .errors import Rejection
+
+
+@dataclass(frozen=True)
+class Network:
+    """Chain parameters. Version bytes are those of base58check addresses."""
+
+    name: str
+    p2pkh_version: int
+    p2sh_version: int
+
+
+LIVE = Network("live", 0x00, 0x05)
+TEST = Network("test", 0x6F, 0xC4)
+REGTEST = Network("regtest", 0x6F, 0xC4)
+"""Bitcoin Core's regtest has the test network's address versions."""
+
+BY_NAME = {network.name: network for network in (LIVE, TEST, REGTEST)}
+
+_HASH_SIZE = 20
+
+
+def p2sh_address(network: Network, script_hash: bytes) -> str:
+    """Return the base58check address of a 20-byte script hash (BIP 16)."""
+    return str(CBase58Data.from_bytes(script_hash, network.p2sh_version))
+
+
+def decode_address(network: Network, address: str) -> bytes:
+    """Return the script pubkey that `address` stands for: 25 bytes for P2PKH, 23 for P2SH.
+
+    Raises: Rejection("invalid_change_address") for anything but a P2PKH or P2SH address of this network.
+    """
+    try:
+        data = CBase58Data(address)
+    except (Base58Error, ValueError) as error:
+        raise Rejection("invalid_change_address", parameter="change_address") from error
+    payload = bytes(data)
+    if len(payload) == _HASH_SIZE and data.nVersion == network.p2pkh_version:
+        return b"\x76\xa9\x14" + payload + b"\x88\xac"
+    if len(payload) == _HASH_SIZE and data.nVersion == network.p2sh_version:
+        return b"\xa9\x14" + payload + b"\x87"
+    raise Rejection("invalid_change_address", parameter="change_address")
