@@ -1,0 +1,156 @@
+"""A channel: its fixed terms, its state, and the table of transitions that code, tests and documents are made from.
+
+The state is a join (design section 3): the phase only goes forward and the change value only goes down, so replayed,
+reordered and duplicated updates converge and never lower the money held.
+
+Both records below are on disk and on the wire. Their layouts cannot change; a new layout takes a new version byte.
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from . import script
+from .payment import Payment
+
+RECORD_VERSION = 1
+
+
+class Phase(IntEnum):
+    """How far a channel's life has come. The numbers are on disk; 0 means "no channel" in conditional updates."""
+
+    OPEN = 1
+    CLOSING = 2
+    SIGNED = 3
+    BROADCAST = 4
+    SETTLED = 5
+
+
+ABSENT = 0
+"""The expected phase of a channel that must not exist yet."""
+
+
+class Event(StrEnum):
+    """What can happen to a channel."""
+
+    OPEN = "open"
+    PAY = "pay"
+    EXHAUST = "exhaust"
+    CLOSE = "close"
+    SIGN = "sign"
+    BROADCAST = "broadcast"
+    CONFIRM = "confirm"
+
+
+TRANSITIONS: dict[tuple[int, Event], Phase] = {
+    (ABSENT, Event.OPEN): Phase.OPEN,
+    (ABSENT, Event.EXHAUST): Phase.CLOSING,  # the opening payment already gives up everything
+    (Phase.OPEN, Event.PAY): Phase.OPEN,
+    (Phase.OPEN, Event.EXHAUST): Phase.CLOSING,
+    (Phase.OPEN, Event.CLOSE): Phase.CLOSING,
+    (Phase.CLOSING, Event.SIGN): Phase.SIGNED,
+    (Phase.SIGNED, Event.BROADCAST): Phase.BROADCAST,
+    (Phase.BROADCAST, Event.CONFIRM): Phase.SETTLED,
+}
+"""An absent entry *is* the refusal."""
+
+_ALLOWED_STEPS = frozenset((before, after) for (before, _), after in TRANSITIONS.items())
+
+
+def next_phase(phase: int, event: Event) -> Phase:
+    """Return the phase after `event`. Raises ValueError if the table has no such transition."""
+    try:
+        return TRANSITIONS[phase, event]
+    except KeyError:
+        raise ValueError(f"a channel in phase {phase} cannot {event.value}") from None
+
+
+def is_allowed_update(phase: int, change_value: int, new_phase: int, new_change_value: int) -> bool:
+    """Return whether the table allows the step, and the money held does not fall.
+
+    While open the change value may only go down; once the channel is closing the value is settled. `change_value` of an
+    absent channel (phase 0) is its funding value. The store applies no update for which this is False.
+    """
+    if (phase, new_phase) not in _ALLOWED_STEPS:
+        return False
+    if phase in (ABSENT, Phase.OPEN):
+        return 0 <= new_change_value <= change_value
+    return new_change_value == change_value
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelTerms:
+    """What is fixed when a channel opens. Values in satoshi, times in unix seconds, keys of 33 bytes."""
+
+    outpoint: bytes
+    server_pubkey: bytes
+    client_pubkey: bytes
+    exp_time: int
+    funding_value: int
+    change_script: bytes
+    opened_at: int = 0
+
+    @property
+    def redeem_script(self) -> bytes:
+        """The script of the funding output."""
+        return script.redeem_script(self.server_pubkey, self.client_pubkey, self.exp_time)
+
+    # version, length of the change script, exp_time, funding value, opened at, server key, client key; change script
+    _HEAD = struct.Struct("<BBIQQ33s33s")
+
+    def serialize(self) -> bytes:
+        """Return the terms record, without the outpoint, which is the record's key."""
+        head = self._HEAD.pack(
+            RECORD_VERSION,
+            len(self.change_script),
+            self.exp_time,
+            self.funding_value,
+            self.opened_at,
+            self.server_pubkey,
+            self.client_pubkey,
+        )
+        return head + self.change_script
+
+    @classmethod
+    def parse(cls, outpoint: bytes, record: bytes) -> "ChannelTerms":
+        """Return the terms in `record`. Raises ValueError for any other bytes than `serialize` makes."""
+        size = cls._HEAD.size
+        if len(record) < size:
+            raise ValueError("a terms record is too short")
+        version, script_size, exp_time, value, opened_at, server, client = cls._HEAD.unpack_from(record)
+        if version != RECORD_VERSION or len(record) != size + script_size:
+            raise ValueError("a terms record has an unknown version or a wrong length")
+        return cls(outpoint, server, client, exp_time, value, record[size:], opened_at)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelState:
+    """What changes: the phase, the newest payment, and from `signed` on the settlement's txid (internal order)."""
+
+    phase: Phase
+    payment: Payment
+    settlement_txid: bytes = b""
+
+    # version, phase, sighash type, length of the signature, change value; then the signature; then the txid if signed
+    _HEAD = struct.Struct("<BBBBQ")
+
+    def serialize(self) -> bytes:
+        """Return the state record."""
+        payment = self.payment
+        head = self._HEAD.pack(
+            RECORD_VERSION, self.phase, payment.sighash_type, len(payment.signature), payment.change_value
+        )
+        return head + payment.signature + self.settlement_txid
+
+    @classmethod
+    def parse(cls, record: bytes) -> "ChannelState":
+        """Return the state in `record`. Raises ValueError for any other bytes than `serialize` makes."""
+        size = cls._HEAD.size
+        if len(record) < size:
+            raise ValueError("a state record is too short")
+        version, phase, sighash_type, signature_size, change_value = cls._HEAD.unpack_from(record)
+        end = size + signature_size
+        txid = record[end:]
+        if version != RECORD_VERSION or len(txid) != (32 if phase >= Phase.SIGNED else 0):
+            raise ValueError("a state record has an unknown version or a wrong length")
+        return cls(Phase(phase), Payment(change_value, record[size:end], sighash_type), txid)

@@ -1,0 +1,195 @@
+"""Frames over asyncio: a server's end and a client's end of one connection. What the frames mean is not known here."""
+
+import asyncio
+import itertools
+import os
+import socket
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .frame import ERROR, REPLY, FrameError, FrameReader, encode_frame
+
+UNIX_PATH_MAX = 100
+"""Bytes; the kernel takes 107. Longer paths are reached through a handle of their directory."""
+
+
+class ConnectionGone(ConnectionError):
+    """The other process is away. Whether a request in flight took effect is unknown."""
+
+
+class RemoteRefusal(Exception):
+    """The other process answered with an ERROR frame; `payload` says why."""
+
+    def __init__(self, payload: bytes) -> None:
+        super().__init__(payload[:200].decode(errors="replace"))
+        self.payload = payload
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a process listens: a Unix socket's path, or a host and port on loopback."""
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    @classmethod
+    def parse(cls, text: str, state_dir: Path) -> "Address":
+        """Return the address in `unix:PATH` (relative to the state directory) or `tcp:127.0.0.1:PORT`. Raises ValueError."""
+        scheme, _, rest = text.partition(":")
+        if scheme == "unix" and rest:
+            return cls(path=str(state_dir.absolute() / rest))
+        host, _, port = rest.rpartition(":")
+        if scheme == "tcp" and host in ("127.0.0.1", "[::1]") and port.isdigit() and 0 < int(port) < 65536:
+            return cls(host=host.strip("[]"), port=int(port))
+        raise ValueError("must be unix:PATH or tcp:127.0.0.1:PORT")
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}" if self.path else f"tcp:{self.host}:{self.port}"
+
+
+def _reachable_path(path: str) -> tuple[str, int]:
+    """Return a spelling of `path` that fits a socket address, and the directory handle that it needs (-1: none)."""
+    if len(os.fsencode(path)) <= UNIX_PATH_MAX:
+        return path, -1
+    handle = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
+    return f"/proc/self/fd/{handle}/{os.path.basename(path)}", handle
+
+
+class FrameConnection(asyncio.Protocol):
+    """One connection, either end. `on_frame(connection, kind, request_id, payload)` is called for each frame received."""
+
+    def __init__(
+        self,
+        payload_max: int,
+        on_frame: Callable[["FrameConnection", int, int, bytes], None],
+        on_close: Callable[["FrameConnection"], None],
+        on_open: Callable[["FrameConnection"], None] | None = None,
+    ) -> None:
+        self._reader = FrameReader(payload_max)
+        self._on_frame, self._on_close, self._on_open = on_frame, on_close, on_open
+        self._transport: asyncio.Transport | None = None
+        self._calls: dict[int, asyncio.Future[bytes]] = {}
+        self._ids = itertools.count(1)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        if self._on_open:
+            self._on_open(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            frames = self._reader.feed(data)
+        except FrameError:
+            self.close()
+            return
+        for kind, request_id, payload in frames:
+            call = self._calls.pop(request_id, None) if kind >= REPLY else None
+            if call is None:
+                if kind < REPLY:
+                    self._on_frame(self, kind, request_id, payload)
+            elif call.done():
+                continue  # given up by its caller
+            elif kind == ERROR:
+                call.set_exception(RemoteRefusal(payload))
+            else:
+                call.set_result(payload)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._transport = None
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            if not call.done():
+                call.set_exception(ConnectionGone())
+        self._on_close(self)
+
+    # ours
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that the other end has not taken yet: a measure for refusing to queue more."""
+        return self._transport.get_write_buffer_size() if self._transport else 0
+
+    def call(self, kind: int, payload: bytes = b"") -> "asyncio.Future[bytes]":
+        """Send a request; the future gives the answer's payload, ConnectionGone or RemoteRefusal."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        if not self.is_open:
+            future.set_exception(ConnectionGone())
+            return future
+        request_id = next(self._ids) & 0xFFFFFFFF or next(self._ids) & 0xFFFFFFFF
+        self._calls[request_id] = future
+        self._transport.write(encode_frame(kind, request_id, payload))  # type: ignore[union-attr]
+        return future
+
+    def send(self, kind: int, request_id: int, payload: bytes = b"") -> None:
+        """Send an answer or a message that nobody answers; nothing happens if the connection is gone."""
+        if self.is_open:
+            self._transport.write(encode_frame(kind, request_id, payload))  # type: ignore[union-attr]
+
+    def reply(self, kind: int, request_id: int, payload: bytes = b"") -> None:
+        """Answer a request of type `kind`."""
+        self.send(kind + REPLY, request_id, payload)
+
+    def refuse(self, request_id: int, payload: bytes) -> None:
+        """Answer a request with an ERROR frame."""
+        self.send(ERROR, request_id, payload)
+
+    def close(self) -> None:
+        """Close at once, dropping what was not sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def peer_uid(self) -> int | None:
+        """Return the user id of the process at the other end of a Unix socket, or None on TCP."""
+        sock = self._transport.get_extra_info("socket") if self._transport else None
+        if sock is None or sock.family != socket.AF_UNIX:
+            return None
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return int.from_bytes(raw[4:8], "little")
+
+
+async def connect(address: Address, make: Callable[[], FrameConnection]) -> FrameConnection:
+    """Connect to a process. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    if address.path:
+        path, handle = _reachable_path(address.path)
+        try:
+            _, connection = await loop.create_unix_connection(make, path)
+        finally:
+            if handle >= 0:
+                os.close(handle)
+    else:
+        _, connection = await loop.create_connection(make, address.host, address.port)
+    return connection
+
+
+async def listen(address: Address, make: Callable[[], FrameConnection]) -> asyncio.AbstractServer:
+    """Listen at an address; a Unix socket is only for its owner (mode 0600), and a dead process' socket is replaced.
+
+    The caller must hold the lock that says that no other process uses this path.
+    """
+    loop = asyncio.get_running_loop()
+    if not address.path:
+        return await loop.create_server(make, address.host, address.port)
+    directory = os.path.dirname(address.path)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    if os.path.exists(address.path) and stat.S_ISSOCK(os.stat(address.path).st_mode):
+        os.unlink(address.path)
+    path, handle = _reachable_path(address.path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old_mask = os.umask(0o177)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(old_mask)
+        if handle >= 0:
+            os.close(handle)
+    return await loop.create_unix_server(make, sock=sock)

@@ -1,0 +1,303 @@
+"""Messages between a worker and the store, as pure codecs. Frames carry them (`frame.py`); docs/ARCHITECTURE.md lists them.
+
+The contract of COMMIT: *accepted means that the synced write has returned; no answer means unknown, so send the same payment
+again; STALE_EPOCH means that the shard has another owner, so stop serving it*.
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from ..outpoint import OUTPOINT_SIZE
+
+PAYLOAD_MAX = 4 << 20
+"""Bytes; room for a group of ENTRIES_MAX entries with their settlement transactions."""
+
+ENTRIES_MAX = 4096
+"""Entries in one COMMIT: some 0.5 MB of payments, 50 ms of verifying. More waits for the next group."""
+
+
+class StoreMessage(IntEnum):
+    """Frame types. Replies add 128."""
+
+    HELLO = 1  # worker -> store
+    OWNERS = 2  # store -> worker, unasked
+    COMMIT = 3
+    LOAD = 4
+    SCAN_EXPIRING = 5
+    SCAN_UNFINISHED = 6
+    HEARTBEAT = 7
+
+
+class Lease(IntEnum):
+    """What must be single besides the shards: lease number = shard count + this."""
+
+    SETTLER = 0
+    CHAIN_WATCHER = 1
+
+
+LEASE_COUNT = len(Lease)
+
+
+class EntryStatus(IntEnum):
+    """The store's answer to one entry of a COMMIT. Only OK changes anything."""
+
+    OK = 0
+    STALE_EPOCH = 1
+    CONFLICT = 2  # the channel is not in the expected state (or exists already, when it was to be created)
+    FORBIDDEN = 3  # the transition table or the rule that money held never falls forbids it
+
+
+class MessageError(ValueError):
+    """A payload that is not what its frame type says."""
+
+
+# --- HELLO ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Who a worker is. The store refuses (ERROR frame, text payload) one of another network or server key."""
+
+    network: str
+    server_pubkey: bytes
+    peer_address: str
+
+    def encode(self) -> bytes:
+        """Return the payload: three fields, each a u16 length and bytes."""
+        fields = (self.network.encode(), self.server_pubkey, self.peer_address.encode())
+        return b"".join(struct.pack("<H", len(field)) + field for field in fields)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> "Hello":
+        """Raises MessageError."""
+        fields, offset = [], 0
+        for _ in range(3):
+            if len(payload) < offset + 2:
+                raise MessageError("HELLO is too short")
+            (size,) = struct.unpack_from("<H", payload, offset)
+            fields.append(payload[offset + 2 : offset + 2 + size])
+            offset += 2 + size
+        if len(payload) != offset:
+            raise MessageError("HELLO has a wrong length")
+        try:
+            return cls(fields[0].decode(), fields[1], fields[2].decode())
+        except UnicodeDecodeError as error:
+            raise MessageError("HELLO is no text") from error
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """The answer to HELLO: this worker's number among the owners, the shard count, and the lease time in milliseconds."""
+
+    worker_id: int
+    shard_count: int
+    lease_ms: int
+
+    _FORM = struct.Struct("<III")
+
+    def encode(self) -> bytes:
+        return self._FORM.pack(self.worker_id, self.shard_count, self.lease_ms)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> "Welcome":
+        return cls(*_unpack_all(cls._FORM, payload))
+
+
+# --- OWNERS -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OwnerTable:
+    """Who owns what: `workers` maps a worker's number to its peer address; `owners[i]` is (worker number, epoch) of shard i,
+    and after the shards of each `Lease`. Worker number 0: nobody. `version` only goes up while the store runs."""
+
+    version: int
+    workers: dict[int, str]
+    owners: list[tuple[int, int]]
+
+    def encode(self) -> bytes:
+        parts = [struct.pack("<QHH", self.version, len(self.workers), len(self.owners))]
+        for number, address in self.workers.items():
+            raw = address.encode()
+            parts.append(struct.pack("<IH", number, len(raw)) + raw)
+        parts += [struct.pack("<IQ", worker, epoch) for worker, epoch in self.owners]
+        return b"".join(parts)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> "OwnerTable":
+        """Raises MessageError."""
+        try:
+            version, worker_count, owner_count = struct.unpack_from("<QHH", payload)
+            offset, workers = 12, {}
+            for _ in range(worker_count):
+                number, size = struct.unpack_from("<IH", payload, offset)
+                workers[number] = payload[offset + 6 : offset + 6 + size].decode()
+                offset += 6 + size
+            owners = list(struct.iter_unpack("<IQ", payload[offset:]))
+        except (struct.error, UnicodeDecodeError) as error:
+            raise MessageError("OWNERS does not parse") from error
+        if len(owners) != owner_count:
+            raise MessageError("OWNERS has a wrong length")
+        return cls(version, workers, owners)
+
+
+# --- COMMIT -----------------------------------------------------------------------------------------------------------
+
+ENTRY_HEAD = struct.Struct("<HHQ36sBxHQ")
+"""u16 length of the state record | u16 shard | u64 epoch | 36 outpoint | u8 expected phase | u8 zero |
+u16 length of the extra record | u64 expected change value; then the state record, then the extra record.
+The compiled twin is `seal` in `paychan/_fast/channel.pyx`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One conditional update: applied only if the channel is in the expected phase with the expected change value.
+
+    expected_phase 0: the channel must not exist; `extra` is then its terms record and expected_change_value its funding
+    value. On the step to `signed`, `extra` is the settlement transaction. Else `extra` is empty.
+    """
+
+    shard: int
+    epoch: int
+    outpoint: bytes
+    expected_phase: int
+    expected_change_value: int
+    state: bytes
+    extra: bytes = b""
+
+    def encode(self) -> bytes:
+        head = ENTRY_HEAD.pack(
+            len(self.state),
+            self.shard,
+            self.epoch,
+            self.outpoint,
+            self.expected_phase,
+            len(self.extra),
+            self.expected_change_value,
+        )
+        return head + self.state + self.extra
+
+
+def encode_commit(entries: list[bytes]) -> bytes:
+    """Return the payload of a COMMIT: u16 count, then the encoded entries."""
+    return struct.pack("<H", len(entries)) + b"".join(entries)
+
+
+def decode_commit(payload: bytes) -> list[Entry]:
+    """Raises MessageError. The answer's payload is one `EntryStatus` byte for each entry, in order."""
+    if len(payload) < 2:
+        raise MessageError("COMMIT is too short")
+    (count,) = struct.unpack_from("<H", payload)
+    offset, entries = 2, []
+    for _ in range(count):
+        if len(payload) - offset < ENTRY_HEAD.size:
+            raise MessageError("COMMIT is too short")
+        size, shard, epoch, outpoint, phase, extra_size, value = ENTRY_HEAD.unpack_from(payload, offset)
+        start = offset + ENTRY_HEAD.size
+        offset = start + size + extra_size
+        entries.append(
+            Entry(shard, epoch, outpoint, phase, value, payload[start : start + size], payload[start + size : offset])
+        )
+    if offset != len(payload) or count > ENTRIES_MAX:
+        raise MessageError("COMMIT has a wrong length")
+    return entries
+
+
+# --- LOAD -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the store has of one channel: the terms and state records, and the settlement transaction once it is signed."""
+
+    terms: bytes
+    state: bytes
+    settlement: bytes
+
+
+_LOAD_REPLY = struct.Struct("<HHI")
+
+
+def encode_load(outpoint: bytes) -> bytes:
+    return outpoint
+
+
+def decode_load(payload: bytes) -> bytes:
+    if len(payload) != OUTPOINT_SIZE:
+        raise MessageError("LOAD takes one outpoint")
+    return payload
+
+
+def encode_load_reply(stored: Stored | None) -> bytes:
+    """Return the payload: empty for no such channel, else three lengths (u16, u16, u32) and the three records."""
+    if stored is None:
+        return b""
+    head = _LOAD_REPLY.pack(len(stored.terms), len(stored.state), len(stored.settlement))
+    return head + stored.terms + stored.state + stored.settlement
+
+
+def decode_load_reply(payload: bytes) -> Stored | None:
+    """Raises MessageError."""
+    if not payload:
+        return None
+    if len(payload) < _LOAD_REPLY.size:
+        raise MessageError("the answer to LOAD is too short")
+    terms_size, state_size, settlement_size = _LOAD_REPLY.unpack_from(payload)
+    state_at = _LOAD_REPLY.size + terms_size
+    settlement_at = state_at + state_size
+    if len(payload) != settlement_at + settlement_size:
+        raise MessageError("the answer to LOAD has a wrong length")
+    return Stored(payload[_LOAD_REPLY.size : state_at], payload[state_at:settlement_at], payload[settlement_at:])
+
+
+# --- SCANS ------------------------------------------------------------------------------------------------------------
+
+SCAN_LIMIT_MAX = 4096
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Ask for (number, outpoint) pairs in the order of an index, strictly after (after_number, after), at most `limit`.
+
+    SCAN_EXPIRING: open channels whose expiry is before `before` (unix seconds), soonest first; the number is the expiry.
+    SCAN_UNFINISHED: channels whose settlement has begun and is not settled, in the order of their outpoints; the number is
+    the phase, `before` and `after_number` are 0.
+    """
+
+    limit: int
+    before: int = 0
+    after_number: int = 0
+    after: bytes = bytes(OUTPOINT_SIZE)
+
+    _FORM = struct.Struct("<III36s")
+
+    def encode(self) -> bytes:
+        return self._FORM.pack(self.limit, self.before, self.after_number, self.after)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> "Scan":
+        scan = cls(*_unpack_all(cls._FORM, payload))
+        if not 1 <= scan.limit <= SCAN_LIMIT_MAX:
+            raise MessageError("a scan's limit is out of range")
+        return scan
+
+
+_FOUND = struct.Struct("<I36s")
+
+
+def encode_found(found: list[tuple[int, bytes]]) -> bytes:
+    """Return a scan's answer from (number, outpoint) pairs."""
+    return b"".join(_FOUND.pack(number, outpoint) for number, outpoint in found)
+
+
+def decode_found(payload: bytes) -> list[tuple[int, bytes]]:
+    if len(payload) % _FOUND.size:
+        raise MessageError("a scan's answer has a wrong length")
+    return list(_FOUND.iter_unpack(payload))
+
+
+def _unpack_all(form: struct.Struct, payload: bytes) -> tuple:
+    if len(payload) != form.size:
+        raise MessageError("a message has a wrong length")
+    return form.unpack(payload)
