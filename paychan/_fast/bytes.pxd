@@ -1,0 +1,31 @@
+# Little-endian numbers in byte buffers. Callers have checked that the bytes are there. x86-64 and AArch64 are little-endian,
+# and the build refuses anything else (setup.py).
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+
+cdef inline uint64_t read_u64(const unsigned char *source) noexcept nogil:
+    cdef uint64_t value
+    memcpy(&value, source, 8)
+    return value
+
+
+cdef inline unsigned char *write_u16(unsigned char *target, uint16_t value) noexcept nogil:
+    memcpy(target, &value, 2)
+    return target + 2
+
+
+cdef inline unsigned char *write_u32(unsigned char *target, uint32_t value) noexcept nogil:
+    memcpy(target, &value, 4)
+    return target + 4
+
+
+cdef inline unsigned char *write_u64(unsigned char *target, uint64_t value) noexcept nogil:
+    memcpy(target, &value, 8)
+    return target + 8
+
+
+cdef inline unsigned char *write_bytes(unsigned char *target, const unsigned char *source, size_t size) noexcept nogil:
+    memcpy(target, source, size)
+    return target + size

@@ -1,0 +1,3 @@
+def payment_sighash(
+    outpoint: bytes, redeem: bytes, change_script: bytes, change_value: int, sighash_type: int
+) -> bytes: ...

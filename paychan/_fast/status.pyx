@@ -1,0 +1,1 @@
+"""The statuses of the compiled path; status.pxd declares them, and Cython makes them a Python enum here."""
