@@ -1,0 +1,74 @@
+# The channels that this worker has read, each in one fixed-size slot, and what a payment does to one.
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from .payment cimport DER_SIZE_MAX, PaymentView
+from .secp256k1 cimport PublicKey
+from .sighash cimport CHANGE_SCRIPT_SIZE_MAX, REDEEM_SIZE_MAX
+from .status cimport Status
+
+cdef enum:
+    CHUNK_SLOTS = 1024
+    SHARD_COUNT_MAX = 4096
+    STATE_SIZE_MAX = 84       # a state record without a txid: 12 bytes and the signature
+    ENTRY_HEAD_SIZE = 60      # see ENTRY_HEAD in paychan/rpc/store_messages.py
+
+# The phases of paychan/channel.py.
+cdef enum Phase:
+    PHASE_OPEN = 1
+    PHASE_CLOSING = 2
+    PHASE_SETTLED = 5
+
+# Values in satoshi. "sent": in the group in flight or the last one; "durable": acknowledged by the store.
+cdef struct Channel:
+    uint64_t funding_value
+    uint64_t change_value            # of the newest verified payment
+    uint64_t sent_change_value
+    uint64_t durable_change_value
+    uint64_t serial                  # of this loading; no two are the same
+    uint32_t exp_time                # unix seconds
+    uint16_t shard
+    unsigned char phase
+    unsigned char sent_phase
+    unsigned char durable_phase
+    unsigned char sighash_type
+    unsigned char signature_size
+    unsigned char redeem_size
+    unsigned char change_script_size
+    unsigned char in_use
+    unsigned char outpoint[36]       # txid in internal order, index little-endian
+    unsigned char signature[DER_SIZE_MAX]
+    unsigned char redeem[REDEEM_SIZE_MAX]
+    unsigned char change_script[CHANGE_SCRIPT_SIZE_MAX]
+    PublicKey client_key             # parsed once, when the channel is loaded
+
+cdef class ChannelTable:
+    # slots in chunks that never move; `_index` maps a hash to slot number + 1 (0: free, TOMBSTONE: removed)
+    cdef Channel **_chunks
+    cdef uint32_t _chunk_count
+    cdef uint32_t *_index
+    cdef uint32_t _index_mask
+    cdef uint32_t _index_used        # occupied and removed places
+    cdef uint32_t _slot_count        # slots ever handed out
+    cdef list _free_slots
+    cdef uint64_t _seed
+    cdef uint64_t _serial
+    cdef uint64_t[SHARD_COUNT_MAX] _epochs   # 0: not ours
+    cdef uint32_t _shard_count
+    cdef uint32_t _settlement_period         # seconds
+    cdef unsigned char[36] _outpoint
+    cdef Py_ssize_t _count
+    # the outcome of the last pay()
+    cdef readonly uint32_t shard
+    cdef readonly uint64_t value_received
+    cdef readonly uint64_t value_left
+    cdef readonly uint64_t shortfall
+
+    cdef Channel *_slot(self, uint32_t number) noexcept nogil
+    cdef uint32_t _place(self, const unsigned char *outpoint) noexcept nogil
+    cdef Channel *_find(self, const unsigned char *outpoint) noexcept nogil
+    cdef Status _apply(self, Channel *channel, const PaymentView *payment, uint64_t now) noexcept nogil
+    cdef Channel *_get(self, bytes outpoint) except NULL
+    cdef Channel *_insert(self, const unsigned char *outpoint) except NULL
+    cdef void _remove(self, uint32_t place) noexcept
+    cdef int _resize_index(self, uint32_t size) except -1

@@ -1,0 +1,394 @@
+"""The channel table and the one compiled call that a payment needs: `ChannelTable.pay`.
+
+Order of the checks (the first that fails is the answer): path, query, payment's form; owner; loaded; phase; expiry; order of
+the change values; signature. A refused payment changes nothing.
+"""
+
+import os
+
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+from .bytes cimport read_u64, write_bytes, write_u16, write_u64
+from .payment cimport PAYMENT_SIZE_MAX, SIGHASH_NO_CHANGE, TEXT_SIZE_MAX, decode_base64url, parse_payment
+from .request cimport Parameter, find_parameters, parse_channel_path, unescape
+from .secp256k1 cimport context, parse_public_key, verify
+from .sighash cimport sighash_for_change
+from .status cimport Status
+
+cdef enum:
+    TOMBSTONE = 0xFFFFFFFF
+    INDEX_SIZE_MIN = 4096
+    RECORD_VERSION = 1
+
+cdef extern from *:
+    """
+    static inline uint64_t paychan_mix(uint64_t x) {
+        x ^= x >> 33; x *= 0xff51afd7ed558ccdULL;
+        x ^= x >> 33; x *= 0xc4ceb9fe1a85ec53ULL;
+        return x ^ (x >> 33);
+    }
+    static inline uint64_t paychan_shard_hash(uint64_t head, uint64_t vout) {
+        return (head + vout * 0x9E3779B97F4A7C15ULL) >> 16;
+    }
+    """
+    uint64_t paychan_mix(uint64_t x) noexcept nogil
+    uint64_t paychan_shard_hash(uint64_t head, uint64_t vout) noexcept nogil
+
+
+cdef inline uint32_t _shard_of(const unsigned char *outpoint, uint32_t shard_count) noexcept nogil:
+    cdef uint32_t vout
+    memcpy(&vout, outpoint + 32, 4)
+    return <uint32_t> (paychan_shard_hash(read_u64(outpoint), vout) % shard_count)
+
+
+cdef Status _read_request(
+    str path, str query, unsigned char *outpoint36, unsigned char *raw, Py_ssize_t *raw_size, bint *has_change_address
+):
+    """Parse path and query; write the outpoint and the payment's binary form (PAYMENT_SIZE_MAX bytes of room)."""
+    cdef Py_ssize_t path_size = 0, query_size = 0, text_size
+    cdef const unsigned char *path_text = <const unsigned char *> PyUnicode_AsUTF8AndSize(path, &path_size)
+    cdef const unsigned char *query_text = <const unsigned char *> PyUnicode_AsUTF8AndSize(query, &query_size)
+    cdef unsigned char plain[TEXT_SIZE_MAX]
+    cdef Parameter payment, change_address
+    cdef Status status = parse_channel_path(path_text, path_size, outpoint36)
+    if status == Status.OK:
+        status = find_parameters(query_text, query_size, &payment, &change_address)
+    if status == Status.OK:
+        has_change_address[0] = change_address.text != NULL
+        status = unescape(payment.text, payment.size, plain, TEXT_SIZE_MAX, &text_size)
+    if status == Status.OK:
+        status = decode_base64url(plain, text_size, raw, raw_size)
+    return status
+
+
+def read_channel_request(str path not None, str query not None):
+    """Return (status, outpoint, payment in binary form) of a request for a channel's resource; status 0 is good.
+
+    For the requests off the hot path; the payment's form is not judged beyond its text. Raises UnicodeEncodeError for text
+    with lone surrogates, which no HTTP server hands over.
+    """
+    cdef unsigned char outpoint[36]
+    cdef unsigned char raw[PAYMENT_SIZE_MAX]
+    cdef Py_ssize_t raw_size = 0
+    cdef bint has_change_address = False
+    cdef Status status = _read_request(path, query, outpoint, raw, &raw_size, &has_change_address)
+    if status != Status.OK:
+        return <int> status, b"", b""
+    return 0, outpoint[:36], raw[:raw_size]
+
+
+def shard_of(bytes outpoint not None, uint32_t shard_count):
+    """Return the shard of a 36-byte outpoint: the compiled twin of paychan/sharding.py."""
+    if len(outpoint) != 36 or not shard_count:
+        raise ValueError("an outpoint has 36 bytes, and there is at least one shard")
+    return _shard_of(outpoint, shard_count)
+
+
+cdef class ChannelTable:
+    """The channels of this worker's shards. Not thread-safe: one event loop owns it.
+
+    shard_count: 1 to 4096. settlement_period: seconds before expiry from which on payments are refused.
+    """
+
+    def __cinit__(self, uint32_t shard_count, uint32_t settlement_period):
+        if not 0 < shard_count <= SHARD_COUNT_MAX:
+            raise ValueError("the shard count is out of range")
+        self._shard_count = shard_count
+        self._settlement_period = settlement_period
+        self._free_slots = []
+        self._seed = int.from_bytes(os.urandom(8), "little")  # so that nobody can choose outpoints that collide
+        memset(self._epochs, 0, sizeof(self._epochs))
+        self._resize_index(INDEX_SIZE_MIN)
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        for i in range(self._chunk_count):
+            free(self._chunks[i])
+        free(self._chunks)
+        free(self._index)
+
+    def __len__(self):
+        return self._count
+
+    # --- the index ---
+
+    cdef Channel *_slot(self, uint32_t number) noexcept nogil:
+        return &self._chunks[number // CHUNK_SLOTS][number % CHUNK_SLOTS]
+
+    cdef uint32_t _place(self, const unsigned char *outpoint) noexcept nogil:
+        """Return the place in the index that holds `outpoint`, else the free place that ends its probe sequence."""
+        cdef uint32_t vout, number
+        memcpy(&vout, outpoint + 32, 4)
+        cdef uint32_t place = <uint32_t> (paychan_mix((read_u64(outpoint) ^ self._seed) + vout)) & self._index_mask
+        while True:
+            number = self._index[place]
+            if number == 0:
+                return place
+            if number != TOMBSTONE and memcmp(self._slot(number - 1).outpoint, outpoint, 36) == 0:
+                return place
+            place = (place + 1) & self._index_mask
+
+    cdef Channel *_find(self, const unsigned char *outpoint) noexcept nogil:
+        cdef uint32_t number = self._index[self._place(outpoint)]
+        return self._slot(number - 1) if number else NULL
+
+    cdef Channel *_get(self, bytes outpoint) except NULL:
+        cdef Channel *channel = self._find(outpoint) if len(outpoint) == 36 else NULL
+        if channel == NULL:
+            raise KeyError("no such channel is loaded")
+        return channel
+
+    cdef int _resize_index(self, uint32_t size) except -1:
+        """Rebuild the index with `size` places (a power of two), without its tombstones."""
+        cdef uint32_t *index = <uint32_t *> calloc(size, sizeof(uint32_t))
+        cdef uint32_t number
+        if index == NULL:
+            raise MemoryError()
+        free(self._index)
+        self._index = index
+        self._index_mask = size - 1
+        self._index_used = 0
+        for number in range(self._slot_count):
+            if self._slot(number).in_use:
+                self._index[self._place(self._slot(number).outpoint)] = number + 1
+                self._index_used += 1
+        return 0
+
+    cdef Channel *_insert(self, const unsigned char *outpoint) except NULL:
+        """Return a zeroed slot for a new outpoint, entered in the index."""
+        cdef uint32_t number
+        cdef Channel *channel
+        cdef Channel **chunks
+        if (self._index_used + 1) * 4 > (self._index_mask + 1) * 3:
+            self._resize_index((self._index_mask + 1) * (2 if self._count * 2 > self._index_mask else 1))
+        if self._free_slots:
+            number = self._free_slots.pop()
+        else:
+            number = self._slot_count
+            if number // CHUNK_SLOTS >= self._chunk_count:
+                chunks = <Channel **> realloc(self._chunks, (self._chunk_count + 1) * sizeof(Channel *))
+                if chunks == NULL:
+                    raise MemoryError()
+                self._chunks = chunks
+                self._chunks[self._chunk_count] = <Channel *> calloc(CHUNK_SLOTS, sizeof(Channel))
+                if self._chunks[self._chunk_count] == NULL:
+                    raise MemoryError()
+                self._chunk_count += 1
+            self._slot_count += 1
+        channel = self._slot(number)
+        memset(channel, 0, sizeof(Channel))
+        memcpy(channel.outpoint, outpoint, 36)
+        channel.in_use = 1
+        self._index[self._place(outpoint)] = number + 1
+        self._index_used += 1
+        self._count += 1
+        return channel
+
+    cdef void _remove(self, uint32_t place) noexcept:
+        cdef uint32_t number = self._index[place]
+        self._slot(number - 1).in_use = 0
+        self._index[place] = TOMBSTONE
+        self._free_slots.append(number - 1)
+        self._count -= 1
+
+    # --- loading and dropping ---
+
+    def load(self, terms not None, state not None):
+        """Enter a channel as the store has it (`ChannelTerms`, `ChannelState`), replacing what was known of it.
+
+        Raises ValueError for records that no honest store holds.
+        """
+        cdef bytes outpoint = terms.outpoint, redeem = terms.redeem_script, change_script = terms.change_script
+        cdef bytes client_key = terms.client_pubkey, signature = state.payment.signature
+        cdef PublicKey key
+        cdef Channel *channel
+        if len(outpoint) != 36 or len(redeem) > REDEEM_SIZE_MAX or len(change_script) > CHANGE_SCRIPT_SIZE_MAX:
+            raise ValueError("the terms of a channel are malformed")
+        if len(signature) > DER_SIZE_MAX or state.payment.change_value > terms.funding_value:
+            raise ValueError("the state of a channel is malformed")
+        if not parse_public_key(context, &key, client_key, 33):
+            raise ValueError("the payer's key is no public key")
+        self.drop(outpoint)
+        channel = self._insert(outpoint)
+        self._serial += 1
+        channel.serial = self._serial
+        channel.client_key = key
+        channel.funding_value = terms.funding_value
+        channel.exp_time = terms.exp_time
+        channel.shard = <uint16_t> _shard_of(outpoint, self._shard_count)
+        channel.redeem_size = <unsigned char> len(redeem)
+        memcpy(channel.redeem, <const unsigned char *> redeem, len(redeem))
+        channel.change_script_size = <unsigned char> len(change_script)
+        memcpy(channel.change_script, <const unsigned char *> change_script, len(change_script))
+        channel.signature_size = <unsigned char> len(signature)
+        memcpy(channel.signature, <const unsigned char *> signature, len(signature))
+        channel.sighash_type = state.payment.sighash_type
+        channel.change_value = channel.sent_change_value = channel.durable_change_value = state.payment.change_value
+        channel.phase = channel.sent_phase = channel.durable_phase = state.phase
+
+    def drop(self, bytes outpoint not None):
+        """Forget a channel; nothing happens if it is not loaded. It will be read from the store again."""
+        cdef uint32_t place
+        if len(outpoint) == 36:
+            place = self._place(outpoint)
+            if self._index[place]:
+                self._remove(place)
+
+    def own(self, list epochs not None):
+        """Take the epochs of all shards, 0 where another worker is the owner; forget the channels of shards that changed."""
+        cdef uint32_t shard, place, number
+        cdef uint64_t epoch
+        cdef bint changed = False
+        cdef unsigned char[SHARD_COUNT_MAX] is_changed
+        if len(epochs) != self._shard_count:
+            raise ValueError("there must be one epoch for each shard")
+        for shard in range(self._shard_count):
+            epoch = epochs[shard]
+            is_changed[shard] = epoch != self._epochs[shard]
+            changed = changed or is_changed[shard]
+            self._epochs[shard] = epoch
+        if not changed or not self._count:
+            return
+        for place in range(self._index_mask + 1):
+            number = self._index[place]
+            if number and number != TOMBSTONE and is_changed[self._slot(number - 1).shard]:
+                self._remove(place)
+
+    # --- paying ---
+
+    def pay(self, str path not None, str query not None, uint64_t now, bint ignore_change_address=False):
+        """Judge one payment request and, if it is accepted, update the channel in memory. Returns a status number.
+
+        now: unix seconds. The outcome is in `value_received` and `value_left` (satoshi) for ACCEPTED, EXHAUSTED and REPLAYED,
+        in `shortfall` (satoshi) for OUT_OF_ORDER, in `shard` for NOT_OWNED; `outpoint` tells the channel.
+        HAS_CHANGE_ADDRESS: judge that parameter, then call again with `ignore_change_address`.
+        """
+        cdef unsigned char raw[PAYMENT_SIZE_MAX]
+        cdef Py_ssize_t raw_size = 0
+        cdef bint has_change_address = False
+        cdef PaymentView payment
+        cdef Channel *channel
+        cdef Status status = _read_request(path, query, self._outpoint, raw, &raw_size, &has_change_address)
+        if status != Status.OK:
+            return <int> status
+        status = parse_payment(raw, raw_size, &payment)
+        if status != Status.OK:
+            return <int> status
+        if has_change_address and not ignore_change_address:
+            return <int> Status.HAS_CHANGE_ADDRESS
+        self.shard = _shard_of(self._outpoint, self._shard_count)
+        if not self._epochs[self.shard]:
+            return <int> Status.NOT_OWNED
+        channel = self._find(self._outpoint)
+        if channel == NULL:
+            return <int> Status.NOT_LOADED
+        return <int> self._apply(channel, &payment, now)
+
+    cdef Status _apply(self, Channel *channel, const PaymentView *payment, uint64_t now) noexcept nogil:
+        cdef unsigned char digest[32]
+        if channel.phase != PHASE_OPEN:
+            return Status.NO_SUCH_PAYMENT if channel.phase == PHASE_SETTLED else Status.CHANNEL_CLOSING
+        if now + self._settlement_period >= channel.exp_time:
+            return Status.CHANNEL_EXPIRING
+        if payment.change_value > channel.change_value:
+            self.shortfall = payment.change_value - channel.change_value
+            return Status.OUT_OF_ORDER
+        self.value_received = channel.change_value - payment.change_value
+        self.value_left = payment.change_value
+        if (self.value_received == 0 and payment.der_size == channel.signature_size
+                and payment.sighash_type == channel.sighash_type
+                and memcmp(payment.der, channel.signature, payment.der_size) == 0):
+            return Status.REPLAYED
+        sighash_for_change(
+            channel.outpoint, channel.redeem, channel.redeem_size, channel.change_script, channel.change_script_size,
+            payment.change_value, payment.sighash_type, digest)
+        if not verify(context, &payment.signature, digest, &channel.client_key):
+            return Status.BAD_SIGNATURE
+        if self.value_received == 0:
+            return Status.REPLAYED
+        channel.change_value = payment.change_value
+        channel.sighash_type = payment.sighash_type
+        channel.signature_size = payment.der_size
+        memcpy(channel.signature, payment.der, payment.der_size)
+        if payment.sighash_type == SIGHASH_NO_CHANGE:
+            channel.phase = PHASE_CLOSING
+            return Status.EXHAUSTED
+        return Status.ACCEPTED
+
+    @property
+    def outpoint(self):
+        """The 36-byte outpoint of the last `pay`."""
+        return self._outpoint[:36]
+
+    # --- what the committer needs ---
+
+    def owns(self, bytes outpoint not None):
+        """Return whether this worker owns the outpoint's shard."""
+        return self._epochs[shard_of(outpoint, self._shard_count)] != 0
+
+    def epoch_of(self, uint32_t shard):
+        """Return the epoch under which this worker owns a shard, 0 if it does not."""
+        if shard >= self._shard_count:
+            raise ValueError("no such shard")
+        return self._epochs[shard]
+
+    def is_loaded(self, bytes outpoint not None):
+        return len(outpoint) == 36 and self._find(outpoint) != NULL
+
+    def serial(self, bytes outpoint not None):
+        """Return a number that tells this loading of a channel from any other, 0 if it is not loaded."""
+        cdef Channel *channel = self._find(outpoint) if len(outpoint) == 36 else NULL
+        return channel.serial if channel != NULL else 0
+
+    def is_durable(self, bytes outpoint not None):
+        """Return whether the newest state of a loaded channel has been acknowledged by the store. Raises KeyError."""
+        cdef Channel *channel = self._get(outpoint)
+        return channel.change_value == channel.durable_change_value and channel.phase == channel.durable_phase
+
+    def phase(self, bytes outpoint not None):
+        """Return the phase number of a loaded channel. Raises KeyError."""
+        return <int> self._get(outpoint).phase
+
+    def newest_payment(self, bytes outpoint not None):
+        """Return the newest payment of a loaded channel in binary form. Raises KeyError."""
+        cdef Channel *channel = self._get(outpoint)
+        cdef unsigned char value[8]
+        write_u64(value, channel.change_value)
+        return value[:8] + channel.signature[:channel.signature_size] + bytes((channel.sighash_type,))
+
+    def begin_closing(self, bytes outpoint not None):
+        """Let an open channel take no more payments. Raises KeyError; ValueError if it is not open."""
+        cdef Channel *channel = self._get(outpoint)
+        if channel.phase != PHASE_OPEN:
+            raise ValueError("only an open channel can begin to close")
+        channel.phase = PHASE_CLOSING
+
+    def seal(self, bytes outpoint not None):
+        """Return the COMMIT entry that carries a channel's newest state, and remember it as sent. Raises KeyError."""
+        cdef unsigned char entry[ENTRY_HEAD_SIZE + STATE_SIZE_MAX]
+        cdef Channel *channel = self._get(outpoint)
+        cdef unsigned char *end = write_u16(entry, <uint16_t> (12 + channel.signature_size))
+        end = write_u16(end, channel.shard)
+        end = write_u64(end, self._epochs[channel.shard])
+        end = write_bytes(end, channel.outpoint, 36)
+        end[0] = channel.sent_phase
+        end[1] = 0
+        end = write_u16(end + 2, 0)
+        end = write_u64(end, channel.sent_change_value)
+        end[0] = RECORD_VERSION
+        end[1] = channel.phase
+        end[2] = channel.sighash_type
+        end[3] = channel.signature_size
+        end = write_u64(end + 4, channel.change_value)
+        end = write_bytes(end, channel.signature, channel.signature_size)
+        channel.sent_phase = channel.phase
+        channel.sent_change_value = channel.change_value
+        return entry[:end - entry]
+
+    def acknowledge(self, bytes outpoint not None):
+        """Note that what `seal` last returned for this channel is durable. Raises KeyError."""
+        cdef Channel *channel = self._get(outpoint)
+        channel.durable_phase = channel.sent_phase
+        channel.durable_change_value = channel.sent_change_value

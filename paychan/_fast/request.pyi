@@ -1,0 +1,2 @@
+PATH_SIZE_MAX: int
+QUERY_SIZE_MAX: int

@@ -1,0 +1,84 @@
+"""The fixture backend: funding outputs come from a JSON file, which may change while the server runs; settlements go to files.
+
+The file: {"outputs": [{"txid": HEX, "vout": N, "value": SATOSHI, "script_pubkey": HEX, "confirmations": N,
+"transaction": HEX (optional: the funding transaction, for signers that want proof)}]}. Replace it by renaming a new one.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..channel import ChannelTerms
+from ..errors import Rejection, Unavailable
+from ..outpoint import parse_outpoint
+from ..script import p2sh_script_pubkey
+from ..units import check_satoshi
+from .base import FUNDING_OUTPUTS_MAX, FundingOutput, FundingRequest
+from .outbox import Outbox
+
+
+@dataclass(frozen=True)
+class _Known:
+    output: FundingOutput
+    script_pubkey: bytes
+    transaction: bytes
+
+
+def _parse(text: str) -> list[_Known]:
+    """Raises ValueError, KeyError or TypeError, or Rejection, for anything but the documented form."""
+    known = []
+    for item in json.loads(text)["outputs"]:
+        outpoint = parse_outpoint(item["txid"], str(item["vout"]))
+        confirmations = item.get("confirmations", 0)
+        if type(confirmations) is not int or confirmations < 0:
+            raise ValueError("confirmations must be a count")
+        output = FundingOutput(outpoint, check_satoshi(item["value"], "value"), confirmations)
+        known.append(_Known(output, bytes.fromhex(item["script_pubkey"]), bytes.fromhex(item.get("transaction", ""))))
+    return known
+
+
+class FixtureChain:
+    """Funding as a file tells it, settlements into files."""
+
+    def __init__(self, state_dir: Path, fixture_file: Path, fee_per_byte: int) -> None:
+        self._outbox = Outbox(state_dir)
+        self._fee_per_byte = fee_per_byte
+        self._file = fixture_file
+        self._stamp: tuple[int, int, int] | None = None
+        self._known: list[_Known] = []
+
+    async def find_funding(self, request: FundingRequest) -> list[FundingOutput]:
+        fitting = [
+            known.output
+            for known in self._read()
+            if known.script_pubkey == request.script_pubkey and request.outpoint in (None, known.output.outpoint)
+        ]
+        return fitting[:FUNDING_OUTPUTS_MAX]
+
+    async def funding_transaction(self, terms: ChannelTerms) -> bytes:
+        script_pubkey = p2sh_script_pubkey(terms.redeem_script)
+        for known in self._read():
+            if known.output.outpoint == terms.outpoint and known.script_pubkey == script_pubkey:
+                return known.transaction
+        return b""
+
+    async def fee_per_byte(self) -> int:
+        return self._fee_per_byte
+
+    async def broadcast(self, transaction: bytes) -> None:
+        self._outbox.write(transaction)
+
+    async def confirmations(self, terms: ChannelTerms, txid: bytes) -> int:
+        return self._outbox.confirmations(txid)
+
+    def _read(self) -> list[_Known]:
+        """Return the outputs, reading the file again if it was replaced or changed. A broken file: Unavailable."""
+        try:
+            status = self._file.stat()
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if stamp != self._stamp:
+                self._known = _parse(self._file.read_text())
+                self._stamp = stamp
+        except (OSError, ValueError, KeyError, TypeError, Rejection) as error:
+            raise Unavailable("chain_unavailable", "The file of funding outputs cannot be read") from error
+        return self._known

@@ -1,0 +1,47 @@
+"""The server's side of the signer."""
+
+import asyncio
+
+from ..channel import ChannelTerms
+from ..payment import Payment
+from .connection import Address, ConnectionGone, FrameConnection, RemoteRefusal
+from .link import Link
+from .signer_messages import PAYLOAD_MAX, Refusal, SettleRequest, SignerMessage
+
+ANSWER_SECONDS_MAX = 10.0
+
+
+class SignerRefused(Exception):
+    """The signer judged and declined; `refusal` says why."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(f"{refusal.code.name}: {refusal.detail}")
+        self.refusal = refusal
+
+
+class SignerClient:
+    """A lasting connection to the signer. `public_key` is known after the first greeting, and may not change afterwards."""
+
+    def __init__(self, address: Address) -> None:
+        self.public_key = b""
+        self.link = Link("signer", address, PAYLOAD_MAX, self._greet)
+
+    async def settle(self, terms: ChannelTerms, payment: Payment, fee: int, funding_transaction: bytes) -> bytes:
+        """Return the signed settlement. fee: satoshi. Raises SignerRefused, ConnectionGone."""
+        request = SettleRequest(terms, payment, fee, funding_transaction)
+        connection = self.link.connection
+        try:
+            return await asyncio.wait_for(
+                connection.call(SignerMessage.SETTLE, request.encode()), ANSWER_SECONDS_MAX
+            )
+        except TimeoutError:
+            connection.close()
+            raise ConnectionGone() from None
+        except RemoteRefusal as error:
+            raise SignerRefused(Refusal.decode(error.payload)) from error
+
+    async def _greet(self, connection: FrameConnection) -> None:
+        key = await connection.call(SignerMessage.PUBLIC_KEY)
+        if len(key) != 33 or self.public_key not in (b"", key):
+            raise ConnectionGone("the signer has another key than before")
+        self.public_key = key

@@ -1,0 +1,123 @@
+"""A worker's side of the store: greeting, lease, conditional updates, reads.
+
+The contract of `commit`: *an answer means that the synced write has returned; ConnectionGone means unknown, so the payer sends the
+same payment again; STALE_EPOCH means that the shard has another owner, so stop serving it.*
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from .connection import Address, ConnectionGone, FrameConnection, RemoteRefusal
+from .link import Link
+from .store_messages import (
+    PAYLOAD_MAX,
+    SCAN_LIMIT_MAX,
+    Hello,
+    MessageError,
+    OwnerTable,
+    Scan,
+    Stored,
+    StoreMessage,
+    Welcome,
+    decode_found,
+    decode_load_reply,
+    encode_commit,
+    encode_load,
+)
+
+ANSWER_SECONDS_MAX = 5.0
+"""A store that takes longer is as good as gone: its connection is closed, and its shards are lost to the lease anyway."""
+
+
+class StoreClient:
+    """One worker's connection to the store. `on_owners(welcome, table)` gets each owner table; `on_lost()` ends it all."""
+
+    def __init__(
+        self,
+        address: Address,
+        hello: Hello,
+        on_owners: Callable[[Welcome, OwnerTable], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._hello, self._on_owners, self._on_lost = hello, on_owners, on_lost
+        self._welcome: Welcome | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
+        self.lease_ends = 0.0
+        """Loop time until which this worker's shards cannot have gone to another unless the store told us."""
+        self.link = Link("store", address, PAYLOAD_MAX, self._greet, self._on_frame, self._lost)
+
+    async def commit(self, entries: list[bytes]) -> bytes:
+        """Send encoded entries as one group; return one `EntryStatus` byte for each. Raises ConnectionGone, RemoteRefusal."""
+        return await self._ask(StoreMessage.COMMIT, encode_commit(entries))
+
+    async def load(self, outpoint: bytes) -> Stored | None:
+        """Return what the store has of a channel, or None. Raises ConnectionGone."""
+        return decode_load_reply(await self._ask(StoreMessage.LOAD, encode_load(outpoint)))
+
+    async def scan(self, kind: StoreMessage, before: int = 0) -> list[tuple[int, bytes]]:
+        """Return all (number, outpoint) pairs of an index, see `Scan`; page by page. Raises ConnectionGone."""
+        found: list[tuple[int, bytes]] = []
+        page = Scan(SCAN_LIMIT_MAX, before)
+        while True:
+            part = decode_found(await self._ask(kind, page.encode()))
+            found += part
+            if len(part) < SCAN_LIMIT_MAX:
+                return found
+            number = part[-1][0] if kind == StoreMessage.SCAN_EXPIRING else 0
+            page = Scan(SCAN_LIMIT_MAX, before, number, part[-1][1])
+
+    async def _ask(self, kind: int, payload: bytes) -> bytes:
+        connection = self.link.connection
+        sent_at = asyncio.get_running_loop().time()
+        try:
+            answer = await asyncio.wait_for(connection.call(kind, payload), ANSWER_SECONDS_MAX)
+        except TimeoutError:
+            connection.close()
+            raise ConnectionGone() from None
+        self._extend_lease(sent_at)
+        return answer
+
+    def _extend_lease(self, sent_at: float) -> None:
+        if self._welcome:
+            self.lease_ends = max(self.lease_ends, sent_at + self._welcome.lease_ms / 1000)
+
+    async def _greet(self, connection: FrameConnection) -> None:
+        self.lease_ends = 0.0
+        self._welcome = None
+        sent_at = asyncio.get_running_loop().time()
+        self._welcome = Welcome.decode(await connection.call(StoreMessage.HELLO, self._hello.encode()))
+        self._extend_lease(sent_at)
+        self._heartbeat = asyncio.get_running_loop().create_task(self._beat(connection, self._welcome.lease_ms / 3000))
+
+    async def _beat(self, connection: FrameConnection, pause: float) -> None:
+        """Show signs of life. A refused or missing answer closes the connection, which ends all ownership."""
+        loop = asyncio.get_running_loop()
+        while connection.is_open:
+            sent_at = loop.time()
+            try:
+                await asyncio.wait_for(connection.call(StoreMessage.HEARTBEAT), 3 * pause)
+                self._extend_lease(sent_at)
+            except (ConnectionGone, RemoteRefusal, TimeoutError):
+                connection.close()
+            await asyncio.sleep(pause)
+
+    def _on_frame(self, connection: FrameConnection, kind: int, _: int, payload: bytes) -> None:
+        if kind != StoreMessage.OWNERS:
+            return
+        try:
+            table = OwnerTable.decode(payload)
+        except MessageError:
+            connection.close()
+            return
+        # OWNERS may come in the same packet as WELCOME, before the greeting coroutine has run on.
+        asyncio.get_running_loop().call_soon(self._owners, connection, table)
+
+    def _owners(self, connection: FrameConnection, table: OwnerTable) -> None:
+        if self._welcome is not None and connection.is_open:
+            self._on_owners(self._welcome, table)
+
+    def _lost(self) -> None:
+        self.lease_ends = 0.0
+        if self._heartbeat:
+            self._heartbeat.cancel()
+        self._on_lost()

@@ -1,0 +1,117 @@
+"""fundingInfo and open (spec section 7): the rules for a new channel."""
+
+from dataclasses import dataclass
+
+from ..chain.base import ChainBackend, FundingOutput, FundingRequest
+from ..channel import ChannelTerms
+from ..config import ServerConfig
+from ..errors import Rejection
+from ..network import decode_address
+from ..payment import Payment, decode_payment
+from ..script import funding_address, p2sh_script_pubkey, redeem_script
+from ..settlement import verify_payment
+from ..units import SECONDS_PER_HOUR
+from .parameters import Query, decode_exp_time, decode_funding_outpoint, decode_pubkey
+from .replies import Reply, json_reply
+
+
+@dataclass(frozen=True)
+class OpenRequest:
+    """A checked open request; the funding output is not known yet."""
+
+    client_pubkey: bytes
+    exp_time: int
+    change_script: bytes
+    payment: Payment
+    outpoint: bytes | None
+
+
+class Opening:
+    """Judges requests for new channels. Knows config, server key and chain; the caller gives the time (unix seconds)."""
+
+    def __init__(self, config: ServerConfig, chain: ChainBackend) -> None:
+        self._config, self._chain = config, chain
+
+    def funding_info(self, query_text: str, server_pubkey: bytes, now: int) -> Reply:
+        """Answer GET /v1/fundingInfo. Raises Rejection."""
+        client_pubkey, exp_time = self._keys(Query(query_text), server_pubkey, now)
+        redeem = redeem_script(server_pubkey, client_pubkey, exp_time)
+        content = {
+            "server_pubkey": server_pubkey.hex(),
+            "funding_address_copy": funding_address(self._config.common.network, redeem),
+            "settlement_period_hours": self._config.settlement_period_hours,
+            "funding_tx_min_conf": self._config.funding_tx_min_conf,
+            "open_price": self._config.open_price,
+        }
+        return json_reply(
+            200, content, f"/v1/channels/new?client_pubkey={client_pubkey.hex()}&exp_time={exp_time}"
+        )
+
+    def parse(self, query_text: str, server_pubkey: bytes, now: int) -> OpenRequest:
+        """Return the checked parameters of POST /v1/channels/new, in v1's order. Raises Rejection."""
+        query = Query(query_text)
+        client_pubkey, exp_time = self._keys(query, server_pubkey, now)
+        network = self._config.common.network
+        change_script = query.required("change_address", lambda text: decode_address(network, text))
+        payment = query.required("payment", decode_payment)
+        return OpenRequest(client_pubkey, exp_time, change_script, payment, decode_funding_outpoint(query))
+
+    def _keys(self, query: Query, server_pubkey: bytes, now: int) -> tuple[bytes, int]:
+        client_pubkey = query.required("client_pubkey", decode_pubkey)
+        if client_pubkey == server_pubkey:
+            raise Rejection("pubkey_is_servers", parameter="client_pubkey")
+        return client_pubkey, self._check_exp_time(query.required("exp_time", decode_exp_time), now)
+
+    def _check_exp_time(self, exp_time: int, now: int) -> int:
+        soonest = now + self._config.settlement_period + self._config.duration_min
+        latest = now + self._config.duration_max
+        if exp_time < soonest:
+            hours = -(-(soonest - now) // SECONDS_PER_HOUR)
+            raise Rejection("exp_time_too_soon", f"exp_time must be at least {hours} hours ahead", "exp_time")
+        if exp_time > latest:
+            hours = self._config.duration_max // SECONDS_PER_HOUR
+            raise Rejection("exp_time_too_far", f"exp_time must be at most {hours} hours ahead", "exp_time")
+        return exp_time
+
+    async def find_funding(self, request: OpenRequest, server_pubkey: bytes) -> FundingOutput:
+        """Look the funding output up. Of several at one address, take the one that the payment signs for.
+
+        Raises Rejection("funding_not_found"), Unavailable("chain_unavailable").
+        """
+        script_pubkey = p2sh_script_pubkey(redeem_script(server_pubkey, request.client_pubkey, request.exp_time))
+        found = await self._chain.find_funding(
+            FundingRequest(request.client_pubkey, request.exp_time, script_pubkey, request.outpoint)
+        )
+        if not found:
+            raise Rejection("funding_not_found")
+        for output in found[1:]:
+            if verify_payment(self.terms(request, output, server_pubkey, 0), request.payment):
+                return output
+        return found[0]
+
+    def terms(self, request: OpenRequest, funding: FundingOutput, server_pubkey: bytes, now: int) -> ChannelTerms:
+        """Return the terms of the channel that would be opened."""
+        return ChannelTerms(
+            outpoint=funding.outpoint,
+            server_pubkey=server_pubkey,
+            client_pubkey=request.client_pubkey,
+            exp_time=request.exp_time,
+            funding_value=funding.value,
+            change_script=request.change_script,
+            opened_at=now,
+        )
+
+    def check(self, terms: ChannelTerms, payment: Payment, confirmations: int) -> int:
+        """Judge the opening payment; return its value in satoshi. Raises Rejection."""
+        need = self._config.funding_tx_min_conf
+        if confirmations < need:
+            raise Rejection("funding_unconfirmed", f"The funding output has {confirmations} confirmations, needs {need}")
+        if payment.change_value > terms.funding_value:
+            raise Rejection("change_value_range", parameter="payment")
+        if not verify_payment(terms, payment):
+            raise Rejection("bad_signature", parameter="payment")
+        received, price = terms.funding_value - payment.change_value, self._config.open_price
+        if received < price:
+            detail = f"Initial payment short: open price is {price} satoshi, received {received} satoshi"
+            raise Rejection("open_price_short", detail, "payment")
+        return received

@@ -1,0 +1,155 @@
+"""Worker to worker: a request for a shard that another worker owns goes to it, and its answer comes back as it is."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect, listen
+from .replies import Reply
+
+PAYLOAD_MAX = 128 << 10
+"""Bytes; a URL is below 64 kB."""
+
+FORWARDED = 1
+"""Frame type of a forwarded request."""
+
+ANSWER_SECONDS_MAX = 12.0
+"""Longer than a close with a slow signer takes."""
+
+_HEAD = struct.Struct("<BHH36sQI")
+_REPLY = struct.Struct("<HH")
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRequest:
+    """What is forwarded: a verb (pay, open, close or settle), the channel, path and query as they came; for an open the value
+    (satoshi) and the confirmations of the funding output that was looked up."""
+
+    verb: str
+    outpoint: bytes
+    path: str = ""
+    query: str = ""
+    funding_value: int = 0
+    confirmations: int = 0
+
+    def encode(self) -> bytes:
+        verb, path, query = self.verb.encode(), self.path.encode(), self.query.encode()
+        head = _HEAD.pack(len(verb), len(path), len(query), self.outpoint, self.funding_value, self.confirmations)
+        return head + verb + path + query
+
+    @classmethod
+    def decode(cls, payload: bytes) -> "PeerRequest":
+        """Raises ValueError."""
+        if len(payload) < _HEAD.size:
+            raise ValueError("a forwarded request is too short")
+        verb_size, path_size, query_size, outpoint, value, confirmations = _HEAD.unpack_from(payload)
+        path_at = _HEAD.size + verb_size
+        query_at = path_at + path_size
+        if len(payload) != query_at + query_size:
+            raise ValueError("a forwarded request has a wrong length")
+        verb, path = payload[_HEAD.size : path_at].decode(), payload[path_at:query_at].decode()
+        return cls(verb, outpoint, path, payload[query_at:].decode(), value, confirmations)
+
+
+def encode_reply(reply: Reply) -> bytes:
+    location = reply.location.encode()
+    return _REPLY.pack(reply.status, len(location)) + location + reply.body
+
+
+def decode_reply(payload: bytes) -> Reply:
+    status, location_size = _REPLY.unpack_from(payload)
+    body_at = _REPLY.size + location_size
+    return Reply(status, payload[body_at:], payload[_REPLY.size : body_at].decode())
+
+
+class Peers:
+    """This worker's own socket, and connections to the other workers', made when first needed."""
+
+    def __init__(self, directory: Path, answer: Callable[[PeerRequest], Awaitable[Reply]]) -> None:
+        self._directory, self._answer = directory, answer
+        self.address = Address(path=str(directory.absolute() / f"worker-{os.getpid()}-{secrets.token_hex(4)}.sock"))
+        self._server: asyncio.AbstractServer | None = None
+        self._connections: dict[str, asyncio.Task[FrameConnection]] = {}
+        self._incoming: set[FrameConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._remove_dead_sockets()
+        self._server = await listen(self.address, self._accept)
+
+    async def stop(self) -> None:
+        if self._server:
+            self._server.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self.address.path)
+        for connection in list(self._incoming):
+            connection.close()
+        for task in self._connections.values():
+            if task.done() and not task.cancelled() and task.exception() is None:
+                task.result().close()
+            task.cancel()
+
+    async def forward(self, peer: str, request: PeerRequest) -> Reply | None:
+        """Return the owner's answer; None if it cannot be had, or the peer is not the owner either (any more)."""
+        try:
+            connection = await self._connection(peer)
+            answer = await asyncio.wait_for(connection.call(FORWARDED, request.encode()), ANSWER_SECONDS_MAX)
+        except (OSError, ConnectionGone, RemoteRefusal, TimeoutError):
+            return None
+        return decode_reply(answer)
+
+    async def _connection(self, peer: str) -> FrameConnection:
+        task = self._connections.get(peer)
+        if task is None or (task.done() and (task.cancelled() or task.exception() or not task.result().is_open)):
+            task = asyncio.get_running_loop().create_task(connect(Address(path=peer), self._outgoing))
+            self._connections[peer] = task
+            self._forget_closed()
+        return await asyncio.shield(task)
+
+    def _forget_closed(self) -> None:
+        for peer, task in list(self._connections.items()):
+            if task.done() and (task.cancelled() or task.exception() or not task.result().is_open):
+                del self._connections[peer]
+
+    def _outgoing(self) -> FrameConnection:
+        return FrameConnection(PAYLOAD_MAX, lambda *_: None, lambda _: None)
+
+    def _accept(self) -> FrameConnection:
+        return FrameConnection(PAYLOAD_MAX, self._on_frame, self._incoming.discard, self._incoming.add)
+
+    def _on_frame(self, connection: FrameConnection, kind: int, request_id: int, payload: bytes) -> None:
+        if kind != FORWARDED:
+            connection.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(connection, request_id, payload))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, connection: FrameConnection, request_id: int, payload: bytes) -> None:
+        try:
+            reply = await self._answer(PeerRequest.decode(payload))
+        except NotOwner:
+            connection.refuse(request_id, b"not the owner")
+            return
+        connection.reply(FORWARDED, request_id, encode_reply(reply))
+
+    def _remove_dead_sockets(self) -> None:
+        """Remove what killed workers left behind."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in self._directory.glob("worker-*.sock"):
+            pid = path.name.split("-")[1]
+            if pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+                path.unlink(missing_ok=True)
+
+
+class NotOwner(Exception):
+    """This worker does not own the shard of the channel that a request is for."""
+
+    def __init__(self, outpoint: bytes) -> None:
+        super().__init__()
+        self.outpoint = outpoint

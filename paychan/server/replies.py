@@ -1,0 +1,71 @@
+"""Answers, before they become HTTP: status, body, and where to find the channel. Bodies have v1's keys (spec section 6)."""
+
+from typing import NamedTuple
+
+import orjson
+
+from ..errors import BY_NUMBER, PaychanError
+from ..outpoint import txid_hex
+
+RETRY_AFTER_SECONDS = 1
+
+_STATUS_TITLES = {400: "Bad Request", 404: "Not Found", 409: "Conflict", 410: "Gone", 503: "Service Unavailable"}
+
+
+class Reply(NamedTuple):
+    """`location` is a path of this server (the HTTP layer makes it absolute) or empty."""
+
+    status: int
+    body: bytes = b""
+    location: str = ""
+
+    @property
+    def is_problem(self) -> bool:
+        return self.status >= 400
+
+
+def payment_result(status: int, value_left: int, value_received: int, location: str = "") -> Reply:
+    """Return the PaymentResult of an open channel. Values in satoshi."""
+    body = b'{"channel_status":"open","channel_value_left":%d,"value_received":%d,"settlement_txid":null}\n'
+    return Reply(status, body % (value_left, value_received), location)
+
+
+def closed_result(value_left: int, value_received: int, settlement_txid: bytes) -> Reply:
+    """Return the 202 of a channel whose settlement (txid of 32 bytes, internal order) has been handed over."""
+    body = b'{"channel_status":"closed","channel_value_left":%d,"value_received":%d,"settlement_txid":"%s"}\n'
+    return Reply(202, body % (value_left, value_received, txid_hex(settlement_txid).encode()))
+
+
+def json_reply(status: int, content: dict, location: str = "") -> Reply:
+    """Return any other success body."""
+    return Reply(status, orjson.dumps(content) + b"\n", location)
+
+
+def problem(error: PaychanError, location: str = "") -> Reply:
+    """Return the problem document (RFC 9457) of a refusal."""
+    row = error.row
+    content = {
+        "type": "about:blank",
+        "title": _STATUS_TITLES[row.status],
+        "status": row.status,
+        "code": row.code,
+        "detail": error.detail,
+    }
+    if error.parameter:
+        content["parameter"] = error.parameter
+    return Reply(row.status, orjson.dumps(content) + b"\n", location)
+
+
+_PAYMENT_NUMBERS = range(32, 40)
+_PARAMETERS = {20: "payment", 24: "funding_txid", 25: "funding_vout", 50: "payment", 51: "payment"}
+_PROBLEMS = {
+    row.number: problem(
+        PaychanError(row.code, parameter="payment" if row.number in _PAYMENT_NUMBERS else _PARAMETERS.get(row.number, ""))
+    )
+    for row in BY_NUMBER.values()
+}
+
+
+def problem_of_status(number: int) -> Reply:
+    """Return the problem document of a status of the compiled path; made once, for refusals must be cheap."""
+    return _PROBLEMS[number]

@@ -1,0 +1,105 @@
+"""The command `paychan-signer`: `paychan-signer FILE` runs, `paychan-signer --init KEYFILE` makes a key."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import uvloop
+
+from paychan.clock import make_clock
+from paychan.config import EXIT_BAD_CONFIG, SignerConfig, load_signer_config
+from paychan.errors import ConfigError
+from paychan.network import LIVE
+
+from .hardening import forbid_dumps, lock_memory
+from .keys import create_key, load_key, public_key, publish_public_key
+from .ledger import Ledger, lock_directory
+from .policy import Policy
+from .server import SignerServer
+
+USAGE = "usage: paychan-signer FILE | paychan-signer --init KEYFILE"
+EXIT_LEDGER_FAILED = 70
+"""EX_SOFTWARE: start it again only when the disk is well."""
+
+log = logging.getLogger("paychan.signer")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return its exit status: 0, or 2 for a wrong command line or configuration (70: see `_fatal`)."""
+    try:
+        match sys.argv[1:] if arguments is None else arguments:
+            case ["--init", key_file]:
+                initialise(Path(key_file).absolute())
+            case [config_file] if not config_file.startswith("-"):
+                run(config_file)
+            case _:
+                print(USAGE, file=sys.stderr)
+                return EXIT_BAD_CONFIG
+    except ConfigError as error:
+        print(f"paychan-signer: {error}", file=sys.stderr)
+        return EXIT_BAD_CONFIG
+    return 0
+
+
+def initialise(key_file: Path) -> None:
+    """Make a key file and print its public key. Raises ConfigError if the file exists or cannot be made."""
+    try:
+        key = create_key(key_file)
+    except OSError as error:
+        raise ConfigError(f"{key_file}: the key file cannot be made: {error.strerror}") from error
+    print(public_key(key).hex())
+
+
+def run(config_file: str) -> None:
+    """Run the signer until SIGTERM or SIGINT. Raises ConfigError."""
+    config = load_signer_config(config_file)
+    if config.common.network is LIVE and not config.address.path:
+        raise ConfigError(f"{config.common.source}: signer.address: must be a Unix socket on network live")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    try:
+        uvloop.run(_serve(config, *_open(config)))
+    except OSError as error:
+        raise ConfigError(f"{config.common.source}: {error.filename or config.address}: {error.strerror}") from error
+
+
+def _open(config: SignerConfig) -> tuple[Policy, Ledger]:
+    """Return what signing needs. The lock comes first, so that two signers cannot both make a key."""
+    common = config.common
+    directory = common.state_dir / "signer"
+    os.umask(0o077)
+    forbid_dumps()
+    lock_directory(directory, common.source)
+    key = load_key(config)
+    pubkey = public_key(key)
+    ledger = Ledger(directory, common.network.name, pubkey, common.source)
+    publish_public_key(config.public_key_file, pubkey)
+    refused = lock_memory()
+    if refused:
+        log.warning("the memory is not locked, so the key may reach swap: %s", refused)
+    return Policy.of(config, key), ledger
+
+
+async def _serve(config: SignerConfig, policy: Policy, ledger: Ledger) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = await SignerServer(policy, ledger, make_clock(config.common.clock_start), _fatal).listen(config.address)
+    log.info("ready at %s, network %s, key %s", config.address, config.common.network.name, policy.pubkey.hex())
+    if policy.waive_funding_proof:
+        log.warning("debug mode: funding transactions are not asked for")
+    await stop.wait()
+    server.close()  # the ledger stays open: a request in flight may still come, and every row is on disk already
+
+
+def _fatal() -> NoReturn:
+    """End at once. Whether the last row reached the disk is unknown, and a failed sync may be reported only once."""
+    os._exit(EXIT_LEDGER_FAILED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

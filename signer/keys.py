@@ -1,0 +1,99 @@
+"""The server's key: made, read and checked. The key file holds 64 hexadecimal digits and a newline, mode 0600."""
+
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+
+from coincurve import PrivateKey
+
+from paychan.config import SignerConfig
+from paychan.errors import ConfigError
+from paychan.network import LIVE
+
+from .files import make_directory, sync_directory, write_durably
+
+_KEY_TEXT = re.compile(rb"([0-9a-fA-F]{64})\n?")
+_KEY_FILE_SIZE_MAX = 65
+
+_PUBLISHED_PUBKEYS = frozenset(
+    {
+        "0225b3aaf58992a8cc909522c2ec859ef218fd29fda0a6723cfb4e0529f80cc8f3",
+        "03b5ad36dca793edf4664cd51b4d3fb41d35d0bd92c60f62ed08b2b55fdb2c5a6d",
+        "0237cfd0f32ef969ebab7078b51a77f4a90db8db9ca76f20c71e041a0f212e6ec3",
+    }
+)
+"""Public keys whose secrets are printed in public: the original's two sample configurations, and our test vectors."""
+
+
+def create_key(path: Path) -> PrivateKey:
+    """Make a new key in a new file and return it. Raises FileExistsError rather than overwrite, OSError.
+
+    The file and its directory are synced: a key that is lost after its address was funded is money lost.
+    """
+    key = PrivateKey(secrets.token_bytes(32))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write_durably(descriptor, key.secret.hex().encode() + b"\n")
+    finally:
+        os.close(descriptor)
+    sync_directory(path.parent)
+    return key
+
+
+def load_key(config: SignerConfig) -> PrivateKey:
+    """Return the configured key; in debug mode a missing one is made. Raises ConfigError, never quoting the file."""
+    if config.common.debug and not config.key_file.exists():
+        make_directory(config.key_file.parent)
+        return create_key(config.key_file)
+    try:
+        key = _read_key(config.key_file)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(f"{config.common.source}: signer.key_file: {config.key_file}: {why}") from None
+    if config.common.network is LIVE and public_key(key).hex() in _PUBLISHED_PUBKEYS:
+        raise ConfigError(f"{config.common.source}: signer.key_file: this key is published; anyone could sign with it")
+    return key
+
+
+def _read_key(path: Path) -> PrivateKey:
+    """Return the key in a file that only we can read. Raises OSError, and ValueError saying what is wrong."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not make us wait
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("is not a regular file")
+        if status.st_mode & 0o077:
+            raise ValueError("is open to group or others; its mode must be 0600")
+        if status.st_uid != os.geteuid():
+            raise ValueError("belongs to another user than the signer")
+        text = os.read(descriptor, _KEY_FILE_SIZE_MAX + 1)
+    finally:
+        os.close(descriptor)
+    match = _KEY_TEXT.fullmatch(text)
+    if match is None:
+        raise ValueError("must hold 64 hexadecimal digits and a newline")
+    try:
+        return PrivateKey(bytes.fromhex(match[1].decode("ascii")))
+    except ValueError:
+        raise ValueError("does not hold a valid secret key") from None
+
+
+def public_key(key: PrivateKey) -> bytes:
+    """Return the compressed public key, 33 bytes."""
+    return key.public_key.format(compressed=True)
+
+
+def publish_public_key(path: Path, pubkey: bytes) -> None:
+    """Write 66 hexadecimal digits and a newline, readable by all, so that a reader sees the old file or the new one."""
+    make_directory(path.parent)
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.fchmod(descriptor, 0o644)
+        write_durably(descriptor, pubkey.hex().encode() + b"\n")
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)
+    sync_directory(path.parent)

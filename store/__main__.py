@@ -1,0 +1,64 @@
+"""`paychan-store FILE`: runs the store with the configuration in FILE (store.toml) until SIGTERM or SIGINT."""
+
+import asyncio
+import logging
+import signal
+import sys
+
+import uvloop
+
+from paychan.config import EXIT_BAD_CONFIG, StoreConfig, load_store_config
+from paychan.errors import ConfigError
+
+from .directory import hold_directory, sync_directory
+from .engine import Engine
+from .identity import Identity, establish_identity, read_server_pubkey
+from .server import StoreServer
+
+log = logging.getLogger("paychan.store")
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def main() -> int:
+    """Run the command; return its exit status: 0 after a signal, 2 for a wrong call or configuration."""
+    if len(sys.argv) != 2:
+        print("usage: paychan-store FILE", file=sys.stderr)
+        return EXIT_BAD_CONFIG
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    for number in STOP_SIGNALS:  # until the event loop takes them over: nothing is in flight yet
+        signal.signal(number, lambda *_: sys.exit(0))
+    try:
+        run(load_store_config(sys.argv[1]))
+    except ConfigError as error:
+        print(f"paychan-store: {error}", file=sys.stderr)
+        return EXIT_BAD_CONFIG
+    log.info("stopped")
+    return 0
+
+
+def run(config: StoreConfig) -> None:
+    """Lock, open, check and serve the store until a signal. Raises ConfigError."""
+    with hold_directory(config) as database:
+        server_pubkey = read_server_pubkey(config)
+        try:
+            engine = Engine(database)
+        except Exception as error:  # rocksdict has no narrower type
+            message = " ".join(str(error).split())
+            raise ConfigError(f"{config.common.source}: state_dir: the store does not open: {message}") from error
+        try:
+            identity = establish_identity(engine, config, server_pubkey)
+            sync_directory(database.parent)
+            uvloop.run(_serve(config, identity, engine))
+        finally:
+            engine.close()
+
+
+async def _serve(config: StoreConfig, identity: Identity, engine: Engine) -> None:
+    stop = asyncio.Event()
+    for number in STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await StoreServer(config, identity, engine).run(stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

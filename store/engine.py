@@ -1,0 +1,126 @@
+"""The engine: the store's narrow interface to RocksDB. Another engine (PostgreSQL) would offer the same few methods.
+
+Reads see everything whose commit has returned, and nothing else: `commit` and the reads share one thread. (rocksdict
+holds the interpreter's lock during a write; write without sync and `flush_wal` would release it, but show reads what is
+not synced yet.)
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+
+from paychan.rpc.store_messages import LEASE_COUNT, Stored
+
+from . import keys
+
+_MIB = 1 << 20
+BLOCK_CACHE_BYTES = 128 * _MIB  # the states of some million busy channels
+WAL_BYTES_MAX = 256 * _MIB  # what a start after a crash replays at most: a few seconds
+LOG_FILE_BYTES_MAX = 4 * _MIB  # RocksDB's own diagnostics, of which LOG_FILES are kept
+LOG_FILES = 4
+BLOOM_BITS = 10  # 1 % of the looks for an unknown channel read a block
+
+
+def _options() -> Options:
+    blocks = BlockBasedOptions()
+    blocks.set_block_cache(Cache(BLOCK_CACHE_BYTES))
+    blocks.set_bloom_filter(BLOOM_BITS, False)
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_block_based_table_factory(blocks)
+    options.set_compression_type(DBCompressionType.none())  # signatures and hashes do not compress
+    options.set_max_total_wal_size(WAL_BYTES_MAX)
+    options.set_max_log_file_size(LOG_FILE_BYTES_MAX)
+    options.set_keep_log_file_num(LOG_FILES)
+    return options
+
+
+class Engine:
+    """An open database. Its methods raise rocksdict's plain `Exception` when the disk fails."""
+
+    def __init__(self, directory: Path, sync: bool = True) -> None:
+        """Open or create the database. sync=False is for measuring only: it would acknowledge what a crash loses."""
+        self._db = Rdict(str(directory), _options())
+        self._write_options = WriteOptions()
+        self._write_options.sync = sync
+
+    def close(self) -> None:
+        """Write out what is only in the log, and close."""
+        self._db.flush()
+        self._db.close()
+
+    # one channel
+
+    def states(self, outpoints: list[bytes]) -> list[bytes | None]:
+        """Return the state records of channels, None for those that do not exist."""
+        return self._get([keys.STATE + outpoint for outpoint in outpoints])
+
+    def terms(self, outpoint: bytes) -> bytes | None:
+        """Return the terms record of a channel."""
+        return self._get([keys.TERMS + outpoint])[0]
+
+    def load(self, outpoint: bytes) -> Stored | None:
+        """Return all records of a channel, or None."""
+        prefixes = (keys.TERMS, keys.STATE, keys.SETTLEMENT)
+        terms, state, settlement = self._get([prefix + outpoint for prefix in prefixes])
+        return None if state is None else Stored(terms or b"", state, settlement or b"")
+
+    def _get(self, names: list[bytes]) -> list[bytes | None]:
+        return self._db.get(names)  # type: ignore[arg-type, return-value]
+
+    # indexes
+
+    def scan_expiring(self, before: int, after_number: int, after: bytes, limit: int) -> list[tuple[int, bytes]]:
+        """Return (expiry, outpoint) of open channels expiring before `before`, strictly after (after_number, after)."""
+        found = self._scan(keys.expiring_key(after_number, after), keys.expiring_key(before), limit)
+        return [keys.split_expiring_key(key) for key, _ in found]
+
+    def scan_unfinished(self, after: bytes, limit: int) -> list[tuple[int, bytes]]:
+        """Return (phase, outpoint) of begun and unsettled settlements, with outpoints strictly after `after`."""
+        end = bytes((keys.UNFINISHED[0] + 1,))
+        return [(value[0], key[1:]) for key, value in self._scan(keys.UNFINISHED + after, end, limit)]
+
+    def _scan(self, after: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Return the first `limit` pairs with after < key < end."""
+        bounds = ReadOptions()
+        bounds.set_iterate_upper_bound(end)
+        cursor = self._db.iter(bounds)
+        cursor.seek(after + b"\0")  # the least key above `after`
+        found: list[tuple[bytes, bytes]] = []
+        while len(found) < limit and cursor.valid():
+            found.append((cursor.key(), cursor.value()))
+            cursor.next()
+        cursor.status()  # raises what ended the walk early
+        return found
+
+    # the store itself
+
+    def identity(self) -> bytes | None:
+        """Return the identity record, or None if the database is new. Raises ValueError for data without identity."""
+        (record,) = self._get([keys.IDENTITY])
+        if record is None:
+            cursor = self._db.iter()
+            cursor.seek_to_first()
+            if cursor.valid():
+                raise ValueError("holds data of something else")
+        return record
+
+    def epochs(self, shard_count: int) -> list[int]:
+        """Return the newest epoch of each shard and then of each `Lease`."""
+        names = [keys.epoch_key(lease) for lease in range(shard_count + LEASE_COUNT)]
+        return [keys.decode_epoch(value) for value in self._get(names)]
+
+    def commit(self, writes: Mapping[bytes, bytes | None]) -> None:
+        """Write a group, all or nothing; on return it is on disk.
+
+        Raises: Exception if that is not sure. The process must then end: after a failed fsync the next one may succeed
+        without the lost bytes.
+        """
+        batch = WriteBatch(raw_mode=True)
+        for key, value in writes.items():
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        self._db.write(batch, self._write_options)

@@ -1,0 +1,48 @@
+"""The store's keys and the small values beside them.
+
+The layout is on disk and cannot change; a new one takes a new `identity.FORMAT_VERSION`.
+
+    key                                       value
+    "I"                                       identity record (identity.py)
+    "E" | u16 lease, big-endian               u64 epoch, little-endian
+    "T" | 36 outpoint                         terms record (paychan.channel)
+    "S" | 36 outpoint                         state record (paychan.channel); once settled, the tombstone, kept for ever
+    "X" | 36 outpoint                         settlement transaction, from phase signed on
+    "O" | u32 expiry, big-endian | outpoint   empty: index of open channels, soonest expiry first
+    "U" | 36 outpoint                         u8 phase: index of settlements that have begun and are not settled
+
+Terms and state are apart so that a payment rewrites some 90 bytes. Big-endian numbers sort as they count.
+"""
+
+IDENTITY = b"I"
+EPOCH = b"E"
+TERMS = b"T"
+STATE = b"S"
+SETTLEMENT = b"X"
+EXPIRING = b"O"
+UNFINISHED = b"U"
+
+
+def epoch_key(lease: int) -> bytes:
+    """Return the key of a lease's epoch. lease: u16, shards first, then `Lease`."""
+    return EPOCH + lease.to_bytes(2, "big")
+
+
+def encode_epoch(epoch: int) -> bytes:
+    """Return the value under `epoch_key`."""
+    return epoch.to_bytes(8, "little")
+
+
+def decode_epoch(value: bytes | None) -> int:
+    """Return the epoch in a value; a lease that never had an owner has epoch 0."""
+    return int.from_bytes(value, "little") if value else 0
+
+
+def expiring_key(expiry: int, outpoint: bytes = b"") -> bytes:
+    """Return an open channel's key in the expiry index; without outpoint, where that second (u32) begins."""
+    return EXPIRING + expiry.to_bytes(4, "big") + outpoint
+
+
+def split_expiring_key(key: bytes) -> tuple[int, bytes]:
+    """Return (expiry, outpoint)."""
+    return int.from_bytes(key[1:5], "big"), key[5:]

@@ -1,0 +1,239 @@
+"""The store's door: frames from workers and observers, turned into jobs for the sequencer and reads from the engine."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from paychan.config import StoreConfig
+from paychan.errors import ConfigError
+from paychan.rpc.connection import FrameConnection, listen
+from paychan.rpc.store_messages import (
+    PAYLOAD_MAX,
+    Hello,
+    MessageError,
+    Scan,
+    StoreMessage,
+    Welcome,
+    decode_commit,
+    decode_load,
+    encode_found,
+    encode_load_reply,
+)
+
+from .engine import Engine
+from .group import Group
+from .identity import Identity
+from .leases import Leases
+from .sequencer import Answer, Sequencer
+
+log = logging.getLogger("paychan.store")
+
+UNSENT_BYTES_MAX = 16 << 20  # of answers that a client does not take; it is stuck, and would eat our memory
+REFUSAL_LINGER_S = 0.2  # between a refusal and the close, so that the text arrives
+CHECKS_PER_LEASE = 4  # how often silence is looked for
+OBSERVER = 0  # the worker number of those that own nothing
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+@dataclass(slots=True)
+class Session:
+    """One connection. `worker`: None before HELLO, OBSERVER, or the worker's number. `refused`: about to be closed."""
+
+    connection: FrameConnection
+    opened_ms: int
+    worker: int | None = None
+    refused: bool = False
+
+
+class Refusal(Exception):
+    """A client that must go; the text tells it why."""
+
+
+class StoreServer:
+    """All connections of one store process. Made on a running event loop."""
+
+    def __init__(self, config: StoreConfig, identity: Identity, engine: Engine) -> None:
+        self._config, self._identity, self._engine = config, identity, engine
+        call_soon = asyncio.get_running_loop().call_soon
+        self._sequencer = Sequencer(engine, identity.shard_count, call_soon)
+        self._leases = Leases(identity.shard_count, engine.epochs(identity.shard_count))
+        self._sessions: dict[FrameConnection, Session] = {}
+        self._stopping = False
+        self._handlers: dict[int, Callable[[Session, int, bytes], None]] = {
+            StoreMessage.HELLO: self._hello,
+            StoreMessage.COMMIT: self._commit,
+            StoreMessage.LOAD: self._load,
+            StoreMessage.SCAN_EXPIRING: self._scan_expiring,
+            StoreMessage.SCAN_UNFINISHED: self._scan_unfinished,
+            StoreMessage.HEARTBEAT: self._heartbeat,
+        }
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then finish the group in flight. Raises ConfigError if the address is no good."""
+        config = self._config
+        try:
+            listener = await listen(config.address, self._make_connection)
+        except OSError as error:
+            raise ConfigError(f"{config.common.source}: store.address: {config.address}: {error.strerror}") from error
+        log.info(
+            "store %s of network %s ready at %s", self._identity.store_id.hex(), self._identity.network, config.address
+        )
+        watch = asyncio.create_task(self._watch_silence())
+        await stop.wait()
+        self._stopping = True
+        watch.cancel()
+        listener.close()
+        self._sequencer.finish_group()
+        await asyncio.sleep(0)  # uvloop sends at the end of a turn: the last answers leave here
+        for connection in list(self._sessions):
+            connection.close()
+
+    # connections
+
+    def _make_connection(self) -> FrameConnection:
+        return FrameConnection(PAYLOAD_MAX, self._on_frame, self._on_close, self._on_open)
+
+    def _on_open(self, connection: FrameConnection) -> None:
+        if connection.peer_uid() not in (None, 0, os.geteuid()):
+            log.warning("a process of another user was turned away")
+            connection.close()
+        self._sessions[connection] = Session(connection, _now_ms())
+
+    def _on_close(self, connection: FrameConnection) -> None:
+        session = self._sessions.pop(connection)
+        if session.worker and not self._stopping:
+            self._leases.leave(session.worker)
+            log.info("worker %d left", session.worker)
+            self._change_owners()
+
+    def _on_frame(self, connection: FrameConnection, kind: int, request_id: int, payload: bytes) -> None:
+        session = self._sessions[connection]
+        if self._stopping or session.refused or not connection.is_open:
+            return
+        if session.worker:
+            self._leases.saw(session.worker, _now_ms())
+        try:
+            handler = self._handlers.get(kind)
+            if handler is None:
+                raise Refusal(f"frame type {kind} is unknown")
+            if session.worker is None and kind != StoreMessage.HELLO:
+                raise Refusal("HELLO comes first")
+            handler(session, request_id, payload)
+        except (Refusal, MessageError) as error:
+            self._turn_away(session, request_id, str(error))
+
+    def _turn_away(self, session: Session, request_id: int, why: str) -> None:
+        log.warning("a client was refused: %s", why)
+        session.refused = True
+        session.connection.refuse(request_id, why.encode())
+        asyncio.get_running_loop().call_later(REFUSAL_LINGER_S, session.connection.close)
+
+    async def _watch_silence(self) -> None:
+        """Close the connections of workers whose lease has run out, and of those that never say who they are."""
+        lease_ms = self._config.lease_ms
+        before = _now_ms()
+        while True:
+            await asyncio.sleep(lease_ms / CHECKS_PER_LEASE / 1000)
+            now = _now_ms()
+            if now - before > lease_ms // 2:
+                self._leases.forgive_silence(now)
+            before = now
+            silent = set(self._leases.silent(now, lease_ms))
+            for session in list(self._sessions.values()):
+                nameless = session.worker is None and now - session.opened_ms > lease_ms
+                if nameless or session.worker in silent:
+                    log.warning("a silent connection is closed (worker %s)", session.worker)
+                    session.connection.close()
+
+    # frames
+
+    def _hello(self, session: Session, request_id: int, payload: bytes) -> None:
+        hello, identity = Hello.decode(payload), self._identity
+        if session.worker is not None:
+            raise Refusal("HELLO comes once")
+        if hello.network != identity.network:
+            raise Refusal(f"this store is of network {identity.network}")
+        if hello.server_pubkey != identity.server_pubkey:
+            raise Refusal("this store belongs to another server key")
+        is_worker = hello.peer_address != ""
+        session.worker = self._leases.join(hello.peer_address, _now_ms()) if is_worker else OBSERVER
+        welcome = Welcome(session.worker, identity.shard_count, self._config.lease_ms)
+        session.connection.reply(StoreMessage.HELLO, request_id, welcome.encode())
+        if is_worker:
+            log.info("worker %d joined", session.worker)
+            self._change_owners()
+
+    def _change_owners(self) -> None:
+        """Share the leases out anew; the table goes to all workers once the new epochs are durable."""
+        raised = self._leases.rebalance()
+        owners = self._leases.table().encode()
+
+        def job(group: Group) -> Answer:
+            group.raise_epochs(raised)
+            return lambda: self._publish(owners)
+
+        self._sequencer.add(job)
+
+    def _publish(self, owners: bytes) -> None:
+        for session in self._sessions.values():
+            if session.worker:
+                session.connection.send(StoreMessage.OWNERS, 0, owners)
+
+    def _commit(self, session: Session, request_id: int, payload: bytes) -> None:
+        if session.worker == OBSERVER:
+            raise Refusal("an observer writes nothing")
+        entries = decode_commit(payload)
+        connection = session.connection
+        if not self._sequencer.has_room(len(payload)):
+            connection.refuse(request_id, b"too many updates wait")
+            return
+
+        def job(group: Group) -> Answer:
+            statuses = group.judge(entries)
+            return lambda: connection.reply(StoreMessage.COMMIT, request_id, statuses)
+
+        self._sequencer.add(job, len(payload))
+
+    def _load(self, session: Session, request_id: int, payload: bytes) -> None:
+        outpoint = decode_load(payload)
+        self._read(session, StoreMessage.LOAD, request_id, lambda: encode_load_reply(self._engine.load(outpoint)))
+
+    def _scan_expiring(self, session: Session, request_id: int, payload: bytes) -> None:
+        ask = Scan.decode(payload)
+        self._read(
+            session,
+            StoreMessage.SCAN_EXPIRING,
+            request_id,
+            lambda: encode_found(self._engine.scan_expiring(ask.before, ask.after_number, ask.after, ask.limit)),
+        )
+
+    def _scan_unfinished(self, session: Session, request_id: int, payload: bytes) -> None:
+        ask = Scan.decode(payload)
+        self._read(
+            session,
+            StoreMessage.SCAN_UNFINISHED,
+            request_id,
+            lambda: encode_found(self._engine.scan_unfinished(ask.after, ask.limit)),
+        )
+
+    def _read(self, session: Session, kind: StoreMessage, request_id: int, read: Callable[[], bytes]) -> None:
+        """Answer a read. A failing one (a damaged block) is refused alone: other channels can still be served."""
+        connection = session.connection
+        if connection.unsent_bytes > UNSENT_BYTES_MAX:
+            raise Refusal("answers are not taken")
+        try:
+            answer = read()
+        except Exception as error:
+            log.error("a read failed: %s: %s", type(error).__name__, error)
+            connection.refuse(request_id, b"the store cannot read this")
+            return
+        connection.reply(kind, request_id, answer)
+
+    def _heartbeat(self, session: Session, request_id: int, _: bytes) -> None:
+        session.connection.reply(StoreMessage.HEARTBEAT, request_id)

@@ -1,0 +1,265 @@
+"""Aim: Bitcoin Core accepts our settlements and refunds, and no stranger's changes to them. Method: py-bitcoinkernel.
+
+Blocks on a regtest chain of our own, then script verification of many random channels. PAYCHAN_CONSENSUS_COUNT: how
+many channels (200 if unset).
+"""
+
+import dataclasses
+import os
+import random
+
+import pytest
+from bitcoin.core import CMutableTransaction, CMutableTxIn, CMutableTxOut, COutPoint, CTransaction
+from bitcoin.core.script import SIGHASH_ALL, SIGHASH_ANYONECANPAY, SIGHASH_NONE, SIGHASH_SINGLE, CScript, SignatureHash
+from coincurve import PrivateKey
+
+from paychan.channel import ChannelTerms
+from paychan.outpoint import make_outpoint
+from paychan.payment import Payment
+from paychan.refund import sign_refund
+from paychan.script import p2sh_script_pubkey, push
+from paychan.sender import sign_payment
+from paychan.settlement import sign_settlement
+
+pbk = pytest.importorskip("pbk")
+from regtest import Regtest  # noqa: E402  (needs pbk)
+
+COUNT = int(os.environ.get("PAYCHAN_CONSENSUS_COUNT", "200"))
+SERVER, CLIENT = PrivateKey(b"\x01" * 32), PrivateKey(b"\x02" * 32)
+DESTINATION = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
+CHANGE_SCRIPT = b"\x76\xa9\x14" + b"\xcc" * 20 + b"\x88\xac"
+THIEF = b"\x76\xa9\x14" + b"\xee" * 20 + b"\x88\xac"
+VALUE = 10**8
+FEE = 10_000
+SINGLE_ANYONE, NONE_ANYONE = SIGHASH_SINGLE | SIGHASH_ANYONECANPAY, SIGHASH_NONE | SIGHASH_ANYONECANPAY
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    return Regtest(tmp_path_factory.mktemp("regtest"))
+
+
+def make_terms(exp_time: int) -> ChannelTerms:
+    keys = SERVER.public_key.format(), CLIENT.public_key.format()
+    return ChannelTerms(bytes(36), *keys, exp_time, VALUE, CHANGE_SCRIPT)
+
+
+def open_channel(chain: Regtest, exp_time: int = 2**31) -> ChannelTerms:
+    terms = make_terms(exp_time)
+    funding = chain.fund(p2sh_script_pubkey(terms.redeem_script), VALUE)
+    return dataclasses.replace(terms, outpoint=make_outpoint(funding.GetTxid(), 1))
+
+
+def settle(terms: ChannelTerms, change_value: int) -> CTransaction:
+    payment = sign_payment(terms, change_value, CLIENT)
+    return CTransaction.deserialize(sign_settlement(terms, payment, DESTINATION, FEE, SERVER))
+
+
+def settle_weakly(terms: ChannelTerms, change_value: int, sighash_type: int, key: PrivateKey = SERVER) -> CTransaction:
+    """Return the settlement as the original server signed it: with a type that does not cover the server's output."""
+    payment = sign_payment(terms, change_value, CLIENT)
+    tx = CMutableTransaction.from_tx(settle(terms, change_value))
+    digest = SignatureHash(CScript(terms.redeem_script), tx, 0, sighash_type)
+    tx.vin[0].scriptSig = script_sig(terms, payment, key.sign(digest, hasher=None) + bytes((sighash_type,)))
+    return CTransaction.from_tx(tx)
+
+
+def script_sig(terms: ChannelTerms, payment: Payment, server: bytes) -> CScript:
+    client = payment.signature + bytes((payment.sighash_type,))
+    return CScript(push(client) + push(server) + b"\x51" + push(terms.redeem_script))
+
+
+def with_last_output_to(tx: CTransaction, script: bytes) -> CTransaction:
+    stolen = CMutableTransaction.from_tx(tx)
+    stolen.vout[-1].scriptPubKey = CScript(script)
+    return CTransaction.from_tx(stolen)
+
+
+# --- in blocks ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change_value", [9 * 10**7, 700, 0], ids=["change", "least-change", "exhausted"])
+@pytest.mark.parametrize("exp_time", [500_000_000, 2**31 - 1, 2**31, 2**32 - 1])
+def test_a_settlement_is_mined_at_any_expiry(chain, change_value, exp_time):
+    tx = settle(open_channel(chain, exp_time), change_value)
+    assert len(tx.vout) == (2 if change_value else 1)
+    assert chain.mine(tx)
+
+
+@pytest.mark.parametrize("change_value", [9 * 10**7, 0], ids=["change", "exhausted"])
+def test_nobody_can_take_the_servers_output(chain, change_value):
+    honest = settle(open_channel(chain), change_value)
+    assert not chain.mine(with_last_output_to(honest, THIEF))
+    assert chain.mine(honest)
+
+
+@pytest.mark.parametrize(("change_value", "sighash_type"), [(9 * 10**7, SINGLE_ANYONE), (0, NONE_ANYONE)])
+def test_the_originals_signature_would_let_anyone_take_it(chain, change_value, sighash_type):
+    weak = settle_weakly(open_channel(chain), change_value, sighash_type)
+    assert chain.mine(with_last_output_to(weak, THIEF))
+
+
+@pytest.mark.parametrize("delta", [1, -1])
+def test_a_settlement_with_other_change_is_refused(chain, delta):
+    honest = settle(open_channel(chain), 9 * 10**7)
+    tampered = CMutableTransaction.from_tx(honest)
+    tampered.vout[0].nValue += delta
+    tampered.vout[1].nValue -= delta
+    assert not chain.mine(CTransaction.from_tx(tampered))
+    assert chain.mine(honest)
+
+
+def test_the_server_alone_cannot_settle(chain):
+    terms = open_channel(chain)
+    forged = sign_payment(terms, 700, SERVER)
+    raw = sign_settlement(terms, forged, DESTINATION, FEE, SERVER)
+    assert not chain.mine(CTransaction.deserialize(raw))
+
+
+def test_the_payer_alone_cannot_settle(chain):
+    assert not chain.mine(settle_weakly(open_channel(chain), 9 * 10**7, SIGHASH_ALL, key=CLIENT))
+
+
+def test_a_settlement_spends_only_once(chain):
+    terms = open_channel(chain)
+    assert chain.mine(settle(terms, 9 * 10**7))
+    assert not chain.mine(settle(terms, 8 * 10**7))
+
+
+def test_a_refund_is_refused_until_the_median_time_has_passed_the_expiry(chain):
+    terms = open_channel(chain, exp_time=chain.time + 20 * 600)
+    refund = CTransaction.deserialize(sign_refund(terms, FEE, CLIENT))
+    while chain.median_time <= terms.exp_time:
+        refused_at = chain.median_time
+        assert not chain.mine(refund)
+        chain.mine_blocks(1)
+    assert refused_at == terms.exp_time  # the very second is still too early
+    assert chain.mine(refund)
+
+
+def test_a_settlement_is_still_valid_after_the_expiry(chain):
+    terms = open_channel(chain, exp_time=chain.time + 600)
+    chain.mine_blocks(12)
+    assert chain.median_time > terms.exp_time
+    assert chain.mine(settle(terms, 9 * 10**7))
+
+
+# --- scripts of many random channels ------------------------------------------------------------
+
+
+def verifies(terms: ChannelTerms, tx: CTransaction) -> bool:
+    """Return whether Core's script interpreter accepts input 0 as a spend of the channel."""
+    locked = pbk.ScriptPubkey(p2sh_script_pubkey(terms.redeem_script))
+    flags = pbk.ScriptVerificationFlags.ALL & ~pbk.ScriptVerificationFlags.TAPROOT
+    return locked.verify(terms.funding_value, pbk.Transaction(tx.serialize()), None, 0, flags)
+
+
+def random_channel(rng: random.Random) -> tuple[ChannelTerms, PrivateKey, PrivateKey]:
+    server, client = (PrivateKey(rng.randbytes(32)) for _ in range(2))
+    exp_time = rng.choice([rng.randint(500_000_000, 2**32 - 1), 500_000_000, 2**31 - 1, 2**31, 2**32 - 1])
+    p2sh, p2pkh = b"\xa9\x14" + rng.randbytes(20) + b"\x87", b"\x76\xa9\x14" + rng.randbytes(20) + b"\x88\xac"
+    outpoint = make_outpoint(rng.randbytes(32), rng.choice([0, 1, rng.randrange(2**32), 2**32 - 1]))
+    keys = server.public_key.format(), client.public_key.format()
+    terms = ChannelTerms(outpoint, *keys, exp_time, rng.randint(10**6, 21 * 10**14), rng.choice([p2sh, p2pkh]))
+    return terms, server, client
+
+
+def swap_script(tx):
+    tx.vout[-1].scriptPubKey = CScript(THIEF)
+
+
+def lower_value(tx):
+    tx.vout[-1].nValue -= 1
+
+
+def raise_value(tx):
+    tx.vout[-1].nValue += 1
+
+
+def add_output(tx):
+    tx.vout.append(CMutableTxOut(1, CScript(THIEF)))
+
+
+def put_output_first(tx):
+    tx.vout.insert(0, CMutableTxOut(1, CScript(THIEF)))
+
+
+def drop_output(tx):
+    tx.vout.pop()
+
+
+def add_input(tx):
+    tx.vin.append(CMutableTxIn(COutPoint(b"\x99" * 32, 0)))
+
+
+def change_sequence(tx):
+    tx.vin[0].nSequence = 0xFFFFFFFD
+
+
+def change_lock_time(tx):
+    tx.nLockTime = 1
+
+
+def change_version(tx):
+    tx.nVersion = 3
+
+
+def change_outpoint(tx):
+    tx.vin[0].prevout.n ^= 1
+
+
+MUTATIONS = [swap_script, lower_value, raise_value, add_output, put_output_first, drop_output, add_input]
+MUTATIONS += [change_sequence, change_lock_time, change_version, change_outpoint]
+
+
+def mutated(tx: CTransaction, mutate) -> CTransaction:
+    copy = CMutableTransaction.from_tx(tx)
+    mutate(copy)
+    return CTransaction.from_tx(copy)
+
+
+def test_random_settlements_verify_and_no_strangers_change_to_them_does():
+    rng = random.Random(20_161_122)
+    for _ in range(COUNT):
+        terms, server, client = random_channel(rng)
+        change_value = rng.choice(
+            [0, 700, rng.randint(700, terms.funding_value - 200_000), terms.funding_value - 200_000]
+        )
+        payment = sign_payment(terms, change_value, client)
+        destination = rng.choice([DESTINATION, b"\xa9\x14" + rng.randbytes(20) + b"\x87"])
+        raw = sign_settlement(terms, payment, destination, rng.randint(0, 190_000), server)
+        tx = CTransaction.deserialize(raw)
+        assert verifies(terms, tx), raw.hex()
+        for mutate in MUTATIONS:
+            assert not verifies(terms, mutated(tx, mutate)), (mutate.__name__, raw.hex())
+
+
+def test_random_refunds_verify_and_none_with_an_earlier_lock_time_does():
+    rng = random.Random(20_261_122)
+    for _ in range(COUNT):
+        terms, _, client = random_channel(rng)
+        tx = CTransaction.deserialize(sign_refund(terms, rng.randint(0, 100_000), client))
+        assert verifies(terms, tx)
+        early = dataclasses.replace(terms, exp_time=max(500_000_000, terms.exp_time - 1))
+        assert terms.exp_time == 500_000_000 or not verifies(terms, sign_with_lock_time(terms, early.exp_time, client))
+        assert not verifies(terms, mutated(tx, change_sequence))
+
+
+def sign_with_lock_time(terms: ChannelTerms, lock_time: int, key: PrivateKey) -> CTransaction:
+    """Return a refund that is properly signed, but for another lock time."""
+    tx = CMutableTransaction.from_tx(CTransaction.deserialize(sign_refund(terms, 0, key)))
+    tx.nLockTime = lock_time
+    digest = SignatureHash(CScript(terms.redeem_script), tx, 0, SIGHASH_ALL)
+    signature = key.sign(digest, hasher=None) + bytes((SIGHASH_ALL,))
+    tx.vin[0].scriptSig = CScript(push(signature) + b"\x00" + push(terms.redeem_script))
+    return CTransaction.from_tx(tx)
+
+
+def test_the_mutations_can_tell():
+    """Under the original's weak signatures, the same changes of the server's output do verify."""
+    terms = make_terms(1_900_000_000)
+    weak = settle_weakly(terms, 9 * 10**7, SINGLE_ANYONE)
+    for mutate in (swap_script, lower_value, raise_value, add_output, drop_output, add_input):
+        assert verifies(terms, mutated(weak, mutate)), mutate.__name__
+    for mutate in (change_sequence, change_lock_time, change_version, change_outpoint, put_output_first):
+        assert not verifies(terms, mutated(weak, mutate)), mutate.__name__

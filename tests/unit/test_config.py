@@ -1,0 +1,281 @@
+"""Aim: a configuration that must not run does not run, and says why. Method: a table of bad ones, one change each.
+
+Every complaint is one line that names the file and the key.
+"""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from coincurve import PrivateKey
+
+from paychan.config import load_server_config, load_signer_config, load_store_config
+from paychan.errors import ConfigError
+from signer.keys import load_key
+
+CONFIGS = Path(__file__).parents[2] / "config"
+LOADERS = {"server": load_server_config, "store": load_store_config, "signer": load_signer_config}
+LIVE_ADDRESS = "1BoatSLRHtKNngkdXEeobR76b53LETtpyT"
+TEST_ADDRESS = "mm9mm96b8bZRBacaAvY5MEeDd6HW46qFcY"
+SAMPLE_KEYS = [  # printed in the original's repository and in our vectors
+    "9b4b4cf8f8796ca8a3a8a3da5c73deeb7c558a89e3752b896349ec58c010879d",
+    "456af7395529404380edc4fa35a161e096aa510610b98d3d219dc178dc58c1d7",
+    "e6639c6c909c1cf6a915476103ac802f175e25577e0090ffb32936d9da301efe",
+]
+
+
+def toml(table: dict, name: str = "") -> str:
+    """Return a table of texts, numbers, booleans and tables as TOML."""
+    rows = [f"{key} = {_value(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    parts = [toml(value, key) for key, value in table.items() if isinstance(value, dict)]
+    return "\n".join([f"[{name}]"] * bool(name) + rows + parts) + "\n"
+
+
+def _value(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def changed(kind: str, process: str, changes: dict) -> str:
+    """Return a shipped configuration with some values (by dotted key) replaced; None removes one."""
+    table = tomllib.loads((CONFIGS / kind / f"{process}.toml").read_text())
+    for path, value in changes.items():
+        *parents, key = path.split(".")
+        place = table
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        if value is None:
+            del place[key]
+        else:
+            place[key] = value
+    return toml(table)
+
+
+def complaint(tmp_path: Path, process: str, text: str, env: dict | None = None) -> str:
+    path = tmp_path / f"{process}.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        LOADERS[process](path, env or {})
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith(f"{path}: ")
+    return line.removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize("process", LOADERS)
+@pytest.mark.parametrize("kind", ["debug", "test"])
+def test_shipped_configurations_load(kind, process):
+    config = LOADERS[process](CONFIGS / kind / f"{process}.toml", {})
+    assert (config.common.network.name, config.common.debug) == ("test", kind == "debug")
+
+
+@pytest.mark.parametrize(
+    ("process", "key"), [("server", "chain.backend"), ("signer", "policy.funds_destination_address")]
+)
+def test_the_live_configuration_names_what_the_operator_must_fill_in(process, key):
+    path = CONFIGS / "live" / f"{process}.toml"
+    with pytest.raises(ConfigError, match=f"^{path}: {key}: "):
+        LOADERS[process](path, {})
+
+
+def test_the_live_store_needs_nothing_more():
+    assert load_store_config(CONFIGS / "live" / "store.toml", {}).common.network.name == "live"
+
+
+COMMON = [
+    ({"network": "mainnet"}, "network"),
+    ({"network": None}, "network"),
+    ({"network": 1}, "network"),
+    ({"network": ""}, "network"),
+    ({"network": "live"}, "debug.enable"),
+    ({"state_dir": None}, "state_dir"),
+    ({"state_dir": ""}, "state_dir"),
+    ({"state_dir": 7}, "state_dir"),
+    ({"debug.enable": "yes"}, "debug.enable"),
+    ({"debug.enable": 1}, "debug.enable"),
+    ({"debug.dry_run": True}, "debug.dry_run"),
+    ({"debug": 1}, "debug"),
+    ({"colour": "red"}, "colour"),
+]
+SERVER = [
+    ({"http.port": 0}, "http.port"),
+    ({"http.port": 65536}, "http.port"),
+    ({"http.port": "8000"}, "http.port"),
+    ({"http.port": True}, "http.port"),
+    ({"http.port": 8000.0}, "http.port"),
+    ({"http.port": None}, "http.port"),
+    ({"http.workers": 0}, "http.workers"),
+    ({"http.workers": 257}, "http.workers"),
+    ({"http.host": ""}, "http.host"),
+    ({"http.prot": 8000}, "http.prot"),
+    ({"http.public_url": "pay.example.com"}, "http.public_url"),
+    ({"processes.store": None}, "processes.store"),
+    ({"processes.store": "unix:"}, "processes.store"),
+    ({"processes.store": "run/store.sock"}, "processes.store"),
+    ({"processes.store": "tcp:0.0.0.0:17000"}, "processes.store"),
+    ({"processes.signer": "tcp:192.168.1.1:17001"}, "processes.signer"),
+    ({"processes.signer": "tcp:127.0.0.1:0"}, "processes.signer"),
+    ({"processes.signer": "tcp:127.0.0.1:65536"}, "processes.signer"),
+    ({"chain.backend": "bitcoin"}, "chain.backend"),
+    ({"chain.backend": ""}, "chain.backend"),
+    ({"chain.backend": "fixture"}, "chain.fixture_file"),
+    ({"debug.enable": False}, "chain.backend"),
+    ({"network": "regtest"}, "chain.backend"),
+    ({"open.base_price": -1}, "open.base_price"),
+    ({"open.base_price": 70000.5}, "open.base_price"),
+    ({"open.base_price": 2_100_000_000_000_001}, "open.base_price"),
+    ({"open.price_add_settlement_fee": "true"}, "open.price_add_settlement_fee"),
+    ({"open.funding_tx_min_conf": -1}, "open.funding_tx_min_conf"),
+    ({"open.duration_hours_min": 876000}, "open.duration_hours_max"),
+    ({"open.duration_hours_max": 0}, "open.duration_hours_max"),
+    ({"settlement.period_hours": 0}, "settlement.period_hours"),
+    ({"settlement.fee_per_byte": 0}, "settlement.fee_per_byte"),
+    ({"settlement.fee_per_byte": None}, "settlement.fee_per_byte"),
+    ({"settlement": 6}, "settlement"),
+]
+STORE = [
+    ({"store.address": None}, "store.address"),
+    ({"store.address": "http://127.0.0.1:1"}, "store.address"),
+    ({"store.shard_count": 0}, "store.shard_count"),
+    ({"store.lease_ms": 199}, "store.lease_ms"),
+    ({"store.server_pubkey": "02" * 32}, "store.server_pubkey"),
+    ({"store.server_pubkey": "04" + "11" * 32}, "store.server_pubkey"),
+    ({"store.server_pubkey": "02" + "gg" * 32}, "store.server_pubkey"),
+    ({"store.server_pubkey_file": ""}, "store.server_pubkey_file"),
+    ({"store.engine": "lmdb"}, "store.engine"),
+]
+SIGNER = [
+    ({"signer.address": None}, "signer.address"),
+    ({"signer.address": "tcp:0.0.0.0:17002"}, "signer.address"),
+    ({"signer.key_file": ""}, "signer.key_file"),
+    ({"signer.key_file": 5}, "signer.key_file"),
+    ({"signer.private_key": "00"}, "signer.private_key"),
+    ({"debug.enable": False}, "debug.waive_funding_proof"),
+    ({"debug.waive_funding_proof": 1}, "debug.waive_funding_proof"),
+    ({"policy.funds_destination_address": None}, "policy.funds_destination_address"),
+    ({"policy.funds_destination_address": ""}, "policy.funds_destination_address"),
+    ({"policy.funds_destination_address": LIVE_ADDRESS}, "policy.funds_destination_address"),
+    ({"policy.funds_destination_address": TEST_ADDRESS[:-1]}, "policy.funds_destination_address"),
+    (
+        {"policy.funds_destination_address": "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx"},
+        "policy.funds_destination_address",
+    ),
+    ({"policy.fee_per_byte_max": 0}, "policy.fee_per_byte_max"),
+    ({"policy.fee_share_percent_max": 101}, "policy.fee_share_percent_max"),
+    ({"policy.fee_share_percent_max": 0}, "policy.fee_share_percent_max"),
+    ({"policy.versions_max": 0}, "policy.versions_max"),
+    ({"policy.velocity": 1}, "policy.velocity"),
+]
+TABLE = [("server", *row) for row in COMMON + SERVER] + [("store", *row) for row in COMMON + STORE]
+TABLE += [("signer", *row) for row in COMMON + SIGNER]
+
+
+@pytest.mark.parametrize(("process", "changes", "key"), TABLE, ids=str)
+def test_a_bad_value_is_refused_by_name(tmp_path, process, changes, key):
+    assert complaint(tmp_path, process, changed("debug", process, changes)).startswith(f"{key}: ")
+
+
+LIVE = [
+    ("server", {"chain.backend": "debug"}, "chain.backend"),
+    ("server", {"chain.backend": "fixture", "chain.fixture_file": "x.json"}, "chain.backend"),
+    ("server", {"debug.enable": True}, "debug.enable"),
+    ("store", {"debug.enable": True}, "debug.enable"),
+    ("signer", {"debug.enable": True}, "debug.enable"),
+    ("signer", {"debug.waive_funding_proof": True}, "debug.waive_funding_proof"),
+    ("signer", {"policy.funds_destination_address": TEST_ADDRESS}, "policy.funds_destination_address"),
+]
+
+
+@pytest.mark.parametrize(("process", "changes", "key"), LIVE, ids=str)
+def test_what_loses_money_is_refused_on_mainnet(tmp_path, process, changes, key):
+    assert complaint(tmp_path, process, changed("live", process, changes)).startswith(f"{key}: ")
+
+
+def test_a_base_price_that_does_not_pay_for_the_settlement_is_refused_outside_debug(tmp_path):
+    changes = {"open.base_price": 700, "open.price_add_settlement_fee": True}
+    assert complaint(tmp_path, "server", changed("test", "server", changes)).startswith("open.base_price: ")
+
+
+ENVIRONMENT = [
+    ("server", {"PORT": "0"}, "PORT"),
+    ("server", {"PORT": "65536"}, "PORT"),
+    ("server", {"PORT": "http"}, "PORT"),
+    ("server", {"PORT": "-1"}, "PORT"),
+    ("server", {"PORT": "٨٠٠٠"}, "PORT"),
+    ("server", {"PAYCHAN_WORKERS": "0"}, "PAYCHAN_WORKERS"),
+    ("server", {"PAYCHAN_WORKERS": "1.5"}, "PAYCHAN_WORKERS"),
+    ("signer", {"PAYCHAN_CLOCK_START": "now"}, "PAYCHAN_CLOCK_START"),
+    ("store", {"PAYCHAN_CLOCK_START": str(2**32)}, "PAYCHAN_CLOCK_START"),
+]
+
+
+@pytest.mark.parametrize(("process", "env", "key"), ENVIRONMENT, ids=str)
+def test_a_bad_environment_variable_is_refused_by_name(tmp_path, process, env, key):
+    assert complaint(tmp_path, process, changed("debug", process, {}), env).startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize("process", LOADERS)
+@pytest.mark.parametrize("kind", ["test", "live"])
+def test_a_clock_that_starts_elsewhere_is_refused_outside_debug(tmp_path, kind, process):
+    env = {"PAYCHAN_CLOCK_START": "1466243362"}
+    assert complaint(tmp_path, process, changed(kind, process, {}), env).startswith("debug.enable: ")
+
+
+def test_the_environment_overrides_what_it_may(tmp_path):
+    env = {
+        "PORT": "8123",
+        "PAYCHAN_WORKERS": "3",
+        "PAYCHAN_STATE_DIR": str(tmp_path),
+        "PAYCHAN_CLOCK_START": "1466243362",
+    }
+    config = load_server_config(CONFIGS / "debug" / "server.toml", env)
+    assert (config.http_port, config.workers, config.common.clock_start) == (8123, 3, 1466243362)
+    assert config.store.path == str(tmp_path / "run" / "store.sock")
+    assert load_signer_config(CONFIGS / "debug" / "signer.toml", env).key_file == tmp_path / "signer.key"
+
+
+@pytest.mark.parametrize("process", LOADERS)
+def test_a_file_that_is_missing_or_no_toml_is_refused(tmp_path, process):
+    with pytest.raises(ConfigError, match=r"^/nowhere/x\.toml: cannot be read"):
+        LOADERS[process]("/nowhere/x.toml", {})
+    assert "no TOML" in complaint(tmp_path, process, "network = \n\n???")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="no TOML"):
+        LOADERS[process](tmp_path / "bytes", {})
+
+
+# --- the signer's key is configuration too ----------------------------------------------------------------------------
+
+
+def live_signer(tmp_path: Path):
+    path = tmp_path / "signer.toml"
+    changes = {"policy.funds_destination_address": LIVE_ADDRESS, "state_dir": str(tmp_path)}
+    path.write_text(changed("live", "signer", changes))
+    return path, load_signer_config(path, {})
+
+
+def put_key(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o600)
+
+
+@pytest.mark.parametrize("secret", SAMPLE_KEYS)
+def test_a_published_key_is_refused_on_mainnet(tmp_path, secret):
+    path, config = live_signer(tmp_path)
+    put_key(config.key_file, secret + "\n")
+    with pytest.raises(ConfigError, match=f"^{path}: signer.key_file: ") as caught:
+        load_key(config)
+    assert secret not in str(caught.value)
+
+
+def test_a_key_of_ones_own_is_taken_on_mainnet(tmp_path):
+    _, config = live_signer(tmp_path)
+    key = PrivateKey()
+    put_key(config.key_file, key.secret.hex() + "\n")
+    assert load_key(config).secret == key.secret
+
+
+def test_a_missing_key_is_refused_on_mainnet_and_not_made(tmp_path):
+    path, config = live_signer(tmp_path)
+    with pytest.raises(ConfigError, match=f"^{path}: signer.key_file: .*No such file"):
+        load_key(config)
+    assert not config.key_file.exists()

@@ -1,0 +1,141 @@
+"""Aim: each frame gets its answer, no exception and no secret leaves. Method: frames into the handler."""
+
+import logging
+import os
+
+import pytest
+from test_signer_policy import GOOD, POLICY, SERVER, make_request, oracle
+
+from paychan.rpc.frame import ERROR, REPLY
+from paychan.rpc.signer_messages import Refusal, RefusalCode, SignerMessage
+from signer import server as server_module
+from signer.ledger import Ledger, LedgerError
+from signer.server import SignerServer
+
+NOW = 1_700_000_000
+
+
+class Peer:
+    """Stands for a connection: keeps what is sent."""
+
+    def __init__(self, uid: int | None = None) -> None:
+        self.sent, self.closed, self.uid = [], False, uid
+
+    def reply(self, kind, request_id, payload=b""):
+        self.sent.append((kind + REPLY, request_id, payload))
+
+    def refuse(self, request_id, payload):
+        self.sent.append((ERROR, request_id, payload))
+
+    def close(self):
+        self.closed = True
+
+    def peer_uid(self):
+        return self.uid
+
+
+class Ended(Exception):
+    """What the test's `fatal` raises instead of ending the process."""
+
+
+def fatal():
+    raise Ended
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    ledger = Ledger(tmp_path, "test", POLICY.pubkey, "signer.toml")
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def server(ledger):
+    return SignerServer(POLICY, ledger, lambda: NOW, fatal)
+
+
+def ask(server, kind, payload=b""):
+    peer = Peer()
+    server.on_frame(peer, kind, 7, payload)
+    if peer.closed:
+        return None
+    ((answer, request_id, data),) = peer.sent
+    assert request_id == 7
+    return Refusal.decode(data) if answer == ERROR else (answer, data)
+
+
+def test_the_public_key_is_told(server):
+    assert ask(server, SignerMessage.PUBLIC_KEY) == (SignerMessage.PUBLIC_KEY + REPLY, POLICY.pubkey)
+
+
+def test_a_settlement_is_signed_and_remembered(server, ledger):
+    kind, raw = ask(server, SignerMessage.SETTLE, GOOD.encode())
+    assert kind == SignerMessage.SETTLE + REPLY
+    oracle(raw, GOOD)
+    assert ledger.get(GOOD.terms.outpoint).change_value == GOOD.payment.change_value
+    assert ask(server, SignerMessage.SETTLE, GOOD.encode()) == (kind, raw)
+    assert ledger.get(GOOD.terms.outpoint).versions == 1
+
+
+def test_the_ledger_decides_the_next_request(server):
+    ask(server, SignerMessage.SETTLE, GOOD.encode())
+    assert ask(server, SignerMessage.SETTLE, make_request(9_000_001).encode()).code == RefusalCode.GIVES_PAYER_MORE
+
+
+@pytest.mark.parametrize("payload", [b"", b"x", GOOD.encode()[:60], GOOD.encode()[:200], b"\xff" * 1000])
+def test_a_malformed_payload_is_refused(server, payload):
+    assert ask(server, SignerMessage.SETTLE, payload).code == RefusalCode.MALFORMED
+
+
+@pytest.mark.parametrize("kind", [0, 3, 127])
+def test_an_unknown_type_closes_the_connection(server, kind):
+    assert ask(server, kind) is None
+
+
+def test_a_failing_handler_answers_and_tells_nothing(server, monkeypatch, caplog):
+    def fails(*_):
+        raise RuntimeError(SERVER.secret.hex())
+
+    monkeypatch.setattr(server_module, "judge", fails)
+    with caplog.at_level(logging.DEBUG):
+        answer = ask(server, SignerMessage.SETTLE, GOOD.encode())
+    assert answer.code == RefusalCode.MALFORMED
+    assert "RuntimeError" in caplog.text
+    assert SERVER.secret.hex() not in caplog.text + answer.detail
+
+
+@pytest.mark.parametrize("method", ["get", "put"])
+def test_nothing_is_answered_when_the_ledger_fails(server, ledger, monkeypatch, method):
+    def fails(*_):
+        raise LedgerError("disk I/O error")
+
+    monkeypatch.setattr(ledger, method, fails)
+    peer = Peer()
+    with pytest.raises(Ended):
+        server.on_frame(peer, SignerMessage.SETTLE, 7, GOOD.encode())
+    assert peer.sent == []
+
+
+def test_the_record_is_written_before_the_answer(server, ledger, monkeypatch):
+    peer, seen = Peer(), []
+    put = ledger.put
+    monkeypatch.setattr(ledger, "put", lambda *row: (put(*row), seen.append(list(peer.sent))))
+    server.on_frame(peer, SignerMessage.SETTLE, 7, GOOD.encode())
+    assert seen == [[]]
+    assert len(peer.sent) == 1
+
+
+@pytest.mark.parametrize(("uid", "closed"), [(None, False), (0, False), (os.geteuid(), False), (65533, True)])
+def test_other_users_are_turned_away(server, uid, closed):
+    peer = Peer(uid)
+    server._check_peer(peer)
+    assert peer.closed == closed
+
+
+def test_the_log_shows_neither_key_nor_payment(server, caplog):
+    with caplog.at_level(logging.DEBUG):
+        ask(server, SignerMessage.SETTLE, GOOD.encode())
+        ask(server, SignerMessage.SETTLE, make_request(9_000_001).encode())
+    assert "signed" in caplog.text and "GIVES_PAYER_MORE" in caplog.text
+    for secret in (SERVER.secret.hex(), GOOD.payment.signature.hex(), GOOD.payment.encode()):
+        assert secret not in caplog.text

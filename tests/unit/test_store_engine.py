@@ -1,0 +1,164 @@
+"""The database gives back what was committed, also after it was closed; indexes follow every transition; a store of
+another network, key or shard count is refused. With a real RocksDB in a temporary directory."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.config import Common, StoreConfig
+from paychan.errors import ConfigError
+from paychan.network import LIVE, TEST
+from paychan.payment import Payment
+from paychan.rpc.connection import Address
+from paychan.rpc.store_messages import Entry, EntryStatus, Stored
+from paychan.sharding import shard_of
+from store.directory import hold_directory
+from store.engine import Engine
+from store.group import Group
+from store.identity import establish_identity, read_server_pubkey
+
+SHARDS = 4
+PUBKEY = b"\2" * 33
+NO_OUTPOINT = bytes(36)
+
+
+@pytest.fixture
+def engine(tmp_path):
+    opened = Engine(tmp_path / "db")
+    yield opened
+    opened.close()
+
+
+def outpoint(number: int) -> bytes:
+    return number.to_bytes(2, "big") * 18
+
+
+def commit(engine: Engine, number: int, old: int, new: int, value: int = 1000, expected: int = 1000, expiry: int = 0):
+    txid = b"t" * 32 if new >= Phase.SIGNED else b""
+    state = ChannelState(Phase(new), Payment(value, b"s" * 70, 0x83), txid).serialize()
+    terms = ChannelTerms(outpoint(number), PUBKEY, b"\3" * 33, expiry or 600_000_000 + number, 1000, b"").serialize()
+    extra = terms if old == ABSENT else b"settlement" if new == Phase.SIGNED else b""
+    group = Group(engine, engine.epochs(SHARDS), SHARDS)
+    key = outpoint(number)
+    statuses = group.judge([Entry(shard_of(key, SHARDS), 0, key, old, expected, state, extra)])
+    assert list(statuses) == [EntryStatus.OK]
+    engine.commit(group.writes)
+    return Stored(terms, state, b"settlement" if new >= Phase.SIGNED else b"")
+
+
+def test_load_gives_what_was_committed_also_after_reopening(tmp_path):
+    engine = Engine(tmp_path / "db")
+    first = commit(engine, 1, ABSENT, Phase.OPEN)
+    newest = commit(engine, 1, Phase.OPEN, Phase.OPEN, 900)
+    assert engine.load(outpoint(1)) == newest != first
+    assert engine.load(outpoint(2)) is None
+    engine.close()
+    engine = Engine(tmp_path / "db")
+    assert engine.load(outpoint(1)) == newest
+    engine.close()
+
+
+def test_indexes_follow_a_channel_through_its_life(engine):
+    key, expiry = outpoint(1), 600_000_001
+    steps = [ABSENT, *Phase]
+    for old, new in zip(steps, steps[1:], strict=False):
+        stored = commit(engine, 1, old, new)
+        assert engine.load(key) == stored
+        is_open, is_done = new == Phase.OPEN, new == Phase.SETTLED
+        assert engine.scan_expiring(1 << 31, 0, NO_OUTPOINT, 10) == ([(expiry, key)] if is_open else [])
+        assert engine.scan_unfinished(NO_OUTPOINT, 10) == ([] if is_open or is_done else [(new, key)])
+
+
+def test_a_channel_that_its_opening_payment_exhausts_is_unfinished_at_once(engine):
+    commit(engine, 1, ABSENT, Phase.CLOSING)
+    assert engine.scan_expiring(1 << 31, 0, NO_OUTPOINT, 10) == []
+    assert engine.scan_unfinished(NO_OUTPOINT, 10) == [(Phase.CLOSING, outpoint(1))]
+
+
+def test_expiring_scan_goes_soonest_first_and_pages(engine):
+    for number, expiry in ((1, 600_000_300), (2, 600_000_100), (3, 600_000_300), (4, 600_000_400), (5, 500_000_000)):
+        commit(engine, number, ABSENT, Phase.OPEN, expiry=expiry)
+    expected = [(500_000_000, 5), (600_000_100, 2), (600_000_300, 1), (600_000_300, 3)]
+    expected = [(expiry, outpoint(number)) for expiry, number in expected]
+    assert engine.scan_expiring(600_000_400, 0, NO_OUTPOINT, 10) == expected
+    found, cursor = [], (0, NO_OUTPOINT)
+    while page := engine.scan_expiring(600_000_400, *cursor, 1):
+        found += page
+        cursor = page[-1]
+    assert found == expected
+    assert engine.scan_expiring((1 << 32) - 1, 600_000_300, outpoint(3), 10) == [(600_000_400, outpoint(4))]
+
+
+def test_unfinished_scan_pages_by_outpoint(engine):
+    for number in (3, 1, 2):
+        commit(engine, number, ABSENT, Phase.CLOSING)
+    assert engine.scan_unfinished(NO_OUTPOINT, 2) == [(Phase.CLOSING, outpoint(1)), (Phase.CLOSING, outpoint(2))]
+    assert engine.scan_unfinished(outpoint(2), 2) == [(Phase.CLOSING, outpoint(3))]
+
+
+def test_epochs_are_kept(tmp_path):
+    engine = Engine(tmp_path / "db")
+    epochs = engine.epochs(SHARDS)
+    assert epochs == [0] * (SHARDS + 2)
+    group = Group(engine, epochs, SHARDS)
+    group.raise_epochs({0: 1, 5: 1 << 40})
+    engine.commit(group.writes)
+    engine.close()
+    engine = Engine(tmp_path / "db")
+    assert engine.epochs(SHARDS) == [1, 0, 0, 0, 0, 1 << 40]
+    engine.close()
+
+
+def make_config(tmp_path: Path) -> StoreConfig:
+    common = Common("store.toml", TEST, tmp_path, False, None)
+    return StoreConfig(common, Address(path="x"), SHARDS, 1000, PUBKEY, tmp_path / "signer.pub")
+
+
+def test_identity_is_made_once_and_kept(engine, tmp_path):
+    config = make_config(tmp_path)
+    first = establish_identity(engine, config, PUBKEY)
+    assert (first.network, first.server_pubkey, first.shard_count) == ("test", PUBKEY, SHARDS)
+    assert establish_identity(engine, config, PUBKEY) == first
+
+
+def test_another_network_key_or_shard_count_is_refused(engine, tmp_path):
+    config = make_config(tmp_path)
+    establish_identity(engine, config, PUBKEY)
+    live = dataclasses.replace(config, common=dataclasses.replace(config.common, network=LIVE))
+    with pytest.raises(ConfigError, match=r"^store\.toml: network: "):
+        establish_identity(engine, live, PUBKEY)
+    with pytest.raises(ConfigError, match=r"^store\.toml: store\.server_pubkey: "):
+        establish_identity(engine, config, b"\3" * 33)
+    with pytest.raises(ConfigError, match=r"^store\.toml: store\.shard_count: "):
+        establish_identity(engine, dataclasses.replace(config, shard_count=SHARDS + 1), PUBKEY)
+
+
+@pytest.mark.parametrize("writes", [{b"I": b"\2" + bytes(60)}, {b"I": b"\1"}, {b"Sx": b"orphan"}])
+def test_another_format_or_data_without_identity_is_refused(engine, tmp_path, writes):
+    engine.commit(writes)
+    with pytest.raises(ConfigError, match=r"^store\.toml: state_dir: "):
+        establish_identity(engine, make_config(tmp_path), PUBKEY)
+
+
+def test_server_key_comes_from_the_signers_file(tmp_path):
+    config = dataclasses.replace(make_config(tmp_path), server_pubkey=None)
+    with pytest.raises(ConfigError, match=r"store\.server_pubkey_file"):
+        read_server_pubkey(config, wait_s=0)
+    config.server_pubkey_file.write_text("0303\n")
+    with pytest.raises(ConfigError, match=r"store\.server_pubkey_file"):
+        read_server_pubkey(config, wait_s=0)
+    config.server_pubkey_file.write_text("03" * 33 + "\n")
+    assert read_server_pubkey(config, wait_s=0) == b"\3" * 33
+
+
+def test_one_store_holds_a_directory_and_it_is_private(tmp_path):
+    config = make_config(tmp_path / "deep" / "state")
+    with hold_directory(config) as database:
+        assert database.parent.stat().st_mode & 0o777 == 0o700
+        assert database.parent.parent.stat().st_mode & 0o777 == 0o700
+        with pytest.raises(ConfigError, match="another paychan-store uses this directory"), hold_directory(config):
+            pass
+    with hold_directory(config):
+        pass

@@ -1,0 +1,151 @@
+"""Frames of several workers become one synced write and are answered after it; a failing write ends the process. With
+a real RocksDB and a hand-turned event loop."""
+
+import subprocess
+import sys
+
+import pytest
+
+from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.payment import Payment
+from paychan.rpc.store_messages import Entry, EntryStatus
+from paychan.sharding import shard_of
+from store.engine import Engine
+from store.sequencer import EXIT_WRITE_FAILED, QUEUE_BYTES_MAX, Sequencer
+
+OK, STALE_EPOCH, CONFLICT, FORBIDDEN = EntryStatus
+SHARDS = 4
+OUTPOINT = bytes(range(36))
+SHARD = shard_of(OUTPOINT, SHARDS)
+
+
+class Turns:
+    """What the event loop would do: run callbacks when told."""
+
+    def __init__(self) -> None:
+        self.waiting = []
+
+    def __call__(self, callback) -> None:
+        self.waiting.append(callback)
+
+    def run(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for callback in waiting:
+            callback()
+
+
+@pytest.fixture
+def rig(tmp_path):
+    engine, turns = Engine(tmp_path / "db"), Turns()
+    yield Sequencer(engine, SHARDS, turns), turns, engine
+    engine.close()
+
+
+def entry(old: int, value: int, expected: int, epoch: int = 0) -> Entry:
+    state = ChannelState(Phase.OPEN, Payment(value, b"s" * 70, 0x83)).serialize()
+    terms = ChannelTerms(OUTPOINT, b"\2" * 33, b"\3" * 33, 600_000_000, 1000, b"").serialize()
+    return Entry(SHARD, epoch, OUTPOINT, old, expected, state, terms if old == ABSENT else b"")
+
+
+def commit_job(entries, answers):
+    def job(group):
+        statuses = list(group.judge(entries))
+        return lambda: answers.append(statuses)
+
+    return job
+
+
+def test_two_frames_on_one_channel_in_one_group_are_judged_against_each_other(rig):
+    sequencer, turns, engine = rig
+    commits, commit = [], engine.commit
+    engine.commit = lambda writes: (commits.append(writes), commit(writes))
+    answers = []
+    for frame in ([entry(ABSENT, 1000, 1000)], [entry(Phase.OPEN, 900, 1000)], [entry(Phase.OPEN, 800, 1000)]):
+        sequencer.add(commit_job(frame, answers))
+    assert answers == []
+    turns.run()
+    assert answers == [[OK], [OK], [CONFLICT]]
+    assert len(commits) == 1
+    assert engine.load(OUTPOINT).state == entry(Phase.OPEN, 900, 1000).state
+
+
+def test_answers_come_after_the_write(rig):
+    sequencer, turns, engine = rig
+    events, commit = [], engine.commit
+    engine.commit = lambda writes: (commit(writes), events.append("written"))
+    sequencer.add(lambda group: (group.judge([entry(ABSENT, 1000, 1000)]), lambda: events.append("answered"))[1])
+    turns.run()
+    assert events == ["written", "answered"]
+
+
+def test_a_change_of_ownership_stands_in_the_line_and_is_durable_before_it_is_told(rig):
+    sequencer, turns, engine = rig
+    answers = []
+
+    def raise_epoch(group):
+        group.raise_epochs({SHARD: 1})
+        return lambda: answers.append(engine.epochs(SHARDS)[SHARD])
+
+    sequencer.add(commit_job([entry(ABSENT, 1000, 1000)], answers))
+    sequencer.add(raise_epoch)
+    sequencer.add(commit_job([entry(Phase.OPEN, 900, 1000)], answers))
+    sequencer.add(commit_job([entry(Phase.OPEN, 900, 1000, epoch=1)], answers))
+    turns.run()
+    assert answers == [[OK], 1, [STALE_EPOCH], [OK]]
+
+
+def test_a_group_of_refusals_writes_nothing(rig):
+    sequencer, turns, engine = rig
+    engine.commit = lambda writes: pytest.fail("nothing to write")
+    answers = []
+    sequencer.add(commit_job([entry(Phase.OPEN, 900, 1000)], answers))
+    turns.run()
+    assert answers == [[CONFLICT]]
+
+
+def test_the_queue_is_bounded_and_emptied(rig):
+    sequencer, turns, _ = rig
+    sequencer.add(commit_job([], []), QUEUE_BYTES_MAX)
+    assert not sequencer.has_room(1)
+    turns.run()
+    assert sequencer.has_room(QUEUE_BYTES_MAX)
+
+
+def test_what_arrives_while_answers_go_out_forms_the_next_group(rig):
+    sequencer, turns, _ = rig
+    answers = []
+    again = commit_job([entry(Phase.OPEN, 900, 1000)], answers)
+    sequencer.add(lambda group: (group.judge([entry(ABSENT, 1000, 1000)]), lambda: sequencer.add(again))[1])
+    turns.run()
+    assert answers == []
+    turns.run()
+    assert answers == [[OK]]
+
+
+FAILING = """
+import sys
+from store.engine import Engine
+from store.sequencer import Sequencer
+engine = Engine(sys.argv[1])
+def fail(writes):
+    raise Exception("IO error: injected")
+engine.commit = fail
+sequencer = Sequencer(engine, 4, lambda callback: None)
+def job(group):
+    group.raise_epochs({0: 1})
+    return lambda: print("answered")
+sequencer.add(job)
+try:
+    sequencer.finish_group()
+finally:
+    print("went on")
+"""
+
+
+def test_a_failing_write_ends_the_process_without_an_answer(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING, str(tmp_path / "db")], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == EXIT_WRITE_FAILED, done.stderr
+    assert done.stdout == ""
+    assert "injected" in done.stderr

@@ -1,0 +1,240 @@
+"""The conditional update never lets a channel go back or pay its payer more: every step tried, and random histories
+compared with a model that is a plain dict."""
+
+import dataclasses
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.payment import Payment
+from paychan.rpc.store_messages import Entry, EntryStatus
+from paychan.sharding import shard_of
+from store import keys, table
+from store.group import Group
+
+OK, STALE_EPOCH, CONFLICT, FORBIDDEN = EntryStatus
+SHARDS = 4
+EPOCH = 7
+VALUE = 50_000
+OUTPOINT = bytes(range(36))
+SHARD = shard_of(OUTPOINT, SHARDS)
+PHASES = (ABSENT, *Phase)
+LEGAL = {
+    (ABSENT, Phase.OPEN),
+    (ABSENT, Phase.CLOSING),
+    (Phase.OPEN, Phase.OPEN),
+    (Phase.OPEN, Phase.CLOSING),
+    (Phase.CLOSING, Phase.SIGNED),
+    (Phase.SIGNED, Phase.BROADCAST),
+    (Phase.BROADCAST, Phase.SETTLED),
+}
+
+
+def state(phase: int, value: int) -> bytes:
+    txid = b"t" * 32 if phase >= Phase.SIGNED else b""
+    return ChannelState(Phase(phase), Payment(value, b"s" * 71, 0x83), txid).serialize()
+
+
+def terms(outpoint: bytes = OUTPOINT, value: int = VALUE) -> bytes:
+    return ChannelTerms(outpoint, b"\2" * 33, b"\3" * 33, 1_900_000_000, value, b"script").serialize()
+
+
+def extra_for(old: int, new: int) -> bytes:
+    return terms() if old == ABSENT else b"tx" if new == Phase.SIGNED else b""
+
+
+def entry(old: int, new: int, new_value: int = VALUE, expected: int = VALUE, **changes) -> Entry:
+    whole = Entry(SHARD, EPOCH, OUTPOINT, old, expected, state(new, new_value), extra_for(old, new))
+    return dataclasses.replace(whole, **changes)
+
+
+def stored(phase: int, value: int = VALUE) -> bytes | None:
+    return None if phase == ABSENT else state(phase, value)
+
+
+@pytest.mark.parametrize("new_value", [VALUE - 1, VALUE, VALUE + 1, 0, 1 << 63])
+@pytest.mark.parametrize(("old", "new"), list(itertools.product(PHASES, Phase)))
+def test_only_legal_steps_with_a_value_that_does_not_rise_pass(old, new, new_value):
+    value_fits = new_value <= VALUE if old in (ABSENT, Phase.OPEN) else new_value == VALUE
+    expected = OK if (old, new) in LEGAL and value_fits else FORBIDDEN
+    assert table.judge(entry(old, new, new_value), stored(old), EPOCH) == expected
+
+
+@pytest.mark.parametrize(("old", "new", "believed"), list(itertools.product(PHASES, Phase, PHASES)))
+def test_a_wrong_expected_phase_is_a_conflict(old, new, believed):
+    if believed != old:
+        assert table.judge(entry(believed, new), stored(old), EPOCH) == CONFLICT
+
+
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("expected", [VALUE - 1, VALUE + 1, 0])
+def test_a_wrong_expected_value_is_a_conflict(phase, expected):
+    assert table.judge(entry(phase, Phase.CLOSING, expected=expected), stored(phase), EPOCH) == CONFLICT
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_a_channel_is_created_once_and_a_tombstone_stays(phase):
+    assert table.judge(entry(ABSENT, Phase.OPEN), stored(phase), EPOCH) == CONFLICT
+
+
+@pytest.mark.parametrize("epoch", [EPOCH - 1, EPOCH + 1, 0])
+def test_another_epoch_is_stale_before_all_else(epoch):
+    assert table.judge(entry(Phase.OPEN, Phase.OPEN, epoch=epoch), stored(Phase.OPEN), EPOCH) == STALE_EPOCH
+    assert table.judge(entry(Phase.OPEN, Phase.OPEN, epoch=epoch, state=b""), None, EPOCH) == STALE_EPOCH
+
+
+@pytest.mark.parametrize("cut", [b"", b"\1", state(1, VALUE)[:-1], state(1, VALUE) + b"x", b"\2" + state(1, VALUE)[1:]])
+@pytest.mark.parametrize("old", [ABSENT, Phase.OPEN])
+def test_a_malformed_state_record_is_forbidden(old, cut):
+    assert table.judge(entry(old, Phase.OPEN, state=cut), stored(old), EPOCH) == FORBIDDEN
+
+
+@pytest.mark.parametrize("phase", [0, 6, 255])
+def test_an_unknown_phase_is_forbidden(phase):
+    record = bytearray(state(Phase.OPEN, VALUE) if phase < 3 else state(Phase.SETTLED, VALUE))
+    record[1] = phase
+    for old in PHASES:
+        assert table.judge(entry(old, Phase.OPEN, state=bytes(record)), stored(old), EPOCH) == FORBIDDEN
+
+
+@pytest.mark.parametrize("extra", [b"", b"\1", terms()[:-1], terms(value=VALUE + 1), terms(value=0)])
+@pytest.mark.parametrize("new", [Phase.OPEN, Phase.CLOSING])
+def test_a_channel_without_fitting_terms_is_not_created(new, extra):
+    assert table.judge(entry(ABSENT, new, new_value=0, extra=extra), None, EPOCH) == FORBIDDEN
+
+
+@pytest.mark.parametrize(("old", "new"), sorted(step for step in LEGAL if step[0] != ABSENT))
+def test_a_step_brings_a_settlement_exactly_when_it_is_signed(old, new):
+    wrong = b"" if new == Phase.SIGNED else b"tx"
+    assert table.judge(entry(old, new, extra=wrong), stored(old), EPOCH) == FORBIDDEN
+
+
+def test_a_payment_writes_its_state_and_nothing_else():
+    payment = entry(Phase.OPEN, Phase.OPEN, VALUE - 1)
+    assert table.writes(payment, None) == [(keys.STATE + OUTPOINT, payment.state)]
+
+
+class DictReader:
+    """Durable data of the model: what the groups wrote."""
+
+    def __init__(self) -> None:
+        self.data: dict[bytes, bytes] = {}
+
+    def states(self, outpoints):
+        return [self.data.get(keys.STATE + outpoint) for outpoint in outpoints]
+
+    def terms(self, outpoint):
+        return self.data.get(keys.TERMS + outpoint)
+
+    def apply(self, writes):
+        for key, value in writes.items():
+            if value is None:
+                self.data.pop(key, None)
+            else:
+                self.data[key] = value
+
+
+OUTPOINTS = [bytes([number]) * 36 for number in range(3)]
+VALUES = st.integers(0, 4)
+ENTRIES = st.builds(
+    lambda outpoint, old, expected, new, value, epoch: Entry(
+        shard_of(outpoint, SHARDS),
+        epoch,
+        outpoint,
+        old,
+        expected,
+        state(new, value),
+        terms(outpoint, 4) if old == ABSENT else b"tx" if new == Phase.SIGNED else b"",
+    ),
+    st.sampled_from(OUTPOINTS),
+    st.sampled_from(PHASES),
+    VALUES,
+    st.sampled_from(list(Phase)),
+    VALUES,
+    st.sampled_from([1, 1, 1, 0, 2]),
+)
+
+
+def model_step(model: dict[bytes, tuple[int, int]], item: Entry, epoch: int) -> EntryStatus:
+    new_phase, new_value = item.state[1], int.from_bytes(item.state[4:12], "little")
+    if item.epoch != epoch:
+        return STALE_EPOCH
+    phase, value = model.get(item.outpoint, (ABSENT, item.expected_change_value))
+    if (phase, value) != (item.expected_phase, item.expected_change_value):
+        return CONFLICT
+    if phase == ABSENT and value != 4:
+        return FORBIDDEN
+    fits = new_value <= value if phase <= Phase.OPEN else new_value == value
+    if (phase, new_phase) not in LEGAL or not fits:
+        return FORBIDDEN
+    model[item.outpoint] = (new_phase, new_value)
+    return OK
+
+
+def believe(item: Entry, known: tuple[int, int] | None) -> Entry:
+    """The same update by a worker that knows the channel: so that histories get far."""
+    old, expected = known or (ABSENT, 4)
+    new = item.state[1]
+    extra = terms(item.outpoint, 4) if old == ABSENT else b"tx" if new == Phase.SIGNED else b""
+    return Entry(item.shard, item.epoch, item.outpoint, old, expected, item.state, extra)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(ENTRIES, st.sampled_from(["blind", "knowing", "again", "flush", "bump"])), max_size=60))
+def test_any_history_matches_the_model_and_never_goes_back(history):
+    reader, epochs, model, epoch = DictReader(), [1] * (SHARDS + 2), {}, 1
+    group, sent = Group(reader, epochs, SHARDS), []
+    for item, way in history:
+        if way == "flush":
+            reader.apply(group.writes)
+            group = Group(reader, epochs, SHARDS)
+        elif way == "bump":
+            epoch += 1
+            group.raise_epochs(dict.fromkeys(range(SHARDS), epoch))
+        elif way == "knowing":
+            item = believe(item, model.get(item.outpoint))
+        elif way == "again" and sent:
+            item = sent[item.epoch % len(sent)]
+        sent.append(item)
+        before = dict(model)
+        assert list(group.judge([item])) == [model_step(model, item, epoch)]
+        for outpoint, (phase, value) in before.items():
+            assert model[outpoint][0] >= phase
+            assert model[outpoint][1] <= value
+    reader.apply(group.writes)
+    check_indexes(reader.data, model)
+
+
+def check_indexes(data: dict[bytes, bytes], model: dict[bytes, tuple[int, int]]) -> None:
+    expected = {}
+    for outpoint, (phase, value) in model.items():
+        expected |= {keys.TERMS + outpoint: terms(outpoint, 4), keys.STATE + outpoint: state(phase, value)}
+        if phase >= Phase.SIGNED:
+            expected[keys.SETTLEMENT + outpoint] = b"tx"
+        if phase == Phase.OPEN:
+            expected[keys.expiring_key(1_900_000_000, outpoint)] = b""
+        elif phase != Phase.SETTLED:
+            expected[keys.UNFINISHED + outpoint] = bytes((phase,))
+    assert {key: value for key, value in data.items() if key[:1] != keys.EPOCH} == expected
+
+
+def test_two_updates_of_one_channel_in_one_frame_are_judged_in_order():
+    group = Group(DictReader(), [EPOCH] * (SHARDS + 2), SHARDS)
+    frame = [entry(ABSENT, Phase.OPEN), entry(Phase.OPEN, Phase.OPEN, 9), entry(Phase.OPEN, Phase.OPEN, 8)]
+    assert list(group.judge(frame)) == [OK, OK, CONFLICT]
+
+
+@pytest.mark.parametrize("shard", [*({0, 1, 2, 3} - {SHARD}), 4, 5, 65535])
+def test_an_entry_under_another_shard_is_forbidden(shard):
+    group = Group(DictReader(), [EPOCH] * (SHARDS + 2), SHARDS)
+    assert list(group.judge([entry(ABSENT, Phase.OPEN, shard=shard)])) == [FORBIDDEN]
+    assert group.writes == {}
+
+
+def test_an_epoch_cannot_go_backwards():
+    group = Group(DictReader(), [EPOCH] * (SHARDS + 2), SHARDS)
+    with pytest.raises(ValueError, match="backwards"):
+        group.raise_epochs({0: EPOCH})
