@@ -178,7 +178,8 @@ def _common(root: _Section, env: Mapping[str, str]) -> Common:
     debug = debug_table.boolean("enable", False)
     if debug and name == "live":
         debug_table.fail("enable", "debug mode is refused on network live: it moves no money and loses it")
-    state_dir = Path(env.get("PAYCHAN_STATE_DIR") or root.text("state_dir"))
+    configured_dir = root.text("state_dir")
+    state_dir = Path(env.get("PAYCHAN_STATE_DIR") or configured_dir)
     clock = env.get("PAYCHAN_CLOCK_START")
     if clock is not None and not debug:
         raise ConfigError(f"{root.source}: debug.enable: PAYCHAN_CLOCK_START is refused outside debug mode")

@@ -50,7 +50,7 @@ class Address:
         return f"unix:{self.path}" if self.path else f"tcp:{self.host}:{self.port}"
 
 
-def _reachable_path(path: str) -> tuple[str, int]:
+def reachable_path(path: str) -> tuple[str, int]:
     """Return a spelling of `path` that fits a socket address, and the directory handle that it needs (-1: none)."""
     if len(os.fsencode(path)) <= UNIX_PATH_MAX:
         return path, -1
@@ -160,7 +160,7 @@ async def connect(address: Address, make: Callable[[], FrameConnection]) -> Fram
     """Connect to a process. Raises OSError."""
     loop = asyncio.get_running_loop()
     if address.path:
-        path, handle = _reachable_path(address.path)
+        path, handle = reachable_path(address.path)
         try:
             _, connection = await loop.create_unix_connection(make, path)
         finally:
@@ -183,7 +183,7 @@ async def listen(address: Address, make: Callable[[], FrameConnection]) -> async
     os.makedirs(directory, mode=0o700, exist_ok=True)
     if os.path.exists(address.path) and stat.S_ISSOCK(os.stat(address.path).st_mode):
         os.unlink(address.path)
-    path, handle = _reachable_path(address.path)
+    path, handle = reachable_path(address.path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     old_mask = os.umask(0o177)
     try:

@@ -6,7 +6,7 @@ import sys
 import time
 
 from granian import Granian
-from granian.constants import Interfaces, Loops
+from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
 from ..config import EXIT_BAD_CONFIG, ServerConfig, load_server_config
@@ -62,6 +62,7 @@ def main() -> None:
         loop=Loops.uvloop,
         backlog=CONNECTIONS_MAX,
         backpressure=CONNECTIONS_MAX,
+        http=HTTPModes.http1,
         http1_settings=HTTP1Settings(
             header_read_timeout=int(HEADER_SECONDS_MAX * 1000), max_buffer_size=HEADERS_SIZE_MAX
         ),

@@ -1,0 +1,206 @@
+"""`paychan run CONFIG_DIR`: starts signer, store and server, restarts what dies, and stops them in the right order.
+
+Children are told apart by pid. Each is in a session of its own, so that Ctrl-C reaches only the supervisor, and each ends when
+the supervisor dies, however it dies.
+"""
+
+import contextlib
+import ctypes
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .config import (
+    EXIT_BAD_CONFIG,
+    ServerConfig,
+    SignerConfig,
+    StoreConfig,
+    load_server_config,
+    load_signer_config,
+    load_store_config,
+)
+from .errors import ConfigError
+from .rpc.connection import Address, reachable_path
+
+POLL_SECONDS = 0.05
+RESTART_SECONDS_MIN = 0.1
+RESTART_SECONDS_MAX = 2.0
+"""A process that dies again within HEALTHY_SECONDS waits longer before each restart, up to this."""
+
+HEALTHY_SECONDS = 5.0
+STOP_SECONDS_MAX = 10.0
+"""After a polite request, a process has this long before it is killed."""
+
+START_SECONDS_MAX = 60.0
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_supervisor() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Child:
+    """One process that should always run."""
+
+    def __init__(self, name: str, module: str, config_file: Path) -> None:
+        self.name = name
+        self._argv = [sys.executable, "-m", module, str(config_file)]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._restart_at = 0.0
+        self._wait = RESTART_SECONDS_MIN
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._argv, start_new_session=True, preexec_fn=_end_with_supervisor)
+        self._started_at = time.monotonic()
+
+    @property
+    def exit_status(self) -> int | None:
+        """The status with which the process ended, None while it runs."""
+        return self._process.poll() if self._process else None
+
+    def keep(self) -> None:
+        """Restart the process if it has ended, after its waiting time."""
+        if self._process is None:
+            if time.monotonic() >= self._restart_at:
+                self.start()
+            return
+        status = self._process.poll()
+        if status is None:
+            return
+        if time.monotonic() - self._started_at > HEALTHY_SECONDS:
+            self._wait = RESTART_SECONDS_MIN
+        print(f"paychan: {self.name} ended with status {status}; restarting", file=sys.stderr)
+        self._process, self._restart_at = None, time.monotonic() + self._wait
+        self._wait = min(2 * self._wait, RESTART_SECONDS_MAX)
+
+    def stop(self) -> None:
+        """Ask the process to end, wait for it, kill it if it does not."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Supervisor:
+    """The three processes of one configuration directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.server: ServerConfig = load_server_config(directory / "server.toml")
+        self.store: StoreConfig = load_store_config(directory / "store.toml")
+        self.signer: SignerConfig = load_signer_config(directory / "signer.toml")
+        self._check_agreement()
+        self._children = [
+            Child("signer", "signer", directory / "signer.toml"),
+            Child("store", "store", directory / "store.toml"),
+            Child("server", "paychan.server", directory / "server.toml"),
+        ]
+        self._is_stopping = False
+
+    def _check_agreement(self) -> None:
+        """Raises ConfigError if the three files do not describe one system."""
+        for config in (self.store, self.signer):
+            if config.common.network is not self.server.common.network:
+                raise ConfigError(f"{config.common.source}: network: differs from {self.server.common.source}")
+            if config.common.debug is not self.server.common.debug:
+                raise ConfigError(f"{config.common.source}: debug.enable: differs from {self.server.common.source}")
+        for key, theirs, ours in (
+            ("store", self.store, self.server.store),
+            ("signer", self.signer, self.server.signer),
+        ):
+            if theirs.address != ours:
+                raise ConfigError(f"{self.server.common.source}: processes.{key}: differs from {theirs.common.source}")
+
+    def run(self) -> int:
+        """Run until SIGINT or SIGTERM; return the exit status."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        try:
+            if not self._start():
+                return 0 if self._is_stopping else EXIT_BAD_CONFIG
+            while not self._is_stopping:
+                for child in self._children:
+                    child.keep()
+                time.sleep(POLL_SECONDS)
+            return 0
+        finally:
+            for child in reversed(self._children):
+                child.stop()
+
+    def _on_signal(self, *_: object) -> None:
+        self._is_stopping = True
+
+    def _start(self) -> bool:
+        """Start the processes one after the other, each once the one before answers; say when requests are answered."""
+        tests: list[Callable[[], bool]] = [
+            lambda: _answers(self.signer.address),
+            lambda: _answers(self.store.address),
+            self._is_ready,
+        ]
+        for child, is_up in zip(self._children, tests, strict=True):
+            child.start()
+            if not self._wait_until(child, is_up):
+                return False
+        host = self.server.http_host
+        url = f"http://{f'[{host}]' if ':' in host else host}:{self.server.http_port}"
+        print(f"ready {url} server_pubkey={self._ready_state()['server_pubkey']}", flush=True)
+        return True
+
+    def _wait_until(self, child: Child, is_up: Callable[[], bool]) -> bool:
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not self._is_stopping:
+            if child.exit_status == EXIT_BAD_CONFIG or time.monotonic() > deadline:
+                print(f"paychan: {child.name} did not start", file=sys.stderr)
+                return False
+            child.keep()
+            if is_up():
+                return True
+            time.sleep(POLL_SECONDS)
+        return False
+
+    def _is_ready(self) -> bool:
+        return self._ready_state().get("workers") == self.server.workers
+
+    def _ready_state(self) -> dict:
+        """Return what /readyz says, empty if it is not ready."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.server.http_host, self.server.http_host)
+        connection = http.client.HTTPConnection(host, self.server.http_port, timeout=2)
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            connection.request("GET", "/readyz")
+            answer = connection.getresponse()
+            body = answer.read()
+            if answer.status == 200:
+                return json.loads(body)
+        return {}
+
+
+def _answers(address: Address) -> bool:
+    """Return whether a process accepts connections at an address."""
+    family = socket.AF_UNIX if address.path else socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            if not address.path:
+                probe.connect((address.host, address.port))
+                return True
+            path, handle = reachable_path(address.path)
+            try:
+                probe.connect(path)
+            finally:
+                if handle >= 0:
+                    os.close(handle)
+            return True
+        except OSError:
+            return False
