@@ -15,6 +15,13 @@ from .payment import Payment
 
 RECORD_VERSION = 1
 
+TERMS_HEAD = struct.Struct("<BBIQQ33s33s")
+"""version | length of the change script | exp_time | funding value | opened at | server key | client key; then the script."""
+
+STATE_HEAD = struct.Struct("<BBBBQ")
+"""version | phase | sighash type | length of the signature | change value; then the signature; then the txid if signed.
+The compiled twin is `seal` in `paychan/_fast/channel.pyx`."""
+
 
 class Phase(IntEnum):
     """How far a channel's life has come. The numbers are on disk; 0 means "no channel" in conditional updates."""
@@ -95,12 +102,9 @@ class ChannelTerms:
         """The script of the funding output."""
         return script.redeem_script(self.server_pubkey, self.client_pubkey, self.exp_time)
 
-    # version, length of the change script, exp_time, funding value, opened at, server key, client key; change script
-    _HEAD = struct.Struct("<BBIQQ33s33s")
-
     def serialize(self) -> bytes:
         """Return the terms record, without the outpoint, which is the record's key."""
-        head = self._HEAD.pack(
+        head = TERMS_HEAD.pack(
             RECORD_VERSION,
             len(self.change_script),
             self.exp_time,
@@ -114,10 +118,10 @@ class ChannelTerms:
     @classmethod
     def parse(cls, outpoint: bytes, record: bytes) -> "ChannelTerms":
         """Return the terms in `record`. Raises ValueError for any other bytes than `serialize` makes."""
-        size = cls._HEAD.size
+        size = TERMS_HEAD.size
         if len(record) < size:
             raise ValueError("a terms record is too short")
-        version, script_size, exp_time, value, opened_at, server, client = cls._HEAD.unpack_from(record)
+        version, script_size, exp_time, value, opened_at, server, client = TERMS_HEAD.unpack_from(record)
         if version != RECORD_VERSION or len(record) != size + script_size:
             raise ValueError("a terms record has an unknown version or a wrong length")
         return cls(outpoint, server, client, exp_time, value, record[size:], opened_at)
@@ -131,13 +135,10 @@ class ChannelState:
     payment: Payment
     settlement_txid: bytes = b""
 
-    # version, phase, sighash type, length of the signature, change value; then the signature; then the txid if signed
-    _HEAD = struct.Struct("<BBBBQ")
-
     def serialize(self) -> bytes:
         """Return the state record."""
         payment = self.payment
-        head = self._HEAD.pack(
+        head = STATE_HEAD.pack(
             RECORD_VERSION, self.phase, payment.sighash_type, len(payment.signature), payment.change_value
         )
         return head + payment.signature + self.settlement_txid
@@ -145,10 +146,10 @@ class ChannelState:
     @classmethod
     def parse(cls, record: bytes) -> "ChannelState":
         """Return the state in `record`. Raises ValueError for any other bytes than `serialize` makes."""
-        size = cls._HEAD.size
+        size = STATE_HEAD.size
         if len(record) < size:
             raise ValueError("a state record is too short")
-        version, phase, sighash_type, signature_size, change_value = cls._HEAD.unpack_from(record)
+        version, phase, sighash_type, signature_size, change_value = STATE_HEAD.unpack_from(record)
         end = size + signature_size
         txid = record[end:]
         if version != RECORD_VERSION or len(txid) != (32 if phase >= Phase.SIGNED else 0):

@@ -3,14 +3,10 @@
 The order of checks: stale epoch, conflict, forbidden; the first that fails is the answer. Only OK writes anything.
 """
 
-from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase, is_allowed_update
+from paychan.channel import ABSENT, RECORD_VERSION, STATE_HEAD, ChannelState, ChannelTerms, Phase, is_allowed_update
 from paychan.rpc.store_messages import Entry, EntryStatus
 
 from . import keys
-
-_STATE_HEAD = ChannelState._HEAD
-_STATE_HEAD_SIZE = _STATE_HEAD.size
-_STATE_VERSION = 1
 
 OK, STALE_EPOCH, CONFLICT, FORBIDDEN = EntryStatus
 _OPEN, _SIGNED, _SETTLED = int(Phase.OPEN), int(Phase.SIGNED), int(Phase.SETTLED)
@@ -22,11 +18,11 @@ def read_state(record: bytes) -> tuple[int, int]:
     Raises ValueError for a wrong version or a length that does not fit; the phase's number is not checked here: no
     transition leads to an unknown one.
     """
-    if len(record) < _STATE_HEAD_SIZE:
+    if len(record) < STATE_HEAD.size:
         raise ValueError("a state record is too short")
-    version, phase, _, signature_size, value = _STATE_HEAD.unpack_from(record)
-    size = _STATE_HEAD_SIZE + signature_size + (32 if phase >= _SIGNED else 0)
-    if version != _STATE_VERSION or len(record) != size:
+    version, phase, _, signature_size, value = STATE_HEAD.unpack_from(record)
+    size = STATE_HEAD.size + signature_size + (32 if phase >= _SIGNED else 0)
+    if version != RECORD_VERSION or len(record) != size:
         raise ValueError("a state record has an unknown version or a wrong length")
     return phase, value
 

@@ -229,18 +229,17 @@ def test_neither_key_nor_payment_is_written_to_the_log(signer):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can connect as somebody else")
 def test_another_user_gets_no_answer(signer):
     signer.start()
-    (signer.state / "run" / "signer.sock").chmod(0o777)
-    for directory in (signer.state / "run", *list((signer.state / "run").parents)[:-1]):
-        if directory.stat().st_mode & 0o777 == 0o700:
-            directory.chmod(0o711)
+    directory = signer.state / "run"
+    directory.chmod(0o711)
+    (directory / "signer.sock").chmod(0o777)
     script = (
-        "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+        "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.connect('signer.sock');"
         "s.settimeout(20)\n"
         "try: s.sendall(bytes([0, 0, 0, 0, 1, 1, 0, 0, 1, 0, 0, 0])); sys.exit(len(s.recv(99)))\n"
         "except ConnectionError: sys.exit(0)"
     )
-    command = [sys.executable, "-c", script, signer.state / "run" / "signer.sock"]
-    assert subprocess.run(command, timeout=WAIT_SECONDS, check=False).returncode == 0
+    command = [sys.executable, "-c", script]
+    assert subprocess.run(command, cwd=directory, timeout=WAIT_SECONDS, check=False).returncode == 0
     assert "refused a connection from user 65534" in signer.log.read_text()
 
 

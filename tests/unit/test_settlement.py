@@ -104,7 +104,7 @@ def test_settlement_refuses_a_fee_that_is_no_money(fee):
 
 def test_settlement_refuses_a_change_value_above_the_funding_value():
     terms = terms_of(CHANGE)
-    with pytest.raises(SettlementError):
+    with pytest.raises(SettlementError, match="exceeds"):
         settlement_outputs(terms, Payment(terms.funding_value + 1, b"", 0x83), b"", 0)
 
 

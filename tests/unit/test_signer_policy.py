@@ -43,14 +43,14 @@ def make_terms(**changes) -> ChannelTerms:
     return ChannelTerms(**{**fields, **changes})
 
 
-def fund(terms: ChannelTerms, vout: int = 1, value: int | None = None, script: bytes | None = None):
+def fund(terms: ChannelTerms, vout: int = 1, value: int | None = None, script: bytes | None = None, coin: int = 3):
     """Return the terms with the outpoint of a transaction that funds them, and that transaction."""
     pays = CTxOut(
         terms.funding_value if value is None else value, CScript(script or p2sh_script_pubkey(terms.redeem_script))
     )
     others = [CTxOut(5000 + index, CScript(b"\x51")) for index in range(3)]
     outputs = [*others[:vout], pays, *others[vout:]]
-    tx = CTransaction([CTxIn(COutPoint(b"\x07" * 32, 3))], outputs)
+    tx = CTransaction([CTxIn(COutPoint(b"\x07" * 32, coin))], outputs)
     return dataclasses.replace(terms, outpoint=make_outpoint(tx.GetTxid(), vout)), tx.serialize()
 
 
@@ -217,6 +217,7 @@ def at_vout(vout: int) -> SettleRequest:
         dataclasses.replace(GOOD, funding_transaction=GOOD.funding_transaction + b"\0"),
         dataclasses.replace(GOOD, funding_transaction=b"\xff" * 200),
         dataclasses.replace(GOOD, funding_transaction=make_request(exp_time=1_900_000_001).funding_transaction),
+        dataclasses.replace(GOOD, funding_transaction=fund(make_terms(), coin=4)[1]),
         unproven(value=VALUE - 1),
         unproven(value=VALUE + 1),
         unproven(script=p2sh_script_pubkey(make_terms(exp_time=1_900_000_001).redeem_script)),
@@ -232,6 +233,7 @@ def at_vout(vout: int) -> SettleRequest:
         "long",
         "garbage",
         "other-tx",
+        "same-outputs",
         "less",
         "more",
         "other-script",
