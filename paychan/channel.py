@@ -152,6 +152,6 @@ class ChannelState:
         version, phase, sighash_type, signature_size, change_value = STATE_HEAD.unpack_from(record)
         end = size + signature_size
         txid = record[end:]
-        if version != RECORD_VERSION or len(txid) != (32 if phase >= Phase.SIGNED else 0):
+        if version != RECORD_VERSION or len(record) < end or len(txid) != (32 if phase >= Phase.SIGNED else 0):
             raise ValueError("a state record has an unknown version or a wrong length")
         return cls(Phase(phase), Payment(change_value, record[size:end], sighash_type), txid)

@@ -16,7 +16,7 @@ from .script import push
 from .units import DUST_LIMIT, check_satoshi
 
 SEQUENCE_FINAL = 0xFFFFFFFF
-_SIGNATURE_SIZE_MAX = 73  # 72 bytes of DER and the sighash type; a low-S, deterministic signature has 70 to 72 in all
+_SIGNATURE_SIZE_MAX = 72  # 71 bytes of DER with low S, and the sighash type
 
 
 class SettlementError(ValueError):
@@ -50,7 +50,7 @@ def _script_sig(client_signature: bytes, server_signature: bytes, redeem: bytes)
 
 
 def settlement_size_max(terms: ChannelTerms, payment: Payment, destination: bytes) -> int:
-    """Return an upper bound in bytes of the signed settlement: exact but for the server's signature (at most 2 too many)."""
+    """Return an upper bound in bytes of the signed settlement: exact but for the server's signature, mostly 0 or 1 less."""
     client_signature = payment.signature + bytes((payment.sighash_type,))
     outputs = settlement_outputs(terms, payment, destination, 0)
     script_sig = _script_sig(client_signature, bytes(_SIGNATURE_SIZE_MAX), terms.redeem_script)

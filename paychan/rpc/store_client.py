@@ -25,7 +25,7 @@ from .store_messages import (
     encode_load,
 )
 
-ANSWER_SECONDS_MAX = 5.0
+ANSWER_SECONDS_MAX = 2.0
 """A store that takes longer is as good as gone: its connection is closed, and its shards are lost to the lease anyway."""
 
 
