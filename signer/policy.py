@@ -77,8 +77,8 @@ class Signed:
 
 
 class _Refused(Exception):
-    def __init__(self, code: RefusalCode, detail: str) -> None:
-        self.refusal = Refusal(code, detail)
+    def __init__(self, code: RefusalCode, detail: str, signed_fee: int = 0) -> None:
+        self.refusal = Refusal(code, detail, signed_fee)
 
 
 def judge(policy: Policy, request: SettleRequest, before: Record | None) -> Signed | Refusal:
@@ -168,7 +168,8 @@ def _check_progress(request: SettleRequest, before: Record | None) -> None:
     if change_value > before.change_value:
         raise _Refused(RefusalCode.GIVES_PAYER_MORE, "a settlement that leaves the payer less was signed before")
     if change_value == before.change_value and request.fee < before.fee:
-        raise _Refused(RefusalCode.FEE_FALLS, f"the same payment was signed with a fee of {before.fee} satoshi")
+        detail = f"the same payment was signed with a fee of {before.fee} satoshi"
+        raise _Refused(RefusalCode.FEE_FALLS, detail, before.fee)
 
 
 def _sign(policy: Policy, request: SettleRequest) -> tuple[bytes, bytes]:

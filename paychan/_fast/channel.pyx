@@ -11,11 +11,15 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from .bytes cimport read_u64, write_bytes, write_u16, write_u64
-from .payment cimport PAYMENT_SIZE_MAX, SIGHASH_NO_CHANGE, TEXT_SIZE_MAX, decode_base64url, parse_payment
+from .payment cimport (
+    PAYMENT_SIZE_MAX, SIGHASH_CHANGE, SIGHASH_NO_CHANGE, TEXT_SIZE_MAX, decode_base64url, parse_payment,
+)
 from .request cimport Parameter, find_parameters, parse_channel_path, unescape
 from .secp256k1 cimport context, parse_public_key, verify
 from .sighash cimport sighash_for_change
 from .status cimport Status
+
+from .payment import MAX_MONEY as _MAX_MONEY
 
 cdef enum:
     TOMBSTONE = 0xFFFFFFFF
@@ -206,17 +210,22 @@ cdef class ChannelTable:
         cdef Channel *channel
         if len(outpoint) != 36 or len(redeem) > REDEEM_SIZE_MAX or len(change_script) > CHANGE_SCRIPT_SIZE_MAX:
             raise ValueError("the terms of a channel are malformed")
-        if len(signature) > DER_SIZE_MAX or state.payment.change_value > terms.funding_value:
+        if (len(signature) > DER_SIZE_MAX or state.payment.sighash_type not in (SIGHASH_CHANGE, SIGHASH_NO_CHANGE)
+                or not PHASE_OPEN <= state.phase <= PHASE_SETTLED
+                or not 0 <= state.payment.change_value <= terms.funding_value <= _MAX_MONEY):
             raise ValueError("the state of a channel is malformed")
-        if not parse_public_key(context, &key, client_key, 33):
+        if len(client_key) != 33 or not parse_public_key(context, &key, client_key, 33):
             raise ValueError("the payer's key is no public key")
+        # Everything that can fail comes before the old entry goes and the new one is in the index.
+        cdef uint64_t funding_value = terms.funding_value, change_value = state.payment.change_value
+        cdef uint32_t exp_time = terms.exp_time
         self.drop(outpoint)
         channel = self._insert(outpoint)
         self._serial += 1
         channel.serial = self._serial
         channel.client_key = key
-        channel.funding_value = terms.funding_value
-        channel.exp_time = terms.exp_time
+        channel.funding_value = funding_value
+        channel.exp_time = exp_time
         channel.shard = <uint16_t> _shard_of(outpoint, self._shard_count)
         channel.redeem_size = <unsigned char> len(redeem)
         memcpy(channel.redeem, <const unsigned char *> redeem, len(redeem))
@@ -225,7 +234,7 @@ cdef class ChannelTable:
         channel.signature_size = <unsigned char> len(signature)
         memcpy(channel.signature, <const unsigned char *> signature, len(signature))
         channel.sighash_type = state.payment.sighash_type
-        channel.change_value = channel.sent_change_value = channel.durable_change_value = state.payment.change_value
+        channel.change_value = channel.sent_change_value = channel.durable_change_value = change_value
         channel.phase = channel.sent_phase = channel.durable_phase = state.phase
 
     def drop(self, bytes outpoint not None):

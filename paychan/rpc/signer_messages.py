@@ -74,20 +74,25 @@ class RefusalCode(IntEnum):
 
 @dataclass(frozen=True)
 class Refusal:
-    """A refusal and its text, which holds no secret and no payment."""
+    """A refusal and its text, which holds no secret and no payment. signed_fee: satoshi, with FEE_FALLS: what the same
+    payment was signed with, so that whoever lost that signature can ask for it again."""
 
     code: RefusalCode
     detail: str
+    signed_fee: int = 0
+
+    _HEAD = struct.Struct("<BQ")
 
     def encode(self) -> bytes:
-        return bytes((self.code,)) + self.detail.encode()
+        return self._HEAD.pack(self.code, self.signed_fee) + self.detail.encode()
 
     @classmethod
     def decode(cls, payload: bytes) -> "Refusal":
-        if not payload:
-            raise MessageError("a refusal is never empty")
+        if len(payload) < cls._HEAD.size:
+            raise MessageError("a refusal is too short")
+        code, signed_fee = cls._HEAD.unpack_from(payload)
         try:
-            return cls(RefusalCode(payload[0]), payload[1:].decode())
+            return cls(RefusalCode(code), payload[cls._HEAD.size :].decode(), signed_fee)
         except ValueError as error:
             raise MessageError("an unknown refusal") from error
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import Unavailable
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect, listen
 from .replies import Reply
 
@@ -20,6 +21,9 @@ FORWARDED = 1
 
 ANSWER_SECONDS_MAX = 12.0
 """Longer than a close with a slow signer takes."""
+
+CONNECT_SECONDS_MAX = 2.0
+"""On a Unix socket only a stopped process, whose queue of connections is full, takes so long."""
 
 _HEAD = struct.Struct("<BHH36sQI")
 _REPLY = struct.Struct("<HH")
@@ -95,12 +99,23 @@ class Peers:
             task.cancel()
 
     async def forward(self, peer: str, request: PeerRequest) -> Reply | None:
-        """Return the owner's answer; None if it cannot be had, or the peer is not the owner either (any more)."""
+        """Return the owner's answer; None if the request certainly did nothing: the peer is away, or not the owner (any more).
+
+        Raises Unavailable if the peer took the request and gave no answer. It may have taken effect, so it must not be sent
+        again from here: the payer would be told "value received 0" without ever having missed an answer.
+        """
         try:
-            connection = await self._connection(peer)
-            answer = await asyncio.wait_for(connection.call(FORWARDED, request.encode()), ANSWER_SECONDS_MAX)
-        except (OSError, ConnectionGone, RemoteRefusal, TimeoutError):
+            connection = await asyncio.wait_for(self._connection(peer), CONNECT_SECONDS_MAX)
+        except (OSError, TimeoutError):
             return None
+        if not connection.is_open:
+            return None
+        try:
+            answer = await asyncio.wait_for(connection.call(FORWARDED, request.encode()), ANSWER_SECONDS_MAX)
+        except RemoteRefusal:
+            return None
+        except (ConnectionGone, TimeoutError) as error:
+            raise Unavailable("owner_moved") from error
         return decode_reply(answer)
 
     async def _connection(self, peer: str) -> FrameConnection:

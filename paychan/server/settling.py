@@ -12,6 +12,7 @@ from ..chain.base import BroadcastRefused, ChainBackend
 from ..channel import ChannelState, ChannelTerms, Event, Phase, next_phase
 from ..errors import Unavailable
 from ..outpoint import format_outpoint
+from ..payment import Payment
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.signer_client import SignerClient, SignerRefused
 from ..rpc.signer_messages import RefusalCode
@@ -95,8 +96,7 @@ class Settling:
         fee_per_byte = await self._chain.fee_per_byte()
         try:
             fee = fee_per_byte * settlement_size_max(terms, state.payment, bytes(DESTINATION_SIZE_MAX))
-            proof = await self._chain.funding_transaction(terms)
-            transaction = await self._signer.settle(terms, state.payment, fee, proof)
+            transaction, fee = await self._have_signed(terms, state.payment, fee)
             txid = check_settlement(transaction, terms, state.payment, fee)
         except ConnectionGone as error:
             raise Unavailable("signer_unavailable") from error
@@ -109,6 +109,18 @@ class Settling:
         except SettlementError as error:
             raise Unavailable("settlement_refused", f"The signed settlement is wrong: {error}") from error
         return transaction, await self._advance(terms, state, Event.SIGN, txid, transaction)
+
+    async def _have_signed(self, terms: ChannelTerms, payment: Payment, fee: int) -> tuple[bytes, int]:
+        """Return the signed settlement and its fee. A signature that was made before a crash, with a higher fee, is asked
+        for again as it was: the signer lets no fee fall."""
+        proof = await self._chain.funding_transaction(terms)
+        try:
+            return await self._signer.settle(terms, payment, fee, proof), fee
+        except SignerRefused as error:
+            signed_fee = error.refusal.signed_fee
+            if error.refusal.code is not RefusalCode.FEE_FALLS or signed_fee <= fee:
+                raise
+        return await self._signer.settle(terms, payment, signed_fee, proof), signed_fee
 
     async def _broadcast(self, transaction: bytes) -> None:
         try:
