@@ -1,12 +1,29 @@
 """The interface of a chain backend, shaped so that a node's JSON-RPC and an Esplora server fit behind it.
 
-All methods may raise `Unavailable("chain_unavailable")`: the source is silent, and nothing is known.
+Every method that asks the source may raise `Unavailable("chain_unavailable")`: it is silent, contradicts itself, or is of another
+chain, and nothing is known. Its detail says why, in words that an operator understands.
 """
 
 from dataclasses import dataclass
 from typing import Protocol
 
 from ..channel import ChannelTerms
+
+FUNDING_OUTPUTS_MAX = 16
+"""Outputs at one address that an open looks at; each costs a signature check."""
+
+UNKNOWN = -1
+"""Confirmations of a transaction that the source knows neither in a block nor in its mempool."""
+
+
+@dataclass(frozen=True)
+class Tip:
+    """The best block. Times in unix seconds; `median_time_past` is what lock times are held against (BIP 113)."""
+
+    height: int
+    block_hash: bytes
+    time: int
+    median_time_past: int
 
 
 @dataclass(frozen=True)
@@ -21,35 +38,60 @@ class FundingRequest:
 
 @dataclass(frozen=True)
 class FundingOutput:
-    """An unspent output that pays exactly the asked script pubkey. value: satoshi; confirmations: 0 while in the mempool."""
+    """An unspent output (mempool included) that pays exactly the asked script pubkey. value: satoshi, as the source says;
+    confirmations: 0 while in the mempool."""
 
     outpoint: bytes
     value: int
     confirmations: int
+    is_coinbase: bool = False
+
+
+@dataclass(frozen=True)
+class FundingStatus:
+    """What became of a channel's funding output. confirmations: of its transaction, UNKNOWN if it has disappeared.
+    spent_by: txid of what spends it (32 bytes, internal order), empty if nothing does or the source cannot name it while
+    `is_spent`. spent_confirmations: of the spender."""
+
+    confirmations: int
+    is_spent: bool = False
+    spent_by: bytes = b""
+    spent_confirmations: int = 0
 
 
 class ChainBackend(Protocol):
     """What the server asks of the block chain."""
 
+    async def start(self) -> None:
+        """Connect and check that the source is of the right network and usable; called again until it returns."""
+
+    async def stop(self) -> None:
+        """Close connections."""
+
+    async def tip(self) -> Tip:
+        """Return the best block."""
+
+    async def watch(self, request: FundingRequest) -> None:
+        """Prepare to find outputs to a script pubkey later (called by fundingInfo; may do nothing)."""
+
     async def find_funding(self, request: FundingRequest) -> list[FundingOutput]:
         """Return the unspent outputs that fit, at most FUNDING_OUTPUTS_MAX; an empty list if there are none."""
+
+    async def funding_status(self, terms: ChannelTerms, settlement_txid: bytes = b"") -> FundingStatus:
+        """Return what became of a channel's funding output; `settlement_txid` is the spender that we know of, if any."""
 
     async def funding_transaction(self, terms: ChannelTerms) -> bytes:
         """Return the serialised funding transaction, which proves the amount to the signer; empty where none exists."""
 
-    async def fee_per_byte(self) -> int:
-        """Return the fee to pay now, satoshi for each byte."""
+    async def fee_per_byte(self, blocks: int) -> int:
+        """Return the fee with which a transaction should confirm within `blocks`, satoshi for each byte, rounded up."""
 
     async def broadcast(self, transaction: bytes) -> None:
         """Publish a serialised transaction. Sending it again is no error. Raises BroadcastRefused with the source's reason."""
 
     async def confirmations(self, terms: ChannelTerms, txid: bytes) -> int:
-        """Return how many blocks confirm the settlement `txid` of a channel; 0 if none does."""
+        """Return how many blocks confirm the transaction `txid` that settles a channel; 0 in the mempool, else UNKNOWN."""
 
 
 class BroadcastRefused(Exception):
     """The source will not take the transaction; `str()` is its reason."""
-
-
-FUNDING_OUTPUTS_MAX = 16
-"""Outputs at one address that an open looks at; each costs a signature check."""

@@ -35,7 +35,7 @@ class DebugChain:
     async def funding_transaction(self, terms: ChannelTerms) -> bytes:
         return b""
 
-    async def fee_per_byte(self) -> int:
+    async def fee_per_byte(self, blocks: int) -> int:
         return self._fee_per_byte
 
     async def broadcast(self, transaction: bytes) -> None:

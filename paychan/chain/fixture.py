@@ -62,7 +62,7 @@ class FixtureChain:
                 return known.transaction
         return b""
 
-    async def fee_per_byte(self) -> int:
+    async def fee_per_byte(self, blocks: int) -> int:
         return self._fee_per_byte
 
     async def broadcast(self, transaction: bytes) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..outpoint import txid_hex
 from ..settlement import settlement_txid
+from .base import UNKNOWN
 
 CONFIRMATIONS = 1_000_000
 """What a written transaction is taken to have: no block will ever bury it."""
@@ -33,8 +34,8 @@ class Outbox:
             os.close(directory)
 
     def confirmations(self, txid: bytes) -> int:
-        """Return CONFIRMATIONS for a transaction that was written, else 0."""
-        return CONFIRMATIONS if self._path(txid).exists() else 0
+        """Return CONFIRMATIONS for a transaction that was written, else UNKNOWN."""
+        return CONFIRMATIONS if self._path(txid).exists() else UNKNOWN
 
     def _path(self, txid: bytes) -> Path:
         return self._directory / f"{txid_hex(txid)}.hex"

@@ -21,6 +21,9 @@ from ..rpc.store_messages import Entry, EntryStatus
 from ..settlement import SettlementError, Uneconomic, check_settlement, settlement_size_max
 from .committer import LOST, Committer
 
+FEE_TARGET_BLOCKS = 6
+"""Within how many blocks a settlement should confirm, at first."""
+
 DESTINATION_SIZE_MAX = 25
 """Bytes of the server's output script: a P2PKH one. The fee is computed for it; P2SH has two fewer."""
 
@@ -93,7 +96,7 @@ class Settling:
 
     async def _sign(self, terms: ChannelTerms, state: ChannelState) -> tuple[bytes, ChannelState]:
         """Have the settlement signed, check it, and make its bytes durable before anybody else sees them."""
-        fee_per_byte = await self._chain.fee_per_byte()
+        fee_per_byte = await self._chain.fee_per_byte(FEE_TARGET_BLOCKS)
         try:
             fee = fee_per_byte * settlement_size_max(terms, state.payment, bytes(DESTINATION_SIZE_MAX))
             transaction, fee = await self._have_signed(terms, state.payment, fee)
