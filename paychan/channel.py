@@ -45,8 +45,10 @@ class Event(StrEnum):
     EXHAUST = "exhaust"
     CLOSE = "close"
     SIGN = "sign"
+    BUMP = "bump"
     BROADCAST = "broadcast"
     CONFIRM = "confirm"
+    LOSE = "lose"
 
 
 TRANSITIONS: dict[tuple[int, Event], Phase] = {
@@ -56,8 +58,15 @@ TRANSITIONS: dict[tuple[int, Event], Phase] = {
     (Phase.OPEN, Event.EXHAUST): Phase.CLOSING,
     (Phase.OPEN, Event.CLOSE): Phase.CLOSING,
     (Phase.CLOSING, Event.SIGN): Phase.SIGNED,
+    (Phase.SIGNED, Event.BUMP): Phase.SIGNED,  # signed again, with a higher fee
     (Phase.SIGNED, Event.BROADCAST): Phase.BROADCAST,
+    (Phase.BROADCAST, Event.BUMP): Phase.BROADCAST,
     (Phase.BROADCAST, Event.CONFIRM): Phase.SETTLED,
+    # the funding output was spent by another transaction, for good: an earlier version of ours, or the payer's refund
+    (Phase.OPEN, Event.LOSE): Phase.SETTLED,
+    (Phase.CLOSING, Event.LOSE): Phase.SETTLED,
+    (Phase.SIGNED, Event.LOSE): Phase.SETTLED,
+    (Phase.BROADCAST, Event.LOSE): Phase.SETTLED,
 }
 """An absent entry *is* the refusal."""
 

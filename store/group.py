@@ -47,7 +47,7 @@ class Group:
         if status or shard_of(outpoint, shard_count) != entry.shard:
             return status or EntryStatus.FORBIDDEN
         self._states[outpoint] = entry.state
-        if entry.expected_phase == entry.state[1]:
+        if entry.expected_phase == entry.state[1] and not entry.extra:
             self.writes[keys.STATE + outpoint] = entry.state
         else:
             self.writes.update(table.writes(entry, self._terms(outpoint) if table.leaves_open(entry) else None))

@@ -50,15 +50,20 @@ def judge(entry: Entry, current: bytes | None, epoch: int) -> EntryStatus:
     return OK if _is_whole(entry, phase, new_phase) else FORBIDDEN
 
 
+def _brings_settlement(phase: int, new_phase: int) -> bool:
+    """Return whether a step comes with a newly signed settlement: the first one, or one with a higher fee."""
+    return new_phase == _SIGNED or phase == new_phase
+
+
 def _is_whole(entry: Entry, phase: int, new_phase: int) -> bool:
-    """Return whether a step to another phase brings the records it must bring, and no others."""
+    """Return whether a step that is no payment brings the records it must bring, and no others."""
     try:
         ChannelState.parse(entry.state)
         if phase == ABSENT:
             return ChannelTerms.parse(entry.outpoint, entry.extra).funding_value == entry.expected_change_value
     except ValueError:
         return False
-    return bool(entry.extra) == (new_phase == _SIGNED)
+    return bool(entry.extra) == _brings_settlement(phase, new_phase)
 
 
 def writes(entry: Entry, terms_record: bytes | None) -> list[tuple[bytes, bytes | None]]:
@@ -68,13 +73,13 @@ def writes(entry: Entry, terms_record: bytes | None) -> list[tuple[bytes, bytes 
     """
     outpoint, phase, new_phase = entry.outpoint, entry.expected_phase, entry.state[1]
     puts: list[tuple[bytes, bytes | None]] = [(keys.STATE + outpoint, entry.state)]
-    if phase == new_phase:
-        return puts
     if phase == ABSENT:
         puts.append((keys.TERMS + outpoint, entry.extra))
         terms_record = entry.extra
-    elif new_phase == _SIGNED:
+    elif entry.extra:
         puts.append((keys.SETTLEMENT + outpoint, entry.extra))
+    if phase == new_phase:
+        return puts
     if _OPEN in (phase, new_phase):
         assert terms_record is not None, "a channel without terms"
         expiry = ChannelTerms.parse(outpoint, terms_record).exp_time
