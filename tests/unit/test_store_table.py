@@ -30,7 +30,15 @@ LEGAL = {
     (Phase.CLOSING, Phase.SIGNED),
     (Phase.SIGNED, Phase.BROADCAST),
     (Phase.BROADCAST, Phase.SETTLED),
+    # a settlement signed again, with a higher fee
+    (Phase.SIGNED, Phase.SIGNED),
+    (Phase.BROADCAST, Phase.BROADCAST),
+    # the funding output was spent by another transaction
+    (Phase.OPEN, Phase.SETTLED),
+    (Phase.CLOSING, Phase.SETTLED),
+    (Phase.SIGNED, Phase.SETTLED),
 }
+BRINGS_SETTLEMENT = {(Phase.CLOSING, Phase.SIGNED), (Phase.SIGNED, Phase.SIGNED), (Phase.BROADCAST, Phase.BROADCAST)}
 
 
 def state(phase: int, value: int) -> bytes:
@@ -43,7 +51,7 @@ def terms(outpoint: bytes = OUTPOINT, value: int = VALUE) -> bytes:
 
 
 def extra_for(old: int, new: int) -> bytes:
-    return terms() if old == ABSENT else b"tx" if new == Phase.SIGNED else b""
+    return terms() if old == ABSENT else b"tx" if (old, new) in BRINGS_SETTLEMENT else b""
 
 
 def entry(old: int, new: int, new_value: int = VALUE, expected: int = VALUE, **changes) -> Entry:
@@ -108,7 +116,7 @@ def test_a_channel_without_fitting_terms_is_not_created(new, extra):
 
 @pytest.mark.parametrize(("old", "new"), sorted(step for step in LEGAL if step[0] != ABSENT))
 def test_a_step_brings_a_settlement_exactly_when_it_is_signed(old, new):
-    wrong = b"" if new == Phase.SIGNED else b"tx"
+    wrong = b"" if (old, new) in BRINGS_SETTLEMENT else b"tx"
     assert table.judge(entry(old, new, extra=wrong), stored(old), EPOCH) == FORBIDDEN
 
 
@@ -147,7 +155,7 @@ ENTRIES = st.builds(
         old,
         expected,
         state(new, value),
-        terms(outpoint, 4) if old == ABSENT else b"tx" if new == Phase.SIGNED else b"",
+        terms(outpoint, 4) if old == ABSENT else b"tx" if (old, new) in BRINGS_SETTLEMENT else b"",
     ),
     st.sampled_from(OUTPOINTS),
     st.sampled_from(PHASES),
@@ -170,6 +178,8 @@ def model_step(model: dict[bytes, tuple[int, int]], item: Entry, epoch: int) -> 
     fits = new_value <= value if phase <= Phase.OPEN else new_value == value
     if (phase, new_phase) not in LEGAL or not fits:
         return FORBIDDEN
+    if phase != ABSENT and bool(item.extra) != ((phase, new_phase) in BRINGS_SETTLEMENT):
+        return FORBIDDEN
     model[item.outpoint] = (new_phase, new_value)
     return OK
 
@@ -178,7 +188,7 @@ def believe(item: Entry, known: tuple[int, int] | None) -> Entry:
     """The same update by a worker that knows the channel: so that histories get far."""
     old, expected = known or (ABSENT, 4)
     new = item.state[1]
-    extra = terms(item.outpoint, 4) if old == ABSENT else b"tx" if new == Phase.SIGNED else b""
+    extra = terms(item.outpoint, 4) if old == ABSENT else b"tx" if (old, new) in BRINGS_SETTLEMENT else b""
     return Entry(item.shard, item.epoch, item.outpoint, old, expected, item.state, extra)
 
 
@@ -212,7 +222,7 @@ def check_indexes(data: dict[bytes, bytes], model: dict[bytes, tuple[int, int]])
     expected = {}
     for outpoint, (phase, value) in model.items():
         expected |= {keys.TERMS + outpoint: terms(outpoint, 4), keys.STATE + outpoint: state(phase, value)}
-        if phase >= Phase.SIGNED:
+        if phase in (Phase.SIGNED, Phase.BROADCAST) or keys.SETTLEMENT + outpoint in data and phase == Phase.SETTLED:
             expected[keys.SETTLEMENT + outpoint] = b"tx"
         if phase == Phase.OPEN:
             expected[keys.expiring_key(1_900_000_000, outpoint)] = b""
