@@ -6,6 +6,7 @@ It holds what it will write in memory, so that two updates of one channel in one
 from collections.abc import Mapping
 from typing import Protocol
 
+from paychan.channel import ChannelTerms
 from paychan.rpc.store_messages import Entry, EntryStatus
 from paychan.sharding import shard_of
 
@@ -23,11 +24,13 @@ class Reader(Protocol):
 class Group:
     """One group. `writes` is what it puts (or with None deletes), each key once with its newest value.
 
+    unsettled_value: satoshi received on channels that are not settled, before this group and then after it.
     epochs: of the shards and then the other leases, now; `raise_epochs` changes this list in place, so that it stays
     true for the next group.
     """
 
-    def __init__(self, reader: Reader, epochs: list[int], shard_count: int) -> None:
+    def __init__(self, reader: Reader, epochs: list[int], shard_count: int, unsettled_value: int = 0) -> None:
+        self.unsettled_value = unsettled_value
         self._reader, self._epochs, self._shard_count = reader, epochs, shard_count
         self._states: dict[bytes, bytes | None] = {}
         self.writes: dict[bytes, bytes | None] = {}
@@ -47,10 +50,12 @@ class Group:
         if status or shard_of(outpoint, shard_count) != entry.shard:
             return status or EntryStatus.FORBIDDEN
         self._states[outpoint] = entry.state
+        terms = self._terms(outpoint) if table.needs_terms(entry) else None
+        self.unsettled_value += table.unsettled_change(entry, ChannelTerms.parse(outpoint, terms).funding_value if terms else 0)
         if entry.expected_phase == entry.state[1] and not entry.extra:
             self.writes[keys.STATE + outpoint] = entry.state
         else:
-            self.writes.update(table.writes(entry, self._terms(outpoint) if table.leaves_open(entry) else None))
+            self.writes.update(table.writes(entry, terms))
         return status
 
     def _terms(self, outpoint: bytes) -> bytes | None:

@@ -10,6 +10,7 @@ The layout is on disk and cannot change; a new one takes a new `identity.FORMAT_
     "X" | 36 outpoint                         settlement transaction, from phase signed on
     "O" | u32 expiry, big-endian | outpoint   empty: index of open channels, soonest expiry first
     "U" | 36 outpoint                         u8 phase: index of settlements that have begun and are not settled
+    "V"                                       u64, little-endian: satoshi received on channels that are not settled
 
 Terms and state are apart so that a payment rewrites some 90 bytes. Big-endian numbers sort as they count.
 """
@@ -21,6 +22,7 @@ STATE = b"S"
 SETTLEMENT = b"X"
 EXPIRING = b"O"
 UNFINISHED = b"U"
+UNSETTLED_VALUE = b"V"
 
 
 def epoch_key(lease: int) -> bytes:
@@ -35,6 +37,16 @@ def encode_epoch(epoch: int) -> bytes:
 
 def decode_epoch(value: bytes | None) -> int:
     """Return the epoch in a value; a lease that never had an owner has epoch 0."""
+    return int.from_bytes(value, "little") if value else 0
+
+
+def encode_value(satoshi: int) -> bytes:
+    """Return the value under UNSETTLED_VALUE."""
+    return satoshi.to_bytes(8, "little")
+
+
+def decode_value(value: bytes | None) -> int:
+    """Return the satoshi in a value; a new store has received none."""
     return int.from_bytes(value, "little") if value else 0
 
 

@@ -20,6 +20,7 @@ from paychan.rpc.store_messages import (
     decode_commit,
     decode_load,
     encode_found,
+    encode_heartbeat_reply,
     encode_load_reply,
 )
 
@@ -236,4 +237,4 @@ class StoreServer:
         connection.reply(kind, request_id, answer)
 
     def _heartbeat(self, session: Session, request_id: int, _: bytes) -> None:
-        session.connection.reply(StoreMessage.HEARTBEAT, request_id)
+        session.connection.reply(StoreMessage.HEARTBEAT, request_id, encode_heartbeat_reply(self._sequencer.unsettled_value))

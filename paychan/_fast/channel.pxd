@@ -26,6 +26,7 @@ cdef struct Channel:
     uint64_t sent_change_value
     uint64_t durable_change_value
     uint64_t serial                  # of this loading; no two are the same
+    uint32_t chain_generation        # of the chain's tip when the funding output was last found well; 0: never
     uint32_t exp_time                # unix seconds
     uint16_t shard
     unsigned char phase
@@ -58,6 +59,8 @@ cdef class ChannelTable:
     cdef uint32_t _settlement_period         # seconds
     cdef unsigned char[36] _outpoint
     cdef Py_ssize_t _count
+    # rises with every new best block: what was checked before must be checked again
+    cdef public uint32_t chain_generation
     # the outcome of the last pay()
     cdef readonly uint32_t shard
     cdef readonly uint64_t value_received

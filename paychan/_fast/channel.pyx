@@ -1,7 +1,7 @@
 """The channel table and the one compiled call that a payment needs: `ChannelTable.pay`.
 
-Order of the checks (the first that fails is the answer): path, query, payment's form; owner; loaded; phase; expiry; order of
-the change values; signature. A refused payment changes nothing.
+Order of the checks (the first that fails is the answer): path, query, payment's form; owner; loaded; phase; expiry; the funding
+output's last look-up; order of the change values; signature. A refused payment changes nothing.
 """
 
 import os
@@ -102,6 +102,7 @@ cdef class ChannelTable:
         self._shard_count = shard_count
         self._settlement_period = settlement_period
         self._free_slots = []
+        self.chain_generation = 1
         self._seed = int.from_bytes(os.urandom(8), "little")  # so that nobody can choose outpoints that collide
         memset(self._epochs, 0, sizeof(self._epochs))
         self._resize_index(INDEX_SIZE_MIN)
@@ -248,16 +249,17 @@ cdef class ChannelTable:
     def own(self, list epochs not None):
         """Take the epochs of all shards, 0 where another worker is the owner; forget the channels of shards that changed."""
         cdef uint32_t shard, place, number
-        cdef uint64_t epoch
         cdef bint changed = False
+        cdef uint64_t[SHARD_COUNT_MAX] new_epochs
         cdef unsigned char[SHARD_COUNT_MAX] is_changed
         if len(epochs) != self._shard_count:
             raise ValueError("there must be one epoch for each shard")
         for shard in range(self._shard_count):
-            epoch = epochs[shard]
-            is_changed[shard] = epoch != self._epochs[shard]
+            new_epochs[shard] = epochs[shard]  # what is no epoch raises here, before anything has changed
+        for shard in range(self._shard_count):
+            is_changed[shard] = new_epochs[shard] != self._epochs[shard]
             changed = changed or is_changed[shard]
-            self._epochs[shard] = epoch
+            self._epochs[shard] = new_epochs[shard]
         if not changed or not self._count:
             return
         for place in range(self._index_mask + 1):
@@ -301,6 +303,8 @@ cdef class ChannelTable:
             return Status.NO_SUCH_PAYMENT if channel.phase == PHASE_SETTLED else Status.CHANNEL_CLOSING
         if now + self._settlement_period >= channel.exp_time:
             return Status.CHANNEL_EXPIRING
+        if channel.chain_generation != self.chain_generation:
+            return Status.UNCHECKED
         if payment.change_value > channel.change_value:
             self.shortfall = payment.change_value - channel.change_value
             return Status.OUT_OF_ORDER
@@ -330,6 +334,10 @@ cdef class ChannelTable:
     def outpoint(self):
         """The 36-byte outpoint of the last `pay`."""
         return self._outpoint[:36]
+
+    def mark_checked(self, bytes outpoint not None, uint32_t generation):
+        """Note that a loaded channel's funding output was found well under this generation of the tip. Raises KeyError."""
+        self._get(outpoint).chain_generation = generation
 
     # --- what the committer needs ---
 

@@ -9,6 +9,7 @@ cpdef enum Status:
     NOT_LOADED = 4           # this worker owns the shard but has not read the channel
     NOT_OWNED = 5            # another worker owns the shard
     HAS_CHANGE_ADDRESS = 6   # the request names a change address, which must be judged first
+    UNCHECKED = 7            # the funding output has not been looked at since the chain's tip moved
 
     MISSING_PARAMETER = 20
     REPEATED_PARAMETER = 21

@@ -50,8 +50,8 @@ class FundingOutput:
 @dataclass(frozen=True)
 class FundingStatus:
     """What became of a channel's funding output. confirmations: of its transaction, UNKNOWN if it has disappeared.
-    spent_by: txid of what spends it (32 bytes, internal order), empty if nothing does or the source cannot name it while
-    `is_spent`. spent_confirmations: of the spender."""
+    spent_by: txid of what spends it (32 bytes, internal order), empty if nothing does, or if the
+    source cannot name it. spent_confirmations: of the spender."""
 
     confirmations: int
     is_spent: bool = False
@@ -88,9 +88,6 @@ class ChainBackend(Protocol):
 
     async def broadcast(self, transaction: bytes) -> None:
         """Publish a serialised transaction. Sending it again is no error. Raises BroadcastRefused with the source's reason."""
-
-    async def confirmations(self, terms: ChannelTerms, txid: bytes) -> int:
-        """Return how many blocks confirm the transaction `txid` that settles a channel; 0 in the mempool, else UNKNOWN."""
 
 
 class BroadcastRefused(Exception):

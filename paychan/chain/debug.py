@@ -1,12 +1,11 @@
 """The debug backend: every payer's channel is funded by an output that nobody ever made (spec section 9). Network test only."""
 
 import hashlib
-from pathlib import Path
 
 from ..channel import ChannelTerms
 from ..outpoint import make_outpoint
 from .base import FundingOutput, FundingRequest
-from .outbox import Outbox
+from .outbox import OutboxChain
 
 DEBUG_FUNDING_VALUE = 12_345_678_900_000
 """Satoshi."""
@@ -19,12 +18,8 @@ def debug_outpoint(client_pubkey: bytes, exp_time: int) -> bytes:
     return make_outpoint(hashlib.sha256(client_pubkey).digest(), exp_time % 7)
 
 
-class DebugChain:
+class DebugChain(OutboxChain):
     """Funding out of thin air, settlements into files."""
-
-    def __init__(self, state_dir: Path, fee_per_byte: int) -> None:
-        self._outbox = Outbox(state_dir)
-        self._fee_per_byte = fee_per_byte
 
     async def find_funding(self, request: FundingRequest) -> list[FundingOutput]:
         outpoint = debug_outpoint(request.client_pubkey, request.exp_time)
@@ -34,12 +29,3 @@ class DebugChain:
 
     async def funding_transaction(self, terms: ChannelTerms) -> bytes:
         return b""
-
-    async def fee_per_byte(self, blocks: int) -> int:
-        return self._fee_per_byte
-
-    async def broadcast(self, transaction: bytes) -> None:
-        self._outbox.write(transaction)
-
-    async def confirmations(self, terms: ChannelTerms, txid: bytes) -> int:
-        return self._outbox.confirmations(txid)

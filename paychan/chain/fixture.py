@@ -14,7 +14,7 @@ from ..outpoint import parse_outpoint
 from ..script import p2sh_script_pubkey
 from ..units import check_satoshi
 from .base import FUNDING_OUTPUTS_MAX, FundingOutput, FundingRequest
-from .outbox import Outbox
+from .outbox import OutboxChain
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,11 @@ def _parse(text: str) -> list[_Known]:
     return known
 
 
-class FixtureChain:
+class FixtureChain(OutboxChain):
     """Funding as a file tells it, settlements into files."""
 
-    def __init__(self, state_dir: Path, fixture_file: Path, fee_per_byte: int) -> None:
-        self._outbox = Outbox(state_dir)
-        self._fee_per_byte = fee_per_byte
+    def __init__(self, state_dir: Path, fee_per_byte: int, fixture_file: Path) -> None:
+        super().__init__(state_dir, fee_per_byte)
         self._file = fixture_file
         self._stamp: tuple[int, int, int] | None = None
         self._known: list[_Known] = []
@@ -61,15 +60,6 @@ class FixtureChain:
             if known.output.outpoint == terms.outpoint and known.script_pubkey == script_pubkey:
                 return known.transaction
         return b""
-
-    async def fee_per_byte(self, blocks: int) -> int:
-        return self._fee_per_byte
-
-    async def broadcast(self, transaction: bytes) -> None:
-        self._outbox.write(transaction)
-
-    async def confirmations(self, terms: ChannelTerms, txid: bytes) -> int:
-        return self._outbox.confirmations(txid)
 
     def _read(self) -> list[_Known]:
         """Return the outputs, reading the file again if it was replaced or changed. A broken file: Unavailable."""

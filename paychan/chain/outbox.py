@@ -1,23 +1,47 @@
-"""Broadcasting for backends without a network: each transaction becomes a file, and counts as confirmed."""
+"""What backends without a network have in common: each broadcast transaction becomes a file, and counts as confirmed; the fee is
+fixed; the tip never moves, and is never old."""
 
 import os
 from pathlib import Path
 
+from ..channel import ChannelTerms
 from ..outpoint import txid_hex
 from ..settlement import settlement_txid
-from .base import UNKNOWN
+from ..units import LOCKTIME_MAX
+from .base import FundingRequest, FundingStatus, Tip
 
 CONFIRMATIONS = 1_000_000
 """What a written transaction is taken to have: no block will ever bury it."""
 
 
-class Outbox:
-    """Writes transactions as `broadcast/TXID.hex` below the state directory (hex and a newline)."""
+class OutboxChain:
+    """Writes transactions as `broadcast/TXID.hex` below the state directory (hex and a newline). fee_per_byte: satoshi."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, fee_per_byte: int) -> None:
         self._directory = state_dir / "broadcast"
+        self._fee_per_byte = fee_per_byte
 
-    def write(self, transaction: bytes) -> None:
+    async def start(self) -> None:
+        """Nothing to connect to."""
+
+    async def stop(self) -> None:
+        """Nothing to close."""
+
+    async def tip(self) -> Tip:
+        return Tip(height=0, block_hash=bytes(32), time=LOCKTIME_MAX, median_time_past=0)
+
+    async def watch(self, request: FundingRequest) -> None:
+        """Nothing to prepare."""
+
+    async def funding_status(self, terms: ChannelTerms, settlement_txid: bytes = b"") -> FundingStatus:
+        if settlement_txid and self._path(settlement_txid).exists():
+            return FundingStatus(CONFIRMATIONS, True, settlement_txid, CONFIRMATIONS)
+        return FundingStatus(CONFIRMATIONS)
+
+    async def fee_per_byte(self, blocks: int) -> int:
+        return self._fee_per_byte
+
+    async def broadcast(self, transaction: bytes) -> None:
         """Write a transaction durably: synced before it is renamed to its name."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._path(settlement_txid(transaction))
@@ -32,10 +56,6 @@ class Outbox:
             os.fsync(directory)
         finally:
             os.close(directory)
-
-    def confirmations(self, txid: bytes) -> int:
-        """Return CONFIRMATIONS for a transaction that was written, else UNKNOWN."""
-        return CONFIRMATIONS if self._path(txid).exists() else UNKNOWN
 
     def _path(self, txid: bytes) -> Path:
         return self._directory / f"{txid_hex(txid)}.hex"

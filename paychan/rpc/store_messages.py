@@ -297,6 +297,18 @@ def decode_found(payload: bytes) -> list[tuple[int, bytes]]:
     return list(_FOUND.iter_unpack(payload))
 
 
+def encode_heartbeat_reply(unsettled_value: int) -> bytes:
+    """Return the answer to HEARTBEAT: u64 satoshi received on channels that are not settled."""
+    return unsettled_value.to_bytes(8, "little")
+
+
+def decode_heartbeat_reply(payload: bytes) -> int:
+    """Raises MessageError."""
+    if len(payload) != 8:
+        raise MessageError("the answer to HEARTBEAT has a wrong length")
+    return int.from_bytes(payload, "little")
+
+
 def _unpack_all(form: struct.Struct, payload: bytes) -> tuple:
     if len(payload) != form.size:
         raise MessageError("a message has a wrong length")

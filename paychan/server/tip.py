@@ -1,0 +1,74 @@
+"""This worker's view of the chain's tip: the interlock for opens and near expiry, and the clock's second source."""
+
+import asyncio
+import logging
+
+from ..chain.base import ChainBackend, Tip
+from ..clock import Clock
+from ..errors import Unavailable
+
+SILENT_POLLS_MAX = 3
+"""Polls without an answer after which the source counts as silent."""
+
+log = logging.getLogger("paychan.chain")
+
+
+class TipFollower:
+    """Polls the chain source. `generation` rises with every new best block, whether it extends the last one or replaces it."""
+
+    def __init__(self, chain: ChainBackend, clock: Clock, poll_seconds: float, tip_age_max: int) -> None:
+        self._chain, self._clock = chain, clock
+        self._poll_seconds, self._tip_age_max = poll_seconds, tip_age_max
+        self._seen_at = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+        self.tip: Tip | None = None
+        self.generation = 1
+        self.trouble = "the chain source has not answered yet"
+        """What is wrong with the source, empty if nothing is."""
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._chain.stop()
+
+    @property
+    def doubt(self) -> str:
+        """Why the chain cannot be trusted now, empty if it can: it is silent, or its tip is older than it may be."""
+        if self.tip is None:
+            return self.trouble
+        if asyncio.get_running_loop().time() - self._seen_at > SILENT_POLLS_MAX * self._poll_seconds:
+            return self.trouble or "the chain source is silent"
+        age = self._clock.now() - self.tip.time
+        return f"the best block is {age} seconds old" if age > self._tip_age_max else ""
+
+    async def _run(self) -> None:
+        is_started = False
+        while True:
+            try:
+                if not is_started:
+                    await self._chain.start()
+                    is_started = True
+                self._take(await self._chain.tip())
+                self._note("")
+            except Unavailable as error:
+                is_started = False
+                self._note(error.detail)
+            except Exception as error:
+                self._note(f"{type(error).__name__} while asking for the tip")
+            await asyncio.sleep(self._poll_seconds)
+
+    def _take(self, tip: Tip) -> None:
+        if self.tip is None or tip.block_hash != self.tip.block_hash:
+            self.generation += 1
+        self.tip = tip
+        self._seen_at = asyncio.get_running_loop().time()
+        self._clock.observe(tip.median_time_past)
+
+    def _note(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            log.warning("chain source: %s", trouble or "answers")
+        self.trouble = trouble
