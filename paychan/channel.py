@@ -63,7 +63,6 @@ TRANSITIONS: dict[tuple[int, Event], Phase] = {
     (Phase.BROADCAST, Event.BUMP): Phase.BROADCAST,
     (Phase.BROADCAST, Event.CONFIRM): Phase.SETTLED,
     # the funding output was spent by another transaction, for good: an earlier version of ours, or the payer's refund
-    (Phase.OPEN, Event.LOSE): Phase.SETTLED,
     (Phase.CLOSING, Event.LOSE): Phase.SETTLED,
     (Phase.SIGNED, Event.LOSE): Phase.SETTLED,
     (Phase.BROADCAST, Event.LOSE): Phase.SETTLED,

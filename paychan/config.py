@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import network as networks
+from .fees import FeeBounds
 from .errors import ConfigError, Rejection
 from .network import Network, decode_address
 from .rpc.connection import Address
@@ -40,6 +41,25 @@ class Common:
 
 
 @dataclass(frozen=True)
+class ChainConfig:
+    """Where the chain is seen. tip_age_max: seconds since the best block's stamp after which the source is not trusted."""
+
+    backend: str
+    poll_seconds: int
+    tip_age_max: int
+    lookups_per_second: int
+    fixture_file: Path | None
+    bitcoind_url: str
+    bitcoind_cookie_file: Path | None
+    bitcoind_user: str
+    bitcoind_password_file: Path | None
+    bitcoind_wallet: str
+    bitcoind_flavour: str
+    esplora_urls: tuple[str, ...]
+    esplora_agree: int
+
+
+@dataclass(frozen=True)
 class ServerConfig:
     """`paychan-server`: money in satoshi, times in seconds."""
 
@@ -50,20 +70,30 @@ class ServerConfig:
     public_url: str
     store: Address
     signer: Address
-    chain_backend: str
-    fixture_file: Path | None
+    chain: ChainConfig
     base_price: int
     price_add_settlement_fee: bool
     funding_tx_min_conf: int
+    confirmations_from: tuple[tuple[int, int], ...]
+    funding_value_max: int
     duration_min: int
     duration_max: int
     settlement_period_hours: int
     fee_per_byte: int
+    fee_bounds: FeeBounds
+    settlement_confirmations: int
+    channel_exposure_max: int
+    total_exposure_max: int
 
     @property
     def settlement_period(self) -> int:
         """Seconds before expiry from which on no payment is taken and the channel is settled."""
         return self.settlement_period_hours * SECONDS_PER_HOUR
+
+    def confirmations_needed(self, funding_value: int) -> int:
+        """How many blocks must confirm a funding output of so many satoshi: the most that any row at or below it asks."""
+        rows = (confirmations for value, confirmations in self.confirmations_from if funding_value >= value)
+        return max(self.funding_tx_min_conf, *rows, 0)
 
     @property
     def open_price(self) -> int:
@@ -99,6 +129,7 @@ class SignerConfig:
 
 
 _MISSING = object()
+_KIND_NAMES = {int: "an integer", str: "text", bool: "true or false", list: "a list"}
 
 
 class _Section:
@@ -125,7 +156,7 @@ class _Section:
         if value is _MISSING:
             self.fail(key, "is missing")
         if type(value) is not kind and not (value is None and default is None):
-            self.fail(key, f"must be {'an integer' if kind is int else 'text' if kind is str else 'true or false'}")
+            self.fail(key, f"must be {_KIND_NAMES[kind]}")
         return value
 
     def integer(self, key: str, low: int, high: int, default: Any = _MISSING) -> int:
@@ -144,6 +175,19 @@ class _Section:
     def boolean(self, key: str, default: Any = _MISSING) -> bool:
         return self._get(key, bool, default)
 
+    def texts(self, key: str, default: Any = _MISSING) -> tuple[str, ...]:
+        values = self._get(key, list, default)
+        if not all(type(value) is str and value for value in values):
+            self.fail(key, "must be a list of texts")
+        return tuple(values)
+
+    def pairs(self, key: str, default: Any = _MISSING) -> tuple[tuple[int, int], ...]:
+        values = self._get(key, list, default)
+        for value in values:
+            if type(value) is not list or len(value) != 2 or not all(type(n) is int and 0 <= n <= MAX_MONEY for n in value):
+                self.fail(key, "must be a list of [satoshi, confirmations]")
+        return tuple((value, confirmations) for value, confirmations in values)
+
     def address(self, key: str, state_dir: Path) -> Address:
         text = self.text(key)
         try:
@@ -152,7 +196,10 @@ class _Section:
             return self.fail(key, str(error))
 
     def finish(self, *tables: "_Section") -> None:
-        for section in (self, *tables):
+        self.finish_tables(self, *tables)
+
+    def finish_tables(self, *tables: "_Section") -> None:
+        for section in tables:
             for key in section.values:
                 if key not in section.known:
                     section.fail(key, "is unknown")
@@ -203,11 +250,11 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
     common = _common(root, env)
     debug, http, peers = root.table("debug"), root.table("http"), root.table("processes")
     debug.known.add("enable")
-    chain, opening, settlement = root.table("chain"), root.table("open"), root.table("settlement")
-    backend = chain.text("backend")
-    fixture = chain.optional_text("fixture_file")
+    opening, settlement, exposure = root.table("open"), root.table("settlement"), root.table("exposure")
     port = http.integer("port", 1, 65535)
     workers = http.integer("workers", 1, 256, 1)
+    fee_per_byte = settlement.integer("fee_per_byte", 1, 100_000)
+    floor = settlement.integer("fee_per_byte_min", 1, 100_000, 1)
     config = ServerConfig(
         common=common,
         http_host=http.text("host", "127.0.0.1"),
@@ -216,33 +263,89 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         public_url=http.text("public_url", "").rstrip("/"),
         store=peers.address("store", common.state_dir),
         signer=peers.address("signer", common.state_dir),
-        chain_backend=backend,
-        fixture_file=Path(fixture) if fixture else None,
+        chain=_chain_config(root, common),
         base_price=opening.integer("base_price", 0, MAX_MONEY),
         price_add_settlement_fee=opening.boolean("price_add_settlement_fee"),
         funding_tx_min_conf=opening.integer("funding_tx_min_conf", 0, 1000),
+        confirmations_from=opening.pairs("confirmations_from", []),
+        funding_value_max=opening.integer("funding_value_max", 1, MAX_MONEY, MAX_MONEY),
         duration_min=opening.integer("duration_hours_min", 0, 1_200_000) * SECONDS_PER_HOUR,
         duration_max=opening.integer("duration_hours_max", 1, 1_200_000) * SECONDS_PER_HOUR,
         settlement_period_hours=settlement.integer("period_hours", 1, 1000),
-        fee_per_byte=settlement.integer("fee_per_byte", 1, 100_000),
+        fee_per_byte=fee_per_byte,
+        fee_bounds=FeeBounds(floor, settlement.integer("fee_per_byte_max", floor, 100_000, 1000)),
+        settlement_confirmations=settlement.integer("confirmations", 1, 1000, 6),
+        channel_exposure_max=exposure.integer("channel_value_max", 0, MAX_MONEY, MAX_MONEY),
+        total_exposure_max=exposure.integer("total_value_max", 0, MAX_MONEY, MAX_MONEY),
     )
-    root.finish(debug, http, peers, chain, opening, settlement)
-    _check_server(root, config, chain, opening, settlement)
+    root.finish(debug, http, peers, opening, settlement, exposure)
+    _check_server(root, config, opening, settlement)
     return config
 
 
-def _check_server(
-    root: _Section, config: ServerConfig, chain: _Section, opening: _Section, settlement: _Section
+def _chain_config(root: _Section, common: Common) -> ChainConfig:
+    chain, bitcoind, esplora = root.table("chain"), root.table("bitcoind"), root.table("esplora")
+    backend = chain.text("backend")
+    paths = {
+        key: Path(text) if text else None
+        for key, text in (
+            ("fixture_file", chain.optional_text("fixture_file")),
+            ("cookie_file", bitcoind.optional_text("cookie_file")),
+            ("password_file", bitcoind.optional_text("password_file")),
+        )
+    }
+    urls = esplora.texts("urls", [])
+    config = ChainConfig(
+        backend=backend,
+        poll_seconds=chain.integer("poll_seconds", 1, 600, 5),
+        tip_age_max=chain.integer("tip_age_minutes_max", 1, 1_000_000, 180) * 60,
+        lookups_per_second=chain.integer("lookups_per_second", 1, 10_000, 50),
+        fixture_file=paths["fixture_file"],
+        bitcoind_url=bitcoind.text("url", ""),
+        bitcoind_cookie_file=paths["cookie_file"],
+        bitcoind_user=bitcoind.text("user", ""),
+        bitcoind_password_file=paths["password_file"],
+        bitcoind_wallet=bitcoind.text("wallet", "paychan-watch"),
+        bitcoind_flavour=bitcoind.text("flavour", "core"),
+        esplora_urls=urls,
+        esplora_agree=esplora.integer("agree", 1, 100, max(1, min(2, len(urls)))),
+    )
+    root.finish_tables(chain, bitcoind, esplora)
+    _check_chain(config, common, chain, bitcoind, esplora)
+    return config
+
+
+def _check_chain(
+    config: ChainConfig, common: Common, chain: _Section, bitcoind: _Section, esplora: _Section
 ) -> None:
-    live = config.common.network is networks.LIVE
-    if config.chain_backend not in ("debug", "fixture"):
-        chain.fail("backend", "must be debug or fixture")
-    if config.chain_backend == "debug" and not (config.common.debug and config.common.network is networks.TEST):
+    if config.backend not in ("debug", "fixture", "bitcoind", "esplora"):
+        chain.fail("backend", "must be debug, fixture, bitcoind or esplora")
+    if config.backend == "debug" and not (common.debug and common.network is networks.TEST):
         chain.fail("backend", "debug needs debug.enable and network test")
-    if config.chain_backend == "fixture" and config.fixture_file is None:
+    if config.backend == "fixture" and common.network is networks.LIVE:
+        chain.fail("backend", "fixture is refused on network live: it sees no real coins")
+    if config.backend == "fixture" and config.fixture_file is None:
         chain.fail("fixture_file", "is missing")
-    if live:
-        chain.fail("backend", "debug and fixture are refused on network live: neither sees real coins")
+    if config.backend == "bitcoind":
+        if not config.bitcoind_url.startswith(("http://", "https://")):
+            bitcoind.fail("url", "must start with http:// or https://")
+        if (config.bitcoind_cookie_file is None) == (not config.bitcoind_user or config.bitcoind_password_file is None):
+            bitcoind.fail("cookie_file", "give either cookie_file, or user and password_file")
+        if config.bitcoind_flavour not in ("core", "bcoin"):
+            bitcoind.fail("flavour", "must be core or bcoin")
+        if config.bitcoind_flavour == "bcoin" and common.network is not networks.REGTEST:
+            bitcoind.fail("flavour", "bcoin is for tests on network regtest")
+    if config.backend == "esplora":
+        if not config.esplora_urls:
+            esplora.fail("urls", "is missing")
+        if not all(url.startswith(("http://", "https://")) for url in config.esplora_urls):
+            esplora.fail("urls", "must start with http:// or https://")
+        if config.esplora_agree > len(config.esplora_urls):
+            esplora.fail("agree", "exceeds the number of urls")
+
+
+def _check_server(root: _Section, config: ServerConfig, opening: _Section, settlement: _Section) -> None:
+    live = config.common.network is networks.LIVE
     if config.duration_max <= config.duration_min:
         opening.fail("duration_hours_max", "must exceed duration_hours_min")
     if config.public_url and not config.public_url.startswith(("http://", "https://")):

@@ -48,6 +48,8 @@ _TABLE = (
     Code(53, "not_newest_payment", 400, "Closing takes the channel's newest payment"),
     Code(54, "funding_not_found", 400, "No funding output pays to this channel's address"),
     Code(55, "funding_unconfirmed", 400, "The funding output has too few confirmations"),
+    Code(56, "funding_immature", 400, "The funding output is a coinbase with fewer than 100 confirmations"),
+    Code(57, "funding_too_large", 400, "The funding output exceeds what this server accepts"),
     # other statuses of v1
     Code(60, "no_such_channel", 404, "No such channel"),
     Code(61, "no_such_payment", 404, "No such payment resource: the channel is settled"),
@@ -56,6 +58,7 @@ _TABLE = (
     Code(64, "channel_settled", 409, "Channel already existed, but has been settled"),
     Code(65, "channel_closing", 410, "Channel is being closed"),
     Code(66, "channel_expiring", 410, "Channel is too close to its expiry to accept payments"),
+    Code(67, "funding_spent", 410, "The funding output has been spent"),
     # 503: ours
     Code(80, "store_unavailable", 503, "The channel store cannot be reached; send the same request again"),
     Code(81, "signer_unavailable", 503, "The signer cannot be reached; send the same request again"),
@@ -64,6 +67,7 @@ _TABLE = (
     Code(84, "settlement_uneconomic", 503, "The channel is worth less than its settlement's fee now"),
     Code(85, "settlement_refused", 503, "The settlement could not be completed yet; it is retried"),
     Code(86, "overloaded", 503, "Too many requests are waiting; send the same request again"),
+    Code(87, "funding_disappeared", 503, "The funding transaction is not confirmed any more; wait until it is again"),
 )
 
 BY_CODE = {row.code: row for row in _TABLE}

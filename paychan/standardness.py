@@ -15,18 +15,17 @@ RELAY_FEE_PER_KB_MIN = 1000
 """Satoshi; the default of nodes before 29.1, which later ones accept too."""
 
 _DUST_FEE_PER_KB = 3000
+_SPENDING_SIZE = 148  # of an input that spends such an output later, as Bitcoin Core counts it
 _OP_PUSHDATA1, _OP_1, _OP_16 = 0x4C, 0x51, 0x60
 
 
 def dust_limit(script_pubkey: bytes) -> int:
     """Return the least value in satoshi that an output with this script may have. Raises SettlementError for other types."""
-    if len(script_pubkey) == 25 and script_pubkey[:3] == b"\x76\xa9\x14" and script_pubkey[23:] == b"\x88\xac":
-        spending_size = 148
-    elif len(script_pubkey) == 23 and script_pubkey[:2] == b"\xa9\x14" and script_pubkey[22:] == b"\x87":
-        spending_size = 148
-    else:
+    is_p2pkh = len(script_pubkey) == 25 and script_pubkey[:3] == b"\x76\xa9\x14" and script_pubkey[23:] == b"\x88\xac"
+    is_p2sh = len(script_pubkey) == 23 and script_pubkey[:2] == b"\xa9\x14" and script_pubkey[22:] == b"\x87"
+    if not (is_p2pkh or is_p2sh):
         raise SettlementError("an output's script is neither P2PKH nor P2SH")
-    return (8 + 1 + len(script_pubkey) + spending_size) * _DUST_FEE_PER_KB // 1000
+    return (8 + 1 + len(script_pubkey) + _SPENDING_SIZE) * _DUST_FEE_PER_KB // 1000
 
 
 def _pushes(script_sig: bytes) -> list[bytes]:

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import uvloop
 
-from paychan.clock import make_clock
+from paychan.clock import wall_clock
 from paychan.config import EXIT_BAD_CONFIG, SignerConfig, load_signer_config
 from paychan.errors import ConfigError
 from paychan.network import LIVE
@@ -88,7 +88,7 @@ async def _serve(config: SignerConfig, policy: Policy, ledger: Ledger) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = await SignerServer(policy, ledger, make_clock(config.common.clock_start), _fatal).listen(config.address)
+    server = await SignerServer(policy, ledger, wall_clock(config.common.clock_start), _fatal).listen(config.address)
     log.info("ready at %s, network %s, key %s", config.address, config.common.network.name, policy.pubkey.hex())
     if policy.waive_funding_proof:
         log.warning("debug mode: funding transactions are not asked for")

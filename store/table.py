@@ -91,8 +91,7 @@ def writes(entry: Entry, terms_record: bytes | None) -> list[tuple[bytes, bytes 
 
 def needs_terms(entry: Entry) -> bool:
     """Return whether what an entry that was judged OK writes depends on terms that were stored before."""
-    phase, new_phase = entry.expected_phase, entry.state[1]
-    return phase != new_phase and (phase == _OPEN or new_phase == _SETTLED)
+    return (entry.expected_phase == _OPEN != entry.state[1]) or entry.state[1] == _SETTLED
 
 
 def unsettled_change(entry: Entry, funding_value: int) -> int:

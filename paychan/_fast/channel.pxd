@@ -66,6 +66,7 @@ cdef class ChannelTable:
     cdef readonly uint64_t value_received
     cdef readonly uint64_t value_left
     cdef readonly uint64_t shortfall
+    cdef readonly uint64_t exposure
 
     cdef Channel *_slot(self, uint32_t number) noexcept nogil
     cdef uint32_t _place(self, const unsigned char *outpoint) noexcept nogil

@@ -8,6 +8,7 @@ class ChannelTable:
     value_received: int
     value_left: int
     shortfall: int
+    exposure: int
     chain_generation: int
     def __init__(self, shard_count: int, settlement_period: int) -> None: ...
     def __len__(self) -> int: ...

@@ -272,7 +272,7 @@ cdef class ChannelTable:
     def pay(self, str path not None, str query not None, uint64_t now, bint ignore_change_address=False):
         """Judge one payment request and, if it is accepted, update the channel in memory. Returns a status number.
 
-        now: unix seconds. The outcome is in `value_received` and `value_left` (satoshi) for ACCEPTED, EXHAUSTED and REPLAYED,
+        now: unix seconds. The outcome is in `value_received`, `value_left` and `exposure` (received in all; satoshi) for ACCEPTED, EXHAUSTED and REPLAYED,
         in `shortfall` (satoshi) for OUT_OF_ORDER, in `shard` for NOT_OWNED; `outpoint` tells the channel.
         HAS_CHANGE_ADDRESS: judge that parameter, then call again with `ignore_change_address`.
         """
@@ -310,6 +310,7 @@ cdef class ChannelTable:
             return Status.OUT_OF_ORDER
         self.value_received = channel.change_value - payment.change_value
         self.value_left = payment.change_value
+        self.exposure = channel.funding_value - payment.change_value
         if (self.value_received == 0 and payment.der_size == channel.signature_size
                 and payment.sighash_type == channel.sighash_type
                 and memcmp(payment.der, channel.signature, payment.der_size) == 0):

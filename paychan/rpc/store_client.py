@@ -30,6 +30,10 @@ ANSWER_SECONDS_MAX = 2.0
 """A store that takes longer is as good as gone: its connection is closed, and its shards are lost to the lease anyway."""
 
 
+MOST = 1 << 32
+"""Of a scan: everything."""
+
+
 class StoreClient:
     """One worker's connection to the store. `on_owners(welcome, table)` gets each owner table; `on_lost()` ends it all."""
 
@@ -57,15 +61,15 @@ class StoreClient:
         """Return what the store has of a channel, or None. Raises ConnectionGone."""
         return decode_load_reply(await self._ask(StoreMessage.LOAD, encode_load(outpoint)))
 
-    async def scan(self, kind: StoreMessage, before: int = 0) -> list[tuple[int, bytes]]:
-        """Return all (number, outpoint) pairs of an index, see `Scan`; page by page. Raises ConnectionGone."""
+    async def scan(self, kind: StoreMessage, before: int = 0, most: int = MOST) -> list[tuple[int, bytes]]:
+        """Return the (number, outpoint) pairs of an index, see `Scan`; the first `most` of them. Raises ConnectionGone."""
         found: list[tuple[int, bytes]] = []
-        page = Scan(SCAN_LIMIT_MAX, before)
+        page = Scan(min(most, SCAN_LIMIT_MAX), before)
         while True:
             part = decode_found(await self._ask(kind, page.encode()))
             found += part
-            if len(part) < SCAN_LIMIT_MAX:
-                return found
+            if len(part) < SCAN_LIMIT_MAX or len(found) >= most:
+                return found[:most]
             number = part[-1][0] if kind == StoreMessage.SCAN_EXPIRING else 0
             page = Scan(SCAN_LIMIT_MAX, before, number, part[-1][1])
 

@@ -18,15 +18,21 @@ from ..outpoint import format_outpoint
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Entry, EntryStatus
+from ..units import SECONDS_PER_HOUR
 from .committer import LOST, Committer
+from .funding import FundingChecks
 from .opening import Opening, OpenRequest
 from .parameters import Query
 from .peers import NotOwner
 from .replies import Reply, closed_result, payment_result, problem, problem_of_status
 from .settling import Settling
+from .tip import TipFollower
 
 ATTEMPTS_MAX = 4
 """How often one request is judged: once, after loading the channel, and again when its shard changed hands meanwhile."""
+
+DOUBT_MARGIN_SECONDS = 6 * SECONDS_PER_HOUR
+"""While the chain cannot be trusted, channels that are so much nearer to their settlement take no payments either."""
 
 _ACCEPTED, _EXHAUSTED, _REPLAYED = int(Status.ACCEPTED), int(Status.EXHAUSTED), int(Status.REPLAYED)
 
@@ -43,68 +49,84 @@ class Engine:
         store: StoreClient,
         settling: Settling,
         opening: Opening,
+        funding: FundingChecks,
+        tip: TipFollower,
         clock: Callable[[], int],
+        exposure_max: int,
     ) -> None:
         self._network, self._channels, self._shard_count = network, channels, shard_count
         self._committer, self._store, self._settling, self._opening = committer, store, settling, opening
-        self._clock = clock
+        self._funding, self._tip, self._clock, self._exposure_max = funding, tip, clock, exposure_max
+        self._early: set[asyncio.Task[Reply]] = set()
         self._loading: dict[bytes, asyncio.Task[bool]] = {}
 
     # --- pay ---
 
     async def pay(self, path: str, query: str) -> Reply:
         """Judge a payment, make it durable, then acknowledge it: never in another order."""
-        ignore_change_address = False
+        channels, ignore_change_address = self._channels, False
         for _ in range(ATTEMPTS_MAX):
-            status = self._channels.pay(path, query, self._clock(), ignore_change_address)
-            if status == _ACCEPTED:
-                left, received = self._channels.value_left, self._channels.value_received
-                outcome = await self._committer.make_durable(self._channels.outpoint)
-                if outcome == EntryStatus.OK:
-                    return payment_result(200, left, received)
-                _raise_if_lost(outcome)
-            elif status == _REPLAYED:
-                outpoint, left = self._channels.outpoint, self._channels.value_left
-                if self._channels.is_durable(outpoint):
-                    return payment_result(200, left, 0)
-                outcome = await self._committer.wait_for(outpoint)
-                if outcome == EntryStatus.OK:
-                    return payment_result(200, left, 0)
-                _raise_if_lost(outcome)
-            elif status == _EXHAUSTED:
-                outpoint, received = self._channels.outpoint, self._channels.value_received
-                outcome = await self._committer.make_durable(outpoint)
-                if outcome == EntryStatus.OK:
-                    return await self._settle(outpoint, received)
-                _raise_if_lost(outcome)
+            doubt = DOUBT_MARGIN_SECONDS if self._tip.is_doubtful else 0
+            status = channels.pay(path, query, self._clock() + doubt, ignore_change_address)
+            if status in (_ACCEPTED, _EXHAUSTED, _REPLAYED):
+                reply = await self._acknowledge(status)
+                if reply is not None:
+                    return reply
+            elif status == Status.NOT_LOADED:
+                await self._load_or_reject(channels.outpoint)
+            elif status == Status.UNCHECKED:
+                await self._funding.check(channels.outpoint)
+            elif status == Status.NOT_OWNED:
+                raise NotOwner(channels.outpoint)
             elif status == Status.HAS_CHANGE_ADDRESS:
                 Query(query).optional("change_address", lambda text: decode_address(self._network, text))
                 ignore_change_address = True
-            elif status == Status.NOT_OWNED:
-                raise NotOwner(self._channels.outpoint)
-            elif status == Status.NOT_LOADED:
-                await self._load_or_reject(self._channels.outpoint)
-            elif not await self._is_unsure(status):
-                return self._refusal(status)
+            elif status == Status.CHANNEL_EXPIRING and doubt:
+                raise Unavailable("chain_unavailable")
+            else:
+                refusal = self._refusal(status, query)  # before waiting: the shortfall is the last judgement's
+                if await self._stands(status):
+                    return refusal
         raise Unavailable("owner_moved")
 
-    async def _is_unsure(self, status: int) -> bool:
-        """Whether a refusal was judged on a state that is not durable yet; if so, return once its write has ended."""
+    async def _acknowledge(self, status: int) -> Reply | None:
+        """Answer a payment that the table took, once it is durable. None: it did not become so, and is to be judged again."""
+        channels = self._channels
+        outpoint, left, received, exposure = channels.outpoint, channels.value_left, channels.value_received, channels.exposure
+        if status == _REPLAYED:
+            outcome = EntryStatus.OK if channels.is_durable(outpoint) else await self._committer.wait_for(outpoint)
+            received = 0
+        else:
+            outcome = await self._committer.make_durable(outpoint)
+        if outcome != EntryStatus.OK:
+            _raise_if_lost(outcome)
+            return None
+        if status == _EXHAUSTED:
+            return await self._settle(outpoint, received)
+        if exposure > self._exposure_max:
+            self._settle_early(outpoint)
+        return payment_result(200, left, received)
+
+    async def _stands(self, status: int) -> bool:
+        """Return whether a refusal stands. One judged on a state that is not durable yet waits for it: once that is durable,
+        no later state overturns the refusal; if the write failed, the request must be judged again.
+        """
         if BY_NUMBER[status].status == 400 and status < Status.OUT_OF_ORDER:
-            return False  # refused by its form alone
+            return True  # refused by its form alone
         if status == Status.NO_SUCH_ROUTE:
-            return False
+            return True
         outpoint = self._channels.outpoint
         if not self._channels.is_loaded(outpoint) or self._channels.is_durable(outpoint):
-            return False
-        _raise_if_lost(await self._committer.wait_for(outpoint))
-        return True
+            return True
+        outcome = await self._committer.wait_for(outpoint)
+        _raise_if_lost(outcome)
+        return outcome == EntryStatus.OK
 
-    def _refusal(self, status: int) -> Reply:
+    def _refusal(self, status: int, query: str) -> Reply:
         if status == Status.OUT_OF_ORDER:
             detail = f"out-of-order payment (assigns {self._channels.shortfall} satoshi less value to server)"
             return problem(Rejection("out_of_order", detail, "payment"))
-        return problem_of_status(status)
+        return refusal_of_form(status, query)
 
     # --- loading ---
 
@@ -148,7 +170,7 @@ class Engine:
         terms = self._opening.terms(request, funding, server_pubkey, self._clock())
         if await self._load(terms.outpoint):
             return self._exists(terms.outpoint)
-        received = self._opening.check(terms, request.payment, funding.confirmations)
+        received = self._opening.check(terms, request.payment, funding)
         phase = next_phase(ABSENT, Event.EXHAUST if request.payment.exhausts else Event.OPEN)
         state = ChannelState(phase, request.payment)
         shard = shard_of(terms.outpoint, self._shard_count)
@@ -184,7 +206,7 @@ class Engine:
         status, outpoint, token = read_channel_request(path, query)
         status = status or split_payment(token)[0]
         if status:
-            return problem_of_status(status)
+            return refusal_of_form(status, query)
         await self._load_or_reject(outpoint)
         _raise_if_lost(await self._committer.wait_for(outpoint))
         await self._load_or_reject(outpoint)
@@ -198,6 +220,17 @@ class Engine:
         await self._load_or_reject(outpoint)
         await self._begin_closing(outpoint)
         return await self._settle(outpoint, 0)
+
+    def _settle_early(self, outpoint: bytes) -> None:
+        """Settle a channel that holds more than the configured exposure, without letting the payer wait."""
+        task = asyncio.get_running_loop().create_task(self.settle(outpoint))
+        self._early.add(task)
+        task.add_done_callback(self._settled_early)
+
+    def _settled_early(self, task: "asyncio.Task[Reply]") -> None:
+        self._early.discard(task)
+        if not task.cancelled():
+            task.exception()  # it has been logged, and the settler goes on with what is unfinished
 
     async def _begin_closing(self, outpoint: bytes) -> None:
         """Refuse further payments, durably. Payments queued before go into the same write or an earlier one."""
@@ -213,6 +246,14 @@ class Engine:
     async def _settle(self, outpoint: bytes, received: int) -> Reply:
         state = await self._settling.settle(outpoint)
         return closed_result(state.payment.change_value, received, state.settlement_txid)
+
+
+def refusal_of_form(status: int, query: str) -> Reply:
+    """Return the answer to a request that the compiled parser refused. Raises Rejection naming a repeated parameter."""
+    if status == Status.REPEATED_PARAMETER:
+        for name in ("payment", "change_address"):
+            Query(query).optional(name, str)
+    return problem_of_status(status)
 
 
 def _raise_if_lost(outcome: int) -> None:

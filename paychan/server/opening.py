@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..chain.base import ChainBackend, FundingOutput, FundingRequest
+from ..chain.base import FundingOutput, FundingRequest
 from ..channel import ChannelTerms
 from ..config import ServerConfig
 from ..errors import Rejection
@@ -11,8 +11,13 @@ from ..payment import Payment, decode_payment
 from ..script import funding_address, p2sh_script_pubkey, redeem_script
 from ..settlement import verify_payment
 from ..units import SECONDS_PER_HOUR
+from .lookups import Lookups
 from .parameters import Query, decode_exp_time, decode_funding_outpoint, decode_pubkey
 from .replies import Reply, json_reply
+
+
+COINBASE_MATURITY = 100
+"""Blocks after which a coinbase output may be spent (Bitcoin consensus)."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,10 @@ class OpenRequest:
 
 
 class Opening:
-    """Judges requests for new channels. Knows config, server key and chain; the caller gives the time (unix seconds)."""
+    """Judges requests for new channels. The caller gives the server's key and the time (unix seconds)."""
 
-    def __init__(self, config: ServerConfig, chain: ChainBackend) -> None:
-        self._config, self._chain = config, chain
+    def __init__(self, config: ServerConfig, lookups: Lookups) -> None:
+        self._config, self._lookups = config, lookups
 
     def funding_info(self, query_text: str, server_pubkey: bytes, now: int) -> Reply:
         """Answer GET /v1/fundingInfo. Raises Rejection."""
@@ -56,6 +61,12 @@ class Opening:
         payment = query.required("payment", decode_payment)
         return OpenRequest(client_pubkey, exp_time, change_script, payment, decode_funding_outpoint(query))
 
+    def funding_request(self, query_text: str, server_pubkey: bytes, now: int) -> FundingRequest:
+        """Return what fundingInfo makes the chain backend watch for. Raises Rejection."""
+        client_pubkey, exp_time = self._keys(Query(query_text), server_pubkey, now)
+        script_pubkey = p2sh_script_pubkey(redeem_script(server_pubkey, client_pubkey, exp_time))
+        return FundingRequest(client_pubkey, exp_time, script_pubkey)
+
     def _keys(self, query: Query, server_pubkey: bytes, now: int) -> tuple[bytes, int]:
         client_pubkey = query.required("client_pubkey", decode_pubkey)
         if client_pubkey == server_pubkey:
@@ -79,7 +90,7 @@ class Opening:
         Raises Rejection("funding_not_found"), Unavailable("chain_unavailable").
         """
         script_pubkey = p2sh_script_pubkey(redeem_script(server_pubkey, request.client_pubkey, request.exp_time))
-        found = await self._chain.find_funding(
+        found = await self._lookups.find(
             FundingRequest(request.client_pubkey, request.exp_time, script_pubkey, request.outpoint)
         )
         if not found:
@@ -101,11 +112,17 @@ class Opening:
             opened_at=now,
         )
 
-    def check(self, terms: ChannelTerms, payment: Payment, confirmations: int) -> int:
-        """Judge the opening payment; return its value in satoshi. Raises Rejection."""
-        need = self._config.funding_tx_min_conf
-        if confirmations < need:
-            raise Rejection("funding_unconfirmed", f"The funding output has {confirmations} confirmations, needs {need}")
+    def check(self, terms: ChannelTerms, payment: Payment, funding: FundingOutput) -> int:
+        """Judge the funding output and the opening payment; return the payment's value in satoshi. Raises Rejection."""
+        need = self._config.confirmations_needed(funding.value)
+        if funding.confirmations < need:
+            have = funding.confirmations
+            raise Rejection("funding_unconfirmed", f"The funding output has {have} confirmations, needs {need}")
+        if funding.is_coinbase and funding.confirmations < COINBASE_MATURITY:
+            raise Rejection("funding_immature")
+        if funding.value > self._config.funding_value_max:
+            most = self._config.funding_value_max
+            raise Rejection("funding_too_large", f"The funding output exceeds {most} satoshi")
         if payment.change_value > terms.funding_value:
             raise Rejection("change_value_range", parameter="payment")
         if not verify_payment(terms, payment):

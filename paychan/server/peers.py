@@ -5,11 +5,12 @@ import contextlib
 import os
 import secrets
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import Unavailable
+from ..chain.base import FundingOutput
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect, listen
 from .replies import Reply
 
@@ -25,7 +26,7 @@ ANSWER_SECONDS_MAX = 12.0
 CONNECT_SECONDS_MAX = 2.0
 """On a Unix socket only a stopped process, whose queue of connections is full, takes so long."""
 
-_HEAD = struct.Struct("<BHH36sQI")
+_HEAD = struct.Struct("<BHH36sQI?")
 _REPLY = struct.Struct("<HH")
 
 
@@ -40,10 +41,17 @@ class PeerRequest:
     query: str = ""
     funding_value: int = 0
     confirmations: int = 0
+    is_coinbase: bool = False
+
+    @property
+    def funding(self) -> FundingOutput:
+        """The funding output that was looked up for an open."""
+        return FundingOutput(self.outpoint, self.funding_value, self.confirmations, self.is_coinbase)
 
     def encode(self) -> bytes:
         verb, path, query = self.verb.encode(), self.path.encode(), self.query.encode()
-        head = _HEAD.pack(len(verb), len(path), len(query), self.outpoint, self.funding_value, self.confirmations)
+        funding = (self.outpoint, self.funding_value, self.confirmations, self.is_coinbase)
+        head = _HEAD.pack(len(verb), len(path), len(query), *funding)
         return head + verb + path + query
 
     @classmethod
@@ -51,13 +59,13 @@ class PeerRequest:
         """Raises ValueError."""
         if len(payload) < _HEAD.size:
             raise ValueError("a forwarded request is too short")
-        verb_size, path_size, query_size, outpoint, value, confirmations = _HEAD.unpack_from(payload)
+        verb_size, path_size, query_size, outpoint, *funding = _HEAD.unpack_from(payload)
         path_at = _HEAD.size + verb_size
         query_at = path_at + path_size
         if len(payload) != query_at + query_size:
             raise ValueError("a forwarded request has a wrong length")
         verb, path = payload[_HEAD.size : path_at].decode(), payload[path_at:query_at].decode()
-        return cls(verb, outpoint, path, payload[query_at:].decode(), value, confirmations)
+        return cls(verb, outpoint, path, payload[query_at:].decode(), *funding)
 
 
 def encode_reply(reply: Reply) -> bytes:
@@ -130,6 +138,12 @@ class Peers:
         for peer, task in list(self._connections.items()):
             if task.done() and (task.cancelled() or task.exception() or not task.result().is_open):
                 del self._connections[peer]
+
+    def keep_only(self, peers: Collection[str]) -> None:
+        """Close the connections to all others: a worker that lost its shards (a stopped one) may never answer."""
+        for peer, task in self._connections.items():
+            if peer not in peers and task.done() and not task.cancelled() and task.exception() is None:
+                task.result().close()
 
     def _outgoing(self) -> FrameConnection:
         return FrameConnection(PAYLOAD_MAX, lambda *_: None, lambda _: None)

@@ -29,7 +29,7 @@ async def answer(worker: Worker, method: str, path: str, query: str) -> Reply:
     if method == "PUT":
         return await worker.pay(path, query)
     if method == "GET" and _is_fundings(path):
-        return worker.funding_info(query)
+        return await worker.funding_info(query)
     if method == "POST" and _is_new_channel(path):
         return await worker.open(query)
     if method == "DELETE" and _is_channel(path):

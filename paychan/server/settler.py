@@ -1,23 +1,33 @@
 """The settler: whoever holds its lease finds the channels whose time has come, or whose settlement is unfinished.
 
-It only finds them; the owner of each channel settles it. A channel that fails stays in its index and is found again.
+It only finds them; the owner of each channel settles it. A channel that fails stays in its index and is found again, after a pause
+that grows while nothing changes and ends when the chain's tip moves.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from ..channel import Phase
 from ..errors import PaychanError
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Lease, StoreMessage
+from ..units import LOCKTIME_MAX
 from .ownership import Ownership
+from .tip import TipFollower
 
 SWEEP_SECONDS = 2.0
 """Between sweeps. Both indexes are ordered, so a sweep costs what it finds, not what there is."""
 
+PAUSE_SECONDS_MAX = 60.0
+"""Between two attempts at one channel while the tip stands still."""
+
 CONCURRENT_MAX = 32
 """Channels settled at a time; a slow one holds up none but itself and its place."""
+
+EARLY_MAX = 16
+"""Open channels that one sweep settles early because too much is unsettled in all; the next sweep sees what that brought."""
 
 log = logging.getLogger("paychan.settler")
 
@@ -29,14 +39,18 @@ class Settler:
         self,
         ownership: Ownership,
         store: StoreClient,
+        tip: TipFollower,
         settle: Callable[[bytes], Awaitable[object]],
         settlement_period: int,
-        clock: Callable[[], int],
+        exposure_max: int,
+        now: Callable[[], int],
     ) -> None:
-        self._ownership, self._store, self._settle = ownership, store, settle
-        self._settlement_period, self._clock = settlement_period, clock
+        self._ownership, self._store, self._tip, self._settle = ownership, store, tip, settle
+        self._settlement_period, self._exposure_max, self._now = settlement_period, exposure_max, now
         self._places = asyncio.Semaphore(CONCURRENT_MAX)
         self._task: asyncio.Task[None] | None = None
+        self._pauses: dict[bytes, tuple[float, float]] = {}
+        self._generation = 0
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -58,19 +72,43 @@ class Settler:
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def _sweep(self) -> None:
-        unfinished = await self._store.scan(StoreMessage.SCAN_UNFINISHED)
+        if self._generation != self._tip.generation:
+            self._generation = self._tip.generation
+            self._pauses.clear()
+        found = dict.fromkeys([*await self._unfinished(), *await self._due()])
+        self._pauses = {outpoint: pause for outpoint, pause in self._pauses.items() if outpoint in found}
+        await asyncio.gather(*(self._settle_one(outpoint) for outpoint in found if not self._rests(outpoint)))
+
+    async def _unfinished(self) -> list[bytes]:
+        pairs = await self._store.scan(StoreMessage.SCAN_UNFINISHED)
+        for phase, outpoint in pairs:
+            if phase == Phase.BROADCAST and outpoint not in self._pauses:
+                # only blocks bring it further; without a new one it is looked at once in a while
+                self._pause(outpoint, PAUSE_SECONDS_MAX)
+        return [outpoint for _, outpoint in pairs]
+
+    async def _due(self) -> list[bytes]:
+        """Return the open channels that must be settled: near their expiry, or first in line while too much is unsettled."""
         # An expiry at `now + period` exactly takes no payment any more, so it is due; the scan is exclusive.
-        expiring = await self._store.scan(
-            StoreMessage.SCAN_EXPIRING, min(self._clock() + self._settlement_period + 1, 0xFFFFFFFF)
-        )
-        found = {outpoint for _, outpoint in unfinished} | {outpoint for _, outpoint in expiring}
-        await asyncio.gather(*(self._settle_one(outpoint) for outpoint in found))
+        before = min(self._now() + self._settlement_period + 1, LOCKTIME_MAX)
+        due = await self._store.scan(StoreMessage.SCAN_EXPIRING, before)
+        if self._store.unsettled_value > self._exposure_max:
+            due += await self._store.scan(StoreMessage.SCAN_EXPIRING, LOCKTIME_MAX, EARLY_MAX)
+        return [outpoint for _, outpoint in due]
+
+    def _rests(self, outpoint: bytes) -> bool:
+        return self._pauses.get(outpoint, (0.0, 0.0))[0] > asyncio.get_running_loop().time()
+
+    def _pause(self, outpoint: bytes, seconds: float) -> None:
+        self._pauses[outpoint] = (asyncio.get_running_loop().time() + seconds, seconds)
 
     async def _settle_one(self, outpoint: bytes) -> None:
         async with self._places:
+            _, before = self._pauses.get(outpoint, (0.0, SWEEP_SECONDS / 2))
             try:
                 await self._settle(outpoint)
             except PaychanError as error:
                 log.debug("not settled yet: %s", error.code)
             except Exception:
                 log.exception("settling a channel failed; it will be tried again")
+            self._pause(outpoint, min(2 * before, PAUSE_SECONDS_MAX))

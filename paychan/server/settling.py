@@ -1,17 +1,23 @@
 """The settlement machine of one worker's channels: closing -> signed -> broadcast -> settled, each arrow durable.
 
-Re-enterable: `settle` reads where a channel stands and goes on from there, however often and after whatever crash. Channels are
-independent of each other: a task each, its failure is its own. Who decides that a channel must settle is not known here.
+Re-enterable: `settle` reads where a channel stands, on disk and on the chain, and goes on from there, however often and after whatever
+crash. Channels are independent of each other: a task each, its failure is its own. Who decides that a channel must settle is not
+known here.
 """
 
 import asyncio
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bitcoin.core import CTransaction
 
 from .._fast.channel import ChannelTable, shard_of
-from ..chain.base import BroadcastRefused, ChainBackend
+from ..chain.base import BroadcastRefused, ChainBackend, FundingStatus
 from ..channel import ChannelState, ChannelTerms, Event, Phase, next_phase
 from ..errors import Unavailable
-from ..outpoint import format_outpoint
+from ..fees import FeeBounds, is_worth_bumping, rung_at, settlement_fee
+from ..outpoint import format_outpoint, txid_hex
 from ..payment import Payment
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.signer_client import SignerClient, SignerRefused
@@ -19,10 +25,8 @@ from ..rpc.signer_messages import RefusalCode
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Entry, EntryStatus
 from ..settlement import SettlementError, Uneconomic, check_settlement, settlement_size_max
+from ..standardness import check_standard
 from .committer import LOST, Committer
-
-FEE_TARGET_BLOCKS = 6
-"""Within how many blocks a settlement should confirm, at first."""
 
 DESTINATION_SIZE_MAX = 25
 """Bytes of the server's output script: a P2PKH one. The fee is computed for it; P2SH has two fewer."""
@@ -30,22 +34,50 @@ DESTINATION_SIZE_MAX = 25
 log = logging.getLogger("paychan.settling")
 
 
+@dataclass(frozen=True)
+class SettlingRules:
+    """settlement_period: seconds before expiry; confirmations: blocks after which a settlement counts for good."""
+
+    settlement_period: int
+    confirmations: int
+    fee_bounds: FeeBounds
+
+
+@dataclass
+class _Case:
+    """One channel on its way: its terms, state and newest settlement transaction, as they are on disk."""
+
+    terms: ChannelTerms
+    state: ChannelState
+    transaction: bytes
+
+    @property
+    def fee(self) -> int:
+        """Of the newest settlement transaction, satoshi."""
+        outputs = CTransaction.deserialize(self.transaction).vout
+        return self.terms.funding_value - sum(output.nValue for output in outputs)
+
+    @property
+    def received(self) -> int:
+        return self.terms.funding_value - self.state.payment.change_value
+
+
 class Settling:
     """Settles channels of shards that this worker owns."""
 
     def __init__(
         self,
+        rules: SettlingRules,
         channels: ChannelTable,
         shard_count: int,
         committer: Committer,
         store: StoreClient,
         signer: SignerClient,
         chain: ChainBackend,
-        confirmations_needed: int,
+        now: Callable[[], int],
     ) -> None:
-        self._channels, self._shard_count, self._committer = channels, shard_count, committer
-        self._store, self._signer, self._chain = store, signer, chain
-        self._confirmations_needed = confirmations_needed
+        self._rules, self._channels, self._shard_count, self._committer = rules, channels, shard_count, committer
+        self._store, self._signer, self._chain, self._now = store, signer, chain, now
         self._running: dict[bytes, asyncio.Task[ChannelState]] = {}
 
     async def settle(self, outpoint: bytes) -> ChannelState:
@@ -71,47 +103,96 @@ class Settling:
         if not task.cancelled() and task.exception() is not None:
             log.warning("settlement of %s: %s", format_outpoint(outpoint), task.exception())
 
+    # --- the machine ---
+
     async def _drive(self, outpoint: bytes) -> ChannelState:
+        case = await self._read(outpoint)
+        if case.state.phase == Phase.OPEN:
+            raise Unavailable("settlement_refused", "The channel is still open")
+        if case.state.phase == Phase.SETTLED:
+            return case.state
+        status = await self._chain.funding_status(case.terms, case.state.settlement_txid)
+        if await self._is_over(case, status):
+            return case.state
+        if case.state.phase == Phase.CLOSING:
+            await self._sign(case, Event.SIGN, await self._fee(case))
+        elif not status.is_spent or (status.spent_confirmations == 0 and await self._bump(case)):
+            pass  # it is not on its way (any more), or in a better version: publish it below
+        else:
+            return case.state
+        await self._publish(case)
+        if case.state.phase == Phase.SIGNED:
+            await self._advance(case, Event.BROADCAST)
+        await self._is_over(case, await self._chain.funding_status(case.terms, case.state.settlement_txid))
+        return case.state
+
+    async def _read(self, outpoint: bytes) -> _Case:
         try:
             stored = await self._store.load(outpoint)
         except (ConnectionGone, RemoteRefusal) as error:
             raise Unavailable("store_unavailable") from error
         if stored is None:
             raise Unavailable("owner_moved")
-        terms, state = ChannelTerms.parse(outpoint, stored.terms), ChannelState.parse(stored.state)
-        transaction = stored.settlement
-        if state.phase == Phase.CLOSING:
-            transaction, state = await self._sign(terms, state)
-        if state.phase == Phase.SIGNED:
-            await self._broadcast(transaction)
-            state = await self._advance(terms, state, Event.BROADCAST)
-        if state.phase == Phase.BROADCAST:
-            confirmations = await self._chain.confirmations(terms, state.settlement_txid)
-            if confirmations >= self._confirmations_needed:
-                state = await self._advance(terms, state, Event.CONFIRM)
-                log.info("settled %s", format_outpoint(outpoint))
-        if state.phase < Phase.BROADCAST:
-            raise Unavailable("settlement_refused", "The channel is still open")
-        return state
+        return _Case(ChannelTerms.parse(outpoint, stored.terms), ChannelState.parse(stored.state), stored.settlement)
 
-    async def _sign(self, terms: ChannelTerms, state: ChannelState) -> tuple[bytes, ChannelState]:
-        """Have the settlement signed, check it, and make its bytes durable before anybody else sees them."""
-        fee_per_byte = await self._chain.fee_per_byte(FEE_TARGET_BLOCKS)
+    async def _is_over(self, case: _Case, status: FundingStatus) -> bool:
+        """Whether some spend of the funding output is buried deep enough; then the channel is settled, durably."""
+        if not status.is_spent or status.spent_confirmations < self._rules.confirmations:
+            return False
+        where = format_outpoint(case.terms.outpoint)
+        if case.state.phase == Phase.BROADCAST and status.spent_by in (case.state.settlement_txid, b""):
+            await self._advance(case, Event.CONFIRM)
+            log.info("settled %s by %s", where, txid_hex(case.state.settlement_txid))
+        else:
+            await self._advance(case, Event.LOSE, status.spent_by or case.state.settlement_txid or bytes(32))
+            log.warning("%s was spent by another transaction, %s", where, txid_hex(case.state.settlement_txid))
+        return True
+
+    # --- the fee ---
+
+    async def _fee(self, case: _Case) -> int:
+        """Return what a settlement should pay now, satoshi. Raises Unavailable("settlement_uneconomic")."""
+        rung = rung_at(case.terms.exp_time - self._now(), self._rules.settlement_period)
+        estimate = await self._chain.fee_per_byte(rung.blocks)
         try:
-            fee = fee_per_byte * settlement_size_max(terms, state.payment, bytes(DESTINATION_SIZE_MAX))
-            transaction, fee = await self._have_signed(terms, state.payment, fee)
-            txid = check_settlement(transaction, terms, state.payment, fee)
-        except ConnectionGone as error:
-            raise Unavailable("signer_unavailable") from error
+            return settlement_fee(estimate, self._size(case), case.received, rung, self._rules.fee_bounds)
         except Uneconomic as error:
             raise Unavailable("settlement_uneconomic") from error
+
+    def _size(self, case: _Case) -> int:
+        return settlement_size_max(case.terms, case.state.payment, bytes(DESTINATION_SIZE_MAX))
+
+    async def _bump(self, case: _Case) -> bool:
+        """Sign the settlement again if it should pay more by now; return whether it was."""
+        try:
+            fee = await self._fee(case)
+        except Unavailable:
+            return False  # the one that is on its way is good enough
+        if not is_worth_bumping(case.fee, fee, len(case.transaction)):
+            return False
+        before = case.fee
+        await self._sign(case, Event.BUMP, fee)
+        log.info("%s pays %d satoshi for its settlement now, instead of %d", format_outpoint(case.terms.outpoint), fee, before)
+        return True
+
+    # --- signing and publishing ---
+
+    async def _sign(self, case: _Case, event: Event, fee: int) -> None:
+        """Have a settlement signed, check it, and make its bytes durable before anybody else sees them."""
+        terms, payment = case.terms, case.state.payment
+        try:
+            transaction, fee = await self._have_signed(terms, payment, fee)
+            txid = check_settlement(transaction, terms, payment, fee)
+            check_standard(transaction, terms.funding_value)
+        except (ConnectionGone, RemoteRefusal) as error:
+            raise Unavailable("signer_unavailable") from error
         except SignerRefused as error:
             uneconomic = error.refusal.code is RefusalCode.UNECONOMIC
             code = "settlement_uneconomic" if uneconomic else "settlement_refused"
             raise Unavailable(code, f"The signer refuses: {error.refusal.code.name.lower()}") from error
         except SettlementError as error:
             raise Unavailable("settlement_refused", f"The signed settlement is wrong: {error}") from error
-        return transaction, await self._advance(terms, state, Event.SIGN, txid, transaction)
+        await self._advance(case, event, txid, transaction)
 
     async def _have_signed(self, terms: ChannelTerms, payment: Payment, fee: int) -> tuple[bytes, int]:
         """Return the signed settlement and its fee. A signature that was made before a crash, with a higher fee, is asked
@@ -125,33 +206,33 @@ class Settling:
                 raise
         return await self._signer.settle(terms, payment, signed_fee, proof), signed_fee
 
-    async def _broadcast(self, transaction: bytes) -> None:
+    async def _publish(self, case: _Case) -> None:
         try:
-            await self._chain.broadcast(transaction)
+            await self._chain.broadcast(case.transaction)
         except BroadcastRefused as error:
-            raise Unavailable("settlement_refused", "The network refuses the settlement") from error
+            raise Unavailable("settlement_refused", f"The network refuses the settlement: {error}") from error
         except OSError as error:
             raise Unavailable("chain_unavailable") from error
 
-    async def _advance(
-        self, terms: ChannelTerms, state: ChannelState, event: Event, txid: bytes = b"", transaction: bytes = b""
-    ) -> ChannelState:
+    async def _advance(self, case: _Case, event: Event, txid: bytes = b"", transaction: bytes = b"") -> None:
         """Make a step of the transition table durable. Raises Unavailable if it did not become so."""
-        after = ChannelState(next_phase(state.phase, event), state.payment, txid or state.settlement_txid)
-        shard = shard_of(terms.outpoint, self._shard_count)
+        before = case.state
+        after = ChannelState(next_phase(before.phase, event), before.payment, txid or before.settlement_txid)
+        shard = shard_of(case.terms.outpoint, self._shard_count)
         entry = Entry(
             shard=shard,
             epoch=self._channels.epoch_of(shard),
-            outpoint=terms.outpoint,
-            expected_phase=state.phase,
-            expected_change_value=state.payment.change_value,
+            outpoint=case.terms.outpoint,
+            expected_phase=before.phase,
+            expected_change_value=before.payment.change_value,
             state=after.serialize(),
             extra=transaction,
         )
         status = await self._committer.write(entry)
-        self._channels.drop(terms.outpoint)  # whatever happened, the store knows better
+        self._channels.drop(case.terms.outpoint)  # whatever happened, the store knows better
         if status == LOST:
             raise Unavailable("store_unavailable")
         if status != EntryStatus.OK:
             raise Unavailable("owner_moved")
-        return after
+        case.state = after
+        case.transaction = transaction or case.transaction

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from ..chain.base import ChainBackend, Tip
 from ..clock import Clock
@@ -10,14 +11,23 @@ from ..errors import Unavailable
 SILENT_POLLS_MAX = 3
 """Polls without an answer after which the source counts as silent."""
 
+ANSWER_SECONDS_MAX = 10.0
+
 log = logging.getLogger("paychan.chain")
 
 
 class TipFollower:
     """Polls the chain source. `generation` rises with every new best block, whether it extends the last one or replaces it."""
 
-    def __init__(self, chain: ChainBackend, clock: Clock, poll_seconds: float, tip_age_max: int) -> None:
-        self._chain, self._clock = chain, clock
+    def __init__(
+        self,
+        chain: ChainBackend,
+        clock: Clock,
+        poll_seconds: float,
+        tip_age_max: int,
+        on_move: Callable[[int], None],
+    ) -> None:
+        self._chain, self._clock, self._on_move = chain, clock, on_move
         self._poll_seconds, self._tip_age_max = poll_seconds, tip_age_max
         self._seen_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
@@ -25,6 +35,8 @@ class TipFollower:
         self.generation = 1
         self.trouble = "the chain source has not answered yet"
         """What is wrong with the source, empty if nothing is."""
+        self.doubt = self.trouble
+        """Why the chain cannot be trusted, empty if it can: the source is silent, or its tip is older than it may be."""
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -36,8 +48,28 @@ class TipFollower:
         await self._chain.stop()
 
     @property
-    def doubt(self) -> str:
-        """Why the chain cannot be trusted now, empty if it can: it is silent, or its tip is older than it may be."""
+    def is_doubtful(self) -> bool:
+        """Whether the chain cannot be trusted now; `doubt` says why."""
+        return bool(self.doubt)
+
+    async def _run(self) -> None:
+        is_started = False
+        while True:
+            try:
+                if not is_started:
+                    await asyncio.wait_for(self._chain.start(), ANSWER_SECONDS_MAX)
+                    is_started = True
+                self._take(await asyncio.wait_for(self._chain.tip(), ANSWER_SECONDS_MAX))
+                self._note("")
+            except Unavailable as error:
+                is_started = False
+                self._note(error.detail)
+            except Exception as error:
+                self._note(f"{type(error).__name__} while asking for the tip")
+            self.doubt = self._judge()
+            await asyncio.sleep(self._poll_seconds)
+
+    def _judge(self) -> str:
         if self.tip is None:
             return self.trouble
         if asyncio.get_running_loop().time() - self._seen_at > SILENT_POLLS_MAX * self._poll_seconds:
@@ -45,25 +77,10 @@ class TipFollower:
         age = self._clock.now() - self.tip.time
         return f"the best block is {age} seconds old" if age > self._tip_age_max else ""
 
-    async def _run(self) -> None:
-        is_started = False
-        while True:
-            try:
-                if not is_started:
-                    await self._chain.start()
-                    is_started = True
-                self._take(await self._chain.tip())
-                self._note("")
-            except Unavailable as error:
-                is_started = False
-                self._note(error.detail)
-            except Exception as error:
-                self._note(f"{type(error).__name__} while asking for the tip")
-            await asyncio.sleep(self._poll_seconds)
-
     def _take(self, tip: Tip) -> None:
         if self.tip is None or tip.block_hash != self.tip.block_hash:
             self.generation += 1
+            self._on_move(self.generation)
         self.tip = tip
         self._seen_at = asyncio.get_running_loop().time()
         self._clock.observe(tip.median_time_past)

@@ -1,44 +1,35 @@
 """One worker, assembled: which part talks to which. Created and started inside granian's worker process."""
 
 import asyncio
-import logging
+import time
 
 from .._fast.channel import ChannelTable, read_channel_request
-from ..chain.base import ChainBackend, FundingOutput
-from ..chain.debug import DebugChain
-from ..chain.fixture import FixtureChain
-from ..clock import make_clock
+from ..chain.make import make_chain
+from ..clock import Clock, wall_clock
 from ..config import ServerConfig
 from ..errors import PaychanError, Unavailable
 from ..rpc.signer_client import SignerClient
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, OwnerTable, Welcome
 from .committer import Committer
-from .engine import Engine
+from .engine import Engine, refusal_of_form
+from .funding import FundingChecks
+from .highwater import read_highest, write_highest
+from .lookups import Lookups
 from .opening import Opening
 from .ownership import Ownership
 from .peers import NotOwner, PeerRequest, Peers
-from .replies import Reply, json_reply, problem, problem_of_status
+from .replies import Reply, json_reply, problem
 from .settler import Settler
-from .settling import Settling
+from .settling import Settling, SettlingRules
+from .tip import TipFollower
+from .watcher import Watcher
 
 DISPATCH_ATTEMPTS_MAX = 4
 """How often a request is sent to a shard's owner, which may be changing, before it is answered 503."""
 
-SETTLED_CONFIRMATIONS = 6
-"""Blocks upon a settlement after which the channel counts as settled for good."""
-
-log = logging.getLogger("paychan.worker")
-
-
-def make_chain(config: ServerConfig) -> ChainBackend:
-    """Return the chain backend that the configuration names."""
-    state_dir = config.common.state_dir
-    if config.chain_backend == "debug":
-        return DebugChain(state_dir, config.fee_per_byte)
-    if config.fixture_file is None:
-        raise AssertionError("the configuration's check asks for the file")
-    return FixtureChain(state_dir, config.fixture_file, config.fee_per_byte)
+HIGHEST_SECONDS = 60.0
+"""Between two notes of the highest time seen."""
 
 
 class Worker:
@@ -46,21 +37,27 @@ class Worker:
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
-        self._clock = make_clock(config.common.clock_start)
-        self._chain = make_chain(config)
-        self._opening = Opening(config, self._chain)
+        self._highest_file = config.common.state_dir / "clock"
+        highest = 0 if config.common.debug else read_highest(self._highest_file)
+        self._clock = Clock(wall_clock(config.common.clock_start), highest)
+        self._chain = make_chain(config.chain, config.common, config.fee_per_byte)
+        chain = config.chain
+        self._tip = TipFollower(self._chain, self._clock, chain.poll_seconds, chain.tip_age_max, self._on_tip_moved)
+        self._opening = Opening(config, Lookups(self._chain, chain.lookups_per_second, time.monotonic))
         self._signer = SignerClient(config.signer)
         self._peers = Peers(config.common.state_dir / "run", self._answer_peer)
         self._engine: Engine | None = None
-        self._starting: asyncio.Task[None] | None = None
-        self._parts: list[Settler | Settling] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._parts: list[Settler | Settling | Watcher] = []
 
     # --- life ---
 
     def start(self) -> None:
         """Start connecting. Until the signer and the store have answered, requests are answered 503."""
+        loop = asyncio.get_running_loop()
         self._signer.link.start()
-        self._starting = asyncio.get_running_loop().create_task(self._join())
+        self._tip.start()
+        self._tasks = [loop.create_task(self._join()), loop.create_task(self._keep_highest())]
 
     async def _join(self) -> None:
         """Once the signer's key is known, join the store's workers and build what needs the shard count."""
@@ -71,44 +68,64 @@ class Worker:
         self._store = StoreClient(self._config.store, hello, self._on_owners, self._on_store_lost)
         self._store.link.start()
 
+    async def _keep_highest(self) -> None:
+        """Note the highest time seen, for the next start; in debug mode clocks start where they are told."""
+        while not self._config.common.debug:
+            write_highest(self._highest_file, self._clock.now())
+            await asyncio.sleep(HIGHEST_SECONDS)
+
+    def _on_tip_moved(self, generation: int) -> None:
+        if self._engine is not None:
+            self._funding.tip_moved(generation)
+
     def _on_owners(self, welcome: Welcome, table: OwnerTable) -> None:
         if self._engine is None:
             self._build(welcome.shard_count)
         self._ownership.update(welcome, table)
+        self._peers.keep_only(self._ownership.peers)
 
     def _on_store_lost(self) -> None:
         if self._engine is not None:
             self._ownership.lose()
 
     def _build(self, shard_count: int) -> None:
-        config = self._config
+        config, store, now = self._config, self._store, self._clock.now
         channels = ChannelTable(shard_count, config.settlement_period)
         self._ownership = Ownership(channels, shard_count)
-        self._committer = Committer(channels, self._store)
-        settling = Settling(
-            channels, shard_count, self._committer, self._store, self._signer, self._chain, SETTLED_CONFIRMATIONS
-        )
+        self._committer = Committer(channels, store)
+        self._funding = FundingChecks(channels, store, self._chain, min(config.funding_tx_min_conf, 1))
+        self._funding.tip_moved(self._tip.generation)
+        rules = SettlingRules(config.settlement_period, config.settlement_confirmations, config.fee_bounds)
+        settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, now)
         self._engine = Engine(
             config.common.network,
             channels,
             shard_count,
             self._committer,
-            self._store,
+            store,
             settling,
             self._opening,
-            self._clock,
+            self._funding,
+            self._tip,
+            now,
+            config.channel_exposure_max,
         )
-        settler = Settler(self._ownership, self._store, self.settle, config.settlement_period, self._clock)
+        settler = Settler(
+            self._ownership, store, self._tip, self.settle, config.settlement_period, config.total_exposure_max, now
+        )
+        watcher = Watcher(self._ownership, store, self._tip, self._chain, self.settle)
         settler.start()
-        self._parts = [settler, settling]
+        watcher.start()
+        self._parts = [settler, watcher, settling]
 
     async def stop(self) -> None:
         """Leave: requests in flight have been answered by now; closing the store's connection frees the shards."""
-        if self._starting:
-            self._starting.cancel()
-            await asyncio.gather(self._starting, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for part in self._parts:
             await part.stop()
+        await self._tip.stop()
         if self._engine is not None:
             await self._store.link.stop()
         await self._signer.link.stop()
@@ -141,6 +158,8 @@ class Worker:
             trouble = "owner_moved"
         if trouble:
             return problem(Unavailable(trouble))
+        if self._tip.is_doubtful:  # no channel opens, and those near their expiry take no payments
+            return problem(Unavailable("chain_unavailable", self._tip.doubt))
         content = {"ready": True, "workers": self._ownership.worker_count, "server_pubkey": self._signer.public_key.hex()}
         return json_reply(200, content)
 
@@ -158,27 +177,33 @@ class Worker:
         """DELETE on a channel."""
         status, outpoint, _ = read_channel_request(path, query)
         if status:
-            return problem_of_status(status)
+            return refusal_of_form(status, query)
         return await self._dispatch(PeerRequest("close", outpoint, path, query))
 
     async def open(self, query: str) -> Reply:
         """POST a new channel: everything that can be judged here is, before the chain is asked."""
         self._check_interlocks()
         key = self._signer.public_key
-        funding = await self._opening.find_funding(self._opening.parse(query, key, self._clock()), key)
+        request = self._opening.parse(query, key, self._clock.now())
+        if self._tip.is_doubtful:
+            raise Unavailable("chain_unavailable", self._tip.doubt)
+        found = await self._opening.find_funding(request, key)
         return await self._dispatch(
-            PeerRequest("open", funding.outpoint, "", query, funding.value, funding.confirmations)
+            PeerRequest("open", found.outpoint, "", query, found.value, found.confirmations, found.is_coinbase)
         )
 
     async def settle(self, outpoint: bytes) -> Reply:
         """Have a channel settled by its owner, because its time has come."""
         return await self._dispatch(PeerRequest("settle", outpoint))
 
-    def funding_info(self, query: str) -> Reply:
-        """GET fundingInfo: pure computation, once the signer's key is known."""
-        if not self._signer.public_key:
+    async def funding_info(self, query: str) -> Reply:
+        """GET fundingInfo: pure computation, once the signer's key is known; the chain is told what to look out for."""
+        key, now = self._signer.public_key, self._clock.now()
+        if not key:
             raise Unavailable("signer_unavailable")
-        return self._opening.funding_info(query, self._signer.public_key, self._clock())
+        reply = self._opening.funding_info(query, key, now)
+        await self._chain.watch(self._opening.funding_request(query, key, now))
+        return reply
 
     # --- here or elsewhere ---
 
@@ -198,8 +223,7 @@ class Worker:
         if request.verb == "settle":
             return await engine.settle(request.outpoint)
         key = self._signer.public_key
-        funding = FundingOutput(request.outpoint, request.funding_value, request.confirmations)
-        return await engine.open(self._opening.parse(request.query, key, self._clock()), funding, key)
+        return await engine.open(self._opening.parse(request.query, key, self._clock.now()), request.funding, key)
 
     async def _answer_peer(self, request: PeerRequest) -> Reply:
         try:

@@ -34,7 +34,6 @@ LEGAL = {
     (Phase.SIGNED, Phase.SIGNED),
     (Phase.BROADCAST, Phase.BROADCAST),
     # the funding output was spent by another transaction
-    (Phase.OPEN, Phase.SETTLED),
     (Phase.CLOSING, Phase.SETTLED),
     (Phase.SIGNED, Phase.SETTLED),
 }

@@ -1,0 +1,59 @@
+"""Whether a channel's funding output is still there. Asked before the first payment that follows a load or a new best block.
+
+So a reorganisation that takes a funding transaction away freezes its channel until it is back, and a channel that was restored from
+a backup is looked at before it earns anything.
+"""
+
+from .._fast.channel import ChannelTable
+from ..chain.base import ChainBackend
+from ..channel import ChannelTerms
+from ..errors import PaychanError, Rejection, Unavailable
+from ..rpc.connection import ConnectionGone, RemoteRefusal
+from ..rpc.store_client import StoreClient
+
+REMEMBERED_MAX = 10_000
+"""Bad findings that are remembered until the tip moves, so that a frozen channel's payer does not cost a look-up each time."""
+
+
+class FundingChecks:
+    """Looks funding outputs up and tells the channel table what was found well. `confirmations_min`: below it, frozen."""
+
+    def __init__(self, channels: ChannelTable, store: StoreClient, chain: ChainBackend, confirmations_min: int) -> None:
+        self._channels, self._store, self._chain = channels, store, chain
+        self._confirmations_min = confirmations_min
+        self._bad: dict[bytes, PaychanError] = {}
+
+    def tip_moved(self, generation: int) -> None:
+        """Have every channel checked again before its next payment."""
+        self._channels.chain_generation = generation
+        self._bad.clear()
+
+    async def check(self, outpoint: bytes) -> None:
+        """Look at a loaded channel's funding output now.
+
+        Raises Unavailable("funding_disappeared") or ("chain_unavailable"), Rejection("funding_spent").
+        """
+        if outpoint in self._bad:
+            raise self._bad[outpoint]
+        generation = self._channels.chain_generation
+        try:
+            stored = await self._store.load(outpoint)
+        except (ConnectionGone, RemoteRefusal) as error:
+            raise Unavailable("store_unavailable") from error
+        if stored is None:
+            raise Rejection("no_such_channel")
+        try:
+            await self._judge(ChannelTerms.parse(outpoint, stored.terms))
+        except PaychanError as error:
+            if error.code != "chain_unavailable" and len(self._bad) < REMEMBERED_MAX:
+                self._bad[outpoint] = error
+            raise
+        if self._channels.is_loaded(outpoint):
+            self._channels.mark_checked(outpoint, generation)
+
+    async def _judge(self, terms: ChannelTerms) -> None:
+        status = await self._chain.funding_status(terms)
+        if status.is_spent:
+            raise Rejection("funding_spent")
+        if status.confirmations < self._confirmations_min:
+            raise Unavailable("funding_disappeared")

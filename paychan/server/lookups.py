@@ -1,0 +1,55 @@
+"""Look-ups of funding outputs, in moderation: an open costs the chain source more than anything else a stranger can ask for.
+
+A negative answer is remembered briefly; the rate is bounded for each address and in total. Only requests whose other parameters
+have been judged come here.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from ..chain.base import ChainBackend, FundingOutput, FundingRequest
+from ..errors import Unavailable
+
+NEGATIVE_SECONDS = 2.0
+"""How long "no such output" is believed: a payer that opens too early asks again every second or so."""
+
+REMEMBERED_MAX = 10_000
+"""Addresses whose last look-up is remembered; some 2 MB."""
+
+BURST_SECONDS = 2
+"""The bucket holds so many seconds' worth of look-ups."""
+
+
+class Lookups:
+    """Asks the chain backend for funding outputs. `clock`: monotonic seconds."""
+
+    def __init__(self, chain: ChainBackend, per_second: int, clock: Callable[[], float]) -> None:
+        self._chain, self._per_second, self._clock = chain, per_second, clock
+        self._tokens = float(per_second * BURST_SECONDS)
+        self._refilled_at = clock()
+        self._nothing_at: OrderedDict[tuple[bytes, bytes | None], float] = OrderedDict()
+
+    async def find(self, request: FundingRequest) -> list[FundingOutput]:
+        """Return the outputs that the backend finds, or none without asking it if it found none a moment ago.
+
+        Raises Unavailable("overloaded") above the rate, Unavailable("chain_unavailable").
+        """
+        key, now = (request.script_pubkey, request.outpoint), self._clock()
+        if now - self._nothing_at.get(key, float("-inf")) < NEGATIVE_SECONDS:
+            return []
+        self._take_token(now)
+        found = await self._chain.find_funding(request)
+        if not found:
+            self._nothing_at[key] = now
+            self._nothing_at.move_to_end(key)
+            if len(self._nothing_at) > REMEMBERED_MAX:
+                self._nothing_at.popitem(last=False)
+        return found
+
+    def _take_token(self, now: float) -> None:
+        full = float(self._per_second * BURST_SECONDS)
+        self._tokens = min(full, self._tokens + (now - self._refilled_at) * self._per_second)
+        self._refilled_at = now
+        if self._tokens < 1:
+            raise Unavailable("overloaded", "Too many funding outputs are being looked up; send the same request again")
+        self._tokens -= 1

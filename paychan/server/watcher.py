@@ -1,0 +1,91 @@
+"""The chain watcher: whoever holds its lease looks at the funding outputs of all open channels whenever the tip moves.
+
+What it finds wrong it reports; the owner of a channel looks for itself before each first payment (`funding.py`). A funding output that
+was spent has its channel settled at once: whatever spent it, nothing more may be taken on it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from ..chain.base import ChainBackend
+from ..channel import ChannelTerms
+from ..errors import PaychanError
+from ..outpoint import format_outpoint
+from ..rpc.connection import ConnectionGone, RemoteRefusal
+from ..rpc.store_client import StoreClient
+from ..rpc.store_messages import Lease, StoreMessage
+from ..units import LOCKTIME_MAX
+from .ownership import Ownership
+from .tip import TipFollower
+
+LOOK_SECONDS = 1.0
+"""Between two looks at whether the tip has moved."""
+
+CONCURRENT_MAX = 16
+"""Channels looked up at a time: a node answers some thousand look-ups a second, and has other things to do."""
+
+log = logging.getLogger("paychan.watcher")
+
+
+class Watcher:
+    """Looks while this worker holds the lease. `settle(outpoint)` reaches the channel's owner, wherever it is."""
+
+    def __init__(
+        self,
+        ownership: Ownership,
+        store: StoreClient,
+        tip: TipFollower,
+        chain: ChainBackend,
+        settle: Callable[[bytes], Awaitable[object]],
+    ) -> None:
+        self._ownership, self._store, self._tip, self._chain, self._settle = ownership, store, tip, chain, settle
+        self._places = asyncio.Semaphore(CONCURRENT_MAX)
+        self._generation = 0
+        self._missing: set[bytes] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                if self._ownership.holds(Lease.CHAIN_WATCHER) and self._generation != self._tip.generation:
+                    generation = self._tip.generation
+                    await self._look_at_all()
+                    self._generation = generation
+            except (ConnectionGone, RemoteRefusal):
+                pass  # the store is away, and so is our lease
+            except PaychanError as error:
+                log.warning("funding outputs could not be looked at: %s", error.detail)
+            except Exception:
+                log.exception("looking at funding outputs failed; it will be tried again")
+
+    async def _look_at_all(self) -> None:
+        pairs = await self._store.scan(StoreMessage.SCAN_EXPIRING, LOCKTIME_MAX)
+        await asyncio.gather(*(self._look(outpoint) for _, outpoint in pairs))
+
+    async def _look(self, outpoint: bytes) -> None:
+        async with self._places:
+            stored = await self._store.load(outpoint)
+            if stored is None:
+                return
+            status = await self._chain.funding_status(ChannelTerms.parse(outpoint, stored.terms))
+            if status.is_spent:
+                log.warning("the funding output %s has been spent; its channel is closed", format_outpoint(outpoint))
+                try:
+                    await self._settle(outpoint)
+                except PaychanError as error:
+                    log.warning("%s: %s", format_outpoint(outpoint), error.detail)
+            elif status.confirmations < 1 and outpoint not in self._missing:
+                log.warning("the funding transaction of %s has disappeared; its channel is frozen", format_outpoint(outpoint))
+                self._missing.add(outpoint)
+            elif status.confirmations >= 1:
+                self._missing.discard(outpoint)
