@@ -102,4 +102,8 @@ class Unavailable(PaychanError):
 
 
 class ConfigError(Exception):
-    """A configuration that must not run. `str()` is one line that names the file and the key."""
+    """A configuration that must not run. `problems` are lines that name file and key; `str()` is the first of them."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(problems[0])
+        self.problems = problems

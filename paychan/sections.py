@@ -1,0 +1,121 @@
+"""Reading TOML tables strictly. Every complaint is one line that names file and key; all of a file are collected, then raised."""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+from .rpc.connection import Address
+
+_MISSING: Any = object()
+_KIND_NAMES = {int: "an integer", str: "text", bool: "true or false", list: "a list"}
+
+
+class Section:
+    """One table of a file. Accessors note a problem and return something harmless, so that the next key is looked at too."""
+
+    def __init__(self, source: str, name: str, values: Any, problems: list[str]) -> None:
+        self.source, self.name, self.problems = source, name, problems
+        self._known: set[str] = set()
+        self._tables: list[Section] = []
+        self._values: dict[str, Any] = values if isinstance(values, dict) else {}
+        if not isinstance(values, dict):
+            self.fail("", "must be a table")
+
+    def fail(self, key: str, why: str) -> None:
+        """Note a problem with a key."""
+        path = ".".join(part for part in (self.name, key) if part)
+        self.problems.append(f"{self.source}: {path}: {why}")
+
+    def table(self, key: str) -> "Section":
+        """Return a table of this file; an empty one if it is not there."""
+        self._known.add(key)
+        section = Section(self.source, key, self._values.get(key, {}), self.problems)
+        self._tables.append(section)
+        return section
+
+    def finish(self) -> None:
+        """Complain about keys that nobody asked for, then raise ConfigError if there were any problems."""
+        for section in (self, *self._tables):
+            for key in section._values:
+                if key not in section._known:
+                    section.fail(key, "is unknown")
+        self.raise_problems()
+
+    def raise_problems(self) -> None:
+        """Raise ConfigError with all problems so far, if there are any."""
+        if self.problems:
+            raise ConfigError(*self.problems)
+
+    def _get(self, key: str, kind: type, default: Any) -> Any:
+        """Return the value, or None after noting a problem (or if None is the default)."""
+        self._known.add(key)
+        value = self._values.get(key, default)
+        if value is _MISSING:
+            self.fail(key, "is missing")
+            return None
+        if value is not None and type(value) is not kind:
+            self.fail(key, f"must be {_KIND_NAMES[kind]}")
+            return None
+        return value
+
+    def integer(self, key: str, low: int, high: int, default: int = _MISSING) -> int:
+        value = self._get(key, int, default)
+        if value is not None and not low <= value <= high:
+            self.fail(key, f"must be from {low} to {high}")
+        return low if value is None else value
+
+    def boolean(self, key: str, default: bool = _MISSING) -> bool:
+        return bool(self._get(key, bool, default))
+
+    def text(self, key: str, default: str = _MISSING) -> str:
+        """Return a text; an empty one is a problem unless it is the default."""
+        value = self._get(key, str, default)
+        if value == "" != default:
+            self.fail(key, "is empty")
+        return value or ""
+
+    def path(self, key: str) -> Path | None:
+        """Return the path in an optional text."""
+        value = self._get(key, str, None)
+        return Path(value) if value else None
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Return an optional list of texts."""
+        values = self._get(key, list, []) or []
+        if not all(type(value) is str and value for value in values):
+            self.fail(key, "must be a list of texts")
+            return ()
+        return tuple(values)
+
+    def pairs(self, key: str) -> tuple[tuple[int, int], ...]:
+        """Return an optional list of [satoshi, confirmations]."""
+        values = self._get(key, list, []) or []
+        for value in values:
+            if type(value) is not list or [type(number) for number in value] != [int, int] or not 0 <= min(value):
+                self.fail(key, "must be a list of [satoshi, confirmations]")
+                return ()
+        return tuple((value, confirmations) for value, confirmations in values)
+
+    def address(self, key: str, state_dir: Path) -> Address:
+        text = self.text(key)
+        try:
+            return Address.parse(text, state_dir)
+        except ValueError as error:
+            if text:
+                self.fail(key, str(error))
+            return Address()
+
+
+def read_sections(path: str | os.PathLike[str]) -> Section:
+    """Return the top table of a TOML file. Raises ConfigError if there is none."""
+    source = os.fspath(path)
+    try:
+        with open(source, "rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{source}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source}: is no TOML: {' '.join(str(error).split())}") from error
+    return Section(source, "", values, [])
