@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import network as networks
+from .errors import Rejection
 from .fees import FeeBounds
-from .errors import ConfigError, Rejection
 from .network import Network, decode_address
 from .rpc.connection import Address
 from .sections import Section, read_sections

@@ -93,7 +93,7 @@ class Section:
         """Return an optional list of [satoshi, confirmations]."""
         values = self._get(key, list, []) or []
         for value in values:
-            if type(value) is not list or [type(number) for number in value] != [int, int] or not 0 <= min(value):
+            if type(value) is not list or [type(number) for number in value] != [int, int] or not min(value) >= 0:
                 self.fail(key, "must be a list of [satoshi, confirmations]")
                 return ()
         return tuple((value, confirmations) for value, confirmations in values)

@@ -107,7 +107,7 @@ class Supervisor:
         self.server: ServerConfig = load_server_config(directory / "server.toml")
         self.store: StoreConfig = load_store_config(directory / "store.toml")
         self.signer: SignerConfig = load_signer_config(directory / "signer.toml")
-        self._check_agreement()
+        self.check_agreement(self.server, self.store, self.signer)
         lock = _lock_state_dir(self.server)
         self._children = [
             Child("signer", "signer", directory / "signer.toml", lock),
@@ -116,19 +116,19 @@ class Supervisor:
         ]
         self._is_stopping = False
 
-    def _check_agreement(self) -> None:
+    @staticmethod
+    def check_agreement(server: ServerConfig, store: StoreConfig, signer: SignerConfig) -> None:
         """Raises ConfigError if the three files do not describe one system."""
-        for config in (self.store, self.signer):
-            if config.common.network is not self.server.common.network:
-                raise ConfigError(f"{config.common.source}: network: differs from {self.server.common.source}")
-            if config.common.debug is not self.server.common.debug:
-                raise ConfigError(f"{config.common.source}: debug.enable: differs from {self.server.common.source}")
-        for key, theirs, ours in (
-            ("store", self.store, self.server.store),
-            ("signer", self.signer, self.server.signer),
-        ):
-            if theirs.address != ours:
-                raise ConfigError(f"{self.server.common.source}: processes.{key}: differs from {theirs.common.source}")
+        problems = []
+        for other, address, key in ((store, server.store, "store"), (signer, server.signer, "signer")):
+            if other.common.network is not server.common.network:
+                problems.append(f"{other.common.source}: network: differs from {server.common.source}")
+            if other.common.debug is not server.common.debug:
+                problems.append(f"{other.common.source}: debug.enable: differs from {server.common.source}")
+            if other.address != address:
+                problems.append(f"{server.common.source}: processes.{key}: differs from {other.common.source}")
+        if problems:
+            raise ConfigError(*problems)
 
     def run(self) -> int:
         """Run until SIGINT or SIGTERM; return the exit status."""

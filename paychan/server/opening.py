@@ -15,7 +15,6 @@ from .lookups import Lookups
 from .parameters import Query, decode_exp_time, decode_funding_outpoint, decode_pubkey
 from .replies import Reply, json_reply
 
-
 COINBASE_MATURITY = 100
 """Blocks after which a coinbase output may be spent (Bitcoin consensus)."""
 

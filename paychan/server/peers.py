@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import Unavailable
 from ..chain.base import FundingOutput
+from ..errors import Unavailable
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect, listen
 from .replies import Reply
 
