@@ -1,7 +1,7 @@
 """The three processes' configurations: read from TOML, checked strictly, turned into frozen objects.
 
-Complaints are lines that name the file and the key, raised as one `ConfigError`; the commands print the first and exit with status 2.
-Environment variables override `PORT`, `PAYCHAN_STATE_DIR`, `PAYCHAN_WORKERS`, and nothing else.
+Complaints are lines that name the file and the key, raised as one `ConfigError`; the commands print the first and exit with
+status 2. Environment variables override `PORT`, `PAYCHAN_STATE_DIR`, `PAYCHAN_WORKERS`, and nothing else.
 """
 
 import os

@@ -1,8 +1,8 @@
 """The settlement machine of one worker's channels: closing -> signed -> broadcast -> settled, each arrow durable.
 
-Re-enterable: `settle` reads where a channel stands, on disk and on the chain, and goes on from there, however often and after whatever
-crash. Channels are independent of each other: a task each, its failure is its own. Who decides that a channel must settle is not
-known here.
+Re-enterable: `settle` reads where a channel stands, on disk and on the chain, and goes on from there, however often and after
+whatever crash. Channels are independent of each other: a task each, its failure is its own. Who decides that a channel must settle
+is not known here.
 """
 
 import asyncio

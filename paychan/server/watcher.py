@@ -1,7 +1,7 @@
 """The chain watcher: whoever holds its lease looks at the funding outputs of all open channels whenever the tip moves.
 
-What it finds wrong it reports; the owner of a channel looks for itself before each first payment (`funding.py`). A funding output that
-was spent has its channel settled at once: whatever spent it, nothing more may be taken on it.
+What it finds wrong it reports; the owner of a channel looks for itself before each first payment (`funding.py`). A funding output
+that was spent has its channel settled at once: whatever spent it, nothing more may be taken on it.
 """
 
 import asyncio
