@@ -6,6 +6,8 @@ the supervisor dies, however it dies.
 
 import contextlib
 import ctypes
+import fcntl
+import functools
 import http.client
 import json
 import os
@@ -40,18 +42,23 @@ STOP_SECONDS_MAX = 10.0
 
 START_SECONDS_MAX = 60.0
 
+LOCK_WAIT_SECONDS = 5.0
+"""A killed supervisor's children need a moment to end before its successor can take their place."""
+
 _PR_SET_PDEATHSIG = 1
 
 
-def _end_with_supervisor() -> None:
+def _end_with_supervisor(supervisor: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != supervisor:
+        os._exit(1)  # it died before the kernel was told
 
 
 class Child:
     """One process that should always run."""
 
-    def __init__(self, name: str, module: str, config_file: Path) -> None:
-        self.name = name
+    def __init__(self, name: str, module: str, config_file: Path, lock: int) -> None:
+        self.name, self._lock = name, lock
         self._argv = [sys.executable, "-m", module, str(config_file)]
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
@@ -59,7 +66,12 @@ class Child:
         self._wait = RESTART_SECONDS_MIN
 
     def start(self) -> None:
-        self._process = subprocess.Popen(self._argv, start_new_session=True, preexec_fn=_end_with_supervisor)
+        self._process = subprocess.Popen(
+            self._argv,
+            start_new_session=True,
+            preexec_fn=functools.partial(_end_with_supervisor, os.getpid()),
+            pass_fds=(self._lock,),
+        )
         self._started_at = time.monotonic()
 
     @property
@@ -102,10 +114,11 @@ class Supervisor:
         self.store: StoreConfig = load_store_config(directory / "store.toml")
         self.signer: SignerConfig = load_signer_config(directory / "signer.toml")
         self._check_agreement()
+        lock = _lock_state_dir(self.server)
         self._children = [
-            Child("signer", "signer", directory / "signer.toml"),
-            Child("store", "store", directory / "store.toml"),
-            Child("server", "paychan.server", directory / "server.toml"),
+            Child("signer", "signer", directory / "signer.toml", lock),
+            Child("store", "store", directory / "store.toml", lock),
+            Child("server", "paychan.server", directory / "server.toml", lock),
         ]
         self._is_stopping = False
 
@@ -184,6 +197,29 @@ class Supervisor:
             if answer.status == 200:
                 return json.loads(body)
         return {}
+
+
+def _lock_state_dir(config: ServerConfig) -> int:
+    """Lock the state directory until this process and all its children have ended; return the lock's descriptor.
+
+    A second instance would take the first one's signer and store for its own. Raises ConfigError if there is one.
+    """
+    directory = config.common.state_dir / "run"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(directory / "instance.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"{config.common.source}: state_dir: {directory}: {error.strerror}") from error
+    deadline = time.monotonic() + LOCK_WAIT_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except OSError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise ConfigError(f"{config.common.source}: state_dir: another instance is using it") from None
+        time.sleep(POLL_SECONDS)
 
 
 def _answers(address: Address) -> bool:

@@ -84,27 +84,32 @@ class Engine:
                 raise NotOwner(self._channels.outpoint)
             elif status == Status.NOT_LOADED:
                 await self._load_or_reject(self._channels.outpoint)
-            elif not await self._is_unsure(status):
-                return self._refusal(status)
+            else:
+                refusal = self._refusal(status, query)  # before waiting: the shortfall is the last judgement's
+                if await self._stands(status):
+                    return refusal
         raise Unavailable("owner_moved")
 
-    async def _is_unsure(self, status: int) -> bool:
-        """Whether a refusal was judged on a state that is not durable yet; if so, return once its write has ended."""
+    async def _stands(self, status: int) -> bool:
+        """Return whether a refusal stands. One judged on a state that is not durable yet waits for it: once that is durable,
+        no later state overturns the refusal; if the write failed, the request must be judged again.
+        """
         if BY_NUMBER[status].status == 400 and status < Status.OUT_OF_ORDER:
-            return False  # refused by its form alone
+            return True  # refused by its form alone
         if status == Status.NO_SUCH_ROUTE:
-            return False
+            return True
         outpoint = self._channels.outpoint
         if not self._channels.is_loaded(outpoint) or self._channels.is_durable(outpoint):
-            return False
-        _raise_if_lost(await self._committer.wait_for(outpoint))
-        return True
+            return True
+        outcome = await self._committer.wait_for(outpoint)
+        _raise_if_lost(outcome)
+        return outcome == EntryStatus.OK
 
-    def _refusal(self, status: int) -> Reply:
+    def _refusal(self, status: int, query: str) -> Reply:
         if status == Status.OUT_OF_ORDER:
             detail = f"out-of-order payment (assigns {self._channels.shortfall} satoshi less value to server)"
             return problem(Rejection("out_of_order", detail, "payment"))
-        return problem_of_status(status)
+        return refusal_of_form(status, query)
 
     # --- loading ---
 
@@ -124,7 +129,11 @@ class Engine:
             task = asyncio.get_running_loop().create_task(self._read(outpoint))
             self._loading[outpoint] = task
             task.add_done_callback(lambda _: self._loading.pop(outpoint, None))
-        return await asyncio.shield(task)
+        if not await asyncio.shield(task):
+            return False
+        if not self._channels.is_loaded(outpoint):
+            raise NotOwner(outpoint)  # the shard moved between the end of the read and now
+        return True
 
     async def _read(self, outpoint: bytes) -> bool:
         shard = shard_of(outpoint, self._shard_count)
@@ -184,7 +193,7 @@ class Engine:
         status, outpoint, token = read_channel_request(path, query)
         status = status or split_payment(token)[0]
         if status:
-            return problem_of_status(status)
+            return refusal_of_form(status, query)
         await self._load_or_reject(outpoint)
         _raise_if_lost(await self._committer.wait_for(outpoint))
         await self._load_or_reject(outpoint)
@@ -213,6 +222,14 @@ class Engine:
     async def _settle(self, outpoint: bytes, received: int) -> Reply:
         state = await self._settling.settle(outpoint)
         return closed_result(state.payment.change_value, received, state.settlement_txid)
+
+
+def refusal_of_form(status: int, query: str) -> Reply:
+    """Return the answer to a request that the compiled parser refused. Raises Rejection naming a repeated parameter."""
+    if status == Status.REPEATED_PARAMETER:
+        for name in ("payment", "change_address"):
+            Query(query).optional(name, str)
+    return problem_of_status(status)
 
 
 def _raise_if_lost(outcome: int) -> None:

@@ -1,7 +1,7 @@
 """Which shards and leases this worker owns, as the store says and nobody else; and who owns the others."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from .._fast.channel import ChannelTable, shard_of
 from ..rpc.store_messages import Lease, OwnerTable, Welcome
@@ -44,6 +44,11 @@ class Ownership:
     def holds(self, lease: Lease) -> bool:
         """Return whether this worker holds one of the leases that only one may hold."""
         return self._table is not None and self._table.owners[self.shard_count + lease][0] == self._me
+
+    @property
+    def peers(self) -> Collection[str]:
+        """The addresses of all workers that the store knows, ours among them."""
+        return self._table.workers.values() if self._table else ()
 
     @property
     def worker_count(self) -> int:

@@ -5,7 +5,7 @@ import contextlib
 import os
 import secrets
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,6 +130,12 @@ class Peers:
         for peer, task in list(self._connections.items()):
             if task.done() and (task.cancelled() or task.exception() or not task.result().is_open):
                 del self._connections[peer]
+
+    def keep_only(self, peers: Collection[str]) -> None:
+        """Close the connections to all others: a worker that lost its shards (a stopped one) may never answer."""
+        for peer, task in self._connections.items():
+            if peer not in peers and task.done() and not task.cancelled() and task.exception() is None:
+                task.result().close()
 
     def _outgoing(self) -> FrameConnection:
         return FrameConnection(PAYLOAD_MAX, lambda *_: None, lambda _: None)

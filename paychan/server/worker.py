@@ -14,11 +14,11 @@ from ..rpc.signer_client import SignerClient
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, OwnerTable, Welcome
 from .committer import Committer
-from .engine import Engine
+from .engine import Engine, refusal_of_form
 from .opening import Opening
 from .ownership import Ownership
 from .peers import NotOwner, PeerRequest, Peers
-from .replies import Reply, json_reply, problem, problem_of_status
+from .replies import Reply, json_reply, problem
 from .settler import Settler
 from .settling import Settling
 
@@ -75,6 +75,7 @@ class Worker:
         if self._engine is None:
             self._build(welcome.shard_count)
         self._ownership.update(welcome, table)
+        self._peers.keep_only(self._ownership.peers)
 
     def _on_store_lost(self) -> None:
         if self._engine is not None:
@@ -158,7 +159,7 @@ class Worker:
         """DELETE on a channel."""
         status, outpoint, _ = read_channel_request(path, query)
         if status:
-            return problem_of_status(status)
+            return refusal_of_form(status, query)
         return await self._dispatch(PeerRequest("close", outpoint, path, query))
 
     async def open(self, query: str) -> Reply:
@@ -206,6 +207,11 @@ class Worker:
             return await self._answer(request)
         except PaychanError as error:
             return problem(error)
+        except NotOwner:
+            raise
+        except Exception as error:  # a bug of ours: without an answer the other worker would wait for long
+            log.error("internal error in a forwarded request: %s", type(error).__name__)
+            return problem(Unavailable("store_unavailable", "Internal error; send the same request again"))
 
     async def _elsewhere(self, request: PeerRequest) -> Reply:
         """Send a request to its shard's owner. While the shard changes hands, wait and look again, a few times."""
