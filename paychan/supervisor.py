@@ -7,6 +7,7 @@ the supervisor dies, however it dies.
 import contextlib
 import ctypes
 import fcntl
+import functools
 import http.client
 import json
 import os
@@ -47,8 +48,10 @@ LOCK_WAIT_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
-def _end_with_supervisor() -> None:
+def _end_with_supervisor(supervisor: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != supervisor:
+        os._exit(1)  # it died before the kernel was told
 
 
 class Child:
@@ -64,7 +67,10 @@ class Child:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            self._argv, start_new_session=True, preexec_fn=_end_with_supervisor, pass_fds=(self._lock,)
+            self._argv,
+            start_new_session=True,
+            preexec_fn=functools.partial(_end_with_supervisor, os.getpid()),
+            pass_fds=(self._lock,),
         )
         self._started_at = time.monotonic()
 

@@ -5,11 +5,11 @@ A payment is cumulative: it says what the payer keeps (`left`). An acknowledgeme
 
 1. An acknowledgement names the change value of the payment that it answers, and never a negative value.
 2. Claimed intervals are disjoint (nothing is counted twice) and lie within (final left, funding value].
-3. Nothing acknowledged is missing in the end: the final left is at most every acknowledged one, and the settlement's change is it.
+3. Nothing acknowledged is missing in the end: the final left is at most every acknowledged one; the settlement gives back that.
 4. Together the intervals tile (final left, funding value]. A gap (a, b] is allowed in one case only: the answer that claimed it
    was *really lost*. That is, some operation on a payment with left == a had an attempt without a conclusive answer (connection
    broken, or 503), and no operation on that payment was answered with received > 0. A gap whose lower end has no such operation
-   is a credit that the server made disappear. (Lost answers one above the other make one gap; its lowest end must be explained.)
+   is a credit that the server made disappear. (Lost answers one above the other make one gap: its lower end is explained.)
 5. A retry after a lost answer is answered 200 with received == 0 and the payment's own change value. received == 0 is allowed
    only there, or where another operation on the same payment claimed the interval.
 6. `out_of_order` is the truth: a payment that leaves less was acknowledged, or may have been.

@@ -20,6 +20,10 @@ CONNECTIONS_MAX = 4096
 """For each worker. granian accepts connections beyond it and never serves them, so it is set high; it costs nothing."""
 
 RESPAWN_SECONDS = 0.5
+WORKER_STOP_SECONDS_MAX = 5
+"""A worker that was told to stop is killed after this time. One that was just forked does not hear it: it still has its maker's
+handlers, and granian would wait for it for ever. Below the supervisor's patience."""
+
 PORT_WAIT_SECONDS = 5.0
 """How long a port may stay taken by a predecessor that is being killed."""
 
@@ -68,6 +72,7 @@ def main() -> None:
         ),
         respawn_failed_workers=True,
         respawn_interval=RESPAWN_SECONDS,
+        workers_kill_timeout=WORKER_STOP_SECONDS_MAX,
         websockets=False,
         log_access=False,
     ).serve()

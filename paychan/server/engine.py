@@ -146,7 +146,11 @@ class Engine:
             task = asyncio.get_running_loop().create_task(self._read(outpoint))
             self._loading[outpoint] = task
             task.add_done_callback(lambda _: self._loading.pop(outpoint, None))
-        return await asyncio.shield(task)
+        if not await asyncio.shield(task):
+            return False
+        if not self._channels.is_loaded(outpoint):
+            raise NotOwner(outpoint)  # the shard moved between the end of the read and now
+        return True
 
     async def _read(self, outpoint: bytes) -> bool:
         shard = shard_of(outpoint, self._shard_count)

@@ -23,7 +23,7 @@ class Query:
     """A query string, split at `&` and `;` as in v1. Unknown parameters are ignored, repeated known ones are refused."""
 
     def __init__(self, query: str) -> None:
-        if len(query) > QUERY_SIZE_MAX:
+        if len(query.encode(errors="surrogatepass")) > QUERY_SIZE_MAX:
             raise Rejection("request_too_large")
         self._values: dict[str, list[str]] = {}
         for part in re.split("[&;]", query):

@@ -230,6 +230,11 @@ class Worker:
             return await self._answer(request)
         except PaychanError as error:
             return problem(error)
+        except NotOwner:
+            raise
+        except Exception as error:  # a bug of ours: without an answer the other worker would wait for long
+            log.error("internal error in a forwarded request: %s", type(error).__name__)
+            return problem(Unavailable("store_unavailable", "Internal error; send the same request again"))
 
     async def _elsewhere(self, request: PeerRequest) -> Reply:
         """Send a request to its shard's owner. While the shard changes hands, wait and look again, a few times."""

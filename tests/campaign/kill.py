@@ -2,8 +2,8 @@
 
     python -m tests.campaign.kill --cycles 20 --victim all
 
-Payers repeat the same bytes until they are answered. Demanded: payments are accepted again within OUTAGE_SECONDS_MAX on the same
-port without help, and in the end the tiling check finds no acknowledged payment lost and none counted twice.
+Payers repeat the same bytes until they are answered. Demanded: payments are accepted again within OUTAGE_SECONDS_MAX on the
+same port without help, and in the end the tiling check finds no acknowledged payment lost and none counted twice.
 """
 
 import argparse
@@ -89,9 +89,7 @@ def main() -> int:
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}")
     failed = False
-    groups = {"all": [(victim,) for victim in VICTIMS], "mixed": [VICTIMS]}.get(
-        arguments.victim, [(arguments.victim,)]
-    )
+    groups = {"all": [(victim,) for victim in VICTIMS], "mixed": [VICTIMS]}.get(arguments.victim, [(arguments.victim,)])
     end = "\r" if sys.stdout.isatty() else "\n"
     for victims in groups:
         with tempfile.TemporaryDirectory(prefix="paychan-kill-") as directory:

@@ -134,9 +134,7 @@ class Load:
         self.shared = [Account.of(system, f"{seed}-shared-{i}") for i in range(shared)]
         self.accounts = [*own, *self.shared]
         self._clients = [PatientClient(system.port, timeout) for _ in own]
-        self._threads = [
-            threading.Thread(target=self._run, args=(i, account), daemon=True) for i, account in enumerate(own)
-        ]
+        self._threads = [threading.Thread(target=self._run, args=(i, account), daemon=True) for i, account in enumerate(own)]
         self._stop = threading.Event()
         self.errors: list[BaseException] = []
         self.slowest = 0.0

@@ -56,7 +56,11 @@ BAD = {
     "a credit within another": (700, (paid(700, 300), paid(800, 100)), "COUNTED TWICE"),
     "a gap without a lost answer": (800, (paid(900, 50), paid(800, 100)), "MISSING"),
     "a gap at the funding value": (900, (paid(900, 99),), "MISSING"),
-    "a gap that the wrong payment's loss cannot explain": (700, (paid(900, 0, lost=1), paid(800, 50), paid(700, 100)), "MISSING"),
+    "a gap that another payment's loss cannot explain": (
+        700,
+        (paid(900, 0, lost=1), paid(800, 50), paid(700, 100)),
+        "MISSING",
+    ),
     "an acknowledged payment is gone": (900, (paid(900, 100), paid(800, 100)), "LOST"),
     "a lower payment was acknowledged with value 0 and is gone": (900, (paid(900, 100), paid(800, 0, lost=1)), "LOST"),
     "the final left comes from nowhere": (800, (paid(900, 100),), "no payment"),
