@@ -24,6 +24,9 @@ SETTLEMENT_BYTES = 331
 SETTLEMENT_PERIOD_HOURS_LIVE_MIN = 4
 """Below it a settlement may miss its expiry on mainnet: block times drift by 2 h, and 6 blocks can take 2.8 h."""
 
+RPC_PORTS = {"live": 8332, "test": 18332, "regtest": 18443}
+"""On which Bitcoin Core answers RPC calls, by network."""
+
 EXIT_BAD_CONFIG = 2
 
 
@@ -48,12 +51,13 @@ class ChainConfig:
     tip_age_max: int
     lookups_per_second: int
     fixture_file: Path | None
-    bitcoind_url: str
+    bitcoind_host: str
+    bitcoind_port: int
     bitcoind_cookie_file: Path | None
     bitcoind_user: str
     bitcoind_password_file: Path | None
     bitcoind_wallet: str
-    bitcoind_flavour: str
+    bitcoind_watched_max: int
     esplora_urls: tuple[str, ...]
     esplora_agree: int
 
@@ -217,12 +221,13 @@ def _chain_config(root: Section, common: Common) -> ChainConfig:
         tip_age_max=chain.integer("tip_age_minutes_max", 1, 1_000_000, 180) * 60,
         lookups_per_second=chain.integer("lookups_per_second", 1, 10_000, 50),
         fixture_file=chain.path("fixture_file"),
-        bitcoind_url=bitcoind.text("url", ""),
+        bitcoind_host=bitcoind.text("host", "127.0.0.1"),
+        bitcoind_port=bitcoind.integer("port", 1, 65535, RPC_PORTS[common.network.name]),
         bitcoind_cookie_file=bitcoind.path("cookie_file"),
         bitcoind_user=bitcoind.text("user", ""),
         bitcoind_password_file=bitcoind.path("password_file"),
         bitcoind_wallet=bitcoind.text("wallet", "paychan-watch"),
-        bitcoind_flavour=bitcoind.text("flavour", "core"),
+        bitcoind_watched_max=bitcoind.integer("watched_max", 100, 1_000_000, 10_000),
         esplora_urls=urls,
         esplora_agree=esplora.integer("agree", 1, 100, max(1, min(2, len(urls)))),
     )
@@ -244,17 +249,11 @@ def _check_without_network(config: ChainConfig, common: Common, sections: Mappin
         chain.fail("fixture_file", "is missing")
 
 
-def _check_bitcoind(config: ChainConfig, common: Common, sections: Mapping[str, Section]) -> None:
+def _check_bitcoind(config: ChainConfig, _: Common, sections: Mapping[str, Section]) -> None:
     bitcoind = sections["bitcoind"]
-    if not config.bitcoind_url.startswith(("http://", "https://")):
-        bitcoind.fail("url", "must start with http:// or https://")
     has_password = bool(config.bitcoind_user) and config.bitcoind_password_file is not None
     if (config.bitcoind_cookie_file is not None) == has_password:
         bitcoind.fail("cookie_file", "give either cookie_file, or user and password_file")
-    if config.bitcoind_flavour not in ("core", "bcoin"):
-        bitcoind.fail("flavour", "must be core or bcoin")
-    if config.bitcoind_flavour == "bcoin" and common.network is not networks.REGTEST:
-        bitcoind.fail("flavour", "bcoin is for tests on network regtest")
 
 
 def _check_esplora(config: ChainConfig, _: Common, sections: Mapping[str, Section]) -> None:

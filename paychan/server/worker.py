@@ -1,6 +1,7 @@
 """One worker, assembled: which part talks to which. Created and started inside granian's worker process."""
 
 import asyncio
+import logging
 import time
 
 from .._fast.channel import ChannelTable, read_channel_request
@@ -30,6 +31,8 @@ DISPATCH_ATTEMPTS_MAX = 4
 
 HIGHEST_SECONDS = 60.0
 """Between two notes of the highest time seen."""
+
+log = logging.getLogger("paychan.worker")
 
 
 class Worker:
