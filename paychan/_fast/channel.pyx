@@ -10,7 +10,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
-from .bytes cimport read_u64, write_bytes, write_u16, write_u64
+from .bytes cimport distance, read_u64, write_bytes, write_u16, write_u64
 from .payment cimport (
     PAYMENT_SIZE_MAX, SIGHASH_CHANGE, SIGHASH_NO_CHANGE, TEXT_SIZE_MAX, decode_base64url, parse_payment,
 )
@@ -248,16 +248,17 @@ cdef class ChannelTable:
     def own(self, list epochs not None):
         """Take the epochs of all shards, 0 where another worker is the owner; forget the channels of shards that changed."""
         cdef uint32_t shard, place, number
-        cdef uint64_t epoch
         cdef bint changed = False
+        cdef uint64_t[SHARD_COUNT_MAX] new_epochs
         cdef unsigned char[SHARD_COUNT_MAX] is_changed
         if len(epochs) != self._shard_count:
             raise ValueError("there must be one epoch for each shard")
         for shard in range(self._shard_count):
-            epoch = epochs[shard]
-            is_changed[shard] = epoch != self._epochs[shard]
+            new_epochs[shard] = epochs[shard]  # what is no epoch raises here, before anything has changed
+        for shard in range(self._shard_count):
+            is_changed[shard] = new_epochs[shard] != self._epochs[shard]
             changed = changed or is_changed[shard]
-            self._epochs[shard] = epoch
+            self._epochs[shard] = new_epochs[shard]
         if not changed or not self._count:
             return
         for place in range(self._index_mask + 1):
@@ -394,7 +395,7 @@ cdef class ChannelTable:
         end = write_bytes(end, channel.signature, channel.signature_size)
         channel.sent_phase = channel.phase
         channel.sent_change_value = channel.change_value
-        return entry[:end - entry]
+        return entry[:distance(entry, end)]
 
     def acknowledge(self, bytes outpoint not None):
         """Note that what `seal` last returned for this channel is durable. Raises KeyError."""
