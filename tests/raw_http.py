@@ -2,6 +2,7 @@
 
 import json
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 CORS = {
@@ -41,10 +42,8 @@ class RawAnswer:
 def exchange(port: int, data: bytes, is_head: bool = False) -> RawAnswer:
     """Send `data` on a new connection and return the first answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=SECONDS_MAX) as connection:
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # refused while still sending; there may be an answer
             connection.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # refused while still sending; there may be an answer
         try:
             return _read_answer(connection, is_head)
         except ConnectionResetError:

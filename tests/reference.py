@@ -152,13 +152,15 @@ def encode_der(r: int, s: int) -> bytes:
 
 def split_der(der: bytes) -> tuple[int, int]:
     """Return (r, s) of a strict DER signature (BIP 66): one that comes out the same when it is encoded again."""
+    if not 8 <= len(der) <= 72:
+        raise Refused("invalid_der")
     try:
         r_end = 4 + der[3]
         s_end = r_end + 2 + der[r_end + 1]
     except IndexError:
         raise Refused("invalid_der") from None
     r, s = int.from_bytes(der[4:r_end], "big"), int.from_bytes(der[r_end + 2 : s_end], "big")
-    if max(r, s).bit_length() > 8 * 33 or encode_der(r, s) != der or len(der) > 72:
+    if encode_der(r, s) != der:
         raise Refused("invalid_der")
     return r, s
 
@@ -168,9 +170,9 @@ def read_payment(raw: bytes) -> Paid:
     if not 8 + 8 + 1 <= len(raw) <= 8 + 72 + 1:
         raise Refused("invalid_payment")
     paid = Paid(int.from_bytes(raw[:8], "little"), raw[8:-1], raw[-1])
-    r, s = split_der(paid.signature)
-    if r < GROUP_ORDER and GROUP_ORDER // 2 < s < GROUP_ORDER:
-        raise Refused("high_s")  # with r or s beyond the order it is no signature at all, and fails as one below
+    _, s = split_der(paid.signature)
+    if GROUP_ORDER // 2 < s < GROUP_ORDER:
+        raise Refused("high_s")  # an s beyond the group order is no number of it at all: that fails as a signature, below
     if paid.sighash_type == NONE_ANYONECANPAY:
         if paid.change_value != 0:
             raise Refused("change_value_not_zero")

@@ -29,3 +29,8 @@ cdef inline unsigned char *write_u64(unsigned char *target, uint64_t value) noex
 cdef inline unsigned char *write_bytes(unsigned char *target, const unsigned char *source, size_t size) noexcept nogil:
     memcpy(target, source, size)
     return target + size
+
+
+cdef inline Py_ssize_t distance(const unsigned char *start, const unsigned char *end) noexcept nogil:
+    """Return the bytes from `start` up to `end`. In numbers: with overflow checks Cython cannot subtract pointers."""
+    return <Py_ssize_t> (<size_t> end - <size_t> start)

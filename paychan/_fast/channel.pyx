@@ -10,7 +10,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
-from .bytes cimport read_u64, write_bytes, write_u16, write_u64
+from .bytes cimport distance, read_u64, write_bytes, write_u16, write_u64
 from .payment cimport (
     PAYMENT_SIZE_MAX, SIGHASH_CHANGE, SIGHASH_NO_CHANGE, TEXT_SIZE_MAX, decode_base64url, parse_payment,
 )
@@ -403,7 +403,7 @@ cdef class ChannelTable:
         end = write_bytes(end, channel.signature, channel.signature_size)
         channel.sent_phase = channel.phase
         channel.sent_change_value = channel.change_value
-        return entry[:end - entry]
+        return entry[:distance(entry, end)]
 
     def acknowledge(self, bytes outpoint not None):
         """Note that what `seal` last returned for this channel is durable. Raises KeyError."""

@@ -6,7 +6,7 @@ The path arrives %-decoded by the HTTP server, the query does not. `&` and `;` s
 from libc.stdint cimport uint64_t
 from libc.string cimport memchr, memcmp
 
-from .bytes cimport write_u32
+from .bytes cimport distance, write_u32
 from .status cimport Status
 
 
@@ -65,13 +65,13 @@ cdef Status parse_channel_path(const unsigned char *path, Py_ssize_t size, unsig
     if slash == NULL or slash + 1 == path + size or slash[1] == c"/":
         return Status.NO_SUCH_ROUTE
     vout = slash + 1
-    end = <const unsigned char *> memchr(vout, c"/", path + size - vout)
+    end = <const unsigned char *> memchr(vout, c"/", distance(vout, path + size))
     if end == NULL:
         end = path + size
-    status = _parse_txid(txid, slash - txid, outpoint36)
+    status = _parse_txid(txid, distance(txid, slash), outpoint36)
     if status != Status.OK:
         return status
-    return _parse_vout(vout, end - vout, outpoint36 + 32)
+    return _parse_vout(vout, distance(vout, end), outpoint36 + 32)
 
 
 cdef inline bint _is_named(

@@ -1,6 +1,6 @@
 """The digest of a payment."""
 
-from .bytes cimport write_bytes, write_u32, write_u64
+from .bytes cimport distance, write_bytes, write_u32, write_u64
 from .libcrypto cimport sha256d
 from .payment cimport SIGHASH_CHANGE, SIGHASH_NO_CHANGE
 
@@ -32,7 +32,7 @@ cdef void sighash_for_change(
         end += 1
     end = write_u32(end, 0)
     end = write_u32(end, sighash_type)
-    sha256d(preimage, end - preimage, digest32)
+    sha256d(preimage, distance(preimage, end), digest32)
 
 
 def payment_sighash(

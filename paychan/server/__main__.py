@@ -12,7 +12,9 @@ from granian.http import HTTP1Settings
 from ..config import EXIT_BAD_CONFIG, ServerConfig, load_server_config
 from ..errors import ConfigError
 
-HEADER_SECONDS_MAX = 5.0
+HEADER_SECONDS_MAX = 20.0
+"""For the headers of a request, and for the pause before it: an idle connection is closed after this time."""
+
 HEADERS_SIZE_MAX = 16 * 1024
 """Bytes of request line and headers; ours have below 1 kB."""
 

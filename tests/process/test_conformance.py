@@ -1,7 +1,7 @@
 """Aim: we answer as the server of 2016 answered, but where a row of tests/conformance_table.py says why not.
 
-Method: its 165 recorded requests, in order and byte for byte, against a real system with its key and its clock; signer and store
-are killed where they were down then. Each case is compared with the recorded answer.
+Method: its 165 recorded requests, in order and byte for byte, against a real system with its key and its clock; signer and
+store are killed where they were down then. Each case is compared with the recorded answer.
 """
 
 import json
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from coincurve import PrivateKey
 
 from paychan.channel import ChannelTerms
 from paychan.network import TEST, decode_address
@@ -211,9 +212,9 @@ def test_settlements_are_stable_and_signed_all(session):
     assert first.json == again.json
     closed = [answer.json for answer in answers.values() if answer.json.get("channel_status") == "closed"]
     assert {answer["settlement_txid"] for answer in closed} == set(broadcast)
-    recorded = {channel["name"]: channel for channel in json.loads(
-        (ROOT / "tests/vectors/reference-channels.json").read_text()
-    )}
+    recorded = {
+        channel["name"]: channel for channel in json.loads((ROOT / "tests/vectors/reference-channels.json").read_text())
+    }
     terms_by_outpoint = {}
     for channel in recorded.values():
         if channel["exp_time"] >= 500_000_000:
@@ -233,8 +234,6 @@ def test_settlements_are_stable_and_signed_all(session):
 
 
 def terms_of(channel: dict) -> ChannelTerms:
-    from coincurve import PrivateKey
-
     key = PrivateKey(bytes.fromhex(channel["client_privkey"]))
     server_pubkey = PrivateKey(bytes.fromhex(SERVER_KEY)).public_key.format()
     terms = make_sender(server_pubkey, key, channel["exp_time"]).terms

@@ -1,4 +1,5 @@
-"""Aim: operators can launch each process by itself, the server with plain `granian`. Method: exactly that, then a channel's life."""
+"""Aim: operators can launch each process by itself, the server with plain `granian`. Method: exactly that, then a channel's
+life."""
 
 import os
 import signal

@@ -1,5 +1,5 @@
-"""Aim: a settlement that was signed before a crash, when fees were higher, is still completed. Method: the signer signs first with a
-higher fee for another client of its socket, as if the server had lost the answer; then the payer closes."""
+"""Aim: a settlement that was signed before a crash, when fees were higher, is still completed. Method: the signer signs first with
+a higher fee for another client of its socket, as if the server had lost the answer; then the payer closes."""
 
 import asyncio
 

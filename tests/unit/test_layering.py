@@ -1,0 +1,118 @@
+"""Aim: the direction of imports that ARCHITECTURE.md draws. Method: every import (ast) and cimport line in the shipped code."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CORE = ["units", "errors", "network", "outpoint", "script", "payment", "channel", "settlement", "refund", "sharding", "sender"]
+IMPURE = {"asyncio", "socket", "os", "time", "logging", "threading", "subprocess", "random", "secrets", "datetime", "signal"}
+CIMPORT = re.compile(r"^(?:from\s+(\S+)\s+c?import\b|c?import\s+(\S+))", re.M)
+
+
+def module_name(file):
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def package_of(file):
+    name = module_name(file)
+    return name if file.stem == "__init__" else name.rpartition(".")[0]
+
+
+def absolute(file, level, name):
+    if not level:
+        return name
+    base = package_of(file).split(".")
+    return ".".join(base[: len(base) - level + 1] + ([name] if name else []))
+
+
+def python_imports(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            target = absolute(file, node.level, node.module or "")
+            yield target
+            yield from (f"{target}.{alias.name}" for alias in node.names)
+
+
+def cython_imports(file):
+    for names in CIMPORT.findall(file.read_text()):
+        name = names[0] or names[1]
+        bare = name.lstrip(".")
+        yield absolute(file, len(name) - len(bare), bare)
+
+
+def imports(file):
+    return set(python_imports(file) if file.suffix in (".py", ".pyi") else cython_imports(file))
+
+
+def shipped():
+    for package in ("paychan", "store", "signer"):
+        for suffix in ("py", "pyi", "pyx", "pxd"):
+            yield from (ROOT / package).rglob(f"*.{suffix}")
+
+
+SHIPPED = sorted(shipped())
+EACH = pytest.mark.parametrize("file", SHIPPED, ids=module_name)
+
+
+def within(name, *packages):
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def test_the_reader_of_imports_sees_all_kinds():
+    """The checks below are worth as much as this reading."""
+    engine = ROOT / "paychan" / "server" / "engine.py"
+    assert {"asyncio", "paychan._fast.channel", "paychan.errors", "paychan.rpc.store_client"} <= imports(engine)
+    table = ROOT / "paychan" / "_fast" / "channel.pyx"
+    assert {"os", "libc.stdlib", "paychan._fast.payment", "paychan._fast.status"} <= imports(table)
+    assert len(SHIPPED) > 50
+
+
+@EACH
+def test_nothing_shipped_imports_tests(file):
+    assert not [name for name in imports(file) if within(name, "tests", "bench", "pytest", "hypothesis")]
+
+
+@EACH
+def test_packages_keep_their_direction(file):
+    others = {"paychan": ("store", "signer"), "store": ("signer", "paychan.server"), "signer": ("store", "paychan.server")}
+    forbidden = others[module_name(file).split(".")[0]]
+    assert not [name for name in imports(file) if within(name, *forbidden)]
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_core_is_pure(module):
+    names = imports(ROOT / "paychan" / f"{module}.py")
+    assert not {name.split(".")[0] for name in names} & IMPURE
+    for name in names:
+        if within(name, "paychan"):
+            part = name.split(".")[1] if "." in name else ""
+            assert part in ("", "_fast", *CORE), f"{module} imports {name}"
+
+
+COMPILED = sorted(file for file in SHIPPED if file.parent.name == "_fast" and file.suffix in (".pyx", ".pxd"))
+
+
+@pytest.mark.parametrize("file", COMPILED, ids=lambda file: file.name)
+def test_compiled_modules_know_only_each_other(file):
+    for name in imports(file):
+        if within(name, "paychan"):
+            assert within(name, "paychan._fast"), f"{file.name} imports {name}"
+        assert name.split(".")[0] in ("paychan", "libc", "cpython", "coincurve", "os", "ctypes", "_hashlib"), name
+
+
+def test_pure_codecs_stay_pure():
+    for name in ("frame", "store_messages", "signer_messages"):
+        assert not {part.split(".")[0] for part in imports(ROOT / "paychan" / "rpc" / f"{name}.py")} & IMPURE
+
+
+@EACH
+def test_environment_is_read_in_known_places_only(file):
+    """Settings come as arguments; the environment is for config.py and what starts processes."""
+    if file.suffix == ".py" and "os.environ" in file.read_text():
+        assert module_name(file) in ("paychan.config", "paychan.supervisor", "paychan.server.__main__", "paychan.server.app")
