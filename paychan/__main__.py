@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from . import __version__
-from .cli import operator
+from .cli import operator, payer
 from .errors import ConfigError
 
 
@@ -14,6 +14,7 @@ def main() -> None:
     parser.add_argument("--version", action="version", version=f"paychan {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     operator.register(subparsers)
+    payer.register(subparsers)
     arguments = parser.parse_args()
     try:
         status = arguments.run(arguments)

@@ -57,6 +57,6 @@ def settlement_fee(estimate: int, size: int, received: int, rung: Rung, bounds: 
     return fee
 
 
-def is_worth_bumping(fee: int, new_fee: int, size: int) -> bool:
-    """Return whether a replacement with `new_fee` would be relayed, and is worth it."""
-    return new_fee >= fee + RELAY_FEE_PER_BYTE * size and 100 * new_fee >= (100 + BUMP_PERCENT_MIN) * fee
+def bump_fee_min(fee: int, size: int) -> int:
+    """Return the least fee in satoshi of a replacement of at most `size` bytes that would be relayed, and is worth it."""
+    return max(fee + RELAY_FEE_PER_BYTE * size, -(-(100 + BUMP_PERCENT_MIN) * fee // 100))

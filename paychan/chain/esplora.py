@@ -333,13 +333,17 @@ class EsploraServer:
         return text if status == 200 else None
 
     async def _json(self, path: str) -> Any:
+        """Return an answer that is JSON, None for HTTP 404."""
         text = await self._text(path)
         if text is None:
             return None
         try:
-            return json.loads(text, parse_constant=_refuse_constant)
+            answer = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
-            raise self._malformed("it is no JSON") from None
+            answer = None
+        if answer is None:
+            raise self._malformed("it is no JSON, or null")
+        return answer
 
     async def _height(self) -> int:
         text = await self._text("/blocks/tip/height")

@@ -72,17 +72,18 @@ class Settler:
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def _sweep(self) -> None:
-        if self._generation != self._tip.generation:
+        moved = self._generation != self._tip.generation
+        if moved:
             self._generation = self._tip.generation
             self._pauses.clear()
-        found = dict.fromkeys([*await self._unfinished(), *await self._due()])
+        found = dict.fromkeys([*await self._unfinished(moved), *await self._due()])
         self._pauses = {outpoint: pause for outpoint, pause in self._pauses.items() if outpoint in found}
         await asyncio.gather(*(self._settle_one(outpoint) for outpoint in found if not self._rests(outpoint)))
 
-    async def _unfinished(self) -> list[bytes]:
+    async def _unfinished(self, moved: bool) -> list[bytes]:
         pairs = await self._store.scan(StoreMessage.SCAN_UNFINISHED)
         for phase, outpoint in pairs:
-            if phase == Phase.BROADCAST and outpoint not in self._pauses:
+            if phase == Phase.BROADCAST and not moved and outpoint not in self._pauses:
                 # only blocks bring it further; without a new one it is looked at once in a while
                 self._pause(outpoint, PAUSE_SECONDS_MAX)
         return [outpoint for _, outpoint in pairs]

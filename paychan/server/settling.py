@@ -16,7 +16,7 @@ from .._fast.channel import ChannelTable, shard_of
 from ..chain.base import BroadcastRefused, ChainBackend, FundingStatus
 from ..channel import ChannelState, ChannelTerms, Event, Phase, next_phase
 from ..errors import Unavailable
-from ..fees import FeeBounds, is_worth_bumping, rung_at, settlement_fee
+from ..fees import FeeBounds, bump_fee_min, rung_at, settlement_fee
 from ..outpoint import format_outpoint, txid_hex
 from ..payment import Payment
 from ..rpc.connection import ConnectionGone, RemoteRefusal
@@ -30,6 +30,9 @@ from .committer import LOST, Committer
 
 DESTINATION_SIZE_MAX = 25
 """Bytes of the server's output script: a P2PKH one. The fee is computed for it; P2SH has two fewer."""
+
+FEE_STEP_PERCENT = 90
+"""Of the fee that the signer found too high, asked for next."""
 
 log = logging.getLogger("paychan.settling")
 
@@ -114,12 +117,13 @@ class Settling:
         status = await self._chain.funding_status(case.terms, case.state.settlement_txid)
         if await self._is_over(case, status):
             return case.state
+        if status.is_spent and status.spent_confirmations:
+            return case.state  # time will tell
         if case.state.phase == Phase.CLOSING:
-            await self._sign(case, Event.SIGN, await self._fee(case))
-        elif not status.is_spent or (status.spent_confirmations == 0 and await self._bump(case)):
-            pass  # it is not on its way (any more), or in a better version: publish it below
-        else:
-            return case.state
+            fee = await self._fee(case)
+            await self._sign(case, Event.SIGN, fee, min(fee, self._rules.fee_bounds.floor * self._size(case)))
+        elif not await self._bump(case) and status.is_spent and status.spent_by in (case.state.settlement_txid, b""):
+            return case.state  # the newest version is on its way, and good enough
         await self._publish(case)
         if case.state.phase == Phase.SIGNED:
             await self._advance(case, Event.BROADCAST)
@@ -140,6 +144,8 @@ class Settling:
         if not status.is_spent or status.spent_confirmations < self._rules.confirmations:
             return False
         where = format_outpoint(case.terms.outpoint)
+        if case.state.phase == Phase.SIGNED and status.spent_by == case.state.settlement_txid:
+            await self._advance(case, Event.BROADCAST)  # it was, and that was not written down
         if case.state.phase == Phase.BROADCAST and status.spent_by in (case.state.settlement_txid, b""):
             await self._advance(case, Event.CONFIRM)
             log.info("settled %s by %s", where, txid_hex(case.state.settlement_txid))
@@ -163,25 +169,37 @@ class Settling:
         return settlement_size_max(case.terms, case.state.payment, bytes(DESTINATION_SIZE_MAX))
 
     async def _bump(self, case: _Case) -> bool:
-        """Sign the settlement again if it should pay more by now; return whether it was."""
+        """Sign the settlement again if it should pay more by now; return whether it was. If nothing better can be had, the one
+        that there is must do."""
+        before, least = case.fee, bump_fee_min(case.fee, self._size(case))
         try:
             fee = await self._fee(case)
-        except Unavailable:
-            return False  # the one that is on its way is good enough
-        if not is_worth_bumping(case.fee, fee, len(case.transaction)):
+            if fee < least:
+                return False
+            transaction, txid = await self._make(case, fee, least)
+        except Unavailable as error:
+            log.warning("the settlement of %s keeps its fee: %s", format_outpoint(case.terms.outpoint), error)
             return False
-        before = case.fee
-        await self._sign(case, Event.BUMP, fee)
-        log.info("%s pays %d satoshi for its settlement now, instead of %d", format_outpoint(case.terms.outpoint), fee, before)
+        await self._advance(case, Event.BUMP, txid, transaction)
+        where = format_outpoint(case.terms.outpoint)
+        log.info("%s pays %d satoshi for its settlement now, instead of %d", where, case.fee, before)
         return True
 
     # --- signing and publishing ---
 
-    async def _sign(self, case: _Case, event: Event, fee: int) -> None:
-        """Have a settlement signed, check it, and make its bytes durable before anybody else sees them."""
+    async def _sign(self, case: _Case, event: Event, fee: int, least: int) -> None:
+        """Have a settlement signed, and make its bytes durable before anybody else sees them."""
+        transaction, txid = await self._make(case, fee, least)
+        await self._advance(case, event, txid, transaction)
+
+    async def _make(self, case: _Case, fee: int, least: int) -> tuple[bytes, bytes]:
+        """Return a signed and checked settlement and its txid. fee: satoshi; least: what the signer may make of it.
+
+        Raises Unavailable.
+        """
         terms, payment = case.terms, case.state.payment
         try:
-            transaction, fee = await self._have_signed(terms, payment, fee)
+            transaction, fee = await self._have_signed(terms, payment, fee, least)
             txid = check_settlement(transaction, terms, payment, fee)
             check_standard(transaction, terms.funding_value)
         except (ConnectionGone, RemoteRefusal) as error:
@@ -192,19 +210,29 @@ class Settling:
             raise Unavailable(code, f"The signer refuses: {error.refusal.code.name.lower()}") from error
         except SettlementError as error:
             raise Unavailable("settlement_refused", f"The signed settlement is wrong: {error}") from error
-        await self._advance(case, event, txid, transaction)
+        return transaction, txid
 
-    async def _have_signed(self, terms: ChannelTerms, payment: Payment, fee: int) -> tuple[bytes, int]:
-        """Return the signed settlement and its fee. A signature that was made before a crash, with a higher fee, is asked
-        for again as it was: the signer lets no fee fall."""
+    async def _have_signed(self, terms: ChannelTerms, payment: Payment, fee: int, least: int) -> tuple[bytes, int]:
+        """Return the signed settlement and its fee.
+
+        A fee above the signer's own bounds is lowered step by step, but not below `least`: a cheaper settlement is better than
+        none. A signature that was made before a crash, with a higher fee, is asked for again as it was: the signer lets no fee
+        fall.
+        """
         proof = await self._chain.funding_transaction(terms)
-        try:
-            return await self._signer.settle(terms, payment, fee, proof), fee
-        except SignerRefused as error:
-            signed_fee = error.refusal.signed_fee
-            if error.refusal.code is not RefusalCode.FEE_FALLS or signed_fee <= fee:
-                raise
-        return await self._signer.settle(terms, payment, signed_fee, proof), signed_fee
+        while True:
+            try:
+                return await self._signer.settle(terms, payment, fee, proof), fee
+            except SignerRefused as error:
+                refusal = error.refusal
+                if refusal.code is RefusalCode.FEE_TOO_HIGH and fee > least:
+                    fee = max(least, fee * FEE_STEP_PERCENT // 100)
+                elif refusal.code is RefusalCode.FEE_FALLS and refusal.signed_fee > fee:
+                    fee = refusal.signed_fee
+                    break
+                else:
+                    raise
+        return await self._signer.settle(terms, payment, fee, proof), fee
 
     async def _publish(self, case: _Case) -> None:
         try:

@@ -1,0 +1,85 @@
+"""What a command prints, and its exit status. One JSON object with `--json`, else `name: value` lines; errors go to stderr.
+
+Exit statuses (stable): see EXIT_TEXT, which `paychan pay --help` shows too.
+"""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from ..client import (
+    ChannelBusy,
+    ChannelClosed,
+    ChannelClosing,
+    ClientError,
+    OutcomeUnknown,
+    ServerMisbehaved,
+    StateBehindServer,
+    StateError,
+    Unreachable,
+)
+
+EXIT_OK, EXIT_REFUSED, EXIT_USAGE, EXIT_UNKNOWN, EXIT_UNREACHABLE = 0, 1, 2, 3, 4
+EXIT_CLOSED, EXIT_MISBEHAVED, EXIT_BEHIND, EXIT_BUSY, EXIT_STATE = 5, 6, 7, 8, 9
+
+EXIT_TEXT = """exit statuses:
+  0 done
+  1 refused, by the server or by a rule here; repeating it changes nothing
+  2 wrong usage
+  3 outcome unknown: the payment is kept, and sent again before any other; run the command `status NAME --resend`
+  4 unreachable: this run sent nothing; a signed payment is kept, and sent first next time
+  5 the channel is closing or closed
+  6 the server broke the protocol; nothing more is signed on this channel
+  7 the server holds a newer payment: this state file is an old copy
+  8 another process uses this channel
+  9 the state file or key file is missing, damaged or cannot be written"""
+
+_STATUSES: tuple[tuple[type[ClientError], int], ...] = (
+    (Unreachable, EXIT_UNREACHABLE),
+    (OutcomeUnknown, EXIT_UNKNOWN),
+    (ChannelClosing, EXIT_CLOSED),
+    (ChannelClosed, EXIT_CLOSED),
+    (ServerMisbehaved, EXIT_MISBEHAVED),
+    (StateBehindServer, EXIT_BEHIND),
+    (ChannelBusy, EXIT_BUSY),
+    (StateError, EXIT_STATE),
+)
+
+
+class UsageError(Exception):
+    """Arguments that make no sense; `str()` is one line."""
+
+
+def exit_status(error: Exception) -> int:
+    """Return the exit status that stands for `error`."""
+    if isinstance(error, UsageError):
+        return EXIT_USAGE
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), EXIT_REFUSED)
+
+
+def print_result(arguments: argparse.Namespace, result: dict[str, Any], extra: str = "") -> None:
+    """Print what a command found. `extra`: text for people only."""
+    if arguments.json:
+        print(json.dumps(result))
+        return
+    for name, value in result.items():
+        if isinstance(value, list):
+            for item in value:
+                print("  ".join(str(part) for part in item.values()))
+        elif value not in (None, "", False):
+            print(f"{name.replace('_', ' ')}: {value}")
+    if extra:
+        print(extra)
+
+
+def print_error(arguments: argparse.Namespace, code: str, detail: str, status: int) -> None:
+    """Print an error in one line."""
+    as_json = json.dumps({"code": code, "detail": detail, "exit_status": status})
+    print(as_json if arguments.json else f"paychan: {detail} ({code})", file=sys.stderr)
+
+
+def progress(arguments: argparse.Namespace, text: str) -> None:
+    """Tell people what is being waited for."""
+    if not arguments.json:
+        print(text, file=sys.stderr, flush=True)

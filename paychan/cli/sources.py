@@ -1,0 +1,143 @@
+"""Where the payer's command line learns of its funding output, and publishes a refund."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote, urlsplit
+
+from bitcoin.core import CTransaction
+
+from ..chain.base import BroadcastRefused, ChainBackend, FundingRequest
+from ..client import Agreement, Funding, Refused, Unreachable
+from ..client.transport import Connection
+from ..client.wire import NoReply, Reply, parse_url
+from ..errors import Unavailable
+from ..network import Network
+from ..outpoint import make_outpoint, txid_hex
+
+TIMEOUT = 20.0
+_TXID = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class Found(NamedTuple):
+    """A funding output, and how many blocks confirm it."""
+
+    funding: Funding
+    confirmations: int
+
+
+class FundingSource(Protocol):
+    """What is asked of the block chain. Raises Unreachable if the source does not answer, or not sensibly."""
+
+    def find(self, agreement: Agreement) -> list[Found]:
+        """Return the unspent outputs at the channel's address, the mempool's too."""
+
+    def broadcast(self, raw: bytes) -> None:
+        """Publish a serialised transaction. Raises Refused with the source's reason."""
+
+
+class Esplora:
+    """An Esplora server. It is not trusted with amounts: each is taken from the funding transaction, whose hash proves it."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = Connection(parse_url(url))
+
+    def _ask(self, method: str, target: str, body: bytes = b"") -> Reply:
+        reply = self._connection.exchange(method, target, TIMEOUT, body)
+        if isinstance(reply, NoReply):
+            raise Unreachable(f"the block explorer: {reply.reason}")
+        return reply
+
+    def _get(self, target: str) -> bytes:
+        reply = self._ask("GET", target)
+        if reply.status != 200:
+            raise Unreachable(f"the block explorer answers {reply.status}")
+        return reply.body
+
+    def find(self, agreement: Agreement) -> list[Found]:
+        try:
+            outputs = json.loads(self._get(f"/address/{agreement.funding_address}/utxo"))
+            height = int(self._get("/blocks/tip/height"))
+            return [self._prove(agreement, output, height) for output in outputs]
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise Unreachable("the block explorer's answer makes no sense") from error
+
+    def _prove(self, agreement: Agreement, output: dict[str, Any], tip_height: int) -> Found:
+        txid, vout = output["txid"], output["vout"]
+        if not _TXID.match(txid) or type(vout) is not int or vout < 0:
+            raise ValueError("no outpoint")
+        try:
+            transaction = CTransaction.deserialize(bytes.fromhex(self._get(f"/tx/{txid}/hex").decode()))
+        except Unreachable:
+            raise
+        except Exception as error:
+            raise ValueError("no transaction") from error
+        spent = transaction.vout[vout]
+        if txid_hex(transaction.GetTxid()) != txid or bytes(spent.scriptPubKey) != agreement.script_pubkey:
+            raise ValueError("another transaction")
+        status = output["status"]
+        confirmations = max(tip_height - int(status["block_height"]) + 1, 0) if status["confirmed"] else 0
+        return Found(Funding(make_outpoint(transaction.GetTxid(), vout), spent.nValue), confirmations)
+
+    def broadcast(self, raw: bytes) -> None:
+        reply = self._ask("POST", "/tx", raw.hex().encode())
+        if reply.status != 200:
+            reason = "".join(c if c.isprintable() else " " for c in reply.body[:200].decode("latin-1"))
+            raise Refused(f"the network refuses the transaction: {reason}", "broadcast_refused")
+
+
+class BackendSource:
+    """A server's chain backend (`paychan.chain`), one that the payer runs itself and trusts with amounts."""
+
+    def __init__(self, make_backend: Callable[[], ChainBackend]) -> None:
+        self._make_backend = make_backend
+
+    def _run(self, ask: Callable[[ChainBackend], Coroutine[Any, Any, Any]]) -> Any:
+        async def session() -> Any:
+            backend = self._make_backend()
+            await backend.start()
+            try:
+                return await ask(backend)
+            finally:
+                await backend.stop()
+
+        try:
+            return asyncio.run(session())
+        except Unavailable as error:
+            raise Unreachable(error.detail) from error
+        except BroadcastRefused as error:
+            raise Refused(f"the network refuses the transaction: {error}", "broadcast_refused") from error
+
+    def find(self, agreement: Agreement) -> list[Found]:
+        request = FundingRequest(agreement.client_pubkey, agreement.exp_time, agreement.script_pubkey)
+
+        async def ask(backend: ChainBackend) -> Any:
+            await backend.watch(request)
+            return await backend.find_funding(request)
+
+        return [Found(Funding(output.outpoint, output.value), output.confirmations) for output in self._run(ask)]
+
+    def broadcast(self, raw: bytes) -> None:
+        self._run(lambda backend: backend.broadcast(raw))
+
+
+def bitcoind(url: str, cookie: str, network: Network) -> BackendSource:
+    """Return the payer's own Bitcoin Core node. url: http://[USER:PASSWORD@]HOST:PORT; cookie: the node's cookie file.
+
+    Raises ValueError for another form of URL.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname or not parts.port:
+        raise ValueError("--bitcoind is http://[USER:PASSWORD@]HOST:PORT")
+    host, port, user, password = parts.hostname, parts.port, unquote(parts.username or ""), unquote(parts.password or "")
+
+    def make() -> ChainBackend:
+        from ..chain.bitcoind import BitcoindChain
+
+        login = Path(cookie) if cookie else None
+        return BitcoindChain(host, port, network, cookie=login, user=user, password=password, wallet="paychan-payer")
+
+    return BackendSource(make)
