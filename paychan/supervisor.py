@@ -40,7 +40,8 @@ HEALTHY_SECONDS = 5.0
 STOP_SECONDS_MAX = 10.0
 """After a polite request, a process has this long before it is killed."""
 
-START_SECONDS_MAX = 60.0
+SAY_SECONDS = 10.0
+"""Between two lines about what is being waited for."""
 
 LOCK_WAIT_SECONDS = 5.0
 """A killed supervisor's children need a moment to end before its successor can take their place."""
@@ -65,7 +66,7 @@ class Child:
         self._restart_at = 0.0
         self._wait = RESTART_SECONDS_MIN
 
-    def start(self) -> None:
+    def _start(self) -> None:
         self._process = subprocess.Popen(
             self._argv,
             start_new_session=True,
@@ -80,10 +81,10 @@ class Child:
         return self._process.poll() if self._process else None
 
     def keep(self) -> None:
-        """Restart the process if it has ended, after its waiting time."""
+        """Start the process if it does not run: the first time at once, then after its waiting time."""
         if self._process is None:
             if time.monotonic() >= self._restart_at:
-                self.start()
+                self._start()
             return
         status = self._process.poll()
         if status is None:
@@ -121,6 +122,7 @@ class Supervisor:
             Child("server", "paychan.server", directory / "server.toml", lock),
         ]
         self._is_stopping = False
+        self._state: dict = {}
 
     @staticmethod
     def check_agreement(server: ServerConfig, store: StoreConfig, signer: SignerConfig) -> None:
@@ -162,40 +164,48 @@ class Supervisor:
             lambda: _answers(self.store.address),
             self._is_ready,
         ]
-        for child, is_up in zip(self._children, tests, strict=True):
-            child.start()
-            if not self._wait_until(child, is_up):
+        for count, is_up in enumerate(tests, start=1):
+            if not self._wait_until(self._children[:count], is_up):
                 return False
         host = self.server.http_host
         url = f"http://{f'[{host}]' if ':' in host else host}:{self.server.http_port}"
-        print(f"ready {url} server_pubkey={self._ready_state()['server_pubkey']}", flush=True)
+        print(f"ready {url} server_pubkey={self._state['server_pubkey']}", flush=True)
         return True
 
-    def _wait_until(self, child: Child, is_up: Callable[[], bool]) -> bool:
-        deadline = time.monotonic() + START_SECONDS_MAX
+    def _wait_until(self, children: list[Child], is_up: Callable[[], bool]) -> bool:
+        """Keep the children running until `is_up()`; return False if one refuses its configuration, or we are to stop.
+
+        There is no other end: a Bitcoin node may need days until it can be trusted. What is waited for is said now and then.
+        """
+        say_at = time.monotonic() + SAY_SECONDS
         while not self._is_stopping:
-            if child.exit_status == EXIT_BAD_CONFIG or time.monotonic() > deadline:
-                print(f"paychan: {child.name} did not start", file=sys.stderr)
-                return False
-            child.keep()
+            for child in children:
+                if child.exit_status == EXIT_BAD_CONFIG:
+                    print(f"paychan: {child.name} did not start", file=sys.stderr)
+                    return False
+                child.keep()
             if is_up():
                 return True
+            if time.monotonic() > say_at:
+                why = self._state.get("detail", "")
+                print(f"paychan: waiting for {children[-1].name}{': ' if why else ''}{why}", file=sys.stderr)
+                say_at += SAY_SECONDS
             time.sleep(POLL_SECONDS)
         return False
 
     def _is_ready(self) -> bool:
-        return self._ready_state().get("workers") == self.server.workers
+        self._state = self._ready_state()
+        return self._state.get("workers") == self.server.workers
 
     def _ready_state(self) -> dict:
-        """Return what /readyz says, empty if it is not ready."""
+        """Return what /readyz says, empty if it says nothing."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.server.http_host, self.server.http_host)
         connection = http.client.HTTPConnection(host, self.server.http_port, timeout=2)
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
             connection.request("GET", "/readyz")
             answer = connection.getresponse()
             body = answer.read()
-            if answer.status == 200:
-                return json.loads(body)
+            return json.loads(body)
         return {}
 
 
