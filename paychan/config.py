@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from . import network as networks
 from .errors import Rejection
@@ -223,9 +224,9 @@ def _chain_config(root: Section, common: Common) -> ChainConfig:
         fixture_file=chain.path("fixture_file"),
         bitcoind_host=bitcoind.text("host", "127.0.0.1"),
         bitcoind_port=bitcoind.integer("port", 1, 65535, RPC_PORTS[common.network.name]),
-        bitcoind_cookie_file=bitcoind.path("cookie_file"),
+        bitcoind_cookie_file=_in_state_dir(common, bitcoind.path("cookie_file")),
         bitcoind_user=bitcoind.text("user", ""),
-        bitcoind_password_file=bitcoind.path("password_file"),
+        bitcoind_password_file=_in_state_dir(common, bitcoind.path("password_file")),
         bitcoind_wallet=bitcoind.text("wallet", "paychan-watch"),
         bitcoind_watched_max=bitcoind.integer("watched_max", 100, 1_000_000, 10_000),
         esplora_urls=urls,
@@ -235,6 +236,11 @@ def _chain_config(root: Section, common: Common) -> ChainConfig:
         config, common, {"chain": chain, "bitcoind": bitcoind, "esplora": esplora}
     )
     return config
+
+
+def _in_state_dir(common: Common, path: Path | None) -> Path | None:
+    """Return a path that is relative to the state directory, unless it is absolute."""
+    return None if path is None else common.state_dir / path
 
 
 def _check_without_network(config: ChainConfig, common: Common, sections: Mapping[str, Section]) -> None:
@@ -256,12 +262,18 @@ def _check_bitcoind(config: ChainConfig, _: Common, sections: Mapping[str, Secti
         bitcoind.fail("cookie_file", "give either cookie_file, or user and password_file")
 
 
-def _check_esplora(config: ChainConfig, _: Common, sections: Mapping[str, Section]) -> None:
+def _check_esplora(config: ChainConfig, common: Common, sections: Mapping[str, Section]) -> None:
     esplora = sections["esplora"]
     if not config.esplora_urls:
         esplora.fail("urls", "is missing")
     if not all(url.startswith(("http://", "https://")) for url in config.esplora_urls):
         esplora.fail("urls", "must start with http:// or https://")
+    hosts = [urlsplit(url).hostname for url in config.esplora_urls]
+    if len(set(hosts)) < len(hosts):
+        esplora.fail("urls", "names a host twice: it would agree with itself")
+    plain = {urlsplit(url).hostname for url in config.esplora_urls if url.startswith("http://")}
+    if common.network is networks.LIVE and plain - {"127.0.0.1", "::1", "localhost"}:
+        esplora.fail("urls", "must be https:// on network live: whoever is on the way could be all of them")
     if config.esplora_agree > len(config.esplora_urls) > 0:
         esplora.fail("agree", "exceeds the number of urls")
 

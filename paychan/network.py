@@ -9,16 +9,19 @@ from .errors import Rejection
 
 @dataclass(frozen=True)
 class Network:
-    """Chain parameters. Version bytes are those of base58check addresses."""
+    """Chain parameters. Version bytes are those of base58check addresses; `genesis` is the first block's hash, as displayed."""
 
     name: str
     p2pkh_version: int
     p2sh_version: int
+    genesis: str
 
 
-LIVE = Network("live", 0x00, 0x05)
-TEST = Network("test", 0x6F, 0xC4)
-REGTEST = Network("regtest", 0x6F, 0xC4)
+LIVE = Network("live", 0x00, 0x05, "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f")
+TEST = Network("test", 0x6F, 0xC4, "000000000933ea01ad0ee984209779baaec3ced90fa3f408719526f8d77f4943")
+"""The test network is testnet3."""
+
+REGTEST = Network("regtest", 0x6F, 0xC4, "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206")
 """Bitcoin Core's regtest has the test network's address versions."""
 
 BY_NAME = {network.name: network for network in (LIVE, TEST, REGTEST)}

@@ -25,18 +25,11 @@ from typing import Any, TypeVar
 from bitcoin.core import CTransaction
 
 from ..channel import ChannelTerms
-from ..network import LIVE, REGTEST, TEST, Network, p2sh_address
+from ..network import REGTEST, Network, p2sh_address
 from ..outpoint import make_outpoint, txid_hex, txid_of, vout_of
 from ..script import p2sh_script_pubkey
 from .base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Tip
 from .jsonrpc import METHOD_NOT_FOUND, JsonRpc, RpcError, parse_amount, unavailable
-
-GENESIS = {
-    LIVE.name: "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f",
-    TEST.name: "000000000933ea01ad0ee984209779baaec3ced90fa3f408719526f8d77f4943",
-    REGTEST.name: "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206",
-}
-"""Hashes of the first blocks, as displayed. `test` is testnet3."""
 
 VERSION_MIN = 250000
 HEADERS_AHEAD_MAX = 3
@@ -373,7 +366,7 @@ class BitcoindChain:
         info, genesis, network_info, indexes = await self._rpc.batch(
             [("getblockchaininfo",), ("getblockhash", 0), ("getnetworkinfo",), ("getindexinfo",)]
         )
-        if _need(genesis) != GENESIS[self._network.name]:
+        if _need(genesis) != self._network.genesis:
             raise unavailable(f"The Bitcoin node is of another network than {self._network.name}")
         version = _field(network_info, "version", int)
         if version < VERSION_MIN:

@@ -27,6 +27,7 @@ import ssl
 import statistics
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -36,18 +37,11 @@ from bitcoin.core import CTransaction
 
 from ..channel import ChannelTerms
 from ..errors import Unavailable
-from ..network import LIVE, REGTEST, TEST, Network
+from ..network import Network
 from ..outpoint import make_outpoint, txid_hex, txid_of, vout_of
 from ..units import LOCKTIME_MAX, is_satoshi
 from .base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Tip
 from .http import HttpClient, HttpFailure
-
-GENESIS = {
-    LIVE.name: "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f",
-    TEST.name: "000000000933ea01ad0ee984209779baaec3ced90fa3f408719526f8d77f4943",
-    REGTEST.name: "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206",
-}
-"""Hashes of the first blocks, as displayed. `test` is testnet3."""
 
 ANSWER_SIZE_MAX = 4 * 1024 * 1024
 """Bytes. Above the hex of any transaction that nodes relay (100 kB), and most of those that only miners can make."""
@@ -218,7 +212,7 @@ class EsploraServer:
             genesis = await self._text("/block-height/0")
             if genesis is None or not _HASH.match(genesis):
                 raise self._malformed("the first block's hash is none")
-            if genesis != GENESIS[self._network.name]:
+            if genesis != self._network.genesis:
                 raise ServerTrouble(f"{self.name} is of another network than {self._network.name}")
             self.is_checked = True
 
@@ -514,14 +508,13 @@ class EsploraChain:
     ) -> Verdict:
         """Ask every server at once and return what `decide` makes of the answers, by server name.
 
-        Once enough have answered, the others get GRACE_SECONDS; if the answers contradict each other, all their time.
+        Once enough have answered, the others get GRACE_SECONDS more; while the answers contradict each other, all their time.
         """
         pending = {asyncio.create_task(self._of(server, ask), name=server.name) for server in self._servers}
         tasks, answers, troubles = list(pending), dict[str, Kind](), list[str]()
-        grace: float | None = GRACE_SECONDS
         try:
             while pending:
-                wait = grace if len(answers) >= self._agree else None
+                wait = GRACE_SECONDS if len(answers) >= self._agree else None
                 done, pending = await asyncio.wait(pending, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     try:
@@ -529,10 +522,8 @@ class EsploraChain:
                     except ServerTrouble as error:
                         troubles.append(str(error))
                 if not done:
-                    try:
+                    with suppress(Contradiction):
                         return decide(answers)
-                    except Contradiction:
-                        grace = None
         finally:
             await _end(tasks)
         if len(answers) < self._agree:

@@ -15,11 +15,11 @@ from typing import Any
 
 from ..errors import Unavailable
 from ..units import COIN, MAX_MONEY
+from .http import HttpClient, HttpFailure
 
 BODY_SIZE_MAX = 16 * 1024 * 1024
 """Bytes of an answer. The largest that we ask for is a raw transaction in hex: 8 MB."""
 
-HEAD_SIZE_MAX = 64 * 1024
 CONNECT_DELAYS = (0.05, 0.2)
 """Seconds before the second and third attempt to connect."""
 
@@ -53,14 +53,6 @@ def parse_amount(value: object) -> int:
     raise ValueError("not an amount of bitcoins in whole satoshi")
 
 
-class _Closed(Exception):
-    """The connection ended before one byte of the answer."""
-
-
-class _Unauthorized(Exception):
-    """HTTP 401."""
-
-
 class JsonRpc:
     """Calls to one node. Either `cookie` (the file that the node writes at each start) or `user` and `password`."""
 
@@ -78,8 +70,9 @@ class JsonRpc:
         self._host, self._port = host, port
         self._cookie, self._login = cookie, f"{user}:{password}"
         self._timeout = timeout
-        self._places = asyncio.Semaphore(connections_max)
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._http = HttpClient(
+            host, port, body_size_max=BODY_SIZE_MAX, connections_max=connections_max, connect_delays=CONNECT_DELAYS
+        )
 
     async def call(self, method: str, *params: Any, path: str = "/", timeout: float = 0) -> Any:
         """Return one call's result. Raises RpcError, Unavailable."""
@@ -95,7 +88,7 @@ class JsonRpc:
             [{"jsonrpc": "1.0", "id": at, "method": call[0], "params": call[1:]} for at, call in enumerate(calls)]
         ).encode()
         try:
-            async with asyncio.timeout(timeout or self._timeout), self._places:
+            async with asyncio.timeout(timeout or self._timeout):
                 status, answer = await self._post(path, body)
         except TimeoutError:
             raise unavailable("The Bitcoin node did not answer in time") from None
@@ -103,120 +96,29 @@ class JsonRpc:
 
     async def close(self) -> None:
         """Close the kept connections."""
-        while self._idle:
-            self._idle.pop()[1].close()
+        self._http.close()
 
     async def _post(self, path: str, body: bytes) -> tuple[int, bytes]:
-        """Return status and body of the answer, after at most one more try with a new connection or a new cookie."""
-        for _ in range(2):
-            head = self._head(path, len(body))
-            kept = bool(self._idle)
-            connection = self._idle.pop() if kept else await self._connect()
+        """Return status and body of the answer, after at most one more try with a new cookie."""
+        for _ in range(2 if self._cookie else 1):
+            fields = {"Authorization": f"Basic {self._token()}", "Content-Type": "application/json"}
             try:
-                return await self._exchange(connection, head + body)
-            except _Unauthorized:
-                if self._cookie is None:
-                    break
-            except _Closed:
-                if not kept:
-                    raise unavailable("The Bitcoin node closed the connection without an answer") from None
-                await self.close()  # the others are as old
-            except (OSError, ValueError, EOFError, asyncio.LimitOverrunError):
-                raise unavailable("The Bitcoin node's answer broke off, or is no JSON-RPC over HTTP") from None
+                status, answer = await self._http.request("POST", path, fields, body)
+            except HttpFailure as error:
+                raise unavailable(f"The Bitcoin node {error}") from None
+            if status != 401:
+                return status, answer
         raise unavailable("The Bitcoin node refuses our credentials (HTTP 401)")
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        for delay in (*CONNECT_DELAYS, None):
-            try:
-                return await asyncio.open_connection(self._host, self._port, limit=HEAD_SIZE_MAX)
-            except OSError:
-                if delay is not None:
-                    await asyncio.sleep(delay)
-        raise unavailable("The Bitcoin node cannot be reached")
-
-    def _head(self, path: str, size: int) -> bytes:
-        """Return a request's head. The cookie is read each time: the node writes a new one at each start."""
+    def _token(self) -> str:
+        """Return the credentials. The cookie is read each time: the node writes a new one at each start."""
         login = self._login
         if self._cookie is not None:
             try:
                 login = self._cookie.read_text().strip()
             except (OSError, UnicodeDecodeError):
                 raise unavailable("The Bitcoin node's cookie file cannot be read; is the node running?") from None
-        token = base64.b64encode(login.encode()).decode()
-        return (
-            f"POST {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\nAuthorization: Basic {token}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {size}\r\nConnection: keep-alive\r\n\r\n"
-        ).encode()
-
-    async def _exchange(
-        self, connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], request: bytes
-    ) -> tuple[int, bytes]:
-        """Send one request and read its answer; the connection is kept only if all of it was read."""
-        reader, writer = connection
-        keep = False
-        try:
-            try:
-                writer.write(request)
-                await writer.drain()
-                status, fields = _parse_head(await reader.readuntil(b"\r\n\r\n"))
-            except asyncio.IncompleteReadError as error:
-                if error.partial:
-                    raise
-                raise _Closed from None
-            except ConnectionError:
-                raise _Closed from None
-            answer = await _read_body(reader, fields)
-            keep = fields.get("connection", "").lower() != "close"
-        finally:
-            if keep:
-                self._idle.append(connection)
-            else:
-                writer.close()
-        if status == 401:
-            raise _Unauthorized
-        return status, answer
-
-
-def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:
-    """Return the status and the fields, names in lower case. Raises ValueError."""
-    first, *lines = head.decode("latin-1").split("\r\n")[:-2]
-    version, status, *_ = first.split(" ", 2)
-    if version != "HTTP/1.1" or len(status) != 3 or not status.isdecimal():
-        raise ValueError("not an HTTP/1.1 answer")
-    fields: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        name = name.lower()
-        if not colon or name != name.strip() or (name in ("content-length", "transfer-encoding") and name in fields):
-            raise ValueError("a malformed or repeated field")
-        fields[name] = value.strip()
-    return int(status), fields
-
-
-def _parse_size(text: str, base: int) -> int:
-    digits = "0123456789abcdefABCDEF"[: 10 if base == 10 else 22]
-    if not text or len(text) > 10 or any(letter not in digits for letter in text) or int(text, base) > BODY_SIZE_MAX:
-        raise ValueError("a malformed size, or one beyond what we accept")
-    return int(text, base)
-
-
-async def _read_body(reader: asyncio.StreamReader, fields: dict[str, str]) -> bytes:
-    """Return the body. It must have exactly one of Content-Length and chunks. Raises ValueError, IncompleteReadError."""
-    length, encoding = fields.get("content-length"), fields.get("transfer-encoding")
-    if (length is None) == (encoding is None) or encoding not in (None, "chunked"):
-        raise ValueError("the body's size is not told, or told twice")
-    if length is not None:
-        return await reader.readexactly(_parse_size(length, 10))
-    body = bytearray()
-    while size := _parse_size((await reader.readuntil(b"\r\n")).split(b";")[0].strip().decode("latin-1"), 16):
-        if len(body) + size > BODY_SIZE_MAX:
-            raise ValueError("the answer is too large")
-        body += await reader.readexactly(size)
-        if await reader.readexactly(2) != b"\r\n":
-            raise ValueError("a chunk does not end where it should")
-    while await reader.readuntil(b"\r\n") != b"\r\n":
-        pass  # trailers
-    return bytes(body)
+        return base64.b64encode(login.encode()).decode()
 
 
 def _refuse_constant(name: str) -> None:

@@ -7,6 +7,7 @@ from ..errors import ConfigError
 from .base import ChainBackend
 from .bitcoind import BitcoindChain
 from .debug import DebugChain
+from .esplora import EsploraChain
 from .fixture import FixtureChain
 
 
@@ -27,6 +28,11 @@ def make_chain(config: ChainConfig, common: Common, fee_per_byte: int) -> ChainB
             wallet=config.bitcoind_wallet,
             watched_max=config.bitcoind_watched_max,
         )
+    if config.backend == "esplora":
+        try:
+            return EsploraChain(config.esplora_urls, config.esplora_agree, common.network)
+        except ValueError as error:
+            raise ConfigError(f"{common.source}: esplora.urls: {error}") from error
     raise AssertionError("the configuration's check knows all backends")
 
 

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from paychan.chain.bitcoind import GENESIS, with_checksum
+from paychan.chain.bitcoind import with_checksum
+from paychan.network import BY_NAME
 
 TIP_HEIGHT = 200
 BLOCK_HASH = "ab" * 32
@@ -64,7 +65,7 @@ class CoreStandIn:
                 "initialblockdownload": False,
                 "pruned": False,
             },
-            "getblockhash": lambda height: GENESIS[network] if height == 0 else f"{height:064x}",
+            "getblockhash": lambda height: BY_NAME[network].genesis if height == 0 else f"{height:064x}",
             "getnetworkinfo": {"version": 290000, "subversion": "/Satoshi:29.0.0/"},
             "getindexinfo": {"txindex": {"synced": True, "best_block_height": TIP_HEIGHT}},
             "gettxout": None,

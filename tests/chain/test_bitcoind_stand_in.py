@@ -14,7 +14,7 @@ from bitcoin.core import CoreMainParams, CoreRegTestParams, CoreTestNetParams, C
 from bitcoin.core.script import CScript
 
 from paychan.chain.base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingRequest
-from paychan.chain.bitcoind import GENESIS, BitcoindChain, with_checksum
+from paychan.chain.bitcoind import BitcoindChain, with_checksum
 from paychan.chain.jsonrpc import BODY_SIZE_MAX, JsonRpc, parse_amount
 from paychan.channel import ChannelTerms
 from paychan.errors import Unavailable
@@ -79,7 +79,9 @@ def row(number: int, vout: int, wallet: str = WALLET) -> dict[str, Any]:
 
 def test_the_genesis_hashes_are_those_of_the_networks() -> None:
     params = {"live": CoreMainParams, "test": CoreTestNetParams, "regtest": CoreRegTestParams}
-    assert {name: p.GENESIS_BLOCK.GetHash()[::-1].hex() for name, p in params.items()} == GENESIS
+    assert {name: p.GENESIS_BLOCK.GetHash()[::-1].hex() for name, p in params.items()} == {
+        name: network.genesis for name, network in BY_NAME.items()
+    }
 
 
 def _info(core: CoreStandIn, **changes: Any) -> None:
