@@ -15,14 +15,8 @@ from urllib.parse import urlencode
 import uvloop
 from coincurve import PrivateKey
 
-from paychan.chain.debug import DEBUG_FUNDING_VALUE, debug_outpoint
-from paychan.channel import ChannelTerms
-from paychan.network import TEST, decode_address
-from paychan.sender import Sender
+from tests.system import OPEN_AMOUNT, WEEK, make_sender
 
-CHANGE_ADDRESS = "mmA2XECa7bVERzQKkyy1pNBQ3PC4HnxTC5"
-OPEN_AMOUNT = 100_000
-LIFETIME_SECONDS = 7 * 24 * 3600
 RETRY_SECONDS = 0.2
 ATTEMPTS_MAX = 100
 PROGRESS_SECONDS = 0.2
@@ -49,22 +43,12 @@ def server_pubkey(host: str, port: int) -> bytes:
 
 
 def _exp_time() -> int:
-    return int(time.time()) + LIFETIME_SECONDS
+    return int(time.time()) + WEEK
 
 
 def prepare(host: str, server_key: bytes, payments: int) -> list[tuple[bytes, int, int]]:
     """Return one channel's requests as (bytes, expected status, expected value_received in satoshi)."""
-    key, exp_time = PrivateKey(), _exp_time()
-    client_key = key.public_key.format()
-    terms = ChannelTerms(
-        outpoint=debug_outpoint(client_key, exp_time),
-        server_pubkey=server_key,
-        client_pubkey=client_key,
-        exp_time=exp_time,
-        funding_value=DEBUG_FUNDING_VALUE,
-        change_script=decode_address(TEST, CHANGE_ADDRESS),
-    )
-    sender = Sender(terms, key, CHANGE_ADDRESS)
+    sender = make_sender(server_key, PrivateKey(), _exp_time())
     payment = sender.pay(OPEN_AMOUNT)
     requests = [(_request("POST", sender.open_target(payment), host), 201, OPEN_AMOUNT)]
     for _ in range(payments):

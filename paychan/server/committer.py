@@ -99,6 +99,8 @@ class Committer:
 
     async def _write_group(self) -> None:
         group, entries = self._take_group()
+        if not group and not entries:
+            return  # all that was queued has been forgotten meanwhile
         self._in_flight = group
         statuses = b""
         try:

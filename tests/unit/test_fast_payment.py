@@ -317,7 +317,7 @@ def test_of_all_two_and_three_character_texts_exactly_the_canonical_ones_decode(
 
 def test_a_text_too_long_for_any_payment_is_refused_before_it_is_decoded():
     assert decode_payment_text("A" * 108)[0] == 0
-    for text in ("A" * 109, "!" * 109, "A" * 100_000):
+    for text in ("A" * 109, "A" * 110, "A" * 112, "A" * 160, "!" * 109, "A" * 100_000):
         assert decode_payment_text(text) == (Status.INVALID_PAYMENT, b"")
 
 
