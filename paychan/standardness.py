@@ -38,9 +38,9 @@ def _pushes(script_sig: bytes) -> list[bytes]:
             pushed.append(b"" if opcode == 0 else bytes((opcode - _OP_1 + 1,)))
             continue
         if opcode == _OP_PUSHDATA1:
-            size, at = script_sig[at], at + 1
+            size, at = script_sig[at] if at < len(script_sig) else 0, at + 1
             if size < _OP_PUSHDATA1:
-                raise SettlementError("a push is not minimal")
+                raise SettlementError("a push is cut off or not minimal")
         elif opcode < _OP_PUSHDATA1:
             size = opcode
         else:

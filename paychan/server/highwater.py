@@ -8,7 +8,7 @@ def read_highest(path: Path) -> int:
     """Return the time in the file in unix seconds, 0 if there is none that can be read."""
     try:
         text = path.read_text().strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return 0
     return int(text) if text.isascii() and text.isdigit() else 0
 

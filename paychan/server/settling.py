@@ -178,7 +178,7 @@ class Settling:
                 return False
             transaction, txid = await self._make(case, fee, least)
         except Unavailable as error:
-            log.warning("the settlement of %s keeps its fee: %s", format_outpoint(case.terms.outpoint), error)
+            log.info("the settlement of %s keeps its fee: %s", format_outpoint(case.terms.outpoint), error)
             return False
         await self._advance(case, Event.BUMP, txid, transaction)
         where = format_outpoint(case.terms.outpoint)

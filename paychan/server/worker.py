@@ -74,7 +74,10 @@ class Worker:
     async def _keep_highest(self) -> None:
         """Note the highest time seen, for the next start; in debug mode clocks start where they are told."""
         while not self._config.common.debug:
-            write_highest(self._highest_file, self._clock.now())
+            try:
+                write_highest(self._highest_file, self._clock.now())
+            except OSError as error:
+                log.warning("the highest time seen could not be noted: %s", error.strerror)
             await asyncio.sleep(HIGHEST_SECONDS)
 
     def _on_tip_moved(self, generation: int) -> None:

@@ -57,10 +57,11 @@ class Sample:
         return Paid(change_value, signature, sighash_type)
 
     def load(self, table: ChannelTable, phase: Phase = Phase.OPEN, newest: Paid | None = None) -> None:
-        """Enter the channel into a table, with its opening payment or the given one."""
+        """Enter the channel into a table, with its opening payment or the given one; its funding output was found well."""
         newest = newest or self.opening
         payment = Payment(newest.change_value, newest.signature, newest.sighash_type)
         table.load(self.terms, ChannelState(phase, payment, bytes(32) if phase >= Phase.SIGNED else b""))
+        table.mark_checked(self.terms.outpoint, table.chain_generation)
 
 
 def make_sample(

@@ -88,6 +88,7 @@ class SenderAndTable(RuleBasedStateMachine):
         phase = Phase(self.table.phase(self.outpoint))
         self.table.drop(self.outpoint)
         self.table.load(self.terms, ChannelState(phase, newest))
+        self.table.mark_checked(self.outpoint, self.table.chain_generation)
 
     @rule()
     def commit(self):

@@ -543,3 +543,17 @@ def test_reloading_forgets_what_was_not_acknowledged(table, sample):
     sample.load(table)
     assert table.is_durable(outpoint)
     assert sealed(table, sample).expected_change_value == sample.opening.change_value
+
+
+def test_a_payment_waits_until_the_funding_output_was_found_well_under_the_newest_tip(table):
+    sample = make_sample("unchecked")
+    table.load(sample.terms, ChannelState(Phase.OPEN, Payment(sample.opening.change_value, sample.opening.signature, 0x83)))
+    query = "payment=" + base64.urlsafe_b64encode(sample.sign(sample.opening.change_value - 1).raw).decode()
+    assert table.pay(sample.path, query, NOW) == Status.UNCHECKED
+    assert table.newest_payment(sample.terms.outpoint) == sample.opening.raw
+    table.mark_checked(sample.terms.outpoint, table.chain_generation)
+    assert table.pay(sample.path, query, NOW) == Status.ACCEPTED
+    table.chain_generation += 1
+    assert table.pay(sample.path, query, NOW) == Status.UNCHECKED  # a replay too: nothing is said on a channel in doubt
+    with pytest.raises(KeyError):
+        table.mark_checked(bytes(36), 1)

@@ -75,7 +75,9 @@ def terms_of(vector):
 def table_with(vector, change_value):
     """A table that holds the vector's channel as it was before the payment."""
     table = own_all(ChannelTable(256, SETTLEMENT_PERIOD))
-    table.load(terms_of(vector), ChannelState(Phase.OPEN, Payment(change_value, b"", 0x83)))
+    terms = terms_of(vector)
+    table.load(terms, ChannelState(Phase.OPEN, Payment(change_value, b"", 0x83)))
+    table.mark_checked(terms.outpoint, table.chain_generation)
     return table
 
 

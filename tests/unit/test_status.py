@@ -39,4 +39,4 @@ def test_every_refusal_is_a_row_of_the_table():
 
 def test_outcomes_are_numbered_below_every_code():
     assert min(BY_NUMBER) == FIRST_REFUSAL
-    assert sorted(number for number in declared().values() if number < FIRST_REFUSAL) == list(range(7))
+    assert sorted(number for number in declared().values() if number < FIRST_REFUSAL) == list(range(8))

@@ -1,0 +1,158 @@
+"""Aim: no payment is taken on a funding output that is not there. Method: the real channel table, a chain set by hand."""
+
+import asyncio
+import dataclasses
+
+import pytest
+from coincurve import PrivateKey
+
+from paychan._fast.channel import ChannelTable
+from paychan._fast.status import Status
+from paychan.chain.base import UNKNOWN, FundingStatus
+from paychan.channel import ChannelState, ChannelTerms, Phase
+from paychan.errors import PaychanError, Unavailable
+from paychan.rpc.connection import ConnectionGone
+from paychan.rpc.store_messages import Stored
+from paychan.sender import Sender, sign_payment
+from paychan.server import funding as funding_module
+from paychan.server.funding import FundingChecks
+
+SERVER, CLIENT = PrivateKey(b"\x01" * 32), PrivateKey(b"\x02" * 32)
+TERMS = ChannelTerms(
+    bytes(36),
+    SERVER.public_key.format(),
+    CLIENT.public_key.format(),
+    1_900_000_000,
+    1_000_000,
+    b"\xa9\x14" + b"\xcc" * 20 + b"\x87",
+)
+NOW = 1_800_000_000
+
+
+class Rig:
+    """The chain and the store at once."""
+
+    def __init__(self, confirmations_min: int = 1) -> None:
+        self.table = ChannelTable(4, 3600)
+        self.table.own([1] * 4)
+        self.checks = FundingChecks(self.table, self, self, confirmations_min)
+        self.status, self.error, self.asked, self.has_store = FundingStatus(1), None, 0, True
+        self.during = lambda: None
+        self.sender = Sender(TERMS, CLIENT, "")
+        self.load_channel()
+        self.checks.tip_moved(2)
+
+    def load_channel(self, terms: ChannelTerms = TERMS) -> None:
+        self.table.load(terms, ChannelState(Phase.OPEN, sign_payment(terms, 900_000, CLIENT)))
+
+    async def load(self, outpoint: bytes) -> Stored | None:
+        if not self.has_store:
+            raise ConnectionGone()
+        if not self.table.is_loaded(outpoint):
+            return None
+        return Stored(dataclasses.replace(TERMS, outpoint=outpoint).serialize(), b"", b"")
+
+    async def funding_status(self, terms: ChannelTerms, settlement_txid: bytes = b"") -> FundingStatus:
+        assert terms.redeem_script == TERMS.redeem_script
+        self.asked += 1
+        self.during()
+        if self.error:
+            raise self.error
+        return self.status
+
+    def check(self, outpoint: bytes = TERMS.outpoint) -> str:
+        try:
+            asyncio.run(self.checks.check(outpoint))
+        except PaychanError as error:
+            return error.code
+        return ""
+
+    def pays(self) -> int:
+        target = self.sender.channel_target(sign_payment(TERMS, 800_000, CLIENT))
+        return self.table.pay(*target.split("?"), NOW)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_a_payment_waits_until_the_output_was_looked_at(rig):
+    assert rig.pays() == Status.UNCHECKED
+    assert rig.check() == ""
+    assert rig.pays() == Status.ACCEPTED
+
+
+def test_a_new_tip_has_it_looked_at_again(rig):
+    assert rig.check() == ""
+    rig.checks.tip_moved(3)
+    assert rig.pays() == Status.UNCHECKED
+
+
+@pytest.mark.parametrize("confirmations", [0, UNKNOWN])
+def test_a_disappeared_output_freezes_its_channel_until_it_is_back(rig, confirmations):
+    rig.status = FundingStatus(confirmations)
+    assert rig.check() == "funding_disappeared"
+    assert rig.pays() == Status.UNCHECKED
+    rig.status = FundingStatus(1)
+    assert rig.check() == "funding_disappeared"  # remembered until the tip moves
+    assert rig.asked == 1
+    rig.checks.tip_moved(3)
+    assert rig.check() == ""
+    assert rig.pays() == Status.ACCEPTED
+
+
+@pytest.mark.parametrize("depth", [0, 1, 100])
+def test_a_spent_output_ends_payments(rig, depth):
+    rig.status = FundingStatus(5, True, b"\1" * 32, depth)
+    assert rig.check() == "funding_spent"
+    assert rig.pays() == Status.UNCHECKED
+
+
+def test_a_server_that_takes_unconfirmed_outputs_still_minds_missing_ones():
+    rig = Rig(confirmations_min=0)
+    rig.status = FundingStatus(0)
+    assert rig.check() == ""
+    rig.checks.tip_moved(3)
+    rig.status = FundingStatus(UNKNOWN)
+    assert rig.check() == "funding_disappeared"
+
+
+def test_a_silent_chain_is_not_held_against_the_channel(rig):
+    rig.error = Unavailable("chain_unavailable")
+    assert rig.check() == "chain_unavailable"
+    assert rig.pays() == Status.UNCHECKED
+    rig.error = None
+    assert rig.check() == ""
+
+
+def test_a_tip_that_moves_during_the_look_up_makes_it_void(rig):
+    rig.during = lambda: rig.checks.tip_moved(3)
+    assert rig.check() == ""
+    assert rig.pays() == Status.UNCHECKED
+
+
+def test_a_channel_dropped_during_the_look_up_is_no_error(rig):
+    rig.during = lambda: rig.table.drop(TERMS.outpoint)
+    assert rig.check() == ""
+    assert rig.pays() == Status.NOT_LOADED
+
+
+def test_a_channel_loaded_anew_is_looked_at_again(rig):
+    assert rig.check() == ""
+    rig.load_channel()
+    assert rig.pays() == Status.UNCHECKED
+
+
+def test_the_store_may_be_away_or_know_nothing(rig):
+    rig.has_store = False
+    assert rig.check() == "store_unavailable"
+    rig.has_store = True
+    assert rig.check(b"\7" * 36) == "no_such_channel"
+
+
+def test_what_is_remembered_is_bounded(rig, monkeypatch):
+    monkeypatch.setattr(funding_module, "REMEMBERED_MAX", 0)
+    rig.status = FundingStatus(UNKNOWN)
+    assert rig.check() == rig.check() == "funding_disappeared"
+    assert rig.asked == 2

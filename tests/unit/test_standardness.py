@@ -1,0 +1,169 @@
+"""Aim: what nodes would not relay is refused before it is stored. Method: the vectors pass; one damage for each rule."""
+
+import json
+from pathlib import Path
+
+import pytest
+from bitcoin.core import CMutableTransaction, CMutableTxIn, CTransaction, CTxOut
+from bitcoin.core.script import CScript
+from coincurve import PrivateKey
+
+from paychan.channel import ChannelTerms
+from paychan.outpoint import make_outpoint
+from paychan.refund import sign_refund
+from paychan.script import push
+from paychan.sender import sign_payment
+from paychan.settlement import SettlementError, sign_settlement
+from paychan.standardness import check_standard, dust_limit
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "settlement-and-refund.json").read_text())
+VALUE = 1_000_000
+P2PKH = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
+P2SH = b"\xa9\x14" + b"\xcc" * 20 + b"\x87"
+SERVER, CLIENT = PrivateKey(b"\x01" * 32), PrivateKey(b"\x02" * 32)
+TERMS = ChannelTerms(
+    make_outpoint(b"\x07" * 32, 1), SERVER.public_key.format(), CLIENT.public_key.format(), 1_900_000_000, VALUE, P2SH
+)
+GOOD = sign_settlement(TERMS, sign_payment(TERMS, 400_000, CLIENT), P2PKH, 10_000, SERVER)
+
+
+def refused(tx: CMutableTransaction, value: int = VALUE) -> str:
+    with pytest.raises(SettlementError) as caught:
+        check_standard(tx.serialize(), value)
+    return str(caught.value)
+
+
+def draft() -> CMutableTransaction:
+    return CMutableTransaction.from_tx(CTransaction.deserialize(GOOD))
+
+
+def pushes(tx: CTransaction) -> list[bytes]:
+    script = tx.vin[0].scriptSig
+    return [data if isinstance(data, bytes) else bytes((data,)) for data in script]
+
+
+@pytest.mark.parametrize("row", VECTORS, ids=lambda row: row["kind"])
+def test_the_vectors_are_standard(row):
+    check_standard(bytes.fromhex(row["raw_tx"]), row["funding_value"])
+
+
+@pytest.mark.parametrize("change_value", [700, 400_000, 0])
+@pytest.mark.parametrize("destination", [P2PKH, P2SH])
+def test_settlements_and_refunds_are_standard(change_value, destination):
+    for number in range(20):
+        payment = sign_payment(TERMS, change_value + number * bool(change_value), CLIENT)
+        check_standard(sign_settlement(TERMS, payment, destination, 10_000, SERVER), VALUE)
+    check_standard(sign_refund(TERMS, 5_000, CLIENT), VALUE)
+
+
+def test_the_dust_limits_are_bitcoin_cores():
+    assert (dust_limit(P2PKH), dust_limit(P2SH)) == (546, 540)
+
+
+@pytest.mark.parametrize("script", [b"", b"\x51", P2PKH[:-1], P2SH + b"\0", b"\0\x14" + bytes(20), b"\x76\xa9\x14" + bytes(22)])
+def test_other_output_types_are_refused(script):
+    with pytest.raises(SettlementError, match="neither"):
+        dust_limit(script)
+    tx = draft()
+    tx.vout[0].scriptPubKey = CScript(script)
+    assert "neither" in refused(tx)
+
+
+@pytest.mark.parametrize(("script", "limit"), [(P2PKH, 546), (P2SH, 540)])
+def test_dust_is_refused_to_the_satoshi(script, limit):
+    tx = draft()
+    tx.vout[0] = CTxOut(limit, CScript(script))
+    check_standard(tx.serialize(), VALUE)
+    tx.vout[0] = CTxOut(limit - 1, CScript(script))
+    assert "dust" in refused(tx)
+
+
+@pytest.mark.parametrize("version", [0, 3, -1])
+def test_other_versions_are_refused(version):
+    tx = draft()
+    tx.nVersion = version
+    assert "version" in refused(tx)
+
+
+def test_version_2_is_standard():
+    tx = draft()
+    tx.nVersion = 2
+    check_standard(tx.serialize(), VALUE)
+
+
+def test_one_input_and_an_output_must_be_there():
+    two_inputs, no_output = draft(), draft()
+    two_inputs.vin.append(CMutableTxIn())
+    no_output.vout.clear()
+    assert "inputs" in refused(two_inputs)
+    assert "outputs" in refused(no_output)
+
+
+def test_the_relay_fee_is_exact():
+    tx = draft()
+    size = len(GOOD)
+    tx.vout[1].nValue = VALUE - 400_000 - size
+    check_standard(tx.serialize(), VALUE)
+    tx.vout[1].nValue += 1
+    assert "too low" in refused(tx)
+
+
+def test_a_long_script_sig_is_refused():
+    tx = draft()
+    tx.vin[0].scriptSig = CScript(push(bytes(200)) * 9)
+    assert "too long" in refused(tx)
+
+
+def test_a_long_transaction_is_refused():
+    tx = draft()
+    tx.vout.extend([CTxOut(1000, CScript(P2SH))] * 3200)
+    assert "too long" in refused(tx, VALUE * 100)
+
+
+def with_script(script: bytes) -> CMutableTransaction:
+    tx = draft()
+    tx.vin[0].scriptSig = CScript(script)
+    return tx
+
+
+CLIENT_SIGNATURE, SERVER_SIGNATURE, _, REDEEM = pushes(CTransaction.deserialize(GOOD))
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        (push(CLIENT_SIGNATURE) + b"\x76" + push(REDEEM), "more than push"),
+        (b"\x4d" + len(REDEEM).to_bytes(2, "little") + REDEEM, "more than push"),
+        (b"\x4f" + push(REDEEM), "more than push"),  # OP_1NEGATE: a push, but none of ours
+        (b"\x4c\x47" + CLIENT_SIGNATURE[:71] + push(REDEEM), "minimal"),
+        (b"\x01\x01" + push(REDEEM), "minimal"),
+        (push(CLIENT_SIGNATURE) + push(REDEEM)[:-1], "cut off"),
+        (push(CLIENT_SIGNATURE) + b"\x4c", "cut off"),
+        (b"\x05abc", "cut off"),
+    ],
+)
+def test_a_script_sig_only_pushes_in_the_shortest_form(script, why):
+    assert why in refused(with_script(script))
+
+
+HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+
+
+def high_s(signature: bytes) -> bytes:
+    """Return the same signature with the other S, which is valid by consensus and not relayed."""
+    r_size = signature[3]
+    r, s = signature[4 : 4 + r_size], int.from_bytes(signature[6 + r_size : -1], "big")
+    order = 2 * HALF_ORDER + 1
+    other = (order - s).to_bytes(33, "big")
+    body = b"\x02" + bytes((r_size,)) + r + b"\x02" + bytes((33,)) + other
+    return b"\x30" + bytes((len(body),)) + body + signature[-1:]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize(
+    "damage", [high_s, lambda der: der[:-1] + b"\0" + der[-1:], lambda der: b"\x31" + der[1:], lambda der: der[:9]]
+)
+def test_signatures_are_strict_der_with_low_s(place, damage):
+    signatures = [CLIENT_SIGNATURE, SERVER_SIGNATURE]
+    signatures[place] = damage(signatures[place])
+    assert "strict DER" in refused(with_script(push(signatures[0]) + push(signatures[1]) + b"\x51" + push(REDEEM)))
