@@ -1,13 +1,55 @@
 #!/bin/sh
 # ./runEverything.sh CONFIG_DIR: starts signer, store and server with the configuration in CONFIG_DIR (config/debug/ to try it),
 # prints one line `ready http://HOST:PORT server_pubkey=HEX`, and stops everything on Ctrl-C or SIGTERM. The first use builds.
+# If there is a CONFIG_DIR/node.sh, it is run beside them, started first and stopped last: config/regtest/ has a Bitcoin node.
+# PAYCHAN_PYTHON: a Python that has what paychan needs, instead of .venv; nothing is built then.
 set -eu
 if [ $# -ne 1 ]; then
     echo "Usage: $0 CONFIG_DIR" >&2
     exit 2
 fi
 ROOT=$(cd "$(dirname "$0")" && pwd)
-EXTRAS=""
-[ -e "$ROOT/.venv/.built[dev]" ] && EXTRAS="[dev]"
-. "$ROOT/setupVenv.sh"
-exec "$ROOT/.venv/bin/paychan" run "$1"
+if [ -z "${PAYCHAN_PYTHON:-}" ]; then
+    EXTRAS=""
+    [ -e "$ROOT/.venv/.built[dev]" ] && EXTRAS="[dev]"
+    . "$ROOT/setupVenv.sh"
+    PAYCHAN_PYTHON=$VENV_PYTHON
+else
+    export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+fi
+[ -e "$1/node.sh" ] || exec "$PAYCHAN_PYTHON" -m paychan run "$1"
+
+# With a node there are two children: signals are handed on to the server, and when it has ended, the node ends.
+export ROOT PAYCHAN_PYTHON
+node="" server="" interrupted=""
+ready=$(mktemp)
+_hand_on() {
+    interrupted=1
+    kill "${server:-$node}" 2>/dev/null || true
+}
+_await() {  # PID; leaves its exit status in $status
+    while :; do
+        interrupted="" status=0
+        wait "$1" || status=$?
+        [ -n "$interrupted" ] || return 0
+    done
+}
+_end() {
+    [ -z "$node" ] || { kill "$node" 2>/dev/null || true; wait "$node" || true; }
+    rm -f "$ready"
+}
+trap _hand_on INT TERM HUP
+trap _end EXIT
+sh "$1/node.sh" >"$ready" &
+node=$!
+while [ ! -s "$ready" ]; do
+    kill -0 "$node" 2>/dev/null || { [ -n "$interrupted" ] || { echo "paychan: $1/node.sh did not start" >&2; exit 1; }; exit 0; }
+    sleep 0.1
+done
+cat "$ready" >&2
+[ -z "$interrupted" ] || exit 0
+"$PAYCHAN_PYTHON" -m paychan run "$1" &
+server=$!
+[ -z "$interrupted" ] || kill "$server"
+_await "$server"
+exit "$status"

@@ -62,6 +62,11 @@ class ChainConfig:
     esplora_urls: tuple[str, ...]
     esplora_agree: int
 
+    @property
+    def has_network(self) -> bool:
+        """Whether asking the source costs somebody something."""
+        return self.backend in ("bitcoind", "esplora")
+
 
 @dataclass(frozen=True)
 class ServerConfig:

@@ -49,6 +49,9 @@ WATCHED_MAX = 10_000
 PENDING_MAX = 1000
 """Scripts that wait for the import under way; beyond it, requests are refused."""
 
+STRANGERS_MAX = 10_000
+"""Outputs spent by transactions that the node does not name, whose depth is counted; few settlements are lost so."""
+
 IMPORT_SECONDS_MAX = 60.0
 RESCAN_TRIES = 20
 RESCAN_DELAY = 0.25
@@ -287,7 +290,13 @@ class WatchingWallets:
         return number + 1
 
     async def _count_descriptors(self, number: int) -> int:
-        self._count = len(_field(await self._call(number, "listdescriptors"), "descriptors", list))
+        """Count what a wallet watches, and forget what we took it to watch but is not there: the node may be another one."""
+        rows = _field(await self._call(number, "listdescriptors"), "descriptors", list)
+        watched = {_field(row, "desc", str).partition("#")[0] for row in rows}
+        for script in [script for script, wallet in self._known.items() if wallet == self._wallet(number)]:
+            if f"raw({script.hex()})" not in watched:
+                del self._known[script]
+        self._count = len(rows)
         return self._count
 
     async def _create(self, number: int) -> None:
@@ -360,6 +369,7 @@ class BitcoindChain:
         self._wallets = WatchingWallets(self._rpc, network, wallet, watched_max, clock)
         self._has_txindex = False
         self._is_pruned = False
+        self._strangers: OrderedDict[bytes, tuple[int, str]] = OrderedDict()  # spent outpoint -> the best block then
 
     async def start(self) -> None:
         """Check version, network and progress, and prepare the wallets. Raises Unavailable with what is wrong."""
@@ -425,7 +435,8 @@ class BitcoindChain:
 
     async def funding_status(self, terms: ChannelTerms, settlement_txid: bytes = b"") -> FundingStatus:
         """Return what became of the funding output. A spender in a block is named if it is `settlement_txid`, or if the
-        node has `txospenderindex`. Without `txindex`, an output that the wallet never saw can end in Unavailable."""
+        node has `txospenderindex`; another one has at least the confirmations told. Without `txindex`, an output that the
+        wallet never saw can end in Unavailable."""
         txid, vout = txid_hex(txid_of(terms.outpoint)), vout_of(terms.outpoint)
         in_mempool, in_chain, spenders = await self._rpc.batch(
             [
@@ -438,6 +449,7 @@ class BitcoindChain:
         if "spendingtxid" in spender:
             return await self._spent(terms, in_chain, _hash(spender, "spendingtxid"))
         if _need(in_mempool) is not None:
+            self._strangers.pop(terms.outpoint, None)
             if not _pays(in_mempool, p2sh_script_pubkey(terms.redeem_script)):
                 raise unavailable("The Bitcoin node's funding output pays to another script than the channel's")
             return FundingStatus(_field(in_mempool, "confirmations", int))
@@ -448,7 +460,23 @@ class BitcoindChain:
             raise unavailable("The Bitcoin node cannot tell whether the funding is spent or gone: it needs txindex=1")
         if confirmations == 0 or _need(in_chain) is not None:
             raise unavailable("The Bitcoin node contradicts itself about the funding output; a block may just have come")
-        return FundingStatus(confirmations, is_spent=confirmations > 0)
+        if confirmations < 0:
+            return FundingStatus(confirmations)
+        return FundingStatus(confirmations, True, b"", min(confirmations, await self._stranger_depth(terms.outpoint)))
+
+    async def _stranger_depth(self, outpoint: bytes) -> int:
+        """Return the least depth of the unnamed transaction in a block that has spent an output: counted from the best block
+        with which this was first seen, and anew if that block was reorganised away."""
+        (info,) = await self._rpc.batch([("getblockchaininfo",)])
+        height, block = _field(info, "blocks", int), _field(info, "bestblockhash", str)
+        first, seen = self._strangers.get(outpoint, (height, block))
+        (now_there,) = await self._rpc.batch([("getblockhash", first)])
+        if first > height or now_there != seen:
+            first, seen = height, block
+        self._strangers[outpoint] = first, seen
+        if len(self._strangers) > STRANGERS_MAX:
+            self._strangers.popitem(last=False)
+        return height - first + 1
 
     async def _spent(self, terms: ChannelTerms, in_chain: Any, spender: bytes) -> FundingStatus:
         spent_confirmations = max(0, await self.confirmations(terms, spender))

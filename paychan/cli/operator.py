@@ -3,7 +3,10 @@
 import argparse
 import asyncio
 import json
+import os
+import stat
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +74,7 @@ def _check(arguments: argparse.Namespace) -> int:
             configs.append(load(arguments.config_dir / name))
         except ConfigError as error:
             problems += error.problems
+    problems += _key_file_problems(arguments.config_dir / "signer.toml")
     if not problems:
         try:
             Supervisor.check_agreement(*configs)
@@ -81,6 +85,35 @@ def _check(arguments: argparse.Namespace) -> int:
     else:
         print("\n".join(problems) if problems else "no problem found")
     return EXIT_BAD_CONFIG if problems else 0
+
+
+def _key_file_problems(path: Path) -> list[str]:
+    """Return what is wrong with the signer's key file, by its mode alone: its content is nobody's business but the signer's.
+
+    The file is read here once more, loosely, so that the key is looked at even if other keys of the configuration are wrong.
+    """
+    try:
+        table = tomllib.loads(path.read_text())
+        state_dir, name = os.environ.get("PAYCHAN_STATE_DIR") or table["state_dir"], table["signer"].get("key_file", "signer.key")
+        if table.get("debug", {}).get("enable") is True:
+            return []  # a missing one is made
+        file = Path(state_dir, name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # that has been said
+    why = _trouble_with_key(file)
+    return [f"{path}: signer.key_file: {file}: {why}"] if why else []
+
+
+def _trouble_with_key(file: Path) -> str:
+    try:
+        mode = file.stat().st_mode
+    except OSError as error:
+        return f"{error.strerror}; `paychan-signer --init {file}` makes one"
+    if not stat.S_ISREG(mode):
+        return "is not a regular file"
+    if mode & 0o077:
+        return "is open to group or others; its mode must be 0600"
+    return "" if os.access(file, os.R_OK) else "cannot be read by this user; the signer's user must"
 
 
 # --- looking at the store ---

@@ -45,7 +45,8 @@ class FundingChecks:
         try:
             await self._judge(ChannelTerms.parse(outpoint, stored.terms))
         except PaychanError as error:
-            if error.code != "chain_unavailable" and len(self._bad) < REMEMBERED_MAX:
+            is_newest = generation == self._channels.chain_generation
+            if is_newest and error.code != "chain_unavailable" and len(self._bad) < REMEMBERED_MAX:
                 self._bad[outpoint] = error
             raise
         if self._channels.is_loaded(outpoint):

@@ -21,10 +21,17 @@ BURST_SECONDS = 2
 
 
 class Lookups:
-    """Asks the chain backend for funding outputs. `clock`: monotonic seconds."""
+    """Asks the chain backend for funding outputs. `clock`: monotonic seconds; `negative_seconds`: 0 for a source that costs
+    nothing to ask."""
 
-    def __init__(self, chain: ChainBackend, per_second: int, clock: Callable[[], float]) -> None:
-        self._chain, self._per_second, self._clock = chain, per_second, clock
+    def __init__(
+        self,
+        chain: ChainBackend,
+        per_second: int,
+        clock: Callable[[], float],
+        negative_seconds: float = NEGATIVE_SECONDS,
+    ) -> None:
+        self._chain, self._per_second, self._clock, self._negative_seconds = chain, per_second, clock, negative_seconds
         self._tokens = float(per_second * BURST_SECONDS)
         self._refilled_at = clock()
         self._nothing_at: OrderedDict[tuple[bytes, bytes | None], float] = OrderedDict()
@@ -35,7 +42,7 @@ class Lookups:
         Raises Unavailable("overloaded") above the rate, Unavailable("chain_unavailable").
         """
         key, now = (request.script_pubkey, request.outpoint), self._clock()
-        if now - self._nothing_at.get(key, float("-inf")) < NEGATIVE_SECONDS:
+        if now - self._nothing_at.get(key, float("-inf")) < self._negative_seconds:
             return []
         self._take_token(now)
         found = await self._chain.find_funding(request)

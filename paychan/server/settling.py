@@ -148,7 +148,10 @@ class Settling:
             await self._advance(case, Event.BROADCAST)  # it was, and that was not written down
         if case.state.phase == Phase.BROADCAST and status.spent_by in (case.state.settlement_txid, b""):
             await self._advance(case, Event.CONFIRM)
-            log.info("settled %s by %s", where, txid_hex(case.state.settlement_txid))
+            if status.spent_by:
+                log.info("settled %s by %s", where, txid_hex(case.state.settlement_txid))
+            else:
+                log.warning("%s was spent, but maybe not by its newest settlement %s", where, txid_hex(case.state.settlement_txid))
         else:
             await self._advance(case, Event.LOSE, status.spent_by or case.state.settlement_txid or bytes(32))
             log.warning("%s was spent by another transaction, %s", where, txid_hex(case.state.settlement_txid))

@@ -16,7 +16,7 @@ from .committer import Committer
 from .engine import Engine, refusal_of_form
 from .funding import FundingChecks
 from .highwater import read_highest, write_highest
-from .lookups import Lookups
+from .lookups import NEGATIVE_SECONDS, Lookups
 from .opening import Opening
 from .ownership import Ownership
 from .peers import NotOwner, PeerRequest, Peers
@@ -46,7 +46,8 @@ class Worker:
         self._chain = make_chain(config.chain, config.common, config.fee_per_byte)
         chain = config.chain
         self._tip = TipFollower(self._chain, self._clock, chain.poll_seconds, chain.tip_age_max, self._on_tip_moved)
-        self._opening = Opening(config, Lookups(self._chain, chain.lookups_per_second, time.monotonic))
+        negative_seconds = NEGATIVE_SECONDS if chain.has_network else 0.0
+        self._opening = Opening(config, Lookups(self._chain, chain.lookups_per_second, time.monotonic, negative_seconds))
         self._signer = SignerClient(config.signer)
         self._peers = Peers(config.common.state_dir / "run", self._answer_peer)
         self._engine: Engine | None = None

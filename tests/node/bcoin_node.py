@@ -101,12 +101,15 @@ class Funding:
 
 
 class Node:
-    """One node process. `blocks_file`: blocks are kept there and replayed by the next start (the mempool is not)."""
+    """One node process. `blocks_file`: blocks are kept there and replayed by the next start (the mempool is not).
+
+    With the `port` and `api_key` of a node that another process started, all but `start` works on that one.
+    """
 
     host = "127.0.0.1"
 
-    def __init__(self, blocks_file: Path | None = None, port: int = 0) -> None:
-        self.api_key = secrets.token_hex(16)
+    def __init__(self, blocks_file: Path | None = None, port: int = 0, api_key: str = "") -> None:
+        self.api_key = api_key or secrets.token_hex(16)
         self.port = port
         self.key = PrivateKey(b"\x07" * 32)
         self.script = _p2pkh(self.key)
@@ -132,6 +135,7 @@ class Node:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # Ctrl-C is for whoever started it
         )
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], READY_SECONDS_MAX)
@@ -145,6 +149,11 @@ class Node:
     def pid(self) -> int:
         """The process id while it runs, else 0."""
         return self._process.pid if self._process else 0
+
+    def wait(self) -> int:
+        """Return the process' exit status when it has ended."""
+        assert self._process is not None
+        return self._process.wait()
 
     def stop(self) -> None:
         """Ask the process to end by closing its input, and wait."""
@@ -260,6 +269,18 @@ class Node:
         """Return the outpoint that a transaction's first input spends: what a double spend needs."""
         prevout = CTransaction.deserialize(raw).vin[0].prevout
         return make_outpoint(prevout.hash, prevout.n)
+
+    def adopt_coin(self) -> None:
+        """Look for a mature coinbase of ours that another process had mined, and that is not spent; the next `fund` takes it."""
+        for height in range(1, self.height - COINBASE_MATURITY + 1):
+            txid = self.rpc("getblock", self.rpc("getblockhash", height))["tx"][0]
+            output = self.rpc("gettxout", txid, 0)
+            if output is None or output["scriptPubKey"]["hex"] != self.script.hex():
+                continue
+            (row,) = self.rpc("gettxspendingprevout", [{"txid": txid, "vout": 0}])  # gettxout does not tell, in bcoin
+            if "spendingtxid" not in row:
+                self._coins.insert(0, _outpoint(txid, 0))
+                return
 
     def _take_coin(self) -> tuple[bytes, int]:
         """Take a mature coinbase, mining until there is one; return its outpoint and value in satoshi."""

@@ -1,4 +1,4 @@
-"""Aim: the README's first payment works as printed. Method: its Python block is run against a real system, with the port changed."""
+"""Aim: the README's first payment works as printed. Method: its Python block is run against a real system, the port changed."""
 
 import re
 import subprocess

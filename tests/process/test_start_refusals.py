@@ -19,6 +19,7 @@ import pytest
 from tests.system import ROOT, free_port, make_config, running
 
 LIVE_ADDRESS = "1BoatSLRHtKNngkdXEeobR76b53LETtpyT"
+TEST_ADDRESS = "mm9mm96b8bZRBacaAvY5MEeDd6HW46qFcY"
 SAMPLE_KEYS = [
     "9b4b4cf8f8796ca8a3a8a3da5c73deeb7c558a89e3752b896349ec58c010879d",
     "456af7395529404380edc4fa35a161e096aa510610b98d3d219dc178dc58c1d7",
@@ -102,11 +103,15 @@ TABLE = [
     Refusal(
         "unproven funding outside debug mode",
         "debug.waive_funding_proof",
-        {"signer.toml": [("enable", "enable = false\nwaive_funding_proof = true")]},
+        {
+            "server.toml": [("cookie_file", 'cookie_file = "/node/.cookie"')],
+            "signer.toml": [("enable", "enable = false\nwaive_funding_proof = true")],
+        },
         kind="test",
         file="signer.toml",
     ),
-    Refusal("live as shipped", "chain.backend", kind="live"),
+    Refusal("live as shipped", "bitcoind.cookie_file", kind="live"),
+    Refusal("test as shipped", "bitcoind.cookie_file", kind="test"),
     Refusal("debug mode on live", "debug.enable", server(("enable", "enable = true")), kind="live"),
     Refusal("debug coins on live", "chain.backend", server(("backend", 'backend = "debug"')), kind="live"),
     Refusal(
@@ -116,7 +121,12 @@ TABLE = [
         kind="live",
     ),
     Refusal("debug coins outside debug mode", "chain.backend", server(("backend", 'backend = "debug"')), kind="test"),
-    Refusal("open price below the fee", "open.base_price", server(("base_price", "base_price = 0")), kind="test"),
+    Refusal(
+        "open price below the fee",
+        "open.base_price",
+        server(("base_price", "base_price = 0"), ("cookie_file", 'cookie_file = "/node/.cookie"')),
+        kind="test",
+    ),
     Refusal("the server alone", "open.base_price", server(("base_price", "base_price = 1.5")), command="paychan.server"),
     Refusal("the server alone, no file", "cannot be read", removed="server.toml", command="paychan.server"),
     Refusal(
@@ -135,7 +145,14 @@ TABLE = [
         command="signer",
     ),
     Refusal("the signer alone, no file", "cannot be read", removed="signer.toml", file="signer.toml", command="signer"),
-    Refusal("no signer key outside debug mode", "signer.key_file", kind="test", file="signer.toml", command="signer"),
+    Refusal(
+        "no signer key outside debug mode",
+        "signer.key_file",
+        {"signer.toml": [("funds_destination_address", f'funds_destination_address = "{TEST_ADDRESS}"')]},
+        kind="test",
+        file="signer.toml",
+        command="signer",
+    ),
     *(
         Refusal(
             f"published key {key[:8]} on live",

@@ -3,6 +3,9 @@
 Every complaint is one line that names the file and the key.
 """
 
+import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -62,23 +65,48 @@ def complaint(tmp_path: Path, process: str, text: str, env: dict | None = None) 
 
 
 @pytest.mark.parametrize("process", LOADERS)
-@pytest.mark.parametrize("kind", ["debug", "test"])
-def test_shipped_configurations_load(kind, process):
+@pytest.mark.parametrize(("kind", "network"), [("debug", "test"), ("regtest", "regtest")])
+def test_shipped_configurations_load(kind, network, process):
     config = LOADERS[process](CONFIGS / kind / f"{process}.toml", {})
-    assert (config.common.network.name, config.common.debug) == ("test", kind == "debug")
+    assert (config.common.network.name, config.common.debug) == (network, kind == "debug")
 
 
+@pytest.mark.parametrize("kind", ["live", "test"])
 @pytest.mark.parametrize(
-    ("process", "key"), [("server", "chain.backend"), ("signer", "policy.funds_destination_address")]
+    ("process", "key"), [("server", "bitcoind.cookie_file"), ("signer", "policy.funds_destination_address")]
 )
-def test_the_live_configuration_names_what_the_operator_must_fill_in(process, key):
-    path = CONFIGS / "live" / f"{process}.toml"
-    with pytest.raises(ConfigError, match=f"^{path}: {key}: "):
+def test_a_form_names_what_the_operator_must_fill_in_and_nothing_else(kind, process, key):
+    path = CONFIGS / kind / f"{process}.toml"
+    with pytest.raises(ConfigError) as caught:
         LOADERS[process](path, {})
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{path}: {key}: ")
 
 
-def test_the_live_store_needs_nothing_more():
-    assert load_store_config(CONFIGS / "live" / "store.toml", {}).common.network.name == "live"
+@pytest.mark.parametrize(("kind", "address"), [("live", LIVE_ADDRESS), ("test", TEST_ADDRESS)])
+def test_a_form_that_is_filled_in_loads(tmp_path, kind, address):
+    filled = {"server": {"bitcoind.cookie_file": "/node/.cookie"}, "signer": {"policy.funds_destination_address": address}}
+    for process, load in LOADERS.items():
+        path = tmp_path / f"{process}.toml"
+        path.write_text(changed(kind, process, filled.get(process, {})))
+        config = load(path, {})
+        assert (config.common.network.name, config.common.debug) == (kind, False)
+    server = load_server_config(tmp_path / "server.toml", {})
+    assert server.total_exposure_max > server.channel_exposure_max
+    assert server.funding_value_max >= server.channel_exposure_max > server.open_price
+    assert [server.confirmations_needed(value) for value in (1, 1_000_000, 5_000_000)] == [1, 3, 6]
+
+
+def test_the_node_s_credentials_are_relative_to_the_state_directory(tmp_path):
+    def chain(**bitcoind: object):
+        changes = {"bitcoind.cookie_file": None, **{f"bitcoind.{key}": value for key, value in bitcoind.items()}}
+        path = tmp_path / "server.toml"
+        path.write_text(changed("regtest", "server", changes))
+        return load_server_config(path, {"PAYCHAN_STATE_DIR": "/elsewhere"}).chain
+
+    assert chain(cookie_file="node.cookie").bitcoind_cookie_file == Path("/elsewhere/node.cookie")
+    assert chain(cookie_file="/node/.cookie").bitcoind_cookie_file == Path("/node/.cookie")
+    assert chain(user="u", password_file="password").bitcoind_password_file == Path("/elsewhere/password")
 
 
 COMMON = [
@@ -191,7 +219,7 @@ def test_what_loses_money_is_refused_on_mainnet(tmp_path, process, changes, key)
 
 
 def test_a_base_price_that_does_not_pay_for_the_settlement_is_refused_outside_debug(tmp_path):
-    changes = {"open.base_price": 700, "open.price_add_settlement_fee": True}
+    changes = {"open.base_price": 700, "open.price_add_settlement_fee": True, "bitcoind.cookie_file": "/node/.cookie"}
     assert complaint(tmp_path, "server", changed("test", "server", changes)).startswith("open.base_price: ")
 
 
@@ -279,3 +307,68 @@ def test_a_missing_key_is_refused_on_mainnet_and_not_made(tmp_path):
     with pytest.raises(ConfigError, match=f"^{path}: signer.key_file: .*No such file"):
         load_key(config)
     assert not config.key_file.exists()
+
+
+# --- paychan config check ---------------------------------------------------------------------------------------------
+
+
+def check(directory: Path, state_dir: Path) -> tuple[int, list[str]]:
+    """Return the command's exit status and what it complains about, without the directory's name."""
+    env = {"PATH": "/usr/bin:/bin", "PAYCHAN_STATE_DIR": str(state_dir)}
+    command = [sys.executable, "-m", "paychan", "config", "check", str(directory), "--json"]
+    done = subprocess.run(command, env=env, cwd=CONFIGS.parent, capture_output=True, text=True, timeout=30)
+    assert done.stderr == ""
+    return done.returncode, [line.removeprefix(f"{directory}/") for line in json.loads(done.stdout)["problems"]]
+
+
+def filled_in(directory: Path) -> Path:
+    for process, changes in (
+        ("server", {"bitcoind.cookie_file": "/node/.cookie"}),
+        ("store", {}),
+        ("signer", {"policy.funds_destination_address": LIVE_ADDRESS}),
+    ):
+        (directory / f"{process}.toml").write_text(changed("live", process, changes))
+    return directory
+
+
+@pytest.mark.parametrize("kind", ["live", "test"])
+def test_the_check_of_a_form_names_three_things(tmp_path, kind):
+    status, problems = check(CONFIGS / kind, tmp_path)
+    assert status == 2
+    assert [problem.split(": ")[:2] for problem in problems] == [
+        ["server.toml", "bitcoind.cookie_file"],
+        ["signer.toml", "policy.funds_destination_address"],
+        ["signer.toml", "signer.key_file"],
+    ]
+    assert str(tmp_path / "signer.key") in problems[2] and "--init" in problems[2]
+
+
+def test_the_check_of_a_form_that_is_filled_in_finds_nothing(tmp_path):
+    put_key(tmp_path / "signer.key", "11" * 32 + "\n")
+    assert check(filled_in(tmp_path), tmp_path) == (0, [])
+
+
+def test_the_check_looks_at_the_key_file_s_mode(tmp_path):
+    put_key(tmp_path / "signer.key", "11" * 32 + "\n")
+    (tmp_path / "signer.key").chmod(0o640)
+    status, (problem,) = check(filled_in(tmp_path), tmp_path)
+    assert status == 2
+    assert problem.startswith("signer.toml: signer.key_file: ") and "0600" in problem
+
+
+def test_the_check_wants_a_key_that_is_a_file(tmp_path):
+    (tmp_path / "signer.key").mkdir(mode=0o700)
+    _, (problem,) = check(filled_in(tmp_path), tmp_path)
+    assert problem.endswith("is not a regular file")
+
+
+def test_the_check_of_debug_mode_asks_for_no_key(tmp_path):
+    assert check(CONFIGS / "debug", tmp_path) == (0, [])
+
+
+def test_the_check_of_broken_files_says_so_once_for_each(tmp_path):
+    for name in ("server.toml", "store.toml", "signer.toml"):
+        (tmp_path / name).write_text("signer = 1\n?")
+    status, problems = check(tmp_path, tmp_path)
+    assert status == 2
+    assert len(problems) == 3 and all("is no TOML" in problem for problem in problems)
