@@ -50,7 +50,8 @@ def settlement_fee(estimate: int, size: int, received: int, rung: Rung, bounds: 
     estimate: satoshi for each byte, of the rung's `blocks`. Raises Uneconomic if even the floor is too much.
     """
     per_byte = min(max(estimate * rung.factor, bounds.floor), bounds.ceiling)
-    affordable = min(received * rung.share_percent // 100, received - DUST_LIMIT)
+    share = max(received * rung.share_percent // 100, bounds.floor * size)  # what it costs at least is never too much
+    affordable = min(share, received - DUST_LIMIT)
     fee = min(per_byte * size, affordable)
     if fee < bounds.floor * size:
         raise Uneconomic(f"{received} satoshi do not pay for {size} bytes at {bounds.floor} satoshi each")

@@ -111,9 +111,9 @@ class Engine:
         names = [keys.epoch_key(lease) for lease in range(shard_count + LEASE_COUNT)]
         return [keys.decode_epoch(value) for value in self._get(names)]
 
-    def unsettled_value(self) -> int:
-        """Return the satoshi received on channels that are not settled."""
-        return keys.decode_value(self._get([keys.UNSETTLED_VALUE])[0])
+    def open_value(self) -> int:
+        """Return the satoshi received on open channels."""
+        return keys.decode_value(self._get([keys.OPEN_VALUE])[0])
 
     def commit(self, writes: Mapping[bytes, bytes | None]) -> None:
         """Write a group, all or nothing; on return it is on disk.

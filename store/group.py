@@ -24,13 +24,13 @@ class Reader(Protocol):
 class Group:
     """One group. `writes` is what it puts (or with None deletes), each key once with its newest value.
 
-    unsettled_value: satoshi received on channels that are not settled, before this group and then after it.
+    open_value: satoshi received on open channels, before this group and then after it.
     epochs: of the shards and then the other leases, now; `raise_epochs` changes this list in place, so that it stays
     true for the next group.
     """
 
-    def __init__(self, reader: Reader, epochs: list[int], shard_count: int, unsettled_value: int = 0) -> None:
-        self.unsettled_value = unsettled_value
+    def __init__(self, reader: Reader, epochs: list[int], shard_count: int, open_value: int = 0) -> None:
+        self.open_value = open_value
         self._reader, self._epochs, self._shard_count = reader, epochs, shard_count
         self._states: dict[bytes, bytes | None] = {}
         self.writes: dict[bytes, bytes | None] = {}
@@ -50,8 +50,8 @@ class Group:
         if status or shard_of(outpoint, shard_count) != entry.shard:
             return status or EntryStatus.FORBIDDEN
         self._states[outpoint] = entry.state
-        terms = self._terms(outpoint) if table.needs_terms(entry) else None
-        self.unsettled_value += table.unsettled_change(entry, ChannelTerms.parse(outpoint, terms).funding_value if terms else 0)
+        terms = self._terms(outpoint) if table.leaves_open(entry) else None
+        self.open_value += table.open_value_change(entry, ChannelTerms.parse(outpoint, terms).funding_value if terms else 0)
         if entry.expected_phase == entry.state[1] and not entry.extra:
             self.writes[keys.STATE + outpoint] = entry.state
         else:

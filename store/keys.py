@@ -10,7 +10,7 @@ The layout is on disk and cannot change; a new one takes a new `identity.FORMAT_
     "X" | 36 outpoint                         settlement transaction, from phase signed on
     "O" | u32 expiry, big-endian | outpoint   empty: index of open channels, soonest expiry first
     "U" | 36 outpoint                         u8 phase: index of settlements that have begun and are not settled
-    "V"                                       u64, little-endian: satoshi received on channels that are not settled
+    "V"                                       u64, little-endian: satoshi received on open channels
 
 Terms and state are apart so that a payment rewrites some 90 bytes. Big-endian numbers sort as they count.
 """
@@ -22,7 +22,7 @@ STATE = b"S"
 SETTLEMENT = b"X"
 EXPIRING = b"O"
 UNFINISHED = b"U"
-UNSETTLED_VALUE = b"V"
+OPEN_VALUE = b"V"
 
 
 def epoch_key(lease: int) -> bytes:
@@ -41,7 +41,7 @@ def decode_epoch(value: bytes | None) -> int:
 
 
 def encode_value(satoshi: int) -> bytes:
-    """Return the value under UNSETTLED_VALUE."""
+    """Return the value under OPEN_VALUE."""
     return satoshi.to_bytes(8, "little")
 
 

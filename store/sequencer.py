@@ -35,8 +35,8 @@ class Sequencer:
     def __init__(self, engine: Engine, shard_count: int, call_soon: Callable[[Callable[[], None]], object]) -> None:
         self._engine, self._shard_count, self._call_soon = engine, shard_count, call_soon
         self._epochs = engine.epochs(shard_count)
-        self.unsettled_value = engine.unsettled_value()
-        """Satoshi received on channels that are not settled, as of the last durable group."""
+        self.open_value = engine.open_value()
+        """Satoshi received on open channels, as of the last durable group."""
         self._jobs: list[Job] = []
         self._queued_bytes = 0
 
@@ -55,13 +55,13 @@ class Sequencer:
         """Judge what waits, make it durable, answer it. Ends the process if that cannot be done."""
         jobs, self._jobs, self._queued_bytes = self._jobs, [], 0
         try:
-            group = Group(self._engine, self._epochs, self._shard_count, self.unsettled_value)
+            group = Group(self._engine, self._epochs, self._shard_count, self.open_value)
             answers = [job(group) for job in jobs]
-            if group.unsettled_value != self.unsettled_value:
-                group.writes[keys.UNSETTLED_VALUE] = keys.encode_value(group.unsettled_value)
+            if group.open_value != self.open_value:
+                group.writes[keys.OPEN_VALUE] = keys.encode_value(group.open_value)
             if group.writes:
                 self._engine.commit(group.writes)
-            self.unsettled_value = group.unsettled_value
+            self.open_value = group.open_value
         except BaseException as error:
             _die(error)
         for answer in answers:

@@ -237,4 +237,4 @@ class StoreServer:
         connection.reply(kind, request_id, answer)
 
     def _heartbeat(self, session: Session, request_id: int, _: bytes) -> None:
-        session.connection.reply(StoreMessage.HEARTBEAT, request_id, encode_heartbeat_reply(self._sequencer.unsettled_value))
+        session.connection.reply(StoreMessage.HEARTBEAT, request_id, encode_heartbeat_reply(self._sequencer.open_value))

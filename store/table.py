@@ -69,7 +69,7 @@ def _is_whole(entry: Entry, phase: int, new_phase: int) -> bool:
 def writes(entry: Entry, terms_record: bytes | None) -> list[tuple[bytes, bytes | None]]:
     """Return what an entry that was judged OK writes, as (key, value); value None deletes the key.
 
-    terms_record: the channel's terms as stored; needed only when `needs_terms(entry)`, for the expiry.
+    terms_record: the channel's terms as stored; needed only when `leaves_open(entry)`, for the expiry.
     """
     outpoint, phase, new_phase = entry.outpoint, entry.expected_phase, entry.state[1]
     puts: list[tuple[bytes, bytes | None]] = [(keys.STATE + outpoint, entry.state)]
@@ -89,17 +89,17 @@ def writes(entry: Entry, terms_record: bytes | None) -> list[tuple[bytes, bytes 
     return puts
 
 
-def needs_terms(entry: Entry) -> bool:
-    """Return whether what an entry that was judged OK writes depends on terms that were stored before."""
-    return (entry.expected_phase == _OPEN != entry.state[1]) or entry.state[1] == _SETTLED
+def leaves_open(entry: Entry) -> bool:
+    """Return whether an entry that was judged OK takes a channel out of the index of open ones."""
+    return entry.expected_phase == _OPEN != entry.state[1]
 
 
-def unsettled_change(entry: Entry, funding_value: int) -> int:
-    """Return by how many satoshi an entry that was judged OK changes what was received on unsettled channels.
+def open_value_change(entry: Entry, funding_value: int) -> int:
+    """Return by how many satoshi an entry that was judged OK changes what has been received on open channels.
 
-    funding_value: satoshi; needed only when the step settles the channel.
+    funding_value: satoshi; needed only when `leaves_open(entry)`.
     """
-    new_phase, new_value = read_state(entry.state)
-    if new_phase == _SETTLED:
+    if leaves_open(entry):
         return entry.expected_change_value - funding_value
-    return entry.expected_change_value - new_value
+    new_phase, new_value = read_state(entry.state)
+    return entry.expected_change_value - new_value if new_phase == _OPEN else 0

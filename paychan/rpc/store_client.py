@@ -47,8 +47,8 @@ class StoreClient:
         self._hello, self._on_owners, self._on_lost = hello, on_owners, on_lost
         self._welcome: Welcome | None = None
         self._heartbeat: asyncio.Task[None] | None = None
-        self.unsettled_value = 0
-        """Satoshi received on all channels that are not settled, as of the last heartbeat."""
+        self.open_value = 0
+        """Satoshi received on open channels, as of the last heartbeat."""
         self.lease_ends = 0.0
         """Loop time until which this worker's shards cannot have gone to another unless the store told us."""
         self.link = Link("store", address, PAYLOAD_MAX, self._greet, self._on_frame, self._lost)
@@ -103,7 +103,7 @@ class StoreClient:
             sent_at = loop.time()
             try:
                 answer = await asyncio.wait_for(connection.call(StoreMessage.HEARTBEAT), 3 * pause)
-                self.unsettled_value = decode_heartbeat_reply(answer)
+                self.open_value = decode_heartbeat_reply(answer)
                 self._extend_lease(sent_at)
             except (ConnectionGone, RemoteRefusal, TimeoutError, MessageError):
                 connection.close()

@@ -297,9 +297,9 @@ def decode_found(payload: bytes) -> list[tuple[int, bytes]]:
     return list(_FOUND.iter_unpack(payload))
 
 
-def encode_heartbeat_reply(unsettled_value: int) -> bytes:
-    """Return the answer to HEARTBEAT: u64 satoshi received on channels that are not settled."""
-    return unsettled_value.to_bytes(8, "little")
+def encode_heartbeat_reply(open_value: int) -> bytes:
+    """Return the answer to HEARTBEAT: u64 satoshi received on open channels."""
+    return open_value.to_bytes(8, "little")
 
 
 def decode_heartbeat_reply(payload: bytes) -> int:

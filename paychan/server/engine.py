@@ -170,10 +170,13 @@ class Engine:
     # --- open ---
 
     async def open(self, request: OpenRequest, funding: FundingOutput, server_pubkey: bytes) -> Reply:
-        """Open a channel on a funding output that was looked up."""
+        """Open a channel on a funding output that was looked up; value 0: there is none, or it is spent. Then the channel may
+        still exist, and whoever lost the answer to an open that gave up everything is told so."""
         terms = self._opening.terms(request, funding, server_pubkey, self._clock())
         if await self._load(terms.outpoint):
             return self._exists(terms.outpoint)
+        if not funding.value:
+            raise Rejection("funding_not_found")
         received = self._opening.check(terms, request.payment, funding)
         phase = next_phase(ABSENT, Event.EXHAUST if request.payment.exhausts else Event.OPEN)
         state = ChannelState(phase, request.payment)
@@ -249,6 +252,8 @@ class Engine:
 
     async def _settle(self, outpoint: bytes, received: int) -> Reply:
         state = await self._settling.settle(outpoint)
+        if state.settlement_txid in (b"", bytes(32)):
+            raise Rejection("funding_spent")  # by another transaction than a settlement of ours
         return closed_result(state.payment.change_value, received, state.settlement_txid)
 
 

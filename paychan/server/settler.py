@@ -93,7 +93,7 @@ class Settler:
         # An expiry at `now + period` exactly takes no payment any more, so it is due; the scan is exclusive.
         before = min(self._now() + self._settlement_period + 1, LOCKTIME_MAX)
         due = await self._store.scan(StoreMessage.SCAN_EXPIRING, before)
-        if self._store.unsettled_value > self._exposure_max:
+        if self._store.open_value > self._exposure_max:
             due += await self._store.scan(StoreMessage.SCAN_EXPIRING, LOCKTIME_MAX, EARLY_MAX)
         return [outpoint for _, outpoint in due]
 

@@ -22,6 +22,9 @@ from .tip import TipFollower
 LOOK_SECONDS = 1.0
 """Between two looks at whether the tip has moved."""
 
+PAUSE_SECONDS = 10.0
+"""Before all channels are looked at again because some could not be."""
+
 CONCURRENT_MAX = 16
 """Channels looked up at a time: a node answers some thousand look-ups a second, and has other things to do."""
 
@@ -70,7 +73,11 @@ class Watcher:
 
     async def _look_at_all(self) -> None:
         pairs = await self._store.scan(StoreMessage.SCAN_EXPIRING, LOCKTIME_MAX)
-        await asyncio.gather(*(self._look(outpoint) for _, outpoint in pairs))
+        outcomes = await asyncio.gather(*(self._look(outpoint) for _, outpoint in pairs), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        if failures:
+            await asyncio.sleep(PAUSE_SECONDS)
+            raise failures[0]
 
     async def _look(self, outpoint: bytes) -> None:
         async with self._places:

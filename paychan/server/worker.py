@@ -5,10 +5,11 @@ import logging
 import time
 
 from .._fast.channel import ChannelTable, read_channel_request
+from ..chain.base import FundingOutput
 from ..chain.make import make_chain
 from ..clock import Clock, wall_clock
 from ..config import ServerConfig
-from ..errors import PaychanError, Unavailable
+from ..errors import PaychanError, Rejection, Unavailable
 from ..rpc.signer_client import SignerClient
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, OwnerTable, Welcome
@@ -194,7 +195,12 @@ class Worker:
         request = self._opening.parse(query, key, self._clock.now())
         if self._tip.is_doubtful:
             raise Unavailable("chain_unavailable", self._tip.doubt)
-        found = await self._opening.find_funding(request, key)
+        try:
+            found = await self._opening.find_funding(request, key)
+        except Rejection:
+            if request.outpoint is None:
+                raise
+            found = FundingOutput(request.outpoint, 0, 0)
         return await self._dispatch(
             PeerRequest("open", found.outpoint, "", query, found.value, found.confirmations, found.is_coinbase)
         )

@@ -47,6 +47,15 @@ def refused(channel: Channel, code: str, **how: object) -> str:
 # --- what opens ---
 
 
+def test_an_open_that_gave_up_everything_and_lost_its_answer_is_told_that_the_channel_exists(chain):
+    channel = chain.channel("lost answer")
+    channel.ask_address()
+    channel.fund()
+    assert channel.open(VALUE, named=True).status == 202
+    again = channel.open(VALUE, named=True)  # the funding output is spent in the mempool by now
+    assert (again.status, again.code) == (409, "channel_exists"), again.body
+
+
 @pytest.mark.parametrize("named", [False, True], ids=["by-address", "by-outpoint"])
 def test_a_confirmed_output_opens_a_channel_that_takes_payments(chain, named):
     channel = chain.channel(f"opens-{named}")

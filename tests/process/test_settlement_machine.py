@@ -172,6 +172,7 @@ LENIENT = {
         "duration_hours_min": "duration_hours_min = 0",
         "base_price": "base_price = 0",
         "price_add_settlement_fee": "price_add_settlement_fee = false",
+        "fee_per_byte": "fee_per_byte = 40\nfee_per_byte_min = 40",
     }
 }
 

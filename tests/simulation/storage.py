@@ -59,8 +59,8 @@ class Disk:
     def epochs(self, shard_count: int) -> list[int]:
         return [keys.decode_epoch(self.data.get(keys.epoch_key(lease))) for lease in range(shard_count + LEASE_COUNT)]
 
-    def unsettled_value(self) -> int:
-        return keys.decode_value(self.data.get(keys.UNSETTLED_VALUE))
+    def open_value(self) -> int:
+        return keys.decode_value(self.data.get(keys.OPEN_VALUE))
 
     def commit(self, writes: Mapping[bytes, bytes | None]) -> None:
         self._on_commit(writes)
@@ -183,8 +183,8 @@ class MemoryStoreClient:
         self.link.start = lambda: asyncio.get_running_loop().create_task(self._keep()) and None
 
     @property
-    def unsettled_value(self) -> int:
-        return self._store.sequencer.unsettled_value
+    def open_value(self) -> int:
+        return self._store.sequencer.open_value
 
     @property
     def lease_ends(self) -> float:

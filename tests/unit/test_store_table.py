@@ -199,7 +199,7 @@ def test_any_history_matches_the_model_and_never_goes_back(history):
     for item, way in history:
         if way == "flush":
             reader.apply(group.writes)
-            group = Group(reader, epochs, SHARDS)
+            group = Group(reader, epochs, SHARDS, group.open_value)
         elif way == "bump":
             epoch += 1
             group.raise_epochs(dict.fromkeys(range(SHARDS), epoch))
@@ -213,6 +213,7 @@ def test_any_history_matches_the_model_and_never_goes_back(history):
         for outpoint, (phase, value) in before.items():
             assert model[outpoint][0] >= phase
             assert model[outpoint][1] <= value
+    assert group.open_value == sum(4 - value for phase, value in model.values() if phase == Phase.OPEN)
     reader.apply(group.writes)
     check_indexes(reader.data, model)
 
