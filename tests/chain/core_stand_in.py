@@ -14,7 +14,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from paychan.chain.bitcoind import with_checksum
+from paychan.chain.wallets import with_checksum
 from paychan.network import BY_NAME
 
 TIP_HEIGHT = 200

@@ -14,8 +14,9 @@ from bitcoin.core import CoreMainParams, CoreRegTestParams, CoreTestNetParams, C
 from bitcoin.core.script import CScript
 
 from paychan.chain.base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingRequest
-from paychan.chain.bitcoind import BitcoindChain, with_checksum
+from paychan.chain.bitcoind import BitcoindChain
 from paychan.chain.jsonrpc import BODY_SIZE_MAX, JsonRpc, parse_amount
+from paychan.chain.wallets import with_checksum
 from paychan.channel import ChannelTerms
 from paychan.errors import Unavailable
 from paychan.network import BY_NAME, REGTEST, p2sh_address
