@@ -92,7 +92,7 @@ def test_a_funding_that_is_double_spent_by_a_reorganisation_takes_no_more_paymen
     wait_for_payment(channel, 503, "funding_disappeared")
     chain.node.mine(DEPTH)
     wait_for_payment(channel, 503, "funding_disappeared")
-    assert channel.open(named=True).code == "funding_not_found"
+    assert channel.open(named=True).code == "channel_exists"
     assert channel.close().status == 503
     assert channel.pay().code == "channel_closing"
     assert chain.spender(channel) is None
@@ -109,7 +109,8 @@ def test_a_funding_output_that_somebody_spent_takes_no_more_payments_and_its_cha
     assert channel.pay().code in ("funding_spent", "channel_closing")
     wait_until(lambda: chain.logged(f"{format_outpoint(channel.terms.outpoint)} has been spent"), 10, "the log")
     channel.wait_for("channel_closing")
-    assert channel.close().status == 202
+    answer = channel.close()
+    assert (answer.status, answer.code) == (410, "funding_spent")
     chain.node.mine(DEPTH)
     channel.wait_for("no_such_payment")
     assert not chain.logged(f"signed {format_outpoint(channel.terms.outpoint)}")  # it would have been in vain
@@ -177,6 +178,8 @@ def test_a_refund_is_refused_before_the_expiry_and_accepted_after_it_and_ends_th
     assert [output.nValue for output in spender.vout] == [channel.terms.funding_value - REFUND_FEE]
     chain.gate.open()
     channel.wait_for("channel_closing")
+    # the depth of a spender that the node does not name counts from when the channel's owner first saw the spend
+    wait_until(lambda: channel.close().code == "funding_spent", 15, "seeing the spend")
     chain.node.mine(DEPTH)
     channel.wait_for("no_such_payment")
     assert chain.ready().status == 200
