@@ -13,6 +13,11 @@ from ..errors import Unavailable
 NEGATIVE_SECONDS = 2.0
 """How long "no such output" is believed: a payer that opens too early asks again every second or so."""
 
+ADDRESS_LOOKUPS_MAX = 5
+"""Look-ups of one address within ADDRESS_SECONDS; a payer that waits for confirmations needs fewer."""
+
+ADDRESS_SECONDS = 2.0
+
 REMEMBERED_MAX = 10_000
 """Addresses whose last look-up is remembered; some 2 MB."""
 
@@ -34,6 +39,7 @@ class Lookups:
         self._chain, self._per_second, self._clock, self._negative_seconds = chain, per_second, clock, negative_seconds
         self._tokens = float(per_second * BURST_SECONDS)
         self._refilled_at = clock()
+        self._looked_at: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
         self._nothing_at: OrderedDict[tuple[bytes, bytes | None], float] = OrderedDict()
 
     async def find(self, request: FundingRequest) -> list[FundingOutput]:
@@ -44,6 +50,7 @@ class Lookups:
         key, now = (request.script_pubkey, request.outpoint), self._clock()
         if now - self._nothing_at.get(key, float("-inf")) < self._negative_seconds:
             return []
+        self._count_address(request.script_pubkey, now)
         self._take_token(now)
         found = await self._chain.find_funding(request)
         if not found:
@@ -52,6 +59,17 @@ class Lookups:
             if len(self._nothing_at) > REMEMBERED_MAX:
                 self._nothing_at.popitem(last=False)
         return found
+
+    def _count_address(self, script_pubkey: bytes, now: float) -> None:
+        since, count = self._looked_at.get(script_pubkey, (now, 0))
+        if now - since >= ADDRESS_SECONDS:
+            since, count = now, 0
+        if count >= ADDRESS_LOOKUPS_MAX and self._negative_seconds:
+            raise Unavailable("overloaded", "This address is looked up too often; send the same request again")
+        self._looked_at[script_pubkey] = since, count + 1
+        self._looked_at.move_to_end(script_pubkey)
+        if len(self._looked_at) > REMEMBERED_MAX:
+            self._looked_at.popitem(last=False)
 
     def _take_token(self, now: float) -> None:
         full = float(self._per_second * BURST_SECONDS)

@@ -82,6 +82,8 @@ class Settling:
         self._rules, self._channels, self._shard_count, self._committer = rules, channels, shard_count, committer
         self._store, self._signer, self._chain, self._now = store, signer, chain, now
         self._running: dict[bytes, asyncio.Task[ChannelState]] = {}
+        self.uneconomic: set[bytes] = set()
+        """Outpoints of channels that were found to be worth less than their settlement's fee."""
 
     async def settle(self, outpoint: bytes) -> ChannelState:
         """Drive a channel that is closing, or further, as far as it goes now; return its state, broadcast at least.
@@ -103,8 +105,13 @@ class Settling:
 
     def _finished(self, outpoint: bytes, task: "asyncio.Task[ChannelState]") -> None:
         self._running.pop(outpoint, None)
-        if not task.cancelled() and task.exception() is not None:
-            log.warning("settlement of %s: %s", format_outpoint(outpoint), task.exception())
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Unavailable) and error.code == "settlement_uneconomic":
+            self.uneconomic.add(outpoint)
+        else:
+            self.uneconomic.discard(outpoint)
+        if error is not None:
+            log.warning("settlement of %s: %s", format_outpoint(outpoint), error)
 
     # --- the machine ---
 

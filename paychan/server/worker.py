@@ -104,7 +104,7 @@ class Worker:
         self._funding = FundingChecks(channels, store, self._chain, min(config.funding_tx_min_conf, 1))
         self._funding.tip_moved(self._tip.generation)
         rules = SettlingRules(config.settlement_period, config.settlement_confirmations, config.fee_bounds)
-        settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, now)
+        self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, now)
         self._engine = Engine(
             config.common.network,
             channels,
@@ -168,7 +168,15 @@ class Worker:
             return problem(Unavailable(trouble))
         if self._tip.is_doubtful:  # no channel opens, and those near their expiry take no payments
             return problem(Unavailable("chain_unavailable", self._tip.doubt))
-        content = {"ready": True, "workers": self._ownership.worker_count, "server_pubkey": self._signer.public_key.hex()}
+        content: dict[str, object] = {
+            "ready": True,
+            "workers": self._ownership.worker_count,
+            "server_pubkey": self._signer.public_key.hex(),
+            "uneconomic_channels": len(self._settling.uneconomic),
+        }
+        if self._config.chain.has_network and self._tip.tip is not None:
+            tip = self._tip.tip
+            content["chain"] = {"height": tip.height, "tip_age_seconds": max(0, self._clock.now() - tip.time)}
         return json_reply(200, content)
 
     # --- requests ---

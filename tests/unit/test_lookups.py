@@ -7,7 +7,7 @@ import pytest
 from paychan.chain.base import FundingOutput, FundingRequest
 from paychan.errors import Unavailable
 from paychan.server import lookups as lookups_module
-from paychan.server.lookups import BURST_SECONDS, NEGATIVE_SECONDS, Lookups
+from paychan.server.lookups import ADDRESS_LOOKUPS_MAX, ADDRESS_SECONDS, BURST_SECONDS, NEGATIVE_SECONDS, Lookups
 
 OUTPUT = FundingOutput(bytes(36), 1000, 1)
 
@@ -111,3 +111,16 @@ def test_what_is_remembered_is_bounded(monkeypatch):
     assert rig.count == 4
     rig.find(0)  # the oldest was forgotten
     assert rig.count == 5
+
+
+def test_one_address_is_looked_up_a_few_times_within_a_moment_and_no_other_suffers(rig):
+    rig = Rig(per_second=1000)
+    rig.chain.found = [OUTPUT]
+    for _ in range(ADDRESS_LOOKUPS_MAX):
+        assert rig.find(1) == [OUTPUT]
+    with pytest.raises(Unavailable, match="too often"):
+        rig.find(1)
+    assert rig.find(2) == [OUTPUT]
+    assert rig.count == ADDRESS_LOOKUPS_MAX + 1
+    rig.now += ADDRESS_SECONDS
+    assert rig.find(1) == [OUTPUT]
