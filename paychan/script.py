@@ -1,7 +1,5 @@
 """The channel's redeem script and its P2SH funding output (BIP 16, BIP 65; spec section 3)."""
 
-import hashlib
-
 from bitcoin.core import Hash160
 
 from .network import Network, p2sh_address
@@ -9,9 +7,7 @@ from .units import is_expiry
 
 PUBKEY_SIZE = 33
 
-OP_0 = 0x00
 OP_PUSHDATA1 = 0x4C
-OP_1 = 0x51
 
 
 def encode_script_number(number: int) -> bytes:
@@ -54,8 +50,3 @@ def p2sh_script_pubkey(redeem: bytes) -> bytes:
 def funding_address(network: Network, redeem: bytes) -> str:
     """Return the base58check address at which the payer funds the channel."""
     return p2sh_address(network, Hash160(redeem))
-
-
-def sha256d(data: bytes) -> bytes:
-    """Return the double SHA-256 of `data`, internal byte order: Bitcoin's transaction id and sighash function."""
-    return hashlib.sha256(hashlib.sha256(data).digest()).digest()

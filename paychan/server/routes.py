@@ -4,8 +4,6 @@ from ..errors import Rejection
 from .replies import Reply, json_reply
 from .worker import Worker
 
-CHANNELS = "/v1/channels/"
-
 
 def _segments(path: str) -> list[str]:
     return path.split("/")[1:]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from paychan.network import LIVE, TEST
-from paychan.script import encode_script_number, funding_address, p2sh_script_pubkey, push, redeem_script, sha256d
+from paychan.script import encode_script_number, funding_address, p2sh_script_pubkey, push, redeem_script
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 CHANNELS = json.loads((VECTORS / "redeem-and-debug-funding.json").read_text())
@@ -72,7 +72,3 @@ def test_pushes_are_the_shortest(size, head):
 def test_push_beyond_255_bytes_is_refused():
     with pytest.raises(ValueError):
         push(bytes(256))
-
-
-def test_sha256d_of_nothing():
-    assert sha256d(b"").hex() == "5df6e0e2761359d30a8275058e299fcc0381534545f55cf43e41983f5d4c9456"
