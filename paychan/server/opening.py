@@ -36,8 +36,8 @@ class Opening:
     def __init__(self, config: ServerConfig, lookups: Lookups) -> None:
         self._config, self._lookups = config, lookups
 
-    def funding_info(self, query_text: str, server_pubkey: bytes, now: int) -> Reply:
-        """Answer GET /v1/fundingInfo. Raises Rejection."""
+    def funding_info(self, query_text: str, server_pubkey: bytes, now: int) -> tuple[Reply, FundingRequest]:
+        """Return the answer to GET /v1/fundingInfo, and what the chain backend is to look out for. Raises Rejection."""
         client_pubkey, exp_time = self._keys(Query(query_text), server_pubkey, now)
         redeem = redeem_script(server_pubkey, client_pubkey, exp_time)
         content = {
@@ -47,9 +47,8 @@ class Opening:
             "funding_tx_min_conf": self._config.funding_tx_min_conf,
             "open_price": self._config.open_price,
         }
-        return json_reply(
-            200, content, f"/v1/channels/new?client_pubkey={client_pubkey.hex()}&exp_time={exp_time}"
-        )
+        location = f"/v1/channels/new?client_pubkey={client_pubkey.hex()}&exp_time={exp_time}"
+        return json_reply(200, content, location), FundingRequest(client_pubkey, exp_time, p2sh_script_pubkey(redeem))
 
     def parse(self, query_text: str, server_pubkey: bytes, now: int) -> OpenRequest:
         """Return the checked parameters of POST /v1/channels/new, in v1's order. Raises Rejection."""
@@ -59,12 +58,6 @@ class Opening:
         change_script = query.required("change_address", lambda text: decode_address(network, text))
         payment = query.required("payment", decode_payment)
         return OpenRequest(client_pubkey, exp_time, change_script, payment, decode_funding_outpoint(query))
-
-    def funding_request(self, query_text: str, server_pubkey: bytes, now: int) -> FundingRequest:
-        """Return what fundingInfo makes the chain backend watch for. Raises Rejection."""
-        client_pubkey, exp_time = self._keys(Query(query_text), server_pubkey, now)
-        script_pubkey = p2sh_script_pubkey(redeem_script(server_pubkey, client_pubkey, exp_time))
-        return FundingRequest(client_pubkey, exp_time, script_pubkey)
 
     def _keys(self, query: Query, server_pubkey: bytes, now: int) -> tuple[bytes, int]:
         client_pubkey = query.required("client_pubkey", decode_pubkey)

@@ -127,8 +127,7 @@ class Settling:
         if status.is_spent and status.spent_confirmations:
             return case.state  # time will tell
         if case.state.phase == Phase.CLOSING:
-            fee = await self._fee(case)
-            await self._sign(case, Event.SIGN, fee, min(fee, self._rules.fee_bounds.floor * self._size(case)))
+            await self._sign(case)
         elif not await self._bump(case) and status.is_spent and status.spent_by in (case.state.settlement_txid, b""):
             return case.state  # the newest version is on its way, and good enough
         await self._publish(case)
@@ -197,10 +196,11 @@ class Settling:
 
     # --- signing and publishing ---
 
-    async def _sign(self, case: _Case, event: Event, fee: int, least: int) -> None:
-        """Have a settlement signed, and make its bytes durable before anybody else sees them."""
-        transaction, txid = await self._make(case, fee, least)
-        await self._advance(case, event, txid, transaction)
+    async def _sign(self, case: _Case) -> None:
+        """Have the first settlement signed, and make its bytes durable before anybody else sees them."""
+        fee = await self._fee(case)
+        transaction, txid = await self._make(case, fee, min(fee, self._rules.fee_bounds.floor * self._size(case)))
+        await self._advance(case, Event.SIGN, txid, transaction)
 
     async def _make(self, case: _Case, fee: int, least: int) -> tuple[bytes, bytes]:
         """Return a signed and checked settlement and its txid. fee: satoshi; least: what the signer may make of it.

@@ -219,11 +219,11 @@ class Worker:
 
     async def funding_info(self, query: str) -> Reply:
         """GET fundingInfo: pure computation, once the signer's key is known; the chain is told what to look out for."""
-        key, now = self._signer.public_key, self._clock.now()
+        key = self._signer.public_key
         if not key:
             raise Unavailable("signer_unavailable")
-        reply = self._opening.funding_info(query, key, now)
-        await self._chain.watch(self._opening.funding_request(query, key, now))
+        reply, request = self._opening.funding_info(query, key, self._clock.now())
+        await self._chain.watch(request)
         return reply
 
     # --- here or elsewhere ---
