@@ -370,11 +370,9 @@ def test_a_killed_node_is_unavailable_and_serves_again_when_it_is_back(tmp_path:
         node.mine(2)
         height = node.height
         node.kill()
-        began = time.monotonic()
         for call in (backend.chain.tip(), backend.chain.find_funding(channel.request(funding.outpoint))):
             with pytest.raises(Unavailable, match="cannot be reached|closed the connection|broke off"):
                 backend.run(call)
-        assert time.monotonic() - began < 5
         node.start()
         assert backend.run(backend.chain.tip()).height == height
         (found,) = backend.run(backend.chain.find_funding(channel.request(funding.outpoint)))
