@@ -22,7 +22,6 @@ from .store_messages import (
     decode_found,
     decode_heartbeat_reply,
     decode_load_reply,
-    encode_commit,
     encode_load,
 )
 
@@ -53,9 +52,9 @@ class StoreClient:
         """Loop time until which this worker's shards cannot have gone to another unless the store told us."""
         self.link = Link("store", address, PAYLOAD_MAX, self._greet, self._on_frame, self._lost)
 
-    async def commit(self, entries: list[bytes]) -> bytes:
-        """Send encoded entries as one group; return one `EntryStatus` byte for each. Raises ConnectionGone, RemoteRefusal."""
-        return await self._ask(StoreMessage.COMMIT, encode_commit(entries))
+    async def commit(self, payload: bytes) -> bytes:
+        """Send a COMMIT's payload; return one `EntryStatus` byte for each of its entries. Raises ConnectionGone, RemoteRefusal."""
+        return await self._ask(StoreMessage.COMMIT, payload)
 
     async def load(self, outpoint: bytes) -> Stored | None:
         """Return what the store has of a channel, or None. Raises ConnectionGone."""

@@ -17,7 +17,6 @@ from paychan.rpc.store_messages import (
     StoreMessage,
     Welcome,
     decode_commit,
-    encode_commit,
 )
 from store import keys
 from store.group import Group
@@ -222,11 +221,11 @@ class MemoryStoreClient:
         if not self.link.is_up:
             raise ConnectionGone()
 
-    async def commit(self, entries: list[bytes]) -> bytes:
+    async def commit(self, payload: bytes) -> bytes:
         if not self.link.is_up:
             raise ConnectionGone()
         await self._cross()
-        answer = self._store.commit(encode_commit(entries))
+        answer = self._store.commit(payload)
         try:
             statuses = await asyncio.wait_for(answer, ANSWER_SECONDS_MAX)
         except TimeoutError:
