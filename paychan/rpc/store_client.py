@@ -60,6 +60,10 @@ class StoreClient:
         """Return what the store has of a channel, or None. Raises ConnectionGone."""
         return decode_load_reply(await self._ask(StoreMessage.LOAD, encode_load(outpoint)))
 
+    async def load_many(self, outpoints: list[bytes]) -> list[Stored | None]:
+        """Return what the store has of each channel. Raises ConnectionGone."""
+        return [await self.load(outpoint) for outpoint in outpoints]
+
     async def scan(self, kind: StoreMessage, before: int = 0, most: int = MOST) -> list[tuple[int, bytes]]:
         """Return the (number, outpoint) pairs of an index, see `Scan`; the first `most` of them. Raises ConnectionGone."""
         found: list[tuple[int, bytes]] = []

@@ -17,6 +17,10 @@ ENTRIES_MAX = 4096
 """Entries in one COMMIT: some 0.5 MB of payments, 50 ms of verifying. More waits for the next group."""
 
 
+LOADS_MAX = 1024
+"""Channels in one LOAD; more waits for the next."""
+
+
 class StoreMessage(IntEnum):
     """Frame types. Replies add 128."""
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import orjson
 
+from .._fast.reply import payment_body
 from ..errors import BY_NUMBER, PaychanError
 from ..outpoint import txid_hex
 
@@ -26,8 +27,7 @@ class Reply(NamedTuple):
 
 def payment_result(status: int, value_left: int, value_received: int, location: str = "") -> Reply:
     """Return the PaymentResult of an open channel. Values in satoshi."""
-    body = b'{"channel_status":"open","channel_value_left":%d,"value_received":%d,"settlement_txid":null}\n'
-    return Reply(status, body % (value_left, value_received), location)
+    return Reply(status, payment_body(value_left, value_received), location)
 
 
 def closed_result(value_left: int, value_received: int, settlement_txid: bytes) -> Reply:

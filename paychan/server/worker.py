@@ -5,6 +5,7 @@ import logging
 import time
 
 from .._fast.channel import ChannelTable, read_channel_request
+from .._fast.intake import PaymentRequest
 from ..chain.base import FundingOutput
 from ..chain.make import make_chain
 from ..clock import Clock, wall_clock
@@ -17,9 +18,11 @@ from .committer import Committer
 from .engine import Engine, refusal_of_form
 from .funding import FundingChecks
 from .highwater import read_highest, write_highest
+from .loading import Loader
 from .lookups import NEGATIVE_SECONDS, Lookups
 from .opening import Opening
 from .ownership import Ownership
+from .payments import Payments
 from .peers import NotOwner, PeerRequest, Peers
 from .replies import Reply, json_reply, problem
 from .settler import Settler
@@ -90,11 +93,13 @@ class Worker:
         if self._engine is None:
             self._build(welcome.shard_count)
         self._ownership.update(welcome, table)
+        self._payments.intake.look_again()
         self._peers.keep_only(self._ownership.peers)
 
     def _on_store_lost(self) -> None:
         if self._engine is not None:
             self._ownership.lose()
+            self._payments.intake.look_again()
 
     def _build(self, shard_count: int) -> None:
         config, store, now = self._config, self._store, self._clock.now
@@ -105,18 +110,20 @@ class Worker:
         self._funding.tip_moved(self._tip.generation)
         rules = SettlingRules(config.settlement_period, config.settlement_confirmations, config.fee_bounds)
         self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, now)
-        self._engine = Engine(
+        loader = Loader(channels, shard_count, store)
+        self._engine = Engine(channels, shard_count, self._committer, loader, settling, self._opening, now)
+        self._payments = Payments(
             config.common.network,
             channels,
-            shard_count,
             self._committer,
-            store,
-            settling,
-            self._opening,
+            loader,
+            self._engine,
             self._funding,
             self._tip,
             now,
             config.channel_exposure_max,
+            self.trouble,
+            self._pay_elsewhere,
         )
         settler = Settler(
             self._ownership, store, self._tip, self.settle, config.settlement_period, config.total_exposure_max, now
@@ -183,9 +190,9 @@ class Worker:
 
     async def pay(self, path: str, query: str) -> Reply:
         """PUT on a channel."""
-        engine = self._check_interlocks()
+        self._check_interlocks()
         try:
-            return await engine.pay(path, query)
+            return await self._payments.pay(path, query)
         except NotOwner as error:
             return await self._elsewhere(PeerRequest("pay", error.outpoint, path, query))
 
@@ -238,7 +245,7 @@ class Worker:
         """Answer a request for one of our own shards. Raises NotOwner, PaychanError."""
         engine = self._check_interlocks()
         if request.verb == "pay":
-            return await engine.pay(request.path, request.query)
+            return await self._payments.pay(request.path, request.query)
         if request.verb == "close":
             return await engine.close(request.path, request.query)
         if request.verb == "settle":
@@ -256,6 +263,10 @@ class Worker:
         except Exception as error:  # a bug of ours: without an answer the other worker would wait for long
             log.error("internal error in a forwarded request: %s", type(error).__name__)
             return problem(Unavailable("store_unavailable", "Internal error; send the same request again"))
+
+    def _pay_elsewhere(self, request: PaymentRequest, outpoint: bytes) -> None:
+        """Have another worker take a payment that came through a compiled door."""
+        self._payments.answer_later(request, self._elsewhere(PeerRequest("pay", outpoint, request.path, request.query)))
 
     async def _elsewhere(self, request: PeerRequest) -> Reply:
         """Send a request to its shard's owner. While the shard changes hands, wait and look again, a few times."""

@@ -235,12 +235,16 @@ class MemoryStoreClient:
         return statuses
 
     async def load(self, outpoint: bytes) -> Stored | None:
+        (stored,) = await self.load_many([outpoint])
+        return stored
+
+    async def load_many(self, outpoints: list[bytes]) -> list[Stored | None]:
         if not self.link.is_up:
             raise ConnectionGone()
         await self._cross()
-        stored = self._store.disk.load(outpoint)
+        found = [self._store.disk.load(outpoint) for outpoint in outpoints]
         await self._cross()
-        return stored
+        return found
 
     async def scan(self, kind: StoreMessage, before: int = 0, most: int = MOST) -> list[tuple[int, bytes]]:
         if not self.link.is_up:
