@@ -13,7 +13,10 @@ if sys.byteorder != "little":
     sys.exit("paychan needs a little-endian machine")
 
 CHECKED = os.environ.get("PAYCHAN_DEBUG") == "1"
-MODULES = ("status", "libcrypto", "secp256k1", "payment", "sighash", "request", "channel", "commit", "reply", "intake", "meter")
+MODULES = (
+    *("status", "libcrypto", "secp256k1", "payment", "sighash", "request"),
+    *("channel", "commit", "reply", "intake", "rsgi", "meter"),
+)
 
 setup(
     ext_modules=cythonize(

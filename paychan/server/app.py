@@ -5,25 +5,19 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
+from .._fast.intake import Intake
+from .._fast.rsgi import RsgiDoor, has_body
 from ..config import EXIT_BAD_CONFIG, ServerConfig, load_server_config
 from ..errors import ConfigError, PaychanError, Rejection, Unavailable
+from . import granian_door
+from .headers import SUCCESS_HEADERS, headers_of
 from .process import end_with_parent, set_up_logging
-from .replies import RETRY_AFTER_SECONDS, Reply, problem
+from .replies import Reply, problem
 from .routes import answer
 from .worker import Worker
-
-_CORS = [
-    ("access-control-allow-origin", "*"),
-    ("access-control-allow-methods", "GET,POST,PUT,DELETE"),
-    ("access-control-allow-headers", "Origin,Accept,Content-Type"),
-    ("access-control-expose-headers", "Location"),
-    ("cache-control", "no-store"),
-]
-_SUCCESS_HEADERS = [("content-type", "application/json"), *_CORS]
-_PROBLEM_HEADERS = [("content-type", "application/problem+json"), *_CORS]
-_UNAVAILABLE_HEADERS = [*_PROBLEM_HEADERS, ("retry-after", str(RETRY_AFTER_SECONDS))]
 
 _HOST = re.compile(r"[A-Za-z0-9.\-]{1,253}(:[0-9]{1,5})?\Z|\[[0-9a-fA-F:.]{2,45}\](:[0-9]{1,5})?\Z")
 
@@ -48,34 +42,43 @@ class App:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._worker: Worker | None = None
+        self._door: RsgiDoor | None = None
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         end_with_parent()
         set_up_logging()
 
         async def start() -> None:
-            self._worker = Worker(self._config)
+            self._worker = Worker(self._config, self._on_joined)
             self._worker.start()
 
         loop.run_until_complete(start())
+        granian_door.install(loop, self, lambda usual: self._make_door(loop, usual))
+
+    def _make_door(self, loop: asyncio.AbstractEventLoop, usual: Callable[[Any], None]) -> RsgiDoor:
+        self._door = RsgiDoor(loop.call_soon_threadsafe, usual, self._respond, SUCCESS_HEADERS)
+        return self._door
+
+    def _on_joined(self, intake: Intake) -> None:
+        if self._door is not None:
+            self._door.intake = intake
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._worker is not None:
             loop.run_until_complete(self._worker.stop())
 
     async def __rsgi__(self, scope: Any, proto: Any) -> None:
-        reply = await self._reply(scope)
-        headers = _SUCCESS_HEADERS
-        if reply.is_problem:
-            headers = _UNAVAILABLE_HEADERS if reply.status == 503 else _PROBLEM_HEADERS
+        self._respond(scope, proto, await self._reply(scope))
+
+    def _respond(self, scope: Any, proto: Any, reply: Reply) -> None:
+        headers = headers_of(reply)
         if reply.location:
             headers = [*headers, ("location", self._root_url(scope) + reply.location)]
         proto.response_bytes(reply.status, headers, reply.body)
 
     async def _reply(self, scope: Any) -> Reply:
         try:
-            headers = scope.headers
-            if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+            if has_body(scope.headers):
                 return problem(Rejection("body_not_allowed"))
             if self._worker is None:
                 raise Unavailable("store_unavailable")

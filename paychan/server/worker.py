@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from .._fast.channel import ChannelTable, read_channel_request
-from .._fast.intake import PaymentRequest
+from .._fast.intake import Intake, PaymentRequest
 from ..chain.base import FundingOutput
 from ..chain.make import make_chain
 from ..clock import Clock, wall_clock
@@ -42,8 +43,8 @@ log = logging.getLogger("paychan.worker")
 class Worker:
     """Answers requests that have been parsed from HTTP, its own shards' by itself, others' by asking their owner."""
 
-    def __init__(self, config: ServerConfig) -> None:
-        self._config = config
+    def __init__(self, config: ServerConfig, on_joined: Callable[[Intake], None] = lambda _: None) -> None:
+        self._config, self._on_joined = config, on_joined
         self._highest_file = config.common.state_dir / "clock"
         highest = 0 if config.common.debug else read_highest(self._highest_file)
         self._clock = Clock(wall_clock(config.common.clock_start), highest)
@@ -125,6 +126,7 @@ class Worker:
             self.trouble,
             self._pay_elsewhere,
         )
+        self._on_joined(self._payments.intake)
         settler = Settler(
             self._ownership, store, self._tip, self.settle, config.settlement_period, config.total_exposure_max, now
         )
