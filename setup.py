@@ -14,8 +14,8 @@ if sys.byteorder != "little":
 
 CHECKED = os.environ.get("PAYCHAN_DEBUG") == "1"
 MODULES = (
-    *("status", "libcrypto", "secp256k1", "payment", "sighash", "request"),
-    *("channel", "commit", "reply", "intake", "rsgi", "meter"),
+    *("status", "libcrypto", "secp256k1", "payment", "sighash", "request", "http", "channel"),
+    *("commit", "reply", "intake", "rsgi", "frame", "forward", "direct", "batch", "meter"),
 )
 
 setup(

@@ -11,7 +11,7 @@ cdef class PaymentRequest(Waiter):
     cdef int _status                # of its judgement, while it waits for the write
     cdef uint64_t _value_left       # satoshi
     cdef uint64_t _value_received   # satoshi
-    cdef bytes _exposed             # its outpoint, if the channel holds more than it should or is exhausted
+    cdef bytes outpoint             # while it waits on another worker, or if its channel is exhausted or holds more than it should
     cdef readonly int attempts
     cdef public bint ignore_change_address
 

@@ -76,10 +76,10 @@ cdef class PaymentRequest(Waiter):
         elif outcome != WRITTEN:
             self.again()  # it was judged on a state that did not become durable
         elif self._status == Status.EXHAUSTED:
-            intake._rules.exhausted(self, self._exposed, self._value_received)
+            intake._rules.exhausted(self, self.outpoint, self._value_received)
         else:
-            if self._exposed is not None:
-                intake._rules.exposed(self._exposed)
+            if self.outpoint is not None:
+                intake._rules.exposed(self.outpoint)
             self.paid()
         return 0
 
@@ -171,7 +171,7 @@ cdef class Intake:
         request._value_left = table.value_left
         request._value_received = 0 if status == Status.REPLAYED else table.value_received
         is_marked = status == Status.EXHAUSTED or table.exposure > self._exposure_max
-        request._exposed = table.outpoint if is_marked else None
+        request.outpoint = table.outpoint if is_marked else None
         if status != Status.REPLAYED:
             return self._queue.add(table.judged, request)
         if is_durable(table.judged):

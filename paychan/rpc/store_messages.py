@@ -1,4 +1,4 @@
-"""Messages between a worker and the store, as pure codecs. Frames carry them (`frame.py`); docs/ARCHITECTURE.md lists them.
+"""Messages between a worker and the store, as pure codecs. Frames carry them (`_fast/frame.pyx`); docs/ARCHITECTURE.md lists them.
 
 The contract of COMMIT: *accepted means that the synced write has returned; no answer means unknown, so send the same payment
 again; STALE_EPOCH means that the shard has another owner, so stop serving it*.

@@ -37,9 +37,10 @@ class Engine:
         settling: Settling,
         opening: Opening,
         clock: Callable[[], int],
+        own_url: str,
     ) -> None:
         self._channels, self._shard_count, self._committer, self._loader = channels, shard_count, committer, loader
-        self._settling, self._opening, self._clock = settling, opening, clock
+        self._settling, self._opening, self._clock, self._own_url = settling, opening, clock, own_url
         self._early: set[asyncio.Task[Reply]] = set()
 
     async def _load_or_reject(self, outpoint: bytes) -> None:
@@ -78,13 +79,16 @@ class Engine:
             raise NotOwner(terms.outpoint)
         if phase == Phase.CLOSING:
             return await self.settle_begun(terms.outpoint, received)
-        location = f"/v1/channels/{format_outpoint(terms.outpoint)}"
-        return payment_result(201, request.payment.change_value, received, location)
+        return payment_result(201, request.payment.change_value, received, self._location(terms.outpoint))
+
+    def _location(self, outpoint: bytes) -> str:
+        """Return where the channel is paid: at the port of this worker, its owner, if clients can reach it."""
+        return f"{self._own_url}/v1/channels/{format_outpoint(outpoint)}"
 
     def _exists(self, outpoint: bytes) -> Reply:
         if self._channels.phase(outpoint) == Phase.SETTLED:
             return problem(Rejection("channel_settled"))
-        return problem(Rejection("channel_exists"), f"/v1/channels/{format_outpoint(outpoint)}")
+        return problem(Rejection("channel_exists"), self._location(outpoint))
 
     # --- close and settle ---
 

@@ -12,6 +12,7 @@ _CORS: Headers = [
     ("cache-control", "no-store"),
 ]
 SUCCESS_HEADERS: Headers = [("content-type", "application/json"), *_CORS]
+_BINARY_HEADERS: Headers = [("content-type", "application/octet-stream"), *_CORS]
 _PROBLEM_HEADERS: Headers = [("content-type", "application/problem+json"), *_CORS]
 _UNAVAILABLE_HEADERS: Headers = [*_PROBLEM_HEADERS, ("retry-after", str(RETRY_AFTER_SECONDS))]
 
@@ -19,5 +20,5 @@ _UNAVAILABLE_HEADERS: Headers = [*_PROBLEM_HEADERS, ("retry-after", str(RETRY_AF
 def headers_of(reply: Reply) -> Headers:
     """Return an answer's headers, but for its Location, which needs the client's view of this server."""
     if not reply.is_problem:
-        return SUCCESS_HEADERS
+        return _BINARY_HEADERS if reply.is_binary else SUCCESS_HEADERS
     return _UNAVAILABLE_HEADERS if reply.status == 503 else _PROBLEM_HEADERS

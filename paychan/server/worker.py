@@ -1,10 +1,12 @@
 """One worker, assembled: which part talks to which. Created and started inside granian's worker process."""
 
 import asyncio
+import base64
 import logging
 import time
 from collections.abc import Callable
 
+from .._fast.batch import Batch
 from .._fast.channel import ChannelTable, read_channel_request
 from .._fast.intake import Intake, PaymentRequest
 from ..chain.base import FundingOutput
@@ -40,11 +42,18 @@ HIGHEST_SECONDS = 60.0
 log = logging.getLogger("paychan.worker")
 
 
+def _to_text(payment: bytes) -> str:
+    return base64.urlsafe_b64encode(payment).decode()
+
+
 class Worker:
     """Answers requests that have been parsed from HTTP, its own shards' by itself, others' by asking their owner."""
 
-    def __init__(self, config: ServerConfig, on_joined: Callable[[Intake], None] = lambda _: None) -> None:
-        self._config, self._on_joined = config, on_joined
+    def __init__(
+        self, config: ServerConfig, on_joined: Callable[[Intake], None] = lambda _: None, own_url: str = ""
+    ) -> None:
+        """on_joined(intake) is called once payments can be taken. own_url: where clients reach this worker's own port, or empty."""
+        self._config, self._on_joined, self._own_url = config, on_joined, own_url
         self._highest_file = config.common.state_dir / "clock"
         highest = 0 if config.common.debug else read_highest(self._highest_file)
         self._clock = Clock(wall_clock(config.common.clock_start), highest)
@@ -54,8 +63,9 @@ class Worker:
         negative_seconds = NEGATIVE_SECONDS if chain.has_network else 0.0
         self._opening = Opening(config, Lookups(self._chain, chain.lookups_per_second, time.monotonic, negative_seconds))
         self._signer = SignerClient(config.signer)
-        self._peers = Peers(config.common.state_dir / "run", self._answer_peer)
+        self._peers = Peers(config.common.state_dir / "run", self._answer_peer, lambda: self._intake, self._pay_patiently)
         self._engine: Engine | None = None
+        self._intake: Intake | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._parts: list[Settler | Settling | Watcher] = []
 
@@ -112,7 +122,7 @@ class Worker:
         rules = SettlingRules(config.settlement_period, config.settlement_confirmations, config.fee_bounds)
         self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, now)
         loader = Loader(channels, shard_count, store)
-        self._engine = Engine(channels, shard_count, self._committer, loader, settling, self._opening, now)
+        self._engine = Engine(channels, shard_count, self._committer, loader, settling, self._opening, now, self._own_url)
         self._payments = Payments(
             config.common.network,
             channels,
@@ -126,7 +136,8 @@ class Worker:
             self.trouble,
             self._pay_elsewhere,
         )
-        self._on_joined(self._payments.intake)
+        self._intake = self._payments.intake
+        self._on_joined(self._intake)
         settler = Settler(
             self._ownership, store, self._tip, self.settle, config.settlement_period, config.total_exposure_max, now
         )
@@ -198,6 +209,17 @@ class Worker:
         except NotOwner as error:
             return await self._elsewhere(PeerRequest("pay", error.outpoint, path, query))
 
+    async def pay_batch(self, body: bytes) -> Reply:
+        """POST of many payments, for any channels: each is answered as its PUT would be, after one group commit for all."""
+        self._check_interlocks()
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        batch = Batch(body, _to_text, lambda answers: None if future.done() else future.set_result(answers))
+        try:
+            batch.submit(self._payments.intake)
+        except ValueError as error:
+            raise Rejection("invalid_batch", str(error)) from error
+        return Reply(200, await future, is_binary=True)
+
     async def close(self, path: str, query: str) -> Reply:
         """DELETE on a channel."""
         status, outpoint, _ = read_channel_request(path, query)
@@ -267,7 +289,15 @@ class Worker:
             return problem(Unavailable("store_unavailable", "Internal error; send the same request again"))
 
     def _pay_elsewhere(self, request: PaymentRequest, outpoint: bytes) -> None:
-        """Have another worker take a payment that came through a compiled door."""
+        """Have the owner of a channel take a payment that came through a compiled door."""
+        link = self._peers.link(self._ownership.peer_of(outpoint))
+        if link is not None:
+            link.ask(request, outpoint)
+        else:
+            self._pay_patiently(request, outpoint)
+
+    def _pay_patiently(self, request: PaymentRequest, outpoint: bytes) -> None:
+        """Look for the owner of a channel that is changing hands."""
         self._payments.answer_later(request, self._elsewhere(PeerRequest("pay", outpoint, request.path, request.query)))
 
     async def _elsewhere(self, request: PeerRequest) -> Reply:
