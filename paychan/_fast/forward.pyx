@@ -11,7 +11,7 @@ from .frame cimport ERROR, REPLY, Frame, FrameReader, make_frame
 from .intake cimport Intake, PaymentRequest
 from .reply cimport paid_body
 
-from .frame import FrameError
+from .frame import FrameError as _FrameError
 
 cdef enum:
     PAYMENT = 2           # frame type; peers.py has the others
@@ -49,7 +49,7 @@ cdef class PeerEnd:
             self._reader.start(data)
             while self._reader.next(&frame):
                 self._take(&frame)
-        except (FrameError, UnicodeDecodeError):
+        except (_FrameError, UnicodeDecodeError):
             self.close()
 
     @property
@@ -122,11 +122,11 @@ cdef class ForwardLink(PeerEnd):
         cdef const unsigned char *location = frame.payload + ANSWER_HEAD_SIZE
         if frame.kind != ERROR:
             if frame.size < ANSWER_HEAD_SIZE:
-                raise FrameError("an answer is too short")
+                raise _FrameError("an answer is too short")
             memcpy(&status, frame.payload, 2)
             memcpy(&location_size, frame.payload + 2, 2)
             if frame.size < ANSWER_HEAD_SIZE + <Py_ssize_t> location_size:
-                raise FrameError("an answer is too short")
+                raise _FrameError("an answer is too short")
         request = self._asked.pop(frame.request_id, None)
         if request is None:
             request = self._asked_long_ago.pop(frame.request_id, None)
@@ -205,10 +205,10 @@ cdef class OwnerEnd(PeerEnd):
             self._on_frame(self, frame.kind, frame.request_id, frame.payload[:frame.size])
             return 0
         if frame.size < 2:
-            raise FrameError("a forwarded payment is too short")
+            raise _FrameError("a forwarded payment is too short")
         memcpy(&path_size, frame.payload, 2)
         if frame.size < 2 + <Py_ssize_t> path_size:
-            raise FrameError("a forwarded payment is too short")
+            raise _FrameError("a forwarded payment is too short")
         intake = self._intake()
         if intake is None:
             return self._write(make_frame(ERROR, frame.request_id, b"", 0))
