@@ -82,7 +82,7 @@ def environment(address_sanitizer: bool) -> dict[str, str]:
     if not address_sanitizer:
         return dict(os.environ)
     library = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
-    return {**os.environ, "LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16"}
+    return {**os.environ, "LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16:exitcode=99"}
 
 
 def watch(options: argparse.Namespace, arguments: list[str]) -> int:
