@@ -204,6 +204,8 @@ BAD: dict[str, tuple[bytes, HttpStatus]] = {
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", S.MALFORMED_REQUEST_LINE),
     "PROXY protocol": (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n" + get(), S.MALFORMED_REQUEST_LINE),
     "bare LF after the request line": (b"GET / HTTP/1.1\nHost: a\r\n\r\n", S.MALFORMED_REQUEST_LINE),
+    "blank and LF after the request line": (b"GET / HTTP/1.1 \nHost: a\r\n\r\n", S.MALFORMED_REQUEST_LINE),
+    "letter and LF after the request line": (b"GET / HTTP/1.1X\nHost: a\r\n\r\n", S.MALFORMED_REQUEST_LINE),
     "bare CR after the request line": (b"GET / HTTP/1.1\rHost: a\r\n\r\n", S.MALFORMED_REQUEST_LINE),
     "CR CR LF after the request line": (b"GET / HTTP/1.1\r\r\nHost: a\r\n\r\n", S.MALFORMED_REQUEST_LINE),
     "target too long": (target(TARGET_SIZE_MAX + 1), S.TARGET_TOO_LONG),
@@ -211,6 +213,7 @@ BAD: dict[str, tuple[bytes, HttpStatus]] = {
     "no line at all": (b"A" * 5000, S.TARGET_TOO_LONG),
     # headers
     "bare LF after a header": (b"GET / HTTP/1.1\r\nHost: a\n\r\n", S.MALFORMED_HEADER),
+    "letter and LF for a blank line": (b"GET / HTTP/1.1\r\nHost: a\r\nX\n\r\n", S.MALFORMED_HEADER),
     "bare LF for a blank line": (b"GET / HTTP/1.1\r\nHost: a\r\n\n", S.MALFORMED_HEADER),
     "CR CR LF after a header": (b"GET / HTTP/1.1\r\nHost: a\r\r\n\r\n", S.MALFORMED_HEADER),
     "CR CR LF for a blank line": (b"GET / HTTP/1.1\r\nHost: a\r\n\r\r\n", S.MALFORMED_HEADER),

@@ -1,7 +1,10 @@
-"""Build what the fuzzer needs under build/fuzz: its engine, and copies of the parser that count edges and trap on slips."""
+"""Build what the fuzzer needs under build/fuzz: its engine, and copies of the parser that count edges and trap on slips.
+
+With PAYCHAN_DEBUG=1 the parser is the checked one, as in setup.py: what it finds it cannot raise but answers COMPLETE, wrongly.
+"""
 
 import importlib.util
-import zlib
+import os
 from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -10,15 +13,23 @@ from Cython.Build import cythonize
 from setuptools import Distribution, Extension
 
 ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "paychan" / "_fast"
 BUILD = ROOT / "build" / "fuzz"
 COVERAGE = ["-O2", "-g", "-fsanitize-coverage=trace-pc"]
 TRAPS = ["-fsanitize=signed-integer-overflow,shift,bounds,pointer-overflow", "-fsanitize-undefined-trap-on-error"]
-RELEASE = {"boundscheck": False, "wraparound": False, "initializedcheck": False, "cdivision": True, "language_level": "3"}
+CHECKED = os.environ.get("PAYCHAN_DEBUG") == "1"
+CHECKS = ("boundscheck", "wraparound", "initializedcheck", "overflowcheck")
 
 
-def compile_extension(directory: Path, extension: Extension) -> Path:
+def directives(checked: bool) -> dict[str, bool | str]:
+    return {**dict.fromkeys(CHECKS, checked), "cdivision": not checked, "language_level": "3"}
+
+
+def compile_extension(directory: Path, extension: Extension, checked: bool = False) -> Path:
     """Return the built file; unchanged sources are not compiled again."""
-    modules = cythonize([extension], build_dir=str(directory), include_path=[str(ROOT)], compiler_directives=RELEASE, quiet=True)
+    modules = cythonize(
+        [extension], build_dir=str(directory), include_path=[str(ROOT)], compiler_directives=directives(checked), quiet=True
+    )
     distribution = Distribution({"name": "fuzz", "ext_modules": modules, "script_args": ["-q", "build_ext"]})
     command = distribution.get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(directory), str(directory / "objects")
@@ -44,7 +55,8 @@ def build_engine() -> Path:
 def build_parser(source: Path, address_sanitizer: bool) -> Path:
     """Build a copy of the parser; `source` is a directory like paychan/_fast, which may be one that was broken on purpose."""
     sanitizers = TRAPS + (["-fsanitize=address"] if address_sanitizer else [])
-    directory = BUILD / ("address" if address_sanitizer else "plain") / f"{zlib.crc32(str(source.resolve()).encode()):08x}"
+    kind = ("address" if address_sanitizer else "plain") + ("-checked" if CHECKED else "")
+    directory = (BUILD if source == SOURCE else source / "build") / kind
     return compile_extension(
         directory,
         Extension(
@@ -53,4 +65,5 @@ def build_parser(source: Path, address_sanitizer: bool) -> Path:
             extra_compile_args=COVERAGE + sanitizers,
             extra_link_args=sanitizers,
         ),
+        CHECKED,
     )

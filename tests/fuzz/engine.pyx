@@ -509,7 +509,7 @@ cdef inline unsigned char _lower(unsigned char symbol) noexcept nogil:
 
 cdef int _check_leniently(const unsigned char *data, Py_ssize_t size, Py_ssize_t content_length) noexcept nogil:
     """Read as someone might who takes any line end, any blanks, any bytes around a name: what does the body look like?"""
-    cdef Py_ssize_t i = 0, lengths = 0, value = 0, name_size
+    cdef Py_ssize_t i = 0, lengths = 0, value = 0, digits = 0, name_size
     cdef unsigned char name[24]
     cdef bint in_name
     cdef int kind
@@ -531,6 +531,9 @@ cdef int _check_leniently(const unsigned char *data, Py_ssize_t size, Py_ssize_t
                     name_size += 1
             elif kind == 1:
                 if c"0" <= data[i] <= c"9":
+                    digits += 1
+                    if digits == 2 and value == 0:   # octal, to some
+                        return LENIENT_READER
                     if value < 1000000000:
                         value = value * 10 + (data[i] - c"0")
                 elif data[i] != c" " and data[i] != c"\t":

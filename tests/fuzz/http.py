@@ -22,12 +22,15 @@ from pathlib import Path
 
 from paychan._fast import http
 from tests.differential.http_cases import BAD, GOOD
-from tests.fuzz.build import ROOT, build_engine, build_parser, load
+from tests.fuzz.build import ROOT, SOURCE, build_engine, build_parser, load
 
-SOURCE = ROOT / "paychan" / "_fast"
 STEP = 250_000
 NAMES = ["Host", "Content-Length", "Transfer-Encoding", "Connection", "Content-Type", "Expect", "Upgrade", "X"]
-VALUES = ["a", "a:80", "[::1]:80", "0", "1", "5", "12", "4096", "4097", "00", "01", "+5", "-5", "0x5", "5,5", "18446744073709551621", "9999999999999999999", "chunked", "identity", "close", "keep-alive", "close,x", "upgrade", "100-continue", "application/json", "text/plain;charset=utf-8", "\x0bchunked"]
+VALUES = [
+    *["a", "a:80", "[::1]:80", "close", "keep-alive", "close,x", "upgrade", "100-continue", "application/json", "text/plain; a=b"],
+    *["0", "1", "5", "12", "4096", "4097", "00", "01", "+5", "-5", "0x5", "5,5", "18446744073709551621", "9999999999999999999"],
+    *["chunked", "identity", "\x0bchunked"],
+]
 TOKENS = [f"{name}: {value}".encode() for name in NAMES for value in VALUES] + [
     text.encode()
     for text in [*NAMES, *VALUES, "GET", "PUT", "POST", "HEAD", "DELETE", "OPTIONS", "PATCH", "CONNECT", "M" * 17]
@@ -79,7 +82,7 @@ def environment(address_sanitizer: bool) -> dict[str, str]:
     if not address_sanitizer:
         return dict(os.environ)
     library = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
-    return {**os.environ, "LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16"}
+    return {**os.environ, "LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16:exitcode=99"}
 
 
 def watch(options: argparse.Namespace, arguments: list[str]) -> int:
