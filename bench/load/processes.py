@@ -4,18 +4,18 @@ Unlike `tests.system.System`, an `Instance` starts its processes itself: the sto
 """
 
 import contextlib
-import functools
 import http.client
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench.load.payers import Payer
+from bench.load.store_feed import listens
 from paychan.config import load_server_config, load_store_config
 from paychan.errors import ConfigError
 from paychan.rpc.connection import Address
@@ -62,12 +62,19 @@ def spawn(module: str, *arguments: object, log: Path, env: dict[str, str] | None
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=functools.partial(end_with_parent),
+            preexec_fn=end_with_parent,
         )
 
 
+def stop_politely(children: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Stop one process after the other as an operator does, with SIGTERM."""
+    for child in children:
+        child.send_signal(signal.SIGTERM)
+        child.wait(STOP_SECONDS_MAX)
+
+
 class Instance:
-    """One system in debug mode. `own_ports`: its workers listen on ports of their own too; `synced`: the store waits for the disk."""
+    """One system in debug mode. own_ports: its workers listen on ports of their own too. synced: the store waits for the disk."""
 
     def __init__(self, directory: Path, workers: int = 1, own_ports: bool = False, synced: bool = True) -> None:
         self.directory, self.workers = directory, workers
@@ -98,7 +105,7 @@ class Instance:
         """Start signer and store, and return when the store listens."""
         self._spawn("signer", "signer")
         self._spawn("store", self._store_module)
-        wait_until(lambda: os.path.exists(self.store_address.path), 30, "starting the store")
+        wait_until(lambda: listens(self.store_address), 60, "starting the store")
 
     def start_server(self) -> None:
         """Start the server, and return when /readyz counts all its workers."""
@@ -111,12 +118,9 @@ class Instance:
         return self
 
     def stop(self) -> None:
-        """Stop server, store and signer as an operator does, with SIGTERM, one after the other."""
-        for name in ("server", "store", "signer"):
-            process = self._running.pop(name, None)
-            if process is not None:
-                process.send_signal(signal.SIGTERM)
-                process.wait(STOP_SECONDS_MAX)
+        """Stop server, store and signer, in this order."""
+        stop_politely(reversed(self._running.values()))
+        self._running.clear()
 
     def _spawn(self, name: str, module: str) -> None:
         file = self.config / f"{name}.toml"
@@ -203,10 +207,3 @@ def _task_times(pid: int) -> dict[str, int]:
 def resident_bytes(pid: int) -> int:
     """Return the memory that a process holds in RAM, what it shares included."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def seconds_until(is_true, seconds: float, what: str) -> float:
-    """Poll often until `is_true()`, and return how long that took."""
-    begun = time.monotonic()
-    wait_until(is_true, seconds, what)
-    return time.monotonic() - begun
