@@ -109,7 +109,7 @@ class Doors(Scene):
 
     def _measure_half(self, door: str) -> None:
         """The open loop at half of the peak: the best rate of the closed loop so far, of whatever number of connections."""
-        peak = max(piece.rate for count in self.size.connections for piece in self.record.rounds[f"{door} {count}"])
+        peak = max(piece.rate for count in self.size.connections for piece in self.record.of(f"{door} {count}"))
         name, seconds = f"{door} half", HALF_SECONDS_FACTOR * self.size.seconds
         self.record.add(name, self._lanes[name].measure(seconds, self.verify, peak / 2))
 

@@ -1,4 +1,4 @@
-"""Scene: very many open channels. Rows 9 and 10: what a payment costs with them and with few, what a loaded channel holds in memory,
+"""Scene: very many open channels. Rows 9 and 10: what a payment costs with them and with few, what memory a loaded channel takes,
 and how soon a server serves that is started on them.
 
 Every channel that is measured has been visited by one payment before, which loads it; then by the one that counts.

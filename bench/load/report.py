@@ -13,7 +13,7 @@ from typing import Any
 from bench.load.doors import DOORS
 from bench.load.measure import Slice, percentile
 from bench.load.rows import Row
-from bench.load.scene import Record, Size
+from bench.load.scene import LONG, Record, Size
 from bench.load.store_alone import SAMPLE, SPREAD
 
 PACKAGES = ("granian", "uvloop", "coincurve", "rocksdict", "cython")
@@ -87,10 +87,11 @@ def _head(size: Size, seconds: float) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in here["versions"].items())
     return f"""# Load
 
-Written by `./bench/run.sh`, {here["date"]}: {here["cpu"]}, {here["cores"]} cores, {here["kernel"]}; Python {here["python"]}, {versions}.
-Sync on (each payment is on disk before its answer) except where "unsynced" is said. {size.rounds} rounds of short slices that take turns,
-{size.seconds} s each; the median round counts, and the range over rounds is in brackets; {seconds:.0f} s in all. Every answer was
-checked. Server, store and load client share the machine; load average at the end {here["load_average"]:.1f}.
+Written by `./bench/run.sh`, {here["date"]}: {here["cpu"]}, {here["cores"]} cores, {here["kernel"]};
+Python {here["python"]}, {versions}.
+Sync on (each payment is on disk before its answer) except where "unsynced" is said. {size.rounds} rounds of short slices
+that take turns, {size.seconds} s each; the median round counts, with the range over rounds in brackets; {seconds:.0f} s in all.
+Every answer was checked. Server, store and load client share the machine; load average at the end {here["load_average"]:.1f}.
 
 Flags: `paychan-server` as it is launched (granian, RSGI, HTTP/1.1, keep-alive, uvloop, one worker unless said), -O3;
 {size.main} connections, one channel on each, one request in flight on each.
@@ -122,8 +123,8 @@ def _microseconds(seconds: float) -> str:
 
 
 def _throughput(record: Record, size: Size) -> str:
-    names = [f"{door} {count}" for door in DOORS for count in size.connections]
-    lines = [_slice_line(name, record.rounds[name]) for name in [*names, *(f"{door} half" for door in DOORS)] if record.rounds[name]]
+    names = [f"{door} {count}" for door in DOORS for count in (*size.connections, "half")]
+    lines = [_slice_line(name, record.of(name)) for name in names if record.of(name)]
     head = ["door, connections", "payments/s", *(f"{name} (ms)" for name in PERCENTILES)]
     head += ["CPU each (µs): workers", "store", "client", "V (µs)", "verify share"]
     title = "## Throughput against connections\n\nClosed loop; \"half\" is the open loop at half the peak, with latencies from the "
@@ -148,13 +149,14 @@ def _others(record: Record) -> str:
             cpu = [total["cpu_each"].get(process) for process in ("workers", "store")]
             lines.append([name, f"{total['rate']:.0f}", *("" if value is None else _microseconds(value) for value in cpu)])
     for name in (SAMPLE, SPREAD):
-        if items := record.rounds[name]:
+        if items := record.of(name):
             rate, cpu = (statistics.median(item[key] for item in items) for key in ("rate", "cpu"))
             lines.append([name, f"{rate:.0f}", "", _microseconds(cpu)])
     return "## What the ratios were made from\n\n" + _table(["what", "per second", "CPU each (µs): workers", "store"], lines)
 
 
 def _notes(record: Record, size: Size) -> str:
-    facts = "\n".join(f"- {name}: {value:.1f}" if isinstance(value, float) else f"- {name}: {value}" for name, value in record.facts.items())
-    full = "" if size.many >= 1_000_000 else f"\n\nRows 9 and 10 use {size.many} channels here; `./bench/run.sh --long` uses 1000000."
-    return f"## Facts\n\n{facts}{full}"
+    facts = [f"- {name}: {value:.1f}" if isinstance(value, float) else f"- {name}: {value}" for name, value in record.facts.items()]
+    if size.many < LONG.many:
+        facts.append(f"- Rows 9 and 10 are of {size.many} channels here; `./bench/run.sh --long` takes {LONG.many}.")
+    return "\n".join(["## Facts\n", *facts])

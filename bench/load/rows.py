@@ -62,7 +62,7 @@ def make_rows(record: Record, size: Size) -> list[Row]:
         *_door(record, size, "2", GRANIAN, 0.52, 0.60, 0.95),
         *_door(record, size, "3", OWN_PORT, 0.70, 0.78, 0.92),
         _batch(record, size),
-        _worse_door(record, "5", "sync on / sync off, payments/s", _synced_to_unsynced(record, size), 0.85, 0.95),
+        _worse_door("5", "sync on / sync off, payments/s", _synced_to_unsynced(record, size), 0.85, 0.95),
         _forwarded(record),
         *_refused(record, size),
         *_latency(record),
@@ -73,7 +73,7 @@ def make_rows(record: Record, size: Size) -> list[Row]:
 
 
 def _compiled_call(record: Record) -> Row:
-    values = [item["pay"] / item["verify"] for item in record.rounds["compiled call"]]
+    values = [item["pay"] / item["verify"] for item in record.of("compiled call")]
     return Row("1", "whole payment in one compiled call / V", 1.08, 1.04, values, is_most=True)
 
 
@@ -83,7 +83,7 @@ def fraction_of_limit(paid: Slice, constant: Slice) -> float:
 
 
 def _door(record: Record, size: Size, number: str, door: str, share: float, share_reach: float, fraction_reach: float) -> list[Row]:
-    paid, constants = record.rounds[f"{door} {size.main}"], record.rounds[f"{door} constant"]
+    paid, constants = record.of(f"{door} {size.main}"), record.of(f"{door} constant")
     fractions = [fraction_of_limit(*pair) for pair in zip(paid, constants, strict=True)]
     return [
         Row(f"{number}a", f"{door}: verify share", share, share_reach, [piece.verify_share for piece in paid]),
@@ -92,7 +92,7 @@ def _door(record: Record, size: Size, number: str, door: str, share: float, shar
 
 
 def _batch(record: Record, size: Size) -> Row:
-    shares = [piece.verify_share for piece in record.rounds["batch"]]
+    shares = [piece.verify_share for piece in record.of("batch")]
     note = str(record.facts.get("batch door", ""))
     return Row("4", f"batch route, {size.batch} payments a request: verify share", 0.88, 0.93, shares, note=note)
 
@@ -102,15 +102,15 @@ def _synced_to_unsynced(record: Record, size: Size) -> dict[str, list[float]]:
 
 
 def _rate_ratios(record: Record, over: str, under: str) -> list[float]:
-    return [a.rate / b.rate for a, b in zip(record.rounds[over], record.rounds[under], strict=True)]
+    return [a.rate / b.rate for a, b in zip(record.of(over), record.of(under), strict=True)]
 
 
 def _cpu_ratios(record: Record, over: str, under: str) -> list[float]:
-    return [a.cpu_each / b.cpu_each for a, b in zip(record.rounds[over], record.rounds[under], strict=True)]
+    return [a.cpu_each / b.cpu_each for a, b in zip(record.of(over), record.of(under), strict=True)]
 
 
 def _worse_door(
-    record: Record, number: str, what: str, by_door: dict[str, list[float]], at_least: float, reach_for: float, is_most: bool = False
+    number: str, what: str, by_door: dict[str, list[float]], at_least: float, reach_for: float, is_most: bool = False
 ) -> Row:
     """Return the row of the door whose median is worse; the note names it, and tells the other's."""
     medians = {door: statistics.median(values) for door, values in by_door.items() if values}
@@ -127,18 +127,22 @@ def _forwarded(record: Record) -> Row:
 
 
 def _refused(record: Record, size: Size) -> list[Row]:
+    names = {
+        "unknown": "refused payment, unknown channel",
+        "malformed": "refused payment, malformed",
+        "replayed": "replayed payment",
+    }
     rows = []
     for letter, kind in zip("abc", KINDS, strict=True):
         ratios = {door: _cpu_ratios(record, f"{door} {kind}", f"{door} {size.main}") for door in (GRANIAN, OWN_PORT)}
-        name = {"unknown": "refused payment, unknown channel", "malformed": "refused payment, malformed"}.get(kind, "replayed payment")
-        rows.append(_worse_door(record, f"7{letter}", f"{name} / accepted one, CPU", ratios, 0.35, 0.2, is_most=True))
+        rows.append(_worse_door(f"7{letter}", f"{names[kind]} / accepted one, CPU", ratios, 0.35, 0.2, is_most=True))
     return rows
 
 
 def _latency(record: Record) -> list[Row]:
     rows = []
     for letter, door in zip("ab", (GRANIAN, OWN_PORT), strict=True):
-        ratios = [piece.latency(0.99) / piece.latency(0.5) for piece in record.rounds[f"{door} half"]]
+        ratios = [piece.latency(0.99) / piece.latency(0.5) for piece in record.of(f"{door} half")]
         rows.append(Row(f"8{letter}", f"{door}: p99 / p50 latency at half the peak rate", 4, 2.5, ratios, is_most=True))
     return rows
 
@@ -165,7 +169,7 @@ def _if_there(value: float | None) -> list[float]:
 
 
 def _store_alone(record: Record) -> Row:
-    items = record.rounds[SAMPLE]
+    items = record.of(SAMPLE)
     values = [item["rate"] * item["verify"] for item in items]
     note = f"{statistics.median(item['rate'] for item in items):.0f} durable updates/s" if items else ""
     return Row("11", "store alone, 256 updates outstanding: durable updates/s / verifications/s of a core", 4, 8, values, note=note)

@@ -1,4 +1,4 @@
-"""What scenes have in common. A scene starts the servers that some rows need, and measures one slice of each kind in every round."""
+"""What scenes have in common: a scene starts the servers that some rows need, and measures a slice of each kind in every round."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -46,6 +46,10 @@ class Record:
 
     def add(self, name: str, item: Any) -> None:
         self.rounds[name].append(item)
+
+    def of(self, name: str) -> list[Any]:
+        """Return what was measured of a name so far, [] if nothing."""
+        return self.rounds.get(name, [])
 
 
 class Scene:
