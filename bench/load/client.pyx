@@ -207,7 +207,7 @@ cdef class Client:
     # one run
     cdef uint64_t *_latencies
     cdef size_t _room, _answers, _wrong, _missing, _started, _most, _payments, _in_flight
-    cdef uint64_t _begun, _last, _deadline
+    cdef uint64_t _begun, _last, _heard, _deadline, _patience
     cdef double _interval           # ns between two instants of the open loop, 0: closed loop
     cdef uint64_t _instants         # of the open loop that have passed
     cdef unsigned char _sample[SAMPLE_SIZE]
@@ -314,10 +314,11 @@ cdef class Client:
 
     # --- a run ---
 
-    def run(self, size_t most, double seconds=60.0, double rate=0.0):
+    def run(self, size_t most, double seconds=60.0, double rate=0.0, double patience=10.0):
         """Send up to `most` requests and wait for their answers; return what happened.
 
-        seconds: after these no more is sent. What is then unanswered gets 10 s more, and counts as missing after that.
+        seconds: after these no more is sent; what is in flight is waited for.
+        patience: seconds without a byte from any server, after which all that is in flight counts as missing.
         rate: requests a second over all connections, for the open loop; 0: the closed loop.
         Returns a dict: answers, payments (in them), wrong, missing, seconds (first request to last answer),
         latencies (bytes: u64 nanoseconds each, in the order of the answers), complaint (about the first wrong answer).
@@ -334,7 +335,8 @@ cdef class Client:
             self._connections[i].lost = False
             self._connections[i].answer_size = 0
         with nogil:
-            self._begun = self._last = now_ns()
+            self._begun = self._last = self._heard = now_ns()
+            self._patience = <uint64_t> (patience * SECOND)
             self._deadline = self._begun + <uint64_t> (seconds * SECOND)
             self._loop()
         rested_at = time.monotonic()
@@ -379,7 +381,7 @@ cdef class Client:
             count = epoll_wait(self._poll, events, EVENTS_MAX, 100)
             if count < 0 and errno != EINTR:
                 return
-            if now_ns() > self._deadline + 10 * <uint64_t> SECOND:
+            if self._in_flight and now_ns() > self._heard + self._patience:
                 return
             for i in range(count):
                 number = events[i].data.u32
@@ -402,6 +404,8 @@ cdef class Client:
             return
         self._started += 1
         self._in_flight += 1
+        if self._in_flight == 1:
+            self._heard = now_ns()
         connection.busy, connection.sent, connection.due = True, 0, due
         self._send(connection, -1)
 
@@ -480,6 +484,7 @@ cdef class Client:
             self._lose(connection)
             return
         connection.answer_size += <size_t> count
+        self._heard = now_ns()
         if not connection.busy:
             self._object(connection)  # nothing was asked
             self._lose(connection)
@@ -506,7 +511,7 @@ cdef class Client:
             is_right = False  # more than was asked for, or before it was asked
         if not is_right:
             self._object(connection)
-        self._last = now_ns()
+        self._last = self._heard
         self._latencies[self._answers] = self._last - connection.due
         self._answers += 1
         self._payments += request.count

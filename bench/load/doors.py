@@ -6,11 +6,12 @@ In the record: "DOOR N" is N connections in a closed loop, "DOOR half" the open 
 
 import functools
 import itertools
+import statistics
 
 from bench.load import constant
 from bench.load.measure import Lane
 from bench.load.payers import Payer, Request
-from bench.load.processes import Door, Instance, ask, has_own_ports, spawn, stop_politely
+from bench.load.processes import Door, Instance, ask, has_own_ports, spawn, stop_politely, worker_pids
 from bench.load.scene import Scene, Step
 from tests.system import free_port, make_config, wait_until
 
@@ -32,10 +33,9 @@ class Doors(Scene):
         self._synced = self._instance("synced", own, True)
         self._unsynced = self._instance("unsynced", own, False)
         for door in self.doors:
-            self._add_paying(door)
+            self._add_payments(door)
             self._add_refused(door)
-            self._add_constant(door)
-        self.has_batches = self._add_batches()
+        self._add_batches()
 
     def _instance(self, name: str, own: bool, synced: bool) -> Instance:
         instance = Instance(self.directory / name, own_ports=own, synced=synced)
@@ -49,13 +49,18 @@ class Doors(Scene):
         locations = instance.open(payers)
         return payers, locations if door == OWN_PORT else [instance.door] * count
 
-    def _add_paying(self, door: str) -> None:
+    def _add_payments(self, door: str) -> None:
+        """Add the paying lanes of a door; what will be divided by each other comes one after the other."""
+        main = self.size.main
         for connections in self.size.connections:
-            self._add_payments(f"{door} {connections}", self._synced, connections, door)
-        self._add_payments(f"{door} half", self._synced, self.size.main, door)
-        self._add_payments(f"{door} unsynced", self._unsynced, self.size.main, door)
+            if connections == main:
+                self._add_constant(door)
+            self._add_lane(f"{door} {connections}", self._synced, connections, door)
+            if connections == main:
+                self._add_lane(f"{door} unsynced", self._unsynced, main, door)
+        self._add_lane(f"{door} half", self._synced, main, door)
 
-    def _add_payments(self, name: str, instance: Instance, connections: int, door: str) -> None:
+    def _add_lane(self, name: str, instance: Instance, connections: int, door: str) -> None:
         payers, doors = self._opened(instance, connections, door)
         self._lanes[name] = Lane(name, doors, instance.pids(), lambda number, count: payers[number].pay(count))
 
@@ -73,7 +78,7 @@ class Doors(Scene):
             self._lanes[name] = Lane(name, doors, self._synced.pids(), makers[kind], needles.get(kind, b""))
 
     def _add_constant(self, door: str) -> None:
-        listens_at = start_constant(self, door)
+        listens_at, pids = start_constant(self, door)
         requests = [
             (raw, False, [(200, constant.VALUE_LEFT, 1)]) for raw, _, _ in Payer("constant", 0, self._synced.server_pubkey).pay(100)
         ]
@@ -81,13 +86,13 @@ class Doors(Scene):
         def make(_: int, count: int) -> list[Request]:
             return list(itertools.islice(itertools.cycle(requests), count))
 
-        self._lanes[f"{door} constant"] = Lane(f"{door} constant", [listens_at] * self.size.main, {}, make)
+        self._lanes[f"{door} constant"] = Lane(f"{door} constant", [listens_at] * self.size.main, {"workers": pids}, make)
 
-    def _add_batches(self) -> bool:
+    def _add_batches(self) -> None:
         door = self.doors[-1]
         payers, doors = self._opened(self._synced, self.size.main, door)
         if not takes_batches(doors[0], payers[0]):
-            return False
+            return
         batch = self.size.batch
         self.record.facts["batch door"] = door
 
@@ -95,27 +100,27 @@ class Doors(Scene):
             return [payers[number].batch(batch) for _ in range(count)]
 
         self._lanes["batch"] = Lane("batch", doors, self._synced.pids(), make)
-        return True
 
     # --- in each round ---
 
     def steps(self) -> list[Step]:
-        closed = [name for name in self._lanes if not name.endswith("half")]
-        steps: list[Step] = [(name, functools.partial(self._measure, name)) for name in closed]
-        return steps + [(f"{door} half", functools.partial(self._measure_half, door)) for door in self.doors]
+        halves = {f"{door} half": functools.partial(self._measure_half, door) for door in self.doors}
+        return [(name, halves.get(name) or functools.partial(self._measure, name)) for name in self._lanes]
 
     def _measure(self, name: str) -> None:
         self.record.add(name, self._lanes[name].measure(self.size.seconds, self.verify))
 
     def _measure_half(self, door: str) -> None:
-        """The open loop at half of the peak: the best rate of the closed loop so far, of whatever number of connections."""
-        peak = max(piece.rate for count in self.size.connections for piece in self.record.of(f"{door} {count}"))
+        """The open loop at half of the peak: the closed loop's median rate so far, of the best number of connections."""
+        rounds = [self.record.of(f"{door} {count}") for count in self.size.connections]
+        peak = max(statistics.median(piece.rate for piece in slices) for slices in rounds if slices)
         name, seconds = f"{door} half", HALF_SECONDS_FACTOR * self.size.seconds
         self.record.add(name, self._lanes[name].measure(seconds, self.verify, peak / 2))
 
 
-def start_constant(scene: Scene, door: str) -> Door:
-    """Start the server with a constant answer that belongs to a door; it lives as long as the scene."""
+def start_constant(scene: Scene, door: str) -> tuple[Door, list[int]]:
+    """Start the server with a constant answer that belongs to a door, for as long as the scene lives; return where it listens,
+    and the processes that answer."""
     port = free_port()
     log = scene.directory / "constant.log"
     if door == OWN_PORT:
@@ -125,7 +130,8 @@ def start_constant(scene: Scene, door: str) -> Door:
         process = spawn("bench.load.constant", config / "server.toml", log=log)
     scene.exits.callback(stop_politely, [process])
     wait_until(lambda: _answers(("127.0.0.1", port)), 30, f"starting the constant server ({log.read_text()[-500:]})")
-    return "127.0.0.1", port
+    pids = [process.pid] if door == OWN_PORT else worker_pids(process.pid)
+    return ("127.0.0.1", port), pids
 
 
 def _answers(door: Door) -> bool:

@@ -30,11 +30,9 @@ class ManyChannels(Scene):
         key = self._few.server_pubkey
         self._few_payers = [opened_payer(number, key) for number in range(self.size.few)]
         self._few_lane = self._lane(FEW, self._few)
-        numbers = random.Random(1).sample(range(self.size.many), self.size.visited * self.size.rounds)
+        numbers = random.Random(1).sample(range(self.size.many), self.size.visited * self.size.rounds + self.size.loaded)
         self._unvisited = iter(numbers)
         self._many_lane = self._lane(MANY, self._many)
-        self._loaded = 0
-        self._resident_before = self._resident()
 
     def _populated(self, name: str, channels: int) -> Instance:
         instance = Instance(self.directory / name, own_ports=self._has_own_ports)
@@ -73,18 +71,26 @@ class ManyChannels(Scene):
         self.record.add(FEW, self._few_lane.measure_given(self._dealt(payer.pay(1) for payer in payers), self.verify))
 
     def _measure_many(self) -> None:
-        key = self._many.server_pubkey
-        payers = [opened_payer(next(self._unvisited), key) for _ in range(self.size.visited)]
-        self._loaded += self._many_lane.visit_all(self._dealt(payer.pay(1) for payer in payers))
+        payers = self._visit(self.size.visited)
         self.record.add(MANY, self._many_lane.measure_given(self._dealt(payer.pay(1) for payer in payers), self.verify))
+
+    def _visit(self, count: int) -> list[Payer]:
+        """Pay once on channels that nobody paid on before; return their payers."""
+        key = self._many.server_pubkey
+        payers = [opened_payer(next(self._unvisited), key) for _ in range(count)]
+        self._many_lane.visit_all(self._dealt(payer.pay(1) for payer in payers))
+        return payers
 
     # --- once ---
 
     def finish(self) -> None:
+        """Measure memory, now that the worker has all that it needs without channels; then start again."""
         facts = self.record.facts
-        facts["bytes for each channel"] = (self._resident() - self._resident_before) / self._loaded
-        facts["channels loaded"] = self._loaded
-        facts["bytes for each channel, table alone"] = table_bytes(self.size.table)
+        before = self._resident()
+        self._visit(self.size.loaded)
+        facts["bytes for each channel"] = (self._resident() - before) / self.size.loaded
+        facts["channels loaded"] = self.size.loaded
+        facts["bytes for each channel, table alone"] = table_bytes(self.size.loaded)
         facts["seconds from start to first payment"] = self._restart()
 
     def _resident(self) -> int:

@@ -137,8 +137,7 @@ class Instance:
     # --- what it uses ---
 
     def worker_pids(self) -> list[int]:
-        main = self._running["server"].pid
-        return sorted(pid for pid, parent, command in processes() if parent == main and "resource_tracker" not in command)
+        return worker_pids(self._running["server"].pid)
 
     def pids(self) -> dict[str, list[int]]:
         """Return the processes by the name under which a report counts them."""
@@ -160,6 +159,11 @@ class Instance:
             doors.append((location.hostname or "127.0.0.1", location.port or self.port))
         client.close()
         return doors
+
+
+def worker_pids(main: int) -> list[int]:
+    """Return the pids of granian's workers, `main` being its main process."""
+    return sorted(pid for pid, parent, command in processes() if parent == main and "resource_tracker" not in command)
 
 
 def ask(door: Door, method: str, target: str, body: bytes | None = None) -> tuple[int, dict[str, str], dict]:

@@ -84,10 +84,13 @@ def fraction_of_limit(paid: Slice, constant: Slice) -> float:
 
 def _door(record: Record, size: Size, number: str, door: str, share: float, share_reach: float, fraction_reach: float) -> list[Row]:
     paid, constants = record.of(f"{door} {size.main}"), record.of(f"{door} constant")
-    fractions = [fraction_of_limit(*pair) for pair in zip(paid, constants, strict=True)]
+    pairs = list(zip(paid, constants, strict=True))
+    by_cpu = [(constant.cpu_each + piece.verify) / piece.cpu_each for piece, constant in pairs]
+    note = f"by CPU alone, (constant answer + V) / payment: {statistics.median(by_cpu):.2f}" if by_cpu else ""
+    fractions = [fraction_of_limit(*pair) for pair in pairs]
     return [
         Row(f"{number}a", f"{door}: verify share", share, share_reach, [piece.verify_share for piece in paid]),
-        Row(f"{number}b", f"{door}: fraction of the limit", 0.85, fraction_reach, fractions),
+        Row(f"{number}b", f"{door}: fraction of the limit", 0.85, fraction_reach, fractions, note=note),
     ]
 
 
@@ -171,5 +174,6 @@ def _if_there(value: float | None) -> list[float]:
 def _store_alone(record: Record) -> Row:
     items = record.of(SAMPLE)
     values = [item["rate"] * item["verify"] for item in items]
-    note = f"{statistics.median(item['rate'] for item in items):.0f} durable updates/s" if items else ""
+    rate, cpu = (statistics.median(item[key] for item in items) for key in ("rate", "cpu")) if items else (0, 0)
+    note = f"{rate:.0f} durable updates/s, {cpu * 1e6:.1f} µs of the store's CPU each"
     return Row("11", "store alone, 256 updates outstanding: durable updates/s / verifications/s of a core", 4, 8, values, note=note)

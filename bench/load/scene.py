@@ -28,12 +28,12 @@ class Size:
     """Channels that row 9 visits in each round."""
     updates: int
     """Of the store alone, in each round."""
-    table: int
-    """Channels in the table whose memory is measured alone."""
+    loaded: int
+    """Channels that are loaded to see how a worker grows, by a table alone and by a real worker."""
 
 
-TINY = Size(1, 0.05, (1, 8), 8, 16, 50, 500, 100, 1024, 2000)
-SHORT = Size(5, 0.45, (1, 5, 64, 128, 256), 128, 64, 1000, 100_000, 4000, 20_480, 100_000)
+TINY = Size(1, 0.05, (1, 8), 8, 16, 50, 500, 100, 1024, 200)
+SHORT = Size(7, 0.45, (1, 5, 64, 128, 256), 128, 64, 1000, 100_000, 4000, 20_480, 50_000)
 LONG = Size(15, 1.0, (1, 5, 64, 128, 256), 128, 64, 1000, 1_000_000, 10_000, 102_400, 200_000)
 
 
