@@ -168,6 +168,21 @@ def test_a_wrong_batch_is_noticed(rows):
     assert run([batch_answer(*rows)], [batch_request([b"a"], ROWS)])["wrong"] == 1
 
 
+def test_a_payers_batch_is_outpoint_length_and_payment_each():
+    payer = Payer("batch", 1, KEY)
+    raw, is_batch, expected = payer.batch(2)
+    head, _, body = raw.partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /v1/payments HTTP/1.1\r\n")
+    assert b"\r\nContent-Length: %d" % len(body) in head
+    first = payer.terms.funding_value - 1
+    assert (is_batch, expected) == (True, [(200, first, 1), (200, first - 1, 1)])
+    for value in (first, first - 1):
+        size = body[36]
+        assert (body[:36], body[37:45]) == (payer.terms.outpoint, value.to_bytes(8, "little"))
+        body = body[37 + size :]
+    assert body == b""
+
+
 def test_a_large_request_is_sent_in_pieces():
     large = b"x" * 8_000_000
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -339,6 +339,7 @@ cdef class Client:
             self._patience = <uint64_t> (patience * SECOND)
             self._deadline = self._begun + <uint64_t> (seconds * SECOND)
             self._loop()
+            self._set_timer(0)
         rested_at = time.monotonic()
         for i in range(self._count):
             if self._connections[i].busy:
@@ -413,20 +414,26 @@ cdef class Client:
         """Open loop: give every instant that has passed to its connection in turn, and set the timer to the next."""
         cdef uint64_t now = now_ns(), next_at
         cdef Connection *connection
-        cdef itimerspec when
         while self._instants < self._most:
             next_at = self._begun + <uint64_t> (self._instants * self._interval)
             if next_at > now:
-                memset(&when, 0, sizeof(when))
-                when.it_value.tv_sec = <long> (next_at // SECOND)
-                when.it_value.tv_nsec = <long> (next_at % SECOND)
-                timerfd_settime(self._timer, TFD_TIMER_ABSTIME, &when, NULL)
+                self._set_timer(next_at)
                 return
             connection = &self._connections[self._instants % <uint64_t> self._count]
             self._instants += 1
             connection.owed += 1
             if not connection.busy:
                 self._start_owed(connection)
+
+        self._set_timer(0)
+
+    cdef void _set_timer(self, uint64_t at) noexcept nogil:
+        """Let the timer wake the loop at an instant; 0: never, which also takes back what it has said."""
+        cdef itimerspec when
+        memset(&when, 0, sizeof(when))
+        when.it_value.tv_sec = <long> (at // SECOND)
+        when.it_value.tv_nsec = <long> (at % SECOND)
+        timerfd_settime(self._timer, TFD_TIMER_ABSTIME, &when, NULL)
 
     cdef void _start_owed(self, Connection *connection) noexcept nogil:
         """Open loop: send the oldest request that a connection owes, its latency counted from its instant."""

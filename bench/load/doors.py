@@ -144,7 +144,8 @@ def _answers(door: Door) -> bool:
 def takes_batches(door: Door, payer: Payer) -> bool:
     """Return whether the batch route exists, found out by paying with it."""
     raw, _, _ = payer.batch(1)
-    status, _, problem = ask(door, "POST", "/v1/payments", raw.partition(b"\r\n\r\n")[2])
+    headers = {"Content-Type": "application/octet-stream"}
+    status, _, problem = ask(door, "POST", "/v1/payments", raw.partition(b"\r\n\r\n")[2], headers)
     if status == 200:
         return True
     if problem.get("code") not in ("body_not_allowed", "no_such_route"):

@@ -166,18 +166,20 @@ def worker_pids(main: int) -> list[int]:
     return sorted(pid for pid, parent, command in processes() if parent == main and "resource_tracker" not in command)
 
 
-def ask(door: Door, method: str, target: str, body: bytes | None = None) -> tuple[int, dict[str, str], dict]:
+def ask(
+    door: Door, method: str, target: str, body: bytes | None = None, headers: dict[str, str] | None = None
+) -> tuple[int, dict[str, str], dict]:
     """Send one request on a connection of its own; return status, headers (in lower case) and JSON body ({} if it is none)."""
     connection = http.client.HTTPConnection(*door, timeout=10)
     try:
-        connection.request(method, target, body=body)
+        connection.request(method, target, body=body, headers=headers or {})
         answer = connection.getresponse()
         raw = answer.read()
     finally:
         connection.close()
-    headers = {name.lower(): value for name, value in answer.getheaders()}
-    is_json = "json" in headers.get("content-type", "")
-    return answer.status, headers, json.loads(raw) if is_json and raw else {}
+    heard = {name.lower(): value for name, value in answer.getheaders()}
+    is_json = "json" in heard.get("content-type", "")
+    return answer.status, heard, json.loads(raw) if is_json and raw else {}
 
 
 class CpuClock:
