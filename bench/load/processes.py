@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,6 +25,11 @@ from tests.system import ROOT, Client, free_port, make_config, processes, wait_u
 
 STOP_SECONDS_MAX = 60.0
 """A store with a million channels writes out what is in memory only."""
+
+REST_SECONDS = 1.5
+REST_SHARE_MAX = 0.1
+REST_WAIT_SECONDS_MAX = 300.0
+"""Processes that use less of a core for so long are at rest. The chain watcher begins a second after the start."""
 
 CHANGES = {
     "store.toml": {"lease_ms": "lease_ms = 10000"},  # `StoreFeed` prepares between two frames
@@ -134,6 +140,16 @@ class Instance:
             return answer[0] == 200 and answer[2].get("workers") == self.workers
         return False
 
+    def wait_for_rest(self) -> float:
+        """Wait until the workers do nothing any more of what they do after a start; return the seconds."""
+        begun = time.monotonic()
+        used = REST_SHARE_MAX + 1.0
+        while used > REST_SHARE_MAX * REST_SECONDS and time.monotonic() - begun < REST_WAIT_SECONDS_MAX:
+            cpu = CpuClock(self.pids())
+            time.sleep(REST_SECONDS)
+            used = cpu.seconds()["workers"]
+        return time.monotonic() - begun
+
     # --- what it uses ---
 
     def worker_pids(self) -> list[int]:
@@ -167,10 +183,14 @@ def worker_pids(main: int) -> list[int]:
 
 
 def ask(
-    door: Door, method: str, target: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    door: Door,
+    method: str,
+    target: str,
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
 ) -> tuple[int, dict[str, str], dict]:
     """Send one request on a connection of its own; return status, headers (in lower case) and JSON body ({} if it is none)."""
-    connection = http.client.HTTPConnection(*door, timeout=10)
+    connection = http.client.HTTPConnection(*door, timeout=60)
     try:
         connection.request(method, target, body=body, headers=headers or {})
         answer = connection.getresponse()
