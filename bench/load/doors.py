@@ -1,0 +1,153 @@
+"""Scene: one worker, reached through granian and through its own port, beside servers whose answer is a constant, and beside a
+store without sync. Rows 2, 3, 4, 5, 7, 8, and the throughput against connections.
+
+In the record: "DOOR N" is N connections in a closed loop, "DOOR half" the open loop at half of the peak, "DOOR constant" H.
+"""
+
+import functools
+import itertools
+import statistics
+
+from bench.load import constant
+from bench.load.measure import Lane
+from bench.load.payers import Payer, Request
+from bench.load.processes import Door, Instance, ask, has_own_ports, spawn, stop_politely, worker_pids
+from bench.load.scene import Scene, Step
+from tests.system import free_port, make_config, wait_until
+
+GRANIAN, OWN_PORT = "granian", "own port"
+DOORS = (GRANIAN, OWN_PORT)
+KINDS = ("unknown", "malformed", "replayed")
+HALF_SECONDS_FACTOR = 2.5
+"""The open loop's slices are longer: of a short one's latencies the 99th percentile is one or two answers."""
+
+
+class Doors(Scene):
+    """The doors that this paychan has."""
+
+    def start(self) -> None:
+        own = has_own_ports(self.directory / "probe")
+        self.doors = DOORS if own else DOORS[:1]
+        self._seeds = itertools.count()
+        self._lanes: dict[str, Lane] = {}
+        self._synced = self._instance("synced", own, True)
+        self._unsynced = self._instance("unsynced", own, False)
+        for door in self.doors:
+            self._add_payments(door)
+            self._add_refused(door)
+        self._add_batches()
+
+    def _instance(self, name: str, own: bool, synced: bool) -> Instance:
+        instance = Instance(self.directory / name, own_ports=own, synced=synced)
+        self.exits.callback(instance.stop)
+        return instance.start()
+
+    def _opened(self, instance: Instance, count: int, door: str) -> tuple[list[Payer], list[Door]]:
+        """Return new payers whose channels are open, and where each is to connect."""
+        seed = f"door {next(self._seeds)}"
+        payers = [Payer(seed, number, instance.server_pubkey) for number in range(count)]
+        locations = instance.open(payers)
+        return payers, locations if door == OWN_PORT else [instance.door] * count
+
+    def _add_payments(self, door: str) -> None:
+        """Add the paying lanes of a door; what will be divided by each other comes one after the other."""
+        main = self.size.main
+        for connections in self.size.connections:
+            if connections == main:
+                self._add_constant(door)
+            self._add_lane(f"{door} {connections}", self._synced, connections, door)
+            if connections == main:
+                self._add_lane(f"{door} unsynced", self._unsynced, main, door)
+        self._add_lane(f"{door} half", self._synced, main, door)
+
+    def _add_lane(self, name: str, instance: Instance, connections: int, door: str) -> None:
+        payers, doors = self._opened(instance, connections, door)
+        self._lanes[name] = Lane(name, doors, instance.pids(), lambda number, count: payers[number].pay(count))
+
+    def _add_refused(self, door: str) -> None:
+        payers, doors = self._opened(self._synced, self.size.main, door)
+        numbers = itertools.count()
+        makers = {
+            "unknown": lambda number, count: [payers[number].to_unknown(next(numbers)) for _ in range(count)],
+            "malformed": lambda number, count: [payers[number].malformed()] * count,
+            "replayed": lambda number, count: [payers[number].replay()] * count,
+        }
+        needles = {"unknown": b"no_such_channel"}
+        for kind in KINDS:
+            name = f"{door} {kind}"
+            self._lanes[name] = Lane(name, doors, self._synced.pids(), makers[kind], needles.get(kind, b""))
+
+    def _add_constant(self, door: str) -> None:
+        listens_at, pids = start_constant(self, door)
+        requests = [
+            (raw, False, [(200, constant.VALUE_LEFT, 1)]) for raw, _, _ in Payer("constant", 0, self._synced.server_pubkey).pay(100)
+        ]
+
+        def make(_: int, count: int) -> list[Request]:
+            return list(itertools.islice(itertools.cycle(requests), count))
+
+        self._lanes[f"{door} constant"] = Lane(f"{door} constant", [listens_at] * self.size.main, {"workers": pids}, make)
+
+    def _add_batches(self) -> None:
+        door = self.doors[-1]
+        payers, doors = self._opened(self._synced, self.size.main, door)
+        if not takes_batches(doors[0], payers[0]):
+            return
+        batch = self.size.batch
+        self.record.facts["batch door"] = door
+
+        def make(number: int, count: int) -> list[Request]:
+            return [payers[number].batch(batch) for _ in range(count)]
+
+        self._lanes["batch"] = Lane("batch", doors, self._synced.pids(), make)
+
+    # --- in each round ---
+
+    def steps(self) -> list[Step]:
+        halves = {f"{door} half": functools.partial(self._measure_half, door) for door in self.doors}
+        return [(name, halves.get(name) or functools.partial(self._measure, name)) for name in self._lanes]
+
+    def _measure(self, name: str) -> None:
+        self.record.add(name, self._lanes[name].measure(self.size.seconds, self.verify))
+
+    def _measure_half(self, door: str) -> None:
+        """The open loop at half of the peak: the closed loop's median rate so far, of the best number of connections."""
+        rounds = [self.record.of(f"{door} {count}") for count in self.size.connections]
+        peak = max(statistics.median(piece.rate for piece in slices) for slices in rounds if slices)
+        name, seconds = f"{door} half", HALF_SECONDS_FACTOR * self.size.seconds
+        self.record.add(name, self._lanes[name].measure(seconds, self.verify, peak / 2))
+
+
+def start_constant(scene: Scene, door: str) -> tuple[Door, list[int]]:
+    """Start the server with a constant answer that belongs to a door, for as long as the scene lives; return where it listens,
+    and the processes that answer."""
+    port = free_port()
+    log = scene.directory / "constant.log"
+    if door == OWN_PORT:
+        process = spawn("bench.load.constant_direct", port, log=log)
+    else:
+        config = make_config(scene.directory / "constant", {"server.toml": {"port": f"port = {port}"}})
+        process = spawn("bench.load.constant", config / "server.toml", log=log)
+    scene.exits.callback(stop_politely, [process])
+    wait_until(lambda: _answers(("127.0.0.1", port)), 30, f"starting the constant server ({log.read_text()[-500:]})")
+    pids = [process.pid] if door == OWN_PORT else worker_pids(process.pid)
+    return ("127.0.0.1", port), pids
+
+
+def _answers(door: Door) -> bool:
+    try:
+        return ask(door, "GET", "/")[0] == 200
+    except OSError:
+        return False
+
+
+def takes_batches(door: Door, payer: Payer) -> bool:
+    """Return whether the batch route exists, found out by paying with it."""
+    raw, _, _ = payer.batch(1)
+    headers = {"Content-Type": "application/octet-stream"}
+    status, _, problem = ask(door, "POST", "/v1/payments", raw.partition(b"\r\n\r\n")[2], headers)
+    if status == 200:
+        return True
+    if problem.get("code") not in ("body_not_allowed", "no_such_route"):
+        raise RuntimeError(f"the batch route answers {status} {problem}")
+    return False

@@ -1,0 +1,235 @@
+"""Starts the servers that are measured, each with a state directory of its own, and reads what CPU and memory they use.
+
+Unlike `tests.system.System`, an `Instance` starts its processes itself: the store can run alone, or without sync.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bench.load.payers import Payer
+from bench.load.store_feed import listens
+from paychan.config import load_server_config, load_store_config
+from paychan.errors import ConfigError
+from paychan.rpc.connection import Address
+from paychan.server.process import end_with_parent
+from tests.system import ROOT, Client, free_port, make_config, processes, wait_until
+
+STOP_SECONDS_MAX = 60.0
+"""A store with a million channels writes out what is in memory only."""
+
+REST_SECONDS = 1.5
+REST_SHARE_MAX = 0.1
+REST_WAIT_SECONDS_MAX = 300.0
+"""Processes that use less of a core for so long are at rest. The chain watcher begins a second after the start."""
+
+CHANGES = {
+    "store.toml": {"lease_ms": "lease_ms = 10000"},  # `StoreFeed` prepares between two frames
+    "server.toml": {'backend = "debug"': 'backend = "debug"\nlookups_per_second = 10000'},  # hundreds of channels open at once
+}
+"""What differs from config/debug. Neither is on a payment's way."""
+
+Door = tuple[str, int]
+"""Host and port of what listens."""
+
+
+def add_own_ports(config: Path) -> None:
+    """Let each worker listen on a port of its own, from a free one on."""
+    with (config / "server.toml").open("a") as file:
+        file.write(f'\n[direct]\nbase_port = {free_port()}\npublic_host = "127.0.0.1"\n')
+
+
+def has_own_ports(directory: Path) -> bool:
+    """Return whether this paychan knows a worker's own port."""
+    config = make_config(directory)
+    add_own_ports(config)
+    try:
+        load_server_config(config / "server.toml")
+    except ConfigError:
+        return False
+    return True
+
+
+def spawn(module: str, *arguments: object, log: Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start `python -m module` in a session of its own; it ends with us. What it says goes to `log`."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            cwd=ROOT,
+            env={**os.environ, **(env or {})},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=end_with_parent,
+        )
+
+
+def stop_politely(children: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Stop one process after the other as an operator does, with SIGTERM."""
+    for child in children:
+        child.send_signal(signal.SIGTERM)
+        child.wait(STOP_SECONDS_MAX)
+
+
+class Instance:
+    """One system in debug mode. own_ports: its workers listen on ports of their own too. synced: the store waits for the disk."""
+
+    def __init__(self, directory: Path, workers: int = 1, own_ports: bool = False, synced: bool = True) -> None:
+        self.directory, self.workers = directory, workers
+        self.port = free_port()
+        self.config = make_config(directory / "config", CHANGES)
+        if own_ports:
+            add_own_ports(self.config)
+        self._store_module = "store" if synced else "bench.load.unsynced_store"
+        self._env = {"PORT": str(self.port), "PAYCHAN_STATE_DIR": str(directory / "state"), "PAYCHAN_WORKERS": str(workers)}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def door(self) -> Door:
+        """The port that all workers share, where granian listens."""
+        return "127.0.0.1", self.port
+
+    @property
+    def store_address(self) -> Address:
+        return load_store_config(self.config / "store.toml", self._env).address
+
+    @property
+    def server_pubkey(self) -> bytes:
+        return bytes.fromhex((self.directory / "state" / "signer.pub").read_text().strip())
+
+    # --- life ---
+
+    def start_store(self) -> None:
+        """Start signer and store, and return when the store listens."""
+        self._spawn("signer", "signer")
+        self._spawn("store", self._store_module)
+        wait_until(lambda: listens(self.store_address), 60, "starting the store")
+
+    def start_server(self) -> None:
+        """Start the server, and return when /readyz counts all its workers."""
+        self._spawn("server", "paychan.server")
+        wait_until(self._is_ready, 60, "starting the server")
+
+    def start(self) -> "Instance":
+        self.start_store()
+        self.start_server()
+        return self
+
+    def stop(self) -> None:
+        """Stop server, store and signer, in this order."""
+        stop_politely(reversed(self._running.values()))
+        self._running.clear()
+
+    def _spawn(self, name: str, module: str) -> None:
+        file = self.config / f"{name}.toml"
+        self._running[name] = spawn(module, file, log=self.directory / "log", env=self._env)
+
+    def _is_ready(self) -> bool:
+        for name, process in self._running.items():
+            assert process.poll() is None, f"{name} ended: " + (self.directory / "log").read_text()[-2000:]
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            answer = ask(self.door, "GET", "/readyz")
+            return answer[0] == 200 and answer[2].get("workers") == self.workers
+        return False
+
+    def wait_for_rest(self) -> float:
+        """Wait until the workers do nothing any more of what they do after a start; return the seconds."""
+        begun = time.monotonic()
+        used = REST_SHARE_MAX + 1.0
+        while used > REST_SHARE_MAX * REST_SECONDS and time.monotonic() - begun < REST_WAIT_SECONDS_MAX:
+            cpu = CpuClock(self.pids())
+            time.sleep(REST_SECONDS)
+            used = cpu.seconds()["workers"]
+        return time.monotonic() - begun
+
+    # --- what it uses ---
+
+    def worker_pids(self) -> list[int]:
+        return worker_pids(self._running["server"].pid)
+
+    def pids(self) -> dict[str, list[int]]:
+        """Return the processes by the name under which a report counts them."""
+        pids = {"store": [self._running["store"].pid]}
+        if "server" in self._running:
+            pids["workers"] = self.worker_pids()
+        return pids
+
+    # --- payers ---
+
+    def open(self, payers: list[Payer]) -> list[Door]:
+        """Open each payer's channel through the shared port; return where its `Location` says that it is served."""
+        client, doors = Client(self.port), []
+        for payer in payers:
+            answer = client.request("POST", payer.opening())
+            if answer.status != 201:
+                raise RuntimeError(f"open: {answer.status} {answer.body!r}")
+            location = urlsplit(answer.headers["location"])
+            doors.append((location.hostname or "127.0.0.1", location.port or self.port))
+        client.close()
+        return doors
+
+
+def worker_pids(main: int) -> list[int]:
+    """Return the pids of granian's workers, `main` being its main process."""
+    return sorted(pid for pid, parent, command in processes() if parent == main and "resource_tracker" not in command)
+
+
+def ask(
+    door: Door,
+    method: str,
+    target: str,
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+) -> tuple[int, dict[str, str], dict]:
+    """Send one request on a connection of its own; return status, headers (in lower case) and JSON body ({} if it is none)."""
+    connection = http.client.HTTPConnection(*door, timeout=60)
+    try:
+        connection.request(method, target, body=body, headers=headers or {})
+        answer = connection.getresponse()
+        raw = answer.read()
+    finally:
+        connection.close()
+    heard = {name.lower(): value for name, value in answer.getheaders()}
+    is_json = "json" in heard.get("content-type", "")
+    return answer.status, heard, json.loads(raw) if is_json and raw else {}
+
+
+class CpuClock:
+    """CPU time of processes by name, from the scheduler's own nanoseconds: the 10-ms ticks of /proc/PID/stat are too coarse."""
+
+    def __init__(self, pids: dict[str, list[int]]) -> None:
+        self._pids = pids
+        self._before = self._read()
+
+    def seconds(self) -> dict[str, float]:
+        """Return the CPU seconds since this object was made, by name. A thread that ended meanwhile is not counted."""
+        after = self._read()
+        return {
+            name: sum(used - self._before[name].get(task, 0) for task, used in tasks.items()) / 1e9
+            for name, tasks in after.items()
+        }
+
+    def _read(self) -> dict[str, dict[str, int]]:
+        return {name: {k: v for pid in pids for k, v in _task_times(pid).items()} for name, pids in self._pids.items()}
+
+
+def _task_times(pid: int) -> dict[str, int]:
+    """Return the nanoseconds that each thread of a process has run."""
+    times = {}
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            times[task] = int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0])
+    return times
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process holds in RAM, what it shares included."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,179 @@
+"""The table of targets, from the record: what each row's numbers are, round by round, and whether they hold."""
+
+import statistics
+from dataclasses import dataclass, field
+
+from bench.load.doors import GRANIAN, KINDS, OWN_PORT
+from bench.load.forwarding import FORWARDED, OWNED
+from bench.load.many import FEW, MANY
+from bench.load.measure import Slice
+from bench.load.scene import Record, Size
+from bench.load.store_alone import SAMPLE
+
+UNIT_FORMS = {"": "{:.2f}", "s": "{:.1f} s", "bytes": "{:.0f} bytes"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number to reach. values: one for each round, the median counts; none: this paychan does not have it.
+
+    at_least, reach_for: the targets; with `is_most` smaller is better.
+    """
+
+    number: str
+    what: str
+    at_least: float
+    reach_for: float
+    values: list[float] = field(default_factory=list)
+    is_most: bool = False
+    unit: str = ""
+    note: str = ""
+
+    @property
+    def median(self) -> float | None:
+        return statistics.median(self.values) if self.values else None
+
+    @property
+    def verdict(self) -> str:
+        if self.median is None:
+            return "not available"
+        return "reached" if self._meets(self.reach_for) else "holds" if self._meets(self.at_least) else "**no**"
+
+    def _meets(self, target: float) -> bool:
+        assert self.median is not None
+        return self.median <= target if self.is_most else self.median >= target
+
+    def text(self, value: float) -> str:
+        return UNIT_FORMS[self.unit].format(value)
+
+    @property
+    def measured(self) -> str:
+        if self.median is None:
+            return "not available"
+        low, high = min(self.values), max(self.values)
+        spread = f" ({self.text(low)} to {self.text(high)})" if len(self.values) > 1 else ""
+        return self.text(self.median) + spread
+
+
+def make_rows(record: Record, size: Size) -> list[Row]:
+    """Return all rows, in the table's order."""
+    return [
+        _compiled_call(record),
+        *_door(record, size, "2", GRANIAN, 0.52, 0.60, 0.95),
+        *_door(record, size, "3", OWN_PORT, 0.70, 0.78, 0.92),
+        _batch(record, size),
+        _worse_door("5", "sync on / sync off, payments/s", _synced_to_unsynced(record, size), 0.85, 0.95),
+        _forwarded(record),
+        *_refused(record, size),
+        *_latency(record),
+        _many(record, size),
+        *_memory_and_restart(record, size),
+        _store_alone(record),
+    ]
+
+
+def _compiled_call(record: Record) -> Row:
+    values = [item["pay"] / item["verify"] for item in record.of("compiled call")]
+    return Row("1", "whole payment in one compiled call / V", 1.08, 1.04, values, is_most=True)
+
+
+def fraction_of_limit(paid: Slice, constant: Slice) -> float:
+    """Return payments/s in terms of a server that did nothing but HTTP and one verification for each."""
+    return paid.rate * (1 / constant.rate + paid.verify)
+
+
+def _door(record: Record, size: Size, number: str, door: str, share: float, share_reach: float, fraction_reach: float) -> list[Row]:
+    paid, constants = record.of(f"{door} {size.main}"), record.of(f"{door} constant")
+    pairs = list(zip(paid, constants, strict=True))
+    by_cpu = [(constant.cpu_each + piece.verify) / piece.cpu_each for piece, constant in pairs]
+    note = f"by CPU alone, (constant answer + V) / payment: {statistics.median(by_cpu):.2f}" if by_cpu else ""
+    fractions = [fraction_of_limit(*pair) for pair in pairs]
+    return [
+        Row(f"{number}a", f"{door}: verify share", share, share_reach, [piece.verify_share for piece in paid]),
+        Row(f"{number}b", f"{door}: fraction of the limit", 0.85, fraction_reach, fractions, note=note),
+    ]
+
+
+def _batch(record: Record, size: Size) -> Row:
+    shares = [piece.verify_share for piece in record.of("batch")]
+    note = str(record.facts.get("batch door", ""))
+    return Row("4", f"batch route, {size.batch} payments a request: verify share", 0.88, 0.93, shares, note=note)
+
+
+def _synced_to_unsynced(record: Record, size: Size) -> dict[str, list[float]]:
+    return {door: _rate_ratios(record, f"{door} {size.main}", f"{door} unsynced") for door in (GRANIAN, OWN_PORT)}
+
+
+def _rate_ratios(record: Record, over: str, under: str) -> list[float]:
+    return [a.rate / b.rate for a, b in zip(record.of(over), record.of(under), strict=True)]
+
+
+def _cpu_ratios(record: Record, over: str, under: str) -> list[float]:
+    return [a.cpu_each / b.cpu_each for a, b in zip(record.of(over), record.of(under), strict=True)]
+
+
+def _worse_door(
+    number: str, what: str, by_door: dict[str, list[float]], at_least: float, reach_for: float, is_most: bool = False
+) -> Row:
+    """Return the row of the door whose median is worse; the note names it, and tells the other's."""
+    medians = {door: statistics.median(values) for door, values in by_door.items() if values}
+    if not medians:
+        return Row(number, what, at_least, reach_for, is_most=is_most)
+    worse = (max if is_most else min)(medians, key=lambda door: medians[door])
+    others = "".join(f"; {door} {value:.2f}" for door, value in medians.items() if door != worse)
+    return Row(number, what, at_least, reach_for, by_door[worse], is_most, note=worse + others)
+
+
+def _forwarded(record: Record) -> Row:
+    ratios = _cpu_ratios(record, FORWARDED, OWNED)
+    return Row("6", "forwarded / owned payment, CPU", 1.25, 1.12, ratios, is_most=True)
+
+
+def _refused(record: Record, size: Size) -> list[Row]:
+    names = {
+        "unknown": "refused payment, unknown channel",
+        "malformed": "refused payment, malformed",
+        "replayed": "replayed payment",
+    }
+    rows = []
+    for letter, kind in zip("abc", KINDS, strict=True):
+        ratios = {door: _cpu_ratios(record, f"{door} {kind}", f"{door} {size.main}") for door in (GRANIAN, OWN_PORT)}
+        rows.append(_worse_door(f"7{letter}", f"{names[kind]} / accepted one, CPU", ratios, 0.35, 0.2, is_most=True))
+    return rows
+
+
+def _latency(record: Record) -> list[Row]:
+    rows = []
+    for letter, door in zip("ab", (GRANIAN, OWN_PORT), strict=True):
+        ratios = [piece.latency(0.99) / piece.latency(0.5) for piece in record.of(f"{door} half")]
+        rows.append(Row(f"8{letter}", f"{door}: p99 / p50 latency at half the peak rate", 4, 2.5, ratios, is_most=True))
+    return rows
+
+
+def _many(record: Record, size: Size) -> Row:
+    what = f"CPU of a payment with {size.many:,} open channels / with {size.few:,}".replace(",", " ")
+    return Row("9", what, 1.15, 1.05, _cpu_ratios(record, MANY, FEW), is_most=True)
+
+
+def _memory_and_restart(record: Record, size: Size) -> list[Row]:
+    facts = record.facts
+    worker, table = facts.get("bytes for each channel"), facts.get("bytes for each channel, table alone")
+    start = facts.get("seconds from start to first payment")
+    channels = f"{size.many:,} channels".replace(",", " ")
+    alone = "" if table is None else f"the table alone: {table:.0f}; {facts['channels loaded']} channels were loaded"
+    return [
+        Row("10a", "memory for each loaded channel", 512, 400, _if_there(worker), True, "bytes", alone),
+        Row("10b", f"start to first payment on {channels}", 10, 2, _if_there(start), True, "s"),
+    ]
+
+
+def _if_there(value: float | None) -> list[float]:
+    return [] if value is None else [value]
+
+
+def _store_alone(record: Record) -> Row:
+    items = record.of(SAMPLE)
+    values = [item["rate"] * item["verify"] for item in items]
+    rate, cpu = (statistics.median(item[key] for item in items) for key in ("rate", "cpu")) if items else (0, 0)
+    note = f"{rate:.0f} durable updates/s, {cpu * 1e6:.1f} µs of the store's CPU each"
+    return Row("11", "store alone, 256 updates outstanding: durable updates/s / verifications/s of a core", 4, 8, values, note=note)

@@ -1,0 +1,22 @@
+"""`python -m bench.load.unsynced_store FILE`: the store without sync, to measure what sync costs. It lives here, as no real store
+may ever acknowledge what a crash loses; outside debug mode it refuses.
+"""
+
+import functools
+import sys
+
+import store.__main__ as program
+from paychan.config import EXIT_BAD_CONFIG, load_store_config
+
+
+def main() -> int:
+    """Run the store's own program on an engine that does not wait for the disk."""
+    if not load_store_config(sys.argv[1]).common.debug:
+        print("unsynced_store: this is for measuring, in debug mode only", file=sys.stderr)
+        return EXIT_BAD_CONFIG
+    program.Engine = functools.partial(program.Engine, sync=False)  # type: ignore[misc]
+    return program.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
