@@ -13,7 +13,7 @@ if sys.byteorder != "little":
     sys.exit("paychan needs a little-endian machine")
 
 CHECKED = os.environ.get("PAYCHAN_DEBUG") == "1"
-MODULES = ("status", "libcrypto", "secp256k1", "payment", "sighash", "request", "channel", "meter")
+MODULES = ("status", "libcrypto", "secp256k1", "payment", "sighash", "request", "channel", "meter", "group")
 
 setup(
     ext_modules=cythonize(

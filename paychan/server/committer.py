@@ -10,7 +10,7 @@ import asyncio
 from .._fast.channel import ChannelTable
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.store_client import StoreClient
-from ..rpc.store_messages import ENTRIES_MAX, Entry, EntryStatus
+from ..rpc.store_messages import ENTRIES_MAX, Entry, EntryStatus, encode_commit
 
 LOST = -1
 WAITING_MAX = 20_000
@@ -105,7 +105,7 @@ class Committer:
         statuses = b""
         try:
             sealed = [self._channels.seal(outpoint) for outpoint in group]
-            statuses = await self._store.commit(sealed + [entry.encode() for entry, _ in entries])
+            statuses = await self._store.commit(encode_commit(sealed + [entry.encode() for entry, _ in entries]))
         except (ConnectionGone, RemoteRefusal):
             pass  # answered below: nobody knows what became of the group
         finally:
