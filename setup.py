@@ -15,7 +15,7 @@ if sys.byteorder != "little":
 CHECKED = os.environ.get("PAYCHAN_DEBUG") == "1"
 MODULES = (
     *("status", "libcrypto", "secp256k1", "payment", "sighash", "request", "http", "channel"),
-    *("commit", "reply", "intake", "rsgi", "frame", "forward", "direct", "batch", "meter"),
+    *("commit", "reply", "intake", "rsgi", "frame", "forward", "direct", "batch", "group", "meter"),
 )
 # The load client is for the checkout: no wheel has it.
 BENCH_MODULES = () if "bdist_wheel" in sys.argv else ("client", "signing")

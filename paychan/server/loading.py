@@ -12,7 +12,7 @@ from ..channel import ChannelState, ChannelTerms
 from ..errors import Unavailable
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.store_client import StoreClient
-from ..rpc.store_messages import LOADS_MAX, Stored
+from ..rpc.store_messages import LOAD_MAX, Stored
 from .peers import NotOwner
 
 
@@ -62,7 +62,7 @@ class Loader:
     async def _read_all(self) -> None:
         try:
             while self._queue:
-                taken = list(self._queue)[:LOADS_MAX]
+                taken = list(self._queue)[:LOAD_MAX]
                 self._reading = {outpoint: self._queue.pop(outpoint) for outpoint in taken}
                 await self._read(taken)
         finally:

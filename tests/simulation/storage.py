@@ -16,7 +16,7 @@ from paychan.rpc.store_messages import (
     Stored,
     StoreMessage,
     Welcome,
-    decode_commit,
+    check_commit,
 )
 from store import keys
 from store.group import Group
@@ -137,13 +137,13 @@ class Store:
         self.sequencer.add(job)
 
     def commit(self, payload: bytes) -> "asyncio.Future[bytes]":
-        entries = decode_commit(payload)
+        check_commit(payload)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[answer] = None
         answer.add_done_callback(lambda done: self._waiting.pop(done, None))
 
         def job(group: Group) -> Callable[[], None]:
-            statuses = group.judge(entries)
+            statuses = group.judge(payload)
             return lambda: None if answer.done() else answer.set_result(statuses)
 
         self.sequencer.add(job, len(payload))
