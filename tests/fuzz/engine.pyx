@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
-from paychan._fast.http cimport HEAD_SIZE_MAX, RequestHead
+from paychan._fast.http cimport HEAD_SIZE_MAX, HEADERS_MAX, RequestHead
 
 import time
 
@@ -47,13 +47,15 @@ cpdef enum Broken:
     KNOWN_STATUS = 1       # the verdict is one of HttpStatus
     INSIDE = 2             # every pointer of the view lies in the head, and path and query follow each other
     FIRST_BLANK_LINE = 3   # a complete head ends at the first CR LF CR LF; without one nothing is complete, with one not incomplete
-    PLAIN_BYTES = 4        # a complete head has no CR without LF, no LF without CR, nothing outside 0x20 to 0x7e but HTAB
-    LENIENT_READER = 5     # whoever reads a complete head with less care finds the same body length and no transfer encoding
+    PLAIN_BYTES = 4        # a complete head has no CR without LF, no LF without CR, nothing outside 0x20 to 0x7e but HTAB;
+                           # and its target neither a blank nor '#'
+    LENIENT_READER = 5     # whoever reads a complete head with less care finds the same body length, one host, no transfer encoding
     BODY_BOUND = 6         # the body's length is within the caller's bound
     PREFIX = 7             # less of the same bytes is incomplete or gets the same verdict and view
     SEEN = 8               # what was seen before spares work and changes nothing
     ALONE = 9              # the head alone has the same view, and one byte less is incomplete
     ROUND_TRIP = 10        # the view, written out again, has the same view
+    HEADER_COUNT = 11      # a complete head has no more than HEADERS_MAX header lines
 
 
 cdef Parser parser_of(object capsule) except NULL:
@@ -476,7 +478,7 @@ cdef bint _is_inside(const unsigned char *part, Py_ssize_t part_size, const unsi
 
 
 cdef int _check_view(const unsigned char *data, Py_ssize_t size, RequestHead *head) noexcept nogil:
-    cdef Py_ssize_t i, end = head.head_size
+    cdef Py_ssize_t i, end = head.head_size, line_ends = 0, target_size = head.path_size + 1 + head.query_size
     if end < 4 or end > size or end > HEAD_SIZE_MAX:
         return INSIDE
     if head.path == NULL or head.query == NULL or head.path_size < 1 or head.path[0] != c"/":
@@ -494,10 +496,17 @@ cdef int _check_view(const unsigned char *data, Py_ssize_t size, RequestHead *he
             if data[i + 1] != c"\n":
                 return PLAIN_BYTES
         elif data[i] == c"\n":
+            line_ends += 1
             if i == 0 or data[i - 1] != c"\r":
                 return PLAIN_BYTES
         elif (data[i] < 0x20 and data[i] != c"\t") or data[i] > 0x7E:
             return PLAIN_BYTES
+    if head.query_size == 0:
+        target_size = head.path_size
+    if memchr(head.path, c"#", target_size) != NULL or memchr(head.path, c" ", target_size) != NULL:
+        return PLAIN_BYTES
+    if line_ends - 2 > HEADERS_MAX:
+        return HEADER_COUNT
     if head.content_length < 0 or head.content_length > BODY:
         return BODY_BOUND
     return _check_leniently(data, end, head.content_length)
@@ -509,7 +518,7 @@ cdef inline unsigned char _lower(unsigned char symbol) noexcept nogil:
 
 cdef int _check_leniently(const unsigned char *data, Py_ssize_t size, Py_ssize_t content_length) noexcept nogil:
     """Read as someone might who takes any line end, any blanks, any bytes around a name: what does the body look like?"""
-    cdef Py_ssize_t i = 0, lengths = 0, value = 0, digits = 0, name_size
+    cdef Py_ssize_t i = 0, lengths = 0, value = 0, digits = 0, hosts = 0, name_size
     cdef unsigned char name[24]
     cdef bint in_name
     cdef int kind
@@ -523,6 +532,8 @@ cdef int _check_leniently(const unsigned char *data, Py_ssize_t size, Py_ssize_t
                 if name_size == 14 and memcmp(name, b"content-length", 14) == 0:
                     kind = 1
                     lengths += 1
+                elif name_size == 4 and memcmp(name, b"host", 4) == 0:
+                    hosts += 1
                 elif name_size == 17 and memcmp(name, b"transfer-encoding", 17) == 0:
                     return LENIENT_READER
             elif in_name:
@@ -540,7 +551,7 @@ cdef int _check_leniently(const unsigned char *data, Py_ssize_t size, Py_ssize_t
                     return LENIENT_READER
             i += 1
         i += 1
-    return NOTHING if lengths <= 1 and value == content_length else LENIENT_READER
+    return NOTHING if lengths <= 1 and hosts <= 1 and value == content_length else LENIENT_READER
 
 
 cdef bint _same_text(const unsigned char *a, Py_ssize_t a_size, const unsigned char *b, Py_ssize_t b_size) noexcept nogil:

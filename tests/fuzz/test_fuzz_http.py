@@ -17,7 +17,7 @@ SLIPS = {
     "a header may end in a bare LF": (
         'if line_size == 0 or data[start + line_size - 1] != c"\\r":',
         'if line_size > 1 and data[start + line_size - 1] != c"\\r":\n            line_size += 1\n        elif line_size == 0:',
-        "PLAIN_BYTES is broken",
+        "is broken",
     ),
     "the last length counts": ("if marks.has_content_length:", "if False:", "LENIENT_READER is broken"),
     "a byte too many is read": ("Py_ssize_t limit = size if", "Py_ssize_t limit = size + 1 if", "DIED"),
