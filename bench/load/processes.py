@@ -141,13 +141,13 @@ class Instance:
         return False
 
     def wait_for_rest(self) -> float:
-        """Wait until the workers do nothing any more of what they do after a start; return the seconds."""
+        """Wait until workers and store have done what they do after a start; return the seconds."""
         begun = time.monotonic()
         used = REST_SHARE_MAX + 1.0
         while used > REST_SHARE_MAX * REST_SECONDS and time.monotonic() - begun < REST_WAIT_SECONDS_MAX:
             cpu = CpuClock(self.pids())
             time.sleep(REST_SECONDS)
-            used = cpu.seconds()["workers"]
+            used = sum(cpu.seconds().values())
         return time.monotonic() - begun
 
     # --- what it uses ---
