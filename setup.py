@@ -13,9 +13,12 @@ if sys.byteorder != "little":
     sys.exit("paychan needs a little-endian machine")
 
 CHECKED = os.environ.get("PAYCHAN_DEBUG") == "1"
+MODULES = (
+    *("status", "libcrypto", "secp256k1", "payment", "sighash", "request", "http", "channel"),
+    *("commit", "reply", "intake", "rsgi", "frame", "forward", "direct", "batch", "group", "meter"),
+)
 # The load client is for the checkout: no wheel has it.
 BENCH_MODULES = () if "bdist_wheel" in sys.argv else ("client", "signing")
-MODULES = ("status", "libcrypto", "secp256k1", "payment", "sighash", "request", "channel", "meter")
 
 setup(
     ext_modules=cythonize(

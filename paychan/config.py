@@ -77,6 +77,8 @@ class ServerConfig:
     http_port: int
     workers: int
     public_url: str
+    direct_base_port: int
+    direct_public_host: str
     store: Address
     signer: Address
     chain: ChainConfig
@@ -172,6 +174,7 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
     root = read_sections(path)
     common, _ = _common(root, env)
     http, peers, opening = root.table("http"), root.table("processes"), root.table("open")
+    direct = root.table("direct")
     settlement, exposure = root.table("settlement"), root.table("exposure")
     port, workers = http.integer("port", 1, 65535), http.integer("workers", 1, 256, 1)
     floor = settlement.integer("fee_per_byte_min", 1, 100_000, 1)
@@ -181,6 +184,8 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         http_port=_from_env(root, env, "PORT", 1, 65535, port),
         workers=_from_env(root, env, "PAYCHAN_WORKERS", 1, 256, workers),
         public_url=http.text("public_url", "").rstrip("/"),
+        direct_base_port=direct.integer("base_port", 0, 65535, 0),
+        direct_public_host=direct.text("public_host", ""),
         store=peers.address("store", common.state_dir),
         signer=peers.address("signer", common.state_dir),
         chain=_chain_config(root, common),

@@ -41,6 +41,7 @@ _TABLE = (
     Code(37, "change_value_not_zero", 400, "A payment with sighash type 0x82 must carry change value 0"),
     Code(38, "dust_change", 400, "The change value is below the dust limit of 700 satoshi"),
     Code(39, "change_value_range", 400, "The change value exceeds the funding value or all bitcoins there can be"),
+    Code(40, "invalid_batch", 400, "The body is not a list of at most 1024 payments"),
     # 400, found by looking at the channel
     Code(50, "out_of_order", 400, "The payment leaves the payer more than an earlier one"),
     Code(51, "bad_signature", 400, "The signature does not fit this payment on this channel"),
@@ -59,6 +60,16 @@ _TABLE = (
     Code(65, "channel_closing", 410, "Channel is being closed"),
     Code(66, "channel_expiring", 410, "Channel is too close to its expiry to accept payments"),
     Code(67, "funding_spent", 410, "The funding output has been spent"),
+    # HTTP that is not taken
+    Code(70, "malformed_request", 400, "The request is not HTTP as RFC 9112 demands it"),
+    Code(71, "request_timeout", 408, "The request did not come in time"),
+    Code(72, "length_required", 411, "This resource takes a body with a Content-Length"),
+    Code(73, "body_too_large", 413, "The body is longer than any valid one"),
+    Code(74, "target_too_long", 414, "The request target is longer than any valid one"),
+    Code(75, "unknown_expectation", 417, "Expect can only be 100-continue"),
+    Code(76, "head_too_large", 431, "The request's headers are too many or too long"),
+    Code(77, "transfer_encoding", 501, "No transfer coding is understood"),
+    Code(78, "http_version", 505, "Only HTTP/1.1 and HTTP/1.0 are understood"),
     # 503: ours
     Code(80, "store_unavailable", 503, "The channel store cannot be reached; send the same request again"),
     Code(81, "signer_unavailable", 503, "The signer cannot be reached; send the same request again"),

@@ -60,11 +60,12 @@ class Engine:
         """Return the terms record of a channel."""
         return self._get([keys.TERMS + outpoint])[0]
 
-    def load(self, outpoint: bytes) -> Stored | None:
-        """Return all records of a channel, or None."""
+    def load(self, outpoints: list[bytes]) -> list[Stored | None]:
+        """Return all records of each channel, None for those that do not exist."""
         prefixes = (keys.TERMS, keys.STATE, keys.SETTLEMENT)
-        terms, state, settlement = self._get([prefix + outpoint for prefix in prefixes])
-        return None if state is None else Stored(terms or b"", state, settlement or b"")
+        records = self._get([prefix + outpoint for outpoint in outpoints for prefix in prefixes])
+        channels = zip(records[::3], records[1::3], records[2::3], strict=True)
+        return [Stored(terms or b"", state, tx or b"") if state is not None else None for terms, state, tx in channels]
 
     def _get(self, names: list[bytes]) -> list[bytes | None]:
         return self._db.get(names)  # type: ignore[arg-type, return-value]

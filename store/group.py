@@ -1,13 +1,15 @@
 """A group: the updates of all workers that become durable in one synced write, judged one after the other.
 
 It holds what it will write in memory, so that two updates of one channel in one group are judged against each other.
+Payments are judged by the compiled half (`paychan/_fast/group.pyx`); here is what they have nothing to do with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from paychan._fast.group import PaymentGroup, StateCache
 from paychan.channel import ChannelTerms
-from paychan.rpc.store_messages import Entry, EntryStatus
+from paychan.rpc.store_messages import Entry
 from paychan.sharding import shard_of
 
 from . import keys, table
@@ -21,45 +23,43 @@ class Reader(Protocol):
     def terms(self, outpoint: bytes) -> bytes | None: ...
 
 
-class Group:
-    """One group. `writes` is what it puts (or with None deletes), each key once with its newest value.
+class Group(PaymentGroup):
+    """One group. `judge` takes a COMMIT; `keep` is called when `writes` are durable, and fills the cache.
 
     open_value: satoshi received on open channels, before this group and then after it.
     epochs: of the shards and then the other leases, now; `raise_epochs` changes this list in place, so that it stays
     true for the next group.
     """
 
-    def __init__(self, reader: Reader, epochs: list[int], shard_count: int, open_value: int = 0) -> None:
-        self.open_value = open_value
+    def __init__(self, reader: Reader, cache: StateCache, epochs: list[int], shard_count: int, open_value: int = 0) -> None:
+        super().__init__(cache, epochs, shard_count, open_value)
         self._reader, self._epochs, self._shard_count = reader, epochs, shard_count
-        self._states: dict[bytes, bytes | None] = {}
-        self.writes: dict[bytes, bytes | None] = {}
+        self._writes: dict[bytes, bytes | None] = {}
 
-    def judge(self, entries: list[Entry]) -> bytes:
-        """Judge one frame's entries, take the good ones into the group; return a byte of `EntryStatus` for each."""
-        states = self._states
-        new = list({entry.outpoint for entry in entries if entry.outpoint not in states})
-        states.update(zip(new, self._reader.states(new), strict=True))
-        return bytes(map(self._judge_one, entries))
+    @property
+    def writes(self) -> dict[bytes, bytes | None]:
+        """What the group puts (or with None deletes), each key once with its newest value."""
+        self.put_states(self._writes, keys.STATE)
+        return self._writes
 
-    def _judge_one(self, entry: Entry) -> EntryStatus:
-        outpoint, shard_count = entry.outpoint, self._shard_count
-        if entry.shard >= shard_count:
-            return EntryStatus.FORBIDDEN
-        status = table.judge(entry, self._states[outpoint], self._epochs[entry.shard])
-        if status or shard_of(outpoint, shard_count) != entry.shard:
-            return status or EntryStatus.FORBIDDEN
-        self._states[outpoint] = entry.state
-        terms = self._terms(outpoint) if table.leaves_open(entry) else None
-        self.open_value += table.open_value_change(entry, ChannelTerms.parse(outpoint, terms).funding_value if terms else 0)
-        if entry.expected_phase == entry.state[1] and not entry.extra:
-            self.writes[keys.STATE + outpoint] = entry.state
-        else:
-            self.writes.update(table.writes(entry, terms))
-        return status
+    def read(self, outpoints: list[bytes]) -> Iterable[tuple[bytes | None, int]]:
+        """Return each channel's durable state record, or None, and its shard."""
+        shards = (shard_of(outpoint, self._shard_count) for outpoint in outpoints)
+        return zip(self._reader.states(outpoints), shards, strict=True)
+
+    def judge_step(self, *fields) -> bool:  # type: ignore[no-untyped-def]  # those of Entry
+        """Judge what is no payment; if it is allowed, note what it writes and what it does to the open value."""
+        entry = Entry(*fields)
+        if not table.allows(entry):
+            return False
+        terms = self._terms(entry.outpoint) if table.leaves_open(entry) else None
+        funding_value = ChannelTerms.parse(entry.outpoint, terms).funding_value if terms else 0
+        self.open_value += table.open_value_change(entry, funding_value)
+        self._writes.update(table.writes(entry, terms))
+        return True
 
     def _terms(self, outpoint: bytes) -> bytes | None:
-        return self.writes.get(keys.TERMS + outpoint) or self._reader.terms(outpoint)
+        return self._writes.get(keys.TERMS + outpoint) or self._reader.terms(outpoint)
 
     def raise_epochs(self, epochs: Mapping[int, int]) -> None:
         """Give leases (by number) new epochs: entries judged from here on are held against them."""
@@ -67,4 +67,4 @@ class Group:
             if epoch <= self._epochs[lease]:
                 raise ValueError("an epoch would go backwards")
             self._epochs[lease] = epoch
-            self.writes[keys.epoch_key(lease)] = keys.encode_epoch(epoch)
+            self._writes[keys.epoch_key(lease)] = keys.encode_epoch(epoch)

@@ -13,6 +13,8 @@ import os
 from collections.abc import Callable
 from typing import NoReturn
 
+from paychan._fast.group import StateCache
+
 from . import keys
 from .engine import Engine
 from .group import Group
@@ -35,6 +37,7 @@ class Sequencer:
     def __init__(self, engine: Engine, shard_count: int, call_soon: Callable[[Callable[[], None]], object]) -> None:
         self._engine, self._shard_count, self._call_soon = engine, shard_count, call_soon
         self._epochs = engine.epochs(shard_count)
+        self._cache = StateCache()
         self.open_value = engine.open_value()
         """Satoshi received on open channels, as of the last durable group."""
         self._jobs: list[Job] = []
@@ -55,12 +58,14 @@ class Sequencer:
         """Judge what waits, make it durable, answer it. Ends the process if that cannot be done."""
         jobs, self._jobs, self._queued_bytes = self._jobs, [], 0
         try:
-            group = Group(self._engine, self._epochs, self._shard_count, self.open_value)
+            group = Group(self._engine, self._cache, self._epochs, self._shard_count, self.open_value)
             answers = [job(group) for job in jobs]
+            writes = group.writes
             if group.open_value != self.open_value:
-                group.writes[keys.OPEN_VALUE] = keys.encode_value(group.open_value)
-            if group.writes:
-                self._engine.commit(group.writes)
+                writes[keys.OPEN_VALUE] = keys.encode_value(group.open_value)
+            if writes:
+                self._engine.commit(writes)
+            group.keep()
             self.open_value = group.open_value
         except BaseException as error:
             _die(error)

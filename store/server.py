@@ -17,7 +17,7 @@ from paychan.rpc.store_messages import (
     Scan,
     StoreMessage,
     Welcome,
-    decode_commit,
+    check_commit,
     decode_load,
     encode_found,
     encode_heartbeat_reply,
@@ -189,21 +189,21 @@ class StoreServer:
     def _commit(self, session: Session, request_id: int, payload: bytes) -> None:
         if session.worker == OBSERVER:
             raise Refusal("an observer writes nothing")
-        entries = decode_commit(payload)
+        check_commit(payload)
         connection = session.connection
         if not self._sequencer.has_room(len(payload)):
             connection.refuse(request_id, b"too many updates wait")
             return
 
         def job(group: Group) -> Answer:
-            statuses = group.judge(entries)
+            statuses = group.judge(payload)
             return lambda: connection.reply(StoreMessage.COMMIT, request_id, statuses)
 
         self._sequencer.add(job, len(payload))
 
     def _load(self, session: Session, request_id: int, payload: bytes) -> None:
-        outpoint = decode_load(payload)
-        self._read(session, StoreMessage.LOAD, request_id, lambda: encode_load_reply(self._engine.load(outpoint)))
+        outpoints = decode_load(payload)
+        self._read(session, StoreMessage.LOAD, request_id, lambda: encode_load_reply(self._engine.load(outpoints)))
 
     def _scan_expiring(self, session: Session, request_id: int, payload: bytes) -> None:
         ask = Scan.decode(payload)

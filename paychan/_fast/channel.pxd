@@ -11,7 +11,7 @@ cdef enum:
     CHUNK_SLOTS = 1024
     SHARD_COUNT_MAX = 4096
     STATE_SIZE_MAX = 84       # a state record without a txid: 12 bytes and the signature
-    ENTRY_HEAD_SIZE = 60      # see ENTRY_HEAD in paychan/rpc/store_messages.py
+    ENTRY_SIZE_MAX = 144      # of a COMMIT entry with such a record; its head is ENTRY_HEAD of paychan/rpc/store_messages.py
 
 # The phases of paychan/channel.py.
 cdef enum Phase:
@@ -25,7 +25,9 @@ cdef struct Channel:
     uint64_t change_value            # of the newest verified payment
     uint64_t sent_change_value
     uint64_t durable_change_value
-    uint64_t serial                  # of this loading; no two are the same
+    uint64_t serial                  # of this loading; no two are the same; 0 in a free slot
+    uint64_t group                   # number of the commit group that it was last queued in, 0: none; see commit.pyx
+    uint32_t place                   # of its write in that group
     uint32_t chain_generation        # of the chain's tip when the funding output was last found well; 0: never
     uint32_t exp_time                # unix seconds
     uint16_t shard
@@ -42,6 +44,17 @@ cdef struct Channel:
     unsigned char redeem[REDEEM_SIZE_MAX]
     unsigned char change_script[CHANGE_SCRIPT_SIZE_MAX]
     PublicKey client_key             # parsed once, when the channel is loaded
+
+cdef inline bint is_durable(const Channel *channel) noexcept nogil:
+    """Whether the newest state of a channel has been acknowledged by the store."""
+    return channel.change_value == channel.durable_change_value and channel.phase == channel.durable_phase
+
+
+cdef inline void acknowledge(Channel *channel) noexcept nogil:
+    """Note that what was last sealed of this channel is durable."""
+    channel.durable_phase = channel.sent_phase
+    channel.durable_change_value = channel.sent_change_value
+
 
 cdef class ChannelTable:
     # slots in chunks that never move; `_index` maps a hash to slot number + 1 (0: free, TOMBSTONE: removed)
@@ -67,12 +80,20 @@ cdef class ChannelTable:
     cdef readonly uint64_t value_left
     cdef readonly uint64_t shortfall
     cdef readonly uint64_t exposure
+    cdef Channel *judged             # the channel of the last judgement, NULL if it was not found
 
     cdef Channel *_slot(self, uint32_t number) noexcept nogil
     cdef uint32_t _place(self, const unsigned char *outpoint) noexcept nogil
     cdef Channel *_find(self, const unsigned char *outpoint) noexcept nogil
+    cdef Status judge(self, const unsigned char *path, Py_ssize_t path_size, const unsigned char *query, Py_ssize_t query_size,
+                      uint64_t now, bint ignore_change_address) noexcept
+    cdef Status judge_binary(self, const unsigned char *outpoint, const unsigned char *raw, Py_ssize_t raw_size,
+                             uint64_t now) noexcept
+    cdef Status _judge_payment(self, const PaymentView *payment, uint64_t now) noexcept
     cdef Status _apply(self, Channel *channel, const PaymentView *payment, uint64_t now) noexcept nogil
     cdef Channel *_get(self, bytes outpoint) except NULL
+    cdef unsigned char *seal_into(self, Channel *channel, unsigned char *end) noexcept nogil
+    cdef void forget(self, const unsigned char *outpoint) noexcept
     cdef Channel *_insert(self, const unsigned char *outpoint) except NULL
     cdef void _remove(self, uint32_t place) noexcept
     cdef int _resize_index(self, uint32_t size) except -1

@@ -48,17 +48,16 @@ cdef inline uint32_t _shard_of(const unsigned char *outpoint, uint32_t shard_cou
 
 
 cdef Status _read_request(
-    str path, str query, unsigned char *outpoint36, unsigned char *raw, Py_ssize_t *raw_size, bint *has_change_address
-):
+    const unsigned char *path, Py_ssize_t path_size, const unsigned char *query, Py_ssize_t query_size,
+    unsigned char *outpoint36, unsigned char *raw, Py_ssize_t *raw_size, bint *has_change_address
+) noexcept nogil:
     """Parse path and query; write the outpoint and the payment's binary form (PAYMENT_SIZE_MAX bytes of room)."""
-    cdef Py_ssize_t path_size = 0, query_size = 0, text_size
-    cdef const unsigned char *path_text = <const unsigned char *> PyUnicode_AsUTF8AndSize(path, &path_size)
-    cdef const unsigned char *query_text = <const unsigned char *> PyUnicode_AsUTF8AndSize(query, &query_size)
+    cdef Py_ssize_t text_size
     cdef unsigned char plain[TEXT_SIZE_MAX]
     cdef Parameter payment, change_address
-    cdef Status status = parse_channel_path(path_text, path_size, outpoint36)
+    cdef Status status = parse_channel_path(path, path_size, outpoint36)
     if status == Status.OK:
-        status = find_parameters(query_text, query_size, &payment, &change_address)
+        status = find_parameters(query, query_size, &payment, &change_address)
     if status == Status.OK:
         has_change_address[0] = change_address.text != NULL
         status = unescape(payment.text, payment.size, plain, TEXT_SIZE_MAX, &text_size)
@@ -77,7 +76,11 @@ def read_channel_request(str path not None, str query not None):
     cdef unsigned char raw[PAYMENT_SIZE_MAX]
     cdef Py_ssize_t raw_size = 0
     cdef bint has_change_address = False
-    cdef Status status = _read_request(path, query, outpoint, raw, &raw_size, &has_change_address)
+    cdef Py_ssize_t path_size = 0, query_size = 0
+    cdef const unsigned char *path_text = <const unsigned char *> PyUnicode_AsUTF8AndSize(path, &path_size)
+    cdef const unsigned char *query_text = <const unsigned char *> PyUnicode_AsUTF8AndSize(query, &query_size)
+    cdef Status status = _read_request(
+        path_text, path_size, query_text, query_size, outpoint, raw, &raw_size, &has_change_address)
     if status != Status.OK:
         return <int> status, b"", b""
     return 0, outpoint[:36], raw[:raw_size]
@@ -194,6 +197,7 @@ cdef class ChannelTable:
     cdef void _remove(self, uint32_t place) noexcept:
         cdef uint32_t number = self._index[place]
         self._slot(number - 1).in_use = 0
+        self._slot(number - 1).serial = 0
         self._index[place] = TOMBSTONE
         self._free_slots.append(number - 1)
         self._count -= 1
@@ -240,11 +244,13 @@ cdef class ChannelTable:
 
     def drop(self, bytes outpoint not None):
         """Forget a channel; nothing happens if it is not loaded. It will be read from the store again."""
-        cdef uint32_t place
         if len(outpoint) == 36:
-            place = self._place(outpoint)
-            if self._index[place]:
-                self._remove(place)
+            self.forget(outpoint)
+
+    cdef void forget(self, const unsigned char *outpoint) noexcept:
+        cdef uint32_t place = self._place(outpoint)
+        if self._index[place]:
+            self._remove(place)
 
     def own(self, list epochs not None):
         """Take the epochs of all shards, 0 where another worker is the owner; forget the channels of shards that changed."""
@@ -276,26 +282,46 @@ cdef class ChannelTable:
         in `shortfall` (satoshi) for OUT_OF_ORDER, in `shard` for NOT_OWNED; `outpoint` tells the channel.
         HAS_CHANGE_ADDRESS: judge that parameter, then call again with `ignore_change_address`.
         """
+        cdef Py_ssize_t path_size = 0, query_size = 0
+        cdef const unsigned char *path_text = <const unsigned char *> PyUnicode_AsUTF8AndSize(path, &path_size)
+        cdef const unsigned char *query_text = <const unsigned char *> PyUnicode_AsUTF8AndSize(query, &query_size)
+        return <int> self.judge(path_text, path_size, query_text, query_size, now, ignore_change_address)
+
+    cdef Status judge(self, const unsigned char *path, Py_ssize_t path_size, const unsigned char *query, Py_ssize_t query_size,
+                      uint64_t now, bint ignore_change_address) noexcept:
+        """`pay`, for compiled callers."""
         cdef unsigned char raw[PAYMENT_SIZE_MAX]
         cdef Py_ssize_t raw_size = 0
         cdef bint has_change_address = False
         cdef PaymentView payment
-        cdef Channel *channel
-        cdef Status status = _read_request(path, query, self._outpoint, raw, &raw_size, &has_change_address)
+        cdef Status status = _read_request(
+            path, path_size, query, query_size, self._outpoint, raw, &raw_size, &has_change_address)
+        self.judged = NULL
+        if status == Status.OK:
+            status = parse_payment(raw, raw_size, &payment)
         if status != Status.OK:
-            return <int> status
-        status = parse_payment(raw, raw_size, &payment)
-        if status != Status.OK:
-            return <int> status
+            return status
         if has_change_address and not ignore_change_address:
-            return <int> Status.HAS_CHANGE_ADDRESS
+            return Status.HAS_CHANGE_ADDRESS
+        return self._judge_payment(&payment, now)
+
+    cdef Status judge_binary(self, const unsigned char *outpoint, const unsigned char *raw, Py_ssize_t raw_size,
+                             uint64_t now) noexcept:
+        """Judge a payment that came in binary form for an outpoint of 36 bytes, else as `pay`."""
+        cdef PaymentView payment
+        cdef Status status = parse_payment(raw, raw_size, &payment)
+        memcpy(self._outpoint, outpoint, 36)
+        self.judged = NULL
+        return self._judge_payment(&payment, now) if status == Status.OK else status
+
+    cdef Status _judge_payment(self, const PaymentView *payment, uint64_t now) noexcept:
         self.shard = _shard_of(self._outpoint, self._shard_count)
         if not self._epochs[self.shard]:
-            return <int> Status.NOT_OWNED
-        channel = self._find(self._outpoint)
-        if channel == NULL:
-            return <int> Status.NOT_LOADED
-        return <int> self._apply(channel, &payment, now)
+            return Status.NOT_OWNED
+        self.judged = self._find(self._outpoint)
+        if self.judged == NULL:
+            return Status.NOT_LOADED
+        return self._apply(self.judged, payment, now)
 
     cdef Status _apply(self, Channel *channel, const PaymentView *payment, uint64_t now) noexcept nogil:
         cdef unsigned char digest[32]
@@ -362,8 +388,7 @@ cdef class ChannelTable:
 
     def is_durable(self, bytes outpoint not None):
         """Return whether the newest state of a loaded channel has been acknowledged by the store. Raises KeyError."""
-        cdef Channel *channel = self._get(outpoint)
-        return channel.change_value == channel.durable_change_value and channel.phase == channel.durable_phase
+        return is_durable(self._get(outpoint))
 
     def phase(self, bytes outpoint not None):
         """Return the phase number of a loaded channel. Raises KeyError."""
@@ -383,11 +408,11 @@ cdef class ChannelTable:
             raise ValueError("only an open channel can begin to close")
         channel.phase = PHASE_CLOSING
 
-    def seal(self, bytes outpoint not None):
-        """Return the COMMIT entry that carries a channel's newest state, and remember it as sent. Raises KeyError."""
-        cdef unsigned char entry[ENTRY_HEAD_SIZE + STATE_SIZE_MAX]
-        cdef Channel *channel = self._get(outpoint)
-        cdef unsigned char *end = write_u16(entry, <uint16_t> (12 + channel.signature_size))
+    cdef unsigned char *seal_into(self, Channel *channel, unsigned char *end) noexcept nogil:
+        """Write the COMMIT entry that carries a channel's newest state (at most ENTRY_SIZE_MAX bytes) to `end`, remember it
+        as sent, and return where it ends.
+        """
+        end = write_u16(end, <uint16_t> (12 + channel.signature_size))
         end = write_u16(end, channel.shard)
         end = write_u64(end, self._epochs[channel.shard])
         end = write_bytes(end, channel.outpoint, 36)
@@ -403,10 +428,14 @@ cdef class ChannelTable:
         end = write_bytes(end, channel.signature, channel.signature_size)
         channel.sent_phase = channel.phase
         channel.sent_change_value = channel.change_value
+        return end
+
+    def seal(self, bytes outpoint not None):
+        """Return the COMMIT entry that carries a channel's newest state, and remember it as sent. Raises KeyError."""
+        cdef unsigned char entry[ENTRY_SIZE_MAX]
+        cdef unsigned char *end = self.seal_into(self._get(outpoint), entry)
         return entry[:distance(entry, end)]
 
     def acknowledge(self, bytes outpoint not None):
         """Note that what `seal` last returned for this channel is durable. Raises KeyError."""
-        cdef Channel *channel = self._get(outpoint)
-        channel.durable_phase = channel.sent_phase
-        channel.durable_change_value = channel.sent_change_value
+        acknowledge(self._get(outpoint))

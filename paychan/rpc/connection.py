@@ -8,11 +8,15 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from .frame import ERROR, REPLY, FrameError, FrameReader, encode_frame
+from .._fast.frame import ERROR, REPLY, FrameError, FrameReader, encode_frame
 
 UNIX_PATH_MAX = 100
 """Bytes; the kernel takes 107. Longer paths are reached through a handle of their directory."""
+
+
+_Protocol = TypeVar("_Protocol")
 
 
 class ConnectionGone(ConnectionError):
@@ -156,7 +160,7 @@ class FrameConnection(asyncio.Protocol):
         return int.from_bytes(raw[4:8], "little")
 
 
-async def connect(address: Address, make: Callable[[], FrameConnection]) -> FrameConnection:
+async def connect(address: Address, make: Callable[[], _Protocol]) -> _Protocol:
     """Connect to a process. Raises OSError."""
     loop = asyncio.get_running_loop()
     if address.path:
@@ -171,7 +175,7 @@ async def connect(address: Address, make: Callable[[], FrameConnection]) -> Fram
     return connection
 
 
-async def listen(address: Address, make: Callable[[], FrameConnection]) -> asyncio.AbstractServer:
+async def listen(address: Address, make: Callable[[], Any]) -> asyncio.AbstractServer:
     """Listen at an address; a Unix socket is only for its owner (mode 0600), and a dead process' socket is replaced.
 
     The caller must hold the lock that says that no other process uses this path.

@@ -1,4 +1,4 @@
-"""Messages between the server and the signer, as pure codecs. Frames carry them (`frame.py`)."""
+"""Messages between the server and the signer, as pure codecs. Frames carry them (`_fast/frame.pyx`)."""
 
 import struct
 from dataclasses import dataclass

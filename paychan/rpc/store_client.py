@@ -22,7 +22,6 @@ from .store_messages import (
     decode_found,
     decode_heartbeat_reply,
     decode_load_reply,
-    encode_commit,
     encode_load,
 )
 
@@ -53,13 +52,20 @@ class StoreClient:
         """Loop time until which this worker's shards cannot have gone to another unless the store told us."""
         self.link = Link("store", address, PAYLOAD_MAX, self._greet, self._on_frame, self._lost)
 
-    async def commit(self, entries: list[bytes]) -> bytes:
-        """Send encoded entries as one group; return one `EntryStatus` byte for each. Raises ConnectionGone, RemoteRefusal."""
-        return await self._ask(StoreMessage.COMMIT, encode_commit(entries))
+    async def commit(self, payload: bytes) -> bytes:
+        """Send a COMMIT, which is one group; return one `EntryStatus` byte for each entry. Raises ConnectionGone, RemoteRefusal."""
+        return await self._ask(StoreMessage.COMMIT, payload)
 
     async def load(self, outpoint: bytes) -> Stored | None:
-        """Return what the store has of a channel, or None. Raises ConnectionGone."""
-        return decode_load_reply(await self._ask(StoreMessage.LOAD, encode_load(outpoint)))
+        """Return what the store has of a channel, or None. Raises ConnectionGone, RemoteRefusal."""
+        return (await self.load_many([outpoint]))[0]
+
+    async def load_many(self, outpoints: list[bytes]) -> list[Stored | None]:
+        """Return the same of several channels (1 to LOAD_MAX), in order. Raises ConnectionGone, RemoteRefusal, MessageError."""
+        found = decode_load_reply(await self._ask(StoreMessage.LOAD, encode_load(outpoints)))
+        if len(found) != len(outpoints):
+            raise MessageError("the answer to LOAD is not about the channels that were asked for")
+        return found
 
     async def scan(self, kind: StoreMessage, before: int = 0, most: int = MOST) -> list[tuple[int, bytes]]:
         """Return the (number, outpoint) pairs of an index, see `Scan`; the first `most` of them. Raises ConnectionGone."""

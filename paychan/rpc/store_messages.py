@@ -1,4 +1,4 @@
-"""Messages between a worker and the store, as pure codecs. Frames carry them (`frame.py`); docs/ARCHITECTURE.md lists them.
+"""Messages between a worker and the store, as pure codecs. Frames carry them (`_fast/frame.pyx`); docs/ARCHITECTURE.md lists them.
 
 The contract of COMMIT: *accepted means that the synced write has returned; no answer means unknown, so send the same payment
 again; STALE_EPOCH means that the shard has another owner, so stop serving it*.
@@ -8,6 +8,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
+from .._fast.group import check_entries, split_entries
 from ..outpoint import OUTPOINT_SIZE
 
 PAYLOAD_MAX = 4 << 20
@@ -147,7 +148,7 @@ class OwnerTable:
 ENTRY_HEAD = struct.Struct("<HHQ36sBxHQ")
 """u16 length of the state record | u16 shard | u64 epoch | 36 outpoint | u8 expected phase | u8 zero |
 u16 length of the extra record | u64 expected change value; then the state record, then the extra record.
-The compiled twin is `seal` in `paychan/_fast/channel.pyx`."""
+The compiled twins are `seal` in `paychan/_fast/channel.pyx`, which writes it, and `paychan/_fast/group.pyx`, which reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,24 +185,18 @@ def encode_commit(entries: list[bytes]) -> bytes:
     return struct.pack("<H", len(entries)) + b"".join(entries)
 
 
+def check_commit(payload: bytes) -> None:
+    """Raise MessageError unless `payload` is a COMMIT. Its answer is one `EntryStatus` byte for each entry, in order."""
+    try:
+        check_entries(payload, ENTRIES_MAX)
+    except ValueError as error:
+        raise MessageError(str(error)) from None
+
+
 def decode_commit(payload: bytes) -> list[Entry]:
-    """Raises MessageError. The answer's payload is one `EntryStatus` byte for each entry, in order."""
-    if len(payload) < 2:
-        raise MessageError("COMMIT is too short")
-    (count,) = struct.unpack_from("<H", payload)
-    offset, entries = 2, []
-    for _ in range(count):
-        if len(payload) - offset < ENTRY_HEAD.size:
-            raise MessageError("COMMIT is too short")
-        size, shard, epoch, outpoint, phase, extra_size, value = ENTRY_HEAD.unpack_from(payload, offset)
-        start = offset + ENTRY_HEAD.size
-        offset = start + size + extra_size
-        entries.append(
-            Entry(shard, epoch, outpoint, phase, value, payload[start : start + size], payload[start + size : offset])
-        )
-    if offset != len(payload) or count > ENTRIES_MAX:
-        raise MessageError("COMMIT has a wrong length")
-    return entries
+    """Return the entries of a COMMIT. Raises MessageError."""
+    check_commit(payload)
+    return [Entry(*fields) for fields in split_entries(payload, ENTRIES_MAX)]
 
 
 # --- LOAD -------------------------------------------------------------------------------------------------------------
@@ -216,39 +211,50 @@ class Stored:
     settlement: bytes
 
 
-_LOAD_REPLY = struct.Struct("<HHI")
+LOAD_MAX = 1024
+"""Channels in one LOAD. The answer is some 0.6 kB for each: far below PAYLOAD_MAX."""
+
+_LOAD_HEAD = struct.Struct("<HHI")
 
 
-def encode_load(outpoint: bytes) -> bytes:
-    return outpoint
+def encode_load(outpoints: list[bytes]) -> bytes:
+    """Return the payload of a LOAD: the outpoints, 1 to LOAD_MAX."""
+    return b"".join(outpoints)
 
 
-def decode_load(payload: bytes) -> bytes:
-    if len(payload) != OUTPOINT_SIZE:
-        raise MessageError("LOAD takes one outpoint")
-    return payload
-
-
-def encode_load_reply(stored: Stored | None) -> bytes:
-    """Return the payload: empty for no such channel, else three lengths (u16, u16, u32) and the three records."""
-    if stored is None:
-        return b""
-    head = _LOAD_REPLY.pack(len(stored.terms), len(stored.state), len(stored.settlement))
-    return head + stored.terms + stored.state + stored.settlement
-
-
-def decode_load_reply(payload: bytes) -> Stored | None:
+def decode_load(payload: bytes) -> list[bytes]:
     """Raises MessageError."""
-    if not payload:
-        return None
-    if len(payload) < _LOAD_REPLY.size:
-        raise MessageError("the answer to LOAD is too short")
-    terms_size, state_size, settlement_size = _LOAD_REPLY.unpack_from(payload)
-    state_at = _LOAD_REPLY.size + terms_size
-    settlement_at = state_at + state_size
-    if len(payload) != settlement_at + settlement_size:
+    if len(payload) % OUTPOINT_SIZE or not OUTPOINT_SIZE <= len(payload) <= LOAD_MAX * OUTPOINT_SIZE:
+        raise MessageError(f"LOAD takes 1 to {LOAD_MAX} outpoints")
+    return [payload[at : at + OUTPOINT_SIZE] for at in range(0, len(payload), OUTPOINT_SIZE)]
+
+
+def encode_load_reply(found: list[Stored | None]) -> bytes:
+    """Return the payload: for each channel three lengths (u16, u16, u32; all 0: no such channel) and the three records."""
+    parts = []
+    for stored in found:
+        terms, state, settlement = (stored.terms, stored.state, stored.settlement) if stored else (b"", b"", b"")
+        parts += (_LOAD_HEAD.pack(len(terms), len(state), len(settlement)), terms, state, settlement)
+    return b"".join(parts)
+
+
+def decode_load_reply(payload: bytes) -> list[Stored | None]:
+    """Raises MessageError."""
+    found: list[Stored | None] = []
+    end = 0
+    while end < len(payload):
+        start = end + _LOAD_HEAD.size
+        if start > len(payload):
+            raise MessageError("the answer to LOAD is too short")
+        terms_size, state_size, settlement_size = _LOAD_HEAD.unpack_from(payload, end)
+        state_at = start + terms_size
+        settlement_at = state_at + state_size
+        end = settlement_at + settlement_size
+        stored = Stored(payload[start:state_at], payload[state_at:settlement_at], payload[settlement_at:end])
+        found.append(stored if end > start else None)
+    if end != len(payload):
         raise MessageError("the answer to LOAD has a wrong length")
-    return Stored(payload[_LOAD_REPLY.size : state_at], payload[state_at:settlement_at], payload[settlement_at:])
+    return found
 
 
 # --- SCANS ------------------------------------------------------------------------------------------------------------

@@ -1,34 +1,26 @@
 """The RSGI application that granian loads: HTTP in, HTTP out. Everything else is behind `routes.answer`."""
 
 import asyncio
-import logging
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
+from .._fast.batch import BATCH_BYTES_MAX
+from .._fast.intake import Intake
+from .._fast.rsgi import RsgiDoor, has_body
 from ..config import EXIT_BAD_CONFIG, ServerConfig, load_server_config
-from ..errors import ConfigError, PaychanError, Rejection, Unavailable
+from ..errors import ConfigError, Rejection
+from . import granian_door
+from .direct import DirectPort
+from .headers import SUCCESS_HEADERS, headers_of
 from .process import end_with_parent, set_up_logging
-from .replies import RETRY_AFTER_SECONDS, Reply, problem
-from .routes import answer
+from .replies import Reply, problem
+from .routes import answer, takes_body
 from .worker import Worker
 
-_CORS = [
-    ("access-control-allow-origin", "*"),
-    ("access-control-allow-methods", "GET,POST,PUT,DELETE"),
-    ("access-control-allow-headers", "Origin,Accept,Content-Type"),
-    ("access-control-expose-headers", "Location"),
-    ("cache-control", "no-store"),
-]
-_SUCCESS_HEADERS = [("content-type", "application/json"), *_CORS]
-_PROBLEM_HEADERS = [("content-type", "application/problem+json"), *_CORS]
-_UNAVAILABLE_HEADERS = [*_PROBLEM_HEADERS, ("retry-after", str(RETRY_AFTER_SECONDS))]
-
 _HOST = re.compile(r"[A-Za-z0-9.\-]{1,253}(:[0-9]{1,5})?\Z|\[[0-9a-fA-F:.]{2,45}\](:[0-9]{1,5})?\Z")
-
-log = logging.getLogger("paychan.server")
-
 
 def load_config_or_exit() -> ServerConfig:
     """Return the configuration that PAYCHAN_CONFIG names; end the process with status 2 and one line if it must not run."""
@@ -42,63 +34,85 @@ def load_config_or_exit() -> ServerConfig:
         sys.exit(EXIT_BAD_CONFIG)
 
 
+def _refusal_of_body(headers: Any) -> str:
+    """Return the code of what is wrong with a body's length, or an empty text."""
+    size = headers.get("content-length", "")
+    if "transfer-encoding" in headers or not size.isdecimal():
+        return "length_required"
+    return "body_too_large" if int(size) > BATCH_BYTES_MAX else ""
+
+
 class App:
     """One in each granian worker. The configuration is read when the module is loaded, so that a bad one fails at once."""
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._worker: Worker | None = None
+        self._door: RsgiDoor | None = None
+        self._direct: DirectPort | None = None
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         end_with_parent()
         set_up_logging()
 
         async def start() -> None:
-            self._worker = Worker(self._config)
+            self._direct = DirectPort(self._config, self._answer_direct)
+            await self._direct.start()
+            self._worker = Worker(self._config, self._on_joined, self._direct.public_url)
             self._worker.start()
 
         loop.run_until_complete(start())
+        granian_door.install(loop, self, lambda usual: self._make_door(loop, usual))
+
+    def _make_door(self, loop: asyncio.AbstractEventLoop, usual: Callable[[Any], None]) -> RsgiDoor:
+        self._door = RsgiDoor(loop.call_soon_threadsafe, usual, self._respond, SUCCESS_HEADERS)
+        return self._door
+
+    def _on_joined(self, intake: Intake) -> None:
+        if self._door is not None:
+            self._door.intake = intake
+        if self._direct is not None:
+            self._direct.serve(intake)
+
+    async def _answer_direct(self, method: str, path: str, query: str, body: bytes) -> Reply:
+        return await answer(self._worker, method, path, query, body)
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._worker is not None:
             loop.run_until_complete(self._worker.stop())
+        if self._direct is not None:
+            loop.run_until_complete(self._direct.stop())
 
     async def __rsgi__(self, scope: Any, proto: Any) -> None:
-        reply = await self._reply(scope)
-        headers = _SUCCESS_HEADERS
-        if reply.is_problem:
-            headers = _UNAVAILABLE_HEADERS if reply.status == 503 else _PROBLEM_HEADERS
+        self._respond(scope, proto, await self._reply(scope, proto))
+
+    def _respond(self, scope: Any, proto: Any, reply: Reply) -> None:
+        headers = headers_of(reply)
         if reply.location:
-            headers = [*headers, ("location", self._root_url(scope) + reply.location)]
+            headers = [*headers, ("location", self._absolute(scope, reply.location))]
         proto.response_bytes(reply.status, headers, reply.body)
 
-    async def _reply(self, scope: Any) -> Reply:
-        try:
-            headers = scope.headers
-            if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
-                return problem(Rejection("body_not_allowed"))
-            if self._worker is None:
-                raise Unavailable("store_unavailable")
-            return await answer(self._worker, scope.method, scope.path, scope.query_string)
-        except PaychanError as error:
-            return problem(error)
-        except Exception as error:
-            # A bug of ours. Its text could hold a request's bytes, so only its kind and place are logged.
-            frame = error.__traceback__
-            while frame is not None and frame.tb_next is not None:
-                frame = frame.tb_next
-            place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else "nowhere"
-            log.error("internal error: %s at %s", type(error).__name__, place)
-            return problem(Unavailable("store_unavailable", "Internal error; send the same request again"))
+    async def _reply(self, scope: Any, proto: Any) -> Reply:
+        method, path, body = scope.method, scope.path, b""
+        if takes_body(method, path):
+            refusal = _refusal_of_body(scope.headers)
+            if refusal:
+                return problem(Rejection(refusal))
+            body = await proto()
+        elif has_body(scope.headers):
+            return problem(Rejection("body_not_allowed"))
+        return await answer(self._worker, method, path, scope.query_string, body)
 
-    def _root_url(self, scope: Any) -> str:
-        """Return scheme, host and port as the client can reach them: as configured, else as it asked for."""
+    def _absolute(self, scope: Any, location: str) -> str:
+        """Return a location with scheme, host and port as the client can reach them: as configured, else as it asked for."""
+        if not location.startswith("/"):
+            return location
         if self._config.public_url:
-            return self._config.public_url
+            return self._config.public_url + location
         host = scope.headers.get("host", "")
         if not _HOST.match(host):
             host = f"{self._config.http_host}:{self._config.http_port}"
-        return f"{scope.scheme}://{host}"
+        return f"{scope.scheme}://{host}{location}"
 
 
 def make_app() -> App:

@@ -8,11 +8,14 @@ import struct
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from .._fast.forward import ForwardLink, OwnerEnd
+from .._fast.intake import Intake, PaymentRequest
 from ..chain.base import FundingOutput
 from ..errors import Unavailable
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect, listen
-from .replies import Reply
+from .replies import Reply, problem
 
 PAYLOAD_MAX = 128 << 10
 """Bytes; a URL is below 64 kB."""
@@ -21,7 +24,7 @@ FORWARDED = 1
 """Frame type of a forwarded request."""
 
 ANSWER_SECONDS_MAX = 12.0
-"""Longer than a close with a slow signer takes."""
+"""Longer than a close with a slow signer takes. A payment on a link is given up between once and twice this."""
 
 CONNECT_SECONDS_MAX = 2.0
 """On a Unix socket only a stopped process, whose queue of connections is full, takes so long."""
@@ -82,27 +85,40 @@ def decode_reply(payload: bytes) -> Reply:
 class Peers:
     """This worker's own socket, and connections to the other workers', made when first needed."""
 
-    def __init__(self, directory: Path, answer: Callable[[PeerRequest], Awaitable[Reply]]) -> None:
-        self._directory, self._answer = directory, answer
+    def __init__(
+        self,
+        directory: Path,
+        answer: Callable[[PeerRequest], Awaitable[Reply]],
+        intake: Callable[[], Intake | None],
+        refused: Callable[[PaymentRequest, bytes], None],
+    ) -> None:
+        """answer(request): answers what other workers forward, but for payments: they go to `intake()`. refused(request, outpoint)
+        gets back the payments that were sent to a worker that is not their owner (any more)."""
+        self._directory, self._answer, self._intake, self._refused = directory, answer, intake, refused
         self.address = Address(path=str(directory.absolute() / f"worker-{os.getpid()}-{secrets.token_hex(4)}.sock"))
         self._server: asyncio.AbstractServer | None = None
         self._connections: dict[str, asyncio.Task[FrameConnection]] = {}
-        self._incoming: set[FrameConnection] = set()
+        self._incoming: set[OwnerEnd] = set()
+        self._links: dict[str, asyncio.Task[ForwardLink]] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         self._remove_dead_sockets()
         self._server = await listen(self.address, self._accept)
+        self._give_up_overdue()
 
     async def stop(self) -> None:
         if self._server:
             self._server.close()
         with contextlib.suppress(OSError):
             os.unlink(self.address.path)
+        if self._timer is not None:
+            self._timer.cancel()
         for connection in list(self._incoming):
             connection.close()
-        for task in self._connections.values():
-            if task.done() and not task.cancelled() and task.exception() is None:
+        for task in (*self._connections.values(), *self._links.values()):
+            if _is_made(task):
                 task.result().close()
             task.cancel()
 
@@ -128,7 +144,7 @@ class Peers:
 
     async def _connection(self, peer: str) -> FrameConnection:
         task = self._connections.get(peer)
-        if task is None or (task.done() and (task.cancelled() or task.exception() or not task.result().is_open)):
+        if task is None or _is_dead(task):
             task = asyncio.get_running_loop().create_task(connect(Address(path=peer), self._outgoing))
             self._connections[peer] = task
             self._forget_closed()
@@ -136,22 +152,43 @@ class Peers:
 
     def _forget_closed(self) -> None:
         for peer, task in list(self._connections.items()):
-            if task.done() and (task.cancelled() or task.exception() or not task.result().is_open):
+            if _is_dead(task):
                 del self._connections[peer]
+        for peer, link in list(self._links.items()):
+            if _is_dead(link):
+                del self._links[peer]
 
     def keep_only(self, peers: Collection[str]) -> None:
         """Close the connections to all others: a worker that lost its shards (a stopped one) may never answer."""
-        for peer, task in self._connections.items():
-            if peer not in peers and task.done() and not task.cancelled() and task.exception() is None:
+        for peer, task in (*self._connections.items(), *self._links.items()):
+            if peer not in peers and _is_made(task):
                 task.result().close()
 
     def _outgoing(self) -> FrameConnection:
         return FrameConnection(PAYLOAD_MAX, lambda *_: None, lambda _: None)
 
-    def _accept(self) -> FrameConnection:
-        return FrameConnection(PAYLOAD_MAX, self._on_frame, self._incoming.discard, self._incoming.add)
+    def link(self, peer: str) -> ForwardLink | None:
+        """Return the connection for payments to a peer. None while it is being made: until then there is only the patient way."""
+        task = self._links.get(peer)
+        if peer and (task is None or _is_dead(task)):
+            task = asyncio.get_running_loop().create_task(connect(Address(path=peer), self._make_link))
+            self._links[peer] = task
+            self._forget_closed()
+        return task.result() if task is not None and _is_made(task) else None
 
-    def _on_frame(self, connection: FrameConnection, kind: int, request_id: int, payload: bytes) -> None:
+    def _make_link(self) -> ForwardLink:
+        return ForwardLink(PAYLOAD_MAX, Reply, self._refused, problem(Unavailable("owner_moved")))
+
+    def _give_up_overdue(self) -> None:
+        for task in self._links.values():
+            if _is_made(task):
+                task.result().expire()
+        self._timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS_MAX, self._give_up_overdue)
+
+    def _accept(self) -> OwnerEnd:
+        return OwnerEnd(PAYLOAD_MAX, self._intake, self._on_frame, self._incoming.add, self._incoming.discard)
+
+    def _on_frame(self, connection: OwnerEnd, kind: int, request_id: int, payload: bytes) -> None:
         if kind != FORWARDED:
             connection.close()
             return
@@ -159,7 +196,7 @@ class Peers:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, connection: FrameConnection, request_id: int, payload: bytes) -> None:
+    async def _serve(self, connection: OwnerEnd, request_id: int, payload: bytes) -> None:
         try:
             reply = await self._answer(PeerRequest.decode(payload))
         except NotOwner:
@@ -174,6 +211,16 @@ class Peers:
             pid = path.name.split("-")[1]
             if pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
                 path.unlink(missing_ok=True)
+
+
+def _is_dead(task: asyncio.Task[Any]) -> bool:
+    """Return whether a connection could not be made, or is closed."""
+    return task.done() and (task.cancelled() or task.exception() is not None or not task.result().is_open)
+
+
+def _is_made(task: asyncio.Task[Any]) -> bool:
+    """Return whether a connection has been made and is open."""
+    return task.done() and not _is_dead(task)
 
 
 class NotOwner(Exception):

@@ -1,23 +1,25 @@
 """Answers, before they become HTTP: status, body, and where to find the channel. Bodies have v1's keys (spec section 6)."""
 
+from http import HTTPStatus
 from typing import NamedTuple
 
 import orjson
 
+from .._fast.reply import payment_body
 from ..errors import BY_NUMBER, PaychanError
 from ..outpoint import txid_hex
 
 RETRY_AFTER_SECONDS = 1
 
-_STATUS_TITLES = {400: "Bad Request", 404: "Not Found", 409: "Conflict", 410: "Gone", 503: "Service Unavailable"}
 
 
 class Reply(NamedTuple):
-    """`location` is a path of this server (the HTTP layer makes it absolute) or empty."""
+    """`location` is a path of this server (the HTTP layer makes it absolute), a whole URL, or empty."""
 
     status: int
     body: bytes = b""
     location: str = ""
+    is_binary: bool = False
 
     @property
     def is_problem(self) -> bool:
@@ -26,8 +28,7 @@ class Reply(NamedTuple):
 
 def payment_result(status: int, value_left: int, value_received: int, location: str = "") -> Reply:
     """Return the PaymentResult of an open channel. Values in satoshi."""
-    body = b'{"channel_status":"open","channel_value_left":%d,"value_received":%d,"settlement_txid":null}\n'
-    return Reply(status, body % (value_left, value_received), location)
+    return Reply(status, payment_body(value_left, value_received), location)
 
 
 def closed_result(value_left: int, value_received: int, settlement_txid: bytes) -> Reply:
@@ -46,7 +47,7 @@ def problem(error: PaychanError, location: str = "") -> Reply:
     row = error.row
     content = {
         "type": "about:blank",
-        "title": _STATUS_TITLES[row.status],
+        "title": HTTPStatus(row.status).phrase,
         "status": row.status,
         "code": row.code,
         "detail": error.detail,

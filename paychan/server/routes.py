@@ -1,8 +1,18 @@
 """v1's routes: method and path to what is asked for. A route matches a prefix; further segments are tolerated, as in v1."""
 
-from ..errors import Rejection
-from .replies import Reply, json_reply
+import logging
+
+from ..errors import PaychanError, Rejection, Unavailable
+from .direct import BATCH_PATH
+from .replies import Reply, json_reply, problem
 from .worker import Worker
+
+log = logging.getLogger("paychan.server")
+
+
+def takes_body(method: str, path: str) -> bool:
+    """Return whether a request may have a body; no other may."""
+    return method == "POST" and path == BATCH_PATH
 
 
 def _segments(path: str) -> list[str]:
@@ -22,14 +32,16 @@ def _is_channel(path: str) -> bool:
     return segments[:2] == ["v1", "channels"] and len(segments) >= 4 and all(segments[2:4])
 
 
-async def answer(worker: Worker, method: str, path: str, query: str) -> Reply:
-    """Return the answer to a request. Raises Rejection, Unavailable. PUT, the hot one, is asked for first."""
+async def _answer(worker: Worker, method: str, path: str, query: str, body: bytes) -> Reply:
+    """Raises Rejection, Unavailable. PUT, the hot one, is asked for first."""
     if method == "PUT":
         return await worker.pay(path, query)
     if method == "GET" and _is_fundings(path):
         return await worker.funding_info(query)
     if method == "POST" and _is_new_channel(path):
         return await worker.open(query)
+    if takes_body(method, path):
+        return await worker.pay_batch(body)
     if method == "DELETE" and _is_channel(path):
         return await worker.close(path, query)
     if method == "OPTIONS" and (_is_new_channel(path) or _is_channel(path)):
@@ -39,3 +51,21 @@ async def answer(worker: Worker, method: str, path: str, query: str) -> Reply:
     if method == "GET" and path == "/readyz":
         return worker.ready()
     raise Rejection("no_such_route")
+
+
+async def answer(worker: Worker | None, method: str, path: str, query: str, body: bytes = b"") -> Reply:
+    """Return the answer to a request; it never raises. worker: None while it starts."""
+    try:
+        if worker is None:
+            raise Unavailable("store_unavailable")
+        return await _answer(worker, method, path, query, body)
+    except PaychanError as error:
+        return problem(error)
+    except Exception as error:
+        # A bug of ours. Its text could hold a request's bytes, so only its kind and place are logged.
+        frame = error.__traceback__
+        while frame is not None and frame.tb_next is not None:
+            frame = frame.tb_next
+        place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else "nowhere"
+        log.error("internal error: %s at %s", type(error).__name__, place)
+        return problem(Unavailable("store_unavailable", "Internal error; send the same request again"))

@@ -1,10 +1,14 @@
 """One worker, assembled: which part talks to which. Created and started inside granian's worker process."""
 
 import asyncio
+import base64
 import logging
 import time
+from collections.abc import Callable
 
+from .._fast.batch import Batch
 from .._fast.channel import ChannelTable, read_channel_request
+from .._fast.intake import Intake, PaymentRequest
 from ..chain.base import FundingOutput
 from ..chain.make import make_chain
 from ..clock import Clock, wall_clock
@@ -17,9 +21,11 @@ from .committer import Committer
 from .engine import Engine, refusal_of_form
 from .funding import FundingChecks
 from .highwater import read_highest, write_highest
+from .loading import Loader
 from .lookups import NEGATIVE_SECONDS, Lookups
 from .opening import Opening
 from .ownership import Ownership
+from .payments import Payments
 from .peers import NotOwner, PeerRequest, Peers
 from .replies import Reply, json_reply, problem
 from .settler import Settler
@@ -36,11 +42,18 @@ HIGHEST_SECONDS = 60.0
 log = logging.getLogger("paychan.worker")
 
 
+def _to_text(payment: bytes) -> str:
+    return base64.urlsafe_b64encode(payment).decode()
+
+
 class Worker:
     """Answers requests that have been parsed from HTTP, its own shards' by itself, others' by asking their owner."""
 
-    def __init__(self, config: ServerConfig) -> None:
-        self._config = config
+    def __init__(
+        self, config: ServerConfig, on_joined: Callable[[Intake], None] = lambda _: None, own_url: str = ""
+    ) -> None:
+        """on_joined(intake) is called once payments can be taken. own_url: where clients reach this worker's own port, or empty."""
+        self._config, self._on_joined, self._own_url = config, on_joined, own_url
         self._highest_file = config.common.state_dir / "clock"
         highest = 0 if config.common.debug else read_highest(self._highest_file)
         self._clock = Clock(wall_clock(config.common.clock_start), highest)
@@ -50,8 +63,9 @@ class Worker:
         negative_seconds = NEGATIVE_SECONDS if chain.has_network else 0.0
         self._opening = Opening(config, Lookups(self._chain, chain.lookups_per_second, time.monotonic, negative_seconds))
         self._signer = SignerClient(config.signer)
-        self._peers = Peers(config.common.state_dir / "run", self._answer_peer)
+        self._peers = Peers(config.common.state_dir / "run", self._answer_peer, lambda: self._intake, self._pay_patiently)
         self._engine: Engine | None = None
+        self._intake: Intake | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._parts: list[Settler | Settling | Watcher] = []
 
@@ -90,11 +104,13 @@ class Worker:
         if self._engine is None:
             self._build(welcome.shard_count)
         self._ownership.update(welcome, table)
+        self._payments.intake.look_again()
         self._peers.keep_only(self._ownership.peers)
 
     def _on_store_lost(self) -> None:
         if self._engine is not None:
             self._ownership.lose()
+            self._payments.intake.look_again()
 
     def _build(self, shard_count: int) -> None:
         config, store, now = self._config, self._store, self._clock.now
@@ -105,19 +121,23 @@ class Worker:
         self._funding.tip_moved(self._tip.generation)
         rules = SettlingRules(config.settlement_period, config.settlement_confirmations, config.fee_bounds)
         self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, now)
-        self._engine = Engine(
+        loader = Loader(channels, shard_count, store)
+        self._engine = Engine(channels, shard_count, self._committer, loader, settling, self._opening, now, self._own_url)
+        self._payments = Payments(
             config.common.network,
             channels,
-            shard_count,
             self._committer,
-            store,
-            settling,
-            self._opening,
+            loader,
+            self._engine,
             self._funding,
             self._tip,
             now,
             config.channel_exposure_max,
+            self.trouble,
+            self._pay_elsewhere,
         )
+        self._intake = self._payments.intake
+        self._on_joined(self._intake)
         settler = Settler(
             self._ownership, store, self._tip, self.settle, config.settlement_period, config.total_exposure_max, now
         )
@@ -183,11 +203,22 @@ class Worker:
 
     async def pay(self, path: str, query: str) -> Reply:
         """PUT on a channel."""
-        engine = self._check_interlocks()
+        self._check_interlocks()
         try:
-            return await engine.pay(path, query)
+            return await self._payments.pay(path, query)
         except NotOwner as error:
             return await self._elsewhere(PeerRequest("pay", error.outpoint, path, query))
+
+    async def pay_batch(self, body: bytes) -> Reply:
+        """POST of many payments, for any channels: each is answered as its PUT would be, after one group commit for all."""
+        self._check_interlocks()
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        batch = Batch(body, _to_text, lambda answers: None if future.done() else future.set_result(answers))
+        try:
+            batch.submit(self._payments.intake)
+        except ValueError as error:
+            raise Rejection("invalid_batch", str(error)) from error
+        return Reply(200, await future, is_binary=True)
 
     async def close(self, path: str, query: str) -> Reply:
         """DELETE on a channel."""
@@ -238,7 +269,7 @@ class Worker:
         """Answer a request for one of our own shards. Raises NotOwner, PaychanError."""
         engine = self._check_interlocks()
         if request.verb == "pay":
-            return await engine.pay(request.path, request.query)
+            return await self._payments.pay(request.path, request.query)
         if request.verb == "close":
             return await engine.close(request.path, request.query)
         if request.verb == "settle":
@@ -256,6 +287,18 @@ class Worker:
         except Exception as error:  # a bug of ours: without an answer the other worker would wait for long
             log.error("internal error in a forwarded request: %s", type(error).__name__)
             return problem(Unavailable("store_unavailable", "Internal error; send the same request again"))
+
+    def _pay_elsewhere(self, request: PaymentRequest, outpoint: bytes) -> None:
+        """Have the owner of a channel take a payment that came through a compiled door."""
+        link = self._peers.link(self._ownership.peer_of(outpoint))
+        if link is not None:
+            link.ask(request, outpoint)
+        else:
+            self._pay_patiently(request, outpoint)
+
+    def _pay_patiently(self, request: PaymentRequest, outpoint: bytes) -> None:
+        """Look for the owner of a channel that is changing hands."""
+        self._payments.answer_later(request, self._elsewhere(PeerRequest("pay", outpoint, request.path, request.query)))
 
     async def _elsewhere(self, request: PeerRequest) -> Reply:
         """Send a request to its shard's owner. While the shard changes hands, wait and look again, a few times."""

@@ -6,7 +6,6 @@ getindexinfo, estimatesmartfee's shape. Missing in bcoin: testmempoolaccept, get
 """
 
 import asyncio
-import time
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path

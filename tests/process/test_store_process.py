@@ -139,7 +139,10 @@ class Worker:
         return [EntryStatus(byte) for byte in answer]
 
     async def load(self, outpoint: bytes) -> Stored | None:
-        return decode_load_reply(await self.call(StoreMessage.LOAD, encode_load(outpoint)))
+        return (await self.load_many(outpoint))[0]
+
+    async def load_many(self, *outpoints: bytes) -> list[Stored | None]:
+        return decode_load_reply(await self.call(StoreMessage.LOAD, encode_load(list(outpoints))))
 
     def entry(self, outpoint: bytes, old: int, value: int, expected: int, new: int = Phase.OPEN) -> Entry:
         state = ChannelState(Phase(new), Payment(value, b"s" * 70, 0x83)).serialize()
@@ -254,6 +257,8 @@ def test_an_observer_reads_and_does_not_write(store):
             await writer.commit(writer.entry(second, ABSENT, 0, 1000, Phase.CLOSING))
             assert (await observer.load(first)).state == writer.entry(first, ABSENT, 1000, 1000).state
             assert await observer.load(bytes(36)) is None
+            many = await observer.load_many(second, bytes(36), first, first)
+            assert many == [await observer.load(outpoint) for outpoint in (second, bytes(36), first, first)]
             expiring = await observer.call(StoreMessage.SCAN_EXPIRING, Scan(10, 600_000_001).encode())
             assert decode_found(expiring) == [(600_000_000, first)]
             unfinished = await observer.call(StoreMessage.SCAN_UNFINISHED, Scan(10).encode())

@@ -128,6 +128,9 @@ class MemoryPeers:
     def keep_only(self, peers: object) -> None:
         """Nothing to close."""
 
+    def link(self, peer: str) -> None:
+        """Nothing: the simulation's payments come the patient way."""
+
     async def forward(self, peer: str, request: PeerRequest) -> Reply | None:
         other = self.registry.get(peer)
         await self._wire.cross()
@@ -223,7 +226,7 @@ class World:
             "StoreClient": lambda _, *rest: MemoryStoreClient(
                 self.store, self._wire("store", 0.002, crash / 5), chance("store chance"), *rest
             ),
-            "Peers": lambda _, answer: MemoryPeers(self._wire("peers", 0.002, crash), answer),
+            "Peers": lambda _, answer, *__: MemoryPeers(self._wire("peers", 0.002, crash), answer),
             "wall_clock": lambda _: self.wall,
             "read_highest": lambda _: self._highest,
             "write_highest": write_highest,

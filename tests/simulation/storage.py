@@ -16,8 +16,7 @@ from paychan.rpc.store_messages import (
     Stored,
     StoreMessage,
     Welcome,
-    decode_commit,
-    encode_commit,
+    check_commit,
 )
 from store import keys
 from store.group import Group
@@ -138,13 +137,13 @@ class Store:
         self.sequencer.add(job)
 
     def commit(self, payload: bytes) -> "asyncio.Future[bytes]":
-        entries = decode_commit(payload)
+        check_commit(payload)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[answer] = None
         answer.add_done_callback(lambda done: self._waiting.pop(done, None))
 
         def job(group: Group) -> Callable[[], None]:
-            statuses = group.judge(entries)
+            statuses = group.judge(payload)
             return lambda: None if answer.done() else answer.set_result(statuses)
 
         self.sequencer.add(job, len(payload))
@@ -222,11 +221,11 @@ class MemoryStoreClient:
         if not self.link.is_up:
             raise ConnectionGone()
 
-    async def commit(self, entries: list[bytes]) -> bytes:
+    async def commit(self, payload: bytes) -> bytes:
         if not self.link.is_up:
             raise ConnectionGone()
         await self._cross()
-        answer = self._store.commit(encode_commit(entries))
+        answer = self._store.commit(payload)
         try:
             statuses = await asyncio.wait_for(answer, ANSWER_SECONDS_MAX)
         except TimeoutError:
@@ -236,12 +235,16 @@ class MemoryStoreClient:
         return statuses
 
     async def load(self, outpoint: bytes) -> Stored | None:
+        (stored,) = await self.load_many([outpoint])
+        return stored
+
+    async def load_many(self, outpoints: list[bytes]) -> list[Stored | None]:
         if not self.link.is_up:
             raise ConnectionGone()
         await self._cross()
-        stored = self._store.disk.load(outpoint)
+        found = [self._store.disk.load(outpoint) for outpoint in outpoints]
         await self._cross()
-        return stored
+        return found
 
     async def scan(self, kind: StoreMessage, before: int = 0, most: int = MOST) -> list[tuple[int, bytes]]:
         if not self.link.is_up:

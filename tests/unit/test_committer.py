@@ -11,7 +11,7 @@ from paychan._fast.channel import ChannelTable
 from paychan._fast.status import Status
 from paychan.channel import Phase
 from paychan.rpc.connection import ConnectionGone, RemoteRefusal
-from paychan.rpc.store_messages import ENTRIES_MAX, Entry, EntryStatus, decode_commit, encode_commit
+from paychan.rpc.store_messages import ENTRIES_MAX, Entry, EntryStatus, decode_commit
 from paychan.server import committer as committer_module
 from paychan.server.committer import LOST, Committer
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
@@ -27,8 +27,8 @@ class HandStore:
         self.groups = []
         self._answers = []
 
-    async def commit(self, entries):
-        self.groups.append(decode_commit(encode_commit(entries)))
+    async def commit(self, payload):
+        self.groups.append(decode_commit(payload))
         self._answers.append(asyncio.get_running_loop().create_future())
         return await self._answers[-1]
 

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paychan._fast.frame import ERROR, HEAD_SIZE, REPLY, FrameError, FrameReader, encode_frame
 from paychan.channel import ChannelTerms
 from paychan.payment import Payment
 from paychan.rpc import signer_messages, store_messages
-from paychan.rpc.frame import ERROR, HEAD_SIZE, REPLY, FrameError, FrameReader, encode_frame
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest, SignerMessage
 from paychan.rpc.store_messages import (
     ENTRIES_MAX,
+    LOAD_MAX,
     SCAN_LIMIT_MAX,
     Entry,
     EntryStatus,
@@ -146,14 +147,17 @@ def test_commit(entries):
     assert decode_commit(encode_commit([entry.encode() for entry in entries])) == entries
 
 
-@given(OUTPOINTS)
-def test_load(outpoint):
-    assert decode_load(encode_load(outpoint)) == outpoint
+@given(st.lists(OUTPOINTS, min_size=1, max_size=9))
+def test_load(outpoints):
+    assert decode_load(encode_load(outpoints)) == outpoints
 
 
-@given(st.none() | st.builds(Stored, st.binary(max_size=100), st.binary(max_size=100), st.binary(max_size=300)))
-def test_load_reply(stored):
-    assert decode_load_reply(encode_load_reply(stored)) == stored
+STORED = st.builds(Stored, st.binary(max_size=100), st.binary(min_size=12, max_size=100), st.binary(max_size=300))
+
+
+@given(st.lists(st.none() | STORED, max_size=9))
+def test_load_reply(found):
+    assert decode_load_reply(encode_load_reply(found)) == found
 
 
 @given(st.builds(Scan, st.integers(1, SCAN_LIMIT_MAX), U32, U32, OUTPOINTS))
@@ -199,8 +203,8 @@ GOOD = {
     "welcome": (Welcome.decode, Welcome(1, 256, 3000).encode()),
     "owners": (OwnerTable.decode, OwnerTable(7, {1: "unix:/a", 2: ""}, [(1, 5), (2, 6), (0, 0)]).encode()),
     "commit": (decode_commit, encode_commit([ENTRY.encode(), ENTRY.encode()])),
-    "load": (decode_load, encode_load(bytes(36))),
-    "load reply": (decode_load_reply, encode_load_reply(Stored(b"t" * 99, b"s" * 82, b"x" * 300))),
+    "load": (decode_load, encode_load([bytes(36)])),
+    "load reply": (decode_load_reply, encode_load_reply([Stored(b"t" * 99, b"s" * 82, b"x" * 300)])),
     "scan": (Scan.decode, Scan(10, 1, 2).encode()),
     "found": (decode_found, encode_found([(1, bytes(36)), (2, bytes(36))])),
     "settle": (SettleRequest.decode, SettleRequest(make_sample("messages").terms, PAYMENT, 1000, b"f" * 50).encode()),
@@ -244,6 +248,11 @@ def test_limits_are_kept():
     with pytest.raises(MessageError):
         decode_commit(encode_commit([ENTRY.encode()] * (ENTRIES_MAX + 1)))
     assert len(decode_commit(encode_commit([ENTRY.encode()] * ENTRIES_MAX))) == ENTRIES_MAX
+    for count in (0, LOAD_MAX + 1):
+        with pytest.raises(MessageError):
+            decode_load(encode_load([bytes(36)] * count))
+    largest = Stored(b"t" * 140, b"s" * 116, b"x" * 3000)
+    assert len(encode_load_reply([largest] * len(decode_load(encode_load([bytes(36)] * LOAD_MAX))))) < store_messages.PAYLOAD_MAX
     for limit in (0, SCAN_LIMIT_MAX + 1):
         with pytest.raises(MessageError):
             Scan.decode(Scan(limit).encode())

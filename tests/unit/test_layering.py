@@ -67,7 +67,7 @@ def within(name, *packages):
 def test_the_reader_of_imports_sees_all_kinds():
     """The checks below are worth as much as this reading."""
     engine = ROOT / "paychan" / "server" / "engine.py"
-    assert {"asyncio", "paychan._fast.channel", "paychan.errors", "paychan.rpc.store_client"} <= imports(engine)
+    assert {"asyncio", "paychan._fast.channel", "paychan.errors", "paychan.rpc.store_messages"} <= imports(engine)
     table = ROOT / "paychan" / "_fast" / "channel.pyx"
     assert {"os", "libc.stdlib", "paychan._fast.payment", "paychan._fast.status"} <= imports(table)
     assert len(SHIPPED) > 50
@@ -107,7 +107,7 @@ def test_compiled_modules_know_only_each_other(file):
 
 
 def test_pure_codecs_stay_pure():
-    for name in ("frame", "store_messages", "signer_messages"):
+    for name in ("store_messages", "signer_messages"):
         assert not {part.split(".")[0] for part in imports(ROOT / "paychan" / "rpc" / f"{name}.py")} & IMPURE
 
 

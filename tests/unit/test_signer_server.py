@@ -6,7 +6,7 @@ import os
 import pytest
 from test_signer_policy import GOOD, POLICY, SERVER, make_request, oracle
 
-from paychan.rpc.frame import ERROR, REPLY
+from paychan._fast.frame import ERROR, REPLY
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SignerMessage
 from signer import server as server_module
 from signer.ledger import Ledger, LedgerError

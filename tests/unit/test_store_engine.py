@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from paychan._fast.group import StateCache
 from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.config import Common, StoreConfig
 from paychan.errors import ConfigError
 from paychan.network import LIVE, TEST
 from paychan.payment import Payment
 from paychan.rpc.connection import Address
-from paychan.rpc.store_messages import Entry, EntryStatus, Stored
+from paychan.rpc.store_messages import Entry, EntryStatus, Stored, encode_commit
 from paychan.sharding import shard_of
 from store.directory import hold_directory
 from store.engine import Engine
@@ -40,9 +41,9 @@ def commit(engine: Engine, number: int, old: int, new: int, value: int = 1000, e
     state = ChannelState(Phase(new), Payment(value, b"s" * 70, 0x83), txid).serialize()
     terms = ChannelTerms(outpoint(number), PUBKEY, b"\3" * 33, expiry or 600_000_000 + number, 1000, b"").serialize()
     extra = terms if old == ABSENT else b"settlement" if new == Phase.SIGNED else b""
-    group = Group(engine, engine.epochs(SHARDS), SHARDS)
+    group = Group(engine, StateCache(0), engine.epochs(SHARDS), SHARDS)
     key = outpoint(number)
-    statuses = group.judge([Entry(shard_of(key, SHARDS), 0, key, old, expected, state, extra)])
+    statuses = group.judge(encode_commit([Entry(shard_of(key, SHARDS), 0, key, old, expected, state, extra).encode()]))
     assert list(statuses) == [EntryStatus.OK]
     engine.commit(group.writes)
     return Stored(terms, state, b"settlement" if new >= Phase.SIGNED else b"")
@@ -52,11 +53,11 @@ def test_load_gives_what_was_committed_also_after_reopening(tmp_path):
     engine = Engine(tmp_path / "db")
     first = commit(engine, 1, ABSENT, Phase.OPEN)
     newest = commit(engine, 1, Phase.OPEN, Phase.OPEN, 900)
-    assert engine.load(outpoint(1)) == newest != first
-    assert engine.load(outpoint(2)) is None
+    assert engine.load([outpoint(1), outpoint(2), outpoint(1)]) == [newest, None, newest]
+    assert newest != first
     engine.close()
     engine = Engine(tmp_path / "db")
-    assert engine.load(outpoint(1)) == newest
+    assert engine.load([outpoint(1)]) == [newest]
     engine.close()
 
 
@@ -65,7 +66,7 @@ def test_indexes_follow_a_channel_through_its_life(engine):
     steps = [ABSENT, *Phase]
     for old, new in zip(steps, steps[1:], strict=False):
         stored = commit(engine, 1, old, new)
-        assert engine.load(key) == stored
+        assert engine.load([key]) == [stored]
         is_open, is_done = new == Phase.OPEN, new == Phase.SETTLED
         assert engine.scan_expiring(1 << 31, 0, NO_OUTPOINT, 10) == ([(expiry, key)] if is_open else [])
         assert engine.scan_unfinished(NO_OUTPOINT, 10) == ([] if is_open or is_done else [(new, key)])
@@ -102,7 +103,7 @@ def test_epochs_are_kept(tmp_path):
     engine = Engine(tmp_path / "db")
     epochs = engine.epochs(SHARDS)
     assert epochs == [0] * (SHARDS + 2)
-    group = Group(engine, epochs, SHARDS)
+    group = Group(engine, StateCache(0), epochs, SHARDS)
     group.raise_epochs({0: 1, 5: 1 << 40})
     engine.commit(group.writes)
     engine.close()

@@ -8,7 +8,7 @@ import pytest
 
 from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.payment import Payment
-from paychan.rpc.store_messages import Entry, EntryStatus
+from paychan.rpc.store_messages import Entry, EntryStatus, encode_commit
 from paychan.sharding import shard_of
 from store.engine import Engine
 from store.sequencer import EXIT_WRITE_FAILED, QUEUE_BYTES_MAX, Sequencer
@@ -48,8 +48,10 @@ def entry(old: int, value: int, expected: int, epoch: int = 0) -> Entry:
 
 
 def commit_job(entries, answers):
+    payload = encode_commit([entry.encode() for entry in entries])
+
     def job(group):
-        statuses = list(group.judge(entries))
+        statuses = list(group.judge(payload))
         return lambda: answers.append(statuses)
 
     return job
@@ -66,14 +68,16 @@ def test_two_frames_on_one_channel_in_one_group_are_judged_against_each_other(ri
     turns.run()
     assert answers == [[OK], [OK], [CONFLICT]]
     assert len(commits) == 1
-    assert engine.load(OUTPOINT).state == entry(Phase.OPEN, 900, 1000).state
+    assert engine.load([OUTPOINT])[0].state == entry(Phase.OPEN, 900, 1000).state
 
 
 def test_answers_come_after_the_write(rig):
     sequencer, turns, engine = rig
     events, commit = [], engine.commit
     engine.commit = lambda writes: (commit(writes), events.append("written"))
-    sequencer.add(lambda group: (group.judge([entry(ABSENT, 1000, 1000)]), lambda: events.append("answered"))[1])
+    sequencer.add(
+        lambda group: (group.judge(encode_commit([entry(ABSENT, 1000, 1000).encode()])), lambda: events.append("answered"))[1]
+    )
     turns.run()
     assert events == ["written", "answered"]
 
@@ -115,7 +119,7 @@ def test_what_arrives_while_answers_go_out_forms_the_next_group(rig):
     sequencer, turns, _ = rig
     answers = []
     again = commit_job([entry(Phase.OPEN, 900, 1000)], answers)
-    sequencer.add(lambda group: (group.judge([entry(ABSENT, 1000, 1000)]), lambda: sequencer.add(again))[1])
+    sequencer.add(lambda group: (group.judge(encode_commit([entry(ABSENT, 1000, 1000).encode()])), lambda: sequencer.add(again))[1])
     turns.run()
     assert answers == []
     turns.run()

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paychan._fast.group import StateCache
 from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.payment import Payment
-from paychan.rpc.store_messages import Entry, EntryStatus
+from paychan.rpc.store_messages import Entry, EntryStatus, encode_commit
 from paychan.sharding import shard_of
-from store import keys, table
+from store import keys
 from store.group import Group
 
 OK, STALE_EPOCH, CONFLICT, FORBIDDEN = EntryStatus
@@ -62,41 +63,56 @@ def stored(phase: int, value: int = VALUE) -> bytes | None:
     return None if phase == ABSENT else state(phase, value)
 
 
+def commit_of(*entries: Entry) -> bytes:
+    return encode_commit([item.encode() for item in entries])
+
+
+def judge(item: Entry, current: bytes | None, epoch: int) -> EntryStatus:
+    """What a group answers to one entry, when the channel's record is `current`."""
+    reader = DictReader()
+    if current is not None:
+        reader.data |= {keys.STATE + item.outpoint: current, keys.TERMS + item.outpoint: terms(item.outpoint)}
+    group = Group(reader, StateCache(0), [epoch] * SHARDS, SHARDS)
+    (status,) = group.judge(commit_of(item))
+    assert bool(group.writes) == (status == OK)
+    return EntryStatus(status)
+
+
 @pytest.mark.parametrize("new_value", [VALUE - 1, VALUE, VALUE + 1, 0, 1 << 63])
 @pytest.mark.parametrize(("old", "new"), list(itertools.product(PHASES, Phase)))
 def test_only_legal_steps_with_a_value_that_does_not_rise_pass(old, new, new_value):
     value_fits = new_value <= VALUE if old in (ABSENT, Phase.OPEN) else new_value == VALUE
     expected = OK if (old, new) in LEGAL and value_fits else FORBIDDEN
-    assert table.judge(entry(old, new, new_value), stored(old), EPOCH) == expected
+    assert judge(entry(old, new, new_value), stored(old), EPOCH) == expected
 
 
 @pytest.mark.parametrize(("old", "new", "believed"), list(itertools.product(PHASES, Phase, PHASES)))
 def test_a_wrong_expected_phase_is_a_conflict(old, new, believed):
     if believed != old:
-        assert table.judge(entry(believed, new), stored(old), EPOCH) == CONFLICT
+        assert judge(entry(believed, new), stored(old), EPOCH) == CONFLICT
 
 
 @pytest.mark.parametrize("phase", Phase)
 @pytest.mark.parametrize("expected", [VALUE - 1, VALUE + 1, 0])
 def test_a_wrong_expected_value_is_a_conflict(phase, expected):
-    assert table.judge(entry(phase, Phase.CLOSING, expected=expected), stored(phase), EPOCH) == CONFLICT
+    assert judge(entry(phase, Phase.CLOSING, expected=expected), stored(phase), EPOCH) == CONFLICT
 
 
 @pytest.mark.parametrize("phase", Phase)
 def test_a_channel_is_created_once_and_a_tombstone_stays(phase):
-    assert table.judge(entry(ABSENT, Phase.OPEN), stored(phase), EPOCH) == CONFLICT
+    assert judge(entry(ABSENT, Phase.OPEN), stored(phase), EPOCH) == CONFLICT
 
 
 @pytest.mark.parametrize("epoch", [EPOCH - 1, EPOCH + 1, 0])
 def test_another_epoch_is_stale_before_all_else(epoch):
-    assert table.judge(entry(Phase.OPEN, Phase.OPEN, epoch=epoch), stored(Phase.OPEN), EPOCH) == STALE_EPOCH
-    assert table.judge(entry(Phase.OPEN, Phase.OPEN, epoch=epoch, state=b""), None, EPOCH) == STALE_EPOCH
+    assert judge(entry(Phase.OPEN, Phase.OPEN, epoch=epoch), stored(Phase.OPEN), EPOCH) == STALE_EPOCH
+    assert judge(entry(Phase.OPEN, Phase.OPEN, epoch=epoch, state=b""), None, EPOCH) == STALE_EPOCH
 
 
 @pytest.mark.parametrize("cut", [b"", b"\1", state(1, VALUE)[:-1], state(1, VALUE) + b"x", b"\2" + state(1, VALUE)[1:]])
 @pytest.mark.parametrize("old", [ABSENT, Phase.OPEN])
 def test_a_malformed_state_record_is_forbidden(old, cut):
-    assert table.judge(entry(old, Phase.OPEN, state=cut), stored(old), EPOCH) == FORBIDDEN
+    assert judge(entry(old, Phase.OPEN, state=cut), stored(old), EPOCH) == FORBIDDEN
 
 
 @pytest.mark.parametrize("phase", [0, 6, 255])
@@ -104,24 +120,28 @@ def test_an_unknown_phase_is_forbidden(phase):
     record = bytearray(state(Phase.OPEN, VALUE) if phase < 3 else state(Phase.SETTLED, VALUE))
     record[1] = phase
     for old in PHASES:
-        assert table.judge(entry(old, Phase.OPEN, state=bytes(record)), stored(old), EPOCH) == FORBIDDEN
+        assert judge(entry(old, Phase.OPEN, state=bytes(record)), stored(old), EPOCH) == FORBIDDEN
 
 
 @pytest.mark.parametrize("extra", [b"", b"\1", terms()[:-1], terms(value=VALUE + 1), terms(value=0)])
 @pytest.mark.parametrize("new", [Phase.OPEN, Phase.CLOSING])
 def test_a_channel_without_fitting_terms_is_not_created(new, extra):
-    assert table.judge(entry(ABSENT, new, new_value=0, extra=extra), None, EPOCH) == FORBIDDEN
+    assert judge(entry(ABSENT, new, new_value=0, extra=extra), None, EPOCH) == FORBIDDEN
 
 
 @pytest.mark.parametrize(("old", "new"), sorted(step for step in LEGAL if step[0] != ABSENT))
 def test_a_step_brings_a_settlement_exactly_when_it_is_signed(old, new):
     wrong = b"" if (old, new) in BRINGS_SETTLEMENT else b"tx"
-    assert table.judge(entry(old, new, extra=wrong), stored(old), EPOCH) == FORBIDDEN
+    assert judge(entry(old, new, extra=wrong), stored(old), EPOCH) == FORBIDDEN
 
 
 def test_a_payment_writes_its_state_and_nothing_else():
     payment = entry(Phase.OPEN, Phase.OPEN, VALUE - 1)
-    assert table.writes(payment, None) == [(keys.STATE + OUTPOINT, payment.state)]
+    reader = DictReader()
+    reader.data[keys.STATE + OUTPOINT] = state(Phase.OPEN, VALUE)
+    group = Group(reader, StateCache(0), [EPOCH] * SHARDS, SHARDS)
+    assert list(group.judge(commit_of(payment))) == [OK]
+    assert group.writes == {keys.STATE + OUTPOINT: payment.state}
 
 
 class DictReader:
@@ -192,14 +212,19 @@ def believe(item: Entry, known: tuple[int, int] | None) -> Entry:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(ENTRIES, st.sampled_from(["blind", "knowing", "again", "flush", "bump"])), max_size=60))
-def test_any_history_matches_the_model_and_never_goes_back(history):
+@given(
+    st.lists(st.tuples(ENTRIES, st.sampled_from(["blind", "knowing", "again", "flush", "bump"])), max_size=60),
+    st.sampled_from([0, 1, 1024]),
+)
+def test_any_history_matches_the_model_and_never_goes_back(history, buckets):
     reader, epochs, model, epoch = DictReader(), [1] * (SHARDS + 2), {}, 1
-    group, sent = Group(reader, epochs, SHARDS), []
+    cache = StateCache(buckets)
+    group, sent = Group(reader, cache, epochs, SHARDS), []
     for item, way in history:
         if way == "flush":
             reader.apply(group.writes)
-            group = Group(reader, epochs, SHARDS, group.open_value)
+            group.keep()
+            group = Group(reader, cache, epochs, SHARDS, group.open_value)
         elif way == "bump":
             epoch += 1
             group.raise_epochs(dict.fromkeys(range(SHARDS), epoch))
@@ -209,7 +234,7 @@ def test_any_history_matches_the_model_and_never_goes_back(history):
             item = sent[item.epoch % len(sent)]
         sent.append(item)
         before = dict(model)
-        assert list(group.judge([item])) == [model_step(model, item, epoch)]
+        assert list(group.judge(commit_of(item))) == [model_step(model, item, epoch)]
         for outpoint, (phase, value) in before.items():
             assert model[outpoint][0] >= phase
             assert model[outpoint][1] <= value
@@ -232,19 +257,19 @@ def check_indexes(data: dict[bytes, bytes], model: dict[bytes, tuple[int, int]])
 
 
 def test_two_updates_of_one_channel_in_one_frame_are_judged_in_order():
-    group = Group(DictReader(), [EPOCH] * (SHARDS + 2), SHARDS)
+    group = Group(DictReader(), StateCache(0), [EPOCH] * (SHARDS + 2), SHARDS)
     frame = [entry(ABSENT, Phase.OPEN), entry(Phase.OPEN, Phase.OPEN, 9), entry(Phase.OPEN, Phase.OPEN, 8)]
-    assert list(group.judge(frame)) == [OK, OK, CONFLICT]
+    assert list(group.judge(commit_of(*frame))) == [OK, OK, CONFLICT]
 
 
 @pytest.mark.parametrize("shard", [*({0, 1, 2, 3} - {SHARD}), 4, 5, 65535])
 def test_an_entry_under_another_shard_is_forbidden(shard):
-    group = Group(DictReader(), [EPOCH] * (SHARDS + 2), SHARDS)
-    assert list(group.judge([entry(ABSENT, Phase.OPEN, shard=shard)])) == [FORBIDDEN]
+    group = Group(DictReader(), StateCache(0), [EPOCH] * (SHARDS + 2), SHARDS)
+    assert list(group.judge(commit_of(entry(ABSENT, Phase.OPEN, shard=shard)))) == [FORBIDDEN]
     assert group.writes == {}
 
 
 def test_an_epoch_cannot_go_backwards():
-    group = Group(DictReader(), [EPOCH] * (SHARDS + 2), SHARDS)
+    group = Group(DictReader(), StateCache(0), [EPOCH] * (SHARDS + 2), SHARDS)
     with pytest.raises(ValueError, match="backwards"):
         group.raise_epochs({0: EPOCH})

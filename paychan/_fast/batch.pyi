@@ -1,0 +1,12 @@
+from collections.abc import Callable
+
+from .intake import Intake, PaymentRequest
+
+BATCH_PAYMENTS_MAX: int
+BATCH_BYTES_MAX: int
+
+class BatchPayment(PaymentRequest): ...
+
+class Batch:
+    def __init__(self, body: bytes, to_text: Callable[[bytes], str], done: Callable[[bytes], object]) -> None: ...
+    def submit(self, intake: Intake) -> None: ...

@@ -1,0 +1,104 @@
+"""Many payments in one request: `POST /v1/payments`. docs/PROTOCOL.md describes it.
+
+The body is, for each payment, a 36-byte outpoint (txid in internal order, index little-endian) | u8 size | the payment in binary form.
+The answer is, for each of them in order, u16 HTTP status | u16 size | the body that a PUT of this payment would have had.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from .channel cimport ChannelTable
+from .intake cimport Intake, PaymentRequest
+from .reply cimport paid_body
+from .status cimport Status
+
+BATCH_PAYMENTS_MAX = 1024
+"""Payments in one request: some 30 ms of verifying, so that nobody else waits for long."""
+
+BATCH_BYTES_MAX = BATCH_PAYMENTS_MAX * (36 + 1 + 81)
+"""Of a request's body: what so many of the longest payments take."""
+
+cdef enum:
+    OUTPOINT_SIZE = 36
+
+
+cdef class BatchPayment(PaymentRequest):
+    """One payment of a batch."""
+
+    cdef Batch _batch
+    cdef Py_ssize_t _place
+    cdef Py_ssize_t _at         # of its outpoint in the body
+    cdef Py_ssize_t _size       # of its binary form
+
+    cdef Status judge(self, ChannelTable table, uint64_t now) except *:
+        cdef const unsigned char *outpoint = <const unsigned char *> PyBytes_AS_STRING(self._batch._body) + self._at
+        return table.judge_binary(outpoint, outpoint + OUTPOINT_SIZE + 1, self._size, now)
+
+    cdef str get_path(self):
+        outpoint = self._batch._body[self._at:self._at + OUTPOINT_SIZE]
+        return f"/v1/channels/{outpoint[31::-1].hex()}/{int.from_bytes(outpoint[32:], 'little')}"
+
+    cdef str get_query(self):
+        start = self._at + OUTPOINT_SIZE + 1
+        return "payment=" + self._batch._to_text(self._batch._body[start:start + self._size])
+
+    cdef int paid(self) except -1:
+        return self._batch.put(self._place, 200, paid_body(self._value_left, self._value_received))
+
+    cdef int refuse(self, object reply) except -1:
+        return self._batch.put(self._place, reply.status, reply.body)
+
+
+cdef class Batch:
+    """One request's payments. `done(body)` is called once with the answer; `to_text(bytes)` returns the base64url of a payment."""
+
+    cdef bytes _body
+    cdef object _done
+    cdef object _to_text
+    cdef list _answers
+    cdef Py_ssize_t _missing
+
+    def __init__(self, bytes body not None, to_text not None, done not None):
+        self._body, self._to_text, self._done = body, to_text, done
+        self._answers = []
+
+    def submit(self, Intake intake not None):
+        """Judge all payments in their order. Raises ValueError, before the first is judged, if the body is not well-formed."""
+        cdef list payments = self._split(intake)
+        cdef BatchPayment payment
+        self._missing = len(payments)
+        self._answers = [None] * self._missing
+        if not payments:
+            self._done(b"")
+        for payment in payments:
+            intake.take(payment)
+
+    def _split(self, Intake intake):
+        cdef const unsigned char *body = <const unsigned char *> PyBytes_AS_STRING(self._body)
+        cdef Py_ssize_t size = len(self._body), at = 0
+        cdef BatchPayment payment
+        cdef list payments = []
+        while at < size:
+            if size - at < OUTPOINT_SIZE + 1 or size - at < OUTPOINT_SIZE + 1 + body[at + OUTPOINT_SIZE]:
+                raise ValueError("the last payment is cut off")
+            if len(payments) == BATCH_PAYMENTS_MAX:
+                raise ValueError(f"more than {BATCH_PAYMENTS_MAX} payments")
+            payment = BatchPayment.__new__(BatchPayment)
+            payment._intake, payment._batch = intake, self
+            payment._place, payment._at, payment._size = len(payments), at, body[at + OUTPOINT_SIZE]
+            payments.append(payment)
+            at += OUTPOINT_SIZE + 1 + payment._size
+        return payments
+
+    cdef int put(self, Py_ssize_t place, uint16_t status, bytes body) except -1:
+        """Note the answer to one payment; the last one completes the request."""
+        cdef uint16_t size = <uint16_t> len(body)
+        cdef unsigned char head[4]
+        memcpy(head, &status, 2)
+        memcpy(head + 2, &size, 2)
+        self._answers[place] = head[:4] + body
+        self._missing -= 1
+        if self._missing == 0:
+            self._done(b"".join(self._answers))
+        return 0

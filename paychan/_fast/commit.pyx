@@ -1,0 +1,275 @@
+"""Group commit, a worker's half, compiled: the channels whose newest states wait to be written, and who waits for that.
+
+One group is in flight; what comes meanwhile is the next one. Of a channel only the newest state is written, once in a group. A
+waiter is told how the write that it waits for ended: 0 (the synced write has returned), LOST (-1: unknown), or the store's refusal
+(an `EntryStatus`). After anything but 0 the channel is forgotten, and will be read from the store again.
+"""
+
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy
+
+from .bytes cimport distance, write_bytes, write_u16
+from .channel cimport ENTRY_SIZE_MAX, Channel, ChannelTable, acknowledge, is_durable
+
+cdef enum:
+    ROOM_MIN = 64
+
+
+cdef class Waiter:
+    """Waits for one write. Compiled doors have kinds of their own."""
+
+    cdef int finish(self, int outcome) except -1:
+        """The write has ended. Called once."""
+        raise NotImplementedError
+
+
+cdef class FutureWaiter(Waiter):
+    """Hands the outcome to a future; one that was cancelled meanwhile is let be."""
+
+    cdef object _future
+
+    def __init__(self, future):
+        self._future = future
+
+    cdef int finish(self, int outcome) except -1:
+        if not self._future.done():
+            self._future.set_result(outcome)
+        return 0
+
+
+cdef class Group:
+    """What one COMMIT carries: the newest states of channels, then entries that were given whole."""
+
+    def __cinit__(self, ChannelTable table not None, uint64_t number):
+        self._table, self.number = table, number
+        self._waiters, self._entries, self._entry_waiters = [], [], []
+
+    def __dealloc__(self):
+        free(self._writes)
+
+    cdef int add(self, Channel *channel, Waiter waiter) except -1:
+        """Queue a channel, once. `serial` tells which loading of it was judged: what is loaded afresh meanwhile does not hold
+        this waiter's payment, and must not be written for it."""
+        cdef Write *write
+        if channel.group != self.number:
+            if self._count == self._room:
+                self._grow()
+            write = &self._writes[self._count]
+            write.channel, write.serial, write.outcome = channel, channel.serial, PENDING
+            memcpy(write.outpoint, channel.outpoint, 36)
+            channel.group, channel.place = self.number, self._count
+            self._count += 1
+        waiter._place = channel.place
+        self._waiters.append(waiter)
+        return 0
+
+    def _grow(self):
+        cdef uint32_t room = max(<uint32_t> ROOM_MIN, 2 * self._room)
+        cdef Write *writes = <Write *> realloc(self._writes, room * sizeof(Write))
+        if writes == NULL:
+            raise MemoryError()
+        self._writes, self._room = writes, room
+
+    @property
+    def size(self):
+        """How many updates it carries."""
+        return self._count + len(self._entries)
+
+    cdef bytes seal(self):
+        """Return the COMMIT's payload: u16 count, then the entries. What was forgotten or loaded afresh since it was queued cannot
+        be written."""
+        cdef Write *write
+        cdef bytes entries = b"".join(self._entries)
+        cdef unsigned char *payload = <unsigned char *> malloc(2 + self._count * ENTRY_SIZE_MAX + len(entries))
+        cdef unsigned char *end = payload + 2
+        cdef uint32_t i
+        if payload == NULL:
+            raise MemoryError()
+        try:
+            for i in range(self._count):
+                write = &self._writes[i]
+                if write.channel.serial != write.serial and write.outcome == PENDING:
+                    write.outcome = STALE
+                if write.outcome == PENDING:
+                    end = self._table.seal_into(write.channel, end)
+                    self._sealed += 1
+            write_u16(payload, <unsigned short> (self._sealed + len(self._entries)))
+            end = write_bytes(end, entries, len(entries))
+            return payload[:distance(payload, end)]
+        finally:
+            free(payload)
+
+    cdef list decided(self):
+        """Take out and return the waiters whose writes have an outcome, in the order in which they came."""
+        cdef Waiter waiter
+        cdef list decided = [], others = []
+        for waiter in self._waiters:
+            (others if self._writes[waiter._place].outcome == PENDING else decided).append(waiter)
+        self._waiters = others
+        return decided
+
+
+cdef class CommitQueue:
+    """The groups that wait and the one in flight.
+
+    `wake()` is called when something waits and nobody is writing; `report(error)` gets what a waiter raised, which is a bug: nobody
+    else is kept from his answer by it. entries_max: of one group; more waits for the next.
+    """
+
+    def __init__(self, ChannelTable table not None, wake not None, report not None, uint32_t entries_max):
+        self._table, self._wake, self._report, self._entries_max = table, wake, report, entries_max
+        self._groups = []
+
+    # --- queueing ---
+
+    cdef Group _open_group(self):
+        cdef Group group
+        if self._groups:
+            group = self._groups[len(self._groups) - 1]
+            if group._count + len(group._entries) < self._entries_max:
+                return group
+        self._number += 1
+        group = Group(self._table, self._number)
+        self._groups.append(group)
+        return group
+
+    cdef Group _group_of(self, const Channel *channel):
+        """Return the group that holds the channel's newest write, None if it has none that is not answered."""
+        cdef Group group
+        if channel.group == 0:
+            return None
+        for group in self._groups:
+            if group.number == channel.group:
+                return group
+        group = self._in_flight
+        return group if group is not None and group.number == channel.group else None
+
+    cdef int _rouse(self) except -1:
+        if not self._is_busy:
+            self._is_busy = True
+            self._wake()
+        return 0
+
+    cdef int add(self, Channel *channel, Waiter waiter) except -1:
+        """Have a channel's newest state written in the next group."""
+        cdef Group group = self._group_of(channel)
+        if group is None or group is self._in_flight:
+            group = self._open_group()
+        group.add(channel, waiter)
+        return self._rouse()
+
+    cdef bint join(self, Channel *channel, Waiter waiter) except -1:
+        """Wait for the newest write of a channel. Return False, and do not wait, if its newest state is durable."""
+        cdef Group group
+        if is_durable(channel):
+            return False
+        group = self._group_of(channel)
+        if group is None:
+            return False
+        waiter._place = channel.place
+        group._waiters.append(waiter)
+        return True
+
+    def make_durable(self, bytes outpoint not None, Waiter waiter not None):
+        """Have a loaded channel's newest state written in the next group. Raises KeyError."""
+        self.add(self._table._get(outpoint), waiter)
+
+    def wait_for(self, bytes outpoint not None, Waiter waiter not None):
+        """Wait for the newest write of a channel. Return False, and do not wait, if there is none that is not answered."""
+        cdef Channel *channel = self._table._find(outpoint) if len(outpoint) == 36 else NULL
+        return channel != NULL and self.join(channel, waiter)
+
+    def write(self, bytes entry not None, Waiter waiter not None):
+        """Have one encoded update written that the table does not hold: a creation, or a step of a settlement."""
+        cdef Group group = self._open_group()
+        group._entries.append(entry)
+        group._entry_waiters.append(waiter)
+        self._rouse()
+
+    @property
+    def waiting(self):
+        """How many waiters have not been told yet."""
+        cdef Group group
+        cdef Py_ssize_t count = 0
+        for group in [*self._groups, self._in_flight]:
+            if group is not None:
+                count += len(group._waiters) + len(group._entry_waiters)
+        return count
+
+    # --- writing ---
+
+    def take(self):
+        """Return the next group, which is now in flight, or None if nothing waits."""
+        if not self._groups:
+            return None
+        self._in_flight = self._groups.pop(0)
+        return self._in_flight
+
+    def seal(self, Group group not None):
+        """Return the payload of the group in flight, b"" if nothing is left of it to be written. Whose channel was forgotten
+        meanwhile is told now."""
+        cdef bytes payload = group.seal()
+        if group._sealed != group._count:
+            self._tell(group)
+        return payload if group._sealed or group._entries else b""
+
+    def rest(self):
+        """The writer has gone: whoever comes next wakes it."""
+        self._is_busy = False
+
+    def complete(self, Group group not None, bytes statuses not None):
+        """The store has answered the group in flight, an `EntryStatus` for each entry of its payload. Raises ValueError if that
+        is another number of them: then nothing is known, and `fail` is right."""
+        cdef Write *write
+        cdef uint32_t i, answered = 0
+        cdef const unsigned char *status = statuses
+        if len(statuses) != group._sealed + len(group._entries):
+            raise ValueError("the store answered another number of entries")
+        for i in range(group._count):
+            write = &group._writes[i]
+            if write.outcome != PENDING:
+                continue
+            write.outcome = status[answered]
+            answered += 1
+            if write.outcome != WRITTEN:
+                self._drop(write.outpoint, write.outcome)
+            elif write.channel.serial == write.serial:
+                acknowledge(write.channel)
+        self._end(group, [status[answered + place] for place in range(len(group._entries))])
+
+    def fail(self, Group group not None):
+        """Nobody knows what became of the group in flight."""
+        cdef uint32_t i
+        for i in range(group._count):
+            if group._writes[i].outcome == PENDING:
+                group._writes[i].outcome = LOST
+                self._drop(group._writes[i].outpoint, LOST)
+        self._end(group, [LOST] * len(group._entries))
+
+    def _end(self, Group group, list outcomes):
+        cdef Waiter waiter
+        self._in_flight = None
+        self._tell(group)
+        for waiter, outcome in zip(group._entry_waiters, outcomes):
+            waiter.finish(outcome)
+
+    cdef int _tell(self, Group group) except -1:
+        cdef Waiter waiter
+        for waiter in group.decided():
+            try:
+                waiter.finish(group._writes[waiter._place].outcome)
+            except Exception as error:
+                self._report(error)
+        return 0
+
+    cdef int _drop(self, const unsigned char *outpoint, int outcome) except -1:
+        """Forget a channel, and fail what was judged on the state that did not become durable."""
+        cdef Channel *channel = self._table._find(outpoint)
+        cdef Group group
+        if channel == NULL:
+            return 0
+        group = self._group_of(channel)
+        if group is not None and group is not self._in_flight:
+            group._writes[channel.place].outcome = outcome
+        self._table.forget(outpoint)
+        return 0

@@ -1,0 +1,329 @@
+"""The owner's own port: HTTP/1.1 spoken by the worker itself, on its event loop, for payments at the price of their signature check.
+
+Strict: what the reader of request heads (http.pyx) does not fully understand is refused, and the connection closed. Requests may be
+pipelined; answers go out in the order of the requests. Everything but a payment goes the way of all other requests, by `door.answer`.
+"""
+
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
+from libc.time cimport time, time_t
+
+from .channel cimport ChannelTable
+from .http cimport COMPLETE, HEAD, INCOMPLETE, POST, PUT, HttpStatus, RequestHead, parse_head, refusal_code
+from .intake cimport Intake, PaymentRequest
+from .reply cimport paid_body
+from .status cimport Status
+
+PIPELINED_MAX = 64
+"""Requests of one connection that wait for their answers: beyond it, nothing more is read from it."""
+
+cdef enum:
+    _PIPELINED_MAX = 64
+
+cdef tuple _METHODS = ("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "OTHER")
+
+cdef extern from "stdio.h" nogil:
+    int snprintf(char *text, size_t size, const char *format, ...)
+
+
+cdef class DirectRequest(PaymentRequest):
+    """A request of a connection, and its place in the order of the answers."""
+
+    cdef DirectConnection _connection
+    cdef bytes _target            # path, '?' and query, as they came
+    cdef Py_ssize_t _path_size
+    cdef str _decoded_path        # if the path had escapes
+    cdef readonly bytes host
+    cdef readonly bint is_last    # the connection ends with its answer
+    cdef readonly bint wants_no_body
+    cdef bytes _response
+
+    cdef Status judge(self, ChannelTable table, uint64_t now) except *:
+        cdef const unsigned char *target = <const unsigned char *> PyBytes_AS_STRING(self._target)
+        cdef Py_ssize_t query_at = min(self._path_size + 1, len(self._target))
+        if self._decoded_path is not None:
+            return PaymentRequest.judge(self, table, now)
+        return table.judge(target, self._path_size, target + query_at, len(self._target) - query_at, now,
+                           self.ignore_change_address)
+
+    cdef str get_path(self):
+        if self._decoded_path is not None:
+            return self._decoded_path
+        return self._target[:self._path_size].decode("ascii")
+
+    cdef str get_query(self):
+        return self._target[self._path_size + 1:].decode("ascii")
+
+    cdef int paid(self) except -1:
+        return self._respond(self._connection._door.paid_response(self._value_left, self._value_received, self.is_last))
+
+    cdef int refuse(self, object reply) except -1:
+        return self._respond(self._connection._door._render(reply, self))
+
+    cdef int _respond(self, bytes response) except -1:
+        if self._response is None:
+            self._response = response
+            self._connection.flush()
+        return 0
+
+
+cdef class DirectDoor:
+    """What all connections of a worker share.
+
+    answer(request, method, path, query, body): answers, later, what is no payment. render(reply, request): returns a whole HTTP
+    response. refusal(status): the Reply to a head that was refused, by its `HttpStatus`. unquote(text): resolves a path's escapes.
+    paid_head(date): an accepted payment's status line and headers, up to the value of Content-Length. batch_path: the one resource
+    that takes a body, of at most `body_max` bytes. connections_max: more are closed at once.
+    """
+
+    cdef public Intake intake          # None until the worker has joined the store
+    cdef readonly set connections
+    cdef object _answer
+    cdef object _render
+    cdef object _refusal
+    cdef object _unquote
+    cdef object _paid_head_of
+    cdef bytes _batch_path
+    cdef Py_ssize_t _body_max
+    cdef Py_ssize_t _connections_max
+    cdef time_t _second
+    cdef bytes _paid_head
+    cdef long _ticks                   # of `sweep`
+
+    def __init__(self, *, answer, render, refusal, unquote, paid_head, bytes batch_path, Py_ssize_t body_max,
+                 Py_ssize_t connections_max):
+        self._answer, self._render, self._refusal, self._unquote = answer, render, refusal, unquote
+        self._paid_head_of, self._batch_path, self._body_max = paid_head, batch_path, body_max
+        self._connections_max = connections_max
+        self.connections = set()
+
+    def connect(self):
+        """Return the protocol of a new connection."""
+        return DirectConnection(self)
+
+    def sweep(self, long silent_ticks_max):
+        """Close connections that have brought nothing whole for so many calls of this, and wait for no answer."""
+        cdef DirectConnection connection
+        self._ticks += 1
+        for connection in list(self.connections):
+            if not connection._pending and self._ticks - connection._since > silent_ticks_max:
+                connection.give_up()
+
+    cdef bytes paid_response(self, uint64_t value_left, uint64_t value_received, bint is_last):
+        cdef bytes body = paid_body(value_left, value_received), head, response
+        cdef char line[64]
+        cdef const char *form = b"%zd\r\nconnection: close\r\n\r\n" if is_last else b"%zd\r\n\r\n"
+        cdef Py_ssize_t body_size = len(body)
+        cdef int line_size = snprintf(line, sizeof(line), form, body_size)
+        cdef time_t now = time(NULL)
+        cdef char *end
+        if now != self._second:
+            self._second, self._paid_head = now, self._paid_head_of(now)
+        head = self._paid_head
+        response = PyBytes_FromStringAndSize(NULL, len(head) + line_size + body_size)
+        end = PyBytes_AS_STRING(response)
+        memcpy(end, PyBytes_AS_STRING(head), len(head))
+        memcpy(end + len(head), line, line_size)
+        memcpy(end + len(head) + line_size, PyBytes_AS_STRING(body), body_size)
+        return response
+
+
+cdef class DirectConnection:
+    """One connection: an asyncio protocol."""
+
+    cdef DirectDoor _door
+    cdef object _transport
+    cdef bytearray _rest           # of a request that is not whole, and what came after it
+    cdef Py_ssize_t _seen          # of `_rest`, by the last reading of a head
+    cdef Py_ssize_t _needed        # bytes of `_rest` below which nothing can be read
+    cdef list _pending             # DirectRequest, unanswered or behind one that is
+    cdef long _since               # when it last brought something whole, in the door's ticks
+    cdef bint _is_closing          # nothing more is read
+    cdef bint _is_reading          # `_read_all` runs
+    cdef bint _is_paused
+    cdef bint _is_stuffed          # the client does not take its answers
+    cdef bint _has_continued
+
+    def __init__(self, DirectDoor door not None):
+        self._door = door
+        self._rest, self._pending = bytearray(), []
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport):
+        self._transport, self._since = transport, self._door._ticks
+        self._door.connections.add(self)
+        if len(self._door.connections) > self._door._connections_max:
+            self._is_closing = True
+            transport.abort()
+
+    def connection_lost(self, _):
+        """What waits goes on: a payment that was judged becomes durable, and its answer is lost."""
+        self._transport = None
+        self._is_closing = True
+        self._door.connections.discard(self)
+
+    def eof_received(self):
+        """Answer what came before the end, then close."""
+        self._is_closing = True
+        return bool(self._pending)
+
+    def pause_writing(self):
+        self._is_stuffed = True
+
+    def resume_writing(self):
+        self._is_stuffed = False
+        self._go_on()
+
+    def data_received(self, bytes data not None):
+        cdef Py_ssize_t used
+        if self._is_closing:
+            return
+        if self._is_paused or self._is_reading or PyByteArray_GET_SIZE(self._rest):
+            self._rest += data
+            self._go_on()
+            return
+        self._since = self._door._ticks
+        used = self._read_all(<const unsigned char *> PyBytes_AS_STRING(data), len(data))
+        if used < len(data) and not self._is_closing:
+            self._rest += data[used:]
+
+    # --- reading ---
+
+    cdef int _go_on(self) except -1:
+        """Read what has been kept."""
+        cdef Py_ssize_t used
+        if self._is_reading or self._is_full():
+            return 0
+        if self._is_paused:
+            self._is_paused = False
+            if self._transport is not None:
+                self._transport.resume_reading()
+        if self._is_closing or PyByteArray_GET_SIZE(self._rest) < self._needed or not self._rest:
+            return 0
+        used = self._read_all(<const unsigned char *> PyByteArray_AS_STRING(self._rest), PyByteArray_GET_SIZE(self._rest))
+        del self._rest[:used]
+        return 0
+
+    cdef bint _is_full(self) noexcept:
+        return self._is_stuffed or len(self._pending) >= _PIPELINED_MAX
+
+    cdef Py_ssize_t _read_all(self, const unsigned char *data, Py_ssize_t size) except -1:
+        """Take the whole requests at `data`; return how many bytes they had."""
+        cdef Py_ssize_t at = 0, used
+        self._is_reading = True
+        try:
+            while at < size and not self._is_closing:
+                if self._is_full():
+                    self._is_paused = True
+                    if self._transport is not None:
+                        self._transport.pause_reading()
+                    break
+                used = self._read(data + at, size - at)
+                if used == 0:
+                    break
+                at += used
+                self._since = self._door._ticks
+                self._seen = self._needed = 0
+        finally:
+            self._is_reading = False
+        return at
+
+    cdef Py_ssize_t _read(self, const unsigned char *data, Py_ssize_t size) except -1:
+        """Take the request at `data`; return how many bytes it had, 0 if it is not whole."""
+        cdef RequestHead head
+        cdef HttpStatus status = parse_head(data, size, self._seen, self._door._body_max, &head)
+        cdef bint takes_body
+        if status == INCOMPLETE:
+            self._seen = size
+            return 0
+        if status != COMPLETE:
+            self._refuse(self._door._refusal(<int> status))
+            return size
+        takes_body = head.method == POST and head.path[:head.path_size] == self._door._batch_path
+        if head.content_length and not takes_body:
+            self._refuse(self._door._refusal(<int> COMPLETE))
+            return size
+        if size < head.head_size + head.content_length:
+            self._await_body(&head)
+            return 0
+        self._has_continued = False
+        self._take(data, &head)
+        return head.head_size + head.content_length
+
+    cdef int _await_body(self, RequestHead *head) except -1:
+        self._needed = head.head_size + head.content_length
+        if head.expects_continue and not self._has_continued and not self._pending and self._transport is not None:
+            self._has_continued = True
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return 0
+
+    cdef DirectRequest _new_request(self, bytes target, Py_ssize_t path_size, bytes host, bint is_last):
+        cdef DirectRequest request = DirectRequest.__new__(DirectRequest)
+        request._connection, request._intake = self, self._door.intake
+        request._target, request._path_size, request.host, request.is_last = target, path_size, host, is_last
+        self._is_closing = is_last
+        self._pending.append(request)
+        return request
+
+    cdef int _refuse(self, object reply) except -1:
+        """Refuse what was not understood. Nobody knows where the next request would start: this is the last answer."""
+        return self._new_request(b"", 0, b"", True).refuse(reply)
+
+    cdef int _take(self, const unsigned char *data, RequestHead *head) except -1:
+        cdef DirectDoor door = self._door
+        cdef Py_ssize_t target_size = head.path_size
+        cdef DirectRequest request
+        if head.query_size:
+            target_size += 1 + head.query_size
+        request = self._new_request(
+            head.path[:target_size], head.path_size, head.host[:head.host_size] if head.host != NULL else b"",
+            not head.keep_alive)
+        if head.has_escapes:
+            request._decoded_path = door._unquote(request._target[:head.path_size].decode("ascii"))
+        if head.method == PUT and door.intake is not None:
+            return door.intake.take(request)
+        request.wants_no_body = head.method == HEAD
+        body = data[head.head_size:head.head_size + head.content_length]
+        door._answer(request, _METHODS[head.method], request.get_path(), request.get_query(), body)
+        return 0
+
+    # --- answering ---
+
+    cdef int flush(self) except -1:
+        """Send the answers that are ready, in the order of the requests."""
+        cdef DirectRequest request
+        cdef list ready = []
+        cdef bint is_last = False
+        while self._pending:
+            request = self._pending[0]
+            if request._response is None:
+                break
+            ready.append(request._response)
+            is_last = request.is_last
+            del self._pending[0]
+        if ready:
+            self._since = self._door._ticks
+        if ready and self._transport is not None:
+            self._transport.write(ready[0] if len(ready) == 1 else b"".join(ready))
+            if is_last or (self._is_closing and not self._pending):
+                self._transport.close()
+        if self._is_paused:
+            self._go_on()
+        return 0
+
+    def close(self):
+        """Close after what has been written."""
+        self._is_closing = True
+        if self._transport is not None:
+            self._transport.close()
+
+    cdef int give_up(self) except -1:
+        """Close a connection that has been silent for too long, or too slow; who had begun a request is told so."""
+        if self._rest and not self._is_closing:
+            self._refuse(self._door._refusal(<int> INCOMPLETE))
+        elif self._transport is not None:
+            self._transport.abort()
+        return 0

@@ -1,0 +1,219 @@
+"""Payments from one worker to another: what came to the wrong worker goes to its shard's owner, and its answer comes back as it is.
+
+A PAYMENT frame carries u16 size of the path | path | query. The answer carries u16 HTTP status | u16 size of the location | location
+| body; an ERROR frame says that the worker asked is not the owner, and nothing was done. Both ends belong to one event loop each.
+"""
+
+from libc.stdint cimport uint16_t, uint32_t
+from libc.string cimport memcpy
+
+from .frame cimport ERROR, REPLY, Frame, FrameReader, make_frame
+from .intake cimport Intake, PaymentRequest
+from .reply cimport paid_body
+
+from .frame import FrameError as _FrameError
+
+cdef enum:
+    PAYMENT = 2           # frame type; peers.py has the others
+    ANSWER_HEAD_SIZE = 4
+
+
+cdef class PeerEnd:
+    """One end of a connection between workers: an asyncio protocol that speaks frames."""
+
+    cdef object _transport
+    cdef FrameReader _reader
+
+    def __init__(self, Py_ssize_t payload_max):
+        self._reader = FrameReader(payload_max)
+
+    def connection_made(self, transport):
+        self._transport = transport
+
+    def connection_lost(self, _):
+        self._transport = None
+        self._lost()
+
+    def pause_writing(self):
+        """Nothing: both ends bound what they have in flight."""
+
+    def resume_writing(self):
+        """Nothing."""
+
+    def eof_received(self):
+        """Let the transport close."""
+
+    def data_received(self, bytes data not None):
+        cdef Frame frame
+        try:
+            self._reader.start(data)
+            while self._reader.next(&frame):
+                self._take(&frame)
+        except (_FrameError, UnicodeDecodeError):
+            self.close()
+
+    @property
+    def is_open(self):
+        return self._transport is not None and not self._transport.is_closing()
+
+    def close(self):
+        """Close at once, dropping what was not sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    cdef int _write(self, bytes frame) except -1:
+        if self._transport is not None:
+            self._transport.write(frame)
+        return 0
+
+    cdef int _take(self, Frame *frame) except -1:
+        raise NotImplementedError
+
+    cdef int _lost(self) except -1:
+        return 0
+
+
+cdef class ForwardLink(PeerEnd):
+    """The asking end. `reply(status, body, location)` makes a Reply; `refused(request, outpoint)` has it sent on by the patient way;
+    `gone` is the answer to what the owner took and did not answer: whether it took effect is unknown.
+    """
+
+    cdef dict _asked      # request id: PaymentRequest
+    cdef dict _asked_long_ago
+    cdef uint32_t _last_id
+    cdef object _reply
+    cdef object _refused
+    cdef object _gone
+
+    def __init__(self, Py_ssize_t payload_max, reply not None, refused not None, gone not None):
+        super().__init__(payload_max)
+        self._reply, self._refused, self._gone = reply, refused, gone
+        self._asked, self._asked_long_ago = {}, {}
+
+    def ask(self, PaymentRequest request not None, bytes outpoint not None):
+        """Forward a payment for a channel; it is answered once. The link must be open."""
+        cdef bytes path = request.get_path().encode(), query = request.get_query().encode()
+        cdef uint16_t path_size = <uint16_t> len(path)
+        self._last_id = self._last_id % 0xFFFFFFFF + 1
+        payload = (<const unsigned char *> &path_size)[:2] + path + query
+        request.outpoint = outpoint
+        self._asked[self._last_id] = request
+        self._write(make_frame(PAYMENT, self._last_id, <const unsigned char *> payload, len(payload)))
+
+    def expire(self):
+        """Give up what was asked before the last call, so call it as often as an answer may take."""
+        late, self._asked_long_ago, self._asked = self._asked_long_ago, self._asked, {}
+        self._give_up(late)
+
+    cdef int _lost(self) except -1:
+        asked, self._asked = {**self._asked_long_ago, **self._asked}, {}
+        self._asked_long_ago = {}
+        return self._give_up(asked)
+
+    cdef int _give_up(self, dict asked) except -1:
+        cdef PaymentRequest request
+        for request in asked.values():
+            request.refuse(self._gone)
+        return 0
+
+    cdef int _take(self, Frame *frame) except -1:
+        cdef PaymentRequest request
+        cdef uint16_t status = 0, location_size = 0
+        cdef const unsigned char *location = frame.payload + ANSWER_HEAD_SIZE
+        if frame.kind != ERROR:
+            if frame.size < ANSWER_HEAD_SIZE:
+                raise _FrameError("an answer is too short")
+            memcpy(&status, frame.payload, 2)
+            memcpy(&location_size, frame.payload + 2, 2)
+            if frame.size < ANSWER_HEAD_SIZE + <Py_ssize_t> location_size:
+                raise _FrameError("an answer is too short")
+        request = self._asked.pop(frame.request_id, None)
+        if request is None:
+            request = self._asked_long_ago.pop(frame.request_id, None)
+        if request is None:
+            return 0  # given up
+        if frame.kind == ERROR:
+            self._refused(request, request.outpoint)
+            return 0
+        body = location[location_size:frame.size - ANSWER_HEAD_SIZE]
+        return request.refuse(self._reply(status, body, location[:location_size].decode()))
+
+
+cdef class ForwardedPayment(PaymentRequest):
+    """A payment that another worker sent here."""
+
+    cdef OwnerEnd _end
+    cdef uint32_t _request_id
+    cdef str _path
+    cdef str _query
+
+    cdef str get_path(self):
+        return self._path
+
+    cdef str get_query(self):
+        return self._query
+
+    cdef int paid(self) except -1:
+        return self._send(200, b"", paid_body(self._value_left, self._value_received))
+
+    cdef int refuse(self, object reply) except -1:
+        return self._send(reply.status, reply.location.encode(), reply.body)
+
+    cdef int elsewhere(self, bytes outpoint) except -1:
+        return self._end._write(make_frame(ERROR, self._request_id, b"", 0))
+
+    cdef int _send(self, uint16_t status, bytes location, bytes body) except -1:
+        cdef uint16_t location_size = <uint16_t> len(location)
+        payload = (<const unsigned char *> &status)[:2] + (<const unsigned char *> &location_size)[:2] + location + body
+        return self._end._write(make_frame(PAYMENT + REPLY, self._request_id, <const unsigned char *> payload, len(payload)))
+
+
+cdef class OwnerEnd(PeerEnd):
+    """The answering end. Frames of other types go to `on_frame(end, type, request id, payload)`; `intake()` returns the Intake, or
+    None before there is one."""
+
+    cdef object _intake
+    cdef object _on_frame
+    cdef object _on_open
+    cdef object _on_close
+
+    def __init__(self, Py_ssize_t payload_max, intake not None, on_frame not None, on_open not None, on_close not None):
+        super().__init__(payload_max)
+        self._intake, self._on_frame, self._on_open, self._on_close = intake, on_frame, on_open, on_close
+
+    def connection_made(self, transport):
+        self._transport = transport
+        self._on_open(self)
+
+    cdef int _lost(self) except -1:
+        self._on_close(self)
+        return 0
+
+    def reply(self, unsigned char kind, uint32_t request_id, bytes payload not None=b""):
+        """Answer a request of type `kind`."""
+        self._write(make_frame(kind + REPLY, request_id, payload, len(payload)))
+
+    def refuse(self, uint32_t request_id, bytes payload not None):
+        """Answer a request with an ERROR frame."""
+        self._write(make_frame(ERROR, request_id, payload, len(payload)))
+
+    cdef int _take(self, Frame *frame) except -1:
+        cdef uint16_t path_size
+        cdef ForwardedPayment request
+        cdef Intake intake
+        if frame.kind != PAYMENT:
+            self._on_frame(self, frame.kind, frame.request_id, frame.payload[:frame.size])
+            return 0
+        if frame.size < 2:
+            raise _FrameError("a forwarded payment is too short")
+        memcpy(&path_size, frame.payload, 2)
+        if frame.size < 2 + <Py_ssize_t> path_size:
+            raise _FrameError("a forwarded payment is too short")
+        intake = self._intake()
+        if intake is None:
+            return self._write(make_frame(ERROR, frame.request_id, b"", 0))
+        request = ForwardedPayment.__new__(ForwardedPayment)
+        request._intake, request._end, request._request_id = intake, self, frame.request_id
+        request._path = frame.payload[2:2 + path_size].decode()
+        request._query = frame.payload[2 + path_size:frame.size].decode()
+        return intake.take(request)

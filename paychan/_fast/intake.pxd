@@ -1,0 +1,37 @@
+# Payments on their way in, from any door: judged at once, answered when they are durable.
+
+from libc.stdint cimport uint64_t
+
+from .channel cimport ChannelTable
+from .commit cimport CommitQueue, Waiter
+from .status cimport Status
+
+cdef class PaymentRequest(Waiter):
+    cdef Intake _intake
+    cdef int _status                # of its judgement, while it waits for the write
+    cdef uint64_t _value_left       # satoshi
+    cdef uint64_t _value_received   # satoshi
+    cdef bytes outpoint             # while it waits on another worker, or if its channel is exhausted or holds more than it should
+    cdef readonly int attempts
+    cdef public bint ignore_change_address
+
+    cdef str get_path(self)
+    cdef str get_query(self)
+    cdef Status judge(self, ChannelTable table, uint64_t now) except *
+    cdef int paid(self) except -1
+    cdef int refuse(self, object reply) except -1
+    cdef int elsewhere(self, bytes outpoint) except -1
+
+cdef class Intake:
+    cdef ChannelTable _table
+    cdef CommitQueue _queue
+    cdef object _rules
+    cdef list _refusals             # by status: the answer to what is refused by its form alone
+    cdef uint64_t _exposure_max     # satoshi
+    cdef object _trouble            # the answer while payments cannot be taken, or None
+    cdef uint64_t _now              # unix seconds
+    cdef bint _has_looked
+
+    cdef int take(self, PaymentRequest request) except -1
+    cdef int _take(self, PaymentRequest request) except -1
+    cdef int _await_write(self, PaymentRequest request, Status status) except -1

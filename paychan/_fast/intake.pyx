@@ -1,0 +1,179 @@
+"""Payments on their way in, from any door: judged at once, answered when they are durable.
+
+What is plain (accepted, replayed, refused by its form) stays compiled from the request's bytes to its answer. Everything else is
+handed to `rules` (paychan/server/engine.py), which removes the obstacle (reads the channel, asks its owner, looks at the funding
+output) and has the request judged again, or answers it.
+"""
+
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+
+from .channel cimport is_durable
+from .commit cimport LOST, WRITTEN
+from .reply cimport paid_body
+
+cdef enum:
+    ATTEMPTS_MAX = 4  # how often a request is judged: once, after loading its channel, and again when its shard moved meanwhile
+
+
+cdef class PaymentRequest(Waiter):
+    """One payment and whoever waits for its answer. Each door has its own kind, which says where the answer goes."""
+
+    def __init__(self, Intake intake not None):
+        self._intake = intake
+
+    @property
+    def path(self):
+        """The request's path, as `ChannelTable.pay` takes it."""
+        return self.get_path()
+
+    @property
+    def query(self):
+        """The request's query, as `ChannelTable.pay` takes it."""
+        return self.get_query()
+
+    cdef str get_path(self):
+        raise NotImplementedError
+
+    cdef str get_query(self):
+        raise NotImplementedError
+
+    cdef Status judge(self, ChannelTable table, uint64_t now) except *:
+        """Have the table judge it, from the form in which it came."""
+        cdef Py_ssize_t path_size = 0, query_size = 0
+        cdef str path = self.get_path(), query = self.get_query()
+        cdef const char *path_text = PyUnicode_AsUTF8AndSize(path, &path_size)
+        cdef const char *query_text = PyUnicode_AsUTF8AndSize(query, &query_size)
+        return table.judge(<const unsigned char *> path_text, path_size, <const unsigned char *> query_text, query_size,
+                           now, self.ignore_change_address)
+
+    cdef int paid(self) except -1:
+        """Answer 200: `_value_left` and `_value_received` are durable."""
+        raise NotImplementedError
+
+    cdef int refuse(self, object reply) except -1:
+        """Give any other answer, a `Reply`."""
+        raise NotImplementedError
+
+    cdef int elsewhere(self, bytes outpoint) except -1:
+        """Another worker owns the channel."""
+        self._intake._rules.elsewhere(self, outpoint)
+        return 0
+
+    def answer(self, reply not None):
+        """Give an answer (a `Reply`) that was found elsewhere."""
+        self.refuse(reply)
+
+    def again(self):
+        """Be judged again, after what stood in the way has been removed."""
+        self.attempts += 1
+        self._intake.take(self)
+
+    cdef int finish(self, int outcome) except -1:
+        """The write that this payment waited for has ended."""
+        cdef Intake intake = self._intake
+        if outcome == LOST:
+            self.refuse(intake._rules.lost)
+        elif outcome != WRITTEN:
+            self.again()  # it was judged on a state that did not become durable
+        elif self._status == Status.EXHAUSTED:
+            intake._rules.exhausted(self, self.outpoint, self._value_received)
+        else:
+            if self.outpoint is not None:
+                intake._rules.exposed(self.outpoint)
+            self.paid()
+        return 0
+
+
+cdef class FutureRequest(PaymentRequest):
+    """A payment whose answer, a `Reply`, goes to a future; or the exception that `rules.not_owner(outpoint)` makes."""
+
+    cdef str _path
+    cdef str _query
+    cdef object _future
+
+    def __init__(self, Intake intake not None, str path not None, str query not None, future not None):
+        self._intake, self._path, self._query, self._future = intake, path, query, future
+
+    cdef str get_path(self):
+        return self._path
+
+    cdef str get_query(self):
+        return self._query
+
+    cdef int paid(self) except -1:
+        return self.refuse(self._intake._rules.paid(paid_body(self._value_left, self._value_received)))
+
+    cdef int refuse(self, object reply) except -1:
+        if not self._future.done():
+            self._future.set_result(reply)
+        return 0
+
+    cdef int elsewhere(self, bytes outpoint) except -1:
+        if not self._future.done():
+            self._future.set_exception(self._intake._rules.not_owner(outpoint))
+        return 0
+
+
+cdef class Intake:
+    """Owned by one event loop.
+
+    rules: `look()` returns (None or the answer to all payments now, unix seconds to judge by); `odd(request, status, outpoint)`
+    takes over what is not plain; `elsewhere(request, outpoint)` what another worker owns; `exhausted(request, outpoint, value_received)` answers what closed its channel; `exposed(outpoint)`
+    hears of channels that hold more than `exposure_max` satoshi; `lost` is the answer when the store is gone, `moved` when a
+    channel could not be had in several attempts, `failed(error)` makes that to a bug of ours, `paid(body)` a Reply. refusals: by status number, the answers to requests that are refused by their form alone, None for the others.
+    """
+
+    def __init__(self, ChannelTable table not None, CommitQueue queue not None, rules not None, list refusals not None,
+                 uint64_t exposure_max):
+        self._table, self._queue, self._rules, self._refusals = table, queue, rules, refusals
+        self._exposure_max = exposure_max
+
+    def submit(self, PaymentRequest request not None):
+        """Judge a request; it is answered now or later, once."""
+        self.take(request)
+
+    def look_again(self):
+        """Ask the rules for interlocks and time before the next payment. They see to it that this happens in each turn of the
+        event loop that brings payments."""
+        self._has_looked = False
+
+    cdef int take(self, PaymentRequest request) except -1:
+        """`submit`, for compiled doors. A bug of ours is answered too: without an answer a payer would wait for long."""
+        try:
+            self._take(request)
+        except Exception as error:
+            request.refuse(self._rules.failed(error))
+        return 0
+
+    cdef int _take(self, PaymentRequest request) except -1:
+        cdef Status status
+        if not self._has_looked:
+            self._trouble, self._now = self._rules.look()
+            self._has_looked = True
+        if self._trouble is not None:
+            return request.refuse(self._trouble)
+        if request.attempts >= ATTEMPTS_MAX:
+            return request.refuse(self._rules.moved)
+        status = request.judge(self._table, self._now)
+        if status == Status.ACCEPTED or status == Status.EXHAUSTED or status == Status.REPLAYED:
+            return self._await_write(request, status)
+        reply = self._refusals[<int> status]
+        if reply is not None:
+            return request.refuse(reply)
+        if status == Status.NOT_OWNED:
+            return request.elsewhere(self._table.outpoint)
+        self._rules.odd(request, <int> status, self._table.outpoint)
+        return 0
+
+    cdef int _await_write(self, PaymentRequest request, Status status) except -1:
+        cdef ChannelTable table = self._table
+        request._status = <int> status
+        request._value_left = table.value_left
+        request._value_received = 0 if status == Status.REPLAYED else table.value_received
+        is_marked = status == Status.EXHAUSTED or table.exposure > self._exposure_max
+        request.outpoint = table.outpoint if is_marked else None
+        if status != Status.REPLAYED:
+            return self._queue.add(table.judged, request)
+        if is_durable(table.judged):
+            return request.finish(WRITTEN)
+        return 0 if self._queue.join(table.judged, request) else self._queue.add(table.judged, request)

@@ -1,0 +1,158 @@
+"""The owner's own port: each worker listens on a port of its own, which clients learn from the Location of the channels it opens.
+
+What it costs less than granian's shared port is in docs/PERFORMANCE.md. Bytes are read and written in `paychan/_fast/direct.pyx`.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from http import HTTPStatus
+from urllib.parse import unquote
+
+from .._fast.batch import BATCH_BYTES_MAX
+from .._fast.direct import DirectDoor, DirectRequest
+from .._fast.http import HttpStatus
+from .._fast.intake import Intake
+from ..config import ServerConfig
+from ..errors import Rejection
+from .headers import SUCCESS_HEADERS, Headers, headers_of
+from .replies import Reply, problem
+
+CONNECTIONS_MAX = 4096
+"""Of one worker, as on the shared port."""
+
+PORTS_MAX = 512
+"""How many ports from the base are tried: twice the most workers, for on a reload old and new ones live side by side."""
+
+SWEEP_SECONDS = 1.0
+SILENT_SWEEPS_MAX = 20
+"""So long a connection may be idle, or take to send one request."""
+
+BATCH_PATH = "/v1/payments"
+
+_CODES = {
+    HttpStatus.COMPLETE: "body_not_allowed",
+    HttpStatus.INCOMPLETE: "request_timeout",
+    HttpStatus.BODY_TOO_LARGE: "body_too_large",
+    HttpStatus.TARGET_TOO_LONG: "target_too_long",
+    HttpStatus.UNKNOWN_EXPECTATION: "unknown_expectation",
+    HttpStatus.HEAD_TOO_LARGE: "head_too_large",
+    HttpStatus.TOO_MANY_HEADERS: "head_too_large",
+    HttpStatus.HAS_TRANSFER_ENCODING: "transfer_encoding",
+    HttpStatus.UNSUPPORTED_VERSION: "http_version",
+}
+_REFUSALS = {int(status): problem(Rejection(_CODES.get(status, "malformed_request"))) for status in HttpStatus}
+
+_AnswerAll = Callable[[str, str, str, bytes], Awaitable[Reply]]
+
+log = logging.getLogger("paychan.direct")
+
+
+def _head(status: int, headers: Headers, date: float | None = None) -> bytes:
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"date: {formatdate(date, usegmt=True)}"]
+    return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers), "content-length: "]).encode()
+
+
+class DirectPort:
+    """One worker's own port. `answer_all(method, path, query, body)` answers what is no payment."""
+
+    def __init__(self, config: ServerConfig, answer_all: _AnswerAll) -> None:
+        self._config, self._answer_all = config, answer_all
+        self._door = DirectDoor(
+            answer=self._answer,
+            render=self._render,
+            refusal=_REFUSALS.__getitem__,
+            unquote=lambda path: unquote(path, errors="replace"),
+            paid_head=lambda date: _head(200, SUCCESS_HEADERS, date),
+            batch_path=BATCH_PATH.encode(),
+            body_max=BATCH_BYTES_MAX,
+            connections_max=CONNECTIONS_MAX,
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.AbstractServer | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self.port = 0
+        """The port listened on; 0: none."""
+
+    @property
+    def public_url(self) -> str:
+        """What clients reach this port by; empty if they cannot, or need not know."""
+        return f"http://{self._config.direct_public_host}:{self.port}" if self.port and self._config.direct_public_host else ""
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Listen on the first free port from the configured one up. Without one, everything goes through the shared port."""
+        if not self._config.direct_base_port:
+            return
+        listener = _listen(self._config.http_host, self._config.direct_base_port)
+        if listener is None:
+            log.warning("no port is free from %d on: this worker has none of its own", self._config.direct_base_port)
+            return
+        loop = asyncio.get_running_loop()
+        self.port = listener.getsockname()[1]
+        self._server = await loop.create_server(self._door.connect, sock=listener, backlog=CONNECTIONS_MAX)
+        self._sweep()
+        log.info("worker %d listens on port %d of its own", os.getpid(), self.port)
+
+    def serve(self, intake: Intake) -> None:
+        """Take payments, from now on."""
+        self._door.intake = intake
+
+    async def stop(self) -> None:
+        """Close all connections; what they wait for has been answered by now, or is lost with the worker."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._door.connections):
+            connection.close()
+
+    def _sweep(self) -> None:
+        self._door.sweep(SILENT_SWEEPS_MAX)
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+    # --- requests that are no payments ---
+
+    def _answer(self, request: DirectRequest, method: str, path: str, query: str, body: bytes) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer_later(request, method, path, query, body))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer_later(self, request: DirectRequest, method: str, path: str, query: str, body: bytes) -> None:
+        request.answer(await self._answer_all(method, path, query, body))
+
+    # --- answers ---
+
+    def _render(self, reply: Reply, request: DirectRequest) -> bytes:
+        headers = headers_of(reply)
+        if reply.location:
+            headers = [*headers, ("location", self._absolute(reply.location, request.host.decode()))]
+        if request.is_last:
+            headers = [*headers, ("connection", "close")]
+        body = b"" if request.wants_no_body else reply.body
+        return b"%s%d\r\n\r\n%s" % (_head(reply.status, headers), len(reply.body), body)
+
+    def _absolute(self, location: str, host: str) -> str:
+        if not location.startswith("/"):
+            return location
+        return (self._config.public_url or f"http://{host or f'{self._config.http_host}:{self.port}'}") + location
+
+
+def _listen(host: str, base_port: int) -> socket.socket | None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in range(base_port, min(base_port + PORTS_MAX, 65536)):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(CONNECTIONS_MAX)
+        except OSError:
+            listener.close()
+            continue
+        listener.setblocking(False)
+        return listener
+    return None

@@ -1,0 +1,24 @@
+"""The headers of our answers, the same through every door. protocol-v1 section 8: CORS on all of them, on errors too."""
+
+from .replies import RETRY_AFTER_SECONDS, Reply
+
+Headers = list[tuple[str, str]]
+
+_CORS: Headers = [
+    ("access-control-allow-origin", "*"),
+    ("access-control-allow-methods", "GET,POST,PUT,DELETE"),
+    ("access-control-allow-headers", "Origin,Accept,Content-Type"),
+    ("access-control-expose-headers", "Location"),
+    ("cache-control", "no-store"),
+]
+SUCCESS_HEADERS: Headers = [("content-type", "application/json"), *_CORS]
+_BINARY_HEADERS: Headers = [("content-type", "application/octet-stream"), *_CORS]
+_PROBLEM_HEADERS: Headers = [("content-type", "application/problem+json"), *_CORS]
+_UNAVAILABLE_HEADERS: Headers = [*_PROBLEM_HEADERS, ("retry-after", str(RETRY_AFTER_SECONDS))]
+
+
+def headers_of(reply: Reply) -> Headers:
+    """Return an answer's headers, but for its Location, which needs the client's view of this server."""
+    if not reply.is_problem:
+        return _BINARY_HEADERS if reply.is_binary else SUCCESS_HEADERS
+    return _UNAVAILABLE_HEADERS if reply.status == 503 else _PROBLEM_HEADERS
