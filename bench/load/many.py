@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from bench.load.measure import Lane
 from bench.load.payers import Payer, Request
 from bench.load.populate import opened_payer, populate
-from bench.load.processes import Door, Instance, ask, has_own_ports, resident_bytes
+from bench.load.processes import Door, Instance, ask, resident_bytes
 from bench.load.scene import Scene, Step
 from tests.system import ROOT
 
@@ -27,7 +27,6 @@ class ManyChannels(Scene):
     """Two systems that differ in nothing but the number of their channels."""
 
     def start(self) -> None:
-        self._has_own_ports = has_own_ports(self.directory / "probe")
         self._many = self._populated("many", self.size.many)
         self._few = self._populated("few", self.size.few)
         key = self._few.server_pubkey
@@ -38,7 +37,7 @@ class ManyChannels(Scene):
         self._many_lane = self._lane(MANY, self._many)
 
     def _populated(self, name: str, channels: int) -> Instance:
-        instance = Instance(self.directory / name, own_ports=self._has_own_ports)
+        instance = Instance(self.directory / name)
         self.exits.callback(instance.stop)
         instance.start_store()
         begun = time.monotonic()
@@ -53,7 +52,7 @@ class ManyChannels(Scene):
         return Lane(name, [self._door(instance)] * self.size.main, instance.pids(), lambda number, count: [])
 
     def _door(self, instance: Instance) -> Door:
-        """Return the one worker's own port if it has one. A channel that is opened for this tells it."""
+        """Return the one worker's own port. A channel that is opened for this tells it."""
         return instance.open([Payer("door", 0, instance.server_pubkey)])[0]
 
     def _dealt(self, requests: Iterable[list[Request]]) -> list[list[Request]]:
