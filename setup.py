@@ -17,8 +17,8 @@ MODULES = (
     *("status", "libcrypto", "secp256k1", "payment", "sighash", "request", "http", "channel"),
     *("commit", "reply", "intake", "rsgi", "frame", "forward", "direct", "batch", "group", "meter"),
 )
-# The load client is for the checkout: no wheel has it.
-BENCH_MODULES = () if "bdist_wheel" in sys.argv else ("client", "signing")
+# The load client is for the checkout: no wheel has it, nor the checked build, which is to judge what is shipped.
+BENCH_MODULES = () if CHECKED or "bdist_wheel" in sys.argv else ("client", "signing")
 
 setup(
     ext_modules=cythonize(

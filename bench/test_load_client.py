@@ -17,6 +17,7 @@ from bench.load.client import Client
 from bench.load.constant import BODY, HEADERS
 from bench.load.constant_direct import ANSWER
 from bench.load.payers import Payer, batch_request
+from bench.load.processes import Instance
 from paychan.sender import sign_payment
 from tests.system import running
 
@@ -219,7 +220,20 @@ def test_the_constant_answer_is_as_long_as_a_payments(tmp_path):
         payer = system.payer("constant")
         assert payer.open().status == 201
         paid = payer.pay(1)
-    ours = {name: value for name, value in paid.headers.items() if name not in ("server", "date", "content-length")}
-    assert ours == dict(HEADERS)
+    assert {name: paid.headers[name] for name, _ in HEADERS} == dict(HEADERS)
+    assert set(paid.headers) - {name for name, _ in HEADERS} == {"server", "date", "content-length"}
     assert len(paid.body) == len(BODY)
-    assert ANSWER.endswith(b"\r\n\r\n" + BODY)
+
+
+def test_the_own_ports_constant_answer_is_as_long_as_a_payments(tmp_path):
+    instance = Instance(tmp_path / "one")
+    try:
+        instance.start()
+        payer = Payer("length", 0, instance.server_pubkey)
+        (door,) = instance.open([payer])
+        assert door != instance.door
+        with socket.create_connection(door) as connection:
+            connection.sendall(payer.pay(1)[0][0])
+            assert len(connection.recv(4096)) == len(ANSWER)
+    finally:
+        instance.stop()

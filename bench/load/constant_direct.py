@@ -5,12 +5,14 @@
 
 import asyncio
 import sys
+from email.utils import formatdate
 
 import uvloop
 
 from bench.load.constant import BODY, HEADERS
 
-HEAD = "".join(f"{name}: {value}\r\n" for name, value in [*HEADERS, ("content-length", str(len(BODY)))])
+FIELDS = [("date", formatdate(usegmt=True)), *HEADERS, ("content-length", str(len(BODY)))]
+HEAD = "".join(f"{name}: {value}\r\n" for name, value in FIELDS)
 ANSWER = b"HTTP/1.1 200 OK\r\n" + HEAD.encode() + b"\r\n" + BODY
 
 

@@ -11,7 +11,7 @@ import statistics
 from bench.load import constant
 from bench.load.measure import Lane
 from bench.load.payers import Payer, Request
-from bench.load.processes import Door, Instance, ask, has_own_ports, spawn, stop_politely, worker_pids
+from bench.load.processes import Door, Instance, ask, spawn, stop_politely, worker_pids
 from bench.load.scene import Scene, Step
 from tests.system import free_port, make_config, wait_until
 
@@ -23,22 +23,20 @@ HALF_SECONDS_FACTOR = 2.5
 
 
 class Doors(Scene):
-    """The doors that this paychan has."""
+    """Every kind of request has channels of its own: each channel's payments come in order."""
 
     def start(self) -> None:
-        own = has_own_ports(self.directory / "probe")
-        self.doors = DOORS if own else DOORS[:1]
         self._seeds = itertools.count()
         self._lanes: dict[str, Lane] = {}
-        self._synced = self._instance("synced", own, True)
-        self._unsynced = self._instance("unsynced", own, False)
-        for door in self.doors:
+        self._synced = self._instance("synced", True)
+        self._unsynced = self._instance("unsynced", False)
+        for door in DOORS:
             self._add_payments(door)
             self._add_refused(door)
         self._add_batches()
 
-    def _instance(self, name: str, own: bool, synced: bool) -> Instance:
-        instance = Instance(self.directory / name, own_ports=own, synced=synced)
+    def _instance(self, name: str, synced: bool) -> Instance:
+        instance = Instance(self.directory / name, synced=synced)
         self.exits.callback(instance.stop)
         return instance.start()
 
@@ -89,12 +87,8 @@ class Doors(Scene):
         self._lanes[f"{door} constant"] = Lane(f"{door} constant", [listens_at] * self.size.main, {"workers": pids}, make)
 
     def _add_batches(self) -> None:
-        door = self.doors[-1]
-        payers, doors = self._opened(self._synced, self.size.main, door)
-        if not takes_batches(doors[0], payers[0]):
-            return
+        payers, doors = self._opened(self._synced, self.size.main, OWN_PORT)
         batch = self.size.batch
-        self.record.facts["batch door"] = door
 
         def make(number: int, count: int) -> list[Request]:
             return [payers[number].batch(batch) for _ in range(count)]
@@ -104,7 +98,7 @@ class Doors(Scene):
     # --- in each round ---
 
     def steps(self) -> list[Step]:
-        halves = {f"{door} half": functools.partial(self._measure_half, door) for door in self.doors}
+        halves = {f"{door} half": functools.partial(self._measure_half, door) for door in DOORS}
         return [(name, halves.get(name) or functools.partial(self._measure, name)) for name in self._lanes]
 
     def _measure(self, name: str) -> None:
@@ -139,15 +133,3 @@ def _answers(door: Door) -> bool:
         return ask(door, "GET", "/")[0] == 200
     except OSError:
         return False
-
-
-def takes_batches(door: Door, payer: Payer) -> bool:
-    """Return whether the batch route exists, found out by paying with it."""
-    raw, _, _ = payer.batch(1)
-    headers = {"Content-Type": "application/octet-stream"}
-    status, _, problem = ask(door, "POST", "/v1/payments", raw.partition(b"\r\n\r\n")[2], headers)
-    if status == 200:
-        return True
-    if problem.get("code") not in ("body_not_allowed", "no_such_route"):
-        raise RuntimeError(f"the batch route answers {status} {problem}")
-    return False

@@ -4,20 +4,18 @@ import functools
 
 from bench.load.measure import Lane
 from bench.load.payers import Payer
-from bench.load.processes import Instance, has_own_ports
+from bench.load.processes import Instance
 from bench.load.scene import Scene, Step
 
 OWNED, FORWARDED = "owned", "forwarded"
 
 
 class Forwarding(Scene):
-    """Needs ports of the workers' own: granian's shared port gives a connection to either."""
+    """Goes to the workers' own ports: granian's shared port gives a connection to either."""
 
     def start(self) -> None:
         self._lanes: dict[str, Lane] = {}
-        if not has_own_ports(self.directory / "probe"):
-            return
-        instance = Instance(self.directory / "two", workers=2, own_ports=True)
+        instance = Instance(self.directory / "two", workers=2)
         self.exits.callback(instance.stop)
         instance.start()
         for kind in (OWNED, FORWARDED):

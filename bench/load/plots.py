@@ -26,11 +26,9 @@ def _throughput(record: Record, size: Size, file: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 4))
     for door in DOORS:
         rounds = {count: sorted(piece.rate for piece in record.of(f"{door} {count}")) for count in size.connections}
-        rounds = {count: rates for count, rates in rounds.items() if rates}
-        if rounds:
-            (line,) = axes.plot(list(rounds), [rates[len(rates) // 2] for rates in rounds.values()], marker="o", label=door)
-            lows, highs = [rates[0] for rates in rounds.values()], [rates[-1] for rates in rounds.values()]
-            axes.fill_between(list(rounds), lows, highs, alpha=0.15, color=line.get_color())
+        (line,) = axes.plot(list(rounds), [rates[len(rates) // 2] for rates in rounds.values()], marker="o", label=door)
+        lows, highs = [rates[0] for rates in rounds.values()], [rates[-1] for rates in rounds.values()]
+        axes.fill_between(list(rounds), lows, highs, alpha=0.15, color=line.get_color())
     axes.set_xscale("log", base=2)
     axes.set_xticks(size.connections, [str(count) for count in size.connections])
     axes.set_ylim(bottom=0)
@@ -44,10 +42,9 @@ def _latency(record: Record, size: Size, file: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 4))
     for door in DOORS:
         for name, style in ((f"{door} {size.main}", "-"), (f"{door} half", "--")):
-            if record.of(name):
-                latencies = sorted(pooled(record.of(name)))
-                times = [percentile(latencies, share) * 1e3 for share in SHARES]
-                axes.plot(times, [1 - share for share in SHARES], style, label=name + (" the peak rate" if "half" in name else ""))
+            latencies = sorted(pooled(record.of(name)))
+            times = [percentile(latencies, share) * 1e3 for share in SHARES]
+            axes.plot(times, [1 - share for share in SHARES], style, label=name + (" the peak rate" if "half" in name else ""))
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("latency, ms")

@@ -17,8 +17,7 @@ from urllib.parse import urlsplit
 
 from bench.load.payers import Payer
 from bench.load.store_feed import listens
-from paychan.config import load_server_config, load_store_config
-from paychan.errors import ConfigError
+from paychan.config import load_store_config
 from paychan.rpc.connection import Address
 from paychan.server.process import end_with_parent
 from tests.system import ROOT, Client, free_port, make_config, processes, wait_until
@@ -31,31 +30,20 @@ REST_SHARE_MAX = 0.1
 REST_WAIT_SECONDS_MAX = 300.0
 """Processes that use less of a core for so long are at rest. The chain watcher begins a second after the start."""
 
-CHANGES = {
-    "store.toml": {"lease_ms": "lease_ms = 10000"},  # `StoreFeed` prepares between two frames
-    "server.toml": {'backend = "debug"': 'backend = "debug"\nlookups_per_second = 10000'},  # hundreds of channels open at once
-}
-"""What differs from config/debug. Neither is on a payment's way."""
-
 Door = tuple[str, int]
 """Host and port of what listens."""
 
 
-def add_own_ports(config: Path) -> None:
-    """Let each worker listen on a port of its own, from a free one on."""
-    with (config / "server.toml").open("a") as file:
-        file.write(f'\n[direct]\nbase_port = {free_port()}\npublic_host = "127.0.0.1"\n')
-
-
-def has_own_ports(directory: Path) -> bool:
-    """Return whether this paychan knows a worker's own port."""
-    config = make_config(directory)
-    add_own_ports(config)
-    try:
-        load_server_config(config / "server.toml")
-    except ConfigError:
-        return False
-    return True
+def _changes() -> dict[str, dict[str, str]]:
+    """Return what differs from config/debug: nothing of it is on a payment's way, but for the workers' own ports."""
+    return {
+        "store.toml": {"lease_ms": "lease_ms = 10000"},  # `StoreFeed` prepares between two frames
+        "server.toml": {
+            'backend = "debug"': 'backend = "debug"\nlookups_per_second = 10000',  # hundreds of channels open at once
+            "base_port": f"base_port = {free_port()}",
+            "public_host": 'public_host = "127.0.0.1"',
+        },
+    }
 
 
 def spawn(module: str, *arguments: object, log: Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -80,14 +68,12 @@ def stop_politely(children: Iterable[subprocess.Popen[bytes]]) -> None:
 
 
 class Instance:
-    """One system in debug mode. own_ports: its workers listen on ports of their own too. synced: the store waits for the disk."""
+    """One system in debug mode, whose workers also have ports of their own. synced: the store waits for the disk."""
 
-    def __init__(self, directory: Path, workers: int = 1, own_ports: bool = False, synced: bool = True) -> None:
+    def __init__(self, directory: Path, workers: int = 1, synced: bool = True) -> None:
         self.directory, self.workers = directory, workers
         self.port = free_port()
-        self.config = make_config(directory / "config", CHANGES)
-        if own_ports:
-            add_own_ports(self.config)
+        self.config = make_config(directory / "config", _changes())
         self._store_module = "store" if synced else "bench.load.unsynced_store"
         self._env = {"PORT": str(self.port), "PAYCHAN_STATE_DIR": str(directory / "state"), "PAYCHAN_WORKERS": str(workers)}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -141,13 +127,13 @@ class Instance:
         return False
 
     def wait_for_rest(self) -> float:
-        """Wait until the workers do nothing any more of what they do after a start; return the seconds."""
+        """Wait until workers and store have done what they do after a start; return the seconds."""
         begun = time.monotonic()
         used = REST_SHARE_MAX + 1.0
         while used > REST_SHARE_MAX * REST_SECONDS and time.monotonic() - begun < REST_WAIT_SECONDS_MAX:
             cpu = CpuClock(self.pids())
             time.sleep(REST_SECONDS)
-            used = cpu.seconds()["workers"]
+            used = sum(cpu.seconds().values())
         return time.monotonic() - begun
 
     # --- what it uses ---

@@ -124,7 +124,7 @@ def _microseconds(seconds: float) -> str:
 
 def _throughput(record: Record, size: Size) -> str:
     names = [f"{door} {count}" for door in DOORS for count in (*size.connections, "half")]
-    lines = [_slice_line(name, record.of(name)) for name in names if record.of(name)]
+    lines = [_slice_line(name, record.of(name)) for name in names]
     head = ["door, connections", "payments/s", *(f"{name} (ms)" for name in PERCENTILES)]
     head += ["CPU each (µs): workers", "store", "client", "V (µs)", "verify share"]
     title = "## Throughput against connections\n\nClosed loop; \"half\" is the open loop at half the peak, with latencies from the "
@@ -144,14 +144,13 @@ def _others(record: Record) -> str:
     """Return the slices that are in no table yet: what the ratios were made from."""
     lines = []
     for name, items in record.rounds.items():
-        if items and isinstance(items[0], Slice) and not name.endswith(("half", *"0123456789")):
+        if isinstance(items[0], Slice) and not name.endswith(("half", *"0123456789")):
             total = summary(items)
             cpu = [total["cpu_each"].get(process) for process in ("workers", "store")]
             lines.append([name, f"{total['rate']:.0f}", *("" if value is None else _microseconds(value) for value in cpu)])
     for name in (SAMPLE, SPREAD):
-        if items := record.of(name):
-            rate, cpu = (statistics.median(item[key] for item in items) for key in ("rate", "cpu"))
-            lines.append([name, f"{rate:.0f}", "", _microseconds(cpu)])
+        rate, cpu = (statistics.median(item[key] for item in record.of(name)) for key in ("rate", "cpu"))
+        lines.append([name, f"{rate:.0f}", "", _microseconds(cpu)])
     return "## What the ratios were made from\n\n" + _table(["what", "per second", "CPU each (µs): workers", "store"], lines)
 
 

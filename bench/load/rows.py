@@ -1,7 +1,7 @@
 """The table of targets, from the record: what each row's numbers are, round by round, and whether they hold."""
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bench.load.doors import GRANIAN, KINDS, OWN_PORT
 from bench.load.forwarding import FORWARDED, OWNED
@@ -15,7 +15,7 @@ UNIT_FORMS = {"": "{:.2f}", "s": "{:.1f} s", "bytes": "{:.0f} bytes"}
 
 @dataclass(frozen=True)
 class Row:
-    """One number to reach. values: one for each round, the median counts; none: this paychan does not have it.
+    """One number to reach. values: one for each round, the median counts.
 
     at_least, reach_for: the targets; with `is_most` smaller is better.
     """
@@ -24,23 +24,20 @@ class Row:
     what: str
     at_least: float
     reach_for: float
-    values: list[float] = field(default_factory=list)
+    values: list[float]
     is_most: bool = False
     unit: str = ""
     note: str = ""
 
     @property
-    def median(self) -> float | None:
-        return statistics.median(self.values) if self.values else None
+    def median(self) -> float:
+        return statistics.median(self.values)
 
     @property
     def verdict(self) -> str:
-        if self.median is None:
-            return "not available"
         return "reached" if self._meets(self.reach_for) else "holds" if self._meets(self.at_least) else "**no**"
 
     def _meets(self, target: float) -> bool:
-        assert self.median is not None
         return self.median <= target if self.is_most else self.median >= target
 
     def text(self, value: float) -> str:
@@ -48,8 +45,6 @@ class Row:
 
     @property
     def measured(self) -> str:
-        if self.median is None:
-            return "not available"
         low, high = min(self.values), max(self.values)
         spread = f" ({self.text(low)} to {self.text(high)})" if len(self.values) > 1 else ""
         return self.text(self.median) + spread
@@ -86,7 +81,7 @@ def _door(record: Record, size: Size, number: str, door: str, share: float, shar
     paid, constants = record.of(f"{door} {size.main}"), record.of(f"{door} constant")
     pairs = list(zip(paid, constants, strict=True))
     by_cpu = [(constant.cpu_each + piece.verify) / piece.cpu_each for piece, constant in pairs]
-    note = f"by CPU alone, (constant answer + V) / payment: {statistics.median(by_cpu):.2f}" if by_cpu else ""
+    note = f"by CPU alone, (constant answer + V) / payment: {statistics.median(by_cpu):.2f}"
     fractions = [fraction_of_limit(*pair) for pair in pairs]
     return [
         Row(f"{number}a", f"{door}: verify share", share, share_reach, [piece.verify_share for piece in paid]),
@@ -96,8 +91,7 @@ def _door(record: Record, size: Size, number: str, door: str, share: float, shar
 
 def _batch(record: Record, size: Size) -> Row:
     shares = [piece.verify_share for piece in record.of("batch")]
-    note = str(record.facts.get("batch door", ""))
-    return Row("4", f"batch route, {size.batch} payments a request: verify share", 0.88, 0.93, shares, note=note)
+    return Row("4", f"batch route, {size.batch} payments a request: verify share", 0.88, 0.93, shares, note=OWN_PORT)
 
 
 def _synced_to_unsynced(record: Record, size: Size) -> dict[str, list[float]]:
@@ -116,9 +110,7 @@ def _worse_door(
     number: str, what: str, by_door: dict[str, list[float]], at_least: float, reach_for: float, is_most: bool = False
 ) -> Row:
     """Return the row of the door whose median is worse; the note names it, and tells the other's."""
-    medians = {door: statistics.median(values) for door, values in by_door.items() if values}
-    if not medians:
-        return Row(number, what, at_least, reach_for, is_most=is_most)
+    medians = {door: statistics.median(values) for door, values in by_door.items()}
     worse = (max if is_most else min)(medians, key=lambda door: medians[door])
     others = "".join(f"; {door} {value:.2f}" for door, value in medians.items() if door != worse)
     return Row(number, what, at_least, reach_for, by_door[worse], is_most, note=worse + others)
@@ -157,23 +149,19 @@ def _many(record: Record, size: Size) -> Row:
 
 def _memory_and_restart(record: Record, size: Size) -> list[Row]:
     facts = record.facts
-    worker, table = facts.get("bytes for each channel"), facts.get("bytes for each channel, table alone")
-    start = facts.get("seconds from start to first payment")
+    worker, table = facts["bytes for each channel"], facts["bytes for each channel, table alone"]
+    start = facts["seconds from start to first payment"]
     channels = f"{size.many:,} channels".replace(",", " ")
-    alone = "" if table is None else f"the table alone: {table:.0f}; {facts['channels loaded']} channels were loaded"
+    alone = f"the table alone: {table:.0f}; {facts['channels loaded']} channels were loaded"
     return [
-        Row("10a", "memory for each loaded channel", 512, 400, _if_there(worker), True, "bytes", alone),
-        Row("10b", f"start to first payment on {channels}", 10, 2, _if_there(start), True, "s"),
+        Row("10a", "memory for each loaded channel", 512, 400, [worker], True, "bytes", alone),
+        Row("10b", f"start to first payment on {channels}", 10, 2, [start], True, "s"),
     ]
-
-
-def _if_there(value: float | None) -> list[float]:
-    return [] if value is None else [value]
 
 
 def _store_alone(record: Record) -> Row:
     items = record.of(SAMPLE)
     values = [item["rate"] * item["verify"] for item in items]
-    rate, cpu = (statistics.median(item[key] for item in items) for key in ("rate", "cpu")) if items else (0, 0)
+    rate, cpu = (statistics.median(item[key] for item in items) for key in ("rate", "cpu"))
     note = f"{rate:.0f} durable updates/s, {cpu * 1e6:.1f} µs of the store's CPU each"
     return Row("11", "store alone, 256 updates outstanding: durable updates/s / verifications/s of a core", 4, 8, values, note=note)
