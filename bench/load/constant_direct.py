@@ -1,7 +1,5 @@
-"""H of a worker's own port: `python -m bench.load.constant_direct PORT` answers each complete request head with one constant.
-
-`make_protocol` is what stands in for the server's own-port protocol.
-"""
+"""H of a worker's own port: `python -m bench.load.constant_direct PORT` is the same door with the same reading of requests, and an
+intake that is never asked to judge: an interlock answers for it, with one constant."""
 
 import asyncio
 import sys
@@ -10,36 +8,43 @@ from email.utils import formatdate
 import uvloop
 
 from bench.load.constant import BODY, HEADERS
+from paychan._fast.channel import ChannelTable
+from paychan._fast.commit import CommitQueue
+from paychan._fast.direct import DirectDoor
+from paychan._fast.intake import Intake
 
 FIELDS = [("date", formatdate(usegmt=True)), *HEADERS, ("content-length", str(len(BODY)))]
 HEAD = "".join(f"{name}: {value}\r\n" for name, value in FIELDS)
 ANSWER = b"HTTP/1.1 200 OK\r\n" + HEAD.encode() + b"\r\n" + BODY
 
 
-class ConstantProtocol(asyncio.Protocol):
-    """Counts blank lines: requests have no body here."""
+class Interlock:
+    """The rules of an intake that takes nothing."""
 
-    def __init__(self) -> None:
-        self._transport: asyncio.Transport | None = None
-        self._rest = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
-
-    def data_received(self, data: bytes) -> None:
-        *heads, self._rest = (self._rest + data).split(b"\r\n\r\n")
-        if heads and self._transport:
-            self._transport.write(ANSWER * len(heads))
+    def look(self) -> tuple[bytes, int]:
+        return ANSWER, 0
 
 
-def make_protocol() -> asyncio.Protocol:
-    """Return the protocol of one connection."""
-    return ConstantProtocol()
+def make_door() -> DirectDoor:
+    """Return a door that answers each request with ANSWER."""
+    door = DirectDoor(
+        answer=lambda request, *_: request.answer(ANSWER),
+        render=lambda answer, _: answer,
+        refusal=lambda _: ANSWER,
+        unquote=str,
+        paid_head=lambda _: b"",
+        batch_path=b"/v1/payments",
+        body_max=1 << 20,
+        connections_max=4096,
+    )
+    table = ChannelTable(1, 0)
+    door.intake = Intake(table, CommitQueue(table, print, print, 1), Interlock(), [], 0)
+    return door
 
 
 async def serve(port: int) -> None:
     """Serve on loopback until the process is stopped."""
-    server = await asyncio.get_running_loop().create_server(make_protocol, "127.0.0.1", port, backlog=4096)
+    server = await asyncio.get_running_loop().create_server(make_door().connect, "127.0.0.1", port, backlog=4096)
     await server.serve_forever()
 
 
