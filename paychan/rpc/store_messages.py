@@ -212,7 +212,7 @@ class Stored:
 
 
 LOAD_MAX = 1024
-"""Channels in one LOAD. The answer is some 0.6 kB for each: far below PAYLOAD_MAX."""
+"""Channels in one LOAD. The answer has some 0.6 kB for each: far below PAYLOAD_MAX."""
 
 _LOAD_HEAD = struct.Struct("<HHI")
 
@@ -230,12 +230,18 @@ def decode_load(payload: bytes) -> list[bytes]:
 
 
 def encode_load_reply(found: list[Stored | None]) -> bytes:
-    """Return the payload: for each channel three lengths (u16, u16, u32; all 0: no such channel) and the three records."""
+    """Return the payload: for each channel three lengths (u16, u16, u32; all 0: no such channel) and the three records.
+
+    Raises: MessageError if that is more than a frame may hold: ask for fewer channels.
+    """
     parts = []
     for stored in found:
         terms, state, settlement = (stored.terms, stored.state, stored.settlement) if stored else (b"", b"", b"")
         parts += (_LOAD_HEAD.pack(len(terms), len(state), len(settlement)), terms, state, settlement)
-    return b"".join(parts)
+    payload = b"".join(parts)
+    if len(payload) > PAYLOAD_MAX:
+        raise MessageError("the answer to LOAD is too long")
+    return payload
 
 
 def decode_load_reply(payload: bytes) -> list[Stored | None]:

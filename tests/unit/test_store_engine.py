@@ -2,6 +2,8 @@
 another network, key or shard count is refused. With a real RocksDB in a temporary directory."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from store.engine import Engine
 from store.group import Group
 from store.identity import establish_identity, read_server_pubkey
 
+ROOT = Path(__file__).parents[2]
 SHARDS = 4
 PUBKEY = b"\2" * 33
 NO_OUTPOINT = bytes(36)
@@ -163,3 +166,43 @@ def test_one_store_holds_a_directory_and_it_is_private(tmp_path):
             pass
     with hold_directory(config):
         pass
+
+
+WRITER = """
+import os, sys
+from pathlib import Path
+from store.engine import Engine
+engine = Engine(Path(sys.argv[1]))
+for number in range(int(sys.argv[2])):
+    mark = os.urandom(16)
+    engine.commit({b"S" + bytes([n]) * 36: number.to_bytes(4, "big") + 250 * mark for n in range(64)})
+    print(number, mark.hex(), flush=True)
+sys.stdin.read()
+"""
+GROUPS = 120  # of 256 kB: seven memtables, so that the last logs are written over the first ones
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_after_kill_9_all_acknowledged_groups_are_there_also_in_logs_that_were_written_over(tmp_path, torn):
+    """torn: the last group did not reach the disk whole. It is then lost whole, and nothing before it."""
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "db"), str(GROUPS)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as writer:
+        marks = [bytes.fromhex(writer.stdout.readline().split()[1]) for _ in range(GROUPS)]
+        writer.kill()
+    if torn:
+        tear(tmp_path / "db", marks[-1])
+    engine = Engine(tmp_path / "db")
+    newest = GROUPS - 2 if torn else GROUPS - 1
+    expected = newest.to_bytes(4, "big") + 250 * marks[newest]
+    assert set(engine.states([bytes([n]) * 36 for n in range(64)])) == {expected}
+    engine.close()
+
+
+def tear(directory: Path, mark: bytes) -> None:
+    """Spoil the end of the group that holds `mark`."""
+    (log,) = [log for log in directory.glob("*.log") if mark in log.read_bytes()]
+    assert max(log.stat().st_size for log in directory.glob("*.log")) < 8 << 20, "logs have not changed"
+    at = log.read_bytes().rindex(mark)
+    with log.open("r+b") as file:
+        file.seek(at - 1000)
+        file.write(bytes(1000 + len(mark)))

@@ -82,6 +82,17 @@ def test_answers_come_after_the_write(rig):
     assert events == ["written", "answered"]
 
 
+def test_the_cache_hears_of_a_group_only_when_it_is_durable(rig):
+    sequencer, turns, engine = rig
+    seen, commit = [], engine.commit
+    engine.commit = lambda writes: (seen.append(sequencer._cache.get(OUTPOINT)), commit(writes))
+    for payment in (entry(ABSENT, 1000, 1000), entry(Phase.OPEN, 900, 1000)):
+        sequencer.add(commit_job([payment], []))
+        turns.run()
+    assert seen == [None, (Phase.OPEN, 1000)]
+    assert sequencer._cache.get(OUTPOINT) == (Phase.OPEN, 900)
+
+
 def test_a_change_of_ownership_stands_in_the_line_and_is_durable_before_it_is_told(rig):
     sequencer, turns, engine = rig
     answers = []
