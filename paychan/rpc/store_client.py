@@ -5,7 +5,7 @@ same payment again; STALE_EPOCH means that the shard has another owner, so stop 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from .connection import Address, ConnectionGone, FrameConnection, RemoteRefusal
 from .link import Link
@@ -70,14 +70,22 @@ class StoreClient:
     async def scan(self, kind: StoreMessage, before: int = 0, most: int = MOST) -> list[tuple[int, bytes]]:
         """Return the (number, outpoint) pairs of an index, see `Scan`; the first `most` of them. Raises ConnectionGone."""
         found: list[tuple[int, bytes]] = []
-        page = Scan(min(most, SCAN_LIMIT_MAX), before)
+        async for page in self.pages(kind, before):
+            found += page
+            if len(found) >= most:
+                break
+        return found[:most]
+
+    async def pages(self, kind: StoreMessage, before: int = 0) -> AsyncIterator[list[tuple[int, bytes]]]:
+        """Yield the pairs of an index, a page at a time: it may be long. Raises ConnectionGone."""
+        ask = Scan(SCAN_LIMIT_MAX, before)
         while True:
-            part = decode_found(await self._ask(kind, page.encode()))
-            found += part
-            if len(part) < SCAN_LIMIT_MAX or len(found) >= most:
-                return found[:most]
-            number = part[-1][0] if kind == StoreMessage.SCAN_EXPIRING else 0
-            page = Scan(SCAN_LIMIT_MAX, before, number, part[-1][1])
+            page = decode_found(await self._ask(kind, ask.encode()))
+            yield page
+            if len(page) < SCAN_LIMIT_MAX:
+                return
+            number = page[-1][0] if kind == StoreMessage.SCAN_EXPIRING else 0
+            ask = Scan(SCAN_LIMIT_MAX, before, number, page[-1][1])
 
     async def _ask(self, kind: int, payload: bytes) -> bytes:
         connection = self.link.connection

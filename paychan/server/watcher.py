@@ -14,7 +14,7 @@ from ..errors import PaychanError
 from ..outpoint import format_outpoint
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.store_client import StoreClient
-from ..rpc.store_messages import Lease, StoreMessage
+from ..rpc.store_messages import Lease, Stored, StoreMessage
 from ..units import LOCKTIME_MAX
 from .ownership import Ownership
 from .tip import TipFollower
@@ -43,7 +43,6 @@ class Watcher:
         settle: Callable[[bytes], Awaitable[object]],
     ) -> None:
         self._ownership, self._store, self._tip, self._chain, self._settle = ownership, store, tip, chain, settle
-        self._places = asyncio.Semaphore(CONCURRENT_MAX)
         self._generation = 0
         self._missing: set[bytes] = set()
         self._task: asyncio.Task[None] | None = None
@@ -72,27 +71,30 @@ class Watcher:
                 log.exception("looking at funding outputs failed; it will be tried again")
 
     async def _look_at_all(self) -> None:
-        pairs = await self._store.scan(StoreMessage.SCAN_EXPIRING, LOCKTIME_MAX)
-        outcomes = await asyncio.gather(*(self._look(outpoint) for _, outpoint in pairs), return_exceptions=True)
-        failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-        if failures:
+        """Look at a few channels at a time, however many there are: this worker takes payments meanwhile."""
+        failure: Exception | None = None
+        async for page in self._store.pages(StoreMessage.SCAN_EXPIRING, LOCKTIME_MAX):
+            for start in range(0, len(page), CONCURRENT_MAX):
+                outpoints = [outpoint for _, outpoint in page[start : start + CONCURRENT_MAX]]
+                looks = map(self._look, outpoints, await self._store.load_many(outpoints))
+                outcomes = await asyncio.gather(*looks, return_exceptions=True)
+                failure = failure or next((outcome for outcome in outcomes if isinstance(outcome, Exception)), None)
+        if failure:
             await asyncio.sleep(PAUSE_SECONDS)
-            raise failures[0]
+            raise failure
 
-    async def _look(self, outpoint: bytes) -> None:
-        async with self._places:
-            stored = await self._store.load(outpoint)
-            if stored is None:
-                return
-            status = await self._chain.funding_status(ChannelTerms.parse(outpoint, stored.terms))
-            if status.is_spent:
-                log.warning("the funding output %s has been spent; its channel is closed", format_outpoint(outpoint))
-                try:
-                    await self._settle(outpoint)
-                except PaychanError as error:
-                    log.warning("%s: %s", format_outpoint(outpoint), error.detail)
-            elif status.confirmations < 1 and outpoint not in self._missing:
-                log.warning("the funding transaction of %s has disappeared; its channel is frozen", format_outpoint(outpoint))
-                self._missing.add(outpoint)
-            elif status.confirmations >= 1:
-                self._missing.discard(outpoint)
+    async def _look(self, outpoint: bytes, stored: Stored | None) -> None:
+        if stored is None:
+            return
+        status = await self._chain.funding_status(ChannelTerms.parse(outpoint, stored.terms))
+        if status.is_spent:
+            log.warning("the funding output %s has been spent; its channel is closed", format_outpoint(outpoint))
+            try:
+                await self._settle(outpoint)
+            except PaychanError as error:
+                log.warning("%s: %s", format_outpoint(outpoint), error.detail)
+        elif status.confirmations < 1 and outpoint not in self._missing:
+            log.warning("the funding transaction of %s has disappeared; its channel is frozen", format_outpoint(outpoint))
+            self._missing.add(outpoint)
+        elif status.confirmations >= 1:
+            self._missing.discard(outpoint)

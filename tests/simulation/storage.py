@@ -6,7 +6,7 @@ A crash of the store loses what it had not written; a crash of a worker, or a lo
 import asyncio
 import random
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import (
@@ -245,6 +245,9 @@ class MemoryStoreClient:
         found = [self._store.disk.load(outpoint) for outpoint in outpoints]
         await self._cross()
         return found
+
+    async def pages(self, kind: StoreMessage, before: int = 0) -> AsyncIterator[list[tuple[int, bytes]]]:
+        yield await self.scan(kind, before)
 
     async def scan(self, kind: StoreMessage, before: int = 0, most: int = MOST) -> list[tuple[int, bytes]]:
         if not self.link.is_up:
