@@ -85,10 +85,11 @@ class Engine:
 
     def load(self, outpoints: list[bytes]) -> list[Stored | None]:
         """Return all records of each channel, None for those that do not exist."""
-        prefixes = (keys.TERMS, keys.STATE, keys.SETTLEMENT)
-        records = self._get([prefix + outpoint for outpoint in outpoints for prefix in prefixes])
-        channels = zip(records[::3], records[1::3], records[2::3], strict=True)
-        return [Stored(terms or b"", state, tx or b"") if state is not None else None for terms, state, tx in channels]
+        states = self.states(outpoints)
+        there = [outpoint for outpoint, state in zip(outpoints, states, strict=True) if state is not None]
+        others = iter(self._get([prefix + outpoint for outpoint in there for prefix in (keys.TERMS, keys.SETTLEMENT)]))
+        # The terms are asked for before the settlement, as the keys above.
+        return [None if state is None else Stored(next(others) or b"", state, next(others) or b"") for state in states]
 
     def _get(self, names: list[bytes]) -> list[bytes | None]:
         return self._db.get(names)  # type: ignore[arg-type, return-value]

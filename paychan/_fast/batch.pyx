@@ -10,7 +10,6 @@ from libc.string cimport memcpy
 
 from .channel cimport ChannelTable
 from .intake cimport Intake, PaymentRequest
-from .reply cimport paid_body
 from .status cimport Status
 
 BATCH_PAYMENTS_MAX = 1024
@@ -43,8 +42,8 @@ cdef class BatchPayment(PaymentRequest):
         start = self._at + OUTPOINT_SIZE + 1
         return "payment=" + self._batch._to_text(self._batch._body[start:start + self._size])
 
-    cdef int paid(self) except -1:
-        return self._batch.put(self._place, 200, paid_body(self._value_left, self._value_received))
+    cdef int relay(self, bytes body) except -1:
+        return self._batch.put(self._place, 200, body)
 
     cdef int refuse(self, object reply) except -1:
         return self._batch.put(self._place, reply.status, reply.body)

@@ -13,7 +13,6 @@ from libc.time cimport time, time_t
 from .channel cimport ChannelTable
 from .http cimport COMPLETE, HEAD, INCOMPLETE, POST, PUT, HttpStatus, RequestHead, parse_head, refusal_code
 from .intake cimport Intake, PaymentRequest
-from .reply cimport paid_body
 from .status cimport Status
 
 PIPELINED_MAX = 64
@@ -56,8 +55,8 @@ cdef class DirectRequest(PaymentRequest):
     cdef str get_query(self):
         return self._target[self._path_size + 1:].decode("ascii")
 
-    cdef int paid(self) except -1:
-        return self._respond(self._connection._door.paid_response(self._value_left, self._value_received, self.is_last))
+    cdef int relay(self, bytes body) except -1:
+        return self._respond(self._connection._door.paid_response(body, self.is_last))
 
     cdef int refuse(self, object reply) except -1:
         return self._respond(self._connection._door._render(reply, self))
@@ -111,8 +110,9 @@ cdef class DirectDoor:
             if not connection._pending and self._ticks - connection._since > silent_ticks_max:
                 connection.give_up()
 
-    cdef bytes paid_response(self, uint64_t value_left, uint64_t value_received, bint is_last):
-        cdef bytes body = paid_body(value_left, value_received), head, response
+    cdef bytes paid_response(self, bytes body, bint is_last):
+        """Return the whole response to an accepted payment."""
+        cdef bytes head, response
         cdef char line[64]
         cdef const char *form = b"%zd\r\nconnection: close\r\n\r\n" if is_last else b"%zd\r\n\r\n"
         cdef Py_ssize_t body_size = len(body)

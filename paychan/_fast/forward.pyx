@@ -9,7 +9,6 @@ from libc.string cimport memcpy
 
 from .frame cimport ERROR, REPLY, Frame, FrameReader, make_frame
 from .intake cimport Intake, PaymentRequest
-from .reply cimport paid_body
 
 from .frame import FrameError as _FrameError
 
@@ -136,6 +135,8 @@ cdef class ForwardLink(PeerEnd):
             self._refused(request, request.outpoint)
             return 0
         body = location[location_size:frame.size - ANSWER_HEAD_SIZE]
+        if status == 200:
+            return request.relay(body)
         return request.refuse(self._reply(status, body, location[:location_size].decode()))
 
 
@@ -153,8 +154,8 @@ cdef class ForwardedPayment(PaymentRequest):
     cdef str get_query(self):
         return self._query
 
-    cdef int paid(self) except -1:
-        return self._send(200, b"", paid_body(self._value_left, self._value_received))
+    cdef int relay(self, bytes body) except -1:
+        return self._send(200, b"", body)
 
     cdef int refuse(self, object reply) except -1:
         return self._send(reply.status, reply.location.encode(), reply.body)

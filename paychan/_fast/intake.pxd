@@ -19,6 +19,7 @@ cdef class PaymentRequest(Waiter):
     cdef str get_query(self)
     cdef Status judge(self, ChannelTable table, uint64_t now) except *
     cdef int paid(self) except -1
+    cdef int relay(self, bytes body) except -1
     cdef int refuse(self, object reply) except -1
     cdef int elsewhere(self, bytes outpoint) except -1
 

@@ -48,6 +48,10 @@ cdef class PaymentRequest(Waiter):
 
     cdef int paid(self) except -1:
         """Answer 200: `_value_left` and `_value_received` are durable."""
+        return self.relay(paid_body(self._value_left, self._value_received))
+
+    cdef int relay(self, bytes body) except -1:
+        """Answer 200 with the body of an accepted payment."""
         raise NotImplementedError
 
     cdef int refuse(self, object reply) except -1:
@@ -100,8 +104,8 @@ cdef class FutureRequest(PaymentRequest):
     cdef str get_query(self):
         return self._query
 
-    cdef int paid(self) except -1:
-        return self.refuse(self._intake._rules.paid(paid_body(self._value_left, self._value_received)))
+    cdef int relay(self, bytes body) except -1:
+        return self.refuse(self._intake._rules.paid(body))
 
     cdef int refuse(self, object reply) except -1:
         if not self._future.done():

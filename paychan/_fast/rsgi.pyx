@@ -5,7 +5,6 @@ that came since it last looked; in the loop each payment goes straight to the in
 """
 
 from .intake cimport Intake, PaymentRequest
-from .reply cimport paid_body
 
 
 cdef class RsgiRequest(PaymentRequest):
@@ -23,8 +22,8 @@ cdef class RsgiRequest(PaymentRequest):
     cdef str get_query(self):
         return self._query
 
-    cdef int paid(self) except -1:
-        self._proto.response_bytes(200, self._door._paid_headers, paid_body(self._value_left, self._value_received))
+    cdef int relay(self, bytes body) except -1:
+        self._proto.response_bytes(200, self._door._paid_headers, body)
         return 0
 
     cdef int refuse(self, object reply) except -1:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from http import HTTPStatus
@@ -31,6 +32,9 @@ SWEEP_SECONDS = 1.0
 SILENT_SWEEPS_MAX = 20
 """So long a connection may be idle, or take to send one request."""
 
+RENDERED_MAX = 64
+"""Responses kept for the rest of a second: most refusals are one of a few dozen."""
+
 BATCH_PATH = "/v1/payments"
 
 _CODES = {
@@ -51,7 +55,8 @@ _AnswerAll = Callable[[str, str, str, bytes], Awaitable[Reply]]
 log = logging.getLogger("paychan.direct")
 
 
-def _head(status: int, headers: Headers, date: float | None = None) -> bytes:
+def _head(status: int, headers: Headers, date: float) -> bytes:
+    """Return a response's head up to the value of Content-Length. date: unix seconds."""
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"date: {formatdate(date, usegmt=True)}"]
     return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers), "content-length: "]).encode()
 
@@ -72,6 +77,8 @@ class DirectPort:
             connections_max=CONNECTIONS_MAX,
         )
         self._tasks: set[asyncio.Task[None]] = set()
+        self._second = 0
+        self._rendered: dict[Reply, bytes] = {}
         self._server: asyncio.AbstractServer | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self.port = 0
@@ -128,13 +135,27 @@ class DirectPort:
     # --- answers ---
 
     def _render(self, reply: Reply, request: DirectRequest) -> bytes:
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._rendered.clear()
+        if reply.location or request.is_last or request.wants_no_body:
+            return self._render_anew(reply, request)
+        response = self._rendered.get(reply)
+        if response is None:
+            response = self._render_anew(reply, request)
+            if len(self._rendered) < RENDERED_MAX:
+                self._rendered[reply] = response
+        return response
+
+    def _render_anew(self, reply: Reply, request: DirectRequest) -> bytes:
         headers = headers_of(reply)
         if reply.location:
             headers = [*headers, ("location", self._absolute(reply.location, request.host.decode()))]
         if request.is_last:
             headers = [*headers, ("connection", "close")]
         body = b"" if request.wants_no_body else reply.body
-        return b"%s%d\r\n\r\n%s" % (_head(reply.status, headers), len(reply.body), body)
+        return b"%s%d\r\n\r\n%s" % (_head(reply.status, headers, self._second), len(reply.body), body)
 
     def _absolute(self, location: str, host: str) -> str:
         if not location.startswith("/"):
