@@ -20,7 +20,7 @@ SIGNING = {(2, 3), (3, 3), (4, 4)}
 SHARDS = 4
 EXPIRY = 1_900_000_000
 HUGE = 2**64 - 1
-OUTPOINTS = [bytes([number]) * 36 for number in range(5)]
+OUTPOINTS = [bytes([txid]) * 32 + bytes([vout, 0, 0, 0]) for txid, vout in ((0, 0), (0, 1), (1, 0), (2, 2), (3, 1))]
 ENTRY = struct.Struct("<HHQ36sBBHQ")
 
 
