@@ -6,7 +6,7 @@ VENV_PYTHON="$ROOT/.venv/bin/python"
 _say() { echo "paychan: $*" >&2; }
 
 _fingerprint() {
-    (cd "$ROOT" && cat setup.py pyproject.toml paychan/_fast/*.pyx paychan/_fast/*.pxd && echo "$EXTRAS") | sha256sum | cut -d' ' -f1
+    (cd "$ROOT" && cat setup.py pyproject.toml paychan/_fast/*.pyx paychan/_fast/*.pxd bench/load/*.pyx && echo "$EXTRAS") | sha256sum | cut -d' ' -f1
 }
 
 _make_venv() {
