@@ -32,7 +32,7 @@ def install(loop: asyncio.AbstractEventLoop, application: Any, door_of: Any) -> 
         from granian.server import mp
 
         make_usual, make_task = mp._new_cbscheduler, _futures._CBSchedulerTask
-        base, enter, leave = _futures._BaseCBScheduler, _futures._aio_taskenter, _futures._aio_taskleave
+        base, enter, leave = _futures._CBScheduler, _futures._aio_taskenter, _futures._aio_taskleave
     except (ImportError, AttributeError) as error:
         log.warning("granian's scheduler was not found, its public interface is used: %s", error)
         return False
@@ -40,8 +40,8 @@ def install(loop: asyncio.AbstractEventLoop, application: Any, door_of: Any) -> 
     class Scheduler(base):  # type: ignore[misc, valid-type]
         """granian's own, but for what happens to a new request."""
 
-        def cancel(self) -> bool:
-            return False
+        def __init__(self, *_: Any) -> None:
+            super(base, self).__init__()  # not granian's, which would install its own `_schedule_fn`
 
     def make(its_loop: Any, coroutine_of: Any, impl_asyncio: bool = False) -> Any:
         if its_loop is not loop or not _serves(coroutine_of, application):  # with an access log granian calls a wrapper

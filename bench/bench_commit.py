@@ -1,0 +1,73 @@
+"""Claim: what surrounds a verification in a worker, from the request to its answer, costs a microsecond or two: intake, commit queue,
+batch. The group's answer is given at once here; disk and network are not in it."""
+
+from bench.bench_samples import COUNT, PAYMENTS, QUERIES, SAMPLE, loaded_table, report_each
+from paychan._fast.batch import Batch
+from paychan._fast.commit import CommitQueue
+from paychan._fast.intake import FutureRequest, Intake
+from paychan.rpc.store_messages import ENTRIES_MAX
+from paychan.server.payments import REFUSALS_BY_FORM
+from paychan.server.replies import Reply
+from paychan.units import MAX_MONEY
+from tests.differential.channels import NOW
+
+
+class Rules:
+    """The rules of a worker that is well, and whose channels are all loaded."""
+
+    def look(self):
+        return None, NOW
+
+    def paid(self, body):
+        return Reply(200, body)
+
+
+class Answers(list):
+    """Stands for the futures of all requests."""
+
+    def done(self):
+        return False
+
+    set_result = list.append
+
+
+def make_intake():
+    table = loaded_table()
+    queue = CommitQueue(table, lambda: None, print, ENTRIES_MAX)
+    return (Intake(table, queue, Rules(), REFUSALS_BY_FORM, MAX_MONEY), queue), {}
+
+
+def commit(queue):
+    """Have the store say yes to all that waits."""
+    while (group := queue.take()) is not None:
+        queue.seal(group)
+        queue.complete(group, bytes(group.size))
+
+
+def test_intake_and_commit(benchmark):
+    """One channel: all its payments share one write."""
+
+    def run(intake, queue):
+        answers = Answers()
+        for query in QUERIES:
+            intake.submit(FutureRequest(intake, SAMPLE.path, query, answers))
+        commit(queue)
+        return answers
+
+    answers = benchmark.pedantic(run, setup=make_intake, rounds=20, warmup_rounds=1)
+    assert [reply.status for reply in answers] == [200] * COUNT
+    report_each(benchmark)
+
+
+def test_batch_and_commit(benchmark):
+    body = b"".join(SAMPLE.terms.outpoint + bytes((len(paid.raw),)) + paid.raw for paid in PAYMENTS)
+
+    def run(intake, queue):
+        answers = []
+        Batch(body, str, answers.append).submit(intake)
+        commit(queue)
+        return answers
+
+    (answer,) = benchmark.pedantic(run, setup=make_intake, rounds=20, warmup_rounds=1)
+    assert answer.count(b'"channel_status":"open"') == COUNT and answer[:2] == (200).to_bytes(2, "little")
+    report_each(benchmark)
