@@ -1,5 +1,5 @@
-"""Claim: what surrounds a verification in a worker, from the request to its answer, costs a microsecond or two: intake, commit queue,
-batch. The group's answer is given at once here; disk and network are not in it."""
+"""Claim: what surrounds a verification in a worker, from the request to its answer, costs a microsecond or two: intake, commit
+queue, batch. The group's answer is given at once here; disk and network are not in it."""
 
 from bench.bench_samples import COUNT, PAYMENTS, QUERIES, SAMPLE, loaded_table, report_each
 from paychan._fast.batch import Batch

@@ -1,5 +1,5 @@
-"""Claim: reading a payment's request head costs some 0.2 µs, call from Python included; h11, the strict reader in plain Python, takes
-some five hundred times that."""
+"""Claim: reading a payment's request head costs some 0.2 µs, call from Python included; h11, the strict reader in plain Python,
+takes some five hundred times that."""
 
 import h11
 
