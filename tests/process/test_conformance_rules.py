@@ -16,7 +16,7 @@ from paychan.sender import sign_payment
 from paychan.units import SECONDS_PER_HOUR
 from tests.raw_http import CORS
 from tests.settled import settled_change
-from tests.system import CHANGE_ADDRESS, OPEN_AMOUNT, Answer, Payer, System, running, wait_until
+from tests.system import CHANGE_ADDRESS, DOORS, OPEN_AMOUNT, Answer, Payer, System, running, wait_until
 
 CLOCK_START = 1_795_329_876
 SETTLEMENT_PERIOD = 6 * SECONDS_PER_HOUR
@@ -24,19 +24,19 @@ OTHER_ADDRESS = "mm9mm96b8bZRBacaAvY5MEeDd6HW46qFcY"
 
 
 @contextmanager
-def started(directory: Path, workers: int) -> Iterator[System]:
+def started(directory: Path, workers: int, door: str) -> Iterator[System]:
     server = {"duration_hours_min = ": "duration_hours_min = 0"}
     clock = {"PAYCHAN_CLOCK_START": str(CLOCK_START)}
-    with running(directory, workers=workers, env=clock, changes={"server.toml": server}) as system:
+    with running(directory, workers=workers, env=clock, changes={"server.toml": server}, door=door) as system:
         yield system
         log = "".join(system.output)
         assert "Traceback" not in log
         assert "internal error" not in log
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory):
-    with started(tmp_path_factory.mktemp("rules"), workers=2) as system:
+@pytest.fixture(scope="module", params=DOORS)
+def system(tmp_path_factory, request):
+    with started(tmp_path_factory.mktemp("rules"), 2, request.param) as system:
         yield system
 
 
@@ -198,12 +198,13 @@ def test_one_payment_sent_twice_at_once_is_received_once(system):
 # --- the last second ---
 
 
-def test_no_payment_from_the_settlement_period_on_and_the_channel_is_settled(tmp_path):
+@pytest.mark.parametrize("door", DOORS)
+def test_no_payment_from_the_settlement_period_on_and_the_channel_is_settled(tmp_path, door):
     """fundingInfo tells the server's second: an expiry one second earlier is too soon from the deadline on.
 
     One worker: the clock that debug mode starts is each worker's own.
     """
-    with started(tmp_path, workers=1) as system:
+    with started(tmp_path, 1, door) as system:
         client, key = system.client(), new_payer(system).sender.terms.client_pubkey.hex()
 
         def is_past(exp_time: int) -> bool:
