@@ -1,8 +1,8 @@
 """Where a worker's own port answers otherwise than the shared port, case by case, each with its reason. The suites that run over
 both doors read it: without a row the two answer alike.
 
-The own port reads HTTP itself, and strictly; what it refuses gets a problem document too. On the shared port granian answers what it
-does not take (empty body, no CORS), and hands on some of what is refused here.
+The own port reads HTTP itself, and strictly; what it refuses gets a problem document too. On the shared port granian answers what
+it does not take (empty body, no CORS), and hands on some of what is refused here.
 """
 
 from typing import NamedTuple

@@ -163,6 +163,8 @@ class System:
     server_pubkey: bytes = b""
     door: str = "shared"
     """Where `client` and `payer` go: to the shared port, or to a worker's own."""
+    granian: str = ""
+    """Which of tests/granian_variant.py's settings the server runs with; empty: the shipped ones."""
     _own_port: int = 0
 
     def start(self, seconds: float = 60.0) -> None:
@@ -183,10 +185,11 @@ class System:
             "PORT": str(self.port),
             "PAYCHAN_STATE_DIR": str(self.state_dir),
             "PAYCHAN_WORKERS": str(self.workers),
+            "PAYCHAN_TEST_GRANIAN": self.granian,
             **self.env,
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "paychan", "run", str(self.config_dir)],
+            [sys.executable, "-m", "tests.granian_variant" if self.granian else "paychan", "run", str(self.config_dir)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -215,7 +218,8 @@ class System:
 
     def child_pid(self, name: str) -> int:
         """Return the pid of the supervisor's child: signer, store or server. Waits until it runs."""
-        module = {"signer": "-m signer ", "store": "-m store ", "server": "-m paychan.server "}[name]
+        server = "-m tests.granian_variant " if self.granian else "-m paychan.server "
+        module = {"signer": "-m signer ", "store": "-m store ", "server": server}[name]
         found: list[int] = []
 
         def look() -> bool:
@@ -350,10 +354,11 @@ def running(
     changes: dict[str, dict[str, str]] | None = None,
     signer_key: str = "",
     door: str = "shared",
+    granian: str = "",
 ) -> Iterator[System]:
     """Run a system with its state below `directory`; `signer_key`: the secret key in hex to use instead of a new one.
 
-    door: "shared", or "own": where its clients and payers go.
+    door: "shared", or "own": where its clients and payers go. granian: one of tests/granian_variant.py's settings.
     """
     state_dir = directory / "state"
     if signer_key:
@@ -364,7 +369,7 @@ def running(
     with own_ports_block() as base_port:
         server = {"base_port = ": f"base_port = {base_port}", **(changes or {}).get("server.toml", {})}
         config = make_config(directory / "config", {**(changes or {}), "server.toml": server})
-        system = System(state_dir, config, free_port(), workers, env or {}, door=door)
+        system = System(state_dir, config, free_port(), workers, env or {}, door=door, granian=granian)
         try:
             system.start()
             yield system
