@@ -17,7 +17,6 @@ from paychan import supervisor
 from paychan.__main__ import main as run_paychan
 from paychan.server import __main__ as server
 from paychan.server import granian_door
-from paychan.server.app import App
 
 VARIABLE = "PAYCHAN_TEST_GRANIAN"
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -38,7 +37,10 @@ def run_supervisor() -> None:
     run_paychan()
 
 
-def tell_of_public_payments() -> None:
+def make() -> Any:
+    """Return the application, which tells of payments that come the public way. granian calls this in each worker."""
+    from paychan.server.app import App, make_app  # not before: the module would hide the package's attribute `app`
+
     usual = App.__rsgi__
     told = False
 
@@ -50,14 +52,18 @@ def tell_of_public_payments() -> None:
         await usual(self, scope, proto)
 
     App.__rsgi__ = rsgi  # type: ignore[method-assign]
+    return make_app()
 
 
 def run_server(variant: str) -> None:
     usual = server.Granian
-    server.Granian = lambda *arguments, **options: usual(*arguments, **options | OPTIONS[variant])  # type: ignore[assignment, misc]
+
+    def granian(_: str, **options: Any) -> Any:
+        return usual("tests.granian_variant:make", factory=True, **options | OPTIONS[variant])
+
+    server.Granian = granian  # type: ignore[assignment, misc]
     if variant == "other version":
         granian_door.TESTED_VERSIONS = ("0.0.0",)
-    tell_of_public_payments()
     server.main()
 
 

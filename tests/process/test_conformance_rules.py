@@ -4,7 +4,9 @@ Method: real systems with one or two workers, payers in threads; what was acknow
 through the shared port, a worker's own, granian's public interface, and granian with tasks of its own.
 """
 
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -116,6 +118,10 @@ def test_of_concurrent_opens_that_exhaust_one_wins(system, _):
         assert settled_change(system.broadcast()[txid], txid, payer.sender.terms) == 0
 
 
+CROWD_PAUSE = 0.003
+"""Seconds between two payments of one thread: without a pause a close seldom hits upon the newest payment."""
+
+
 class Crowd:
     """Threads that send ever better payments for one channel until they are refused."""
 
@@ -136,6 +142,7 @@ class Crowd:
             with self._lock:
                 self._next -= 1
                 payment = sign_payment(sender.terms, self._next, sender.key)
+            time.sleep(random.uniform(0, 2 * CROWD_PAUSE))
             answer = client.request("PUT", sender.channel_target(payment))
             if answer.status == 200:
                 self._note(payment)

@@ -1,6 +1,6 @@
 """Aim: whatever way a payment comes in, nothing is answered before the store has said so, each is answered once, and one whose
-outcome is unknown is not tried again behind the payer's back. Method: every kind of request on the real intake and rules, a store in
-the test's hands (as in test_committer.py); in the end random interleavings of all of it, judged by the tiling rule."""
+outcome is unknown is not tried again behind the payer's back. Method: every kind of request on the real intake and rules, a store
+in the test's hands (as in test_committer.py); in the end random interleavings of all of it, judged by the tiling rule."""
 
 import asyncio
 
