@@ -218,7 +218,7 @@ def test_one_payment_sent_twice_at_once_is_received_once(system):
 # --- the last second ---
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["shared", "own"])
 def test_no_payment_from_the_settlement_period_on_and_the_channel_is_settled(tmp_path, way):
     """fundingInfo tells the server's second: an expiry one second earlier is too soon from the deadline on.
 
