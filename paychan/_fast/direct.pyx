@@ -195,7 +195,11 @@ cdef class DirectConnection:
     cdef int _go_on(self) except -1:
         """Read what has been kept."""
         cdef Py_ssize_t used
-        if self._is_reading or self._is_full():
+        if self._is_reading:
+            return 0
+        if self._is_full():
+            if not self._is_closing:
+                self._pause()
             return 0
         if self._is_paused:
             self._is_paused = False
@@ -205,6 +209,14 @@ cdef class DirectConnection:
             return 0
         used = self._read_all(<const unsigned char *> PyByteArray_AS_STRING(self._rest), PyByteArray_GET_SIZE(self._rest))
         del self._rest[:used]
+        return 0
+
+    cdef int _pause(self) except -1:
+        """Take nothing more from the transport: what is kept must not grow while nothing is read."""
+        if not self._is_paused:
+            self._is_paused = True
+            if self._transport is not None:
+                self._transport.pause_reading()
         return 0
 
     cdef bint _is_full(self) noexcept:
@@ -217,9 +229,7 @@ cdef class DirectConnection:
         try:
             while at < size and not self._is_closing:
                 if self._is_full():
-                    self._is_paused = True
-                    if self._transport is not None:
-                        self._transport.pause_reading()
+                    self._pause()
                     break
                 used = self._read(data + at, size - at)
                 if used == 0:
