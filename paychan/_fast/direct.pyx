@@ -265,7 +265,10 @@ cdef class DirectConnection:
 
     cdef int _await_body(self, RequestHead *head) except -1:
         self._needed = head.head_size + head.content_length
-        if head.expects_continue and not self._has_continued and not self._pending and self._transport is not None:
+        if head.expects_continue and not self._has_continued and self._transport is not None:
+            if self._pending:
+                self._needed = 0  # read again once they have been answered: the client may wait for this one till then
+                return 0
             self._has_continued = True
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return 0
@@ -320,7 +323,7 @@ cdef class DirectConnection:
             self._transport.write(ready[0] if len(ready) == 1 else b"".join(ready))
             if is_last or (self._is_closing and not self._pending):
                 self._transport.close()
-        if self._is_paused:
+        if self._is_paused or (self._rest and not self._pending):
             self._go_on()
         return 0
 
