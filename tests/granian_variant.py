@@ -3,6 +3,7 @@
 access log: granian wraps the application, so that payments come the public way, one coroutine for each.
 other version: nor is its private interface used if granian is another one than was tested.
 rust tasks: granian's own tasks instead of asyncio's; payments come the private way.
+short limits: the shipped settings, but the own ports' clients have little time and few connections.
 
 The worker says, on standard error, when the first payment has come the public way.
 """
@@ -16,14 +17,18 @@ from granian.constants import TaskImpl
 from paychan import supervisor
 from paychan.__main__ import main as run_paychan
 from paychan.server import __main__ as server
-from paychan.server import granian_door
+from paychan.server import direct, granian_door
 
 VARIABLE = "PAYCHAN_TEST_GRANIAN"
 OPTIONS: dict[str, dict[str, Any]] = {
     "access log": {"log_access": True},
     "other version": {},
     "rust tasks": {"task_impl": TaskImpl.rust},
+    "short limits": {},
 }
+CONNECTIONS_MAX = 8
+"""With short limits."""
+
 PUBLIC_WAY = "a payment came the public way"
 
 
@@ -64,6 +69,8 @@ def run_server(variant: str) -> None:
     server.Granian = granian  # type: ignore[assignment, misc]
     if variant == "other version":
         granian_door.TESTED_VERSIONS = ("0.0.0",)
+    if variant == "short limits":
+        direct.SWEEP_SECONDS, direct.SILENT_SWEEPS_MAX, direct.CONNECTIONS_MAX = 0.1, 5, CONNECTIONS_MAX
     server.main()
 
 
