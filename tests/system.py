@@ -7,6 +7,7 @@ channel's sender. Both take the configuration of config/debug/, changed where a 
 import http.client
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -33,6 +34,8 @@ ROOT = Path(__file__).parent.parent
 CHANGE_ADDRESS = "mmA2XECa7bVERzQKkyy1pNBQ3PC4HnxTC5"
 OPEN_AMOUNT = 100_000
 WEEK = 7 * 24 * 3600
+OWN_PORT = re.compile(r"worker (\d+) listens on port (\d+) of its own")
+DOORS = ("shared", "own")
 
 
 def free_port() -> int:
@@ -40,6 +43,33 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+OWN_PORTS_FROM, OWN_PORTS_TO = 10_000, 32_000
+"""Below the ports that the kernel gives to clients, so that nobody's outgoing connection is in the way."""
+
+OWN_PORTS_BLOCK = 16
+
+
+@contextmanager
+def own_ports_block() -> Iterator[int]:
+    """Keep a block of ports for the workers of one system, and yield the first that they may use.
+
+    A worker takes the first free port from its base up. Without a block of its own, one that is started again could find its old
+    port taken by another test's worker, and a payer that knows the old port would be answered by a stranger. The block is kept by
+    holding its first port.
+    """
+    bases = range(OWN_PORTS_FROM, OWN_PORTS_TO, OWN_PORTS_BLOCK)
+    start = random.randrange(len(bases))
+    for base in (*bases[start:], *bases[:start]):
+        with socket.socket() as keeper:
+            try:
+                keeper.bind(("127.0.0.1", base))
+            except OSError:
+                continue
+            yield base + 1
+            return
+    raise AssertionError("every block of ports is taken")
 
 
 # How many times longer than it should a thing may take before a test gives it up: test machines are shared, and slow by turns.
@@ -131,6 +161,11 @@ class System:
     process: subprocess.Popen[str] | None = None
     output: list[str] = field(default_factory=list)
     server_pubkey: bytes = b""
+    door: str = "shared"
+    """Where `client` and `payer` go: to the shared port, or to a worker's own."""
+    granian: str = ""
+    """Which of tests/granian_variant.py's settings the server runs with; empty: the shipped ones."""
+    _own_port: int = 0
 
     def start(self, seconds: float = 60.0) -> None:
         """Start, and return when the ready line has been printed."""
@@ -150,10 +185,11 @@ class System:
             "PORT": str(self.port),
             "PAYCHAN_STATE_DIR": str(self.state_dir),
             "PAYCHAN_WORKERS": str(self.workers),
+            "PAYCHAN_TEST_GRANIAN": self.granian,
             **self.env,
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "paychan", "run", str(self.config_dir)],
+            [sys.executable, "-m", "tests.granian_variant" if self.granian else "paychan", "run", str(self.config_dir)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -182,7 +218,8 @@ class System:
 
     def child_pid(self, name: str) -> int:
         """Return the pid of the supervisor's child: signer, store or server. Waits until it runs."""
-        module = {"signer": "-m signer ", "store": "-m store ", "server": "-m paychan.server "}[name]
+        server = "-m tests.granian_variant " if self.granian else "-m paychan.server "
+        module = {"signer": "-m signer ", "store": "-m store ", "server": server}[name]
         found: list[int] = []
 
         def look() -> bool:
@@ -205,12 +242,35 @@ class System:
         os.kill(pid, number)
         return pid
 
+    def own_port_of(self, pid: int) -> int:
+        """Return the port of its own that a worker has said it listens on; 0: it has said nothing."""
+        found = [int(match[2]) for line in self.output if (match := OWN_PORT.search(line)) and int(match[1]) == pid]
+        return found[-1] if found else 0
+
+    def own_ports(self) -> list[int]:
+        """Return the workers' own ports, the oldest worker's first. Waits until every worker has one."""
+        found: list[int] = []
+
+        def look() -> bool:
+            found[:] = [self.own_port_of(pid) for pid in self.worker_pids()]
+            return len(found) == self.workers and all(found)
+
+        wait_until(look, 20, "finding the workers' own ports")
+        return list(found)
+
+    @property
+    def asked_port(self) -> int:
+        """The port behind `door`: looked up once, for tests that restart nothing."""
+        if self.door == "own" and not self._own_port:
+            self._own_port = self.own_ports()[0]
+        return self._own_port or self.port
+
     def client(self) -> Client:
-        return Client(self.port)
+        return Client(self.asked_port)
 
     def ready_workers(self) -> int:
         """Return how many workers /readyz counts, 0 while it is not ready."""
-        client = self.client()
+        client = Client(self.port)
         try:
             answer = client.request("GET", "/readyz")
             return answer.json["workers"] if answer.status == 200 else 0
@@ -293,18 +353,26 @@ def running(
     env: dict[str, str] | None = None,
     changes: dict[str, dict[str, str]] | None = None,
     signer_key: str = "",
+    door: str = "shared",
+    granian: str = "",
 ) -> Iterator[System]:
-    """Run a system with its state below `directory`; `signer_key`: the secret key in hex to use instead of a new one."""
+    """Run a system with its state below `directory`; `signer_key`: the secret key in hex to use instead of a new one.
+
+    door: "shared", or "own": where its clients and payers go. granian: one of tests/granian_variant.py's settings.
+    """
     state_dir = directory / "state"
     if signer_key:
         state_dir.mkdir(mode=0o700)
         key_file = state_dir / "signer.key"
         key_file.touch(mode=0o600)
         key_file.write_text(signer_key + "\n")
-    system = System(state_dir, make_config(directory / "config", changes), free_port(), workers, env or {})
-    try:
-        system.start()
-        yield system
-    finally:
-        if system.process is not None and system.process.poll() is None:
-            system.stop()
+    with own_ports_block() as base_port:
+        server = {"base_port = ": f"base_port = {base_port}", **(changes or {}).get("server.toml", {})}
+        config = make_config(directory / "config", {**(changes or {}), "server.toml": server})
+        system = System(state_dir, config, free_port(), workers, env or {}, door=door, granian=granian)
+        try:
+            system.start()
+            yield system
+        finally:
+            if system.process is not None and system.process.poll() is None:
+                system.stop()

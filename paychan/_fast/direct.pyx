@@ -195,7 +195,11 @@ cdef class DirectConnection:
     cdef int _go_on(self) except -1:
         """Read what has been kept."""
         cdef Py_ssize_t used
-        if self._is_reading or self._is_full():
+        if self._is_reading:
+            return 0
+        if self._is_full():
+            if not self._is_closing:
+                self._pause()
             return 0
         if self._is_paused:
             self._is_paused = False
@@ -205,6 +209,14 @@ cdef class DirectConnection:
             return 0
         used = self._read_all(<const unsigned char *> PyByteArray_AS_STRING(self._rest), PyByteArray_GET_SIZE(self._rest))
         del self._rest[:used]
+        return 0
+
+    cdef int _pause(self) except -1:
+        """Take nothing more from the transport: what is kept must not grow while nothing is read."""
+        if not self._is_paused:
+            self._is_paused = True
+            if self._transport is not None:
+                self._transport.pause_reading()
         return 0
 
     cdef bint _is_full(self) noexcept:
@@ -217,9 +229,7 @@ cdef class DirectConnection:
         try:
             while at < size and not self._is_closing:
                 if self._is_full():
-                    self._is_paused = True
-                    if self._transport is not None:
-                        self._transport.pause_reading()
+                    self._pause()
                     break
                 used = self._read(data + at, size - at)
                 if used == 0:
@@ -255,7 +265,10 @@ cdef class DirectConnection:
 
     cdef int _await_body(self, RequestHead *head) except -1:
         self._needed = head.head_size + head.content_length
-        if head.expects_continue and not self._has_continued and not self._pending and self._transport is not None:
+        if head.expects_continue and not self._has_continued and self._transport is not None:
+            if self._pending:
+                self._needed = 0  # read again once they have been answered: the client may wait for this one till then
+                return 0
             self._has_continued = True
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return 0
@@ -310,7 +323,7 @@ cdef class DirectConnection:
             self._transport.write(ready[0] if len(ready) == 1 else b"".join(ready))
             if is_last or (self._is_closing and not self._pending):
                 self._transport.close()
-        if self._is_paused:
+        if self._is_paused or (self._rest and not self._pending):
             self._go_on()
         return 0
 

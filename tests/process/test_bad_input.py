@@ -21,8 +21,9 @@ from paychan.outpoint import format_outpoint
 from paychan.payment import Payment
 from paychan.sender import Sender, sign_payment
 from paychan.units import SECONDS_PER_HOUR
+from tests.own_port_table import OWN_PORT, expected
 from tests.raw_http import RawAnswer, ask, exchange
-from tests.system import CHANGE_ADDRESS, Payer, System, running
+from tests.system import CHANGE_ADDRESS, DOORS, Payer, System, running
 
 CLOCK_START = 1_795_329_876
 EXP_TIME = CLOCK_START + 7 * 24 * SECONDS_PER_HOUR
@@ -39,9 +40,14 @@ class Scene:
     """`victim` has an open channel; `stranger` has everything that an open needs, and was never opened."""
 
     system: System
+    port: int
     victim: Payer
     stranger: Sender
     left: int = field(default=0)
+
+    @property
+    def door(self) -> str:
+        return self.system.door
 
     @property
     def victim_path(self) -> str:
@@ -52,7 +58,7 @@ class Scene:
         return f"/v1/channels/{format_outpoint(self.stranger.terms.outpoint)}"
 
     def ask(self, method: str, target: str | bytes, **rest) -> RawAnswer:
-        return ask(self.system.port, method, target, **rest)
+        return ask(self.port, method, target, **rest)
 
     def open_parameters(self) -> dict[str, str]:
         payment = sign_payment(self.stranger.terms, self.stranger.terms.funding_value - 100_000, self.stranger.key)
@@ -72,16 +78,17 @@ class Scene:
         assert (answer.status, answer.code) == (404, "no_such_channel")
 
 
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory):
+@pytest.fixture(scope="module", params=DOORS)
+def scene(tmp_path_factory, request):
     server = {"duration_hours_max = ": f"duration_hours_max = {YEAR_HOURS}"}
     clock = {"PAYCHAN_CLOCK_START": str(CLOCK_START)}
-    with running(tmp_path_factory.mktemp("bad"), env=clock, changes={"server.toml": server}) as system:
+    SENT.clear()
+    with running(tmp_path_factory.mktemp("bad"), env=clock, changes={"server.toml": server}, door=request.param) as system:
         victim = system.payer("victim", now=CLOCK_START)
         assert victim.open().status == 201
         assert victim.pay(1000).status == 200
         SENT.append(victim.newest.encode())
-        yield Scene(system, victim, system.payer("stranger", now=CLOCK_START).sender, victim.sender.change_value)
+        yield Scene(system, system.asked_port, victim, system.payer("stranger", now=CLOCK_START).sender, victim.sender.change_value)
 
 
 def sent(payment: str) -> str:
@@ -609,10 +616,12 @@ def test_spellings_that_http_itself_makes_equal(scene, method):
     ],
 )
 def test_unknown_routes_and_methods(scene, method, path):
+    named = f"{method} {path if isinstance(path, str) else path.decode()}"
+    status, code = expected(scene.door, named, 404, "no_such_route")
     if isinstance(path, str) and path != "*":
         path = path.format(channel=scene.victim_path, txid=scene.victim_path.split("/")[3])
         path += f"?payment={scene.victim.newest.encode()}"
-    check_refused(scene, scene.ask(method, path), "no_such_route", status=404)
+    check_refused(scene, scene.ask(method, path), code, status=status)
 
 
 def test_an_empty_txid(scene):
@@ -642,23 +651,24 @@ def target_of(scene: Scene, method: str) -> str:
 @pytest.mark.parametrize("method", ROUTES)
 @pytest.mark.parametrize("size", [2100, 8000, 15_000, 20_000, 60_000])
 def test_long_queries(scene, method, size):
-    """Up to the HTTP layer's 16 kB we answer ourselves; beyond it does."""
+    """On the shared port, up to the HTTP layer's 16 kB we answer ourselves; beyond it does."""
     answer = scene.ask(method, f"{target_of(scene, method)}&x={'a' * size}")
-    if size < 16_000:
-        check_refused(scene, answer, "request_too_large")
+    check_too_large(scene, answer, size)
+
+
+def check_too_large(scene: Scene, answer: RawAnswer, size: int) -> None:
+    status, code = expected(scene.door, f"target of {size}", 400 if size < 16_000 else 431, "request_too_large")
+    if status != 431:
+        check_refused(scene, answer, code, status=status)
     else:
-        assert answer.status == 431
+        assert answer.status == status
         scene.check_unchanged()
 
 
 @pytest.mark.parametrize("size", [1100, 8000, 15_000, 60_000])
 def test_long_paths(scene, size):
     answer = scene.ask("PUT", f"/v1/channels/{'a' * size}/0?payment={scene.victim.newest.encode()}")
-    if size < 16_000:
-        check_refused(scene, answer, "request_too_large")
-    else:
-        assert answer.status == 431
-        scene.check_unchanged()
+    check_too_large(scene, answer, size)
 
 
 @pytest.mark.parametrize("method", ROUTES)
@@ -676,7 +686,9 @@ def test_long_paths(scene, size):
 )
 def test_bodies(scene, method, body):
     head = f"{method} {target_of(scene, method)} HTTP/1.1\r\nHost: localhost\r\n".encode()
-    check_refused(scene, exchange(scene.system.port, head + body), "body_not_allowed")
+    named = next((case for case in OWN_PORT if case.encode() in body), "")
+    status, code = expected(scene.door, named, 400, "body_not_allowed")
+    check_refused(scene, exchange(scene.port, head + body), code, status=status)
 
 
 @pytest.mark.parametrize(
@@ -706,8 +718,16 @@ def test_bodies(scene, method, body):
 )
 def test_what_is_no_http_is_refused_before_it_reaches_us(scene, raw):
     target = f"{scene.victim_path}?payment={scene.victim.newest.encode()}".encode()
-    answer = exchange(scene.system.port, raw.replace(b"{target}", target))
-    assert answer.status in (0, 400, 414, 431)
+    answer = exchange(scene.port, raw.replace(b"{target}", target))
+    if scene.door == "shared":
+        assert answer.status in (0, 400, 414, 431)
+    else:
+        named = next((case for case in OWN_PORT if case.encode() in raw), "")
+        at_all = 431 if len(raw) > 1000 else 400
+        code = "head_too_large" if at_all == 431 else "malformed_request"
+        assert (answer.status, answer.code) == expected("own", named, at_all, code)
+        assert answer.has_cors
+        assert answer.headers.get("connection", "") == ("close" if answer.status >= 400 else "")
     scene.check_unchanged()
 
 
@@ -782,7 +802,7 @@ QUERIES = st.lists(st.tuples(NAMES, VALUES, st.sampled_from("&;")), max_size=8).
 )
 
 
-@settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]), path=PATHS, query=QUERIES)
 def test_random_requests_never_fail(scene, method, path, query):
     answer = scene.ask(method, f"{path}?{query}")
@@ -792,7 +812,7 @@ def test_random_requests_never_fail(scene, method, path, query):
         assert answer.has_cors
 
 
-@settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_random_changes_of_good_requests_never_fail(scene, data):
     """One to three bytes of a good open, pay or close are replaced; a pay or close that stays good is its repetition."""
@@ -800,7 +820,7 @@ def test_random_changes_of_good_requests_never_fail(scene, data):
     target = bytearray(target_of(scene, method).encode())
     for _ in range(data.draw(st.integers(1, 3))):
         target[data.draw(st.integers(1, len(target) - 1))] = data.draw(st.integers(33, 126))
-    if method == "POST" and ask(scene.system.port, "GET", bytes(target).replace(b"channels/new", b"fundingInfo")).status == 200:
+    if method == "POST" and ask(scene.port, "GET", bytes(target).replace(b"channels/new", b"fundingInfo")).status == 200:
         return  # it could open a channel
     answer = scene.ask(method, bytes(target))
     assert 200 <= answer.status < 500

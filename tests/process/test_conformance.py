@@ -18,9 +18,10 @@ from paychan.channel import ChannelTerms
 from paychan.network import TEST, decode_address
 from paychan.outpoint import format_outpoint
 from tests.conformance_table import CODES_INSTEAD, DEVIATIONS
+from tests.own_port_table import VERSION_OF_ANSWERS_TO_1_0
 from tests.raw_http import RawAnswer, ask
 from tests.settled import settled_change
-from tests.system import CHANGE_ADDRESS, ROOT, System, make_sender, running, wait_until
+from tests.system import CHANGE_ADDRESS, DOORS, ROOT, System, make_sender, running, wait_until
 
 SERVER_KEY = "9b4b4cf8f8796ca8a3a8a3da5c73deeb7c558a89e3752b896349ec58c010879d"
 CLOCK_START = 1795329876
@@ -88,6 +89,10 @@ class Session:
     system: System
     answers: dict[str, RawAnswer]
 
+    @property
+    def door(self) -> str:
+        return self.system.door
+
 
 def take_down(system: System, name: str, code: str) -> None:
     """Kill a process and hold the supervisor, so that it stays down until `bring_up`."""
@@ -101,7 +106,7 @@ def bring_up(system: System) -> None:
     wait_until(lambda: system.ready_workers() == 1, 20, "restarting")
 
 
-def replay(system: System, case: Case) -> RawAnswer:
+def replay(port: int, case: Case) -> RawAnswer:
     headers, version, body = {"Host": HOST}, "HTTP/1.1", b""
     if case.headers.get("Location") is None and "Host without port" in case.title:
         headers["Host"] = "localhost"
@@ -111,15 +116,16 @@ def replay(system: System, case: Case) -> RawAnswer:
         headers["Accept-Encoding"] = "gzip"
     if "body present" in case.title:
         body = b"hello"
-    return ask(system.port, case.method, case.target, headers, version, body)
+    return ask(port, case.method, case.target, headers, version, body)
 
 
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory):
+@pytest.fixture(scope="module", params=DOORS)
+def session(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
     """The whole recorded session, played once."""
     answers: dict[str, RawAnswer] = {}
     env = {"PAYCHAN_CLOCK_START": str(CLOCK_START)}
-    with running(tmp_path_factory.mktemp("golden"), env=env, signer_key=SERVER_KEY) as system:
+    with running(tmp_path_factory.mktemp("golden"), env=env, signer_key=SERVER_KEY, door=request.param) as system:
+        port = system.asked_port
         try:
             for case in CASES:
                 if case.title == FIRST_WITHOUT_SIGNER:
@@ -129,7 +135,7 @@ def session(tmp_path_factory: pytest.TempPathFactory):
                     take_down(system, "store", "store_unavailable")
                 if case.title == FIRST_AFTER_RESTART:
                     bring_up(system)
-                answers[case.title] = replay(system, case)
+                answers[case.title] = replay(port, case)
         finally:
             os.kill(system.process.pid, signal.SIGCONT)
         yield Session(system, answers)
@@ -187,7 +193,7 @@ def check_success(case: Case, ours: RawAnswer, changed_values: dict[str, int]) -
 def test_headers_are_the_recorded_ones(session, case):
     ours = session.answers[case.title]
     assert ours.has_cors  # recorded on most answers, and missed by browsers on the others
-    assert ours.version == ("HTTP/1.0" if case.is_closed else "HTTP/1.1")
+    assert ours.version == (VERSION_OF_ANSWERS_TO_1_0[session.door] if case.is_closed else "HTTP/1.1")
     recorded = case.headers.get("Location")
     if case.title not in DEVIATIONS:
         with_port = recorded and recorded.replace("http://localhost/", f"http://{HOST}/")

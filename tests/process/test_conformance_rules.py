@@ -1,9 +1,12 @@
 """Aim: the rules that a recorded session cannot show: races between requests, the last second for payments, what is ignored.
 
-Method: real systems with one or two workers, payers in threads; what was acknowledged is compared with the settlement.
+Method: real systems with one or two workers, payers in threads; what was acknowledged is compared with the settlement. All of it
+through the shared port, a worker's own, granian's public interface, and granian with tasks of its own.
 """
 
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -14,29 +17,41 @@ import pytest
 from paychan.payment import Payment
 from paychan.sender import sign_payment
 from paychan.units import SECONDS_PER_HOUR
+from tests.granian_variant import PUBLIC_WAY
 from tests.raw_http import CORS
 from tests.settled import settled_change
 from tests.system import CHANGE_ADDRESS, OPEN_AMOUNT, Answer, Payer, System, running, wait_until
 
 CLOCK_START = 1_795_329_876
 SETTLEMENT_PERIOD = 6 * SECONDS_PER_HOUR
+WAYS = {
+    "shared": ("shared", ""),
+    "own": ("own", ""),
+    "public, by access log": ("shared", "access log"),
+    "public, by version": ("shared", "other version"),
+    "private, rust tasks": ("shared", "rust tasks"),
+}
+"""How payments come in: door and setting of granian."""
+
 OTHER_ADDRESS = "mm9mm96b8bZRBacaAvY5MEeDd6HW46qFcY"
 
 
 @contextmanager
-def started(directory: Path, workers: int) -> Iterator[System]:
+def started(directory: Path, workers: int, way: str) -> Iterator[System]:
     server = {"duration_hours_min = ": "duration_hours_min = 0"}
     clock = {"PAYCHAN_CLOCK_START": str(CLOCK_START)}
-    with running(directory, workers=workers, env=clock, changes={"server.toml": server}) as system:
+    door, granian = WAYS[way]
+    with running(directory, workers=workers, env=clock, changes={"server.toml": server}, door=door, granian=granian) as system:
         yield system
         log = "".join(system.output)
+        assert (PUBLIC_WAY in log) == way.startswith("public")
         assert "Traceback" not in log
         assert "internal error" not in log
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory):
-    with started(tmp_path_factory.mktemp("rules"), workers=2) as system:
+@pytest.fixture(scope="module", params=WAYS)
+def system(tmp_path_factory, request):
+    with started(tmp_path_factory.mktemp("rules"), 2, request.param) as system:
         yield system
 
 
@@ -73,7 +88,7 @@ def opener(system: System, payer: Payer, amount: int) -> Callable[[], Answer]:
     return lambda: system.client().request("POST", payer.sender.open_target(payment))
 
 
-@pytest.mark.parametrize("openers", [2] * 20 + [8] * 5)
+@pytest.mark.parametrize("openers", [2] * 5 + [8] * 2)
 def test_of_concurrent_opens_one_wins(system, openers):
     payer = new_payer(system)
     amounts = [OPEN_AMOUNT + number for number in range(openers)]
@@ -88,7 +103,7 @@ def test_of_concurrent_opens_one_wins(system, openers):
     assert payer.pay(7).json["value_received"] == 7
 
 
-@pytest.mark.parametrize("_", range(5))
+@pytest.mark.parametrize("_", range(2))
 def test_of_concurrent_opens_that_exhaust_one_wins(system, _):
     payer = new_payer(system)
     everything = payer.sender.terms.funding_value
@@ -101,6 +116,10 @@ def test_of_concurrent_opens_that_exhaust_one_wins(system, _):
         assert (body["value_received"], body["channel_value_left"]) == (everything, 0)
         txid = body["settlement_txid"]
         assert settled_change(system.broadcast()[txid], txid, payer.sender.terms) == 0
+
+
+CROWD_PAUSE = 0.003
+"""Seconds between two payments of one thread: without a pause a close seldom hits upon the newest payment."""
 
 
 class Crowd:
@@ -123,6 +142,7 @@ class Crowd:
             with self._lock:
                 self._next -= 1
                 payment = sign_payment(sender.terms, self._next, sender.key)
+            time.sleep(random.uniform(0, 2 * CROWD_PAUSE))
             answer = client.request("PUT", sender.channel_target(payment))
             if answer.status == 200:
                 self._note(payment)
@@ -144,7 +164,7 @@ class Crowd:
         assert set(self.last_words) <= {(410, "channel_closing"), (404, "no_such_payment")}
 
 
-@pytest.mark.parametrize("_", range(8))
+@pytest.mark.parametrize("_", range(2))
 def test_a_close_amid_payments_settles_all_that_were_acknowledged(system, _):
     payer = new_payer(system)
     assert payer.open().status == 201
@@ -163,7 +183,7 @@ def test_a_close_amid_payments_settles_all_that_were_acknowledged(system, _):
     assert change == crowd.least == answer.json["channel_value_left"]
 
 
-@pytest.mark.parametrize("_", range(5))
+@pytest.mark.parametrize("_", range(2))
 def test_giving_up_everything_amid_payments(system, _):
     payer = new_payer(system)
     assert payer.open().status == 201
@@ -186,7 +206,7 @@ def test_concurrent_closes_have_one_settlement(system):
 
 
 def test_one_payment_sent_twice_at_once_is_received_once(system):
-    for _ in range(10):
+    for _ in range(5):
         payer = new_payer(system)
         payer.open()
         target = payer.sender.channel_target(payer.sender.pay(5))
@@ -198,12 +218,13 @@ def test_one_payment_sent_twice_at_once_is_received_once(system):
 # --- the last second ---
 
 
-def test_no_payment_from_the_settlement_period_on_and_the_channel_is_settled(tmp_path):
+@pytest.mark.parametrize("way", ["shared", "own"])
+def test_no_payment_from_the_settlement_period_on_and_the_channel_is_settled(tmp_path, way):
     """fundingInfo tells the server's second: an expiry one second earlier is too soon from the deadline on.
 
     One worker: the clock that debug mode starts is each worker's own.
     """
-    with started(tmp_path, workers=1) as system:
+    with started(tmp_path, 1, way) as system:
         client, key = system.client(), new_payer(system).sender.terms.client_pubkey.hex()
 
         def is_past(exp_time: int) -> bool:

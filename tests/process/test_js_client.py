@@ -20,7 +20,7 @@ from paychan.network import TEST
 from paychan.payment import Payment
 from paychan.script import funding_address, redeem_script
 from tests.settled import settled_change
-from tests.system import CHANGE_ADDRESS, System, make_sender, running
+from tests.system import CHANGE_ADDRESS, DOORS, System, make_sender, running
 
 CLOCK_START = 1_795_329_876
 EXP_TIME = CLOCK_START + 7 * 24 * 3600
@@ -113,17 +113,17 @@ class Client2016:
         return result["value_received"]
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory):
+@pytest.fixture(scope="module", params=DOORS)
+def system(tmp_path_factory, request):
     clock = {"PAYCHAN_CLOCK_START": str(CLOCK_START)}
-    with running(tmp_path_factory.mktemp("js"), env=clock) as system:
+    with running(tmp_path_factory.mktemp("js"), env=clock, door=request.param) as system:
         yield system
 
 
 def new_client(system: System, name: str, **rest) -> Client2016:
     key = PrivateKey(sha256(name.encode()).digest())
     terms = make_sender(system.server_pubkey, key, EXP_TIME).terms
-    return Client2016(f"http://localhost:{system.port}", terms, key, **rest)
+    return Client2016(f"http://localhost:{system.asked_port}", terms, key, **rest)
 
 
 @pytest.mark.parametrize("is_debug", [False, True])
@@ -131,7 +131,7 @@ def test_its_whole_session(system, is_debug):
     client = new_client(system, f"session {is_debug}", is_debug=is_debug)
     info = client.get_funding_info()
     assert info["open_price"] <= OPEN_AMOUNT
-    assert client.open_url == f"http://localhost:{system.port}/v1/channels/new"
+    assert client.open_url == f"http://localhost:{system.asked_port}/v1/channels/new"
     assert client.open(OPEN_AMOUNT) == OPEN_AMOUNT
     assert client.pay(100) == 100
     assert client.pay(1) == 1

@@ -21,7 +21,7 @@ from paychan.payment import Payment
 from paychan.script import p2sh_script_pubkey
 from paychan.sender import sign_payment
 from tests.settled import settled_change
-from tests.system import ROOT, Answer, System, running
+from tests.system import DOORS, ROOT, Answer, System, running
 
 VECTORS = ROOT / "tests" / "vectors"
 POSITIVE = {vector["note"]: vector for vector in json.loads((VECTORS / "positive-own.json").read_text())}
@@ -119,7 +119,7 @@ def terms_of(vector: dict) -> ChannelTerms:
 
 
 @contextmanager
-def funded(directory: Path, *vectors: dict) -> Iterator[list[Channel]]:
+def funded(directory: Path, door: str, *vectors: dict) -> Iterator[list[Channel]]:
     """Run a system whose chain has the vectors' funding outputs; yield their channels."""
     funding_file = directory / "funding.json"
     outputs = [
@@ -138,7 +138,7 @@ def funded(directory: Path, *vectors: dict) -> Iterator[list[Channel]]:
         "price_add_settlement_fee = ": "price_add_settlement_fee = false",
     }
     clock = {"PAYCHAN_CLOCK_START": str(CLOCK_START)}
-    with running(directory, env=clock, changes={"server.toml": server}, signer_key=SERVER_KEY) as system:
+    with running(directory, env=clock, changes={"server.toml": server}, signer_key=SERVER_KEY, door=door) as system:
         yield [Channel(system, vector) for vector in vectors]
         log = "".join(system.output)
         assert "Traceback" not in log
@@ -163,9 +163,10 @@ def test_the_vectors_are_all_here():
     assert all(terms_of(NEGATIVE[name]) == plain for name in [*SAME_CHANNEL, GREATER_BY_1])
 
 
-def test_the_negative_ones_and_the_positive_ones_of_the_same_channel(tmp_path):
+@pytest.mark.parametrize("door", DOORS)
+def test_the_negative_ones_and_the_positive_ones_of_the_same_channel(tmp_path, door):
     vout = NEGATIVE["wrong channel: vout"]
-    with funded(tmp_path, POSITIVE["plain"], vout) as (channel, other):
+    with funded(tmp_path, door, POSITIVE["plain"], vout) as (channel, other):
         for name in SAME_CHANNEL:
             code = code_of(NEGATIVE[name])
             code = "change_value_range" if code == "out_of_order" else code  # there is no earlier one, but the funding
@@ -197,9 +198,10 @@ def test_the_negative_ones_and_the_positive_ones_of_the_same_channel(tmp_path):
         assert other.is_unchanged()
 
 
-def test_another_expiry(tmp_path):
+@pytest.mark.parametrize("door", DOORS)
+def test_another_expiry(tmp_path, door):
     vector = NEGATIVE["wrong channel: exp_time"]
-    with funded(tmp_path, vector) as (channel,):
+    with funded(tmp_path, door, vector) as (channel,):
         refused(channel.open(vector["payment"]), "wrong channel: exp_time", "bad_signature")
         own = channel.own_payment(channel.left).encode()
         channel.accept(channel.open(own), 201, own, 0)
@@ -207,16 +209,18 @@ def test_another_expiry(tmp_path):
         assert channel.is_unchanged()
 
 
-def test_another_payers_key_opens_nothing(tmp_path):
+@pytest.mark.parametrize("door", DOORS)
+def test_another_payers_key_opens_nothing(tmp_path, door):
     vector = NEGATIVE["wrong client key"]
-    with funded(tmp_path, vector) as (channel,):
+    with funded(tmp_path, door, vector) as (channel,):
         refused(channel.open(vector["payment"]), "wrong client key", "bad_signature")
         assert channel.pay(vector["payment"]).code == "no_such_channel"
 
 
-def test_giving_up_the_rest(tmp_path):
+@pytest.mark.parametrize("door", DOORS)
+def test_giving_up_the_rest(tmp_path, door):
     plain, vector = POSITIVE["plain"], POSITIVE["give up the rest"]
-    with funded(tmp_path, plain) as (channel,):
+    with funded(tmp_path, door, plain) as (channel,):
         channel.accept(channel.open(plain["payment"]), 201, plain["payment"], plain["value_received"])
         answer = channel.pay(vector["payment"])
         channel.left = 0
@@ -235,8 +239,9 @@ def test_giving_up_the_rest(tmp_path):
     ],
     ids=", ".join,
 )
-def test_the_edges_open_pay_and_settle(tmp_path, notes):
-    with funded(tmp_path, *(POSITIVE[note] for note in notes)) as channels:
+@pytest.mark.parametrize("door", DOORS)
+def test_the_edges_open_pay_and_settle(tmp_path, door, notes):
+    with funded(tmp_path, door, *(POSITIVE[note] for note in notes)) as channels:
         for channel in channels:
             vector = channel.vector
             if vector["prev_client_value"] == vector["funding_value"]:

@@ -1,0 +1,80 @@
+"""`python -m tests.granian_variant run CONFIG_DIR`: `paychan run`, with granian set as PAYCHAN_TEST_GRANIAN says, for `System`.
+
+access log: granian wraps the application, so that payments come the public way, one coroutine for each.
+other version: nor is its private interface used if granian is another one than was tested.
+rust tasks: granian's own tasks instead of asyncio's; payments come the private way.
+short limits: the shipped settings, but the own ports' clients have little time and few connections.
+
+The worker says, on standard error, when the first payment has come the public way.
+"""
+
+import os
+import sys
+from typing import Any
+
+from granian.constants import TaskImpl
+
+from paychan import supervisor
+from paychan.__main__ import main as run_paychan
+from paychan.server import __main__ as server
+from paychan.server import direct, granian_door
+
+VARIABLE = "PAYCHAN_TEST_GRANIAN"
+OPTIONS: dict[str, dict[str, Any]] = {
+    "access log": {"log_access": True},
+    "other version": {},
+    "rust tasks": {"task_impl": TaskImpl.rust},
+    "short limits": {},
+}
+CONNECTIONS_MAX = 8
+"""With short limits."""
+
+PUBLIC_WAY = "a payment came the public way"
+
+
+def run_supervisor() -> None:
+    usual = supervisor.Child
+
+    def child(name: str, module: str, *rest: Any) -> supervisor.Child:
+        return usual(name, "tests.granian_variant" if module == "paychan.server" else module, *rest)
+
+    supervisor.Child = child  # type: ignore[assignment, misc]
+    run_paychan()
+
+
+def make() -> Any:
+    """Return the application, which tells of payments that come the public way. granian calls this in each worker."""
+    from paychan.server.app import App, make_app  # not before: the module would hide the package's attribute `app`
+
+    usual = App.__rsgi__
+    told = False
+
+    async def rsgi(self: App, scope: Any, proto: Any) -> None:
+        nonlocal told
+        if scope.method == "PUT" and not told:
+            told = True
+            print(PUBLIC_WAY, file=sys.stderr, flush=True)
+        await usual(self, scope, proto)
+
+    App.__rsgi__ = rsgi  # type: ignore[method-assign]
+    return make_app()
+
+
+def run_server(variant: str) -> None:
+    usual = server.Granian
+
+    def granian(_: str, **options: Any) -> Any:
+        return usual("tests.granian_variant:make", factory=True, **options | OPTIONS[variant])
+
+    server.Granian = granian  # type: ignore[assignment, misc]
+    if variant == "other version":
+        granian_door.TESTED_VERSIONS = ("0.0.0",)
+    if variant == "short limits":
+        direct.SWEEP_SECONDS, direct.SILENT_SWEEPS_MAX, direct.CONNECTIONS_MAX = 0.1, 5, CONNECTIONS_MAX
+    server.main()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "run":
+        sys.exit(run_supervisor())
+    run_server(os.environ[VARIABLE])
