@@ -327,6 +327,12 @@ cdef class DirectConnection:
             self._go_on()
         return 0
 
+    def finish(self):
+        """Take no more requests; close once those that wait have been answered."""
+        self._is_closing = True
+        if not self._pending:
+            self.close()
+
     def close(self):
         """Close after what has been written."""
         self._is_closing = True

@@ -78,10 +78,10 @@ class App:
         return await answer(self._worker, method, path, query, body)
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._worker is not None:
-            loop.run_until_complete(self._worker.stop())
         if self._direct is not None:
             loop.run_until_complete(self._direct.stop())
+        if self._worker is not None:
+            loop.run_until_complete(self._worker.stop())
 
     async def __rsgi__(self, scope: Any, proto: Any) -> None:
         self._respond(scope, proto, await self._reply(scope, proto))

@@ -32,6 +32,9 @@ SWEEP_SECONDS = 1.0
 SILENT_SWEEPS_MAX = 20
 """So long a connection may be idle, or take to send one request."""
 
+DRAIN_SECONDS = 2.0
+"""A payment is answered in milliseconds; whoever waits longer sends it again."""
+
 RENDERED_MAX = 64
 """Responses kept for the rest of a second: most refusals are one of a few dozen."""
 
@@ -110,11 +113,16 @@ class DirectPort:
         self._door.intake = intake
 
     async def stop(self) -> None:
-        """Close all connections; what they wait for has been answered by now, or is lost with the worker."""
+        """Take no more connections and requests, and answer what waits, for DRAIN_SECONDS at most."""
         if self._sweeper is not None:
             self._sweeper.cancel()
         if self._server is not None:
             self._server.close()
+        for connection in list(self._door.connections):
+            connection.finish()
+        until = time.monotonic() + DRAIN_SECONDS
+        while self._door.connections and time.monotonic() < until:
+            await asyncio.sleep(0.01)
         for connection in list(self._door.connections):
             connection.close()
 
