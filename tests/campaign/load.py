@@ -1,15 +1,17 @@
-"""Payers under load that never give up, and write down everything they see for the tiling check."""
+"""Payers under load that never give up, use every door, and write down everything they see for the tiling check."""
 
+import base64
 import random
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from bitcoin.core import CTransaction
 
 from paychan.channel import ChannelTerms
-from paychan.outpoint import make_outpoint, txid_hex
+from paychan.outpoint import make_outpoint, parse_outpoint, txid_hex
 from paychan.payment import Payment
 from paychan.sender import Sender
 from paychan.settlement import check_settlement
@@ -18,6 +20,9 @@ from tests.tiling import History, Operation, Outcome, Verdict, check_all
 
 FEE_MAX = 50_000  # satoshi; config/debug pays some 14 000 for a settlement
 RETRY_SECONDS = 0.02
+OWN_PORT_SHARE, BATCH_SHARE = 0.25, 0.25
+"""Of the attempts at payments: so many go to a worker's own port; so many, whatever the port, in a batch."""
+
 TARGETS_MAX = 30.0
 
 
@@ -43,6 +48,50 @@ class PatientClient(Client):
             said = f"{answer.status} {answer.code}" if answer else "nothing"
             assert time.monotonic() < deadline, f"no conclusive answer to {method} in {seconds} s; the last one: {said}"
             time.sleep(RETRY_SECONDS)
+
+
+class RoamingClient(PatientClient):
+    """Sends each attempt at a payment through another door: the shared port, the own port of a worker (the channel's owner or not),
+    a batch of one through either. Everything else goes to the shared port. `ways` counts what was answered."""
+
+    def __init__(self, system: System, seed: str, timeout: float) -> None:
+        super().__init__(system.port, timeout)
+        self._system, self._rng, self._timeout = system, random.Random(seed), timeout
+        self._own: dict[int, Client] = {}
+        self.ways: Counter[str] = Counter()
+
+    def request(self, method: str, target: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> Answer:
+        if method != "PUT":
+            return super().request(method, target, headers, body)
+        if self._rng.random() < OWN_PORT_SHARE:
+            with suppress(ConnectionRefusedError):  # a dead worker's port: nothing was sent
+                return self._send("own", self._own_client(), target)
+        return self._send("shared", super(), target)
+
+    def _own_client(self) -> Client:
+        """A client of a random worker's own port, as the log tells it; dead ones are not avoided."""
+        port = self._rng.choice(self._system.known_own_ports())
+        if port not in self._own:
+            self._own[port] = Client(port)
+            self._own[port]._connection.timeout = self._timeout
+        return self._own[port]
+
+    def _send(self, name: str, door: Client, target: str) -> Answer:
+        if self._rng.random() >= BATCH_SHARE:
+            answer = door.request("PUT", target)
+            self.ways[name] += 1
+            return answer
+        path, _, text = target.partition("?payment=")
+        txid, vout = path.split("/")[3:]
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        payment = parse_outpoint(txid, vout) + bytes((len(raw),)) + raw
+        answer = door.request("POST", "/v1/payments", body=payment)
+        if answer.status != 200:
+            return answer
+        status, size = (int.from_bytes(answer.body[i : i + 2], "little") for i in (0, 2))
+        assert size == len(answer.body) - 4
+        self.ways[f"{name}, batch"] += 1
+        return Answer(status, answer.headers, answer.body[4:])
 
 
 def is_outpoint_of(transaction: bytes, outpoint: bytes) -> bool:
@@ -133,7 +182,7 @@ class Load:
         own = [Account.of(system, f"{seed}-own-{i}") for i in range(threads)]
         self.shared = [Account.of(system, f"{seed}-shared-{i}") for i in range(shared)]
         self.accounts = [*own, *self.shared]
-        self._clients = [PatientClient(system.port, timeout) for _ in own]
+        self._clients = [RoamingClient(system, f"{seed}-{i}", timeout) for i in range(threads)]
         self._threads = [threading.Thread(target=self._run, args=(i, account), daemon=True) for i, account in enumerate(own)]
         self._stop = threading.Event()
         self.errors: list[BaseException] = []
@@ -210,6 +259,11 @@ class Load:
         for account, txid in zip(self.accounts, txids, strict=True):
             account.check_broadcast(broadcast, txid)
         return check_all([account.history for account in self.accounts])
+
+    @property
+    def ways(self) -> Counter[str]:
+        """How many payments were answered through each door."""
+        return sum((client.ways for client in self._clients), Counter())
 
     @property
     def operations(self) -> int:

@@ -69,5 +69,6 @@ def test_a_reload_under_load_loses_nothing(system):
             load.wait_for_progress(20)
         verdict = load.close_and_judge()
     assert verdict.problems == []
+    assert set(load.ways) == {"shared", "shared, batch", "own", "own, batch"}
     assert load.slowest < 5
     print(f"slowest payment during reloads: {load.slowest:.2f} s, {load.operations} operations, {verdict.gaps} lost answers")
