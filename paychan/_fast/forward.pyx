@@ -135,7 +135,7 @@ cdef class ForwardLink(PeerEnd):
             self._refused(request, request.outpoint)
             return 0
         body = location[location_size:frame.size - ANSWER_HEAD_SIZE]
-        if status == 200:
+        if status == 200 and not location_size:
             return request.relay(body)
         return request.refuse(self._reply(status, body, location[:location_size].decode()))
 
