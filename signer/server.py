@@ -28,9 +28,11 @@ class SignerServer:
 
     async def listen(self, address: Address) -> asyncio.AbstractServer:
         """Start to answer at an address. Raises OSError."""
-        return await listen(
-            address, lambda: FrameConnection(PAYLOAD_MAX, self.on_frame, lambda _: None, self._check_peer)
-        )
+        return await listen(address, self.connection)
+
+    def connection(self) -> FrameConnection:
+        """Return the protocol of one new connection."""
+        return FrameConnection(PAYLOAD_MAX, self.on_frame, lambda _: None, self._check_peer)
 
     def _check_peer(self, connection: FrameConnection) -> None:
         """Close a connection from another user. On TCP nobody can tell; the configuration chose that."""
