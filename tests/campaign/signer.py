@@ -31,7 +31,6 @@ from coincurve import PrivateKey
 
 from paychan._fast.frame import ERROR, REPLY, FrameReader, encode_frame
 from paychan.network import TEST, decode_address
-from paychan.rpc.connection import FrameConnection
 from paychan.rpc.signer_messages import PAYLOAD_MAX, RefusalCode, SignerMessage
 from signer.ledger import Ledger, lock_directory
 from signer.policy import Policy

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bitcoin.core import CMutableTransaction, COutPoint, CTransaction, CTxIn, CTxInWitness, CTxOut, CTxWitness
-from bitcoin.core.script import CScript, CScriptWitness, SignatureHash
+from bitcoin.core.script import CScript, CScriptWitness, RawSignatureHash
 from coincurve import PrivateKey
 
 from paychan.channel import ChannelTerms
@@ -108,7 +108,7 @@ class Channel:
         outputs = [] if change_value < 0 else [CTxOut(change_value, CScript(script))]
         txid, vout = self.terms.outpoint[:32], int.from_bytes(self.terms.outpoint[32:], "little")
         tx = CTransaction([CTxIn(COutPoint(txid, vout))], outputs)
-        digest = SignatureHash(CScript(self.terms.redeem_script), tx, 0, digest_type)
+        digest, _ = RawSignatureHash(CScript(self.terms.redeem_script), tx, 0, digest_type)  # SINGLE without output: 1
         return self.client.sign(digest, hasher=None)
 
     @property
@@ -377,14 +377,18 @@ def struct_replace(payload: bytes, exp_time: int) -> bytes:
 
 def another_servers_channel(channel: Channel) -> Attempt:
     """All is as it should be, for somebody else's key."""
-    other = Channel(channel.rng, channel.rules, [channel.client], server_pubkey=PrivateKey(channel.rng.randbytes(32)).public_key.format())
+    other = Channel(
+        channel.rng, channel.rules, [channel.client], server_pubkey=PrivateKey(channel.rng.randbytes(32)).public_key.format()
+    )
     return Attempt(other.payload(), codes(RefusalCode.NOT_OUR_CHANNEL))
 
 
 def server_key_swapped(channel: Channel) -> Attempt:
     """Our channel, told with another key: the redeem script would be another one."""
     key = PrivateKey(channel.rng.randbytes(32)).public_key.format()
-    key = channel.rng.choice((key, bytes(33), b"\x02" + b"\xff" * 32, bytes((channel.rules.pubkey[0] ^ 1,)) + channel.rules.pubkey[1:]))
+    key = channel.rng.choice(
+        (key, bytes(33), b"\x02" + b"\xff" * 32, bytes((channel.rules.pubkey[0] ^ 1,)) + channel.rules.pubkey[1:])
+    )
     payment = channel.pay(channel.lower(), server_pubkey=key)
     return Attempt(channel.payload(payment, server_pubkey=key), codes(RefusalCode.NOT_OUR_CHANNEL))
 
@@ -491,8 +495,6 @@ def another_channels_payment(channel: Channel) -> Attempt:
 
 
 # --- random changes ---------------------------------------------------------------------------------------------------
-
-FUNDING_FIELD = 5
 
 
 def flipped_bits(channel: Channel) -> Attempt:
