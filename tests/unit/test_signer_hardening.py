@@ -73,7 +73,8 @@ def test_the_same_user_cannot_look_into_the_process(is_hardened, seen):
     become = "import ctypes, os, sys\nos.setgroups([])\nos.setgid(65534)\nos.setuid(65534)\n"
     become += "ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"  # PR_SET_DUMPABLE, which setuid took away already
     wait = "print('ready', flush=True)\nsys.stdin.read()"
-    command = [sys.executable, "-c", "import signer.hardening\n" + become + (HARDEN if is_hardened else "") + wait]
+    script = "import re, socket, pathlib, signer.hardening\n" + become + (HARDEN if is_hardened else "") + wait
+    command = [sys.executable, "-c", script]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"ready\n"
         look = become + f"print(len(open('/proc/{process.pid}/maps').read()))"
