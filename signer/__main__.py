@@ -73,7 +73,7 @@ def _open(config: SignerConfig) -> tuple[Policy, Ledger, socket.socket]:
     """Return what signing needs, the key read by a process that has given up what it can.
 
     The lock comes first, so that two signers cannot both make a key. The socket is bound before the process loses the ability to
-    make one. The event loop comes after: uvloop's has a ring of the kernel (io_uring) if it may, and what is asked there no filter sees.
+    make one. The event loop comes after: uvloop's takes an io_uring if it may, and what is asked there no filter sees.
     """
     common = config.common
     directory = common.state_dir / "signer"
