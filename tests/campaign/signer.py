@@ -24,6 +24,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -360,8 +361,23 @@ def names(expected) -> str:
 
 def run_chunk(job: tuple[int, int, int, bool]) -> Result:
     """Run one chunk: (seed, number, count, over the socket)."""
-    seed, number, count, over_the_socket = job
-    logging.getLogger("paychan.signer").setLevel(logging.CRITICAL)
+    with quiet():
+        return _run_chunk(*job)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Let the handler not log what it refuses, a million times."""
+    log = logging.getLogger("paychan.signer")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _run_chunk(seed: int, number: int, count: int, over_the_socket: bool) -> Result:
     result, rng = Result(), random.Random(f"{seed}/{number}/restarts")
     with tempfile.TemporaryDirectory(prefix="paychan-signer-", dir=fast_directory()) as directory:
         signer = RealProcess(Path(directory), rng) if over_the_socket else InProcess(Path(directory))
