@@ -137,6 +137,7 @@ class SignerConfig:
     fee_share_percent_max: int
     versions_max: int
     waive_funding_proof: bool
+    hardening_required: bool
 
 
 def _common(root: Section, env: Mapping[str, str]) -> tuple[Common, Section]:
@@ -327,6 +328,7 @@ def load_signer_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         fee_share_percent_max=policy.integer("fee_share_percent_max", 1, 100),
         versions_max=policy.integer("versions_max", 1, 10_000, 100),
         waive_funding_proof=waive,
+        hardening_required=section.boolean("hardening_required", common.network is networks.LIVE),
     )
     root.finish()
     return config

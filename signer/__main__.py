@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -14,8 +15,9 @@ from paychan.clock import wall_clock
 from paychan.config import EXIT_BAD_CONFIG, SignerConfig, load_signer_config
 from paychan.errors import ConfigError
 from paychan.network import LIVE
+from paychan.rpc.connection import bind
 
-from .hardening import forbid_dumps, lock_memory
+from .hardening import forbid_dumps, harden_early, harden_late
 from .keys import create_key, load_key, public_key, publish_public_key
 from .ledger import Ledger, lock_directory
 from .policy import Policy
@@ -48,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 def initialise(key_file: Path) -> None:
     """Make a key file and print its public key. Raises ConfigError if the file exists or cannot be made."""
     try:
+        forbid_dumps()
         key = create_key(key_file)
     except OSError as error:
         raise ConfigError(f"{key_file}: the key file cannot be made: {error.strerror}") from error
@@ -66,29 +69,43 @@ def run(config_file: str) -> None:
         raise ConfigError(f"{config.common.source}: {error.filename or config.address}: {error.strerror}") from error
 
 
-def _open(config: SignerConfig) -> tuple[Policy, Ledger]:
-    """Return what signing needs. The lock comes first, so that two signers cannot both make a key."""
+def _open(config: SignerConfig) -> tuple[Policy, Ledger, socket.socket]:
+    """Return what signing needs, the key read by a process that has given up what it can.
+
+    The lock comes first, so that two signers cannot both make a key. The socket is bound before the process loses the ability to
+    make one. The event loop comes after: uvloop's takes an io_uring if it may, and what is asked there no filter sees.
+    """
     common = config.common
     directory = common.state_dir / "signer"
     os.umask(0o077)
-    forbid_dumps()
+    done, failed = harden_early()
     lock_directory(directory, common.source)
     key = load_key(config)
     pubkey = public_key(key)
     ledger = Ledger(directory, common.network.name, pubkey, common.source)
     publish_public_key(config.public_key_file, pubkey)
-    refused = lock_memory()
-    if refused:
-        log.warning("the memory is not locked, so the key may reach swap: %s", refused)
-    return Policy.of(config, key), ledger
+    sock = bind(config.address)
+    _tell(config, *harden_late(key.secret, done, failed))
+    return Policy.of(config, key), ledger, sock
 
 
-async def _serve(config: SignerConfig, policy: Policy, ledger: Ledger) -> None:
+def _tell(config: SignerConfig, done: list[str], failed: list[str], needed: list[str]) -> None:
+    """Say in one line what the process gave up. Raises ConfigError if that is too little for this configuration."""
+    log.info("hardened: %s%s", ", ".join(done), f"; not possible: {'; '.join(failed)}" if failed else "")
+    if needed and config.hardening_required:
+        raise ConfigError(f"{config.common.source}: signer.hardening_required: not possible: {'; '.join(needed)}")
+    if needed:
+        log.warning("the key is less safe than it could be: %s", "; ".join(needed))
+
+
+async def _serve(config: SignerConfig, policy: Policy, ledger: Ledger, sock: socket.socket) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = await SignerServer(policy, ledger, wall_clock(config.common.clock_start), _fatal).listen(config.address)
+    clock = wall_clock(config.common.clock_start)
+    signer = SignerServer(policy, ledger, clock, _fatal, on_tcp=not config.address.path)
+    server = await signer.listen(config.address, sock)
     log.info("ready at %s, network %s, key %s", config.address, config.common.network.name, policy.pubkey.hex())
     if policy.waive_funding_proof:
         log.warning("debug mode: funding transactions are not asked for")

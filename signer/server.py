@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -16,32 +17,58 @@ from .policy import Policy, judge
 
 log = logging.getLogger("paychan.signer")
 
+CONNECTIONS_MAX = 512
+"""Two for each worker of the largest server; below the 1024 descriptors that a process mostly has, for the ledger needs some."""
+
+UNSENT_BYTES_MAX = 1 << 20
+"""Answers that a server asked for and does not take: more would let it fill the signer's memory."""
+
 
 class SignerServer:
     """Answers requests one after the other: what a request sees in the ledger is what the one before it left there.
 
-    clock: gives unix seconds. fatal: ends the process at once; called when the ledger failed, before an answer.
+    clock: gives unix seconds. fatal: ends the process at once; called when the ledger failed, before an answer. on_tcp: there is no
+    telling who connects.
     """
 
-    def __init__(self, policy: Policy, ledger: Ledger, clock: Callable[[], int], fatal: Callable[[], NoReturn]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        ledger: Ledger,
+        clock: Callable[[], int],
+        fatal: Callable[[], NoReturn],
+        *,
+        on_tcp: bool = False,
+    ) -> None:
         self._policy, self._ledger, self._clock, self._fatal = policy, ledger, clock, fatal
+        self._on_tcp = on_tcp
+        self._peers: set[FrameConnection] = set()
 
-    async def listen(self, address: Address) -> asyncio.AbstractServer:
-        """Start to answer at an address. Raises OSError."""
-        return await listen(
-            address, lambda: FrameConnection(PAYLOAD_MAX, self.on_frame, lambda _: None, self._check_peer)
-        )
+    async def listen(self, address: Address, sock: socket.socket) -> asyncio.AbstractServer:
+        """Start to answer at an address, to which `sock` is bound. Raises OSError."""
+        return await listen(address, self.connection, sock)
 
-    def _check_peer(self, connection: FrameConnection) -> None:
-        """Close a connection from another user. On TCP nobody can tell; the configuration chose that."""
+    def connection(self) -> FrameConnection:
+        """Return the protocol of one new connection."""
+        return FrameConnection(PAYLOAD_MAX, self.on_frame, self._peers.discard, self.check_peer)
+
+    def check_peer(self, connection: FrameConnection) -> None:
+        """Let a connection of our own user or of root in, and no other. On TCP nobody can tell; the configuration chose that."""
         uid = connection.peer_uid()
-        if uid not in (None, 0, os.geteuid()):
-            log.warning("refused a connection from user %d", uid)
+        if uid not in (0, os.geteuid()) and not (uid is None and self._on_tcp):
+            log.warning("refused a connection from user %s", uid)
             connection.close()
+        elif len(self._peers) >= CONNECTIONS_MAX:
+            log.warning("refused a connection: there are %d", len(self._peers))
+            connection.close()
+        else:
+            self._peers.add(connection)
 
     def on_frame(self, connection: FrameConnection, kind: int, request_id: int, payload: bytes) -> None:
-        """Answer one frame."""
-        if kind == SignerMessage.PUBLIC_KEY:
+        """Answer one frame of a connection that was let in."""
+        if connection not in self._peers or connection.unsent_bytes > UNSENT_BYTES_MAX:
+            connection.close()
+        elif kind == SignerMessage.PUBLIC_KEY:
             connection.reply(kind, request_id, self._policy.pubkey)
         elif kind == SignerMessage.SETTLE:
             answer = self._settle(payload)

@@ -175,14 +175,16 @@ async def connect(address: Address, make: Callable[[], _Protocol]) -> _Protocol:
     return connection
 
 
-async def listen(address: Address, make: Callable[[], Any]) -> asyncio.AbstractServer:
-    """Listen at an address; a Unix socket is only for its owner (mode 0600), and a dead process' socket is replaced.
+def bind(address: Address) -> socket.socket:
+    """Return a socket bound to an address; a Unix socket is only for its owner (mode 0600), and a dead process' is replaced.
 
-    The caller must hold the lock that says that no other process uses this path.
+    The caller must hold the lock that says that no other process uses this path. Raises OSError.
     """
-    loop = asyncio.get_running_loop()
     if not address.path:
-        return await loop.create_server(make, address.host, address.port)
+        sock = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((address.host, address.port))
+        return sock
     directory = os.path.dirname(address.path)
     os.makedirs(directory, mode=0o700, exist_ok=True)
     if os.path.exists(address.path) and stat.S_ISSOCK(os.stat(address.path).st_mode):
@@ -196,4 +198,13 @@ async def listen(address: Address, make: Callable[[], Any]) -> asyncio.AbstractS
         os.umask(old_mask)
         if handle >= 0:
             os.close(handle)
-    return await loop.create_unix_server(make, sock=sock)
+    return sock
+
+
+async def listen(address: Address, make: Callable[[], Any], sock: socket.socket | None = None) -> asyncio.AbstractServer:
+    """Listen at an address, with the socket that `bind` returned for it earlier, if one is given. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    sock = bind(address) if sock is None else sock
+    if address.path:
+        return await loop.create_unix_server(make, sock=sock)
+    return await loop.create_server(make, sock=sock)

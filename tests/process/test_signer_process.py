@@ -5,9 +5,12 @@ Each test has its own state directory. Readiness is polled; only processes start
 
 import asyncio
 import contextlib
+import ctypes
 import os
+import re
 import resource
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -17,12 +20,14 @@ from pathlib import Path
 import pytest
 from coincurve import PrivateKey
 
+from paychan._fast.frame import encode_frame
 from paychan.channel import ChannelTerms
 from paychan.config import Address
 from paychan.rpc.connection import ConnectionGone, FrameConnection, RemoteRefusal, connect
 from paychan.rpc.signer_messages import PAYLOAD_MAX, Refusal, RefusalCode, SettleRequest, SignerMessage
 from paychan.sender import sign_payment
 from paychan.settlement import check_settlement
+from tests.system import free_port
 
 ROOT = Path(__file__).parents[2]
 CLIENT = PrivateKey(b"\x02" * 32)
@@ -52,10 +57,10 @@ class Signer:
         self.log = directory / "stderr"
         self.process: subprocess.Popen | None = None
 
-    def start(self) -> "Signer":
+    def start(self, **options: object) -> "Signer":
         with self.log.open("ab") as log:
             offset = log.tell()
-            self.process = subprocess.Popen([sys.executable, "-m", "signer", self.config], cwd=ROOT, stderr=log)
+            self.process = subprocess.Popen([sys.executable, "-m", "signer", self.config], cwd=ROOT, stderr=log, **options)
         deadline = time.monotonic() + WAIT_SECONDS
         while b"ready at" not in self.log.read_bytes()[offset:]:
             assert self.process.poll() is None, self.log.read_text()
@@ -80,10 +85,7 @@ class Signer:
             calls = [connection.call(*frame) for frame in frames]
             answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), WAIT_SECONDS)
             connection.close()
-            return [
-                Refusal.decode(answer.payload).code if isinstance(answer, RemoteRefusal) else answer
-                for answer in answers
-            ]
+            return [Refusal.decode(answer.payload).code if isinstance(answer, RemoteRefusal) else answer for answer in answers]
 
         return asyncio.run(run())
 
@@ -112,9 +114,9 @@ def signer(tmp_path):
         signer.process.wait()
 
 
-def run_command(*arguments: object) -> subprocess.CompletedProcess:
+def run_command(*arguments: object, **options: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "signer", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False, **options)
 
 
 def test_it_tells_its_key_and_signs(signer):
@@ -243,6 +245,121 @@ def test_another_user_gets_no_answer(signer):
     assert "refused a connection from user 65534" in signer.log.read_text()
 
 
+def test_what_the_running_signer_gave_up(signer):
+    """By what the kernel says of it, not by what it says of itself."""
+    signer.start()
+    proc = Path("/proc") / str(signer.process.pid)
+    status = dict(re.findall(r"^(\w+):\s*(\S+)", (proc / "status").read_text(), re.MULTILINE))
+    assert status["NoNewPrivs"] == "1"
+    assert int(status["VmLck"]) > 0
+    if "Seccomp" in status:
+        for thread in (proc / "task").iterdir():  # a filter is a thread's and its descendants'
+            assert re.search(r"^Seccomp:\s+2$", (thread / "status").read_text(), re.MULTILINE)
+    assert re.search(r"^Max core file size\s+0\s+0\s", (proc / "limits").read_text(), re.MULTILINE)
+    assert (proc / "stat").stat().st_uid == 0  # not dumpable: the kernel gives these files to root
+    links = proc_links(proc)
+    assert not any(
+        "io_uring" in link for link in links
+    )  # an event loop made before the filter would have a ring, which passes it by
+    sockets = [link for link in links if link.startswith("socket:")]
+    listed = (proc / "net" / "unix").read_text() + Path("/proc/net/unix").read_text()
+    assert sockets and all(f" {link[8:-1]}" in listed for link in sockets)  # every one is a Unix socket
+    lines = [line for line in signer.log.read_text().splitlines() if "hardened: " in line]
+    assert len(lines) == 1 and "no dumps, no new privileges" in lines[0] and "system calls filtered" in lines[0]
+
+
+def proc_links(proc: Path) -> list[str]:
+    """Return what a process' descriptors are. Skips the test if we may not know: another user's, or not dumpable and not root."""
+    try:
+        return [os.readlink(entry) for entry in (proc / "fd").iterdir()]
+    except PermissionError:
+        pytest.skip("only root may look at the descriptors of a process that is not dumpable")
+
+
+def test_a_crash_leaves_no_core(signer):
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    try:
+        signer.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+    os.kill(signer.process.pid, signal.SIGSEGV)
+    _, status = os.waitpid(signer.process.pid, 0)
+    assert os.WTERMSIG(status) == signal.SIGSEGV and not os.WCOREDUMP(status)
+    signer.process = None
+
+
+def no_memory_locked() -> None:
+    """In a child before it runs: no memory may be locked, by root neither."""
+    ctypes.CDLL(None).prctl(24, 14, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_IPC_LOCK
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+
+
+def test_hardening_that_fails_is_a_warning(signer):
+    signer.start(preexec_fn=no_memory_locked)
+    assert "WARNING the key is less safe than it could be: the key's memory locked: " in signer.log.read_text()
+
+
+def live(signer: Signer, more: str = "") -> None:
+    """Make the signer's configuration one of network live, with a key."""
+    text = signer.config.read_text().replace('"test"', '"live"').replace("enable = true\nwaive_funding_proof = true", "")
+    text = text.replace("mm9mm96b8bZRBacaAvY5MEeDd6HW46qFcY", "1BoatSLRHtKNngkdXEeobR76b53LETtpyT")
+    signer.config.write_text(text.replace('signer.sock"', 'signer.sock"' + more))
+    signer.state.mkdir(mode=0o700)
+    assert run_command("--init", signer.state / "signer.key").returncode == 0
+
+
+def test_hardening_that_fails_is_an_error_on_mainnet(signer):
+    live(signer)
+    ended = run_command(signer.config, preexec_fn=no_memory_locked)
+    assert ended.returncode == 2
+    (line,) = (line for line in ended.stderr.splitlines() if line.startswith("paychan-signer: "))
+    assert line.startswith(f"paychan-signer: {signer.config}: signer.hardening_required: not possible: the key's memory locked: ")
+    signer.start()
+    assert signer.ask((SignerMessage.PUBLIC_KEY, b"")) == [signer.pubkey]
+
+
+def test_hardening_that_fails_is_a_warning_if_the_configuration_says_so(signer):
+    live(signer, "\nhardening_required = false")
+    signer.start(preexec_fn=no_memory_locked)
+    assert "the key is less safe than it could be" in signer.log.read_text()
+
+
+def test_it_listens_on_tcp_too(signer):
+    """The filter takes away socket and bind: the listening socket must be there before. Connections must work after."""
+    port = free_port()
+    signer.config.write_text(signer.config.read_text().replace("unix:run/signer.sock", f"tcp:127.0.0.1:{port}"))
+    signer.start()
+    with socket.create_connection(("127.0.0.1", port), WAIT_SECONDS) as connection:
+        connection.sendall(encode_frame(SignerMessage.PUBLIC_KEY, 1))
+        assert connection.recv(99)[12:] == signer.pubkey
+
+
+def test_a_server_that_takes_no_answers_does_not_fill_the_memory(signer):
+    """Asked for a gigabyte of answers that nobody reads, it hangs up early."""
+    signer.start()
+    with socket.socket(socket.AF_UNIX) as connection, inside(signer.state / "run"):
+        connection.connect("signer.sock")
+        connection.settimeout(WAIT_SECONDS)
+        frames = encode_frame(SignerMessage.PUBLIC_KEY, 1) * 10_000
+        with pytest.raises(ConnectionError):
+            for _ in range(2_000):
+                connection.sendall(frames)
+    assert signer.ask((SignerMessage.PUBLIC_KEY, b"")) == [signer.pubkey]
+
+
+@contextlib.contextmanager
+def inside(directory: Path):
+    """Be in a directory for a while: the path of a socket must be short."""
+    before = Path.cwd()
+    os.chdir(directory)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
 def test_init_makes_a_key_and_never_overwrites_one(tmp_path):
     path = tmp_path / "new.key"
     made = run_command("--init", path)
@@ -280,9 +397,7 @@ def test_a_bad_configuration_ends_with_one_line(signer, old, new, key):
 
 
 def test_mainnet_needs_a_unix_socket(signer):
-    text = (
-        signer.config.read_text().replace('"test"', '"live"').replace("enable = true\nwaive_funding_proof = true", "")
-    )
+    text = signer.config.read_text().replace('"test"', '"live"').replace("enable = true\nwaive_funding_proof = true", "")
     text = text.replace("unix:run/signer.sock", "tcp:127.0.0.1:1").replace(
         "mm9mm96b8bZRBacaAvY5MEeDd6HW46qFcY", "1BoatSLRHtKNngkdXEeobR76b53LETtpyT"
     )

@@ -45,9 +45,7 @@ def make_terms(**changes) -> ChannelTerms:
 
 def fund(terms: ChannelTerms, vout: int = 1, value: int | None = None, script: bytes | None = None, coin: int = 3):
     """Return the terms with the outpoint of a transaction that funds them, and that transaction."""
-    pays = CTxOut(
-        terms.funding_value if value is None else value, CScript(script or p2sh_script_pubkey(terms.redeem_script))
-    )
+    pays = CTxOut(terms.funding_value if value is None else value, CScript(script or p2sh_script_pubkey(terms.redeem_script)))
     others = [CTxOut(5000 + index, CScript(b"\x51")) for index in range(3)]
     outputs = [*others[:vout], pays, *others[vout:]]
     tx = CTransaction([CTxIn(COutPoint(b"\x07" * 32, coin))], outputs)

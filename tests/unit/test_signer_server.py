@@ -18,8 +18,8 @@ NOW = 1_700_000_000
 class Peer:
     """Stands for a connection: keeps what is sent."""
 
-    def __init__(self, uid: int | None = None) -> None:
-        self.sent, self.closed, self.uid = [], False, uid
+    def __init__(self, uid: int | None = os.geteuid()) -> None:
+        self.sent, self.closed, self.uid, self.unsent_bytes = [], False, uid, 0
 
     def reply(self, kind, request_id, payload=b""):
         self.sent.append((kind + REPLY, request_id, payload))
@@ -54,8 +54,14 @@ def server(ledger):
     return SignerServer(POLICY, ledger, lambda: NOW, fatal)
 
 
-def ask(server, kind, payload=b""):
+def let_in(server) -> Peer:
     peer = Peer()
+    server.check_peer(peer)
+    return peer
+
+
+def ask(server, kind, payload=b""):
+    peer = let_in(server)
     server.on_frame(peer, kind, 7, payload)
     if peer.closed:
         return None
@@ -110,14 +116,14 @@ def test_nothing_is_answered_when_the_ledger_fails(server, ledger, monkeypatch, 
         raise LedgerError("disk I/O error")
 
     monkeypatch.setattr(ledger, method, fails)
-    peer = Peer()
+    peer = let_in(server)
     with pytest.raises(Ended):
         server.on_frame(peer, SignerMessage.SETTLE, 7, GOOD.encode())
     assert peer.sent == []
 
 
 def test_the_record_is_written_before_the_answer(server, ledger, monkeypatch):
-    peer, seen = Peer(), []
+    peer, seen = let_in(server), []
     put = ledger.put
     monkeypatch.setattr(ledger, "put", lambda *row: (put(*row), seen.append(list(peer.sent))))
     server.on_frame(peer, SignerMessage.SETTLE, 7, GOOD.encode())
@@ -125,11 +131,45 @@ def test_the_record_is_written_before_the_answer(server, ledger, monkeypatch):
     assert len(peer.sent) == 1
 
 
-@pytest.mark.parametrize(("uid", "closed"), [(None, False), (0, False), (os.geteuid(), False), (65533, True)])
-def test_other_users_are_turned_away(server, uid, closed):
+OTHER = 65533
+
+
+@pytest.mark.parametrize(("uid", "closed"), [(0, False), (os.geteuid(), False), (OTHER, True), (None, True)])
+def test_other_users_are_turned_away_and_get_no_answer(server, uid, closed):
     peer = Peer(uid)
-    server._check_peer(peer)
+    server.check_peer(peer)
     assert peer.closed == closed
+    server.on_frame(peer, SignerMessage.PUBLIC_KEY, 7, b"")
+    assert bool(peer.sent) != closed
+
+
+def test_only_on_tcp_may_a_peer_be_unknown(ledger):
+    server = SignerServer(POLICY, ledger, lambda: NOW, fatal, on_tcp=True)
+    for uid, closed in ((None, False), (OTHER, True)):
+        peer = Peer(uid)
+        server.check_peer(peer)
+        assert peer.closed == closed
+
+
+def test_who_was_not_let_in_gets_no_answer(server):
+    peer = Peer()
+    server.on_frame(peer, SignerMessage.SETTLE, 7, GOOD.encode())
+    assert peer.closed and peer.sent == []
+
+
+def test_the_number_of_connections_is_bounded(server, monkeypatch):
+    monkeypatch.setattr(server_module, "CONNECTIONS_MAX", 2)
+    first, second, third = (let_in(server) for _ in range(3))
+    assert [peer.closed for peer in (first, second, third)] == [False, False, True]
+    server._peers.discard(first)
+    assert not let_in(server).closed
+
+
+def test_who_does_not_take_its_answers_is_cut_off(server):
+    peer = let_in(server)
+    peer.unsent_bytes = server_module.UNSENT_BYTES_MAX + 1
+    server.on_frame(peer, SignerMessage.SETTLE, 7, GOOD.encode())
+    assert peer.closed and peer.sent == []
 
 
 def test_the_log_shows_neither_key_nor_payment(server, caplog):
