@@ -691,6 +691,37 @@ def test_bodies(scene, method, body):
     check_refused(scene, exchange(scene.port, head + body), code, status=status)
 
 
+ITEM = bytes(36) + b"\x05hello"
+BATCHES = [
+    ("no length", b"", b"", 411, "length_required"),
+    ("chunked", b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", 411, "length_required"),
+    ("too long", b"Content-Length: 120833\r\n", b"", 413, "body_too_large"),
+    ("one byte", b"Content-Length: 1\r\n", b"x", 400, "invalid_batch"),
+    ("cut in the outpoint", b"Content-Length: 35\r\n", ITEM[:35], 400, "invalid_batch"),
+    ("cut at the size", b"Content-Length: 36\r\n", ITEM[:36], 400, "invalid_batch"),
+    ("cut in the payment", b"Content-Length: 41\r\n", ITEM[:41], 400, "invalid_batch"),
+    ("a byte too many", b"Content-Length: 43\r\n", ITEM + b"x", 400, "invalid_batch"),
+    ("1025 payments", b"Content-Length: 37925\r\n", bytes(37 * 1025), 400, "invalid_batch"),
+]
+
+
+@pytest.mark.parametrize(("name", "header", "body", "status", "code"), BATCHES, ids=[row[0] for row in BATCHES])
+def test_bad_batches(scene, name, header, body, status, code):
+    """Those whose list is good up to its last byte begin with a payment that would count."""
+    payment = sign_payment(scene.victim.sender.terms, scene.left - 1, scene.victim.sender.key)
+    if status == 400:
+        raw = payment.serialize()
+        body = scene.victim.sender.terms.outpoint + bytes((len(raw),)) + raw + body
+        header = b"Content-Length: %d\r\n" % len(body)
+    status, code = expected(scene.door, f"batch, {name}", status, code)
+    answer = exchange(scene.port, b"POST /v1/payments HTTP/1.1\r\nHost: a\r\n" + header + b"\r\n" + body)
+    if status == 200:
+        assert (answer.status, answer.body) == (200, b"")
+        scene.check_unchanged()
+    else:
+        check_refused(scene, answer, code, status=status)
+
+
 @pytest.mark.parametrize(
     "raw",
     [
