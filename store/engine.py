@@ -8,11 +8,12 @@ not synced yet.)
 from collections.abc import Mapping
 from pathlib import Path
 
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import AccessType, BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
 
 from paychan.rpc.store_messages import LEASE_COUNT, Stored
 
 from . import keys
+from .mark import Mark
 
 _MIB = 1 << 20
 BLOCK_CACHE_BYTES = 128 * _MIB  # the states of some million busy channels
@@ -36,12 +37,40 @@ def _options() -> Options:
     return options
 
 
+def _hold_against_mark(directory: Path, mark: Mark) -> None:
+    """Raise ValueError if the database ends before its mark: then acknowledged writes are missing.
+
+    Reads only: to open for writing would drop the log behind the damage, which somebody may still make sense of.
+    """
+    if not mark.sequence:
+        return
+    if not (directory / "CURRENT").exists():
+        raise ValueError(f"the database is gone from {directory}, and its mark is still there")
+    database = Rdict(str(directory), _options(), access_type=AccessType.read_only(False))
+    sequence = database.latest_sequence_number()
+    database.close()
+    if sequence < mark.sequence:
+        raise ValueError(
+            f"the log is damaged: it ends at write {sequence}, and write {mark.sequence} has been acknowledged. "
+            f"Restore a backup; or remove {mark.path} to go on without what is lost"
+        )
+
+
 class Engine:
     """An open database. Its methods raise rocksdict's plain `Exception` when the disk fails."""
 
     def __init__(self, directory: Path, sync: bool = True) -> None:
-        """Open or create the database. sync=False is for measuring only: it would acknowledge what a crash loses."""
-        self._db = Rdict(str(directory), _options())
+        """Open or create the database. sync=False is for measuring only: it would acknowledge what a crash loses.
+
+        Raises: Exception, also if the database is behind its mark (mark.py): acknowledged writes are missing.
+        """
+        self._mark = Mark(directory)
+        try:
+            _hold_against_mark(directory, self._mark)
+            self._db = Rdict(str(directory), _options())
+        except BaseException:
+            self._mark.close()
+            raise
         self._write_options = WriteOptions()
         self._write_options.sync = sync
 
@@ -49,6 +78,7 @@ class Engine:
         """Write out what is only in the log, and close."""
         self._db.flush()
         self._db.close()
+        self._mark.close()
 
     # one channel
 
@@ -129,3 +159,4 @@ class Engine:
             else:
                 batch.put(key, value)
         self._db.write(batch, self._write_options)
+        self._mark.note(self._db.latest_sequence_number())
