@@ -217,7 +217,9 @@ def leave(file: File, rng: random.Random, whole: float) -> bytes:
     now = bytearray(content)
     if rng.random() < 0.6:
         apply(now, len(final), None) if len(final) > len(now) else None
-    touched = sorted({sector for offset, data in pending if data for sector in range(offset // SECTOR, (offset + len(data) - 1) // SECTOR + 1)})
+    touched = sorted(
+        {sector for offset, data in pending if data for sector in range(offset // SECTOR, (offset + len(data) - 1) // SECTOR + 1)}
+    )
     share = rng.choice((0.1, 0.5, 0.9))
     for sector in touched:
         if rng.random() < share:

@@ -2,7 +2,7 @@
 a hand-turned event loop. It marks in the record what is about to be written ("G" and the group's writes) and that everything
 marked before has been answered ("A").
 
-    python -m tests.power.history DIRECTORY SHAPE SEED [crash | nosync | nowal | early]
+    python -m tests.power.history DIRECTORY SHAPE SEED [crash | tail | nosync | nowal | early]
 """
 
 import os
@@ -179,7 +179,7 @@ class Script:
                 self.known = max(self.known, number + 1)
 
 
-def small_options(shape: Shape) -> None:
+def small_options(shape: Shape, reuse: int) -> None:
     """Have the engine rotate its logs and merge its tables many times in a short life. What it does is the same."""
     real = store.engine._options
 
@@ -193,7 +193,7 @@ def small_options(shape: Shape) -> None:
             made.set_max_manifest_file_size(3000)
             made.set_target_file_size_base(1 << 17)
             made.set_max_bytes_for_level_base(1 << 18)
-            made.set_recycle_log_file_num(shape.reuse)
+            made.set_recycle_log_file_num(reuse)
             made.set_max_write_buffer_number(3)
         return made
 
@@ -238,7 +238,7 @@ def main() -> int:
     sequencer.StateCache = lambda: StateCache(1 << 8)
     break_it(how)
     mark_groups()
-    small_options(shape)
+    small_options(shape, 0 if how == "nowal" else shape.reuse)  # RocksDB knows that the two do not go together
     config = configure(directory)
     script = Script(shape, seed)
 
@@ -246,7 +246,7 @@ def main() -> int:
         mark(b"A")  # it would say "ready" here
         script.resume(engine)
         script.run(engine)
-        if how == "crash":
+        if how in ("crash", "tail"):
             os._exit(0)
 
     command._serve = serve

@@ -109,7 +109,9 @@ def record_lives(directory: Path, seed: str, control: str = "") -> list[Recordin
     return [record(directory / f"{shape}{how}", shape, seed, how) for shape, how in names()]
 
 
-def campaign(lives: list[Recording], seed: str, count: int, jobs: int, keep_in: Path, show: bool = False) -> tuple[int, Counter, list[str]]:
+def campaign(
+    lives: list[Recording], seed: str, count: int, jobs: int, keep_in: Path, show: bool = False
+) -> tuple[int, Counter, list[str]]:
     """Judge `count` images, shared out among the lives. Return how many, the refusals by text, and what was wrong."""
     share = -(-count // len(lives))
     _lives[:] = lives

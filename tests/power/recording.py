@@ -52,7 +52,12 @@ def record(directory: Path, shape: str, seed: str, how: str = "", no_sync: bool 
     runs = [[shape, f"{seed}-{i}", "crash"] for i in range(4)] if how == "crash" else [[shape, seed, *([how] if how else [])]]
     for run in runs:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.power.history", str(directory), *run], env=env, cwd=ROOT, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "tests.power.history", str(directory), *run],
+            env=env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
     ops = list(read_log(log))
