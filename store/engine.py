@@ -37,7 +37,12 @@ def _options() -> Options:
     return options
 
 
-def _hold_against_mark(directory: Path, mark: Mark) -> None:
+def open_for_reading(directory: Path) -> Rdict:
+    """Open a database to read what is in it now, also while a store writes it. It must be there."""
+    return Rdict(str(directory), _options(), access_type=AccessType.read_only(False))
+
+
+def hold_against_mark(directory: Path, mark: Mark) -> None:
     """Raise ValueError if the database ends before its mark: then acknowledged writes are missing.
 
     Reads only: to open for writing would drop the log behind the damage, which somebody may still make sense of.
@@ -46,7 +51,7 @@ def _hold_against_mark(directory: Path, mark: Mark) -> None:
         return
     if not (directory / "CURRENT").exists():
         raise ValueError(f"the database is gone from {directory}, and its mark is still there")
-    database = Rdict(str(directory), _options(), access_type=AccessType.read_only(False))
+    database = open_for_reading(directory)
     sequence = database.latest_sequence_number()
     database.close()
     if sequence < mark.sequence:
@@ -66,7 +71,7 @@ class Engine:
         """
         self._mark = Mark(directory)
         try:
-            _hold_against_mark(directory, self._mark)
+            hold_against_mark(directory, self._mark)
             self._db = Rdict(str(directory), _options())
         except BaseException:
             self._mark.close()
@@ -136,6 +141,10 @@ class Engine:
             if cursor.valid():
                 raise ValueError("holds data of something else")
         return record
+
+    def restored(self) -> bytes | None:
+        """Return the record of a store that was restored from a backup (restored.py), else None."""
+        return self._get([keys.RESTORED])[0]
 
     def epochs(self, shard_count: int) -> list[int]:
         """Return the newest epoch of each shard and then of each `Lease`."""

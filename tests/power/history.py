@@ -10,6 +10,7 @@ import pickle
 import random
 import sys
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import store.__main__ as command
@@ -105,7 +106,8 @@ class Channel:
         else:
             self.phase = Phase(old + 1)
             if self.phase == Phase.SIGNED:
-                extra, self.txid = rng.randbytes(rng.randint(shape.size // 2, shape.size)), rng.randbytes(32)
+                extra = rng.randbytes(rng.randint(shape.size // 2, shape.size))
+                self.txid = sha256(sha256(extra).digest()).digest()
         state = ChannelState(self.phase, Payment(self.value, rng.randbytes(70), 0x83), self.txid).serialize()
         return Entry(self.shard, epoch, self.outpoint, old, value, state, extra)
 

@@ -2,9 +2,9 @@
 
     python -m tests.power.tail [--bytes 8192] [--step 1] [--seed N]
 
-A store is killed after its last answer, so that every byte in its log is acknowledged. Then, at each offset of the log's end: a bit
-flipped, a sector zeroed, everything from there on cut off, or sixteen bytes there twice. Right verdicts: everything is there; or one clear
-refusal. Exit 1 else. Two lives: a log that grew, and a log that was written over an older one.
+A store is killed after its last answer, so that every byte in its log is acknowledged. Then, at each offset of the log's end:
+a bit flipped, a sector zeroed, everything from there on cut off, or sixteen bytes there twice. Right verdicts: everything is
+there; or one clear refusal. Exit 1 else. Two lives: a log that grew, and a log that was written over an older one.
 """
 
 import argparse
