@@ -14,6 +14,7 @@ from paychan.rpc.store_messages import LEASE_COUNT, Stored
 
 from . import keys
 from .mark import Mark
+from .peek import peek
 
 _MIB = 1 << 20
 BLOCK_CACHE_BYTES = 128 * _MIB  # the states of some million busy channels
@@ -43,17 +44,12 @@ def open_for_reading(directory: Path) -> Rdict:
 
 
 def hold_against_mark(directory: Path, mark: Mark) -> None:
-    """Raise ValueError if the database ends before its mark: then acknowledged writes are missing.
-
-    Reads only: to open for writing would drop the log behind the damage, which somebody may still make sense of.
-    """
-    if not mark.sequence:
-        return
+    """Raise ValueError if the database does not read, or ends before its mark: then acknowledged writes are missing."""
     if not (directory / "CURRENT").exists():
-        raise ValueError(f"the database is gone from {directory}, and its mark is still there")
-    database = open_for_reading(directory)
-    sequence = database.latest_sequence_number()
-    database.close()
+        if mark.sequence:
+            raise ValueError(f"the database is gone from {directory}, and its mark is still there")
+        return
+    sequence = peek(directory)
     if sequence < mark.sequence:
         raise ValueError(
             f"the log is damaged: it ends at write {sequence}, and write {mark.sequence} has been acknowledged. "

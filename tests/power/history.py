@@ -21,7 +21,7 @@ from paychan.config import StoreConfig, load_store_config
 from paychan.payment import Payment
 from paychan.rpc.store_messages import Entry, encode_commit
 from paychan.sharding import shard_of
-from store import sequencer
+from store import peek, sequencer
 from store.engine import Engine
 from store.identity import Identity
 from store.leases import Leases
@@ -238,6 +238,7 @@ def main() -> int:
     how = sys.argv[4] if len(sys.argv) > 4 else ""
     shape = SHAPES[shape_name]
     sequencer.StateCache = lambda: StateCache(1 << 8)
+    store.engine.peek = peek.read_sequence  # in this process: the record knows no other
     break_it(how)
     mark_groups()
     small_options(shape, 0 if how == "nowal" else shape.reuse)  # RocksDB knows that the two do not go together

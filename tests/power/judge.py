@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import store.__main__ as command
+import store.engine as engine
 from paychan.config import StoreConfig
 from paychan.errors import ConfigError
-from store import keys
+from store import keys, peek
 from store.engine import Engine
 from store.identity import Identity
 
@@ -32,14 +33,15 @@ def open_store(config: StoreConfig) -> dict[bytes, bytes]:
     """Start the store as the command does, up to where it would serve; return what it holds. Raises ConfigError."""
     found: dict[bytes, bytes] = {}
 
-    async def serve(_: StoreConfig, identity: Identity, engine: Engine) -> None:
-        found.update(read_all(engine))
+    async def serve(_: StoreConfig, identity: Identity, opened: Engine) -> None:
+        found.update(read_all(opened))
 
     command._serve, real = serve, command._serve
+    engine.peek, real_peek = peek.read_sequence, engine.peek  # a process for each image would take most of the time
     try:
         command.run(config)
     finally:
-        command._serve = real
+        command._serve, engine.peek = real, real_peek
     return found
 
 

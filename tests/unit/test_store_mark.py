@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from store import peek
 from store.engine import Engine
 from store.mark import FILE_SIZE, SLOT_OFFSETS, Mark, path_of
 
@@ -56,6 +57,22 @@ def test_a_log_that_ends_before_the_mark_is_refused_and_left_as_it_is(tmp_path, 
     engine = Engine(place)
     assert engine.states([b""]) == [None]
     engine.close()
+
+
+def test_a_log_that_rocksdb_never_ends_to_read_is_refused(tmp_path, monkeypatch):
+    """One byte says that a record is one of a reused log, which this is not; then RocksDB looks for its end for ever."""
+    place = tmp_path / "db"
+    fill(place, 9)
+    log = newest_log(place)
+    content = bytearray(log.read_bytes())
+    size = 7 + int.from_bytes(content[4:6], "little")
+    at = 4 * size + 6
+    assert content[at] == 1
+    content[at] = 5
+    log.write_bytes(content)
+    monkeypatch.setattr(peek, "PEEK_SECONDS_MAX", 2.0)
+    with pytest.raises(ValueError, match="damaged"):
+        Engine(place)
 
 
 def test_a_database_that_is_gone_is_not_made_anew(tmp_path):
