@@ -2,7 +2,9 @@
 each satoshi once; no settled channel opens again. With real databases and the real sequencer."""
 
 import random
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,7 @@ from store.identity import Identity
 from store.leases import Leases
 from store.mark import path_of
 from store.sequencer import Sequencer
+from tests.power.images import scratch
 from tests.tiling import History, Operation, Outcome
 from tests.tiling import check as check_tiling
 
@@ -83,8 +86,16 @@ def outpoint(number):
     return random.Random(number).randbytes(36)
 
 
-def test_a_hundred_prefixes_come_back_with_the_payers(tmp_path, monkeypatch):
+@pytest.fixture
+def memory():
+    """A directory in memory: a hundred stores are made, each with syncs of its own."""
+    with tempfile.TemporaryDirectory(prefix="paychan-restore-", dir=scratch()) as place:
+        yield Path(place)
+
+
+def test_a_hundred_prefixes_come_back_with_the_payers(memory, monkeypatch):
     """The history is a hundred times interrupted by a backup; each is restored, and every payer sends its newest payment."""
+    tmp_path = memory
     monkeypatch.setattr(engine_module, "peek", peek.read_sequence)  # hundreds of processes would take most of the time
     rng = random.Random(5)
     live, backups = Live(tmp_path / "db"), []
