@@ -18,6 +18,7 @@ from .directory import hold_directory, sync_directory
 from .engine import Engine
 from .identity import Identity, establish_identity, read_server_pubkey
 from .restored import describe_restored
+from .sequencer import EXIT_WRITE_FAILED
 from .server import StoreServer
 
 log = logging.getLogger("paychan.store")
@@ -25,7 +26,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def main() -> int:
-    """Run the command; return its exit status: 0 after a signal, 2 for a wrong call or configuration."""
+    """Run the command; return its exit status: 0 after a signal, 2 for a wrong call or configuration, 70 for a disk that fails."""
     if maintenance.is_call(sys.argv[1:]):
         return maintenance.run(sys.argv[1:])
     if len(sys.argv) != 2:
@@ -39,6 +40,11 @@ def main() -> int:
     except ConfigError as error:
         print(f"paychan-store: {error}", file=sys.stderr)
         return EXIT_BAD_CONFIG
+    except Exception as error:
+        if type(error) is not Exception and not isinstance(error, OSError):  # rocksdict has no narrower type
+            raise
+        log.critical("the disk failed, the store ends: %s", " ".join(str(error).split()))
+        return EXIT_WRITE_FAILED
     log.info("stopped")
     return 0
 

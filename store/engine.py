@@ -13,6 +13,7 @@ from rocksdict import AccessType, BlockBasedOptions, Cache, DBCompressionType, O
 from paychan.rpc.store_messages import LEASE_COUNT, Stored
 
 from . import keys
+from .directory import sync_directory
 from .mark import Mark
 from .peek import peek
 
@@ -69,6 +70,8 @@ class Engine:
         try:
             hold_against_mark(directory, self._mark)
             self._db = Rdict(str(directory), _options())
+            if not self._mark.sequence:
+                sync_directory(directory.parent)  # a new database's name, before the mark says that it is there
         except BaseException:
             self._mark.close()
             raise

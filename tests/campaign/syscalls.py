@@ -190,10 +190,11 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=500, help="runs, shared out among the faults")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--kind", help="one fault: KIND,ERRNO,MODE")
+    parser.add_argument("--at", type=int, nargs="*", help="these N only")
     arguments = parser.parse_args()
     faults = [arguments.kind] if arguments.kind else list(FAULTS)
     share = -(-arguments.count // len(faults))
-    tasks = [(fault, number) for number in range(1, share + 1) for fault in faults]
+    tasks = [(fault, number) for number in arguments.at or range(1, share + 1) for fault in faults]
     counts, problems = campaign(tasks, arguments.jobs, show=True)
     print(f"{len(tasks)} runs, {len(problems)} violations")
     for (fault, ended), number in sorted(counts.items()):
