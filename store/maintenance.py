@@ -17,7 +17,7 @@ EXIT_PROBLEMS = 1
 def check(state_dir: str) -> int:
     """Exit status 0: no problems."""
     directory = _store_in(state_dir)
-    with hold_lock(directory, "check"):
+    with hold_lock(directory, str(directory)):
         report = check_store(directory / "db")
     for line in report.lines():
         print(line)
