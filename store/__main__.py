@@ -29,7 +29,7 @@ def main() -> int:
     """Run the command; return its exit status: 0 after a signal, 2 for a wrong call or configuration, 70 for a disk that fails."""
     if maintenance.is_call(sys.argv[1:]):
         return maintenance.run(sys.argv[1:])
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1] in maintenance.COMMANDS:
         print(maintenance.USAGE, file=sys.stderr)
         return EXIT_BAD_CONFIG
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import store.backup as backup_module
 import store.engine as engine_module
 from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.payment import Payment
@@ -15,7 +16,7 @@ from paychan.rpc.store_messages import Entry, EntryStatus, encode_commit
 from paychan.sharding import shard_of
 from store import keys, peek
 from store.backup import EPOCHS_SKIPPED, BackupError, backup_store, restore_store
-from store.check import check_store
+from store.check import StoredRecords, check_store
 from store.engine import Engine
 from store.identity import Identity
 from store.leases import Leases
@@ -186,6 +187,24 @@ def test_a_backup_under_load_holds_all_that_was_answered_before(tmp_path, monkey
         thread.join()
         live.engine.close()
     assert len(list((tmp_path / "db").glob("*.sst"))) > 0
+
+
+def test_a_backup_that_began_between_two_lists_of_files_begins_again(tmp_path, monkeypatch):
+    """While the first attempt opens the database, what is in its log goes to a table: the attempt may have seen neither."""
+    live, opened = Live(tmp_path / "db"), []
+    live.credit(outpoint(1), 5)
+
+    def slowly(directory):
+        records = StoredRecords(directory)
+        if not opened:
+            live.engine._db.flush()
+        opened.append(records)
+        return records
+
+    monkeypatch.setattr(backup_module, "StoredRecords", slowly)
+    backup_store(tmp_path / "db", tmp_path / "backup")
+    live.engine.close()
+    assert len(opened) == 2
 
 
 @pytest.fixture
