@@ -39,6 +39,17 @@ def test_every_image_of_a_power_loss_holds_what_was_answered_and_nothing_else(li
         assert not problems, (SEED, life.name, problems[:3])
 
 
+def test_the_database_has_its_name_on_disk_before_the_mark_says_anything(lives):
+    for life in lives:
+        disk, notes = Disk(life.root), 0
+        for op in life.ops:
+            disk.run(op)
+            if op.kind == "w" and op.data[:4] == b"PCM1" and op.data[4:12] != bytes(8):
+                notes += 1
+                assert {f"{life.root}/store/db", f"{life.root}/store/db/CURRENT"} <= set(disk.synced_names)
+        assert notes > 50
+
+
 @pytest.mark.parametrize("control", images.CONTROLS)
 def test_a_store_that_does_not_sync_in_time_is_caught(control, tmp_path):
     how = "" if control == "liar" else control
