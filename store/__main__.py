@@ -1,4 +1,7 @@
-"""`paychan-store FILE`: runs the store with the configuration in FILE (store.toml) until SIGTERM or SIGINT."""
+"""`paychan-store FILE`: runs the store with the configuration in FILE (store.toml) until SIGTERM or SIGINT.
+
+`paychan-store check|backup|restore ...`: see maintenance.py.
+"""
 
 import asyncio
 import logging
@@ -10,9 +13,12 @@ import uvloop
 from paychan.config import EXIT_BAD_CONFIG, StoreConfig, load_store_config
 from paychan.errors import ConfigError
 
+from . import maintenance
 from .directory import hold_directory, sync_directory
 from .engine import Engine
 from .identity import Identity, establish_identity, read_server_pubkey
+from .restored import describe_restored
+from .sequencer import EXIT_WRITE_FAILED
 from .server import StoreServer
 
 log = logging.getLogger("paychan.store")
@@ -20,9 +26,11 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def main() -> int:
-    """Run the command; return its exit status: 0 after a signal, 2 for a wrong call or configuration."""
-    if len(sys.argv) != 2:
-        print("usage: paychan-store FILE", file=sys.stderr)
+    """Run the command; return its exit status: 0 after a signal, 2 for a wrong call or configuration, 70 for a disk that fails."""
+    if maintenance.is_call(sys.argv[1:]):
+        return maintenance.run(sys.argv[1:])
+    if len(sys.argv) != 2 or sys.argv[1] in maintenance.COMMANDS:
+        print(maintenance.USAGE, file=sys.stderr)
         return EXIT_BAD_CONFIG
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     for number in STOP_SIGNALS:  # until the event loop takes them over: nothing is in flight yet
@@ -32,6 +40,11 @@ def main() -> int:
     except ConfigError as error:
         print(f"paychan-store: {error}", file=sys.stderr)
         return EXIT_BAD_CONFIG
+    except Exception as error:
+        if type(error) is not Exception and not isinstance(error, OSError):  # rocksdict has no narrower type
+            raise
+        log.critical("the disk failed, the store ends: %s", " ".join(str(error).split()))
+        return EXIT_WRITE_FAILED
     log.info("stopped")
     return 0
 
@@ -48,6 +61,9 @@ def run(config: StoreConfig) -> None:
         try:
             identity = establish_identity(engine, config, server_pubkey)
             sync_directory(database.parent)
+            record = engine.restored()
+            if record is not None:
+                log.warning("this store was %s", describe_restored(record))
             uvloop.run(_serve(config, identity, engine))
         finally:
             engine.close()

@@ -17,28 +17,38 @@ def hold_directory(config: StoreConfig) -> Iterator[Path]:
     The kernel drops the lock when the process ends, however that happens.
     Raises: ConfigError if another store holds it, or it cannot be made.
     """
-    source, directory = config.common.source, config.common.state_dir / "store"
+    source, directory = f"{config.common.source}: state_dir", config.common.state_dir / "store"
     try:
-        _make_durable(directory)
+        make_durable(directory)
+    except OSError as error:
+        raise ConfigError(f"{source}: {directory} cannot be used: {error.strerror}") from error
+    with hold_lock(directory, source):
+        yield directory / "db"
+
+
+@contextmanager
+def hold_lock(directory: Path, source: str) -> Iterator[None]:
+    """Hold the lock of a store's directory, which must be there. source: what a complaint begins with. Raises ConfigError."""
+    try:
         handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigError(f"{source}: state_dir: {directory} cannot be used: {error.strerror}") from error
+        raise ConfigError(f"{source}: {directory} cannot be used: {error.strerror}") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(handle)
-        raise ConfigError(f"{source}: state_dir: another paychan-store uses this directory: {directory}") from error
+        raise ConfigError(f"{source}: another paychan-store uses this directory: {directory}") from error
     try:
-        yield directory / "db"
+        yield
     finally:
         os.close(handle)
 
 
-def _make_durable(directory: Path) -> None:
+def make_durable(directory: Path) -> None:
     """Make `directory` and its missing parents, mode 0700, each with its name synced into the directory above it."""
     directory = directory.absolute()
     if not directory.parent.exists():
-        _make_durable(directory.parent)
+        make_durable(directory.parent)
     directory.mkdir(mode=0o700, exist_ok=True)
     sync_directory(directory.parent)
 

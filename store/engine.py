@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rocksdict import (
+    AccessType,
     BlockBasedOptions,
     Cache,
     DBCompressionType,
@@ -23,6 +24,9 @@ from rocksdict import (
 from paychan.rpc.store_messages import LEASE_COUNT, Stored
 
 from . import keys
+from .directory import sync_directory
+from .mark import Mark
+from .peek import peek
 
 _MIB = 1 << 20
 BLOCK_CACHE_BYTES = 128 * _MIB  # the states of some million busy channels
@@ -59,12 +63,42 @@ def _options() -> Options:
     return options
 
 
+def open_for_reading(directory: Path) -> Rdict:
+    """Open a database to read what is in it now, also while a store writes it. It must be there."""
+    return Rdict(str(directory), _options(), access_type=AccessType.read_only(False))
+
+
+def hold_against_mark(directory: Path, mark: Mark) -> None:
+    """Raise ValueError if the database does not read, or ends before its mark: then acknowledged writes are missing."""
+    if not (directory / "CURRENT").exists():
+        if mark.sequence:
+            raise ValueError(f"the database is gone from {directory}, and its mark is still there")
+        return
+    sequence = peek(directory)
+    if sequence < mark.sequence:
+        raise ValueError(
+            f"the log is damaged: it ends at write {sequence}, and write {mark.sequence} has been acknowledged. "
+            f"Restore a backup; or remove {mark.path} to go on without what is lost"
+        )
+
+
 class Engine:
     """An open database. Its methods raise rocksdict's plain `Exception` when the disk fails."""
 
     def __init__(self, directory: Path, sync: bool = True) -> None:
-        """Open or create the database. sync=False is for measuring only: it would acknowledge what a crash loses."""
-        self._db = Rdict(str(directory), _options())
+        """Open or create the database. sync=False is for measuring only: it would acknowledge what a crash loses.
+
+        Raises: Exception, also if the database is behind its mark (mark.py): acknowledged writes are missing.
+        """
+        self._mark = Mark(directory)
+        try:
+            hold_against_mark(directory, self._mark)
+            self._db = Rdict(str(directory), _options())
+            if not self._mark.sequence:
+                sync_directory(directory.parent)  # a new database's name, before the mark says that it is there
+        except BaseException:
+            self._mark.close()
+            raise
         self._write_options = WriteOptions()
         self._write_options.sync = sync
 
@@ -72,6 +106,7 @@ class Engine:
         """Write out what is only in the log, and close."""
         self._db.flush()
         self._db.close()
+        self._mark.close()
 
     # one channel
 
@@ -131,6 +166,10 @@ class Engine:
                 raise ValueError("holds data of something else")
         return record
 
+    def restored(self) -> bytes | None:
+        """Return the record of a store that was restored from a backup (restored.py), else None."""
+        return self._get([keys.RESTORED])[0]
+
     def epochs(self, shard_count: int) -> list[int]:
         """Return the newest epoch of each shard and then of each `Lease`."""
         names = [keys.epoch_key(lease) for lease in range(shard_count + LEASE_COUNT)]
@@ -153,3 +192,4 @@ class Engine:
             else:
                 batch[key] = value  # half the price of `put`, which takes more arguments
         self._db.write(batch, self._write_options)
+        self._mark.note(self._db.latest_sequence_number())

@@ -11,6 +11,7 @@ The layout is on disk and cannot change; a new one takes a new `identity.FORMAT_
     "O" | u32 expiry, big-endian | outpoint   empty: index of open channels, soonest expiry first
     "U" | 36 outpoint                         u8 phase: index of settlements that have begun and are not settled
     "V"                                       u64, little-endian: satoshi received on open channels
+    "R"                                       only in a store that was restored from a backup: when (restored.py)
 
 Terms and state are apart so that a payment rewrites some 90 bytes. Big-endian numbers sort as they count.
 """
@@ -23,6 +24,9 @@ SETTLEMENT = b"X"
 EXPIRING = b"O"
 UNFINISHED = b"U"
 OPEN_VALUE = b"V"
+RESTORED = b"R"
+SINGLE = (IDENTITY, OPEN_VALUE, RESTORED)
+MANY = (EPOCH, TERMS, STATE, SETTLEMENT, EXPIRING, UNFINISHED)
 
 
 def epoch_key(lease: int) -> bytes:

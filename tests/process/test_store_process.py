@@ -353,8 +353,9 @@ def test_a_signal_ends_the_store_cleanly_and_it_starts_again(store, number):
     store.start()
 
 
-@pytest.mark.parametrize("arguments", [[], ["a", "b"]])
+@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["check"], ["check", "a", "b"], ["restore", "a"]])
 def test_a_wrong_call_prints_the_usage(arguments):
     command = [sys.executable, "-m", "store", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False)
-    assert (done.returncode, done.stderr) == (2, "usage: paychan-store FILE\n")
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: paychan-store FILE ")

@@ -139,9 +139,10 @@ def test_what_arrives_while_answers_go_out_forms_the_next_group(rig):
 
 FAILING = """
 import sys
+from pathlib import Path
 from store.engine import Engine
 from store.sequencer import Sequencer
-engine = Engine(sys.argv[1])
+engine = Engine(Path(sys.argv[1]))
 def fail(writes):
     raise Exception("IO error: injected")
 engine.commit = fail
