@@ -120,6 +120,7 @@ cdef class ForwardLink(PeerEnd):
         cdef PaymentRequest request
         cdef uint16_t status = 0, location_size = 0
         cdef const unsigned char *location = frame.payload + ANSWER_HEAD_SIZE
+        cdef str place = ""
         if frame.kind != ERROR:
             if frame.size < ANSWER_HEAD_SIZE:
                 raise _FrameError("an answer is too short")
@@ -127,6 +128,7 @@ cdef class ForwardLink(PeerEnd):
             memcpy(&location_size, frame.payload + 2, 2)
             if frame.size < ANSWER_HEAD_SIZE + <Py_ssize_t> location_size:
                 raise _FrameError("an answer is too short")
+            place = location[:location_size].decode()  # before the request is taken out: one that cannot be read ends the link
         request = self._asked.pop(frame.request_id, None)
         if request is None:
             request = self._asked_long_ago.pop(frame.request_id, None)
@@ -136,7 +138,7 @@ cdef class ForwardLink(PeerEnd):
             self._refused(request, request.outpoint)
             return 0
         body = location[location_size:frame.size - ANSWER_HEAD_SIZE]
-        return request.refuse(self._reply(status, body, location[:location_size].decode()))
+        return request.refuse(self._reply(status, body, place))
 
 
 cdef class ForwardedPayment(PaymentRequest):
