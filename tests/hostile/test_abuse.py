@@ -22,14 +22,18 @@ def doors(tmp_path_factory):
     own_port = free_port()
     changes = {"server.toml": {"base_port": f"base_port = {own_port}"}}
     with running(tmp_path_factory.mktemp("abuse"), changes=changes) as system:
-        yield system, {"shared": system.port, "own": own_port}
+        slow = {}
+        for door, port in (("shared", system.port), ("own", own_port)):  # to be judged last: so long a body may take
+            slow[door] = socket.create_connection(("127.0.0.1", port), timeout=100)
+            slow[door].sendall(b"POST /v1/payments HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nab")
+        yield system, {"shared": system.port, "own": own_port}, slow
         bugs = [number for number, line in enumerate(system.output) if "Traceback" in line or "internal error" in line]
         assert not bugs, "".join(system.output[bugs[0] : bugs[0] + 30])
 
 
 @pytest.mark.parametrize("door", ["shared", "own"])
 def test_good_payments_count_under_attack(doors, door):
-    system, ports = doors
+    system, ports, _ = doors
     row = abuse.measure(system, "everything", ports[door], rounds=1, seconds=2)
     assert row["troubles"] == []
     assert row["good"] > 0
@@ -60,7 +64,7 @@ CASES = list(abuse.smuggling_cases(b""))
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_request_within_a_request_is_none_at_the_own_port(doors, case):
-    system, ports = doors
+    system, ports, _ = doors
     answer, counted = payments_that_count(system, ports["own"], case)
     assert not counted
     assert answer.count(b"HTTP/1.1 ") == 1 and answer[9:10] in (b"4", b"5")
@@ -68,7 +72,7 @@ def test_a_request_within_a_request_is_none_at_the_own_port(doors, case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_request_within_a_request_is_none_at_the_shared_port(doors, case):
-    system, ports = doors
+    system, ports, _ = doors
     answer, counted = payments_that_count(system, ports["shared"], case)
     assert not counted, answer
 
@@ -111,7 +115,7 @@ def proxied(doors, tmp_path_factory):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("door", ["shared", "own"])
 def test_a_request_within_a_request_is_none_behind_nginx(doors, proxied, door, case):
-    system, _ = doors
+    system, *_ = doors
     answer, counted = payments_that_count(system, proxied[door], case)
     assert not counted, answer
     assert Client(proxied[door]).request("GET", "/healthz").status == 200  # the kept connection behind it is not out of step
@@ -119,10 +123,18 @@ def test_a_request_within_a_request_is_none_behind_nginx(doors, proxied, door, c
 
 def test_connections_are_bounded_and_given_back(doors):
     """Beyond the cap connections are closed at once; when the others end, there is room again."""
-    _, ports = doors
+    _, ports, _ = doors
     held = [socket.create_connection(("127.0.0.1", ports["own"])) for _ in range(300)]
     assert Client(ports["own"]).request("GET", "/healthz").status == 200
     for connection in held:
         connection.close()
     time.sleep(0.1)
     assert Client(ports["own"]).request("GET", "/healthz").status == 200
+
+
+@pytest.mark.parametrize("door", ["shared", "own"])
+def test_a_body_that_does_not_come_is_given_up(doors, door):
+    """granian bounds the time of headers only, so a body could hold a connection for ever; and one that broke off left a traceback."""
+    answer = doors[2][door].recv(65536)
+    assert answer.startswith(b"HTTP/1.1 408 ") and b'"request_timeout"' in answer
+    assert doors[2][door].recv(1) == b""  # closed
