@@ -49,7 +49,20 @@ VOLATILE = ("/dev/shm", "/run", "/var/run", "/proc", "/sys", "/dev")
 """Directories that are empty after a restart of the machine."""
 
 EXAMPLE_PASSWORDS = frozenset(
-    {"", "password", "pass", "rpcpassword", "changeme", "secret", "bitcoin", "bitcoinrpc", "test", "user", "123456", "your_password"}
+    {
+        "",
+        "password",
+        "pass",
+        "rpcpassword",
+        "changeme",
+        "secret",
+        "bitcoin",
+        "bitcoinrpc",
+        "test",
+        "user",
+        "123456",
+        "your_password",
+    }
 )
 """Of guides and sample configurations; the node's RPC port would do whatever anybody asks."""
 
@@ -185,9 +198,13 @@ def check_signer(config: "SignerConfig", root: "Section") -> None:
     if why:
         policy.fail("funds_destination_address", why)
     if config.fee_per_byte_max > SIGNER_FEE_PER_BYTE_LIVE_MAX:
-        policy.fail("fee_per_byte_max", f"must be at most {SIGNER_FEE_PER_BYTE_LIVE_MAX} on network live: it bounds what can be burnt")
+        policy.fail(
+            "fee_per_byte_max", f"must be at most {SIGNER_FEE_PER_BYTE_LIVE_MAX} on network live: it bounds what can be burnt"
+        )
     if config.fee_per_byte_max < FEE_PER_BYTE_LIVE_MIN:
-        policy.fail("fee_per_byte_max", f"must be at least {FEE_PER_BYTE_LIVE_MIN} on network live: settlements would miss their expiry")
+        policy.fail(
+            "fee_per_byte_max", f"must be at least {FEE_PER_BYTE_LIVE_MIN} on network live: settlements would miss their expiry"
+        )
     if config.fee_share_percent_max > FEE_SHARE_PERCENT_LIVE_MAX:
         policy.fail("fee_share_percent_max", f"must be at most {FEE_SHARE_PERCENT_LIVE_MAX} on network live: all could be burnt")
     if config.versions_max < 2:
@@ -209,7 +226,10 @@ def _check_live_server(config: "ServerConfig", root: "Section") -> None:
     if config.funding_tx_min_conf < 1:
         opening.fail("funding_tx_min_conf", "must be at least 1 on network live")
     if config.funding_value_max >= DEEP_VALUE and config.confirmations_needed(DEEP_VALUE) < DEEP_CONFIRMATIONS_MIN:
-        opening.fail("confirmations_from", f"must ask for {DEEP_CONFIRMATIONS_MIN} from {DEEP_VALUE} satoshi on, or funding_value_max be lower")
+        opening.fail(
+            "confirmations_from",
+            f"must ask for {DEEP_CONFIRMATIONS_MIN} from {DEEP_VALUE} satoshi on, or funding_value_max be lower",
+        )
     if config.duration_min < SECONDS_PER_HOUR:
         opening.fail("duration_hours_min", "must be at least 1 on network live: a channel would be settled before it is paid on")
     if config.duration_max > DURATION_HOURS_MAX * SECONDS_PER_HOUR:
@@ -241,7 +261,9 @@ def _check_exposure(config: "ServerConfig", opening: "Section", exposure: "Secti
 def _check_live_chain(chain: "ChainConfig", root: "Section") -> None:
     section, bitcoind, esplora = root.table("chain"), root.table("bitcoind"), root.table("esplora")
     if chain.tip_age_max > TIP_AGE_MINUTES_MAX * 60:
-        section.fail("tip_age_minutes_max", f"must be at most {TIP_AGE_MINUTES_MAX} on network live: a stuck node would be believed")
+        section.fail(
+            "tip_age_minutes_max", f"must be at most {TIP_AGE_MINUTES_MAX} on network live: a stuck node would be believed"
+        )
     if chain.lookups_per_second > LOOKUPS_LIVE_MAX:
         section.fail("lookups_per_second", f"must be at most {LOOKUPS_LIVE_MAX} on network live")
     if chain.backend == "bitcoind":

@@ -244,9 +244,7 @@ def asker_target(modules: dict[str, ModuleType]) -> Call:
 
     def call(data: bytes, cut: int) -> int:
         transport, refused = Transport(), []
-        link = forward.ForwardLink(
-            PEER_PAYLOAD_MAX, lambda *parts: parts, lambda request, _: refused.append(request), "gone"
-        )
+        link = forward.ForwardLink(PEER_PAYLOAD_MAX, lambda *parts: parts, lambda request, _: refused.append(request), "gone")
         link.connection_made(transport)
         futures = [Future() for _ in range(3)]
         for future in futures:
@@ -278,7 +276,9 @@ def entries_of(payload: bytes, entries_max: int) -> list[tuple] | None:
         end = at + 60 + state_size + extra_size
         if end > len(payload):
             return None
-        found.append((shard, epoch, outpoint, phase, value, payload[at + 60 : at + 60 + state_size], payload[end - extra_size : end]))
+        found.append(
+            (shard, epoch, outpoint, phase, value, payload[at + 60 : at + 60 + state_size], payload[end - extra_size : end])
+        )
         at = end
     return found if at == len(payload) and count <= entries_max else None
 
@@ -456,16 +456,29 @@ def owner_seeds() -> list[bytes]:
 
     query = "payment=" + base64.urlsafe_b64encode(GOOD_PAYMENT).decode()
     good = frame(2, 1, SAMPLE.path, query)
-    return [good, good + frame(2, 2, SAMPLE.path, query), frame(2, 3, "/x", ""), encode_frame(1, 4, b"hello"), good[:40],
-            encode_frame(2, 5, b""), encode_frame(2, 6, b"\xff\xff"), frame(2, 7, SAMPLE.path, query + "&change_address=x")]
+    return [
+        good,
+        good + frame(2, 2, SAMPLE.path, query),
+        frame(2, 3, "/x", ""),
+        encode_frame(1, 4, b"hello"),
+        good[:40],
+        encode_frame(2, 5, b""),
+        encode_frame(2, 6, b"\xff\xff"),
+        frame(2, 7, SAMPLE.path, query + "&change_address=x"),
+    ]
 
 
 def asker_seeds() -> list[bytes]:
     def answer(number: int, status: int, location: bytes, body: bytes) -> bytes:
         return encode_frame(130, number, struct.pack("<HH", status, len(location)) + location + body)
 
-    return [answer(1, 200, b"", b"{}"), answer(2, 409, b"/v1", b"") + answer(1, 200, b"", b""), encode_frame(255, 3, b""),
-            encode_frame(130, 1, b"a"), encode_frame(255, 1, b"") + answer(1, 200, b"", b"")]
+    return [
+        answer(1, 200, b"", b"{}"),
+        answer(2, 409, b"/v1", b"") + answer(1, 200, b"", b""),
+        encode_frame(255, 3, b""),
+        encode_frame(130, 1, b"a"),
+        encode_frame(255, 1, b"") + answer(1, 200, b"", b""),
+    ]
 
 
 def commit_seeds() -> list[bytes]:
@@ -488,8 +501,16 @@ def record_seeds() -> list[bytes]:
 def message_seeds() -> list[bytes]:
     sm, request = store_messages, signer_messages.SettleRequest(TERMS, Payment(9_000_000, GOOD_PAYMENT[8:-1], 0x83), 500, b"tx")
     values: list[Any] = [
-        sm.Hello("test", b"k" * 33, "unix:x"), sm.Welcome(1, 256, 3000), sm.OwnerTable(1, {1: "unix:a"}, [(1, 2)] * 3), None,
-        [bytes(36)], [sm.Stored(b"t", b"s", b"x"), None], sm.Scan(10), [(5, bytes(36))], 77, request,
+        sm.Hello("test", b"k" * 33, "unix:x"),
+        sm.Welcome(1, 256, 3000),
+        sm.OwnerTable(1, {1: "unix:a"}, [(1, 2)] * 3),
+        None,
+        [bytes(36)],
+        [sm.Stored(b"t", b"s", b"x"), None],
+        sm.Scan(10),
+        [(5, bytes(36))],
+        77,
+        request,
         signer_messages.Refusal(signer_messages.RefusalCode.UNECONOMIC, "why"),
     ]
     seeds = [bytes((3,)) + seed for seed in commit_seeds()] + [bytes((2,)) + values[2].encode()]
@@ -517,10 +538,34 @@ def config_tokens() -> list[bytes]:
         for name in ("server", "store", "signer"):
             for key, value in tomllib.loads((CONFIGS / directory / f"{name}.toml").read_text()).items():
                 keys += [f"{key} = ", *(f"{inner} = " for inner in value)] if isinstance(value, dict) else [f"{key} = "]
-    pieces = ["true", "false", "0", "-1", "1.5", "9" * 30, "0x10", "1e3", "nan", "[]", "{}", '""', '"x"', '"unix:"', '"tcp:127.0.0.1:1"']
-    pieces += ['"http://["', '["http://[", "https://a"]', '"\\u0000"', '"esplora"', '"bitcoind"', "[[1, 2]]", "[[1, 2], 3]", "[[1]]"]
+    pieces = [
+        "true",
+        "false",
+        "0",
+        "-1",
+        "1.5",
+        "9" * 30,
+        "0x10",
+        "1e3",
+        "nan",
+        "[]",
+        "{}",
+        '""',
+        '"x"',
+        '"unix:"',
+        '"tcp:127.0.0.1:1"',
+    ]
+    pieces += [
+        '"http://["',
+        '["http://[", "https://a"]',
+        '"\\u0000"',
+        '"esplora"',
+        '"bitcoind"',
+        "[[1, 2]]",
+        "[[1, 2], 3]",
+        "[[1]]",
+    ]
     pieces += ["[esplora]\n", 'urls = ["https://a", "https://b"]\n', "[a.b]\n", "a.b = 1\n", "1979-05-27", "[[", "]]", '"""', "'''"]
     pieces += ['"a\\nb" = 1\n', '["\\u001b[31m"]\n', '[esplora]\nurls = ["http://["]\n', 'urls = ["http://["]\n']
     pieces += ["9" * 5000, "[" * 3000, "{a=" * 1000]
     return [piece.encode() for piece in [*sorted(set(keys)), *pieces]]
-

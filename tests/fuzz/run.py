@@ -7,7 +7,8 @@
 
 Coverage-guided, and needs nothing but the C compiler the extensions need anyway: copies of the parsers are built that count the
 edges they take (gcc and clang both can), the loop around them is compiled (engine.pyx), inputs are mutations of each target's seeds
-and of whatever went a new way. Targets: http_target.pyx, targets.pyx, calls.py; a new one is a row of TARGETS. Each target's work is
+and of whatever went a new way. Targets: http_target.pyx, targets.pyx, calls.py; a new one is a row of TARGETS. Each target's work
+is
 done in a process of its own; if that dies, the input it died of is printed. The same seed finds the same inputs.
 """
 
@@ -40,7 +41,8 @@ RELIABLE_COUNT = 250_000
 
 @dataclass(frozen=True)
 class Target:
-    """`about`: what is read. modules: of paychan/_fast, copied with counters of edges; the first one's guide. verdicts: all that must
+    """`about`: what is read. modules: of paychan/_fast, copied with counters of edges; the first one's guide. verdicts: all that
+    must
     be reached, by number. count_short, for the test suite."""
 
     about: str
@@ -76,7 +78,9 @@ _DER_TOKENS = [
     + ["fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141", "82", "83", "bc02000000000000", "bb02000000000000"]
     + ["0040075af0750700", "0140075af0750700", "0000000000000000", "00" * 8 + "300602010102010182"]
 ]
-_FRAME_TOKENS = [bytes.fromhex(text) for text in ["0000000001020000", "0300000001820000", "00100000", "01100000", "01ff0000", "0000"]]
+_FRAME_TOKENS = [
+    bytes.fromhex(text) for text in ["0000000001020000", "0300000001820000", "00100000", "01100000", "01ff0000", "0000"]
+]
 
 
 TARGETS = {
@@ -108,11 +112,29 @@ TARGETS = {
         ("request",),
         _functions("request"),
         lambda: [b"payment=" + _TEXTS[0], b"payment=%41%2d&change_address=x", b"change_address=x;payment=a+b", b"payment=&x=1"],
-        lambda: [b"payment=", b"change_address=", b"&", b";", b"%41", b"%", b"%4", b"%zz", b"+", b"payment", b"=", b"a" * 100,
-                 b"%30" * 36, b"x" * 1900],
+        lambda: [
+            b"payment=",
+            b"change_address=",
+            b"&",
+            b";",
+            b"%41",
+            b"%",
+            b"%4",
+            b"%zz",
+            b"+",
+            b"payment",
+            b"=",
+            b"a" * 100,
+            b"%30" * 36,
+            b"x" * 1900,
+        ],
         size_max=2100,
         verdicts=_statuses(
-            Status.OK, Status.REQUEST_TOO_LARGE, Status.MISSING_PARAMETER, Status.REPEATED_PARAMETER, Status.INVALID_PAYMENT,
+            Status.OK,
+            Status.REQUEST_TOO_LARGE,
+            Status.MISSING_PARAMETER,
+            Status.REPEATED_PARAMETER,
+            Status.INVALID_PAYMENT,
             Status.INVALID_BASE64,
         ),
         count_short=300_000,
@@ -133,14 +155,26 @@ TARGETS = {
         ("targets", "PaymentEngine"),
         ("payment",),
         _functions("payment"),
-        lambda: [calls.GOOD_PAYMENT, calls.LATER_PAYMENT, bytes(8) + calls.GOOD_PAYMENT[8:-1] + b"\x82",
-                 bytes(8) + bytes.fromhex("300602010102010182"), calls.SAMPLE.sign(9_000_000, low_s=False).raw,
-                 bytes(8) + bytes.fromhex("3007020200010201" + "0182"), bytes(8) + bytes.fromhex("300702010102020001" + "82")],
+        lambda: [
+            calls.GOOD_PAYMENT,
+            calls.LATER_PAYMENT,
+            bytes(8) + calls.GOOD_PAYMENT[8:-1] + b"\x82",
+            bytes(8) + bytes.fromhex("300602010102010182"),
+            calls.SAMPLE.sign(9_000_000, low_s=False).raw,
+            bytes(8) + bytes.fromhex("3007020200010201" + "0182"),
+            bytes(8) + bytes.fromhex("300702010102020001" + "82"),
+        ],
         lambda: _DER_TOKENS,
         size_max=200,
         verdicts=_statuses(
-            Status.OK, Status.INVALID_PAYMENT, Status.INVALID_DER, Status.HIGH_S, Status.INVALID_SIGHASH_TYPE,
-            Status.CHANGE_VALUE_NOT_ZERO, Status.DUST_CHANGE, Status.CHANGE_VALUE_RANGE,
+            Status.OK,
+            Status.INVALID_PAYMENT,
+            Status.INVALID_DER,
+            Status.HIGH_S,
+            Status.INVALID_SIGHASH_TYPE,
+            Status.CHANGE_VALUE_NOT_ZERO,
+            Status.DUST_CHANGE,
+            Status.CHANGE_VALUE_RANGE,
         ),
         count_short=300_000,
     ),
@@ -240,7 +274,15 @@ def make_engine(target: Target, source: Path, address_sanitizer: bool, seed: int
     with record.open("w+b") as area:
         area.truncate(RECORD_SIZE)
         engine = getattr(module, target.engine[1])(
-            target.seeds(), target.tokens(), seed, area.fileno(), address_sanitizer, address, size, target.size_max, target.first_line
+            target.seeds(),
+            target.tokens(),
+            seed,
+            area.fileno(),
+            address_sanitizer,
+            address,
+            size,
+            target.size_max,
+            target.first_line,
         )
     target.attach(engine, modules)
     return module, engine
@@ -262,7 +304,9 @@ class Progress:
             return
         self._next = time.monotonic() + 0.5
         full = 30 * done // max(1, self._count)
-        line = f"{self._name:8} [{'#' * full}{'.' * (30 - full)}] {100 * done // max(1, self._count):3}% {rate:10.0f}/s {edges} edges"
+        line = (
+            f"{self._name:8} [{'#' * full}{'.' * (30 - full)}] {100 * done // max(1, self._count):3}% {rate:10.0f}/s {edges} edges"
+        )
         print(f"\r{line}\x1b[K", end="\n" if is_over else "", file=sys.stderr, flush=True)
 
 
@@ -295,8 +339,13 @@ def work(options: argparse.Namespace) -> int:
         print(f"{name}: never reached: {' '.join(missed)}")
         broken = broken or -1
     outcome = {
-        "executions": engine.executions, "seconds": spent, "edges": engine.edges, "kept": len(engine.corpus), "ways": len(reached),
-        "broken": bool(broken), "verdicts": {target.verdicts.get(number, str(number)): count for number, count in reached.items()},
+        "executions": engine.executions,
+        "seconds": spent,
+        "edges": engine.edges,
+        "kept": len(engine.corpus),
+        "ways": len(reached),
+        "broken": bool(broken),
+        "verdicts": {target.verdicts.get(number, str(number)): count for number, count in reached.items()},
     }
     options.record.with_suffix(".json").write_text(json.dumps(outcome))
     return 1 if broken else 0
@@ -318,7 +367,15 @@ def watch(name: str, options: argparse.Namespace) -> dict[str, Any]:
         command += ["--seconds", str(options.seconds), "--seed", str(options.seed), "--source", str(options.source)]
         command += ["--address-sanitizer"] * options.address_sanitizer
         process = subprocess.run(command, env=environment(options.address_sanitizer), cwd=ROOT, check=False)
-        outcome: dict[str, Any] = {"executions": 0, "seconds": 0.0, "edges": 0, "kept": 0, "ways": 0, "broken": True, "verdicts": {}}
+        outcome: dict[str, Any] = {
+            "executions": 0,
+            "seconds": 0.0,
+            "edges": 0,
+            "kept": 0,
+            "ways": 0,
+            "broken": True,
+            "verdicts": {},
+        }
         if record.with_suffix(".json").exists():
             outcome = json.loads(record.with_suffix(".json").read_text())
         elif process.returncode != 1:

@@ -1,4 +1,5 @@
-"""Aim: the fuzzer runs on every parser, reaches what there is, and would notice. Method: some inputs for each target (the full run is
+"""Aim: the fuzzer runs on every parser, reaches what there is, and would notice. Method: some inputs for each target (the full
+run is
 `python -m tests.fuzz.run`), and parsers broken on purpose."""
 
 import shutil
@@ -45,7 +46,9 @@ def test_a_slip_in_a_terms_record_is_found(monkeypatch):
         calls.record_target({"group": group})(record, 0)
 
 
-@pytest.mark.parametrize("text", [b"\0a = " + b"9" * 5000, b"\0a = " + b"[" * 3000, b'\0network = "test"\nstate_dir = "x"\n"a\\nb" = 1\n'])
+@pytest.mark.parametrize(
+    "text", [b"\0a = " + b"9" * 5000, b"\0a = " + b"[" * 3000, b'\0network = "test"\nstate_dir = "x"\n"a\\nb" = 1\n']
+)
 def test_what_the_fuzzer_found_in_configurations_stays_found(text):
     """A number of 5000 digits and deep nesting ended in a traceback; an unknown key could make a complaint of two lines."""
     calls.config_target({})(text, 0)

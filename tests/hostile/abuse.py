@@ -4,7 +4,8 @@
     python -m tests.hostile.abuse junk_puts idle --rounds 8 --seconds 2
 
 Each attack is a process of its own (at the lowest priority: it stands for other machines), switched on and off by turns while one
-payer pays at a steady pace; so both halves of each ratio come from the same run. Printed: the p99 of good payments without and with,
+payer pays at a steady pace; so both halves of each ratio come from the same run. Printed: the p99 of good payments without and
+with,
 their ratio, what the attack came to, and the server's memory before and after.
 """
 
@@ -193,13 +194,24 @@ def smuggling_cases(inner: bytes) -> dict[str, bytes]:
         "two lengths, the other way": start + b"Content-Length: 0\r\nContent-Length: " + size + b"\r\n\r\n" + inner,
         "a list of lengths": start + b"Content-Length: 0," + size + b"\r\n\r\n" + inner,
         "a signed length": start + b"Content-Length: +" + size + b"\r\n\r\n" + inner,
-        "chunked and a length": start + b"Content-Length: " + str(len(chunk)).encode() + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk,
-        "chunked, ended before, and a length": start + b"Content-Length: " + str(5 + len(inner)).encode()
-        + b"\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + inner,
+        "chunked and a length": start
+        + b"Content-Length: "
+        + str(len(chunk)).encode()
+        + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + chunk,
+        "chunked, ended before, and a length": start
+        + b"Content-Length: "
+        + str(5 + len(inner)).encode()
+        + b"\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        + inner,
         "blank before the colon": start + b"Transfer-Encoding : chunked\r\nContent-Length: " + size + b"\r\n\r\n" + inner,
         "vertical tab": start + b"Transfer-Encoding:\x0bchunked\r\nContent-Length: " + size + b"\r\n\r\n" + inner,
         "unknown coding": start + b"Transfer-Encoding: xchunked\r\nContent-Length: " + size + b"\r\n\r\n" + inner,
-        "two codings": start + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\nContent-Length: " + size + b"\r\n\r\n" + inner,
+        "two codings": start
+        + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\nContent-Length: "
+        + size
+        + b"\r\n\r\n"
+        + inner,
         "folded": start + b"X: y\r\n Transfer-Encoding: chunked\r\nContent-Length: " + size + b"\r\n\r\n" + inner,
         "bare line feeds": start + b"X: y\nContent-Length: " + size + b"\r\n\r\n" + inner,
         "bare carriage return": start + b"X: y\rContent-Length: " + size + b"\r\n\r\n" + inner,
@@ -288,7 +300,22 @@ def memory_of(system: System) -> int:
 
 
 def start_attack(name: str, port: int, seconds: float, target: str) -> subprocess.Popen[str]:
-    command = ["nice", "-n", "19", sys.executable, "-m", "tests.hostile.abuse", "--attack", name, "--port", str(port), "--for", str(seconds), "--target", target]
+    command = [
+        "nice",
+        "-n",
+        "19",
+        sys.executable,
+        "-m",
+        "tests.hostile.abuse",
+        "--attack",
+        name,
+        "--port",
+        str(port),
+        "--for",
+        str(seconds),
+        "--target",
+        target,
+    ]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
@@ -314,8 +341,13 @@ def measure(system: System, name: str, port: int, rounds: int, seconds: float) -
     good.join(30)
     answer, _ = victim.client.persist("PUT", victim.sender.channel_target(signed))
     return {
-        "attack": name, "without": p99(good.times["without"]), "with": p99(good.times["with"]), "came_to": came_to,
-        "good": len(good.times["with"]), "troubles": good.troubles, "memory": (before, memory_of(system)),
+        "attack": name,
+        "without": p99(good.times["without"]),
+        "with": p99(good.times["with"]),
+        "came_to": came_to,
+        "good": len(good.times["with"]),
+        "troubles": good.troubles,
+        "memory": (before, memory_of(system)),
         "victim": (answer.status, answer.json.get("value_received")),
     }
 
@@ -338,17 +370,20 @@ def main(arguments: list[str]) -> int:
     own_port = free_port()
     print(f"{'door':7} {'attack':17} {'came to':>8} {'p99 without':>12} {'with':>9} {'ratio':>6} {'memory, MB':>16}  good payments")
     failed = False
-    with tempfile.TemporaryDirectory() as directory, running(
-        Path(directory), changes={"server.toml": {"base_port": f"base_port = {own_port}"}}
-    ) as system:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running(Path(directory), changes={"server.toml": {"base_port": f"base_port = {own_port}"}}) as system,
+    ):
         for door, port in (("shared", system.port), ("own", own_port)):
             for name in options.attacks or ATTACKS:
                 row = measure(system, name, port, options.rounds, options.seconds)
                 before, after = row["memory"]
                 ratio = row["with"] / row["without"]
                 print(
-                    f"{door:7} {name:17} {row['came_to']:8} {1000 * row['without']:9.2f} ms {1000 * row['with']:6.2f} ms {ratio:6.2f}"
-                    f" {before / 1e6:7.0f} ->{after / 1e6:6.0f}  {row['good']}, {len(row['troubles'])} troubles {row['troubles'][:3]}",
+                    f"{door:7} {name:17} {row['came_to']:8}"
+                    f" {1000 * row['without']:9.2f} ms {1000 * row['with']:6.2f} ms {ratio:6.2f}"
+                    f" {before / 1e6:7.0f} ->{after / 1e6:6.0f}"
+                    f"  {row['good']}, {len(row['troubles'])} troubles {row['troubles'][:3]}",
                     flush=True,
                 )
                 failed = failed or bool(row["troubles"])

@@ -1,6 +1,7 @@
 """Run one of our commands many times at the price of one start: `python -m tests.hostile.forked MODULE`, rows of JSON on stdin.
 
-A row is {"argument", "env", "output"}: a child is forked for it that calls the command's `main` as `python -m MODULE argument` would,
+A row is {"argument", "env", "output"}: a child is forked for it that calls the command's `main` as `python -m MODULE argument`
+would,
 with stdout and stderr in files named `output` and .stdout, .stderr; its exit status is printed.
 """
 

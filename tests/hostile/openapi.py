@@ -43,7 +43,11 @@ def examine(url: str, examples: int, seed: int = 1) -> dict[str, dict[int, int]]
                 strategy = operation.as_strategy(generation_mode=mode)
                 _try_all(strategy, url, examples, seed, statuses)
             except Exception as error:
-                if "Impossible to generate" in str(error) or "is empty" in str(error) or type(error).__name__ in ("Unsatisfiable", "SkipTest"):
+                if (
+                    "Impossible to generate" in str(error)
+                    or "is empty" in str(error)
+                    or type(error).__name__ in ("Unsatisfiable", "SkipTest")
+                ):
                     continue  # nothing can be wrong with an operation without parameters
                 raise
     return found
@@ -51,9 +55,7 @@ def examine(url: str, examples: int, seed: int = 1) -> dict[str, dict[int, int]]
 
 def _try_all(strategy, url: str, examples: int, seed: int, statuses: dict[int, int]) -> None:
     @with_seed(seed)
-    @settings(
-        max_examples=examples, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=examples, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(case=strategy)
     def run(case) -> None:
         response = case.call(base_url=url)
@@ -78,9 +80,10 @@ def main(arguments: list[str]) -> int:
         print(json.dumps(examine(options.url, options.examples, options.seed), indent=1))
         return 0
     base = free_port()
-    with tempfile.TemporaryDirectory() as directory, running(
-        Path(directory), changes={"server.toml": {"base_port": f"base_port = {base}"}}
-    ) as system:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running(Path(directory), changes={"server.toml": {"base_port": f"base_port = {base}"}}) as system,
+    ):
         for name, port in (("shared", system.port), ("own", base)):
             found = examine(f"http://127.0.0.1:{port}", options.examples, options.seed)
             print(f"{name} port: {sum(sum(statuses.values()) for statuses in found.values())} requests, every answer conforms")

@@ -1,5 +1,7 @@
-"""Aim: under abuse, good traffic is answered rightly, and connections and memory stay bounded. Method: all attacks of abuse.py at once
-for a short while, beside a payer, through both doors; requests within requests, also behind nginx where it is installed. No timings here:
+"""Aim: under abuse, good traffic is answered rightly, and connections and memory stay bounded. Method: all attacks of abuse.py at
+once
+for a short while, beside a payer, through both doors; requests within requests, also behind nginx where it is installed. No
+timings here:
 those are what `python -m tests.hostile.abuse` is for."""
 
 import asyncio
@@ -134,7 +136,8 @@ def test_connections_are_bounded_and_given_back(doors):
 
 @pytest.mark.parametrize("door", ["shared", "own"])
 def test_a_body_that_does_not_come_is_given_up(doors, door):
-    """granian bounds the time of headers only, so a body could hold a connection for ever; and one that broke off left a traceback."""
+    """granian bounds the time of headers only, so a body could hold a connection for ever; and one that broke off left a
+    traceback."""
     answer = doors[2][door].recv(65536)
     assert answer.startswith(b"HTTP/1.1 408 ") and b'"request_timeout"' in answer
     assert doors[2][door].recv(1) == b""  # closed

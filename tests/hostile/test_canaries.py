@@ -1,4 +1,5 @@
-"""Aim: no payment, key or password in what we write for others to read. Method: a real system with recognisable secrets lives through
+"""Aim: no payment, key or password in what we write for others to read. Method: a real system with recognisable secrets lives
+through
 good payments, errors at both doors, kills, refused configurations and commands; then everything that it wrote is searched for them.
 
 The payment in a request is the token that closes its channel, in each of its spellings; the signer's key is the money.
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import abuse
 from tests.raw_http import exchange
 from tests.system import ROOT, Client, free_port, processes, running, wait_until
 
@@ -32,13 +32,15 @@ def spellings(secret: bytes) -> set[bytes]:
 
 def run(arguments: list[str], **env: str) -> str:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PAYCHAN_")}
-    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, env={**clean, **env}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, env={**clean, **env}, capture_output=True, text=True, timeout=60
+    )
     return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory):
-    """(what was written, by where; the secrets' spellings; the state directory; the signer's memory map readable and dumps)."""
+    """(what was written, by where; the payments in binary form; the state directory; the signer's bound of core files)."""
     directory = tmp_path_factory.mktemp("canaries")
     own_port = free_port()
     written: dict[str, bytes] = {}
@@ -68,10 +70,16 @@ def lived(tmp_path_factory):
                 ):
                     for method in ("PUT", "GET", "POST", "DELETE", "OPTIONS"):
                         if method != "DELETE" or text not in query:  # that would close the channel
-                            written[f"answer {port} {method} {path[:20]} {len(written)}"] = client.request(method, f"{path}?{query}").body
+                            written[f"answer {port} {method} {path[:20]} {len(written)}"] = client.request(
+                                method, f"{path}?{query}"
+                            ).body
                 body = payment.serialize()
                 written[f"batch {len(written)}"] = client.request("POST", "/v1/payments", body=body).body
-                for head in (f"PUT {target}?{text} HTTP/9.9\r\n\r\n", f"PUT {target}?{text}\r\n", f"PUT / HTTP/1.1\r\nX {text}\r\n\r\n"):
+                for head in (
+                    f"PUT {target}?{text} HTTP/9.9\r\n\r\n",
+                    f"PUT {target}?{text}\r\n",
+                    f"PUT / HTTP/1.1\r\nX {text}\r\n\r\n",
+                ):
                     written[f"raw {len(written)}"] = exchange(port, head.encode()).body
         # a body that breaks off, and kills in the middle of payments
         connection = http.client.HTTPConnection("127.0.0.1", system.port)
@@ -100,7 +108,7 @@ def lived(tmp_path_factory):
                 written[f"/proc/{process} {name}"] = Path(f"/proc/{process}/{name}").read_bytes()
         wait_until(lambda: system.ready_workers() == 1, 20, "being ready")
         signer = system.child_pid("signer")
-        dumps = (Path(f"/proc/{signer}/coredump_filter").exists(), core_limit(signer), is_dumpable(signer))
+        core_limit_of_signer = core_limit(signer)
         payment = payer.sender.pay(10)
         payments.append(payment.serialize())
         assert payer.client.persist("PUT", payer.sender.channel_target(payment))[0].status == 200
@@ -124,7 +132,7 @@ def lived(tmp_path_factory):
         inside = file.relative_to(directory).parts
         if file.is_file() and inside[0] != "broken" and not (inside[0] == "state" and inside[1] in (*STORED, "signer.key")):
             written[str(file)] = file.read_bytes()
-    return written, payments, system.state_dir, dumps
+    return written, payments, system.state_dir, core_limit_of_signer
 
 
 def processes_of(root: int) -> list[int]:
@@ -142,11 +150,6 @@ def processes_of(root: int) -> list[int]:
 def core_limit(pid: int) -> str:
     (line,) = [line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if line.startswith("Max core file size")]
     return line.split()[4]
-
-
-def is_dumpable(pid: int) -> bool:
-    """A process that may not be dumped belongs to root in /proc; for one of root's own, its memory's owner says no more."""
-    return "Dumpable:\t1" in Path(f"/proc/{pid}/status").read_text()
 
 
 def test_no_payment_is_written(lived):
@@ -173,13 +176,12 @@ def test_payments_are_where_they_belong(lived):
 
 
 def test_the_signer_leaves_no_core(lived):
-    _, _, _, (_, limit, dumpable) = lived
-    assert limit == "0" and not dumpable
+    """Nor may it be traced: test_signer_hardening.py asks the kernel about that, in the process itself."""
+    assert lived[3] == "0"
 
 
 def test_what_is_searched_is_what_there_is(lived):
     written, *_ = lived
     places = " ".join(written)
-    for part in ("output", "answer", "raw", "/proc/", "refused server", "refused signer", "config check", "clock"):
+    for part in ("output", "answer", "raw", "/proc/", "refused server", "refused signer", "config check", "signer.pub"):
         assert part in places
-    assert abuse.ATTACKS  # their answers are problem documents, as those searched here

@@ -1,5 +1,7 @@
-"""Aim: what would lose money or a key does not start. Method: a table of changes to complete configurations for real money, each run
-by the real command's `main` in a process of its own, which must end with status 2 and one line that names file and key. Each row says what would be lost.
+"""Aim: what would lose money or a key does not start. Method: a table of changes to complete configurations for real money, each
+run
+by the real command's `main` in a process of its own, which must end with status 2 and one line that names file and key. Each row
+says what would be lost.
 """
 
 import json
@@ -64,15 +66,26 @@ TABLE = [
     Danger(
         "server", "chain.backend", {"chain.backend": "fixture", "chain.fixture_file": "f.json"}, "coins from a file are not coins"
     ),
-    Danger("server", "debug.enable", {}, "a clock that starts elsewhere reopens expired channels", {"PAYCHAN_CLOCK_START": "1500000000"}),
+    Danger(
+        "server",
+        "debug.enable",
+        {},
+        "a clock that starts elsewhere reopens expired channels",
+        {"PAYCHAN_CLOCK_START": "1500000000"},
+    ),
     Danger("signer", "debug.enable", {}, "as above", {"PAYCHAN_CLOCK_START": "1500000000"}),
     # channels on sand
     server("open.funding_tx_min_conf", 0, "an unconfirmed funding output can be spent again at no cost"),
     server("open.confirmations_from", [], "large outputs for one block are worth a miner's double spend"),
     server("open.confirmations_from", [[1000000, 6], [5000000, 3]], "the larger would need fewer blocks than meant"),
     server("open.confirmations_from", [[5000000, 6], [1000000, 7]], "rows out of order are a slip, and which holds is not plain"),
-    server("open.base_price", 700, "an opening that does not pay for its own settlement is a gift", settlement__fee_per_byte=500,
-           open__price_add_settlement_fee=False),
+    server(
+        "open.base_price",
+        700,
+        "an opening that does not pay for its own settlement is a gift",
+        settlement__fee_per_byte=500,
+        open__price_add_settlement_fee=False,
+    ),
     server("open.funding_value_max", None, "without a bound one channel can hold everything"),
     server("open.funding_value_max", 1000, "no channel can be opened: a limit that was misread as bitcoins"),
     server("open.duration_hours_min", 0, "channels would be settled before they are paid on, at our cost"),
@@ -101,7 +114,9 @@ TABLE = [
     signer("policy.funds_destination_address", "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4", "not understood is not paid"),
     signer("policy.funds_destination_address", "1BitcoinEaterAddressDontSendf59kuE", "nobody has that key"),
     signer("policy.funds_destination_address", "1111111111111111111114oLvT2", "nobody has that key"),
-    signer("policy.funds_destination_address", "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa", "a sample from a guide belongs to somebody else"),
+    signer(
+        "policy.funds_destination_address", "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa", "a sample from a guide belongs to somebody else"
+    ),
     *(
         signer("policy.funds_destination_address", address_of(bytes.fromhex(pubkey)), "its key is published: anybody can spend it")
         for pubkey in sorted(PUBLISHED_PUBKEYS)
@@ -172,7 +187,12 @@ TABLE = [
         files={".cookie": ("__cookie__:x", 0o644)},
     ),
     server("bitcoind.cookie_file", None, "without credentials there is no node, and no block is seen"),
-    Danger("server", "bitcoind.cookie_file", {"bitcoind.user": "u", "bitcoind.password_file": "p"}, "two credentials: which holds is luck"),
+    Danger(
+        "server",
+        "bitcoind.cookie_file",
+        {"bitcoind.user": "u", "bitcoind.password_file": "p"},
+        "two credentials: which holds is luck",
+    ),
     esplora("esplora.agree", "one server could invent coins, or hide refunds", ["https://a.example", "https://b.example"], agree=1),
     esplora("esplora.agree", "the only server could invent coins", ["https://a.example"]),
     esplora("esplora.urls", "whoever is on the way could be all of them", ["http://a.example", "https://b.example"]),
@@ -234,7 +254,9 @@ def outcomes(tmp_path_factory):
         done = subprocess.run(command, input=lines, env=env, cwd=ROOT, capture_output=True, text=True, timeout=200)
         statuses = done.stdout.split()
         assert len(statuses) == len(rows), done.stderr
-        texts = {number: [Path(f"{row['output']}.{name}").read_text() for name in ("stdout", "stderr")] for number, row in rows.items()}
+        texts = {
+            number: [Path(f"{row['output']}.{name}").read_text() for name in ("stdout", "stderr")] for number, row in rows.items()
+        }
         return {number: (int(status), *texts[number]) for number, status in zip(rows, statuses, strict=True)}
 
     with ThreadPoolExecutor() as pool:

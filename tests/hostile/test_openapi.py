@@ -1,4 +1,5 @@
-"""Aim: the published description of v1 is true. Method: its codes, headers and routes are compared with the code's; then requests made
+"""Aim: the published description of v1 is true. Method: its codes, headers and routes are compared with the code's; then requests
+made
 from it are sent to a real server, through both doors (the full run: `python -m tests.hostile.openapi`)."""
 
 import ast
@@ -52,7 +53,8 @@ def test_headers_are_those_that_are_sent(described):
 
 
 def test_every_route_is_described_and_no_other(described):
-    """Each described operation is asked of `routes`, with a worker that notes its calls; each call of it in the source is reached."""
+    """Each described operation is asked of `routes`, with a worker that notes its calls; each call of it in the source is
+    reached."""
     called = set()
 
     def note(name):
