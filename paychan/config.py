@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from . import dangers
 from . import network as networks
 from .errors import Rejection
 from .fees import FeeBounds
@@ -21,9 +22,6 @@ from .units import DUST_LIMIT, MAX_MONEY, SECONDS_PER_HOUR
 
 SETTLEMENT_BYTES = 331
 """Bytes of a settlement transaction as v1 counts them for the open price (spec section 7). A real one has up to 348."""
-
-SETTLEMENT_PERIOD_HOURS_LIVE_MIN = 4
-"""Below it a settlement may miss its expiry on mainnet: block times drift by 2 h, and 6 blocks can take 2.8 h."""
 
 RPC_PORTS = {"live": 8332, "test": 18332, "regtest": 18443}
 """On which Bitcoin Core answers RPC calls, by network."""
@@ -154,9 +152,10 @@ def _common(root: Section, env: Mapping[str, str]) -> tuple[Common, Section]:
     clock = env.get("PAYCHAN_CLOCK_START")
     if clock is not None and not enabled:
         debug.fail("enable", "PAYCHAN_CLOCK_START is refused outside debug mode")
-    elif clock is not None and not (clock.isascii() and clock.isdigit() and int(clock) < 1 << 32):
+    elif clock is not None and not (clock.isascii() and clock.isdigit() and len(clock) <= 10 and int(clock) < 1 << 32):
         root.fail("PAYCHAN_CLOCK_START", "must be unix seconds")
     root.raise_problems()
+    dangers.check_state_dir(root, state_dir, name == "live")
     return Common(root.source, networks.BY_NAME[name], state_dir, enabled, int(clock) if clock else None), debug
 
 
@@ -164,7 +163,7 @@ def _from_env(root: Section, env: Mapping[str, str], name: str, low: int, high: 
     text = env.get(name, "")
     if not text:
         return configured
-    if not (text.isascii() and text.isdigit()) or not low <= int(text) <= high:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10) or not low <= int(text) <= high:
         root.fail(name, f"the environment variable must be from {low} to {high}")
         return configured
     return int(text)
@@ -204,24 +203,27 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         channel_exposure_max=exposure.integer("channel_value_max", 0, MAX_MONEY, MAX_MONEY),
         total_exposure_max=exposure.integer("total_value_max", 0, MAX_MONEY, MAX_MONEY),
     )
-    _check_server(config, http, opening, settlement)
+    _check_server(config, root)
     root.finish()
     return config
 
 
-def _check_server(config: ServerConfig, http: Section, opening: Section, settlement: Section) -> None:
-    live = config.common.network is networks.LIVE
+def _check_server(config: ServerConfig, root: Section) -> None:
+    opening = root.table("open")
+    live = config.common.network.name == "live"
+    for key, address in (("store", config.store), ("signer", config.signer)):
+        dangers.check_address(root.table("processes"), key, address, config.common.state_dir, live)
     if config.duration_max <= config.duration_min:
         opening.fail("duration_hours_max", "must exceed duration_hours_min")
-    if config.public_url and not config.public_url.startswith(("http://", "https://")):
-        http.fail("public_url", "must start with http:// or https://")
     fee = SETTLEMENT_BYTES * config.fee_per_byte
     if not config.common.debug and config.open_price < fee * 11 // 10 + DUST_LIMIT:
         opening.fail("base_price", "the open price must pay for a settlement's fee and an output above dust")
-    if live and config.funding_tx_min_conf < 1:
-        opening.fail("funding_tx_min_conf", "must be at least 1 on network live")
-    if live and config.settlement_period_hours < SETTLEMENT_PERIOD_HOURS_LIVE_MIN:
-        settlement.fail("period_hours", f"must be at least {SETTLEMENT_PERIOD_HOURS_LIVE_MIN} on network live")
+    dangers.check_server(config, root)
+    if not config.common.debug and config.common.network is not networks.REGTEST:
+        bitcoind = root.table("bitcoind")
+        dangers.check_secret_file(bitcoind, "cookie_file", config.chain.bitcoind_cookie_file, group_may_read=True)
+        dangers.check_secret_file(bitcoind, "password_file", config.chain.bitcoind_password_file, group_may_read=False)
+        dangers.check_password(bitcoind, "password_file", config.chain.bitcoind_password_file)
 
 
 def _chain_config(root: Section, common: Common) -> ChainConfig:
@@ -277,8 +279,10 @@ def _check_esplora(config: ChainConfig, common: Common, sections: Mapping[str, S
     esplora = sections["esplora"]
     if not config.esplora_urls:
         esplora.fail("urls", "is missing")
-    if not all(url.startswith(("http://", "https://")) for url in config.esplora_urls):
-        esplora.fail("urls", "must start with http:// or https://")
+    troubles = [why for url in config.esplora_urls if (why := dangers.check_url(url))]
+    if troubles:
+        esplora.fail("urls", troubles[0])
+        return
     hosts = [urlsplit(url).hostname for url in config.esplora_urls]
     if len(set(hosts)) < len(hosts):
         esplora.fail("urls", "names a host twice: it would agree with itself")
@@ -306,6 +310,9 @@ def load_store_config(path: str | os.PathLike[str], env: Mapping[str, str] = os.
         server_pubkey=bytes.fromhex(key_hex) if key_hex else None,
         server_pubkey_file=common.state_dir / section.text("server_pubkey_file", "signer.pub"),
     )
+    dangers.check_address(section, "address", config.address, common.state_dir, common.network is networks.LIVE)
+    if why := dangers.trouble_with_path(config.server_pubkey_file):
+        section.fail("server_pubkey_file", why)
     root.finish()
     return config
 
@@ -330,6 +337,8 @@ def load_signer_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         waive_funding_proof=waive,
         hardening_required=section.boolean("hardening_required", common.network is networks.LIVE),
     )
+    dangers.check_address(section, "address", config.address, common.state_dir, common.network is networks.LIVE)
+    dangers.check_signer(config, root)
     root.finish()
     return config
 

@@ -79,6 +79,7 @@ _TABLE = (
     Code(85, "settlement_refused", 503, "The settlement could not be completed yet; it is retried"),
     Code(86, "overloaded", 503, "Too many requests are waiting; send the same request again"),
     Code(87, "funding_disappeared", 503, "The funding transaction is not confirmed any more; wait until it is again"),
+    Code(88, "too_many_failures", 503, "Too many payments with bad signatures for this channel; send the same request again"),
 )
 
 BY_CODE = {row.code: row for row in _TABLE}

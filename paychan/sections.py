@@ -26,14 +26,22 @@ class Section:
     def fail(self, key: str, why: str) -> None:
         """Note a problem with a key."""
         path = ".".join(part for part in (self.name, key) if part)
-        self.problems.append(f"{self.source}: {path}: {why}")
+        line = "".join(symbol if symbol.isprintable() else "?" for symbol in f"{path}: {why}")  # a key may be any text
+        self.problems.append(f"{self.source}: {line}")
 
     def table(self, key: str) -> "Section":
-        """Return a table of this file; an empty one if it is not there."""
+        """Return a table of this file, the same each time; an empty one if it is not there."""
         self._known.add(key)
+        for section in self._tables:
+            if section.name == key:
+                return section
         section = Section(self.source, key, self._values.get(key, {}), self.problems)
         self._tables.append(section)
         return section
+
+    def has(self, key: str) -> bool:
+        """Return whether the file gives this key."""
+        return key in self._values
 
     def finish(self) -> None:
         """Complain about keys that nobody asked for, then raise ConfigError if there were any problems."""
@@ -116,6 +124,8 @@ def read_sections(path: str | os.PathLike[str]) -> Section:
             values = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"{source}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise ConfigError(f"{source}: is no TOML: it is nested too deeply") from error
+    except ValueError as error:  # also a number of thousands of digits
         raise ConfigError(f"{source}: is no TOML: {' '.join(str(error).split())}") from error
     return Section(source, "", values, [])

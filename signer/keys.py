@@ -9,6 +9,7 @@ from pathlib import Path
 from coincurve import PrivateKey
 
 from paychan.config import SignerConfig
+from paychan.dangers import PUBLISHED_PUBKEYS, pay_to_pubkey_hash
 from paychan.errors import ConfigError
 from paychan.network import LIVE
 
@@ -16,16 +17,6 @@ from .files import make_directory, sync_directory, write_durably
 
 _KEY_TEXT = re.compile(rb"([0-9a-fA-F]{64})\n?")
 _KEY_FILE_SIZE_MAX = 65
-
-_PUBLISHED_PUBKEYS = frozenset(
-    {
-        "0225b3aaf58992a8cc909522c2ec859ef218fd29fda0a6723cfb4e0529f80cc8f3",
-        "03b5ad36dca793edf4664cd51b4d3fb41d35d0bd92c60f62ed08b2b55fdb2c5a6d",
-        "0237cfd0f32ef969ebab7078b51a77f4a90db8db9ca76f20c71e041a0f212e6ec3",
-    }
-)
-"""Public keys whose secrets are printed in public: the original's two sample configurations, and our test vectors."""
-
 
 def create_key(path: Path) -> PrivateKey:
     """Make a new key in a new file and return it. Raises FileExistsError rather than overwrite, OSError.
@@ -52,8 +43,11 @@ def load_key(config: SignerConfig) -> PrivateKey:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(f"{config.common.source}: signer.key_file: {config.key_file}: {why}") from None
-    if config.common.network is LIVE and public_key(key).hex() in _PUBLISHED_PUBKEYS:
+    if config.common.network is LIVE and public_key(key).hex() in PUBLISHED_PUBKEYS:
         raise ConfigError(f"{config.common.source}: signer.key_file: this key is published; anyone could sign with it")
+    if config.common.network is LIVE and config.destination_script == pay_to_pubkey_hash(public_key(key)):
+        where = f"{config.common.source}: policy.funds_destination_address"
+        raise ConfigError(f"{where}: belongs to this machine's own key: what is settled would stay where it can be stolen")
     return key
 
 

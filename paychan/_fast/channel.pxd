@@ -30,6 +30,8 @@ cdef struct Channel:
     uint32_t place                   # of its write in that group
     uint32_t chain_generation        # of the chain's tip when the funding output was last found well; 0: never
     uint32_t exp_time                # unix seconds
+    uint32_t failure_second          # unix seconds: in which `failures` were counted
+    uint16_t failures                # verifications that failed in that second
     uint16_t shard
     unsigned char phase
     unsigned char sent_phase

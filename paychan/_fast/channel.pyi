@@ -3,6 +3,8 @@ from paychan.channel import ChannelState, ChannelTerms
 def read_channel_request(path: str, query: str) -> tuple[int, bytes, bytes]: ...
 def shard_of(outpoint: bytes, shard_count: int) -> int: ...
 
+FAILURES_MAX: int
+
 class ChannelTable:
     shard: int
     value_received: int

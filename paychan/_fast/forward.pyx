@@ -119,6 +119,7 @@ cdef class ForwardLink(PeerEnd):
         cdef PaymentRequest request
         cdef uint16_t status = 0, location_size = 0
         cdef const unsigned char *location = frame.payload + ANSWER_HEAD_SIZE
+        cdef str place = ""
         if frame.kind != ERROR:
             if frame.size < ANSWER_HEAD_SIZE:
                 raise _FrameError("an answer is too short")
@@ -126,6 +127,7 @@ cdef class ForwardLink(PeerEnd):
             memcpy(&location_size, frame.payload + 2, 2)
             if frame.size < ANSWER_HEAD_SIZE + <Py_ssize_t> location_size:
                 raise _FrameError("an answer is too short")
+            place = location[:location_size].decode()  # before the request is taken out: one that cannot be read ends the link
         request = self._asked.pop(frame.request_id, None)
         if request is None:
             request = self._asked_long_ago.pop(frame.request_id, None)
@@ -137,7 +139,7 @@ cdef class ForwardLink(PeerEnd):
         body = location[location_size:frame.size - ANSWER_HEAD_SIZE]
         if status == 200 and not location_size:
             return request.relay(body)
-        return request.refuse(self._reply(status, body, location[:location_size].decode()))
+        return request.refuse(self._reply(status, body, place))
 
 
 cdef class ForwardedPayment(PaymentRequest):

@@ -28,3 +28,4 @@ class Status(IntEnum):
     NO_SUCH_ROUTE = 62
     CHANNEL_CLOSING = 65
     CHANNEL_EXPIRING = 66
+    TOO_MANY_FAILURES = 88

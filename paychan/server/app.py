@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from granian._granian import RSGIProtocolClosed  # granian gives it no public name
+
 from .._fast.batch import BATCH_BYTES_MAX
 from .._fast.intake import Intake
 from .._fast.rsgi import RsgiDoor, has_body
@@ -21,6 +23,10 @@ from .routes import answer, takes_body
 from .worker import Worker
 
 _HOST = re.compile(r"[A-Za-z0-9.\-]{1,253}(:[0-9]{1,5})?\Z|\[[0-9a-fA-F:.]{2,45}\](:[0-9]{1,5})?\Z")
+
+BODY_SECONDS_MAX = 20.0
+"""For the body of a request: granian bounds the time of headers only, and each slow body holds one of its connections."""
+
 
 def load_config_or_exit() -> ServerConfig:
     """Return the configuration that PAYCHAN_CONFIG names; end the process with status 2 and one line if it must not run."""
@@ -98,7 +104,13 @@ class App:
             refusal = _refusal_of_body(scope.headers)
             if refusal:
                 return problem(Rejection(refusal))
-            body = await proto()
+            try:
+                async with asyncio.timeout(BODY_SECONDS_MAX):
+                    body = await proto()
+            except TimeoutError:
+                return problem(Rejection("request_timeout"))
+            except RSGIProtocolClosed:  # the client has gone; nobody reads the answer
+                return problem(Rejection("malformed_request"))
         elif has_body(scope.headers):
             return problem(Rejection("body_not_allowed"))
         return await answer(self._worker, method, path, scope.query_string, body)

@@ -1,6 +1,7 @@
 """v1's routes: method and path to what is asked for. A route matches a prefix; further segments are tolerated, as in v1."""
 
 import logging
+from pathlib import Path
 
 from ..errors import PaychanError, Rejection, Unavailable
 from .direct import BATCH_PATH
@@ -8,6 +9,9 @@ from .replies import Reply, json_reply, problem
 from .worker import Worker
 
 log = logging.getLogger("paychan.server")
+
+_DESCRIPTION = Reply(200, Path(__file__).with_name("openapi.json").read_bytes())
+"""v1 in OpenAPI 3.1, for client generators and testers; tests/hostile/test_openapi.py holds it to the code."""
 
 
 def takes_body(method: str, path: str) -> bool:
@@ -46,6 +50,8 @@ async def _answer(worker: Worker, method: str, path: str, query: str, body: byte
         return await worker.close(path, query)
     if method == "OPTIONS" and (_is_new_channel(path) or _is_channel(path)):
         return Reply(200)
+    if method == "GET" and path == "/v1/openapi.json":
+        return _DESCRIPTION
     if method == "GET" and path == "/healthz":
         return json_reply(200, {"alive": True})
     if method == "GET" and path == "/readyz":

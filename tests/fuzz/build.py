@@ -1,10 +1,11 @@
-"""Build what the fuzzer needs under build/fuzz: its engine, and copies of the parser that count edges and trap on slips.
+"""Build what the fuzzer needs under build/fuzz: its engine, and copies of the parsers that count edges and trap on slips.
 
-With PAYCHAN_DEBUG=1 the parser is the checked one, as in setup.py: what it finds it cannot raise but answers COMPLETE, wrongly.
+With PAYCHAN_DEBUG=1 a parser is the checked one, as in setup.py: what it finds it cannot raise but answers COMPLETE, wrongly.
 """
 
 import importlib.util
 import os
+import sys
 from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -38,30 +39,41 @@ def compile_extension(directory: Path, extension: Extension, checked: bool = Fal
     return Path(command.get_ext_fullpath(extension.name)).resolve()
 
 
-def load(name: str, file: Path) -> ModuleType:
-    """Load an extension from where it is, beside any other of the same name: sys.modules does not learn of it."""
+def load(name: str, file: Path, register: bool = False) -> ModuleType:
+    """Load an extension from where it is, beside any other of the same name; sys.modules learns of it only to `register`."""
     spec = importlib.util.spec_from_file_location(name, file, loader=ExtensionFileLoader(name, str(file)))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    if register:
+        sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
-def build_engine() -> Path:
-    name = "tests.fuzz.engine"
-    return compile_extension(BUILD / "engine", Extension(name, ["tests/fuzz/engine.pyx"], extra_compile_args=["-O3"]))
+def load_engine(name: str) -> ModuleType:
+    """Return a module of compiled targets (`http_target`, `targets`), built if it must be, with the engine below it."""
+    for part in ("engine", name):
+        full = f"tests.fuzz.{part}"
+        if full not in sys.modules:
+            load(full, build_engine(part), register=True)
+    return sys.modules[f"tests.fuzz.{name}"]
 
 
-def build_parser(source: Path, address_sanitizer: bool) -> Path:
-    """Build a copy of the parser; `source` is a directory like paychan/_fast, which may be one that was broken on purpose."""
+def build_engine(name: str) -> Path:
+    full = f"tests.fuzz.{name}"
+    return compile_extension(BUILD / "engine", Extension(full, [f"tests/fuzz/{name}.pyx"], extra_compile_args=["-O3"]))
+
+
+def build_parser(source: Path, module: str, address_sanitizer: bool = False) -> Path:
+    """Build a copy of paychan._fast.`module`; `source` is a directory like paychan/_fast, which may be broken on purpose."""
     sanitizers = TRAPS + (["-fsanitize=address"] if address_sanitizer else [])
     kind = ("address" if address_sanitizer else "plain") + ("-checked" if CHECKED else "")
     directory = (BUILD if source == SOURCE else source / "build") / kind
     return compile_extension(
         directory,
         Extension(
-            "paychan._fast.http",
-            [str(source / "http.pyx"), "tests/fuzz/coverage.c"],
+            f"paychan._fast.{module}",
+            [str(source / f"{module}.pyx"), "tests/fuzz/coverage.c"],
             extra_compile_args=COVERAGE + sanitizers,
             extra_link_args=sanitizers,
         ),

@@ -2,8 +2,9 @@
 
 #include <stdint.h>
 
-#define SIZE 8192
+#define SIZE 4096
 
+const uint32_t paychan_coverage_size = SIZE;
 uint8_t paychan_coverage[SIZE];
 static uintptr_t previous;
 

@@ -1,17 +1,12 @@
-"""The fuzzer's inner loop: mutate a request, parse it, check what must hold, keep it if it went a new way.
+"""The fuzzer's inner loop: mutate an input, have a target try it, keep it if it went a new way.
 
-Each input lies against a page that may not be touched (or, for the address sanitizer, in a heap block of its exact size), so
-reading one byte too many ends the process; what was tried last then stands in the record file.
+A target is a subclass (targets.pyx) whose `examine` parses the input, calls `noted` when the parsing whose way counts is over,
+and says what is broken. Inputs lie against a page that may not be touched (or, for the address sanitizer, in a heap block of
+their exact size), so reading one byte too many ends the process; what was tried last then stands in the record file.
 """
 
-from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
-from libc.stdint cimport uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memchr, memcmp, memcpy, memmove, memset
-
-from paychan._fast.http cimport HEAD_SIZE_MAX, HEADERS_MAX, RequestHead
-
-import time
+from libc.string cimport memchr, memcpy, memmove, memset
 
 cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *address, size_t size, int protection, int flags, int fd, long offset)
@@ -20,111 +15,31 @@ cdef extern from "<sys/mman.h>" nogil:
     const int PROT_NONE, PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_SHARED, MAP_ANONYMOUS
     void *MAP_FAILED
 
-cdef extern from *:
-    """
-    #include <stdio.h>
-    static const char paychan_decimal[] = "%zd";
-    """
-    const char *paychan_decimal
-    int snprintf(char *out, size_t size, const char *format, ...) nogil
-
-cdef enum:
-    PAGE = 4096
-    INPUT_MAX = 3 * PAGE
-    OUTPUT_MAX = INPUT_MAX + 256
-    ARENA = 4 * PAGE
-    COVERAGE_SIZE = 8192
-    CORPUS_MAX = 8192
-    STATUS_MAX = 6000
-    BODY = 4096
-
-BODY_MAX = BODY
-
-ctypedef int (*Parser)(const unsigned char *, Py_ssize_t, Py_ssize_t, Py_ssize_t, RequestHead *) noexcept nogil
-
-cpdef enum Broken:
-    NOTHING = 0
-    KNOWN_STATUS = 1       # the verdict is one of HttpStatus
-    INSIDE = 2             # every pointer of the view lies in the head, and path and query follow each other
-    FIRST_BLANK_LINE = 3   # a complete head ends at the first CR LF CR LF; without one nothing is complete, with one not incomplete
-    PLAIN_BYTES = 4        # a complete head has no CR without LF, no LF without CR, nothing outside 0x20 to 0x7e but HTAB;
-                           # and its target neither a blank nor '#'
-    LENIENT_READER = 5     # whoever reads a complete head with less care finds the same body length, one host, no transfer encoding
-    BODY_BOUND = 6         # the body's length is within the caller's bound
-    PREFIX = 7             # less of the same bytes is incomplete or gets the same verdict and view
-    SEEN = 8               # what was seen before spares work and changes nothing
-    ALONE = 9              # the head alone has the same view, and one byte less is incomplete
-    ROUND_TRIP = 10        # the view, written out again, has the same view
-    HEADER_COUNT = 11      # a complete head has no more than HEADERS_MAX header lines
-
-
-cdef Parser parser_of(object capsule) except NULL:
-    return <Parser> PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule))
-
-
-def time_parse(object capsule, bytes data, Py_ssize_t count):
-    """Return nanoseconds for each of `count` readings of `data`."""
-    cdef Parser parse = parser_of(capsule)
-    cdef const unsigned char *text = data
-    cdef Py_ssize_t i, size = len(data)
-    cdef RequestHead head
-    cdef int status = 0
-    start = time.perf_counter_ns()
-    with nogil:
-        for i in range(count):
-            status |= parse(text, size, 0, BODY, &head)
-    spent = time.perf_counter_ns() - start
-    assert status == 0
-    return spent / count
-
-
-cdef struct Input:
-    unsigned char *bytes     # INPUT_MAX of them
-    Py_ssize_t size
-
 
 cdef class Engine:
-    cdef Parser _parse
-    cdef uint8_t *_coverage          # the parser's counters; NULL: it has none
-    cdef uint8_t *_known             # for each edge the classes of counts met so far
-    cdef Input *_corpus
-    cdef Py_ssize_t _corpus_size
-    cdef const unsigned char *_tokens[1024]
-    cdef Py_ssize_t _token_sizes[1024]
-    cdef Py_ssize_t _token_count
-    cdef list _keep
-    cdef unsigned char *_record
-    cdef unsigned char *_arenas[2]
-    cdef bint _heap
-    cdef uint64_t _random
-    cdef uint64_t *_statuses
-    cdef bint *_is_status
-    cdef Input _work
-    cdef unsigned char *_output
-    cdef Py_ssize_t _cut
-    cdef readonly uint64_t executions
+    """seeds, tokens: inputs to begin with, and pieces of inputs. coverage: address of `coverage_size` counters of edges (a multiple
+    of 8), 0: none. record_fd: a file of RECORD_SIZE bytes. heap: for the address sanitizer. size_max: of an input. first_line:
+    whether mutations rather keep off it.
+    """
 
-    def __cinit__(self, object capsule, uintptr_t coverage, list seeds, list tokens, set statuses, uint64_t seed, int record_fd,
-                  bint heap):
+    def __cinit__(self, list seeds, list tokens, uint64_t seed, int record_fd, bint heap, uintptr_t coverage,
+                  Py_ssize_t coverage_size, Py_ssize_t size_max, bint first_line):
         cdef int i
         cdef bytes token
-        self._parse = parser_of(capsule)
         self._coverage = <uint8_t *> coverage
-        self._known = <uint8_t *> calloc(COVERAGE_SIZE, 1)
+        self._coverage_size = coverage_size
+        self._known = <uint8_t *> calloc(coverage_size + 8, 1)
         self._corpus = <Input *> calloc(CORPUS_MAX, sizeof(Input))
         self._statuses = <uint64_t *> calloc(STATUS_MAX, sizeof(uint64_t))
-        self._is_status = <bint *> calloc(STATUS_MAX, sizeof(bint))
         self._work.bytes = <unsigned char *> malloc(INPUT_MAX)
         self._output = <unsigned char *> malloc(OUTPUT_MAX)
-        self._heap = heap
+        self._heap, self._size_max, self._first_line = heap, size_max, first_line
         self._random = seed * 0x9E3779B97F4A7C15ULL + 1
         self._keep = list(tokens)
         for token in self._keep[:1024]:
             self._tokens[self._token_count] = token
             self._token_sizes[self._token_count] = len(token)
             self._token_count += 1
-        for i in statuses:
-            self._is_status[i] = True
         self._record = <unsigned char *> mmap(NULL, ARENA, PROT_READ | PROT_WRITE, MAP_SHARED, record_fd, 0)
         if <void *> self._record == MAP_FAILED:
             raise MemoryError()
@@ -134,7 +49,7 @@ cdef class Engine:
             if <void *> self._arenas[i] == MAP_FAILED or mprotect(self._arenas[i] + ARENA, PAGE, PROT_NONE):
                 raise MemoryError()
         for token in seeds:
-            if len(token) <= INPUT_MAX:
+            if len(token) <= size_max:
                 self._keep_input(token, len(token))
 
     def __dealloc__(self):
@@ -144,7 +59,6 @@ cdef class Engine:
         free(self._known)
         free(self._corpus)
         free(self._statuses)
-        free(self._is_status)
         free(self._work.bytes)
         free(self._output)
         munmap(self._record, ARENA)
@@ -154,7 +68,7 @@ cdef class Engine:
     # --- what Python asks ---
 
     def run(self, uint64_t count):
-        """Try `count` mutated inputs; return the first thing that is broken, or NOTHING."""
+        """Try `count` mutated inputs; return the first thing that is broken, 0: nothing."""
         cdef int broken = 0
         cdef uint64_t i
         with nogil:
@@ -167,8 +81,8 @@ cdef class Engine:
 
     def check(self, bytes data, Py_ssize_t cut):
         """Return what is broken at one input."""
-        memcpy(self._work.bytes, <const unsigned char *> data, min(len(data), INPUT_MAX))
         self._work.size = min(len(data), INPUT_MAX)
+        memcpy(self._work.bytes, <const unsigned char *> data, self._work.size)
         self._cut = cut
         return self._check(NULL)
 
@@ -183,7 +97,7 @@ cdef class Engine:
 
     @property
     def edges(self):
-        return sum(1 for i in range(COVERAGE_SIZE) if self._known[i])
+        return sum(1 for i in range(self._coverage_size) if self._known[i])
 
     @property
     def statuses(self):
@@ -201,7 +115,7 @@ cdef class Engine:
         memcpy(self._record + 16, self._work.bytes, self._work.size)
         self.executions += 1
         broken = self._check(&status)
-        if broken == NOTHING:
+        if broken == 0:
             self._statuses[status] += 1
         return broken
 
@@ -214,82 +128,35 @@ cdef class Engine:
         memcpy(place, data, size)
         return place
 
-    cdef inline void _leave(self, unsigned char *place) noexcept nogil:
+    cdef void _leave(self, unsigned char *place) noexcept nogil:
         if self._heap:
             free(place)
 
     cdef int _check(self, int *verdict) noexcept nogil:
-        """Parse the input as a whole, note new coverage, check all that must hold."""
+        """Have the target try the input."""
         cdef unsigned char *data = self._place(0, self._work.bytes, self._work.size)
-        cdef Py_ssize_t size = self._work.size
-        cdef RequestHead head
-        cdef int status, broken
+        cdef int broken, status = 0
+        self._is_counted = verdict != NULL
         if self._coverage != NULL:
-            memset(self._coverage, 0, COVERAGE_SIZE)
-        status = self._parse(data, size, 0, BODY, &head)
-        if self._coverage != NULL and verdict != NULL and self._is_new():
-            self._keep_input(data, size)
-        broken = self._judge(data, size, status, &head)
+            memset(self._coverage, 0, self._coverage_size)
+        broken = self.examine(data, self._work.size, &status)
+        if broken == 0 and not 0 <= status < STATUS_MAX:
+            broken = 1
         if verdict != NULL:
             verdict[0] = status
         self._leave(data)
         return broken
 
-    cdef int _judge(self, const unsigned char *data, Py_ssize_t size, int status, RequestHead *head) noexcept nogil:
-        cdef int broken = NOTHING
-        if status < 0 or status >= STATUS_MAX or not self._is_status[status]:
-            return KNOWN_STATUS
-        if status == 1 and (size >= HEAD_SIZE_MAX or _blank_line(data, size) >= 0):
-            return FIRST_BLANK_LINE
-        if status == 0:
-            broken = _check_view(data, size, head)
-            if broken == NOTHING:
-                broken = self._check_alone(data, head)
-            if broken == NOTHING:
-                broken = self._check_round_trip(data, head)
-        if broken == NOTHING:
-            broken = self._check_prefix(data, size, status, head)
-        return broken
+    cdef int examine(self, const unsigned char *data, Py_ssize_t size, int *verdict) noexcept nogil:
+        """Try one input: put what became of it into `verdict` (0 to STATUS_MAX), return what is broken, 0: nothing."""
+        return 0
 
-    cdef int _check_prefix(self, const unsigned char *data, Py_ssize_t size, int status, RequestHead *head) noexcept nogil:
-        cdef unsigned char *part = self._place(1, data, self._cut)
-        cdef RequestHead other
-        cdef int verdict = self._parse(part, self._cut, 0, BODY, &other)
-        cdef int broken = NOTHING
-        if verdict != 1:
-            if verdict != status or (status == 0 and not _same(head, &other, True)):
-                broken = PREFIX
-        else:
-            if status == 0 and self._cut >= head.head_size:
-                broken = PREFIX
-            verdict = self._parse(data, size, self._cut, BODY, &other)
-            if verdict != status or (status == 0 and not _same(head, &other, True)):
-                broken = SEEN
-        self._leave(part)
-        return broken
-
-    cdef int _check_alone(self, const unsigned char *data, RequestHead *head) noexcept nogil:
-        cdef unsigned char *part = self._place(1, data, head.head_size)
-        cdef RequestHead other
-        cdef int broken = NOTHING
-        if self._parse(part, head.head_size, 0, BODY, &other) != 0 or not _same(head, &other, True):
-            broken = ALONE
-        self._leave(part)
-        part = self._place(1, data, head.head_size - 1)
-        if self._parse(part, head.head_size - 1, 0, BODY, &other) != 1:
-            broken = ALONE
-        self._leave(part)
-        return broken
-
-    cdef int _check_round_trip(self, const unsigned char *data, RequestHead *head) noexcept nogil:
-        cdef Py_ssize_t size = _serialize(data, head, self._output)
-        cdef unsigned char *copy = self._place(1, self._output, size)
-        cdef RequestHead other
-        cdef int broken = NOTHING
-        if self._parse(copy, size, 0, BODY, &other) != 0 or not _same(head, &other, False) or other.head_size != size:
-            broken = ROUND_TRIP
-        self._leave(copy)
-        return broken
+    cdef void noted(self, const unsigned char *data, Py_ssize_t size, int verdict) noexcept nogil:
+        """What has run since the input began is the way it goes: keep it, if that is new."""
+        if not self._is_counted:
+            return
+        if (self._coverage != NULL and self._is_new()) or (0 <= verdict < STATUS_MAX and not self._statuses[verdict]):
+            self._keep_input(data, size)
 
     # --- coverage ---
 
@@ -298,7 +165,7 @@ cdef class Engine:
         cdef Py_ssize_t i, k
         cdef uint8_t count, kind
         cdef bint new = False
-        for i in range(0, COVERAGE_SIZE, 8):
+        for i in range(0, self._coverage_size, 8):
             if (<uint64_t *> (self._coverage + i))[0] == 0:
                 continue
             for k in range(i, i + 8):
@@ -318,6 +185,8 @@ cdef class Engine:
         cdef Input *place
         if self._corpus_size == CORPUS_MAX:
             return
+        if size > self._size_max:
+            return
         place = &self._corpus[self._corpus_size]
         place.bytes = <unsigned char *> malloc(size + 1)
         memcpy(place.bytes, data, size)
@@ -326,18 +195,21 @@ cdef class Engine:
 
     # --- mutation ---
 
-    cdef inline uint64_t _next(self) noexcept nogil:
+    cdef uint64_t _next(self) noexcept nogil:
         self._random ^= self._random << 13
         self._random ^= self._random >> 7
         self._random ^= self._random << 17
         return self._random
 
-    cdef inline Py_ssize_t _below(self, Py_ssize_t bound) noexcept nogil:
+    cdef Py_ssize_t _below(self, Py_ssize_t bound) noexcept nogil:
         return <Py_ssize_t> ((self._next() >> 16) % <uint64_t> bound) if bound > 0 else 0
 
-    cdef inline unsigned char _symbol(self) noexcept nogil:
+    cdef unsigned char _symbol(self) noexcept nogil:
         """A byte that parsers care for, or any."""
         cdef const unsigned char *symbols = b"\r\n\t :\0,;/?#%\x0b\x0c\x7f\x80\x85\xa0\xff+-_.0159azAZ[]=\"\x1b!~@^`{|}"
+        cdef const unsigned char *edges = b"\x00\x01\x02\x7f\x80\x81\x82\x83\xfe\xff\x20\x30\x3f\x40\x48\x51"
+        if not self._first_line and self._below(2):
+            return edges[self._below(16)]
         return symbols[self._below(46)] if self._below(4) else <unsigned char> self._next()
 
     cdef Input *_pick(self) noexcept nogil:
@@ -352,8 +224,8 @@ cdef class Engine:
 
     cdef void _insert(self, Py_ssize_t at, const unsigned char *text, Py_ssize_t size) noexcept nogil:
         """`text` must not be part of the input itself."""
-        if size > INPUT_MAX - self._work.size:
-            size = INPUT_MAX - self._work.size
+        if size > self._size_max - self._work.size:
+            size = self._size_max - self._work.size
         memmove(self._work.bytes + at + size, self._work.bytes + at, self._work.size - at)
         memcpy(self._work.bytes + at, text, size)
         self._work.size += size
@@ -394,7 +266,7 @@ cdef class Engine:
         cdef unsigned char symbol
         cdef Input *other
         cdef unsigned char *work = self._work.bytes
-        if self._below(4):   # rather behind the request line, which is broken soon and then hides the rest
+        if self._first_line and self._below(4):   # rather behind the request line, which is broken soon and then hides the rest
             size = self._line_size(0)
             at = size + self._below(self._work.size - size + 1)
         if kind < 6 and at < self._work.size:
@@ -448,7 +320,7 @@ cdef class Engine:
             self._insert(at, other.bytes + k, size)
         elif kind == 18:
             if self._below(24) == 0:   # to reach the bounds
-                size = self._below(HEAD_SIZE_MAX + 64)
+                size = self._below(min(self._size_max, <Py_ssize_t> LONG_MAX) + 1)
                 memset(self._output, c"a" if self._below(2) else self._symbol(), size)
             else:
                 size = self._below(20)
@@ -456,157 +328,3 @@ cdef class Engine:
             self._insert(at, self._output, size)
         elif self._below(8) == 0:
             self._work.size = at
-
-
-# --- what must hold of a complete head --------------------------------------------------------------------------------
-
-
-cdef Py_ssize_t _blank_line(const unsigned char *data, Py_ssize_t size) noexcept nogil:
-    """Where the first CR LF CR LF starts; -1: nowhere."""
-    cdef Py_ssize_t i
-    for i in range(size - 3):
-        if data[i] == c"\r" and data[i + 1] == c"\n" and data[i + 2] == c"\r" and data[i + 3] == c"\n":
-            return i
-    return -1
-
-
-cdef bint _is_inside(const unsigned char *part, Py_ssize_t part_size, const unsigned char *data, Py_ssize_t size) noexcept nogil:
-    if part == NULL:
-        return part_size == 0
-    return part_size >= 0 and <uintptr_t> data <= <uintptr_t> part \
-        and <uintptr_t> part + <uintptr_t> part_size <= <uintptr_t> data + <uintptr_t> size
-
-
-cdef int _check_view(const unsigned char *data, Py_ssize_t size, RequestHead *head) noexcept nogil:
-    cdef Py_ssize_t i, end = head.head_size, line_ends = 0, target_size = head.path_size + 1 + head.query_size
-    if end < 4 or end > size or end > HEAD_SIZE_MAX:
-        return INSIDE
-    if head.path == NULL or head.query == NULL or head.path_size < 1 or head.path[0] != c"/":
-        return INSIDE
-    if not (_is_inside(head.path, head.path_size, data, end) and _is_inside(head.query, head.query_size, data, end)
-            and _is_inside(head.host, head.host_size, data, end)
-            and _is_inside(head.content_type, head.content_type_size, data, end)):
-        return INSIDE
-    if head.query != head.path + head.path_size + (head.path[head.path_size] == c"?"):
-        return INSIDE
-    if _blank_line(data, size) != end - 4:
-        return FIRST_BLANK_LINE
-    for i in range(end):
-        if data[i] == c"\r":
-            if data[i + 1] != c"\n":
-                return PLAIN_BYTES
-        elif data[i] == c"\n":
-            line_ends += 1
-            if i == 0 or data[i - 1] != c"\r":
-                return PLAIN_BYTES
-        elif (data[i] < 0x20 and data[i] != c"\t") or data[i] > 0x7E:
-            return PLAIN_BYTES
-    if head.query_size == 0:
-        target_size = head.path_size
-    if memchr(head.path, c"#", target_size) != NULL or memchr(head.path, c" ", target_size) != NULL:
-        return PLAIN_BYTES
-    if line_ends - 2 > HEADERS_MAX:
-        return HEADER_COUNT
-    if head.content_length < 0 or head.content_length > BODY:
-        return BODY_BOUND
-    return _check_leniently(data, end, head.content_length)
-
-
-cdef inline unsigned char _lower(unsigned char symbol) noexcept nogil:
-    return symbol + 32 if c"A" <= symbol <= c"Z" else symbol
-
-
-cdef int _check_leniently(const unsigned char *data, Py_ssize_t size, Py_ssize_t content_length) noexcept nogil:
-    """Read as someone might who takes any line end, any blanks, any bytes around a name: what does the body look like?"""
-    cdef Py_ssize_t i = 0, lengths = 0, value = 0, digits = 0, hosts = 0, name_size
-    cdef unsigned char name[24]
-    cdef bint in_name
-    cdef int kind
-    while i < size:
-        name_size = 0
-        kind = 0
-        in_name = True
-        while i < size and data[i] != c"\r" and data[i] != c"\n":
-            if in_name and data[i] == c":":
-                in_name = False
-                if name_size == 14 and memcmp(name, b"content-length", 14) == 0:
-                    kind = 1
-                    lengths += 1
-                elif name_size == 4 and memcmp(name, b"host", 4) == 0:
-                    hosts += 1
-                elif name_size == 17 and memcmp(name, b"transfer-encoding", 17) == 0:
-                    return LENIENT_READER
-            elif in_name:
-                if data[i] > 0x20 and data[i] < 0x7F and name_size < 24:
-                    name[name_size] = _lower(data[i])
-                    name_size += 1
-            elif kind == 1:
-                if c"0" <= data[i] <= c"9":
-                    digits += 1
-                    if digits == 2 and value == 0:   # octal, to some
-                        return LENIENT_READER
-                    if value < 1000000000:
-                        value = value * 10 + (data[i] - c"0")
-                elif data[i] != c" " and data[i] != c"\t":
-                    return LENIENT_READER
-            i += 1
-        i += 1
-    return NOTHING if lengths <= 1 and hosts <= 1 and value == content_length else LENIENT_READER
-
-
-cdef bint _same_text(const unsigned char *a, Py_ssize_t a_size, const unsigned char *b, Py_ssize_t b_size) noexcept nogil:
-    return (a == NULL) == (b == NULL) and a_size == b_size and (a_size == 0 or memcmp(a, b, a_size) == 0)
-
-
-cdef bint _same(RequestHead *a, RequestHead *b, bint with_size) noexcept nogil:
-    return (
-        a.method == b.method
-        and _same_text(a.path, a.path_size, b.path, b.path_size)
-        and _same_text(a.query, a.query_size, b.query, b.query_size)
-        and _same_text(a.host, a.host_size, b.host, b.host_size)
-        and _same_text(a.content_type, a.content_type_size, b.content_type, b.content_type_size)
-        and a.content_length == b.content_length
-        and (not with_size or a.head_size == b.head_size)
-        and a.keep_alive == b.keep_alive
-        and a.expects_continue == b.expects_continue
-        and a.has_escapes == b.has_escapes
-    )
-
-
-cdef inline Py_ssize_t _put(unsigned char *out, Py_ssize_t at, const unsigned char *text, Py_ssize_t size) noexcept nogil:
-    memcpy(out + at, text, size)
-    return at + size
-
-
-cdef Py_ssize_t _serialize(const unsigned char *data, RequestHead *head, unsigned char *out) noexcept nogil:
-    """Write the view in the fewest bytes: never more than it was read from, so that no bound is passed."""
-    cdef Py_ssize_t at = 0, first = 0
-    cdef const unsigned char *version = head.query + head.query_size   # SP HTTP/1.x
-    cdef char number[32]
-    while data[first] != c" ":
-        first += 1
-    at = _put(out, at, data, first + 1)
-    at = _put(out, at, head.path, head.path_size)
-    if head.query_size:
-        at = _put(out, at, <const unsigned char *> b"?", 1)
-        at = _put(out, at, head.query, head.query_size)
-    at = _put(out, at, <const unsigned char *> b" HTTP/1.", 8)
-    at = _put(out, at, version + 8, 1)
-    at = _put(out, at, <const unsigned char *> b"\r\n", 2)
-    if head.host != NULL:
-        at = _put(out, at, <const unsigned char *> b"Host:", 5)
-        at = _put(out, at, head.host, head.host_size)
-        at = _put(out, at, <const unsigned char *> b"\r\n", 2)
-    if head.content_type != NULL:
-        at = _put(out, at, <const unsigned char *> b"Content-Type:", 13)
-        at = _put(out, at, head.content_type, head.content_type_size)
-        at = _put(out, at, <const unsigned char *> b"\r\n", 2)
-    if head.content_length:
-        at = _put(out, at, <const unsigned char *> b"Content-Length:", 15)
-        at = _put(out, at, <const unsigned char *> number, snprintf(number, 32, paychan_decimal, head.content_length))
-        at = _put(out, at, <const unsigned char *> b"\r\n", 2)
-    if head.expects_continue:
-        at = _put(out, at, <const unsigned char *> b"Expect:100-continue\r\n", 21)
-    if not head.keep_alive and version[8] == c"1":
-        at = _put(out, at, <const unsigned char *> b"Connection:close\r\n", 18)
-    return _put(out, at, <const unsigned char *> b"\r\n", 2)

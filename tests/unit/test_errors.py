@@ -47,6 +47,8 @@ PUBLISHED = {
     "settlement_uneconomic": (84, 503),
     "settlement_refused": (85, 503),
     "overloaded": (86, 503),
+    "funding_disappeared": (87, 503),
+    "too_many_failures": (88, 503),
 }
 
 

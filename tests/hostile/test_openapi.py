@@ -1,0 +1,116 @@
+"""Aim: the published description of v1 is true. Method: its codes, headers and routes are compared with the code's; then requests
+made
+from it are sent to a real server, through both doors (the full run: `python -m tests.hostile.openapi`)."""
+
+import ast
+import asyncio
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from paychan.errors import BY_CODE, Rejection
+from paychan.server import headers, replies, routes
+from tests.system import free_port, running
+
+DESCRIPTION = Path(routes.__file__).with_name("openapi.json")
+METHODS = ("get", "put", "post", "delete", "options")
+TXID = "ab" * 32
+
+
+@pytest.fixture(scope="module")
+def described():
+    return json.loads(DESCRIPTION.read_text())
+
+
+def operations(described):
+    return [(method, path, item[method]) for path, item in described["paths"].items() for method in METHODS if method in item]
+
+
+def test_every_code_stands_under_its_status_and_no_other(described):
+    listed = {}
+    for name, response in described["components"]["responses"].items():
+        ((_, content),) = response["content"].items()
+        properties = content["schema"]["allOf"][1]["properties"]
+        assert name == f"Problem{properties['status']['const']}"
+        listed.update(dict.fromkeys(properties["code"]["enum"], properties["status"]["const"]))
+    assert listed == {row.code: row.status for row in BY_CODE.values()}
+    assert described["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] == list(BY_CODE)
+
+
+def test_headers_are_those_that_are_sent(described):
+    sent = {name: value for name, value in headers.SUCCESS_HEADERS if name != "content-type"}
+    listed = {name.lower(): header["schema"].get("const") for name, header in described["components"]["headers"].items()}
+    assert {name: listed[name] for name in sent} == sent
+    assert set(listed) - set(sent) == {"location", "retry-after"}
+    for _, _, operation in operations(described):
+        for status, response in operation["responses"].items():
+            if "$ref" in response:
+                response = described["components"]["responses"][response["$ref"].rpartition("/")[2]]
+                assert ("Retry-After" in response["headers"]) == (status == "503")
+            assert {name.lower() for name in response["headers"]} >= set(sent)
+
+
+def test_every_route_is_described_and_no_other(described):
+    """Each described operation is asked of `routes`, with a worker that notes its calls; each call of it in the source is
+    reached."""
+    called = set()
+
+    def note(name):
+        async def call(*_):
+            called.add(name)
+            return replies.Reply(200)
+
+        return call
+
+    names = {
+        node.func.attr
+        for node in ast.walk(ast.parse(Path(routes.__file__).read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") == "worker"
+    }
+    worker = SimpleNamespace(**{name: note(name) for name in names})
+    worker.ready = lambda: called.add("ready") or replies.Reply(200)
+    for method, path, _ in operations(described):
+        target = path.format(funding_txid=TXID, funding_vout="0")
+        assert asyncio.run(routes._answer(worker, method.upper(), target, "", b"")).status == 200
+    assert called == names
+    paths = [path.format(funding_txid=TXID, funding_vout="0") for path in described["paths"]]
+    for path in paths:
+        for method in ("GET", "POST", "DELETE", "OPTIONS"):  # a PUT of anything is a payment's, and refused there
+            if (method.lower(), path) in {(m, p.format(funding_txid=TXID, funding_vout="0")) for m, p, _ in operations(described)}:
+                continue
+            with pytest.raises(Rejection, match="no_such_route"):
+                asyncio.run(routes._answer(worker, method, path, "", b""))
+
+
+def test_references_lead_somewhere(described):
+    def walk(node):
+        if isinstance(node, dict):
+            if "$ref" in node:
+                place = described
+                for part in node["$ref"].removeprefix("#/").split("/"):
+                    place = place[part]
+            for value in node.values():
+                walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value)
+
+    walk(described)
+
+
+def test_a_server_publishes_it_and_answers_as_it_says(tmp_path):
+    from tests.hostile.openapi import examine
+
+    own_port = free_port()
+    with running(tmp_path, changes={"server.toml": {"base_port": f"base_port = {own_port}"}}) as system:
+        for port in (system.port, own_port):
+            system_url = f"http://127.0.0.1:{port}"
+            found = examine(system_url, 12)
+            assert len(found) == 9  # all but the description itself
+            assert sum(sum(statuses.values()) for statuses in found.values()) > 100
+        answer = system.client().request("GET", "/v1/openapi.json")
+        assert (answer.status, answer.body) == (200, DESCRIPTION.read_bytes())
+        assert answer.headers["content-type"] == "application/json"
+        assert not any("Traceback" in line or "internal error" in line for line in system.output)
