@@ -94,6 +94,8 @@ cdef class Batch:
         """Note the answer to one payment; the last one completes the request."""
         cdef uint16_t size = <uint16_t> len(body)
         cdef unsigned char head[4]
+        if self._answers[place] is not None:
+            return 0  # a bug of ours had it answered before
         memcpy(head, &status, 2)
         memcpy(head + 2, &size, 2)
         self._answers[place] = head[:4] + body

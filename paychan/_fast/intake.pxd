@@ -21,6 +21,7 @@ cdef class PaymentRequest(Waiter):
     cdef int paid(self) except -1
     cdef int relay(self, bytes body) except -1
     cdef int refuse(self, object reply) except -1
+    cdef int _end(self, int outcome) except -1
     cdef int elsewhere(self, bytes outpoint) except -1
 
 cdef class Intake:

@@ -73,19 +73,26 @@ cdef class PaymentRequest(Waiter):
         self._intake.take(self)
 
     cdef int finish(self, int outcome) except -1:
-        """The write that this payment waited for has ended."""
+        """The write that this payment waited for has ended. A bug of ours is answered too."""
+        try:
+            self._end(outcome)
+        except Exception as error:
+            self.refuse(self._intake._rules.failed(error))
+        return 0
+
+    cdef int _end(self, int outcome) except -1:
         cdef Intake intake = self._intake
         if outcome == LOST:
-            self.refuse(intake._rules.lost)
-        elif outcome != WRITTEN:
+            return self.refuse(intake._rules.lost)
+        if outcome != WRITTEN:
             self.again()  # it was judged on a state that did not become durable
-        elif self._status == Status.EXHAUSTED:
+            return 0
+        if self._status == Status.EXHAUSTED:
             intake._rules.exhausted(self, self.outpoint, self._value_received)
-        else:
-            if self.outpoint is not None:
-                intake._rules.exposed(self.outpoint)
-            self.paid()
-        return 0
+            return 0
+        if self.outpoint is not None:
+            intake._rules.exposed(self.outpoint)
+        return self.paid()
 
 
 cdef class FutureRequest(PaymentRequest):

@@ -63,7 +63,10 @@ cdef class RsgiDoor:
         self._is_woken = False
         waiting, self._waiting = self._waiting, []
         for watcher in waiting:
-            self._take(watcher)
+            try:
+                self._take(watcher)
+            except Exception:
+                self._usual(watcher)  # which answers a bug of ours, and logs it; the others are not kept waiting
 
     cdef int _take(self, object watcher) except -1:
         cdef RsgiRequest request
