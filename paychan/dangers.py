@@ -170,8 +170,6 @@ def check_server(config: "ServerConfig", root: "Section") -> None:
             direct.fail("public_host", "is no host name: it becomes part of a header")
         if not config.direct_base_port:
             direct.fail("public_host", "needs direct.base_port: clients would be sent to a port that nobody listens on")
-    if config.direct_base_port == config.http_port:
-        direct.fail("base_port", "is the shared port (http.port or PORT)")
     if config.funding_value_max < config.open_price:
         opening.fail("funding_value_max", "is below the open price: no channel could be opened")
     steps = config.confirmations_from
@@ -221,6 +219,8 @@ def _check_live_server(config: "ServerConfig", root: "Section") -> None:
         http.fail("host", "must be a loopback or private address on network live: it speaks plain HTTP, TLS is in front of it")
     if config.public_url.startswith("http://") and not is_near(urlsplit(config.public_url).hostname or ""):
         http.fail("public_url", "must be https:// on network live: whoever reads a payment can close its channel")
+    if config.direct_base_port == config.http_port:  # elsewhere, a second system with PORT=8001 simply takes the next one
+        direct.fail("base_port", "is the shared port (http.port or PORT)")
     if config.direct_public_host and not is_near(config.direct_public_host):
         direct.fail("public_host", "must be a loopback or private address on network live: own ports speak plain HTTP")
     if config.funding_tx_min_conf < 1:

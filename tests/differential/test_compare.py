@@ -7,7 +7,7 @@ from paychan._fast.channel import ChannelTable
 from paychan._fast.status import Status
 from tests.differential import compare
 
-HOT_STATUSES = {status.name.lower() for status in Status} - {"ok", "no_such_payment", "unchecked"}
+HOT_STATUSES = {status.name.lower() for status in Status} - {"ok", "no_such_payment", "unchecked", "too_many_failures"}
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -17,7 +17,8 @@ def test_compiled_and_judge_agree(seed):
 
 
 def test_the_requests_reach_every_answer():
-    """A generator that no longer reaches a check would agree for ever; settled channels are tried in test_fast_channel."""
+    """A generator that no longer reaches a check would agree for ever; settled channels are tried in
+    test_fast_channel, floods of bad signatures in tests/hostile/test_failures."""
     outcomes = sum((compare.run(1000, seed) for seed in (4, 5)), start=type(compare.run(1, 0))())
     assert set(outcomes) == HOT_STATUSES
 
