@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from bench.load.call import CompiledCall
@@ -74,10 +75,13 @@ def main() -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--long", action="store_true", help="a million channels and more rounds, some 15 minutes; else about three")
     form.add_argument("--tiny", action="store_true", help="seconds, to see that it runs: its numbers mean nothing")
+    parser.add_argument("--rounds", type=int, metavar="N", help="instead of 7, of the long form 15")
     parser.add_argument("--json", type=Path, metavar="FILE", help="instead of RESULTS/latest.json")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
     arguments = parser.parse_args()
     size = LONG if arguments.long else TINY if arguments.tiny else SHORT
+    if arguments.rounds:
+        size = replace(size, rounds=arguments.rounds)
     begun = time.monotonic()
     directory = Path(tempfile.mkdtemp(prefix="paychan-load-"))
     try:
