@@ -21,6 +21,7 @@ from store.directory import hold_directory
 from store.engine import Engine
 from store.group import Group
 from store.identity import establish_identity, read_server_pubkey
+from store.mark import path_of
 
 ROOT = Path(__file__).parents[2]
 SHARDS = 4
@@ -172,6 +173,7 @@ WRITER = """
 import os, sys
 from pathlib import Path
 from store.engine import Engine
+from store.mark import path_of
 engine = Engine(Path(sys.argv[1]))
 for number in range(int(sys.argv[2])):
     mark = os.urandom(16)
@@ -191,6 +193,9 @@ def test_after_kill_9_all_acknowledged_groups_are_there_also_in_logs_that_were_w
         writer.kill()
     if torn:
         tear(tmp_path / "db", marks[-1])
+        with pytest.raises(ValueError, match="the log is damaged"):
+            Engine(tmp_path / "db")  # it had been acknowledged, and the mark knows
+        path_of(tmp_path / "db").unlink()
     engine = Engine(tmp_path / "db")
     newest = GROUPS - 2 if torn else GROUPS - 1
     expected = newest.to_bytes(4, "big") + 250 * marks[newest]
