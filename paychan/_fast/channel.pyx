@@ -134,6 +134,10 @@ cdef class ChannelTable:
     def __len__(self):
         return self._count
 
+    @property
+    def shard_count(self):
+        return self._shard_count
+
     # --- the index ---
 
     cdef Channel *_slot(self, uint32_t number) noexcept nogil:

@@ -55,6 +55,9 @@ cdef class DirectRequest(PaymentRequest):
     cdef str get_query(self):
         return self._target[self._path_size + 1:].decode("ascii")
 
+    cdef bytes get_target(self):
+        return self._target if self._decoded_path is None else PaymentRequest.get_target(self)
+
     cdef int relay(self, bytes body) except -1:
         return self._respond(self._connection._door.paid_response(body, self.is_last))
 

@@ -1,14 +1,18 @@
 """Payments from one worker to another: what came to the wrong worker goes to its shard's owner, and its answer comes back as it is.
 
-A PAYMENT frame carries u16 size of the path | path | query. The answer carries u16 HTTP status | u16 size of the location | location
+A PAYMENT frame carries path, '?' and query. The answer carries u16 HTTP status | u16 size of the location | location
 | body; an ERROR frame says that the worker asked is not the owner, and nothing was done. Both ends belong to one event loop each.
 """
 
-from libc.stdint cimport uint16_t, uint32_t
-from libc.string cimport memcpy
+from cpython.bytes cimport PyBytes_AS_STRING
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcpy
 
+from .bytes cimport distance
+from .channel cimport ChannelTable
 from .frame cimport ERROR, REPLY, Frame, FrameReader, make_frame
 from .intake cimport Intake, PaymentRequest
+from .status cimport Status
 
 from .frame import FrameError as _FrameError
 
@@ -91,13 +95,11 @@ cdef class ForwardLink(PeerEnd):
 
     def ask(self, PaymentRequest request not None, bytes outpoint not None):
         """Forward a payment for a channel; it is answered once. The link must be open."""
-        cdef bytes path = request.get_path().encode(), query = request.get_query().encode()
-        cdef uint16_t path_size = <uint16_t> len(path)
+        cdef bytes target = request.get_target()
         self._last_id = self._last_id % 0xFFFFFFFF + 1
-        payload = (<const unsigned char *> &path_size)[:2] + path + query
         request.outpoint = outpoint
         self._asked[self._last_id] = request
-        self._write(make_frame(PAYMENT, self._last_id, <const unsigned char *> payload, len(payload)))
+        self._write(make_frame(PAYMENT, self._last_id, <const unsigned char *> target, len(target)))
 
     def expire(self):
         """Give up what was asked before the last call, so call it as often as an answer may take."""
@@ -147,14 +149,20 @@ cdef class ForwardedPayment(PaymentRequest):
 
     cdef OwnerEnd _end
     cdef uint32_t _request_id
-    cdef str _path
-    cdef str _query
+    cdef bytes _target            # path, '?' and query
+    cdef Py_ssize_t _path_size
+
+    cdef Status judge(self, ChannelTable table, uint64_t now) except *:
+        cdef const unsigned char *target = <const unsigned char *> PyBytes_AS_STRING(self._target)
+        cdef Py_ssize_t query_at = self._path_size + 1
+        return table.judge(target, self._path_size, target + query_at, len(self._target) - query_at, now,
+                           self.ignore_change_address)
 
     cdef str get_path(self):
-        return self._path
+        return self._target[:self._path_size].decode(errors="replace")
 
     cdef str get_query(self):
-        return self._query
+        return self._target[self._path_size + 1:].decode(errors="replace")
 
     cdef int relay(self, bytes body) except -1:
         return self._send(200, b"", body)
@@ -162,7 +170,7 @@ cdef class ForwardedPayment(PaymentRequest):
     cdef int refuse(self, object reply) except -1:
         return self._send(reply.status, reply.location.encode(), reply.body)
 
-    cdef int elsewhere(self, bytes outpoint) except -1:
+    cdef int elsewhere(self, bytes outpoint, uint32_t shard) except -1:
         return self._end._write(make_frame(ERROR, self._request_id, b"", 0))
 
     cdef int _send(self, uint16_t status, bytes location, bytes body) except -1:
@@ -201,22 +209,20 @@ cdef class OwnerEnd(PeerEnd):
         self._write(make_frame(ERROR, request_id, payload, len(payload)))
 
     cdef int _take(self, Frame *frame) except -1:
-        cdef uint16_t path_size
         cdef ForwardedPayment request
         cdef Intake intake
+        cdef const void *mark
         if frame.kind != PAYMENT:
             self._on_frame(self, frame.kind, frame.request_id, frame.payload[:frame.size])
             return 0
-        if frame.size < 2:
-            raise _FrameError("a forwarded payment is too short")
-        memcpy(&path_size, frame.payload, 2)
-        if frame.size < 2 + <Py_ssize_t> path_size:
-            raise _FrameError("a forwarded payment is too short")
+        mark = memchr(frame.payload, c"?", frame.size)
+        if mark == NULL:
+            raise _FrameError("a forwarded payment has no query")
         intake = self._intake()
         if intake is None:
             return self._write(make_frame(ERROR, frame.request_id, b"", 0))
         request = ForwardedPayment.__new__(ForwardedPayment)
         request._intake, request._end, request._request_id = intake, self, frame.request_id
-        request._path = frame.payload[2:2 + path_size].decode()
-        request._query = frame.payload[2 + path_size:frame.size].decode()
+        request._target = frame.payload[:frame.size]
+        request._path_size = distance(frame.payload, <const unsigned char *> mark)
         return intake.take(request)

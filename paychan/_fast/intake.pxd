@@ -1,6 +1,6 @@
 # Payments on their way in, from any door: judged at once, answered when they are durable.
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from .channel cimport ChannelTable
 from .commit cimport CommitQueue, Waiter
@@ -17,12 +17,13 @@ cdef class PaymentRequest(Waiter):
 
     cdef str get_path(self)
     cdef str get_query(self)
+    cdef bytes get_target(self)
     cdef Status judge(self, ChannelTable table, uint64_t now) except *
     cdef int paid(self) except -1
     cdef int relay(self, bytes body) except -1
     cdef int refuse(self, object reply) except -1
     cdef int _end(self, int outcome) except -1
-    cdef int elsewhere(self, bytes outpoint) except -1
+    cdef int elsewhere(self, bytes outpoint, uint32_t shard) except -1
 
 cdef class Intake:
     cdef ChannelTable _table
@@ -30,6 +31,7 @@ cdef class Intake:
     cdef object _rules
     cdef list _refusals             # by status: the answer to what is refused by its form alone
     cdef uint64_t _exposure_max     # satoshi
+    cdef public list links          # by shard: the open ForwardLink to its owner, or None
     cdef object _trouble            # the answer while payments cannot be taken, or None
     cdef uint64_t _now              # unix seconds
     cdef bint _has_looked

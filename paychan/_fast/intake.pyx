@@ -37,6 +37,10 @@ cdef class PaymentRequest(Waiter):
     cdef str get_query(self):
         raise NotImplementedError
 
+    cdef bytes get_target(self):
+        """Return path, '?' and query. There is no '?' in the path: what has one is refused by its form."""
+        return f"{self.get_path()}?{self.get_query()}".encode()
+
     cdef Status judge(self, ChannelTable table, uint64_t now) except *:
         """Have the table judge it, from the form in which it came."""
         cdef Py_ssize_t path_size = 0, query_size = 0
@@ -58,9 +62,13 @@ cdef class PaymentRequest(Waiter):
         """Give any other answer, a `Reply`."""
         raise NotImplementedError
 
-    cdef int elsewhere(self, bytes outpoint) except -1:
+    cdef int elsewhere(self, bytes outpoint, uint32_t shard) except -1:
         """Another worker owns the channel."""
-        self._intake._rules.elsewhere(self, outpoint)
+        link = self._intake.links[shard]
+        if link is not None and link.is_open:
+            link.ask(self, outpoint)
+        else:
+            self._intake._rules.elsewhere(self, outpoint, shard)
         return 0
 
     def answer(self, reply not None):
@@ -119,7 +127,7 @@ cdef class FutureRequest(PaymentRequest):
             self._future.set_result(reply)
         return 0
 
-    cdef int elsewhere(self, bytes outpoint) except -1:
+    cdef int elsewhere(self, bytes outpoint, uint32_t shard) except -1:
         if not self._future.done():
             self._future.set_exception(self._intake._rules.not_owner(outpoint))
         return 0
@@ -129,7 +137,8 @@ cdef class Intake:
     """Owned by one event loop.
 
     rules: `look()` returns (None or the answer to all payments now, unix seconds to judge by); `odd(request, status, outpoint)`
-    takes over what is not plain; `elsewhere(request, outpoint)` what another worker owns; `exhausted(request, outpoint, value_received)` answers what closed its channel; `exposed(outpoint)`
+    takes over what is not plain; `elsewhere(request, outpoint, shard)` what another worker owns, and
+    no link to it is in `links`; `exhausted(request, outpoint, value_received)` answers what closed its channel; `exposed(outpoint)`
     hears of channels that hold more than `exposure_max` satoshi; `lost` is the answer when the store is gone, `moved` when a
     channel could not be had in several attempts, `failed(error)` makes that to a bug of ours, `paid(body)` a Reply. refusals: by status number, the answers to requests that are refused by their form alone, None for the others.
     """
@@ -138,6 +147,11 @@ cdef class Intake:
                  uint64_t exposure_max):
         self._table, self._queue, self._rules, self._refusals = table, queue, rules, refusals
         self._exposure_max = exposure_max
+        self.forget_links()
+
+    def forget_links(self):
+        """Shards have changed hands."""
+        self.links = [None] * self._table.shard_count
 
     def submit(self, PaymentRequest request not None):
         """Judge a request; it is answered now or later, once."""
@@ -172,7 +186,7 @@ cdef class Intake:
         if reply is not None:
             return request.refuse(reply)
         if status == Status.NOT_OWNED:
-            return request.elsewhere(self._table.outpoint)
+            return request.elsewhere(self._table.outpoint, self._table.shard)
         self._rules.odd(request, <int> status, self._table.outpoint)
         return 0
 

@@ -7,24 +7,18 @@ took effect is unknown.
 
 import asyncio
 import logging
-import time
 
 from .._fast.channel import ChannelTable
 from .._fast.commit import CommitQueue, FutureWaiter, Group
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import ENTRIES_MAX, Entry, EntryStatus
+from .growing import let_grow
 
 LOST = -1
 WAITING_MAX = 20_000
 """Requests that wait for the disk in one worker: about a second's worth. Beyond it, answering 503 is kinder than queueing."""
 
-
-GROUP_MIN = 64
-"""Payments from which on a group is not held back."""
-
-HOLD_SECONDS = 0.001
-"""So long a group is held back at most."""
 
 log = logging.getLogger("paychan.committer")
 
@@ -66,21 +60,12 @@ class Committer:
         """Write group after group until nothing waits. The first starts after what this turn of the loop still brings."""
         try:
             while self.queue.waiting:
-                await self._let_grow()
+                await let_grow(lambda: self.queue.waiting)
                 group = self.queue.take()
                 if group is not None:
                     await self._write_group(group)
         finally:
             self.queue.rest()
-
-    async def _let_grow(self) -> None:
-        """Hold a small group back while each turn of the loop still brings payments, but not for long: a group costs the same
-        handful of microseconds, here and in the store, however many share it."""
-        until = time.monotonic() + HOLD_SECONDS
-        before, waiting = 0, self.queue.waiting
-        while before < waiting < GROUP_MIN and time.monotonic() < until:
-            await asyncio.sleep(0)
-            before, waiting = waiting, self.queue.waiting
 
     async def _write_group(self, group: Group) -> None:
         statuses = None

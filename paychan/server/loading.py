@@ -13,6 +13,7 @@ from ..errors import Unavailable
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import LOAD_MAX, Stored
+from .growing import let_grow
 from .peers import NotOwner
 
 
@@ -62,6 +63,7 @@ class Loader:
     async def _read_all(self) -> None:
         try:
             while self._queue:
+                await let_grow(lambda: len(self._queue))
                 taken = list(self._queue)[:LOAD_MAX]
                 self._reading = {outpoint: self._queue.pop(outpoint) for outpoint in taken}
                 await self._read(taken)

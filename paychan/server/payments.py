@@ -46,8 +46,8 @@ _MISSING = problem(Rejection("no_such_channel"))
 
 
 class Payments:
-    """The rules that the compiled intake asks. `trouble()` names the interlock that is tripped; `elsewhere(request, outpoint)`
-    sends a request to the worker that owns its channel.
+    """The rules that the compiled intake asks. `trouble()` names the interlock that is tripped; `elsewhere(request, outpoint,
+    shard)` sends a request to the worker that owns its channel.
     """
 
     lost = problem(Unavailable("store_unavailable"))
@@ -65,7 +65,7 @@ class Payments:
         clock: Callable[[], int],
         exposure_max: int,
         trouble: Callable[[], str],
-        elsewhere: Callable[[PaymentRequest, bytes], None],
+        elsewhere: Callable[[PaymentRequest, bytes, int], None],
     ) -> None:
         self._network, self._channels, self._committer, self._loader = network, channels, committer, loader
         self._engine, self._funding, self._tip, self._clock = engine, funding, tip, clock

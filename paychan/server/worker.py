@@ -105,12 +105,14 @@ class Worker:
             self._build(welcome.shard_count)
         self._ownership.update(welcome, table)
         self._payments.intake.look_again()
+        self._payments.intake.forget_links()
         self._peers.keep_only(self._ownership.peers)
 
     def _on_store_lost(self) -> None:
         if self._engine is not None:
             self._ownership.lose()
             self._payments.intake.look_again()
+            self._payments.intake.forget_links()
 
     def _build(self, shard_count: int) -> None:
         config, store, now = self._config, self._store, self._clock.now
@@ -288,10 +290,11 @@ class Worker:
             log.error("internal error in a forwarded request: %s", type(error).__name__)
             return problem(Unavailable("store_unavailable", "Internal error; send the same request again"))
 
-    def _pay_elsewhere(self, request: PaymentRequest, outpoint: bytes) -> None:
+    def _pay_elsewhere(self, request: PaymentRequest, outpoint: bytes, shard: int) -> None:
         """Have the owner of a channel take a payment that came through a compiled door."""
         link = self._peers.link(self._ownership.peer_of(outpoint))
         if link is not None:
+            self._payments.intake.links[shard] = link  # from now on without asking here
             link.ask(request, outpoint)
         else:
             self._pay_patiently(request, outpoint)

@@ -129,7 +129,7 @@ class Desk:
             lambda: NOW,
             1 << 60,
             lambda: self.trouble,
-            lambda request, outpoint: self.sent_elsewhere.append((request, outpoint)),
+            lambda request, outpoint, _: self.sent_elsewhere.append((request, outpoint)),
         )
         self.intake = self.payments.intake
         for sample in self.samples:
