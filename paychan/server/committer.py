@@ -27,7 +27,7 @@ class Committer:
     """Owned by one event loop."""
 
     def __init__(self, channels: ChannelTable, store: StoreClient) -> None:
-        self._store = store
+        self._store, self._last = store, 0
         self.queue = CommitQueue(channels, self._wake, _report, ENTRIES_MAX)
 
     @property
@@ -60,7 +60,8 @@ class Committer:
         """Write group after group until nothing waits. The first starts after what this turn of the loop still brings."""
         try:
             while self.queue.waiting:
-                await let_grow(lambda: self.queue.waiting)
+                await let_grow(lambda: self.queue.waiting, self._last)
+                self._last = self.queue.waiting
                 group = self.queue.take()
                 if group is not None:
                     await self._write_group(group)

@@ -11,10 +11,20 @@ HOLD_SECONDS = 0.001
 """So long a group is held back at most."""
 
 
-async def let_grow(size: Callable[[], int]) -> None:
-    """Return when a group is large enough, or old enough, or a turn of the event loop has brought it nothing."""
+BUSY_MIN = 8
+"""Members of the last group from which on more than one turn without a member is waited for."""
+
+EMPTY_TURNS_MAX = 4
+"""So many: other workers' requests come in bursts, with turns for other things between them."""
+
+
+async def let_grow(size: Callable[[], int], last: int) -> None:
+    """Return when a group is large enough, or old enough, or turns of the event loop have brought it nothing. last: the size of
+    the group before it."""
     until = time.monotonic() + HOLD_SECONDS
-    before, now = 0, size()
-    while before < now < GROUP_MIN and time.monotonic() < until:
+    patience = EMPTY_TURNS_MAX if last >= BUSY_MIN else 1
+    before, now, empty = 0, size(), 0
+    while empty < patience and now < GROUP_MIN and time.monotonic() < until:
         await asyncio.sleep(0)
         before, now = now, size()
+        empty = 0 if now > before else empty + 1

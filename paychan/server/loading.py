@@ -36,6 +36,7 @@ class Loader:
         self._channels, self._shard_count, self._store = channels, shard_count, store
         self._queue: dict[bytes, _Waiters] = {}
         self._reading: dict[bytes, _Waiters] = {}
+        self._last = 0
         self._task: asyncio.Task[None] | None = None
 
     def want(self, outpoint: bytes, done: Callable[[Loaded], None]) -> None:
@@ -63,8 +64,9 @@ class Loader:
     async def _read_all(self) -> None:
         try:
             while self._queue:
-                await let_grow(lambda: len(self._queue))
+                await let_grow(lambda: len(self._queue), self._last)
                 taken = list(self._queue)[:LOAD_MAX]
+                self._last = len(taken)
                 self._reading = {outpoint: self._queue.pop(outpoint) for outpoint in taken}
                 await self._read(taken)
         finally:

@@ -40,7 +40,7 @@ SLIPS = {
     "an integer may be negative": ("payment", "payment", "if size == 0 or number[0] & 0x80:", "if size == 0:", "OTHER_VERDICT"),
     "high S is taken": ("payment", "payment", "if normalize(context, NULL, &view.signature):", "if False:", "OTHER_VERDICT"),
     "a frame's head may be cut": ("frame", "frame", "if before < HEAD_SIZE or", "if", "broken"),
-    "half a forwarded payment is taken": ("owner", "forward", "if frame.size < 2 + <Py_ssize_t> path_size:", "if False:", "broken"),
+    "half a forwarded payment is taken": ("owner", "forward", "if mark == NULL:", "if frame.size < 1:", "broken"),
     "a request may be answered twice": (
         "asker",
         "forward",

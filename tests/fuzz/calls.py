@@ -208,8 +208,7 @@ def owner_target(modules: dict[str, ModuleType]) -> Call:
         frames, ends_badly = frames_of(data, PEER_PAYLOAD_MAX)
         for kind, request_id, payload in frames:
             if kind == 2:
-                size = int.from_bytes(payload[:2], "little")
-                if len(payload) < 2 + size or not _is_text(payload[2 : 2 + size]) or not _is_text(payload[2 + size :]):
+                if b"?" not in payload:
                     is_bad = True
                     break
                 expected.append(request_id)
@@ -452,7 +451,7 @@ def batch_seeds() -> list[bytes]:
 
 def owner_seeds() -> list[bytes]:
     def frame(kind: int, number: int, path: str, query: str) -> bytes:
-        return encode_frame(kind, number, struct.pack("<H", len(path)) + path.encode() + query.encode())
+        return encode_frame(kind, number, f"{path}?{query}".encode())
 
     query = "payment=" + base64.urlsafe_b64encode(GOOD_PAYMENT).decode()
     good = frame(2, 1, SAMPLE.path, query)
