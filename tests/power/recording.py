@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -44,8 +45,24 @@ def fingerprint(content: dict[bytes, bytes]) -> int:
     return hash(frozenset(content.items()))
 
 
+ABRUPT = ("crash", "tail")
+ATTEMPTS_MAX = 3
+
+
 def record(directory: Path, shape: str, seed: str, how: str = "", no_sync: bool = False) -> Recording:
-    """Run a life in `directory` (which must not be there) and return its record. AssertionError if the record is not complete."""
+    """Run a life in `directory` (which must not be there) and return its record. AssertionError if the record is not complete.
+
+    A life that ends abruptly may be cut between a call of one of RocksDB's threads and its entry in the record: it is lived again.
+    """
+    for _ in range(ATTEMPTS_MAX - 1 if how in ABRUPT else 0):
+        try:
+            return _record(directory, shape, seed, how, no_sync)
+        except AssertionError:
+            shutil.rmtree(directory)
+    return _record(directory, shape, seed, how, no_sync)
+
+
+def _record(directory: Path, shape: str, seed: str, how: str, no_sync: bool) -> Recording:
     directory.mkdir()
     state, log = directory / "state", directory / "log"
     env = environment(state, log, no_sync)
