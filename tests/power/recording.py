@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -45,24 +44,8 @@ def fingerprint(content: dict[bytes, bytes]) -> int:
     return hash(frozenset(content.items()))
 
 
-ABRUPT = ("crash", "tail")
-ATTEMPTS_MAX = 3
-
-
 def record(directory: Path, shape: str, seed: str, how: str = "", no_sync: bool = False) -> Recording:
-    """Run a life in `directory` (which must not be there) and return its record. AssertionError if the record is not complete.
-
-    A life that ends abruptly may be cut between a call of one of RocksDB's threads and its entry in the record: it is lived again.
-    """
-    for _ in range(ATTEMPTS_MAX - 1 if how in ABRUPT else 0):
-        try:
-            return _record(directory, shape, seed, how, no_sync)
-        except AssertionError:
-            shutil.rmtree(directory)
-    return _record(directory, shape, seed, how, no_sync)
-
-
-def _record(directory: Path, shape: str, seed: str, how: str, no_sync: bool) -> Recording:
+    """Run a life in `directory` (which must not be there) and return its record. AssertionError if the record is not complete."""
     directory.mkdir()
     state, log = directory / "state", directory / "log"
     env = environment(state, log, no_sync)
@@ -81,13 +64,13 @@ def _record(directory: Path, shape: str, seed: str, how: str, no_sync: bool) -> 
     disk = Disk(str(state))
     for op in ops:
         disk.run(op)
+    there = {os.path.join(base, name) for base, dirs, files in os.walk(state) for name in (*dirs, *files)}
+    assert there | {str(state)} == set(disk.names)
     for name, content in disk.living().items():
         if content is None:
             assert os.path.isdir(name), name
         elif not is_diary(name):
             assert Path(name).read_bytes() == content, f"the record of {name} is not complete"
-    there = {os.path.join(base, name) for base, dirs, files in os.walk(state) for name in (*dirs, *files)}
-    assert there | {str(state)} == set(disk.names)
     return understand(f"{shape}{'-' + how if how else ''}", str(state), ops)
 
 
