@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 from libc.time cimport time, time_t
 
 from .channel cimport ChannelTable
-from .http cimport COMPLETE, HEAD, INCOMPLETE, POST, PUT, HttpStatus, RequestHead, parse_head, refusal_code
+from .http cimport COMPLETE, HEAD, INCOMPLETE, POST, PUT, HttpStatus, RequestHead, parse_head
 from .intake cimport Intake, PaymentRequest
 from .status cimport Status
 

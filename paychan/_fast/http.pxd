@@ -16,7 +16,7 @@ cpdef enum Method:
     HEAD = 5
     OTHER = 6                      # any other upper-case word: what it means is not asked, so it is no error here
 
-# From 4000 on: a refusal. A tenth of it is the HTTP status it leads to (`refusal_code`). After a refusal nobody knows where the
+# From 4000 on: a refusal. A tenth of it is the HTTP status it leads to. After a refusal nobody knows where the
 # next request starts: answer and close, never read on.
 cpdef enum HttpStatus:
     COMPLETE = 0
@@ -52,10 +52,6 @@ cdef struct RequestHead:
     bint keep_alive                      # HTTP/1.1 and no `Connection: close`
     bint expects_continue                # waits for "100 Continue" before it sends the body; never in HTTP/1.0
     bint has_escapes                     # a '%' in the path
-
-cdef inline int refusal_code(HttpStatus status) noexcept nogil:
-    """Return the HTTP status code of a refusal."""
-    return <int> status // 10
 
 # `data` holds `size` bytes from the first of the request on, and may hold its body and further requests. `seen`: how many of
 # them were there when the last call for this request answered INCOMPLETE, 0 at first. It only saves work: when no line has

@@ -1,7 +1,7 @@
 """Payments on their way in, from any door: judged at once, answered when they are durable.
 
 What is plain (accepted, replayed, refused by its form) stays compiled from the request's bytes to its answer. Everything else is
-handed to `rules` (paychan/server/engine.py), which removes the obstacle (reads the channel, asks its owner, looks at the funding
+handed to `rules` (paychan/server/payments.py), which removes the obstacle (reads the channel, asks its owner, looks at the funding
 output) and has the request judged again, or answers it.
 """
 
@@ -137,10 +137,11 @@ cdef class Intake:
     """Owned by one event loop.
 
     rules: `look()` returns (None or the answer to all payments now, unix seconds to judge by); `odd(request, status, outpoint)`
-    takes over what is not plain; `elsewhere(request, outpoint, shard)` what another worker owns, and
-    no link to it is in `links`; `exhausted(request, outpoint, value_received)` answers what closed its channel; `exposed(outpoint)`
-    hears of channels that hold more than `exposure_max` satoshi; `lost` is the answer when the store is gone, `moved` when a
-    channel could not be had in several attempts, `failed(error)` makes that to a bug of ours, `paid(body)` a Reply. refusals: by status number, the answers to requests that are refused by their form alone, None for the others.
+    takes over what is not plain; `elsewhere(request, outpoint, shard)` what another worker owns while `links` has no link to it;
+    `exhausted(request, outpoint, value_received)` answers what closed its channel; `exposed(outpoint)` hears of channels that hold
+    more than `exposure_max` satoshi; `paid(body)` makes a Reply; `lost` is the answer when the store is gone, `moved` when a channel
+    could not be had in several attempts, `failed(error)` makes the one to a bug of ours.
+    refusals: by status number, the answers to requests that are refused by their form alone, None for the others.
     """
 
     def __init__(self, ChannelTable table not None, CommitQueue queue not None, rules not None, list refusals not None,

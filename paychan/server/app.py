@@ -16,7 +16,7 @@ from ..config import EXIT_BAD_CONFIG, ServerConfig, load_server_config
 from ..errors import ConfigError, Rejection
 from . import granian_door
 from .direct import DirectPort
-from .headers import SUCCESS_HEADERS, headers_of
+from .headers import SUCCESS_HEADERS, absolute, headers_of
 from .process import end_with_parent, set_up_logging
 from .replies import Reply, problem
 from .routes import answer, takes_body
@@ -95,7 +95,7 @@ class App:
     def _respond(self, scope: Any, proto: Any, reply: Reply) -> None:
         headers = headers_of(reply)
         if reply.location:
-            headers = [*headers, ("location", self._absolute(scope, reply.location))]
+            headers = [*headers, ("location", absolute(reply.location, self._root(scope)))]
         proto.response_bytes(reply.status, headers, reply.body)
 
     async def _reply(self, scope: Any, proto: Any) -> Reply:
@@ -115,16 +115,14 @@ class App:
             return problem(Rejection("body_not_allowed"))
         return await answer(self._worker, method, path, scope.query_string, body)
 
-    def _absolute(self, scope: Any, location: str) -> str:
-        """Return a location with scheme, host and port as the client can reach them: as configured, else as it asked for."""
-        if not location.startswith("/"):
-            return location
+    def _root(self, scope: Any) -> str:
+        """Return scheme, host and port as the client can reach them: as configured, else as it asked for."""
         if self._config.public_url:
-            return self._config.public_url + location
+            return self._config.public_url
         host = scope.headers.get("host", "")
         if not _HOST.match(host):
             host = f"{self._config.http_host}:{self._config.http_port}"
-        return f"{scope.scheme}://{host}{location}"
+        return f"{scope.scheme}://{host}"
 
 
 def make_app() -> App:

@@ -19,7 +19,7 @@ from .._fast.http import HttpStatus
 from .._fast.intake import Intake
 from ..config import ServerConfig
 from ..errors import Rejection
-from .headers import SUCCESS_HEADERS, Headers, headers_of
+from .headers import SUCCESS_HEADERS, Headers, absolute, headers_of
 from .replies import Reply, problem
 
 CONNECTIONS_MAX = 4096
@@ -159,16 +159,15 @@ class DirectPort:
     def _render_anew(self, reply: Reply, request: DirectRequest) -> bytes:
         headers = headers_of(reply)
         if reply.location:
-            headers = [*headers, ("location", self._absolute(reply.location, request.host.decode()))]
+            headers = [*headers, ("location", absolute(reply.location, self._root(request)))]
         if request.is_last:
             headers = [*headers, ("connection", "close")]
         body = b"" if request.wants_no_body else reply.body
         return b"%s%d\r\n\r\n%s" % (_head(reply.status, headers, self._second), len(reply.body), body)
 
-    def _absolute(self, location: str, host: str) -> str:
-        if not location.startswith("/"):
-            return location
-        return (self._config.public_url or f"http://{host or f'{self._config.http_host}:{self.port}'}") + location
+    def _root(self, request: DirectRequest) -> str:
+        host = request.host.decode() or f"{self._config.http_host}:{self.port}"
+        return self._config.public_url or f"http://{host}"
 
 
 def _listen(host: str, base_port: int) -> socket.socket | None:

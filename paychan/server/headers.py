@@ -17,6 +17,12 @@ _PROBLEM_HEADERS: Headers = [("content-type", "application/problem+json"), *_COR
 _UNAVAILABLE_HEADERS: Headers = [*_PROBLEM_HEADERS, ("retry-after", str(RETRY_AFTER_SECONDS))]
 
 
+def absolute(location: str, root: str) -> str:
+    """Return a Location as clients can follow it. root: scheme, host and port of this server as they reach it; a location that is a
+    whole URL points to a worker's own port."""
+    return root + location if location.startswith("/") else location
+
+
 def headers_of(reply: Reply) -> Headers:
     """Return an answer's headers, but for its Location, which needs the client's view of this server."""
     if not reply.is_problem:

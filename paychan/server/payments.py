@@ -21,7 +21,7 @@ from .funding import FundingChecks
 from .loading import Loaded, Loader
 from .parameters import Query
 from .peers import NotOwner
-from .replies import Reply, problem, problem_of_status
+from .replies import INTERNAL_ERROR, Reply, problem, problem_of_status
 from .tip import TipFollower
 
 DOUBT_MARGIN_SECONDS = 6 * SECONDS_PER_HOUR
@@ -117,7 +117,7 @@ class Payments:
     def failed(self, error: Exception) -> Reply:
         """Log a bug of ours and return the answer. Its text could hold a request's bytes, so only its kind is told."""
         log.error("internal error in a payment: %s", type(error).__name__)
-        return problem(Unavailable("store_unavailable", "Internal error; send the same request again"))
+        return INTERNAL_ERROR
 
     # --- obstacles ---
 

@@ -100,7 +100,6 @@ class Peers:
         self._connections: dict[str, asyncio.Task[FrameConnection]] = {}
         self._incoming: set[OwnerEnd] = set()
         self._links: dict[str, asyncio.Task[ForwardLink]] = {}
-        self._open_links: dict[str, ForwardLink] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -158,7 +157,6 @@ class Peers:
         for peer, link in list(self._links.items()):
             if _is_dead(link):
                 del self._links[peer]
-                self._open_links.pop(peer, None)
 
     def keep_only(self, peers: Collection[str]) -> None:
         """Close the connections to all others: a worker that lost its shards (a stopped one) may never answer."""
@@ -171,18 +169,12 @@ class Peers:
 
     def link(self, peer: str) -> ForwardLink | None:
         """Return the connection for payments to a peer. None while it is being made: until then there is only the patient way."""
-        link = self._open_links.get(peer)
-        if link is not None and link.is_open:
-            return link
         task = self._links.get(peer)
         if peer and (task is None or _is_dead(task)):
             task = asyncio.get_running_loop().create_task(connect(Address(path=peer), self._make_link))
             self._links[peer] = task
             self._forget_closed()
-        if task is None or not _is_made(task):
-            return None
-        self._open_links[peer] = task.result()
-        return task.result()
+        return task.result() if task is not None and _is_made(task) else None
 
     def _make_link(self) -> ForwardLink:
         return ForwardLink(PAYLOAD_MAX, Reply, self._refused, problem(Unavailable("owner_moved")))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import orjson
 
 from .._fast.reply import payment_body
-from ..errors import BY_NUMBER, PaychanError
+from ..errors import BY_NUMBER, PaychanError, Unavailable
 from ..outpoint import txid_hex
 
 RETRY_AFTER_SECONDS = 1
@@ -56,6 +56,9 @@ def problem(error: PaychanError, location: str = "") -> Reply:
         content["parameter"] = error.parameter
     return Reply(row.status, orjson.dumps(content) + b"\n", location)
 
+
+INTERNAL_ERROR = problem(Unavailable("store_unavailable", "Internal error; send the same request again"))
+"""The answer to a bug of ours: whether the request took effect is unknown, as when the store is gone."""
 
 _PAYMENT_NUMBERS = range(32, 40)
 _PARAMETERS = {20: "payment", 24: "funding_txid", 25: "funding_vout", 50: "payment", 51: "payment"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import PaychanError, Rejection, Unavailable
 from .direct import BATCH_PATH
-from .replies import Reply, json_reply, problem
+from .replies import INTERNAL_ERROR, Reply, json_reply, problem
 from .worker import Worker
 
 log = logging.getLogger("paychan.server")
@@ -74,4 +74,4 @@ async def answer(worker: Worker | None, method: str, path: str, query: str, body
             frame = frame.tb_next
         place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else "nowhere"
         log.error("internal error: %s at %s", type(error).__name__, place)
-        return problem(Unavailable("store_unavailable", "Internal error; send the same request again"))
+        return INTERNAL_ERROR

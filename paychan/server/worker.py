@@ -27,7 +27,7 @@ from .opening import Opening
 from .ownership import Ownership
 from .payments import Payments
 from .peers import NotOwner, PeerRequest, Peers
-from .replies import Reply, json_reply, problem
+from .replies import INTERNAL_ERROR, Reply, json_reply, problem
 from .settler import Settler
 from .settling import Settling, SettlingRules
 from .tip import TipFollower
@@ -288,7 +288,7 @@ class Worker:
             raise
         except Exception as error:  # a bug of ours: without an answer the other worker would wait for long
             log.error("internal error in a forwarded request: %s", type(error).__name__)
-            return problem(Unavailable("store_unavailable", "Internal error; send the same request again"))
+            return INTERNAL_ERROR
 
     def _pay_elsewhere(self, request: PaymentRequest, outpoint: bytes, shard: int) -> None:
         """Have the owner of a channel take a payment that came through a compiled door."""
