@@ -4,7 +4,7 @@ from typing import Any
 from .intake import Intake, PaymentRequest
 
 class PeerEnd:
-    def __init__(self, payload_max: int) -> None: ...
+    def __init__(self, payload_max: int, call_soon: Callable[[Callable[[], None]], object]) -> None: ...
     def connection_made(self, transport: Any) -> None: ...
     def connection_lost(self, _: Exception | None) -> None: ...
     def pause_writing(self) -> None: ...
@@ -19,6 +19,7 @@ class ForwardLink(PeerEnd):
     def __init__(
         self,
         payload_max: int,
+        call_soon: Callable[[Callable[[], None]], object],
         reply: Callable[[int, bytes, str], Any],
         refused: Callable[[PaymentRequest, bytes], object],
         gone: Any,
@@ -32,6 +33,7 @@ class OwnerEnd(PeerEnd):
     def __init__(
         self,
         payload_max: int,
+        call_soon: Callable[[Callable[[], None]], object],
         intake: Callable[[], Intake | None],
         on_frame: Callable[[OwnerEnd, int, int, bytes], object],
         on_open: Callable[[OwnerEnd], object],

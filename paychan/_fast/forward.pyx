@@ -22,13 +22,18 @@ cdef enum:
 
 
 cdef class PeerEnd:
-    """One end of a connection between workers: an asyncio protocol that speaks frames."""
+    """One end of a connection between workers: an asyncio protocol that speaks frames.
+
+    What one turn of the event loop writes leaves in one piece, by `call_soon`: the transport would make a system call for each frame.
+    """
 
     cdef object _transport
+    cdef object _call_soon
     cdef FrameReader _reader
+    cdef list _unsent
 
-    def __init__(self, Py_ssize_t payload_max):
-        self._reader = FrameReader(payload_max)
+    def __init__(self, Py_ssize_t payload_max, call_soon not None):
+        self._reader, self._call_soon, self._unsent = FrameReader(payload_max), call_soon, []
 
     def connection_made(self, transport):
         self._transport = transport
@@ -60,14 +65,24 @@ cdef class PeerEnd:
         return self._transport is not None and not self._transport.is_closing()
 
     def close(self):
-        """Close at once, dropping what was not sent."""
+        """Close at once, dropping what the other end does not take now."""
+        self._flush()
         if self._transport is not None:
             self._transport.abort()
 
     cdef int _write(self, bytes frame) except -1:
-        if self._transport is not None:
-            self._transport.write(frame)
+        if self._transport is None:
+            return 0
+        self._unsent.append(frame)
+        if len(self._unsent) == 1:
+            self._call_soon(self._flush)
         return 0
+
+    def _flush(self):
+        cdef list frames = self._unsent
+        self._unsent = []
+        if self._transport is not None and frames:
+            self._transport.write(b"".join(frames))
 
     cdef int _take(self, Frame *frame) except -1:
         raise NotImplementedError
@@ -88,8 +103,8 @@ cdef class ForwardLink(PeerEnd):
     cdef object _refused
     cdef object _gone
 
-    def __init__(self, Py_ssize_t payload_max, reply not None, refused not None, gone not None):
-        super().__init__(payload_max)
+    def __init__(self, Py_ssize_t payload_max, call_soon not None, reply not None, refused not None, gone not None):
+        super().__init__(payload_max, call_soon)
         self._reply, self._refused, self._gone = reply, refused, gone
         self._asked, self._asked_long_ago = {}, {}
 
@@ -188,8 +203,9 @@ cdef class OwnerEnd(PeerEnd):
     cdef object _on_open
     cdef object _on_close
 
-    def __init__(self, Py_ssize_t payload_max, intake not None, on_frame not None, on_open not None, on_close not None):
-        super().__init__(payload_max)
+    def __init__(self, Py_ssize_t payload_max, call_soon not None, intake not None, on_frame not None, on_open not None,
+                 on_close not None):
+        super().__init__(payload_max, call_soon)
         self._intake, self._on_frame, self._on_open, self._on_close = intake, on_frame, on_open, on_close
 
     def connection_made(self, transport):

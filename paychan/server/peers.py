@@ -177,7 +177,8 @@ class Peers:
         return task.result() if task is not None and _is_made(task) else None
 
     def _make_link(self) -> ForwardLink:
-        return ForwardLink(PAYLOAD_MAX, Reply, self._refused, problem(Unavailable("owner_moved")))
+        call_soon = asyncio.get_running_loop().call_soon
+        return ForwardLink(PAYLOAD_MAX, call_soon, Reply, self._refused, problem(Unavailable("owner_moved")))
 
     def _give_up_overdue(self) -> None:
         for task in self._links.values():
@@ -186,7 +187,8 @@ class Peers:
         self._timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS_MAX, self._give_up_overdue)
 
     def _accept(self) -> OwnerEnd:
-        return OwnerEnd(PAYLOAD_MAX, self._intake, self._on_frame, self._incoming.add, self._incoming.discard)
+        call_soon = asyncio.get_running_loop().call_soon
+        return OwnerEnd(PAYLOAD_MAX, call_soon, self._intake, self._on_frame, self._incoming.add, self._incoming.discard)
 
     def _on_frame(self, connection: OwnerEnd, kind: int, request_id: int, payload: bytes) -> None:
         if kind != FORWARDED:

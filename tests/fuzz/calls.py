@@ -186,6 +186,11 @@ def _is_text(data: bytes) -> bool:
     return True
 
 
+def at_once(callback: Callable[[], None]) -> None:
+    """Be `call_soon` where no event loop runs."""
+    callback()
+
+
 def owner_target(modules: dict[str, ModuleType]) -> Call:
     """The answering end: one answer for each request, in any order of arrival; the connection ends at what is malformed."""
     rules, forward = Rules(), modules["forward"]
@@ -195,7 +200,12 @@ def owner_target(modules: dict[str, ModuleType]) -> Call:
         others: list[int] = []
         transport = Transport()
         end = forward.OwnerEnd(
-            PEER_PAYLOAD_MAX, lambda: rules.intake, lambda _, kind, __, ___: others.append(kind), lambda _: None, lambda _: None
+            PEER_PAYLOAD_MAX,
+            at_once,
+            lambda: rules.intake,
+            lambda _, kind, __, ___: others.append(kind),
+            lambda _: None,
+            lambda _: None,
         )
         end.connection_made(transport)
         end.data_received(data[:cut])
@@ -243,7 +253,9 @@ def asker_target(modules: dict[str, ModuleType]) -> Call:
 
     def call(data: bytes, cut: int) -> int:
         transport, refused = Transport(), []
-        link = forward.ForwardLink(PEER_PAYLOAD_MAX, lambda *parts: parts, lambda request, _: refused.append(request), "gone")
+        link = forward.ForwardLink(
+            PEER_PAYLOAD_MAX, at_once, lambda *parts: parts, lambda request, _: refused.append(request), "gone"
+        )
         link.connection_made(transport)
         futures = [Future() for _ in range(3)]
         for future in futures:

@@ -146,9 +146,9 @@ class Desk:
         self.rsgi = RsgiDoor(loop.call_soon_threadsafe, lambda watcher: None, self._respond, SUCCESS_HEADERS)
         self.rsgi.intake = self.intake
         self.refused = []
-        self.owner = OwnerEnd(PAYLOAD_MAX, lambda: self.intake, lambda *_: None, lambda _: None, lambda _: None)
+        self.owner = OwnerEnd(PAYLOAD_MAX, loop.call_soon, lambda: self.intake, lambda *_: None, lambda _: None, lambda _: None)
         self.link = ForwardLink(
-            PAYLOAD_MAX, Reply, lambda *given: self.refused.append(given), problem(Unavailable("owner_moved"))
+            PAYLOAD_MAX, loop.call_soon, Reply, lambda *given: self.refused.append(given), problem(Unavailable("owner_moved"))
         )
         self.owner.connection_made(Transport(self.link.data_received))
         self.link.connection_made(Transport(self.owner.data_received))

@@ -151,6 +151,7 @@ async def test_a_lost_write_is_told_and_not_tried_again(kind, error):
     answers = [desk.submit(kind, 0, raw), desk.submit(kind, 0, raw), desk.submit(kind, 0, raw_of(desk, 0, 8_000_000))]
     await settle()
     follower = desk.submit(kind, 0, raw_of(desk, 0, 7_000_000))
+    await settle()
     await desk.store.fail(error)
     await settle()
     answers.append(follower)
@@ -267,10 +268,34 @@ async def test_what_another_worker_owns_is_sent_there(kind):
 
 
 @asynchronous
+async def test_frames_of_one_turn_leave_in_one_piece_and_before_the_link_is_closed():
+    written = []
+    link = ForwardLink(PAYLOAD_MAX, asyncio.get_running_loop().call_soon, Reply, lambda *_: None, Reply(503, b"gone"))
+    link.connection_made(Transport(written.append))
+    desk = Desk(HandStore())
+
+    def ask(count):
+        for _ in range(count):
+            link.ask(desk._future_request("/path", b"payment", Answer()), bytes(36))
+
+    ask(3)
+    await settle()
+    assert [piece.count(b"/path?payment") for piece in written] == [3]
+    ask(1)
+    await settle()
+    assert [piece.count(b"/path?payment") for piece in written] == [3, 1]
+    ask(2)
+    link.close()
+    await settle()
+    assert [piece.count(b"/path?payment") for piece in written] == [3, 1, 2]
+
+
+@asynchronous
 async def test_an_answer_may_take_between_one_and_two_periods():
     """And one that comes after it was given up answers nobody a second time."""
     written = []
-    link = ForwardLink(PAYLOAD_MAX, Reply, lambda *_: None, Reply(503, b"gone"))
+    call_soon = asyncio.get_running_loop().call_soon
+    link = ForwardLink(PAYLOAD_MAX, call_soon, Reply, lambda *_: None, Reply(503, b"gone"))
     link.connection_made(Transport(written.append))
     desk = Desk(HandStore())
 
