@@ -1,14 +1,18 @@
 """Scene: one worker, reached through granian and through its own port, beside servers whose answer is a constant, and beside a
 store without sync. Rows 2, 3, 4, 5, 7, 8, and the throughput against connections.
 
-In the record: "DOOR N" is N connections in a closed loop, "DOOR half" the open loop at half of the peak, "DOOR constant" H.
+In the record: "DOOR N" is N connections in a closed loop, "DOOR constant" H; "DOOR half" is the open loop at half of the peak with
+the workers on a core of their own, "DOOR half, shared" the same with all processes on all cores.
 """
 
+import contextlib
 import functools
 import itertools
+import os
 import statistics
 
 from bench.load import constant
+from bench.load.cores import apart, waiting_seconds
 from bench.load.measure import Lane
 from bench.load.payers import Payer, Request
 from bench.load.processes import Door, Instance, ask, spawn, stop_politely, worker_pids
@@ -17,6 +21,7 @@ from tests.system import free_port, make_config, wait_until
 
 GRANIAN, OWN_PORT = "granian", "own port"
 DOORS = (GRANIAN, OWN_PORT)
+HALF, HALF_SHARED = "half", "half, shared"
 KINDS = ("unknown", "malformed", "replayed")
 HALF_SECONDS_FACTOR = 2.5
 """The open loop's slices are longer: of a short one's latencies the 99th percentile is one or two answers."""
@@ -56,7 +61,8 @@ class Doors(Scene):
             self._add_lane(f"{door} {connections}", self._synced, connections, door)
             if connections == main:
                 self._add_lane(f"{door} unsynced", self._unsynced, main, door)
-        self._add_lane(f"{door} half", self._synced, main, door)
+        for half in (HALF, HALF_SHARED):
+            self._add_lane(f"{door} {half}", self._synced, main, door)
 
     def _add_lane(self, name: str, instance: Instance, connections: int, door: str) -> None:
         payers, doors = self._opened(instance, connections, door)
@@ -98,18 +104,25 @@ class Doors(Scene):
     # --- in each round ---
 
     def steps(self) -> list[Step]:
-        halves = {f"{door} half": functools.partial(self._measure_half, door) for door in DOORS}
+        pairs = itertools.product(DOORS, (HALF, HALF_SHARED))
+        halves = {f"{door} {half}": functools.partial(self._measure_half, door, half) for door, half in pairs}
         return [(name, halves.get(name) or functools.partial(self._measure, name)) for name in self._lanes]
 
     def _measure(self, name: str) -> None:
         self.record.add(name, self._lanes[name].measure(self.size.seconds, self.verify))
 
-    def _measure_half(self, door: str) -> None:
+    def _measure_half(self, door: str, half: str) -> None:
         """The open loop at half of the peak: the closed loop's median rate so far, of the best number of connections."""
         rounds = [self.record.of(f"{door} {count}") for count in self.size.connections]
         peak = max(statistics.median(piece.rate for piece in slices) for slices in rounds if slices)
-        name, seconds = f"{door} half", HALF_SECONDS_FACTOR * self.size.seconds
-        self.record.add(name, self._lanes[name].measure(seconds, self.verify, peak / 2))
+        name, pids = f"{door} {half}", self._synced.pids()
+        processes = {"client": [os.getpid()], **pids}
+        before = {who: waiting_seconds(members) for who, members in processes.items()}
+        with apart(pids) if half == HALF else contextlib.nullcontext():
+            piece = self._lanes[name].measure(HALF_SECONDS_FACTOR * self.size.seconds, self.verify, peak / 2)
+        self.record.add(name, piece)
+        for who, members in processes.items():
+            self.record.add(f"{name}: {who} waiting", (waiting_seconds(members) - before[who]) / piece.seconds)
 
 
 def start_constant(scene: Scene, door: str) -> tuple[Door, list[int]]:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.load.doors import DOORS
+from bench.load.doors import DOORS, HALF, HALF_SHARED
 from bench.load.measure import Slice, percentile
 from bench.load.rows import Row
 from bench.load.scene import LONG, Record, Size
@@ -78,8 +78,8 @@ def as_json(rows: list[Row], record: Record, size: Size) -> str:
 
 def as_markdown(rows: list[Row], record: Record, size: Size, seconds: float) -> str:
     """Return the report."""
-    parts = [_head(size, seconds), _targets(rows), _throughput(record, size), _others(record), _notes(record, size)]
-    return "\n\n".join(parts) + "\n"
+    parts = [_head(size, seconds), _targets(rows), _throughput(record, size), _waiting(record), _others(record)]
+    return "\n\n".join([*parts, _notes(record, size)]) + "\n"
 
 
 def _head(size: Size, seconds: float) -> str:
@@ -123,11 +123,12 @@ def _microseconds(seconds: float) -> str:
 
 
 def _throughput(record: Record, size: Size) -> str:
-    names = [f"{door} {count}" for door in DOORS for count in (*size.connections, "half")]
+    names = [f"{door} {count}" for door in DOORS for count in (*size.connections, HALF, HALF_SHARED)]
     lines = [_slice_line(name, record.of(name)) for name in names]
     head = ["door, connections", "payments/s", *(f"{name} (ms)" for name in PERCENTILES)]
     head += ["CPU each (µs): workers", "store", "client", "V (µs)", "verify share"]
-    title = "## Throughput against connections\n\nClosed loop; \"half\" is the open loop at half the peak, with latencies from the "
+    title = "## Throughput against connections\n\nClosed loop; \"half\" is the open loop at half the peak, the worker on a core of its own, "
+    title += "the load client before\nthe store on the other (\"shared\": all on all cores), with latencies from the "
     plots = "\n\n![throughput against connections](throughput.png)\n\n![latency](latency.png)"
     return title + "instant at which each request was due.\n\n" + _table(head, lines) + plots
 
@@ -140,11 +141,20 @@ def _slice_line(name: str, slices: list[Slice]) -> list[str]:
     return cells + [_microseconds(seconds) for seconds in cpu] + [f"{share:.2f}"]
 
 
+def _waiting(record: Record) -> str:
+    """Return how long the open loop's processes were ready to run and waited: what their scheduling adds to a latency."""
+    names = [f"{door} {half}" for door in DOORS for half in (HALF, HALF_SHARED)]
+    whom = ("client", "workers", "store")
+    lines = [[name, *(f"{statistics.median(record.of(f'{name}: {who} waiting')):.2f}" for who in whom)] for name in names]
+    title = "## Waiting for a core, seconds in a second\n\nAll threads of a process together; a granian worker has several.\n\n"
+    return title + _table(["open loop", *whom], lines)
+
+
 def _others(record: Record) -> str:
     """Return the slices that are in no table yet: what the ratios were made from."""
     lines = []
     for name, items in record.rounds.items():
-        if isinstance(items[0], Slice) and not name.endswith(("half", *"0123456789")):
+        if isinstance(items[0], Slice) and not name.endswith((HALF, HALF_SHARED, *"0123456789")):
             total = summary(items)
             cpu = [total["cpu_each"].get(process) for process in ("workers", "store")]
             lines.append([name, f"{total['rate']:.0f}", *("" if value is None else _microseconds(value) for value in cpu)])
