@@ -127,10 +127,14 @@ def _throughput(record: Record, size: Size) -> str:
     lines = [_slice_line(name, record.of(name)) for name in names]
     head = ["door, connections", "payments/s", *(f"{name} (ms)" for name in PERCENTILES)]
     head += ["CPU each (µs): workers", "store", "client", "V (µs)", "verify share"]
-    title = "## Throughput against connections\n\nClosed loop; \"half\" is the open loop at half the peak, the worker on a core of its own, "
-    title += "the load client before\nthe store on the other (\"shared\": all on all cores), with latencies from the "
+    title = """## Throughput against connections
+
+Closed loop; "half" is the open loop at half the peak, the worker on a core of its own, the load client before the store on the other
+("shared": all on all cores), with latencies from the instant at which each request was due.
+
+"""
     plots = "\n\n![throughput against connections](throughput.png)\n\n![latency](latency.png)"
-    return title + "instant at which each request was due.\n\n" + _table(head, lines) + plots
+    return title + _table(head, lines) + plots
 
 
 def _slice_line(name: str, slices: list[Slice]) -> list[str]:
