@@ -62,7 +62,7 @@ class StoreServer:
     def __init__(self, config: StoreConfig, identity: Identity, engine: Engine) -> None:
         self._config, self._identity, self._engine = config, identity, engine
         call_soon = asyncio.get_running_loop().call_soon
-        self._sequencer = Sequencer(engine, identity.shard_count, call_soon)
+        self._sequencer = Sequencer(engine, identity.shard_count, call_soon, self._on_stopped)
         self._leases = Leases(identity.shard_count, engine.epochs(identity.shard_count))
         self._sessions: dict[FrameConnection, Session] = {}
         self._stopping = False
@@ -180,6 +180,11 @@ class StoreServer:
             return lambda: self._publish(owners)
 
         self._sequencer.add(job)
+
+    def _on_stopped(self, shards: dict[int, str]) -> None:
+        """Tell all workers. All epochs that the table names are durable: their changes stood in the same line."""
+        self._leases.stop(shards)
+        self._publish(self._leases.table().encode())
 
     def _publish(self, owners: bytes) -> None:
         for session in self._sessions.values():

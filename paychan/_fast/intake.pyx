@@ -199,7 +199,7 @@ cdef class Intake:
         is_marked = status == Status.EXHAUSTED or table.exposure > self._exposure_max
         request.outpoint = table.outpoint if is_marked else None
         if status != Status.REPLAYED:
-            return self._queue.add(table.judged, request)
+            return self._queue.add(table.judged, request, request._value_received)
         if is_durable(table.judged):
             return request.finish(WRITTEN)
-        return 0 if self._queue.join(table.judged, request) else self._queue.add(table.judged, request)
+        return 0 if self._queue.join(table.judged, request) else self._queue.add(table.judged, request, 0)

@@ -36,7 +36,7 @@ def _is_refused_by_form(status: int) -> bool:
     """Return whether a refusal needs no look at the channel: no later state of it overturns that."""
     row = BY_NUMBER.get(status)
     by_request = row is not None and ((row.status == 400 and status < Status.OUT_OF_ORDER) or status == Status.NO_SUCH_ROUTE)
-    by_request = by_request or status == Status.TOO_MANY_FAILURES  # not judged at all, so that junk stays cheap
+    by_request = by_request or status in (Status.TOO_MANY_FAILURES, Status.SHARD_STOPPED)  # not judged at all
     return by_request and status != Status.REPEATED_PARAMETER  # whose answer names the parameter
 
 

@@ -265,6 +265,7 @@ class Settling:
             expected_change_value=before.payment.change_value,
             state=after.serialize(),
             extra=transaction,
+            credit=0,
         )
         status = await self._committer.write(entry)
         self._channels.drop(case.terms.outpoint)  # whatever happened, the store knows better

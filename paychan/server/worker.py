@@ -195,6 +195,7 @@ class Worker:
             "workers": self._ownership.worker_count,
             "server_pubkey": self._signer.public_key.hex(),
             "uneconomic_channels": len(self._settling.uneconomic),
+            "stopped_shards": {str(shard): why for shard, why in self._ownership.stopped.items()},
         }
         if self._config.chain.has_network and self._tip.tip is not None:
             tip = self._tip.tip

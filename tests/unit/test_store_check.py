@@ -29,8 +29,8 @@ class Kept(dict):
     def states(self, outpoints):
         return self.get([keys.STATE + outpoint for outpoint in outpoints])
 
-    def terms(self, outpoint):
-        return dict.get(self, keys.TERMS + outpoint)
+    def terms(self, outpoints):
+        return self.get([keys.TERMS + outpoint for outpoint in outpoints])
 
 
 def grown(channels=40, rounds=160, seed=1):
