@@ -191,7 +191,9 @@ class Entry:
     credit: int | None = None
 
     def encode(self) -> bytes:
-        credit = max(0, self.expected_change_value - int.from_bytes(self.state[4:12], "little")) if self.credit is None else self.credit
+        credit = self.credit
+        if credit is None:
+            credit = max(0, self.expected_change_value - int.from_bytes(self.state[4:12], "little"))
         head = ENTRY_HEAD.pack(
             len(self.state),
             self.shard,
@@ -206,7 +208,7 @@ class Entry:
 
 
 CLAIM = struct.Struct("<HQQ")
-"""u16 shard | u64 epoch | u64 satoshi: what the worker has credited to payers of the shard under that epoch, of acknowledged updates."""
+"""u16 shard | u64 epoch | u64 satoshi: what its payers were told under that epoch, of updates that the store has acknowledged."""
 
 
 def encode_commit(entries: list[bytes], claims: Iterable[tuple[int, int, int]] = ()) -> bytes:

@@ -186,6 +186,8 @@ class Worker:
         trouble = self.trouble()
         if not trouble and not self._ownership.is_complete:
             trouble = "owner_moved"
+        if not trouble and len(self._ownership.stopped) >= self._ownership.shard_count:
+            trouble = "shard_stopped"
         if trouble:
             return problem(Unavailable(trouble))
         if self._tip.is_doubtful:  # no channel opens, and those near their expiry take no payments

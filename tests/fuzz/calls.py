@@ -276,9 +276,8 @@ def entries_of(payload: bytes, entries_max: int) -> list[tuple] | None:
         end = at + head + state_size + extra_size
         if end > len(payload):
             return None
-        found.append(
-            (shard, epoch, outpoint, phase, value, payload[at + head : at + head + state_size], payload[end - extra_size : end], credit)
-        )
+        state = payload[at + head : at + head + state_size]
+        found.append((shard, epoch, outpoint, phase, value, state, payload[end - extra_size : end], credit))
         at = end
     claims = payload[at:]
     is_whole = len(claims) >= 2 and len(claims) == 2 + store_messages.CLAIM.size * int.from_bytes(claims[:2], "little")

@@ -9,7 +9,7 @@ from paychan.chain.debug import DEBUG_FUNDING_VALUE
 from paychan.sender import Sender
 from paychan.settlement import check_settlement
 from paychan.sharding import shard_of
-from store.maintenance import check
+from store.maintenance import audit
 from tests.campaign.load import FEE_MAX, is_outpoint_of
 from tests.system import Client, Payer, System, running, wait_until
 
@@ -29,9 +29,9 @@ def opened(payer: Payer) -> Payer:
     return payer
 
 
-def a_neighbour(system: System, payer: Payer) -> Payer:
+def a_neighbour(system: System, payer: Payer, name: str) -> Payer:
     """Return a payer whose channel is in the same shard."""
-    return next(other for number in itertools.count() if shard(other := system.payer(f"neighbour {number}")) == shard(payer))
+    return next(other for number in itertools.count() if shard(other := system.payer(f"{name} {number}")) == shard(payer))
 
 
 def settlement_of(system: System, sender: Sender) -> bytes:
@@ -43,7 +43,7 @@ def test_a_flipped_bit_stops_one_shard_and_loses_nothing(tmp_path):
     env = {"PYTHONPATH": f"{FAULTY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "PAYCHAN_FAULT": str(fault)}
     with running(tmp_path, workers=2, env=env, changes=EXPOSURE) as system:
         victim, other = opened(system.payer("victim")), opened(system.payer("other"))
-        neighbour = opened(a_neighbour(system, victim))
+        neighbour = opened(a_neighbour(system, victim, "neighbour"))
         assert shard(other) != shard(victim)
         durable = victim.newest
         flip(fault, victim)
@@ -63,18 +63,17 @@ def test_a_flipped_bit_stops_one_shard_and_loses_nothing(tmp_path):
         assert f"shard {shard(victim)} is stopped: {why}" in line
         assert durable.signature.hex() not in "".join(system.output)
 
-        # Too much is unsettled now: the channels that expire first are settled, the stopped shard's too, as far as they are durable.
+        # Too much is unsettled now: the channels that expire first are settled, the stopped shard's too, as they are stored.
         assert other.pay(EXPOSURE_MAX).status == 200
         wait_until(lambda: settlement_of(system, victim.sender), 30, "the settlement of a channel of the stopped shard")
         check_settlement(settlement_of(system, victim.sender), victim.sender.terms, durable, FEE_MAX)
 
         system.stop()
-        assert check(str(system.state_dir)) == 0
+        assert audit(str(system.state_dir)) == 0
         system.output.clear()
         system.start()
         assert system.client().request("GET", "/readyz").json["stopped_shards"] == {}
-        late = opened(next(payer for number in itertools.count() if shard(payer := system.payer(f"late {number}")) == shard(victim)))
-        assert late.pay().status == 200
+        assert opened(a_neighbour(system, victim, "late")).pay().status == 200
 
 
 def flip(fault: Path, payer: Payer) -> None:

@@ -1,5 +1,5 @@
-"""With this directory in PYTHONPATH, memory fails in the store process: when the file that PAYCHAN_FAULT names appears with a channel's
-outpoint in it (72 hexadecimal digits), one bit of what the store has cached of that channel flips, and the file goes."""
+"""With this directory in PYTHONPATH, memory fails in the store process: when the file that PAYCHAN_FAULT names appears, with a
+channel's outpoint in it (72 hexadecimal digits), one bit of what the store has cached of that channel flips, and the file goes."""
 
 import os
 import sys
