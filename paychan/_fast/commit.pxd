@@ -55,6 +55,8 @@ cdef class CommitQueue:
     cdef list _groups            # Group; the last one takes what comes
     cdef Group _in_flight        # or None
     cdef uint64_t _number
+    cdef readonly Py_ssize_t waiting
+    cdef public Py_ssize_t waiting_max
     cdef Claim *_claims          # by shard
     cdef uint16_t *_due          # the shards whose claims are due
     cdef uint32_t _due_count

@@ -113,12 +113,14 @@ cdef class CommitQueue:
     """The groups that wait and the one in flight.
 
     `wake()` is called when something waits and nobody is writing; `report(error)` gets what a waiter raised, which is a bug: nobody
-    else is kept from his answer by it. entries_max: of one group; more waits for the next.
+    else is kept from his answer by it. entries_max: of one group; more waits for the next. waiting: how many waiters have not been told
+    yet; doors take no payment while they are `waiting_max`.
     """
 
     def __init__(self, ChannelTable table not None, wake not None, report not None, uint32_t entries_max):
         self._table, self._wake, self._report, self._entries_max = table, wake, report, entries_max
         self._groups = []
+        self.waiting_max = 0x7FFFFFFFFFFFFFFF
 
     def __cinit__(self, *_, **__):
         self._claims = <Claim *> calloc(SHARD_COUNT_MAX, sizeof(Claim))
@@ -166,6 +168,7 @@ cdef class CommitQueue:
         if group is None or group is self._in_flight:
             group = self._open_group()
         group.add(channel, waiter, credit)
+        self.waiting += 1
         return self._rouse()
 
     cdef bint join(self, Channel *channel, Waiter waiter) except -1:
@@ -178,6 +181,7 @@ cdef class CommitQueue:
             return False
         waiter._place = channel.place
         group._waiters.append(waiter)
+        self.waiting += 1
         return True
 
     def make_durable(self, bytes outpoint not None, Waiter waiter not None):
@@ -194,17 +198,8 @@ cdef class CommitQueue:
         cdef Group group = self._open_group()
         group._entries.append(entry)
         group._entry_waiters.append(waiter)
+        self.waiting += 1
         self._rouse()
-
-    @property
-    def waiting(self):
-        """How many waiters have not been told yet."""
-        cdef Group group
-        cdef Py_ssize_t count = 0
-        for group in [*self._groups, self._in_flight]:
-            if group is not None:
-                count += len(group._waiters) + len(group._entry_waiters)
-        return count
 
     # --- writing ---
 
@@ -312,12 +307,15 @@ cdef class CommitQueue:
         cdef Waiter waiter
         self._in_flight = None
         self._tell(group)
+        self.waiting -= len(group._entry_waiters)
         for waiter, outcome in zip(group._entry_waiters, outcomes):
             waiter.finish(outcome)
 
     cdef int _tell(self, Group group) except -1:
         cdef Waiter waiter
-        for waiter in group.decided():
+        cdef list decided = group.decided()
+        self.waiting -= len(decided)
+        for waiter in decided:
             try:
                 waiter.finish(group._writes[waiter._place].outcome)
             except Exception as error:

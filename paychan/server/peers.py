@@ -177,7 +177,8 @@ class Peers:
         return task.result() if task is not None and _is_made(task) else None
 
     def _make_link(self) -> ForwardLink:
-        return ForwardLink(PAYLOAD_MAX, Reply, self._refused, problem(Unavailable("owner_moved")))
+        gone, full = problem(Unavailable("owner_moved")), problem(Unavailable("overloaded"))
+        return ForwardLink(PAYLOAD_MAX, Reply, self._refused, gone, full)
 
     def _give_up_overdue(self) -> None:
         for task in self._links.values():
