@@ -28,8 +28,8 @@ class Loaded(Enum):
 
 
 WAITING_MAX = 20_000
-"""Requests that wait for channels to be read: as many as may wait for the disk. A read takes a millisecond, but one that the store does
-not answer holds everybody up for two seconds."""
+"""Requests that wait for channels to be read: as many as may wait for the disk. A read takes a millisecond, but one that the store
+does not answer holds everybody up for two seconds."""
 
 _Waiters = list[Callable[[Loaded], None]]
 

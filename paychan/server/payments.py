@@ -30,8 +30,8 @@ DOUBT_MARGIN_SECONDS = 6 * SECONDS_PER_HOUR
 STATUSES_MAX = 256
 
 LATER_MAX = 20_000
-"""Payments of one worker that a task each looks after: the funding output is looked up, the owner looked for. They wait for others than
-the disk, some for ten seconds, and cost some 3 kB each."""
+"""Payments of one worker that a task each looks after: the funding output is looked up, the owner looked for. They wait for others
+than the disk, some for ten seconds, and cost some 3 kB each."""
 
 log = logging.getLogger("paychan.payments")
 
@@ -109,8 +109,8 @@ class Payments:
             self._refuse(request, status, outpoint)
 
     def exhausted(self, request: PaymentRequest, outpoint: bytes, value_received: int) -> None:
-        """Settle a channel that gave up everything (in satoshi: `value_received` of it now), and answer with its settlement. If too much
-        is going on, the settler does it."""
+        """Settle a channel that gave up everything (in satoshi: `value_received` of it now), and answer with its settlement. If too
+        much is going on, the settler does it."""
         self.answer_later(request, self._engine.settle_begun(outpoint, value_received))
 
     def exposed(self, outpoint: bytes) -> None:

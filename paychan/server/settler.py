@@ -99,8 +99,8 @@ class Settler:
         self._pauses = {outpoint: pause for outpoint, pause in self._pauses.items() if outpoint in seen}
 
     async def _found(self, moved: bool) -> AsyncIterator[bytes]:
-        """Yield the channels whose settlement is unfinished, then the open ones that must be settled: near their expiry, or first in
-        line while too much is unsettled. A page of the store's indexes at a time: there may be a million."""
+        """Yield the channels whose settlement is unfinished, then the open ones that must be settled: near their expiry, or first
+        in line while too much is unsettled. A page of the store's indexes at a time: there may be a million."""
         async for page in self._store.pages(StoreMessage.SCAN_UNFINISHED):
             for phase, outpoint in page:
                 if phase == Phase.BROADCAST and not moved and outpoint not in self._pauses:

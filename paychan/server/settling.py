@@ -32,8 +32,8 @@ DESTINATION_SIZE_MAX = 25
 """Bytes of the server's output script: a P2PKH one. The fee is computed for it; P2SH has two fewer."""
 
 RUNNING_MAX = 1000
-"""Settlements under way in one worker. Each waits for chain and signer, for seconds at worst; payers who close more are told to come
-again, and the settler comes again by itself."""
+"""Settlements under way in one worker. Each waits for chain and signer, for seconds at worst; payers who close more are told to
+come again, and the settler comes again by itself."""
 
 FEE_STEP_PERCENT = 90
 """Of the fee that the signer found too high, asked for next."""

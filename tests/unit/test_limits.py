@@ -12,16 +12,18 @@ from paychan._fast.channel import ChannelTable
 from paychan._fast.direct import PENDING_BYTES_MAX
 from paychan._fast.forward import ForwardLink
 from paychan._fast.frame import REPLY, encode_frame
+from paychan.chain import wallets
 from paychan.channel import Phase
 from paychan.errors import Unavailable
 from paychan.rpc import connection as connection_module
 from paychan.rpc.connection import ConnectionGone, FrameConnection
 from paychan.rpc.store_messages import SCAN_LIMIT_MAX, StoreMessage
-from paychan.server import loading, payments, settling
+from paychan.server import direct, loading, payments, settling
+from paychan.server.direct import DirectPort
 from paychan.server.loading import Loaded, Loader
 from paychan.server.peers import PAYLOAD_MAX
 from paychan.server.replies import Reply, problem
-from paychan.server.settler import CONCURRENT_MAX, Settler
+from paychan.server.settler import CONCURRENT_MAX, EARLY_MAX, Settler
 from paychan.server.settling import Settling
 from store import server as store_server
 from store.server import StoreServer
@@ -316,3 +318,66 @@ def broken_after(count):
         raise ConnectionGone
 
     return pages
+
+
+@asynchronous
+async def test_what_is_settled_early_in_one_sweep_is_bounded():
+    asked, settled = [], []
+
+    class Store(Pages):
+        async def scan(self, kind, before=0, most=0):
+            asked.append((kind, most))
+            return [(Phase.OPEN, number.to_bytes(36, "big")) for number in range(most)]
+
+    async def settle_one(outpoint):
+        settled.append(outpoint)
+
+    store = Store(0)
+    store.open_value = 2 << 60
+    await sweeper(store, settle_one)._sweep()
+    assert asked == [(StoreMessage.SCAN_EXPIRING, EARLY_MAX)] and len(settled) == EARLY_MAX
+
+
+def test_a_client_of_the_store_that_takes_no_answers_is_turned_away():
+    server = StoreServer.__new__(StoreServer)
+    answers = []
+    end = SimpleNamespace(unsent_bytes=store_server.UNSENT_BYTES_MAX, reply=lambda *answer: answers.append(answer))
+    session = SimpleNamespace(connection=end)
+    server._read(session, StoreMessage.LOAD, 7, lambda: b"found")
+    assert answers == [(StoreMessage.LOAD, 7, b"found")]
+    end.unsent_bytes += 1
+    with pytest.raises(store_server.Refusal, match="not taken"):
+        server._read(session, StoreMessage.LOAD, 8, lambda: b"found")
+
+
+# --- others ---
+
+
+@asynchronous
+async def test_the_scripts_that_wait_for_the_nodes_wallet_are_bounded(monkeypatch):
+    monkeypatch.setattr(wallets, "PENDING_MAX", 2)
+    watching = wallets.WatchingWallets(None, None, "w", 10, lambda: 0.0)
+    gate, imported = asyncio.Event(), []
+
+    async def take(scripts):
+        await gate.wait()
+        imported.extend(scripts)
+
+    monkeypatch.setattr(watching, "_import", take)
+    first = asyncio.ensure_future(watching.watch(b"first"))
+    await settle()  # under way, and no longer waiting
+    waiting = [asyncio.ensure_future(watching.watch(script)) for script in (b"a", b"b", b"a")]
+    await settle()
+    with pytest.raises(Unavailable, match="chain_unavailable"):
+        await watching.watch(b"c")
+    gate.set()
+    await asyncio.gather(first, *waiting)
+    assert imported == [b"first", b"a", b"b"]
+
+
+def test_the_responses_that_are_kept_for_a_second_are_bounded():
+    port = DirectPort(SimpleNamespace(direct_base_port=0, public_url="", http_host="h", direct_public_host=""), None)
+    request = SimpleNamespace(is_last=False, wants_no_body=False, host=b"h")
+    for number in range(direct.RENDERED_MAX + 10):
+        assert b"%d" % number in port._render(Reply(400, b"%d" % number), request)
+    assert len(port._rendered) <= direct.RENDERED_MAX
