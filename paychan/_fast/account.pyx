@@ -51,7 +51,8 @@ cdef class Accounts:
     @cython.overflowcheck(False)
     cdef void count(self, uint32_t shard, uint64_t before, uint64_t after) noexcept nogil:
         """A channel's stored change value has fallen."""
-        self._of[shard].fallen += before - after
+        cdef ShardAccount *account = &self._of[shard]
+        account.fallen += before - after
 
     def begin_epoch(self, uint32_t shard):
         """A shard has a new owner, who starts to count from zero."""

@@ -65,8 +65,8 @@ cdef class CommitQueue:
     cdef Group _open_group(self)
     cdef int _rouse(self) except -1
     cdef int add(self, Channel *channel, Waiter waiter, uint64_t credit) except -1
-    cdef void _claim(self, uint32_t shard, uint64_t epoch, uint64_t credit) noexcept nogil
-    cdef unsigned char *_claims_into(self, unsigned char *end) noexcept nogil
+    cdef void _claim(self, uint32_t shard, uint64_t epoch, uint64_t credit) noexcept
+    cdef unsigned char *_claims_into(self, unsigned char *end) noexcept
     cdef bint join(self, Channel *channel, Waiter waiter) except -1
     cdef int _claim_entry(self, bytes entry) except -1
     cdef int _tell(self, Group group) except -1

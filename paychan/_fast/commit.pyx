@@ -230,7 +230,7 @@ cdef class CommitQueue:
         finally:
             free(payload)
 
-    cdef void _claim(self, uint32_t shard, uint64_t epoch, uint64_t credit) noexcept nogil:
+    cdef void _claim(self, uint32_t shard, uint64_t epoch, uint64_t credit) noexcept:
         """Count what payers are told now; a new epoch begins at zero, as it does in the store."""
         cdef Claim *claim = &self._claims[shard]
         if epoch < claim.epoch:
@@ -243,7 +243,7 @@ cdef class CommitQueue:
             self._due[self._due_count] = <uint16_t> shard
             self._due_count += 1
 
-    cdef unsigned char *_claims_into(self, unsigned char *end) noexcept nogil:
+    cdef unsigned char *_claims_into(self, unsigned char *end) noexcept:
         cdef uint32_t i
         cdef Claim *claim
         end = write_u16(end, <uint16_t> self._due_count)

@@ -1,5 +1,5 @@
 """Aim: a store that stops under load has everybody answered 503, nothing grows meanwhile, and afterwards nothing is missing.
-Method: a real system with two workers; payers whose histories are judged, and a flood over many connections to both kinds of door."""
+Method: a real system with two workers; payers whose histories are judged, and a flood on many connections to both kinds of door."""
 
 import asyncio
 import os
