@@ -18,7 +18,7 @@ from .status cimport Status
 PIPELINED_MAX = 64
 """Requests of one connection that wait for their answers: beyond it, nothing more is read from it."""
 
-PENDING_BYTES_MAX = 256 << 10
+PENDING_BYTES_MAX = 262144
 """Of the bodies of those requests: two batches. A batch takes three times its size while it waits, so 64 of them were 21 MB."""
 
 LENGTH_REQUIRED = 4110
@@ -26,7 +26,7 @@ LENGTH_REQUIRED = 4110
 
 cdef enum:
     _PIPELINED_MAX = 64
-    _PENDING_BYTES_MAX = 256 << 10
+    _PENDING_BYTES_MAX = 262144
     _LENGTH_REQUIRED = 4110
 
 cdef tuple _METHODS = ("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "OTHER")
