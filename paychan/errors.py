@@ -80,6 +80,7 @@ _TABLE = (
     Code(86, "overloaded", 503, "Too many requests are waiting; send the same request again"),
     Code(87, "funding_disappeared", 503, "The funding transaction is not confirmed any more; wait until it is again"),
     Code(88, "too_many_failures", 503, "Too many payments with bad signatures for this channel; send the same request again"),
+    Code(89, "shard_stopped", 503, "The channel's accounts are being looked at; send the same request again later"),
 )
 
 BY_CODE = {row.code: row for row in _TABLE}

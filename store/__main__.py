@@ -1,6 +1,6 @@
 """`paychan-store FILE`: runs the store with the configuration in FILE (store.toml) until SIGTERM or SIGINT.
 
-`paychan-store check|backup|restore ...`: see maintenance.py.
+`paychan-store check|audit|backup|restore ...`: see maintenance.py.
 """
 
 import asyncio

@@ -1,10 +1,12 @@
-"""`paychan-store check DIR`: whether every record in a store is whole and fits the others. Reads only, and one channel at a time.
+"""`paychan-store check DIR`: whether every record in a store is whole and fits the others, and whether the money comes out even:
+each channel leaves its payer no more than it holds, and all open ones received what their updates were counted to bring, one
+by one, when they came. `audit DIR`: also whether each newest payment is its payer's. Reads only, and one channel at a time.
 
 Pure but for `StoredRecords`: the rules take any `Records`.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +17,7 @@ from rocksdict import ReadOptions
 from paychan.channel import ChannelState, ChannelTerms, Phase
 from paychan.network import BY_NAME
 from paychan.outpoint import OUTPOINT_SIZE, format_outpoint
-from paychan.payment import SIGHASH_CHANGE, SIGHASH_NO_CHANGE
+from paychan.payment import SIGHASH_CHANGE, SIGHASH_NO_CHANGE, Payment
 from paychan.rpc.store_messages import LEASE_COUNT
 
 from . import keys
@@ -27,6 +29,9 @@ from .restored import describe_restored
 BATCH = 512  # channels whose records are looked up at once
 PROBLEMS_SHOWN_MAX = 1000  # the others are counted
 SIGNATURE_SIZES = range(8, 73)  # strict DER
+
+Verify = Callable[[ChannelTerms, Payment], bool]
+"""Whether a payment is signed by the payer of a channel with these terms."""
 
 
 class Records(Protocol):
@@ -70,6 +75,8 @@ class Report:
     identity: Identity | None = None
     phases: Counter[Phase] = field(default_factory=Counter)
     open_value: int = 0
+    funding: int = 0
+    left: int = 0
     restored: str = ""
     problems: list[str] = field(default_factory=list)
     problem_count: int = 0
@@ -87,13 +94,14 @@ class Report:
             yield self.restored
         counts = ", ".join(f"{self.phases[phase]} {phase.name.lower()}" for phase in Phase)
         yield f"{sum(self.phases.values())} channels: {counts}; {self.open_value} satoshi received on open ones"
+        yield f"of {self.funding} satoshi {self.funding - self.left} were received and {self.left} are left"
         yield from self.problems
         if self.problem_count > len(self.problems):
             yield f"and {self.problem_count - len(self.problems)} more"
         yield "no problems" if not self.problem_count else f"{self.problem_count} problems"
 
 
-def check_store(directory: Path) -> Report:
+def check_store(directory: Path, verify: Verify | None = None) -> Report:
     """Check the database in `directory`, whose lock the caller holds. Raises Exception if it does not open or read."""
     if path_of(directory).exists():
         mark = Mark(directory)
@@ -103,7 +111,7 @@ def check_store(directory: Path) -> Report:
             mark.close()
     records = StoredRecords(directory)
     try:
-        report = check_records(records)
+        report = check_records(records, verify)
         if not path_of(directory).exists():
             report.complain(f"{path_of(directory)} is missing: whether the log is whole cannot be told")
         return report
@@ -111,11 +119,12 @@ def check_store(directory: Path) -> Report:
         records.close()
 
 
-def check_records(records: Records) -> Report:
-    """Hold every record against the rules, and against every other record that must go with it."""
+def check_records(records: Records, verify: Verify | None = None) -> Report:
+    """Hold every record against the rules, and against every other record that must go with it. verify: also ask this about each
+    newest payment."""
     report = Report()
     report.identity = _check_identity(records, report)
-    _check_channels(records, report)
+    _check_channels(records, report, verify)
     _check_companions(records, report)
     _check_rest(records, report)
     return report
@@ -136,7 +145,7 @@ def _check_identity(records: Records, report: Report) -> Identity | None:
         return None
 
 
-def _check_channels(records: Records, report: Report) -> None:
+def _check_channels(records: Records, report: Report, verify: Verify | None) -> None:
     batch: list[tuple[bytes, bytes]] = []
     for key, record in records.walk(keys.STATE):
         if len(key) != 1 + OUTPOINT_SIZE:
@@ -144,12 +153,12 @@ def _check_channels(records: Records, report: Report) -> None:
             continue
         batch.append((key[1:], record))
         if len(batch) == BATCH:
-            _check_batch(records, batch, report)
+            _check_batch(records, batch, report, verify)
             batch.clear()
-    _check_batch(records, batch, report)
+    _check_batch(records, batch, report, verify)
 
 
-def _check_batch(records: Records, batch: list[tuple[bytes, bytes]], report: Report) -> None:
+def _check_batch(records: Records, batch: list[tuple[bytes, bytes]], report: Report, verify: Verify | None) -> None:
     if not batch:
         return
     names = [prefix + outpoint for outpoint, _ in batch for prefix in (keys.TERMS, keys.SETTLEMENT, keys.UNFINISHED)]
@@ -161,12 +170,16 @@ def _check_batch(records: Records, batch: list[tuple[bytes, bytes]], report: Rep
             terms = _check_terms(outpoint, terms_record, report.identity)
             state = _check_state(record, terms)
             _check_settlement(state, settlement)
+            if verify is not None and not verify(terms, state.payment):
+                raise ValueError("its newest payment is not signed by its payer")
             if unfinished != (bytes((state.phase,)) if Phase.OPEN < state.phase < Phase.SETTLED else None):
                 raise ValueError(f"in phase {state.phase.name.lower()}, and the index of settlements says {unfinished!r}")
         except ValueError as error:
             report.complain(f"{format_outpoint(outpoint)}: {error}")
             continue
         report.phases[state.phase] += 1
+        report.funding += terms.funding_value
+        report.left += state.payment.change_value
         if state.phase == Phase.OPEN:
             report.open_value += terms.funding_value - state.payment.change_value
             indexed.append(keys.expiring_key(terms.exp_time, outpoint))

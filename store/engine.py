@@ -99,6 +99,7 @@ class Engine:
         except BaseException:
             self._mark.close()
             raise
+        self._sequence = self._db.latest_sequence_number()
         self._write_options = WriteOptions()
         self._write_options.sync = sync
 
@@ -114,9 +115,9 @@ class Engine:
         """Return the state records of channels, None for those that do not exist."""
         return self._get([keys.STATE + outpoint for outpoint in outpoints])
 
-    def terms(self, outpoint: bytes) -> bytes | None:
-        """Return the terms record of a channel."""
-        return self._get([keys.TERMS + outpoint])[0]
+    def terms(self, outpoints: list[bytes]) -> list[bytes | None]:
+        """Return the terms records of channels, None for those that do not exist."""
+        return self._get([keys.TERMS + outpoint for outpoint in outpoints])
 
     def load(self, outpoints: list[bytes]) -> list[Stored | None]:
         """Return all records of each channel, None for those that do not exist."""
@@ -183,7 +184,7 @@ class Engine:
         """Write a group, all or nothing; on return it is on disk.
 
         Raises: Exception if that is not sure. The process must then end: after a failed fsync the next one may succeed
-        without the lost bytes.
+        without the lost bytes. So it must if the database counts another number of writes than it was given.
         """
         batch = WriteBatch(raw_mode=True)
         for key, value in writes.items():
@@ -192,4 +193,7 @@ class Engine:
             else:
                 batch[key] = value  # half the price of `put`, which takes more arguments
         self._db.write(batch, self._write_options)
-        self._mark.note(self._db.latest_sequence_number())
+        before, self._sequence = self._sequence, self._db.latest_sequence_number()
+        if self._sequence - before != len(writes):
+            raise RuntimeError(f"of {len(writes)} writes the database counts {self._sequence - before}")
+        self._mark.note(self._sequence)

@@ -10,7 +10,6 @@ from typing import Protocol
 from paychan._fast.group import PaymentGroup, StateCache
 from paychan.channel import ChannelTerms
 from paychan.rpc.store_messages import Entry
-from paychan.sharding import shard_of
 
 from . import keys, table
 
@@ -20,7 +19,7 @@ class Reader(Protocol):
 
     def states(self, outpoints: list[bytes]) -> list[bytes | None]: ...
 
-    def terms(self, outpoint: bytes) -> bytes | None: ...
+    def terms(self, outpoints: list[bytes]) -> list[bytes | None]: ...
 
 
 class Group(PaymentGroup):
@@ -28,13 +27,14 @@ class Group(PaymentGroup):
 
     open_value: satoshi received on open channels, before this group and then after it.
     epochs: of the shards and then the other leases, now; `raise_epochs` changes this list in place, so that it stays
-    true for the next group.
+    true for the next group (`undo` puts it back, if the group is thrown away).
     """
 
     def __init__(self, reader: Reader, cache: StateCache, epochs: list[int], shard_count: int, open_value: int = 0) -> None:
         super().__init__(cache, epochs, shard_count, open_value)
-        self._reader, self._epochs, self._shard_count = reader, epochs, shard_count
+        self._reader, self._epochs, self._accounts = reader, epochs, cache.accounts
         self._writes: dict[bytes, bytes | None] = {}
+        self._raised: dict[int, int] = {}
 
     @property
     def writes(self) -> dict[bytes, bytes | None]:
@@ -42,10 +42,9 @@ class Group(PaymentGroup):
         self.put_states(self._writes, keys.STATE)
         return self._writes
 
-    def read(self, outpoints: list[bytes]) -> Iterable[tuple[bytes | None, int]]:
-        """Return each channel's durable state record, or None, and its shard."""
-        shards = (shard_of(outpoint, self._shard_count) for outpoint in outpoints)
-        return zip(self._reader.states(outpoints), shards, strict=True)
+    def read(self, outpoints: list[bytes]) -> Iterable[tuple[bytes | None, bytes | None]]:
+        """Return each channel's durable records, state and terms, None for what is not there."""
+        return zip(self._reader.states(outpoints), self._reader.terms(outpoints), strict=True)
 
     def judge_step(self, *fields) -> bool:  # type: ignore[no-untyped-def]  # those of Entry
         """Judge what is no payment; if it is allowed, note what it writes and what it does to the open value."""
@@ -59,12 +58,23 @@ class Group(PaymentGroup):
         return True
 
     def _terms(self, outpoint: bytes) -> bytes | None:
-        return self._writes.get(keys.TERMS + outpoint) or self._reader.terms(outpoint)
+        return self._writes.get(keys.TERMS + outpoint) or self._reader.terms([outpoint])[0]
 
     def raise_epochs(self, epochs: Mapping[int, int]) -> None:
         """Give leases (by number) new epochs: entries judged from here on are held against them."""
         for lease, epoch in epochs.items():
             if epoch <= self._epochs[lease]:
                 raise ValueError("an epoch would go backwards")
+            self._raised.setdefault(lease, self._epochs[lease])
             self._epochs[lease] = epoch
             self._writes[keys.epoch_key(lease)] = keys.encode_epoch(epoch)
+
+    def undo(self) -> None:
+        """The group is thrown away: nothing of it has been written."""
+        for lease, epoch in self._raised.items():
+            self._epochs[lease] = epoch
+
+    def keep(self) -> None:
+        super().keep()
+        for lease in self._raised:
+            self._accounts.begin_epoch(lease)

@@ -5,7 +5,7 @@ writes under the old epoch. That refusal is the safety; expiry only decides how 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from paychan.rpc.store_messages import LEASE_COUNT, OwnerTable
 
@@ -26,6 +26,7 @@ class Leases:
         self._seen_ms: dict[int, int] = {}
         self._newest_worker = 0
         self._version = 0
+        self._stopped: dict[int, str] = {}
 
     def join(self, address: str, now_ms: int) -> int:
         """Take a worker in; return its number, from 1 up, never used twice. It owns nothing before `rebalance`."""
@@ -64,9 +65,15 @@ class Leases:
         self._version += 1
         return raised
 
+    def stop(self, shards: Mapping[int, str]) -> None:
+        """Note that shards have been stopped, and why. They keep their owners, who settle their channels."""
+        self._stopped.update(shards)
+        self._version += 1
+
     def table(self) -> OwnerTable:
-        """Return the owner table after the last `rebalance`."""
-        return OwnerTable(self._version, dict(self._addresses), list(zip(self._owners, self._epochs, strict=True)))
+        """Return the owner table after the last `rebalance` or `stop`."""
+        owners = list(zip(self._owners, self._epochs, strict=True))
+        return OwnerTable(self._version, dict(self._addresses), owners, dict(self._stopped))
 
 
 def share_out(owners: Sequence[int], workers: Sequence[int]) -> list[int]:

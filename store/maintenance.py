@@ -1,27 +1,35 @@
-"""The commands beside the store: check, backup, restore. They print for an operator and return an exit status."""
+"""The commands beside the store: check, audit, backup, restore. They print for an operator and return an exit status."""
 
 import sys
 from pathlib import Path
 
+from paychan.settlement import verify_payment
+
 from .backup import BackupError, backup_store, restore_store
-from .check import check_store
+from .check import Verify, check_store
 from .directory import hold_lock
 
 USAGE = """usage: paychan-store FILE                run the store with the configuration in FILE
        paychan-store check DIR           check the store in the state directory DIR, which no store may use; changes nothing
+       paychan-store audit DIR           the same, and check each newest payment's signature: some 100 us a channel
        paychan-store backup DIR FILE     write the store in DIR to the new file FILE; the store may run
        paychan-store restore FILE DIR    make a store in DIR, which has none, from a backup"""
 EXIT_PROBLEMS = 1
 
 
-def check(state_dir: str) -> int:
+def check(state_dir: str, verify: Verify | None = None) -> int:
     """Exit status 0: no problems."""
     directory = _store_in(state_dir)
     with hold_lock(directory, str(directory)):
-        report = check_store(directory / "db")
+        report = check_store(directory / "db", verify)
     for line in report.lines():
         print(line)
     return EXIT_PROBLEMS if report.problem_count else 0
+
+
+def audit(state_dir: str) -> int:
+    """The same, and whether each channel leaves its payer what the payer has signed."""
+    return check(state_dir, verify_payment)
 
 
 def backup(state_dir: str, target: str) -> int:
@@ -45,7 +53,7 @@ def _store_in(state_dir: str) -> Path:
     return directory
 
 
-COMMANDS = {"check": (check, 1), "backup": (backup, 2), "restore": (restore, 2)}
+COMMANDS = {"check": (check, 1), "audit": (audit, 1), "backup": (backup, 2), "restore": (restore, 2)}
 """By name: the function and how many arguments it takes."""
 
 

@@ -34,7 +34,15 @@ Job = Callable[[Group], Answer]
 class Sequencer:
     """Runs jobs in the order of their arrival. `call_soon` is the event loop's: run this at the end of the turn."""
 
-    def __init__(self, engine: Engine, shard_count: int, call_soon: Callable[[Callable[[], None]], object]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        shard_count: int,
+        call_soon: Callable[[Callable[[], None]], object],
+        on_stopped: Callable[[dict[int, str]], None] = lambda _: None,
+    ) -> None:
+        """on_stopped(shards): these have been stopped, each with the reason; what was durable before is."""
+        self._on_stopped = on_stopped
         self._engine, self._shard_count, self._call_soon = engine, shard_count, call_soon
         self._epochs = engine.epochs(shard_count)
         self._cache = StateCache()
@@ -58,19 +66,40 @@ class Sequencer:
         """Judge what waits, make it durable, answer it. Ends the process if that cannot be done."""
         jobs, self._jobs, self._queued_bytes = self._jobs, [], 0
         try:
-            group = Group(self._engine, self._cache, self._epochs, self._shard_count, self.open_value)
-            answers = [job(group) for job in jobs]
-            writes = group.writes
+            group, answers, writes, stopped = self._judge(jobs)
             if group.open_value != self.open_value:
                 writes[keys.OPEN_VALUE] = keys.encode_value(group.open_value)
             if writes:
                 self._engine.commit(writes)
             group.keep()
             self.open_value = group.open_value
+            stopped |= self._stopped()
+            if stopped:
+                self._on_stopped(stopped)
         except BaseException as error:
             _die(error)
         for answer in answers:
             answer()
+
+    def _judge(self, jobs: list[Job]) -> tuple[Group, list[Answer], dict[bytes, bytes | None], dict[int, str]]:
+        """Return a judged group, the answers to its jobs, what it writes, and the shards that were stopped on the way: if one
+        was, the others' updates are judged again without it, as if nothing had been."""
+        stopped: dict[int, str] = {}
+        while True:
+            group = Group(self._engine, self._cache, self._epochs, self._shard_count, self.open_value)
+            answers = [job(group) for job in jobs]
+            writes = group.writes
+            found = self._stopped()
+            if not found:
+                return group, answers, writes, stopped
+            stopped |= found
+            group.undo()
+
+    def _stopped(self) -> dict[int, str]:
+        found = self._cache.accounts.take_found()
+        for shard, why in found.items():
+            log.critical("shard %d is stopped: %s", shard, why)
+        return found
 
 
 def _die(error: BaseException) -> NoReturn:

@@ -33,6 +33,7 @@ from .sequencer import Answer, Sequencer
 log = logging.getLogger("paychan.store")
 
 UNSENT_BYTES_MAX = 16 << 20  # of answers that a client does not take; it is stuck, and would eat our memory
+SESSIONS_MAX = 512  # two for each worker of the largest server on a reload, and observers; on TCP any local process may connect
 REFUSAL_LINGER_S = 0.2  # between a refusal and the close, so that the text arrives
 CHECKS_PER_LEASE = 4  # how often silence is looked for
 OBSERVER = 0  # the worker number of those that own nothing
@@ -62,7 +63,7 @@ class StoreServer:
     def __init__(self, config: StoreConfig, identity: Identity, engine: Engine) -> None:
         self._config, self._identity, self._engine = config, identity, engine
         call_soon = asyncio.get_running_loop().call_soon
-        self._sequencer = Sequencer(engine, identity.shard_count, call_soon)
+        self._sequencer = Sequencer(engine, identity.shard_count, call_soon, self._on_stopped)
         self._leases = Leases(identity.shard_count, engine.epochs(identity.shard_count))
         self._sessions: dict[FrameConnection, Session] = {}
         self._stopping = False
@@ -103,6 +104,9 @@ class StoreServer:
     def _on_open(self, connection: FrameConnection) -> None:
         if connection.peer_uid() not in (None, 0, os.geteuid()):
             log.warning("a process of another user was turned away")
+            connection.close()
+        elif len(self._sessions) >= SESSIONS_MAX:
+            log.warning("a connection was turned away: there are %d", len(self._sessions))
             connection.close()
         self._sessions[connection] = Session(connection, _now_ms())
 
@@ -180,6 +184,11 @@ class StoreServer:
             return lambda: self._publish(owners)
 
         self._sequencer.add(job)
+
+    def _on_stopped(self, shards: dict[int, str]) -> None:
+        """Tell all workers. All epochs that the table names are durable: their changes stood in the same line."""
+        self._leases.stop(shards)
+        self._publish(self._leases.table().encode())
 
     def _publish(self, owners: bytes) -> None:
         for session in self._sessions.values():

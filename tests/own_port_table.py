@@ -33,7 +33,6 @@ OWN_PORT: dict[str, Difference] = {
     "Transfer-Encoding: chunked": Difference(501, "transfer_encoding", _NO_CODING),
     "Transfer-Encoding: gzip": Difference(501, "transfer_encoding", _NO_CODING),
     "batch, chunked": Difference(501, "transfer_encoding", _NO_CODING),
-    "batch, no length": Difference(200, "", "RFC 9112 6.3: without a length there is no body; an empty list has an empty answer"),
     "HTTP/9.9": Difference(505, "http_version", "the version is read, not guessed"),
     '<>"': Difference(200, "", "printable ASCII after the path is the query, which ignores unknown parameters"),
 }

@@ -13,4 +13,4 @@ export PAYCHAN_DEBUG=1 PYTHONSAFEPATH=1 PYTHONPATH="$PWD/build/checked/lib:$PWD"
 exec "$PYTHON" -m pytest -q --import-mode=importlib -o "pythonpath=build/checked/lib ." \
     tests/unit/test_fast_*.py tests/unit/test_sharding.py tests/unit/test_status.py tests/unit/test_stubs.py \
     tests/unit/test_committer.py tests/unit/test_doors.py tests/unit/test_ownership.py tests/unit/test_store_*.py \
-    tests/unit/test_frames.py tests/property tests/differential tests/fuzz
+    tests/unit/test_frames.py tests/unit/test_accounts.py tests/unit/test_limits.py tests/property tests/differential tests/fuzz

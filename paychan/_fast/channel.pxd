@@ -11,7 +11,7 @@ cdef enum:
     CHUNK_SLOTS = 1024
     SHARD_COUNT_MAX = 4096
     STATE_SIZE_MAX = 84       # a state record without a txid: 12 bytes and the signature
-    ENTRY_SIZE_MAX = 144      # of a COMMIT entry with such a record; its head is ENTRY_HEAD of paychan/rpc/store_messages.py
+    ENTRY_SIZE_MAX = 152      # of a COMMIT entry with such a record; its head is ENTRY_HEAD of paychan/rpc/store_messages.py
 
 # The phases of paychan/channel.py.
 cdef enum Phase:
@@ -70,6 +70,7 @@ cdef class ChannelTable:
     cdef uint64_t _seed
     cdef uint64_t _serial
     cdef uint64_t[SHARD_COUNT_MAX] _epochs   # 0: not ours
+    cdef unsigned char[SHARD_COUNT_MAX] _is_stopped
     cdef uint32_t _shard_count
     cdef uint32_t _settlement_period         # seconds
     cdef unsigned char[36] _outpoint
@@ -94,7 +95,9 @@ cdef class ChannelTable:
     cdef Status _judge_payment(self, const PaymentView *payment, uint64_t now) noexcept
     cdef Status _apply(self, Channel *channel, const PaymentView *payment, uint64_t now) noexcept nogil
     cdef Channel *_get(self, bytes outpoint) except NULL
-    cdef unsigned char *seal_into(self, Channel *channel, unsigned char *end) noexcept nogil
+    cdef unsigned char *seal_into(self, Channel *channel, uint64_t credit, unsigned char *end) noexcept nogil
+    cdef void _forget_shards(self, const unsigned char *is_forgotten) noexcept
+    cdef void stop_one(self, uint32_t shard) noexcept
     cdef void forget(self, const unsigned char *outpoint) noexcept
     cdef Channel *_insert(self, const unsigned char *outpoint) except NULL
     cdef void _remove(self, uint32_t place) noexcept

@@ -10,7 +10,8 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
-from .bytes cimport distance, read_u64, write_bytes, write_u16, write_u64
+from .bytes cimport distance, write_bytes, write_u16, write_u64
+from .hash cimport outpoint_hash, shard_of_outpoint
 from .payment cimport (
     PAYMENT_SIZE_MAX, SIGHASH_CHANGE, SIGHASH_NO_CHANGE, TEXT_SIZE_MAX, decode_base64url, parse_payment,
 )
@@ -39,27 +40,6 @@ was left counts. That is a flood which a limit by address in front stops sooner.
 
 cdef enum:
     _FAILURES_MAX = 1000
-
-cdef extern from *:
-    """
-    static inline uint64_t paychan_mix(uint64_t x) {
-        x ^= x >> 33; x *= 0xff51afd7ed558ccdULL;
-        x ^= x >> 33; x *= 0xc4ceb9fe1a85ec53ULL;
-        return x ^ (x >> 33);
-    }
-    static inline uint64_t paychan_shard_hash(uint64_t head, uint64_t vout) {
-        return (head + vout * 0x9E3779B97F4A7C15ULL) >> 16;
-    }
-    """
-    uint64_t paychan_mix(uint64_t x) noexcept nogil
-    uint64_t paychan_shard_hash(uint64_t head, uint64_t vout) noexcept nogil
-
-
-cdef inline uint32_t _shard_of(const unsigned char *outpoint, uint32_t shard_count) noexcept nogil:
-    cdef uint32_t vout
-    memcpy(&vout, outpoint + 32, 4)
-    return <uint32_t> (paychan_shard_hash(read_u64(outpoint), vout) % shard_count)
-
 
 cdef Status _read_request(
     const unsigned char *path, Py_ssize_t path_size, const unsigned char *query, Py_ssize_t query_size,
@@ -104,7 +84,7 @@ def shard_of(bytes outpoint not None, uint32_t shard_count):
     """Return the shard of a 36-byte outpoint: the compiled twin of paychan/sharding.py."""
     if len(outpoint) != 36 or not shard_count:
         raise ValueError("an outpoint has 36 bytes, and there is at least one shard")
-    return _shard_of(outpoint, shard_count)
+    return shard_of_outpoint(outpoint, shard_count)
 
 
 cdef class ChannelTable:
@@ -120,8 +100,9 @@ cdef class ChannelTable:
         self._settlement_period = settlement_period
         self._free_slots = []
         self.chain_generation = 1
-        self._seed = int.from_bytes(os.urandom(8), "little")  # so that nobody can choose outpoints that collide
+        self._seed = int.from_bytes(os.urandom(8), "little")
         memset(self._epochs, 0, sizeof(self._epochs))
+        memset(self._is_stopped, 0, sizeof(self._is_stopped))
         self._resize_index(INDEX_SIZE_MIN)
 
     def __dealloc__(self):
@@ -145,9 +126,8 @@ cdef class ChannelTable:
 
     cdef uint32_t _place(self, const unsigned char *outpoint) noexcept nogil:
         """Return the place in the index that holds `outpoint`, else the free place that ends its probe sequence."""
-        cdef uint32_t vout, number
-        memcpy(&vout, outpoint + 32, 4)
-        cdef uint32_t place = <uint32_t> (paychan_mix((read_u64(outpoint) ^ self._seed) + vout)) & self._index_mask
+        cdef uint32_t number
+        cdef uint32_t place = <uint32_t> outpoint_hash(outpoint, self._seed) & self._index_mask
         while True:
             number = self._index[place]
             if number == 0:
@@ -249,7 +229,7 @@ cdef class ChannelTable:
         channel.client_key = key
         channel.funding_value = funding_value
         channel.exp_time = exp_time
-        channel.shard = <uint16_t> _shard_of(outpoint, self._shard_count)
+        channel.shard = <uint16_t> shard_of_outpoint(outpoint, self._shard_count)
         channel.redeem_size = <unsigned char> len(redeem)
         memcpy(channel.redeem, <const unsigned char *> redeem, len(redeem))
         channel.change_script_size = <unsigned char> len(change_script)
@@ -272,7 +252,7 @@ cdef class ChannelTable:
 
     def own(self, list epochs not None):
         """Take the epochs of all shards, 0 where another worker is the owner; forget the channels of shards that changed."""
-        cdef uint32_t shard, place, number
+        cdef uint32_t shard
         cdef bint changed = False
         cdef uint64_t[SHARD_COUNT_MAX] new_epochs
         cdef unsigned char[SHARD_COUNT_MAX] is_changed
@@ -284,12 +264,41 @@ cdef class ChannelTable:
             is_changed[shard] = new_epochs[shard] != self._epochs[shard]
             changed = changed or is_changed[shard]
             self._epochs[shard] = new_epochs[shard]
-        if not changed or not self._count:
+        if changed:
+            self._forget_shards(is_changed)
+
+    cdef void _forget_shards(self, const unsigned char *is_forgotten) noexcept:
+        cdef uint32_t place, number
+        if not self._count:
             return
         for place in range(self._index_mask + 1):
             number = self._index[place]
-            if number and number != TOMBSTONE and is_changed[self._slot(number - 1).shard]:
+            if number and number != TOMBSTONE and is_forgotten[self._slot(number - 1).shard]:
                 self._remove(place)
+
+    def stop(self, shards not None):
+        """Take the numbers of the shards that the store has stopped: exactly they take no payments. What was known of their
+        channels is in doubt, and forgotten."""
+        cdef uint32_t shard
+        cdef unsigned char[SHARD_COUNT_MAX] is_new
+        cdef set stopped = set(shards)
+        for shard in range(self._shard_count):
+            is_new[shard] = shard in stopped and not self._is_stopped[shard]
+            self._is_stopped[shard] = shard in stopped
+        if stopped:
+            self._forget_shards(is_new)
+
+    cdef void stop_one(self, uint32_t shard) noexcept:
+        """The same of one more shard, before the store's list comes."""
+        cdef unsigned char[SHARD_COUNT_MAX] is_new
+        if shard < self._shard_count and not self._is_stopped[shard]:
+            memset(is_new, 0, SHARD_COUNT_MAX)
+            is_new[shard] = self._is_stopped[shard] = 1
+            self._forget_shards(is_new)
+
+    def is_stopped(self, bytes outpoint not None):
+        """Return whether an outpoint's shard has been stopped by the store."""
+        return self._is_stopped[shard_of(outpoint, self._shard_count)] != 0
 
     # --- paying ---
 
@@ -333,9 +342,11 @@ cdef class ChannelTable:
         return self._judge_payment(&payment, now) if status == Status.OK else status
 
     cdef Status _judge_payment(self, const PaymentView *payment, uint64_t now) noexcept:
-        self.shard = _shard_of(self._outpoint, self._shard_count)
+        self.shard = shard_of_outpoint(self._outpoint, self._shard_count)
         if not self._epochs[self.shard]:
             return Status.NOT_OWNED
+        if self._is_stopped[self.shard]:
+            return Status.SHARD_STOPPED
         self.judged = self._find(self._outpoint)
         if self.judged == NULL:
             return Status.NOT_LOADED
@@ -431,9 +442,9 @@ cdef class ChannelTable:
             raise ValueError("only an open channel can begin to close")
         channel.phase = PHASE_CLOSING
 
-    cdef unsigned char *seal_into(self, Channel *channel, unsigned char *end) noexcept nogil:
+    cdef unsigned char *seal_into(self, Channel *channel, uint64_t credit, unsigned char *end) noexcept nogil:
         """Write the COMMIT entry that carries a channel's newest state (at most ENTRY_SIZE_MAX bytes) to `end`, remember it
-        as sent, and return where it ends.
+        as sent, and return where it ends. credit: satoshi that payers will be told were received since what was sent before.
         """
         end = write_u16(end, <uint16_t> (12 + channel.signature_size))
         end = write_u16(end, channel.shard)
@@ -443,6 +454,7 @@ cdef class ChannelTable:
         end[1] = 0
         end = write_u16(end + 2, 0)
         end = write_u64(end, channel.sent_change_value)
+        end = write_u64(end, credit)
         end[0] = RECORD_VERSION
         end[1] = channel.phase
         end[2] = channel.sighash_type
@@ -453,10 +465,10 @@ cdef class ChannelTable:
         channel.sent_change_value = channel.change_value
         return end
 
-    def seal(self, bytes outpoint not None):
+    def seal(self, bytes outpoint not None, uint64_t credit=0):
         """Return the COMMIT entry that carries a channel's newest state, and remember it as sent. Raises KeyError."""
         cdef unsigned char entry[ENTRY_SIZE_MAX]
-        cdef unsigned char *end = self.seal_into(self._get(outpoint), entry)
+        cdef unsigned char *end = self.seal_into(self._get(outpoint), credit, entry)
         return entry[:distance(entry, end)]
 
     def acknowledge(self, bytes outpoint not None):

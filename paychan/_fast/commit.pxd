@@ -1,20 +1,30 @@
 # Group commit, a worker's half: what waits to become durable, and who waits for it.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from .channel cimport Channel, ChannelTable
+from .channel cimport SHARD_COUNT_MAX, Channel, ChannelTable
 
 cdef enum Outcome:
     LOST = -1       # the store is gone: whether the write took effect is unknown
     WRITTEN = 0     # EntryStatus.OK; what else the store answers is > 0
     STALE = 1       # EntryStatus.STALE_EPOCH
+    STOPPED = 4     # EntryStatus.STOPPED
     PENDING = 100   # not known yet
 
 cdef struct Write:
     Channel *channel             # a slot, which may have another channel by now: `serial` tells
     uint64_t serial
+    uint64_t credit              # satoshi: the sum of what its waiters will tell their payers was received
+    uint64_t epoch               # of its shard when it was sealed
+    uint16_t shard
     int outcome
     unsigned char outpoint[36]
+
+# What was acknowledged of a shard's payments under one epoch. 24 bytes.
+cdef struct Claim:
+    uint64_t epoch
+    uint64_t credited            # satoshi
+    bint is_due                  # more was credited than the store has been told
 
 cdef class Waiter:
     cdef uint32_t _place         # in its group, of the write that it waits for
@@ -32,8 +42,8 @@ cdef class Group:
     cdef list _entry_waiters     # Waiter, one for each entry
     cdef uint32_t _sealed
 
-    cdef int add(self, Channel *channel, Waiter waiter) except -1
-    cdef bytes seal(self)
+    cdef int add(self, Channel *channel, Waiter waiter, uint64_t credit) except -1
+    cdef unsigned char *seal_into(self, unsigned char *end) except NULL
     cdef list decided(self)
 
 cdef class CommitQueue:
@@ -45,11 +55,19 @@ cdef class CommitQueue:
     cdef list _groups            # Group; the last one takes what comes
     cdef Group _in_flight        # or None
     cdef uint64_t _number
+    cdef readonly Py_ssize_t waiting
+    cdef public Py_ssize_t waiting_max
+    cdef Claim *_claims          # by shard
+    cdef uint16_t *_due          # the shards whose claims are due
+    cdef uint32_t _due_count
 
     cdef Group _group_of(self, const Channel *channel)
     cdef Group _open_group(self)
     cdef int _rouse(self) except -1
-    cdef int add(self, Channel *channel, Waiter waiter) except -1
+    cdef int add(self, Channel *channel, Waiter waiter, uint64_t credit) except -1
+    cdef void _claim(self, uint32_t shard, uint64_t epoch, uint64_t credit) noexcept
+    cdef unsigned char *_claims_into(self, unsigned char *end) noexcept
     cdef bint join(self, Channel *channel, Waiter waiter) except -1
+    cdef int _claim_entry(self, bytes entry) except -1
     cdef int _tell(self, Group group) except -1
     cdef int _drop(self, const unsigned char *outpoint, int outcome) except -1

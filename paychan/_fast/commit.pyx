@@ -3,16 +3,20 @@
 One group is in flight; what comes meanwhile is the next one. Of a channel only the newest state is written, once in a group. A
 waiter is told how the write that it waits for ended: 0 (the synced write has returned), LOST (-1: unknown), or the store's refusal
 (an `EntryStatus`). After anything but 0 the channel is forgotten, and will be read from the store again.
+
+Here is also counted what payers are told was received, apart from the change values that are written: of each write, and, when the
+store has acknowledged it, of its shard. Both go to the store, which holds them against what it stored (`account.pyx`).
 """
 
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
-from .bytes cimport distance, write_bytes, write_u16
+from .bytes cimport distance, read_u64, write_bytes, write_u16, write_u64
 from .channel cimport ENTRY_SIZE_MAX, Channel, ChannelTable, acknowledge, is_durable
 
 cdef enum:
     ROOM_MIN = 64
+    CLAIM_SIZE = 18     # of a COMMIT: u16 shard, u64 epoch, u64 credited
 
 
 cdef class Waiter:
@@ -47,8 +51,8 @@ cdef class Group:
     def __dealloc__(self):
         free(self._writes)
 
-    cdef int add(self, Channel *channel, Waiter waiter) except -1:
-        """Queue a channel, once. `serial` tells which loading of it was judged: what is loaded afresh meanwhile does not hold
+    cdef int add(self, Channel *channel, Waiter waiter, uint64_t credit) except -1:
+        """Queue a channel, once. credit: satoshi that this waiter will tell its payer was received. `serial` tells which loading of it was judged: what is loaded afresh meanwhile does not hold
         this waiter's payment, and must not be written for it."""
         cdef Write *write
         if channel.group != self.number:
@@ -56,9 +60,11 @@ cdef class Group:
                 self._grow()
             write = &self._writes[self._count]
             write.channel, write.serial, write.outcome = channel, channel.serial, PENDING
+            write.credit, write.shard = 0, channel.shard
             memcpy(write.outpoint, channel.outpoint, 36)
             channel.group, channel.place = self.number, self._count
             self._count += 1
+        self._writes[channel.place].credit += credit
         waiter._place = channel.place
         self._waiters.append(waiter)
         return 0
@@ -75,29 +81,23 @@ cdef class Group:
         """How many updates it carries."""
         return self._count + len(self._entries)
 
-    cdef bytes seal(self):
-        """Return the COMMIT's payload: u16 count, then the entries. What was forgotten or loaded afresh since it was queued cannot
-        be written."""
+    cdef unsigned char *seal_into(self, unsigned char *end) except NULL:
+        """Write the entries of a COMMIT to `end`; return where they end. What was forgotten or loaded afresh since it was queued
+        cannot be written."""
         cdef Write *write
-        cdef bytes entries = b"".join(self._entries)
-        cdef unsigned char *payload = <unsigned char *> malloc(2 + self._count * ENTRY_SIZE_MAX + len(entries))
-        cdef unsigned char *end = payload + 2
+        cdef bytes entry
         cdef uint32_t i
-        if payload == NULL:
-            raise MemoryError()
-        try:
-            for i in range(self._count):
-                write = &self._writes[i]
-                if write.channel.serial != write.serial and write.outcome == PENDING:
-                    write.outcome = STALE
-                if write.outcome == PENDING:
-                    end = self._table.seal_into(write.channel, end)
-                    self._sealed += 1
-            write_u16(payload, <unsigned short> (self._sealed + len(self._entries)))
-            end = write_bytes(end, entries, len(entries))
-            return payload[:distance(payload, end)]
-        finally:
-            free(payload)
+        for i in range(self._count):
+            write = &self._writes[i]
+            if write.channel.serial != write.serial and write.outcome == PENDING:
+                write.outcome = STALE
+            if write.outcome == PENDING:
+                write.epoch = self._table._epochs[write.shard]
+                end = self._table.seal_into(write.channel, write.credit, end)
+                self._sealed += 1
+        for entry in self._entries:
+            end = write_bytes(end, entry, len(entry))
+        return end
 
     cdef list decided(self):
         """Take out and return the waiters whose writes have an outcome, in the order in which they came."""
@@ -113,12 +113,24 @@ cdef class CommitQueue:
     """The groups that wait and the one in flight.
 
     `wake()` is called when something waits and nobody is writing; `report(error)` gets what a waiter raised, which is a bug: nobody
-    else is kept from his answer by it. entries_max: of one group; more waits for the next.
+    else is kept from his answer by it. entries_max: of one group; more waits for the next. waiting: how many waiters have not been told
+    yet; doors take no payment while they are `waiting_max`.
     """
 
     def __init__(self, ChannelTable table not None, wake not None, report not None, uint32_t entries_max):
         self._table, self._wake, self._report, self._entries_max = table, wake, report, entries_max
         self._groups = []
+        self.waiting_max = 0x7FFFFFFFFFFFFFFF
+
+    def __cinit__(self, *_, **__):
+        self._claims = <Claim *> calloc(SHARD_COUNT_MAX, sizeof(Claim))
+        self._due = <uint16_t *> calloc(SHARD_COUNT_MAX, sizeof(uint16_t))
+        if self._claims == NULL or self._due == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        free(self._claims)
+        free(self._due)
 
     # --- queueing ---
 
@@ -150,12 +162,13 @@ cdef class CommitQueue:
             self._wake()
         return 0
 
-    cdef int add(self, Channel *channel, Waiter waiter) except -1:
-        """Have a channel's newest state written in the next group."""
+    cdef int add(self, Channel *channel, Waiter waiter, uint64_t credit) except -1:
+        """Have a channel's newest state written in the next group. credit: satoshi that the waiter will tell its payer."""
         cdef Group group = self._group_of(channel)
         if group is None or group is self._in_flight:
             group = self._open_group()
-        group.add(channel, waiter)
+        group.add(channel, waiter, credit)
+        self.waiting += 1
         return self._rouse()
 
     cdef bint join(self, Channel *channel, Waiter waiter) except -1:
@@ -168,11 +181,12 @@ cdef class CommitQueue:
             return False
         waiter._place = channel.place
         group._waiters.append(waiter)
+        self.waiting += 1
         return True
 
     def make_durable(self, bytes outpoint not None, Waiter waiter not None):
         """Have a loaded channel's newest state written in the next group. Raises KeyError."""
-        self.add(self._table._get(outpoint), waiter)
+        self.add(self._table._get(outpoint), waiter, 0)
 
     def wait_for(self, bytes outpoint not None, Waiter waiter not None):
         """Wait for the newest write of a channel. Return False, and do not wait, if there is none that is not answered."""
@@ -184,17 +198,8 @@ cdef class CommitQueue:
         cdef Group group = self._open_group()
         group._entries.append(entry)
         group._entry_waiters.append(waiter)
+        self.waiting += 1
         self._rouse()
-
-    @property
-    def waiting(self):
-        """How many waiters have not been told yet."""
-        cdef Group group
-        cdef Py_ssize_t count = 0
-        for group in [*self._groups, self._in_flight]:
-            if group is not None:
-                count += len(group._waiters) + len(group._entry_waiters)
-        return count
 
     # --- writing ---
 
@@ -208,10 +213,46 @@ cdef class CommitQueue:
     def seal(self, Group group not None):
         """Return the payload of the group in flight, b"" if nothing is left of it to be written. Whose channel was forgotten
         meanwhile is told now."""
-        cdef bytes payload = group.seal()
-        if group._sealed != group._count:
-            self._tell(group)
-        return payload if group._sealed or group._entries else b""
+        cdef size_t room = 4 + group._count * ENTRY_SIZE_MAX + self._due_count * CLAIM_SIZE + sum(map(len, group._entries))
+        cdef unsigned char *payload = <unsigned char *> malloc(room)
+        cdef unsigned char *end
+        if payload == NULL:
+            raise MemoryError()
+        try:
+            end = group.seal_into(payload + 2)
+            if group._sealed != group._count:
+                self._tell(group)
+            if not group._sealed and not group._entries:
+                return b""
+            write_u16(payload, <unsigned short> (group._sealed + len(group._entries)))
+            end = self._claims_into(end)
+            return payload[:distance(payload, end)]
+        finally:
+            free(payload)
+
+    cdef void _claim(self, uint32_t shard, uint64_t epoch, uint64_t credit) noexcept:
+        """Count what payers are told now; a new epoch begins at zero, as it does in the store."""
+        cdef Claim *claim = &self._claims[shard]
+        if epoch < claim.epoch:
+            return
+        if epoch > claim.epoch:
+            claim.epoch, claim.credited = epoch, 0
+        claim.credited += credit
+        if not claim.is_due:
+            claim.is_due = True
+            self._due[self._due_count] = <uint16_t> shard
+            self._due_count += 1
+
+    cdef unsigned char *_claims_into(self, unsigned char *end) noexcept:
+        cdef uint32_t i
+        cdef Claim *claim
+        end = write_u16(end, <uint16_t> self._due_count)
+        for i in range(self._due_count):
+            claim = &self._claims[self._due[i]]
+            claim.is_due = False
+            end = write_u64(write_u64(write_u16(end, self._due[i]), claim.epoch), claim.credited)
+        self._due_count = 0
+        return end
 
     def rest(self):
         """The writer has gone: whoever comes next wakes it."""
@@ -233,9 +274,25 @@ cdef class CommitQueue:
             answered += 1
             if write.outcome != WRITTEN:
                 self._drop(write.outpoint, write.outcome)
-            elif write.channel.serial == write.serial:
+                if write.outcome == STOPPED:
+                    self._table.stop_one(write.shard)
+                continue
+            self._claim(write.shard, write.epoch, write.credit)
+            if write.channel.serial == write.serial:
                 acknowledge(write.channel)
+        for i in range(len(group._entries)):
+            if status[answered + i] == WRITTEN:
+                self._claim_entry(group._entries[i])
         self._end(group, [status[answered + place] for place in range(len(group._entries))])
+
+    cdef int _claim_entry(self, bytes entry) except -1:
+        """Count what an update brings that was given whole: ENTRY_HEAD of paychan/rpc/store_messages.py."""
+        cdef const unsigned char *head = entry
+        cdef uint16_t shard
+        memcpy(&shard, head + 2, 2)
+        if len(entry) >= 68 and shard < SHARD_COUNT_MAX:
+            self._claim(shard, read_u64(head + 4), read_u64(head + 60))
+        return 0
 
     def fail(self, Group group not None):
         """Nobody knows what became of the group in flight."""
@@ -250,12 +307,15 @@ cdef class CommitQueue:
         cdef Waiter waiter
         self._in_flight = None
         self._tell(group)
+        self.waiting -= len(group._entry_waiters)
         for waiter, outcome in zip(group._entry_waiters, outcomes):
             waiter.finish(outcome)
 
     cdef int _tell(self, Group group) except -1:
         cdef Waiter waiter
-        for waiter in group.decided():
+        cdef list decided = group.decided()
+        self.waiting -= len(decided)
+        for waiter in decided:
             try:
                 waiter.finish(group._writes[waiter._place].outcome)
             except Exception as error:

@@ -4,6 +4,8 @@ from typing import Any
 from .intake import Intake, PaymentRequest
 
 PIPELINED_MAX: int
+PENDING_BYTES_MAX: int
+LENGTH_REQUIRED: int
 
 class DirectRequest(PaymentRequest):
     host: bytes

@@ -18,8 +18,16 @@ from .status cimport Status
 PIPELINED_MAX = 64
 """Requests of one connection that wait for their answers: beyond it, nothing more is read from it."""
 
+PENDING_BYTES_MAX = 262144
+"""Of the bodies of those requests: two batches. A batch takes three times its size while it waits, so 64 of them were 21 MB."""
+
+LENGTH_REQUIRED = 4110
+"""Beside the `HttpStatus` of heads: a batch without Content-Length. Whether a body follows, nobody knows."""
+
 cdef enum:
     _PIPELINED_MAX = 64
+    _PENDING_BYTES_MAX = 262144
+    _LENGTH_REQUIRED = 4110
 
 cdef tuple _METHODS = ("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "OTHER")
 
@@ -37,6 +45,7 @@ cdef class DirectRequest(PaymentRequest):
     cdef readonly bytes host
     cdef readonly bint is_last    # the connection ends with its answer
     cdef readonly bint wants_no_body
+    cdef Py_ssize_t _body_size
     cdef bytes _response
 
     cdef Status judge(self, ChannelTable table, uint64_t now) except *:
@@ -142,6 +151,7 @@ cdef class DirectConnection:
     cdef Py_ssize_t _seen          # of `_rest`, by the last reading of a head
     cdef Py_ssize_t _needed        # bytes of `_rest` below which nothing can be read
     cdef list _pending             # DirectRequest, unanswered or behind one that is
+    cdef Py_ssize_t _pending_bytes # of their bodies
     cdef long _since               # when it last brought something whole, in the door's ticks
     cdef bint _is_closing          # nothing more is read
     cdef bint _is_reading          # `_read_all` runs
@@ -223,7 +233,7 @@ cdef class DirectConnection:
         return 0
 
     cdef bint _is_full(self) noexcept:
-        return self._is_stuffed or len(self._pending) >= _PIPELINED_MAX
+        return self._is_stuffed or len(self._pending) >= _PIPELINED_MAX or self._pending_bytes >= _PENDING_BYTES_MAX
 
     cdef Py_ssize_t _read_all(self, const unsigned char *data, Py_ssize_t size) except -1:
         """Take the whole requests at `data`; return how many bytes they had."""
@@ -258,6 +268,9 @@ cdef class DirectConnection:
         takes_body = head.method == POST and head.path[:head.path_size] == self._door._batch_path
         if head.content_length and not takes_body:
             self._refuse(self._door._refusal(<int> COMPLETE))
+            return size
+        if takes_body and not head.has_content_length:
+            self._refuse(self._door._refusal(_LENGTH_REQUIRED))
             return size
         if size < head.head_size + head.content_length:
             self._await_body(&head)
@@ -302,6 +315,8 @@ cdef class DirectConnection:
         if head.method == PUT and door.intake is not None:
             return door.intake.take(request)
         request.wants_no_body = head.method == HEAD
+        request._body_size = head.content_length
+        self._pending_bytes += request._body_size
         body = data[head.head_size:head.head_size + head.content_length]
         door._answer(request, _METHODS[head.method], request.get_path(), request.get_query(), body)
         return 0
@@ -319,6 +334,7 @@ cdef class DirectConnection:
                 break
             ready.append(request._response)
             is_last = request.is_last
+            self._pending_bytes -= request._body_size
             del self._pending[0]
         if ready:
             self._since = self._door._ticks

@@ -3,6 +3,8 @@ from typing import Any
 
 from .intake import Intake, PaymentRequest
 
+ASKED_MAX: int
+
 class PeerEnd:
     def __init__(self, payload_max: int, call_soon: Callable[[Callable[[], None]], object]) -> None: ...
     def connection_made(self, transport: Any) -> None: ...
@@ -23,6 +25,7 @@ class ForwardLink(PeerEnd):
         reply: Callable[[int, bytes, str], Any],
         refused: Callable[[PaymentRequest, bytes], object],
         gone: Any,
+        full: Any = None,
     ) -> None: ...
     def ask(self, request: PaymentRequest, outpoint: bytes) -> None: ...
     def expire(self) -> None: ...

@@ -16,7 +16,11 @@ from .status cimport Status
 
 from .frame import FrameError as _FrameError
 
+ASKED_MAX = 20_000
+"""Payments that one other worker may owe us the answers to: as many as may wait for its disk. A stopped one answers none for 12 s."""
+
 cdef enum:
+    _ASKED_MAX = 20_000
     PAYMENT = 2           # frame type; peers.py has the others
     ANSWER_HEAD_SIZE = 4
 
@@ -93,7 +97,8 @@ cdef class PeerEnd:
 
 cdef class ForwardLink(PeerEnd):
     """The asking end. `reply(status, body, location)` makes a Reply; `refused(request, outpoint)` has it sent on by the patient way;
-    `gone` is the answer to what the owner took and did not answer: whether it took effect is unknown.
+    `gone` is the answer to what the owner took and did not answer: whether it took effect is unknown. `full`: to what is not sent,
+    because too many are waiting.
     """
 
     cdef dict _asked      # request id: PaymentRequest
@@ -102,15 +107,20 @@ cdef class ForwardLink(PeerEnd):
     cdef object _reply
     cdef object _refused
     cdef object _gone
+    cdef object _full
 
-    def __init__(self, Py_ssize_t payload_max, call_soon not None, reply not None, refused not None, gone not None):
+    def __init__(self, Py_ssize_t payload_max, call_soon not None, reply not None, refused not None, gone not None, full=None):
         super().__init__(payload_max, call_soon)
-        self._reply, self._refused, self._gone = reply, refused, gone
+        self._reply, self._refused, self._gone, self._full = reply, refused, gone, full
         self._asked, self._asked_long_ago = {}, {}
 
     def ask(self, PaymentRequest request not None, bytes outpoint not None):
         """Forward a payment for a channel; it is answered once. The link must be open."""
-        cdef bytes target = request.get_target()
+        cdef bytes target
+        if len(self._asked) + len(self._asked_long_ago) >= _ASKED_MAX:
+            request.refuse(self._full)
+            return
+        target = request.get_target()
         self._last_id = self._last_id % 0xFFFFFFFF + 1
         request.outpoint = outpoint
         self._asked[self._last_id] = request

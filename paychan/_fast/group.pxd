@@ -2,9 +2,13 @@
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
+from .account cimport Accounts
+
 cdef enum:
-    HEAD_SIZE = 60           # of an entry: ENTRY_HEAD in paychan/rpc/store_messages.py
+    HEAD_SIZE = 68           # of an entry: ENTRY_HEAD in paychan/rpc/store_messages.py
     STATE_HEAD_SIZE = 12     # of a state record: STATE_HEAD in paychan/channel.py
+    CLAIM_SIZE = 18          # CLAIM in paychan/rpc/store_messages.py
+    TERMS_HEAD_SIZE = 88     # of a terms record: TERMS_HEAD in paychan/channel.py
     TXID_SIZE = 32           # ends a state record from phase signed on
     WAYS = 4                 # cached states in one bucket
     SLOTS_MIN = 64           # of a group
@@ -15,11 +19,13 @@ cdef enum Answer:
     ANSWER_STALE_EPOCH = 1
     ANSWER_CONFLICT = 2
     ANSWER_FORBIDDEN = 3
+    ANSWER_STOPPED = 4
 
 # One entry of a COMMIT. Pointers borrow from its payload.
 cdef struct EntryView:
     uint64_t epoch
     uint64_t expected_change_value   # satoshi
+    uint64_t credit                  # satoshi: what payers are told was received
     const unsigned char *outpoint    # 36
     const unsigned char *state
     const unsigned char *extra
@@ -28,9 +34,11 @@ cdef struct EntryView:
     uint16_t shard
     unsigned char expected_phase
 
-# What must be known of a channel to judge an update. 48 bytes.
+# What must be known of a channel to judge an update. 64 bytes. Values in satoshi: funding_value = received + change_value.
 cdef struct Known:
-    uint64_t change_value            # satoshi
+    uint64_t change_value            # from the state record
+    uint64_t funding_value           # from the terms record
+    uint64_t received                # from the workers' credits, since it was read from the database
     uint16_t shard                   # of the outpoint
     unsigned char phase              # 0: no such channel; in the cache: a free place
     unsigned char outpoint[36]
@@ -39,21 +47,28 @@ cdef struct Known:
 cdef struct Slot:
     Known known
     const unsigned char *record
+    uint64_t change_value_before     # satoshi: before the group
+    uint32_t accepted                # updates
     uint16_t record_size
+    bint is_cached                   # not read from the database
 
 cdef class StateCache:
-    cdef Known *_places              # buckets of WAYS
+    cdef readonly Accounts accounts
+    cdef void *_memory
+    cdef Known *_places              # buckets of WAYS, each at a multiple of 64 bytes
     cdef uint32_t _bucket_mask
     cdef uint32_t _next_victim
     cdef readonly uint64_t seed
 
     cdef Known *_bucket(self, const unsigned char *outpoint) noexcept nogil
     cdef Known *_find(self, const unsigned char *outpoint) noexcept nogil
-    cdef void _keep(self, const Known *known) noexcept nogil
+    cdef int _keep(self, const Known *known) except -1
+    cdef str _uneven(self, const Known *place)
 
 cdef class PaymentGroup:
     cdef public object open_value
     cdef StateCache _cache
+    cdef Accounts _accounts
     cdef list _epochs
     cdef uint32_t _shard_count
     cdef list _payloads              # that the slots borrow from
@@ -66,4 +81,9 @@ cdef class PaymentGroup:
     cdef int _grow(self) except -1
     cdef Slot *_insert(self, const Known *known) except NULL
     cdef int _learn(self, bytes payload, Py_ssize_t count) except -1
+    cdef int _read_missing(self, list names) except -1
+    cdef int _understand(self, bytes outpoint, object record, object terms, Known *known) except -1
     cdef int _judge_entry(self, const EntryView *entry, uint64_t *paid) except -1
+    cdef int _judge_money(self, const EntryView *entry, Known *known, const Known *new) except -1
+    cdef int _doubt(self, const EntryView *entry) except -1
+    cdef int _judge_claims(self, const unsigned char *at) except -1

@@ -4,6 +4,11 @@ Here stands what every update must pass: shard, epoch, the channel's present sta
 of a payment (open to open, the change value does not rise, nothing else comes with it). The rules of all other steps are
 Python (store/table.py) and are called for. Order of the checks: stale epoch, conflict, forbidden; the first that fails is
 the answer, and only OK changes anything.
+
+Money is held against itself on the way (`account.pyx`): in each update what the worker credited against the change values and the
+funding value, in each record that is about to be written, in each shard. A shard in which something does not come out even is stopped,
+and a group in which that was found must be thrown away and judged again: in a stopped shard only settlements go on, from what is
+durable, and every other update is answered STOPPED.
 """
 
 import os
@@ -13,16 +18,20 @@ from libc.stdint cimport UINT64_MAX
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from .account cimport SHARDS_MAX, Accounts, ShardAccount
 from .bytes cimport read_u64
+from .hash cimport outpoint_hash, shard_of_outpoint
 
 cdef enum:
     RECORD_VERSION = 1
     ABSENT = 0
     PHASE_OPEN = 1
     PHASE_SIGNED = 3
+    UNREADABLE = 255         # no phase: of a channel whose records are damaged; no step leads from here
+    CACHE_LINE = 64
 
 CACHE_BUCKETS = 1 << 19
-"""Of 4 states of 48 bytes: 96 MiB when full, of which memory takes only what was written to. Room for a million busy
+"""Of 4 states of 64 bytes: 128 MiB when full, of which memory takes only what was written to. Room for a million busy
 channels with few that displace each other; what is not found here is read from the database."""
 
 
@@ -40,6 +49,7 @@ cdef const unsigned char *_entry_at(const unsigned char *at, const unsigned char
     entry.expected_phase = at[48]
     memcpy(&entry.extra_size, at + 50, 2)
     entry.expected_change_value = read_u64(at + 52)
+    entry.credit = read_u64(at + 60)
     entry.state = at + HEAD_SIZE
     entry.extra = entry.state + entry.state_size
     if left - HEAD_SIZE < <size_t> entry.state_size + entry.extra_size:
@@ -65,7 +75,7 @@ cdef Py_ssize_t _count(bytes payload, unsigned long entries_max) except -1:
     cdef const unsigned char *at = <const unsigned char *> PyBytes_AS_STRING(payload)
     cdef const unsigned char *end = at + len(payload)
     cdef EntryView entry
-    cdef uint16_t count, number
+    cdef uint16_t count, number, claims
     if len(payload) < 2:
         raise ValueError("COMMIT is too short")
     memcpy(&count, at, 2)
@@ -74,7 +84,10 @@ cdef Py_ssize_t _count(bytes payload, unsigned long entries_max) except -1:
         at = _entry_at(at, end, &entry)
         if at == NULL:
             raise ValueError("COMMIT is too short")
-    if at != end or count > entries_max:
+    if <size_t> end - <size_t> at < 2:
+        raise ValueError("COMMIT is too short")
+    memcpy(&claims, at, 2)
+    if <size_t> end - <size_t> at != 2 + <size_t> claims * CLAIM_SIZE or count > entries_max:
         raise ValueError("COMMIT has a wrong length")
     return count
 
@@ -87,8 +100,15 @@ def check_entries(bytes payload not None, unsigned long entries_max):
 cdef tuple _fields(const EntryView *entry):
     return (
         entry.shard, entry.epoch, entry.outpoint[:36], entry.expected_phase, entry.expected_change_value,
-        entry.state[:entry.state_size], entry.extra[:entry.extra_size],
+        entry.state[:entry.state_size], entry.extra[:entry.extra_size], entry.credit,
     )
+
+
+cdef str _name(const unsigned char *outpoint):
+    """Return an outpoint as people write it, for the log."""
+    cdef uint32_t vout
+    memcpy(&vout, outpoint + 32, 4)
+    return f"{outpoint[:32][::-1].hex()}/{vout}"
 
 
 def split_entries(bytes payload not None, unsigned long entries_max):
@@ -117,22 +137,6 @@ def read_state(bytes record not None):
 
 # --- the cache ---
 
-cdef extern from *:
-    """
-    static inline uint64_t paychan_spread(uint64_t x) {
-        x ^= x >> 33; x *= 0xff51afd7ed558ccdULL;
-        x ^= x >> 33; x *= 0xc4ceb9fe1a85ec53ULL;
-        return x ^ (x >> 33);
-    }
-    static inline uint64_t paychan_outpoint_hash(const unsigned char *outpoint, uint64_t seed) {
-        uint64_t head; uint32_t vout;
-        memcpy(&head, outpoint, 8); memcpy(&vout, outpoint + 32, 4);
-        return paychan_spread((head ^ seed) + vout);
-    }
-    """
-    uint64_t paychan_outpoint_hash(const unsigned char *outpoint, uint64_t seed) noexcept nogil
-
-
 cdef class StateCache:
     """The states of channels that were lately written or judged, as they are on disk: saves reading them again.
 
@@ -140,24 +144,29 @@ cdef class StateCache:
     over (`PaymentGroup.keep`) when its synced write has returned; a process whose write failed ends. Bounded: a bucket has
     room for WAYS states, and a new one in a full bucket takes the place of another.
 
+    All the same it is doubted: a state must add up to its funding value whenever it is used, its shard's states in all must, and one
+    that an update contradicts is compared with the database (`PaymentGroup`). accounts: of the shards; they live as long as the cache.
+
     buckets: a power of two, or 0 for a cache that keeps nothing.
     """
 
     def __cinit__(self, uint32_t buckets=CACHE_BUCKETS):
         if buckets & (buckets - 1 if buckets else 0):
             raise ValueError("the number of buckets is no power of two")
-        self.seed = int.from_bytes(os.urandom(8), "little")  # so that nobody can choose outpoints that collide
+        self.seed = int.from_bytes(os.urandom(8), "little")
+        self.accounts = Accounts()
         self._bucket_mask = buckets - 1 if buckets else 0
         if buckets:
-            self._places = <Known *> calloc(<size_t> buckets * WAYS, sizeof(Known))
-            if self._places == NULL:
+            self._memory = calloc(<size_t> buckets * WAYS * sizeof(Known) + CACHE_LINE, 1)
+            if self._memory == NULL:
                 raise MemoryError()
+            self._places = <Known *> (<size_t> self._memory + CACHE_LINE - <size_t> self._memory % CACHE_LINE)
 
     def __dealloc__(self):
-        free(self._places)
+        free(self._memory)
 
     cdef Known *_bucket(self, const unsigned char *outpoint) noexcept nogil:
-        cdef uint32_t bucket = <uint32_t> (paychan_outpoint_hash(outpoint, self.seed) & self._bucket_mask)
+        cdef uint32_t bucket = <uint32_t> (outpoint_hash(outpoint, self.seed) & self._bucket_mask)
         return self._places + <size_t> bucket * WAYS
 
     cdef Known *_find(self, const unsigned char *outpoint) noexcept nogil:
@@ -171,12 +180,12 @@ cdef class StateCache:
                 return &bucket[way]
         return NULL
 
-    cdef void _keep(self, const Known *known) noexcept nogil:
+    cdef int _keep(self, const Known *known) except -1:
         cdef Known *place = self._find(known.outpoint)
         cdef Known *bucket
         cdef int way
         if self._places == NULL:
-            return
+            return 0
         if place == NULL:
             bucket = self._bucket(known.outpoint)
             for way in range(WAYS):
@@ -186,7 +195,18 @@ cdef class StateCache:
         if place == NULL:
             self._next_victim = (self._next_victim + 1) % WAYS
             place = &bucket[self._next_victim]
+        if place.phase != ABSENT and not self.accounts.move(
+                place.shard % SHARDS_MAX, place.funding_value, place.received, place.change_value, -1):
+            self.accounts.stop(place.shard, self._uneven(place))
         place[0] = known[0]
+        if not self.accounts.move(place.shard, place.funding_value, place.received, place.change_value, 1):
+            self.accounts.stop(place.shard, self._uneven(place))
+        return 0
+
+    cdef str _uneven(self, const Known *place):
+        funding, received, left, _ = self.accounts.of(place.shard % SHARDS_MAX)
+        return (f"shard: its cached channels hold {funding} satoshi, of which {received} were received and {left} are left "
+                f"(found at {_name(place.outpoint)})")
 
     def get(self, bytes outpoint not None):
         """Return (phase, change value in satoshi) of a channel, or None if it is not kept."""
@@ -194,12 +214,37 @@ cdef class StateCache:
         return (known.phase, known.change_value) if known != NULL else None
 
 
+# --- what must come out even ---
+
+cdef inline bint _is_even(const Known *known) noexcept nogil:
+    return known.change_value <= known.funding_value and known.funding_value - known.change_value == known.received
+
+
+cdef str _why_uneven(const Known *known):
+    return (f"channel: {_name(known.outpoint)} of shard {known.shard}: of {known.funding_value} satoshi {known.change_value} are "
+            f"left, and {known.received} were received")
+
+
+cdef str _why_unwritten(const Slot *slot, const Known *written):
+    if slot.record == NULL:
+        return f"lost: {_name(slot.known.outpoint)}: {slot.accepted} updates were accepted, and none would be written"
+    return (f"record: {_name(slot.known.outpoint)}: {slot.known.change_value} of {slot.known.funding_value} satoshi are left, "
+            f"and {written.change_value} would be written")
+
+
+cdef bint _is_settlement_step(const EntryView *entry) noexcept nogil:
+    """Whether an update pays nothing and takes a channel on towards its settlement: what a stopped shard still does."""
+    cdef Known new
+    return (entry.expected_phase != ABSENT and entry.credit == 0 and _read_state(entry.state, entry.state_size, &new)
+            and new.phase != PHASE_OPEN and new.change_value == entry.expected_change_value)
+
+
 # --- the group ---
 
 cdef class PaymentGroup:
     """The updates that become durable in one write, judged one after the other, also against each other.
 
-    A subclass has `read(outpoints)`: (state record or None, shard) of each; and `judge_step(*fields)`: the rule of
+    A subclass has `read(outpoints)`: the durable (state record, terms record) of each, None for what is not there; and `judge_step(*fields)`: the rule of
     what is no payment, called when the common checks are passed; on True it has noted the step's other writes.
 
     open_value: satoshi received on open channels. epochs: of the shards, now; the caller may change the list in place.
@@ -210,8 +255,9 @@ cdef class PaymentGroup:
         self._grow()
 
     def __init__(self, StateCache cache not None, list epochs not None, uint32_t shard_count, open_value):
-        if len(epochs) < shard_count:
-            raise ValueError("a shard has no epoch")
+        if len(epochs) < shard_count or shard_count > SHARDS_MAX:
+            raise ValueError("a shard has no epoch, or there are too many")
+        self._accounts = cache.accounts
         self._cache, self._epochs, self._shard_count, self.open_value = cache, epochs, shard_count, open_value
 
     def __dealloc__(self):
@@ -220,7 +266,7 @@ cdef class PaymentGroup:
 
     cdef uint32_t _place(self, const unsigned char *outpoint) noexcept nogil:
         """Return the place in the index that holds `outpoint`, else the free place that ends its probe sequence."""
-        cdef uint32_t place = <uint32_t> (paychan_outpoint_hash(outpoint, self._cache.seed) & self._index_mask)
+        cdef uint32_t place = <uint32_t> (outpoint_hash(outpoint, self._cache.seed) & self._index_mask)
         while self._index[place] and memcmp(self._slots[self._index[place] - 1].known.outpoint, outpoint, 36) != 0:
             place = (place + 1) & self._index_mask
         return place
@@ -249,7 +295,8 @@ cdef class PaymentGroup:
         if 2 * self._slot_count > self._index_mask:
             self._grow()
         slot = &self._slots[self._slot_count]
-        slot.known, slot.record, slot.record_size = known[0], NULL, 0
+        memset(slot, 0, sizeof(Slot))
+        slot.known, slot.change_value_before = known[0], known.change_value
         self._slot_count += 1
         self._index[self._place(known.outpoint)] = self._slot_count
         return slot
@@ -259,41 +306,55 @@ cdef class PaymentGroup:
         cdef const unsigned char *at = <const unsigned char *> PyBytes_AS_STRING(payload) + 2
         cdef const unsigned char *end = <const unsigned char *> PyBytes_AS_STRING(payload) + len(payload)
         cdef EntryView entry
-        cdef Known fresh
         cdef Known *cached
-        cdef bytes outpoint, record
         cdef dict missing = {}
-        cdef list names
         cdef Py_ssize_t number
+        cdef uint32_t shard
         memset(&entry, 0, sizeof(EntryView))
         for number in range(count):
             at = _entry_at(at, end, &entry)
             if self._index[self._place(entry.outpoint)]:
                 continue
             cached = self._cache._find(entry.outpoint)
-            if cached != NULL:
-                self._insert(cached)
+            if cached != NULL and not self._accounts._is_stopped[entry.shard % SHARDS_MAX]:
+                shard = shard_of_outpoint(entry.outpoint, self._shard_count)
+                if cached.shard != shard or not _is_even(cached):
+                    self._accounts.stop(shard, _why_uneven(cached))
+                self._insert(cached).is_cached = True
             else:
                 missing[entry.outpoint[:36]] = None
-        if not missing:
+        return self._read_missing(list(missing)) if missing else 0
+
+    cdef int _read_missing(self, list names) except -1:
+        cdef Known known
+        for outpoint, (record, terms) in zip(names, self.read(names), strict=True):
+            self._understand(outpoint, record, terms, &known)
+            self._insert(&known)
+        return 0
+
+    cdef int _understand(self, bytes outpoint, object record, object terms, Known *known) except -1:
+        """Take what is durable of a channel. Records that do not read, or do not fit each other, stop the shard."""
+        cdef bytes name
+        memset(known, 0, sizeof(Known))
+        memcpy(known.outpoint, PyBytes_AS_STRING(outpoint), 36)
+        known.shard = <uint16_t> shard_of_outpoint(known.outpoint, self._shard_count)
+        if record is None:
             return 0
-        names = list(missing)
-        for outpoint, (record, shard) in zip(names, self.read(names), strict=True):
-            memset(&fresh, 0, sizeof(Known))
-            memcpy(fresh.outpoint, PyBytes_AS_STRING(outpoint), 36)
-            fresh.shard = shard
-            if record is not None:
-                fresh.phase, fresh.change_value = read_state(record)
-                if fresh.phase == ABSENT:
-                    raise ValueError("a state record has no phase")
-            self._insert(&fresh)
+        name = terms
+        known.funding_value = read_u64(<const unsigned char *> name + 6) if name is not None and len(name) >= TERMS_HEAD_SIZE else 0
+        if (not _read_state(<const unsigned char *> PyBytes_AS_STRING(record), len(record), known) or known.phase == ABSENT
+                or known.change_value > known.funding_value):
+            why = f"record: {_name(known.outpoint)}: of {known.funding_value} satoshi {known.change_value} would be left"
+            self._accounts.stop(known.shard, why)
+            known.phase = UNREADABLE
+        known.received = known.funding_value - known.change_value if known.change_value <= known.funding_value else 0
         return 0
 
     def read(self, list outpoints not None):
         raise NotImplementedError
 
     def judge_step(
-        self, shard, epoch, bytes outpoint, expected_phase, expected_change_value, bytes state, bytes extra
+        self, shard, epoch, bytes outpoint, expected_phase, expected_change_value, bytes state, bytes extra, credit
     ):
         raise NotImplementedError
 
@@ -311,6 +372,9 @@ cdef class PaymentGroup:
         for number in range(count):
             at = _entry_at(at, end, &entry)
             statuses[number] = <char> self._judge_entry(&entry, &paid)
+            if statuses[number] == ANSWER_CONFLICT or statuses[number] == ANSWER_FORBIDDEN:
+                self._doubt(&entry)
+        self._judge_claims(at)
         self.open_value += paid
         return answers
 
@@ -323,6 +387,8 @@ cdef class PaymentGroup:
             return ANSWER_FORBIDDEN
         if entry.epoch != <uint64_t> self._epochs[entry.shard]:
             return ANSWER_STALE_EPOCH
+        if self._accounts._is_stopped[entry.shard] and not _is_settlement_step(entry):
+            return ANSWER_STOPPED
         if entry.expected_phase != known.phase:
             return ANSWER_CONFLICT
         if known.phase != ABSENT and entry.expected_change_value != known.change_value:
@@ -331,28 +397,95 @@ cdef class PaymentGroup:
             return ANSWER_FORBIDDEN
         if (known.phase == PHASE_OPEN and new.phase == PHASE_OPEN and new.change_value <= known.change_value
                 and entry.extra_size == 0):
+            if not self._judge_money(entry, known, &new):
+                return ANSWER_STOPPED
             if known.change_value - new.change_value > UINT64_MAX - paid[0]:
                 self.open_value += paid[0]
                 paid[0] = 0
             paid[0] += known.change_value - new.change_value
         elif not self.judge_step(*_fields(entry)):
             return ANSWER_FORBIDDEN
+        elif not self._judge_money(entry, known, &new):
+            return ANSWER_STOPPED
+        if known.phase == ABSENT:
+            slot.change_value_before = known.funding_value
         known.phase, known.change_value = new.phase, new.change_value
         slot.record, slot.record_size = entry.state, entry.state_size
+        slot.accepted += 1
         return ANSWER_OK
 
+    cdef int _judge_money(self, const EntryView *entry, Known *known, const Known *new) except -1:
+        """Take the worker's credit into what was received, if it is what the change value falls by and the funding value bears
+        it out; else stop the shard and return False. The rule has been asked: the change value does not rise."""
+        if known.phase == ABSENT:
+            known.funding_value = known.change_value = entry.expected_change_value
+        if known.change_value - new.change_value != entry.credit:
+            self._accounts.stop(known.shard, f"credit: {_name(known.outpoint)}: {known.change_value - new.change_value} satoshi less "
+                                             f"are left, and the worker credited {entry.credit}")
+            return False
+        if not _is_even(known):
+            self._accounts.stop(known.shard, _why_uneven(known))
+            return False
+        known.received += entry.credit
+        return True
+
+    cdef int _doubt(self, const EntryView *entry) except -1:
+        """An update contradicts a channel's state. If that came from the cache, it must be what the database has."""
+        cdef Slot *slot = &self._slots[self._index[self._place(entry.outpoint)] - 1]
+        cdef Known *cached
+        cdef Known durable
+        if not slot.is_cached:
+            return 0
+        slot.is_cached = False  # once is enough for a group
+        cached = self._cache._find(entry.outpoint)
+        ((record, terms),) = self.read([entry.outpoint[:36]])
+        self._understand(entry.outpoint[:36], record, terms, &durable)
+        if (cached.phase != durable.phase or cached.change_value != durable.change_value or cached.shard != durable.shard
+                or cached.funding_value != durable.funding_value):
+            why = (f"cache: {_name(entry.outpoint)}: phase {cached.phase} with {cached.change_value} of {cached.funding_value} satoshi "
+                   f"left is cached, phase {durable.phase} with {durable.change_value} of {durable.funding_value} is stored")
+            self._accounts.stop(durable.shard, why)
+        return 0
+
+    cdef int _judge_claims(self, const unsigned char *at) except -1:
+        """Hold what a worker has told the payers of its shards against what was stored for them. (No update of this group is in
+        either: a worker sends what was acknowledged.)"""
+        cdef uint16_t count, shard, number
+        memcpy(&count, at, 2)
+        at += 2
+        for number in range(count):
+            memcpy(&shard, at, 2)
+            if (shard < self._shard_count and read_u64(at + 2) == <uint64_t> self._epochs[shard]
+                    and read_u64(at + 10) != self._accounts._of[shard].fallen):
+                self._accounts.stop(shard, f"shard: {self._accounts._of[shard].fallen} satoshi were stored as received under epoch "
+                                           f"{self._epochs[shard]}, and its worker credited {read_u64(at + 10)}")
+            at += CLAIM_SIZE
+        return 0
+
     def put_states(self, dict writes not None, bytes prefix not None):
-        """Add the newest state record of each channel that the group changes, under `prefix` and the outpoint."""
+        """Add the newest state record of each channel that the group changes, under `prefix` and the outpoint. What is about to
+        be written must be what was judged; else the shard is stopped."""
+        cdef uint32_t number
+        cdef Slot *slot
+        cdef Known written
+        for number in range(self._slot_count):
+            slot = &self._slots[number]
+            if slot.accepted:
+                written = slot.known
+                if (slot.record == NULL or not _read_state(slot.record, slot.record_size, &written) or not _is_even(&written)
+                        or written.phase != slot.known.phase):
+                    self._accounts.stop(slot.known.shard, _why_unwritten(slot, &written))
+                    continue
+                writes[prefix + slot.known.outpoint[:36]] = slot.record[:slot.record_size]
+
+    def keep(self):
+        """Hand the states over to the cache, and count what was stored. Only when the group's write has returned."""
         cdef uint32_t number
         cdef Slot *slot
         for number in range(self._slot_count):
             slot = &self._slots[number]
-            if slot.record != NULL:
-                writes[prefix + slot.known.outpoint[:36]] = slot.record[:slot.record_size]
-
-    def keep(self):
-        """Hand the states over to the cache. Only when the group's write has returned."""
-        cdef uint32_t number
-        for number in range(self._slot_count):
-            if self._slots[number].known.phase != ABSENT:
-                self._cache._keep(&self._slots[number].known)
+            if slot.known.phase == ABSENT or self._accounts._is_stopped[slot.known.shard]:
+                continue
+            if slot.accepted:
+                self._accounts.count(slot.known.shard, slot.change_value_before, read_u64(slot.record + 4))
+            self._cache._keep(&slot.known)

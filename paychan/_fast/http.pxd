@@ -52,6 +52,7 @@ cdef struct RequestHead:
     bint keep_alive                      # HTTP/1.1 and no `Connection: close`
     bint expects_continue                # waits for "100 Continue" before it sends the body; never in HTTP/1.0
     bint has_escapes                     # a '%' in the path
+    bint has_content_length
 
 # `data` holds `size` bytes from the first of the request on, and may hold its body and further requests. `seen`: how many of
 # them were there when the last call for this request answered INCOMPLETE, 0 at first. It only saves work: when no line has

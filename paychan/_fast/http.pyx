@@ -40,7 +40,6 @@ _fill_kinds()
 # What the headers so far said, beside what stands in RequestHead.
 cdef struct Marks:
     bint is_1_0
-    bint has_content_length
     bint has_expect
     bint closes
 
@@ -293,9 +292,9 @@ cdef HttpStatus _read_header(
         head.host = value
         head.host_size = value_size
     elif name_size == 14 and _is_word(line, b"content-length", 14):
-        if marks.has_content_length:
+        if head.has_content_length:
             return HttpStatus.REPEATED_HEADER
-        marks.has_content_length = True
+        head.has_content_length = True
         return _read_content_length(value, value_size, body_max, head)
     elif name_size == 12 and _is_word(line, b"content-type", 12):
         if head.content_type != NULL:

@@ -139,8 +139,8 @@ cdef class Intake:
     rules: `look()` returns (None or the answer to all payments now, unix seconds to judge by); `odd(request, status, outpoint)`
     takes over what is not plain; `elsewhere(request, outpoint, shard)` what another worker owns while `links` has no link to it;
     `exhausted(request, outpoint, value_received)` answers what closed its channel; `exposed(outpoint)` hears of channels that hold
-    more than `exposure_max` satoshi; `paid(body)` makes a Reply; `lost` is the answer when the store is gone, `moved` when a channel
-    could not be had in several attempts, `failed(error)` makes the one to a bug of ours.
+    more than `exposure_max` satoshi; `paid(body)` makes a Reply; `lost` is the answer when the store is gone, `overloaded` when too many
+    wait for it, `moved` when a channel could not be had in several attempts, `failed(error)` makes the one to a bug of ours.
     refusals: by status number, the answers to requests that are refused by their form alone, None for the others.
     """
 
@@ -178,6 +178,8 @@ cdef class Intake:
             self._has_looked = True
         if self._trouble is not None:
             return request.refuse(self._trouble)
+        if self._queue.waiting >= self._queue.waiting_max:
+            return request.refuse(self._rules.overloaded)
         if request.attempts >= ATTEMPTS_MAX:
             return request.refuse(self._rules.moved)
         status = request.judge(self._table, self._now)
@@ -199,7 +201,7 @@ cdef class Intake:
         is_marked = status == Status.EXHAUSTED or table.exposure > self._exposure_max
         request.outpoint = table.outpoint if is_marked else None
         if status != Status.REPLAYED:
-            return self._queue.add(table.judged, request)
+            return self._queue.add(table.judged, request, request._value_received)
         if is_durable(table.judged):
             return request.finish(WRITTEN)
-        return 0 if self._queue.join(table.judged, request) else self._queue.add(table.judged, request)
+        return 0 if self._queue.join(table.judged, request) else self._queue.add(table.judged, request, 0)

@@ -31,3 +31,4 @@ cpdef enum Status:
     CHANNEL_CLOSING = 65
     CHANNEL_EXPIRING = 66
     TOO_MANY_FAILURES = 88
+    SHARD_STOPPED = 89

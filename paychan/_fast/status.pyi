@@ -29,3 +29,4 @@ class Status(IntEnum):
     CHANNEL_CLOSING = 65
     CHANNEL_EXPIRING = 66
     TOO_MANY_FAILURES = 88
+    SHARD_STOPPED = 89

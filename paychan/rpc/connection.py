@@ -15,6 +15,8 @@ from .._fast.frame import ERROR, REPLY, FrameError, FrameReader, encode_frame
 UNIX_PATH_MAX = 100
 """Bytes; the kernel takes 107. Longer paths are reached through a handle of their directory."""
 
+CALLS_MAX = 65_536
+"""Requests that one connection waits for. Who calls bounds them far below; what was given up stays here until it is answered."""
 
 _Protocol = TypeVar("_Protocol")
 
@@ -125,7 +127,9 @@ class FrameConnection(asyncio.Protocol):
     def call(self, kind: int, payload: bytes = b"") -> "asyncio.Future[bytes]":
         """Send a request; the future gives the answer's payload, ConnectionGone or RemoteRefusal."""
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        if not self.is_open:
+        if len(self._calls) >= CALLS_MAX:
+            self._calls = {number: call for number, call in self._calls.items() if not call.done()}
+        if not self.is_open or len(self._calls) >= CALLS_MAX:
             future.set_exception(ConnectionGone())
             return future
         request_id = next(self._ids) & 0xFFFFFFFF or next(self._ids) & 0xFFFFFFFF

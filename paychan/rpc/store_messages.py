@@ -5,7 +5,8 @@ again; STALE_EPOCH means that the shard has another owner, so stop serving it*.
 """
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from .._fast.group import check_entries, split_entries
@@ -47,6 +48,7 @@ class EntryStatus(IntEnum):
     STALE_EPOCH = 1
     CONFLICT = 2  # the channel is not in the expected state (or exists already, when it was to be created)
     FORBIDDEN = 3  # the transition table or the rule that money held never falls forbids it
+    STOPPED = 4  # the shard's accounts did not come out even: it takes no payments until the store is started again
 
 
 class MessageError(ValueError):
@@ -111,43 +113,60 @@ class Welcome:
 @dataclass(frozen=True)
 class OwnerTable:
     """Who owns what: `workers` maps a worker's number to its peer address; `owners[i]` is (worker number, epoch) of shard i,
-    and after the shards of each `Lease`. Worker number 0: nobody. `version` only goes up while the store runs."""
+    and after the shards of each `Lease`. Worker number 0: nobody. `version` only goes up while the store runs.
+
+    stopped: shards that take no payments, and why (which figures differ). They keep their owners, who settle their channels.
+    """
 
     version: int
     workers: dict[int, str]
     owners: list[tuple[int, int]]
+    stopped: dict[int, str] = field(default_factory=dict)
+
+    _OWNER = struct.Struct("<IQ")
 
     def encode(self) -> bytes:
-        parts = [struct.pack("<QHH", self.version, len(self.workers), len(self.owners))]
+        parts = [struct.pack("<QHHH", self.version, len(self.workers), len(self.owners), len(self.stopped))]
         for number, address in self.workers.items():
             raw = address.encode()
             parts.append(struct.pack("<IH", number, len(raw)) + raw)
-        parts += [struct.pack("<IQ", worker, epoch) for worker, epoch in self.owners]
+        parts += [self._OWNER.pack(worker, epoch) for worker, epoch in self.owners]
+        for shard, why in self.stopped.items():
+            raw = why.encode()
+            parts.append(struct.pack("<HH", shard, len(raw)) + raw)
         return b"".join(parts)
 
     @classmethod
     def decode(cls, payload: bytes) -> "OwnerTable":
         """Raises MessageError."""
         try:
-            version, worker_count, owner_count = struct.unpack_from("<QHH", payload)
-            offset, workers = 12, {}
-            for _ in range(worker_count):
-                number, size = struct.unpack_from("<IH", payload, offset)
-                workers[number] = payload[offset + 6 : offset + 6 + size].decode()
-                offset += 6 + size
-            owners = list(struct.iter_unpack("<IQ", payload[offset:]))
+            version, worker_count, owner_count, stopped_count = struct.unpack_from("<QHHH", payload)
+            workers, offset = cls._texts(payload, 14, worker_count, struct.Struct("<IH"))
+            end = offset + owner_count * cls._OWNER.size
+            owners = list(cls._OWNER.iter_unpack(payload[offset:end]))
+            stopped, end = cls._texts(payload, end, stopped_count, struct.Struct("<HH"))
         except (struct.error, UnicodeDecodeError) as error:
             raise MessageError("OWNERS does not parse") from error
-        if len(owners) != owner_count:
+        if len(owners) != owner_count or end != len(payload):
             raise MessageError("OWNERS has a wrong length")
-        return cls(version, workers, owners)
+        return cls(version, workers, owners, stopped)
+
+    @staticmethod
+    def _texts(payload: bytes, offset: int, count: int, head: struct.Struct) -> tuple[dict[int, str], int]:
+        """Return numbered texts, and where they end."""
+        texts = {}
+        for _ in range(count):
+            number, size = head.unpack_from(payload, offset)
+            offset += head.size + size
+            texts[number] = payload[offset - size : offset].decode()
+        return texts, offset
 
 
 # --- COMMIT -----------------------------------------------------------------------------------------------------------
 
-ENTRY_HEAD = struct.Struct("<HHQ36sBxHQ")
+ENTRY_HEAD = struct.Struct("<HHQ36sBxHQQ")
 """u16 length of the state record | u16 shard | u64 epoch | 36 outpoint | u8 expected phase | u8 zero |
-u16 length of the extra record | u64 expected change value; then the state record, then the extra record.
+u16 length of the extra record | u64 expected change value | u64 credit; then the state record, then the extra record.
 The compiled twins are `seal` in `paychan/_fast/channel.pyx`, which writes it, and `paychan/_fast/group.pyx`, which reads it."""
 
 
@@ -157,6 +176,9 @@ class Entry:
 
     expected_phase 0: the channel must not exist; `extra` is then its terms record and expected_change_value its funding
     value. On the step to `signed`, `extra` is the settlement transaction. Else `extra` is empty.
+
+    credit: satoshi that payers are told were received by this update. The worker counts that apart from the change values, and the
+    store stops the shard if they differ; None, where nobody is told anything: what the change values say.
     """
 
     shard: int
@@ -166,8 +188,12 @@ class Entry:
     expected_change_value: int
     state: bytes
     extra: bytes = b""
+    credit: int | None = None
 
     def encode(self) -> bytes:
+        credit = self.credit
+        if credit is None:
+            credit = max(0, self.expected_change_value - int.from_bytes(self.state[4:12], "little"))
         head = ENTRY_HEAD.pack(
             len(self.state),
             self.shard,
@@ -176,13 +202,19 @@ class Entry:
             self.expected_phase,
             len(self.extra),
             self.expected_change_value,
+            credit,
         )
         return head + self.state + self.extra
 
 
-def encode_commit(entries: list[bytes]) -> bytes:
-    """Return the payload of a COMMIT: u16 count, then the encoded entries."""
-    return struct.pack("<H", len(entries)) + b"".join(entries)
+CLAIM = struct.Struct("<HQQ")
+"""u16 shard | u64 epoch | u64 satoshi: what its payers were told under that epoch, of updates that the store has acknowledged."""
+
+
+def encode_commit(entries: list[bytes], claims: Iterable[tuple[int, int, int]] = ()) -> bytes:
+    """Return the payload of a COMMIT: u16 count, the encoded entries, u16 count, the claims (see CLAIM) that have changed."""
+    packed = [CLAIM.pack(*claim) for claim in claims]
+    return b"".join([struct.pack("<H", len(entries)), *entries, struct.pack("<H", len(packed)), *packed])
 
 
 def check_commit(payload: bytes) -> None:

@@ -11,15 +11,13 @@ from granian.http import HTTP1Settings
 
 from ..config import EXIT_BAD_CONFIG, ServerConfig, load_server_config
 from ..errors import ConfigError
+from .process import CONNECTIONS_MAX
 
 HEADER_SECONDS_MAX = 20.0
 """For the headers of a request, and for the pause before it: an idle connection is closed after this time."""
 
 HEADERS_SIZE_MAX = 16 * 1024
 """Bytes of request line and headers; ours have below 1 kB."""
-
-CONNECTIONS_MAX = 4096
-"""For each worker. granian accepts connections beyond it and never serves them, so it is set high; it costs nothing."""
 
 RESPAWN_SECONDS = 0.5
 WORKER_STOP_SECONDS_MAX = 5

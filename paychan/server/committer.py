@@ -29,10 +29,11 @@ class Committer:
     def __init__(self, channels: ChannelTable, store: StoreClient) -> None:
         self._store, self._last = store, 0
         self.queue = CommitQueue(channels, self._wake, _report, ENTRIES_MAX)
+        self.queue.waiting_max = WAITING_MAX
 
     @property
     def is_full(self) -> bool:
-        return self.queue.waiting >= WAITING_MAX
+        return self.queue.waiting >= self.queue.waiting_max
 
     def make_durable(self, outpoint: bytes) -> "asyncio.Future[int]":
         """Write a loaded channel's newest state in the next group; the future gives how that ended."""

@@ -14,16 +14,14 @@ from http import HTTPStatus
 from urllib.parse import unquote
 
 from .._fast.batch import BATCH_BYTES_MAX
-from .._fast.direct import DirectDoor, DirectRequest
+from .._fast.direct import LENGTH_REQUIRED, DirectDoor, DirectRequest
 from .._fast.http import HttpStatus
 from .._fast.intake import Intake
 from ..config import ServerConfig
 from ..errors import Rejection
 from .headers import SUCCESS_HEADERS, Headers, absolute, headers_of
+from .process import CONNECTIONS_MAX
 from .replies import Reply, problem
-
-CONNECTIONS_MAX = 4096
-"""Of one worker, as on the shared port."""
 
 PORTS_MAX = 512
 """How many ports from the base are tried: twice the most workers, for on a reload old and new ones live side by side."""
@@ -52,6 +50,7 @@ _CODES = {
     HttpStatus.UNSUPPORTED_VERSION: "http_version",
 }
 _REFUSALS = {int(status): problem(Rejection(_CODES.get(status, "malformed_request"))) for status in HttpStatus}
+_REFUSALS[LENGTH_REQUIRED] = problem(Rejection("length_required"))
 
 _AnswerAll = Callable[[str, str, str, bytes], Awaitable[Reply]]
 

@@ -48,6 +48,11 @@ class Engine:
         if not await self._loader.load(outpoint):
             raise Rejection("no_such_channel")
 
+    def _refuse_if_stopped(self, outpoint: bytes) -> None:
+        """Keep payers from channels whose accounts are in doubt. Settling goes on, by the settler: on what is durable."""
+        if self._channels.is_stopped(outpoint):
+            raise Unavailable("shard_stopped")
+
     # --- open ---
 
     async def open(self, request: OpenRequest, funding: FundingOutput, server_pubkey: bytes) -> Reply:
@@ -58,6 +63,7 @@ class Engine:
             return self._exists(terms.outpoint)
         if not funding.value:
             raise Rejection("funding_not_found")
+        self._refuse_if_stopped(terms.outpoint)
         received = self._opening.check(terms, request.payment, funding)
         phase = next_phase(ABSENT, Event.EXHAUST if request.payment.exhausts else Event.OPEN)
         state = ChannelState(phase, request.payment)
@@ -70,9 +76,12 @@ class Engine:
             expected_change_value=terms.funding_value,
             state=state.serialize(),
             extra=terms.serialize(),
+            credit=received,
         )
         outcome = await self._committer.write(entry)
         _raise_if_lost(outcome)
+        if outcome == EntryStatus.STOPPED:
+            raise Unavailable("shard_stopped")
         if outcome == EntryStatus.CONFLICT and await self._loader.load(terms.outpoint):
             return self._exists(terms.outpoint)
         if outcome != EntryStatus.OK:
@@ -98,6 +107,7 @@ class Engine:
         status = status or split_payment(token)[0]
         if status:
             return refusal_of_form(status, query)
+        self._refuse_if_stopped(outpoint)
         await self._load_or_reject(outpoint)
         _raise_if_lost(await self._committer.wait_for(outpoint))
         await self._load_or_reject(outpoint)

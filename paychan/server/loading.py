@@ -24,7 +24,12 @@ class Loaded(Enum):
     MISSING = 2
     MOVED = 3  # the shard is not ours, or was not for a moment: what was read may be older than what another owner wrote since
     FAILED = 4
+    REFUSED = 5  # too many wait
 
+
+WAITING_MAX = 20_000
+"""Requests that wait for channels to be read: as many as may wait for the disk. A read takes a millisecond, but one that the store
+does not answer holds everybody up for two seconds."""
 
 _Waiters = list[Callable[[Loaded], None]]
 
@@ -36,11 +41,15 @@ class Loader:
         self._channels, self._shard_count, self._store = channels, shard_count, store
         self._queue: dict[bytes, _Waiters] = {}
         self._reading: dict[bytes, _Waiters] = {}
-        self._last = 0
+        self._last = self._waiting = 0
         self._task: asyncio.Task[None] | None = None
 
     def want(self, outpoint: bytes, done: Callable[[Loaded], None]) -> None:
         """Enter a channel into the table; `done` is told how that ended."""
+        if self._waiting >= WAITING_MAX:
+            done(Loaded.REFUSED)
+            return
+        self._waiting += 1
         waiters = self._reading.get(outpoint) or self._queue.setdefault(outpoint, [])
         waiters.append(done)
         if self._task is None:
@@ -57,6 +66,8 @@ class Loader:
         loaded = await future
         if loaded is Loaded.FAILED:
             raise Unavailable("store_unavailable")
+        if loaded is Loaded.REFUSED:
+            raise Unavailable("overloaded")
         if loaded is Loaded.MOVED or (loaded is Loaded.FOUND and not self._channels.is_loaded(outpoint)):
             raise NotOwner(outpoint)
         return loaded is Loaded.FOUND
@@ -83,6 +94,7 @@ class Loader:
             reading, self._reading = self._reading, {}
             for number, (outpoint, waiters) in enumerate(reading.items()):
                 outcome = self._enter(outpoint, epochs[number], found[number]) if found is not None else Loaded.FAILED
+                self._waiting -= len(waiters)
                 for done in waiters:
                     done(outcome)
 

@@ -26,6 +26,7 @@ class Ownership:
             return
         self._me, self._table = welcome.worker_id, table
         self._channels.own([epoch if worker == self._me else 0 for worker, epoch in table.owners[: self.shard_count]])
+        self._channels.stop(table.stopped)
         self._announce()
 
     def lose(self) -> None:
@@ -54,6 +55,11 @@ class Ownership:
     def worker_count(self) -> int:
         """How many workers the store knows; 0 while the store is away."""
         return len(self._table.workers) if self._table else 0
+
+    @property
+    def stopped(self) -> dict[int, str]:
+        """The shards that the store has stopped, whoever owns them, and why."""
+        return self._table.stopped if self._table else {}
 
     @property
     def is_complete(self) -> bool:

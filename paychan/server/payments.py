@@ -29,6 +29,10 @@ DOUBT_MARGIN_SECONDS = 6 * SECONDS_PER_HOUR
 
 STATUSES_MAX = 256
 
+LATER_MAX = 20_000
+"""Payments of one worker that a task each looks after: the funding output is looked up, the owner looked for. They wait for others
+than the disk, some for ten seconds, and cost some 3 kB each."""
+
 log = logging.getLogger("paychan.payments")
 
 
@@ -36,7 +40,7 @@ def _is_refused_by_form(status: int) -> bool:
     """Return whether a refusal needs no look at the channel: no later state of it overturns that."""
     row = BY_NUMBER.get(status)
     by_request = row is not None and ((row.status == 400 and status < Status.OUT_OF_ORDER) or status == Status.NO_SUCH_ROUTE)
-    by_request = by_request or status == Status.TOO_MANY_FAILURES  # not judged at all, so that junk stays cheap
+    by_request = by_request or status in (Status.TOO_MANY_FAILURES, Status.SHARD_STOPPED)  # not judged at all
     return by_request and status != Status.REPEATED_PARAMETER  # whose answer names the parameter
 
 
@@ -52,6 +56,7 @@ class Payments:
 
     lost = problem(Unavailable("store_unavailable"))
     moved = problem(Unavailable("owner_moved"))
+    overloaded = problem(Unavailable("overloaded"))
 
     def __init__(
         self,
@@ -104,7 +109,8 @@ class Payments:
             self._refuse(request, status, outpoint)
 
     def exhausted(self, request: PaymentRequest, outpoint: bytes, value_received: int) -> None:
-        """Settle a channel that gave up everything (in satoshi: `value_received` of it now), and answer with its settlement."""
+        """Settle a channel that gave up everything (in satoshi: `value_received` of it now), and answer with its settlement. If too
+        much is going on, the settler does it."""
         self.answer_later(request, self._engine.settle_begun(outpoint, value_received))
 
     def exposed(self, outpoint: bytes) -> None:
@@ -126,6 +132,8 @@ class Payments:
             request.answer(_MISSING)
         elif loaded is Loaded.FAILED:
             request.answer(self.lost)
+        elif loaded is Loaded.REFUSED:
+            request.answer(self.overloaded)
         else:
             request.again()
 
@@ -173,6 +181,10 @@ class Payments:
 
     def answer_later(self, request: PaymentRequest, finding: Coroutine[Any, Any, Reply | None]) -> None:
         """Answer with what `finding` returns; None: the obstacle is gone, the request is judged again."""
+        if len(self._tasks) >= LATER_MAX:
+            finding.close()
+            request.answer(self.overloaded)
+            return
         task = asyncio.get_running_loop().create_task(self._answer(request, finding))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -177,8 +177,9 @@ class Peers:
         return task.result() if task is not None and _is_made(task) else None
 
     def _make_link(self) -> ForwardLink:
+        gone, full = problem(Unavailable("owner_moved")), problem(Unavailable("overloaded"))
         call_soon = asyncio.get_running_loop().call_soon
-        return ForwardLink(PAYLOAD_MAX, call_soon, Reply, self._refused, problem(Unavailable("owner_moved")))
+        return ForwardLink(PAYLOAD_MAX, call_soon, Reply, self._refused, gone, full)
 
     def _give_up_overdue(self) -> None:
         for task in self._links.values():

@@ -6,7 +6,7 @@ that grows while nothing changes and ends when the chain's tip moves.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from ..channel import Phase
 from ..errors import PaychanError
@@ -76,26 +76,45 @@ class Settler:
         if moved:
             self._generation = self._tip.generation
             self._pauses.clear()
-        found = dict.fromkeys([*await self._unfinished(moved), *await self._due()])
-        self._pauses = {outpoint: pause for outpoint, pause in self._pauses.items() if outpoint in found}
-        await asyncio.gather(*(self._settle_one(outpoint) for outpoint in found if not self._rests(outpoint)))
+        running: dict[bytes, asyncio.Task[None]] = {}
 
-    async def _unfinished(self, moved: bool) -> list[bytes]:
-        pairs = await self._store.scan(StoreMessage.SCAN_UNFINISHED)
-        for phase, outpoint in pairs:
-            if phase == Phase.BROADCAST and not moved and outpoint not in self._pauses:
-                # only blocks bring it further; without a new one it is looked at once in a while
-                self._pause(outpoint, PAUSE_SECONDS_MAX)
-        return [outpoint for _, outpoint in pairs]
+        def ended(outpoint: bytes) -> None:
+            del running[outpoint]
+            self._places.release()
 
-    async def _due(self) -> list[bytes]:
-        """Return the open channels that must be settled: near their expiry, or first in line while too much is unsettled."""
+        seen: set[bytes] = set()
+        try:
+            async for outpoint in self._found(moved):
+                if outpoint in self._pauses:
+                    seen.add(outpoint)
+                if outpoint not in running and not self._rests(outpoint):
+                    seen.add(outpoint)
+                    await self._places.acquire()
+                    running[outpoint] = asyncio.get_running_loop().create_task(self._settle_one(outpoint))
+                    running[outpoint].add_done_callback(lambda _, outpoint=outpoint: ended(outpoint))
+            await asyncio.gather(*running.values())
+        finally:
+            for task in running.values():
+                task.cancel()
+        self._pauses = {outpoint: pause for outpoint, pause in self._pauses.items() if outpoint in seen}
+
+    async def _found(self, moved: bool) -> AsyncIterator[bytes]:
+        """Yield the channels whose settlement is unfinished, then the open ones that must be settled: near their expiry, or first
+        in line while too much is unsettled. A page of the store's indexes at a time: there may be a million."""
+        async for page in self._store.pages(StoreMessage.SCAN_UNFINISHED):
+            for phase, outpoint in page:
+                if phase == Phase.BROADCAST and not moved and outpoint not in self._pauses:
+                    # only blocks bring it further; without a new one it is looked at once in a while
+                    self._pause(outpoint, PAUSE_SECONDS_MAX)
+                yield outpoint
         # An expiry at `now + period` exactly takes no payment any more, so it is due; the scan is exclusive.
         before = min(self._now() + self._settlement_period + 1, LOCKTIME_MAX)
-        due = await self._store.scan(StoreMessage.SCAN_EXPIRING, before)
+        async for page in self._store.pages(StoreMessage.SCAN_EXPIRING, before):
+            for _, outpoint in page:
+                yield outpoint
         if self._store.open_value > self._exposure_max:
-            due += await self._store.scan(StoreMessage.SCAN_EXPIRING, LOCKTIME_MAX, EARLY_MAX)
-        return [outpoint for _, outpoint in due]
+            for _, outpoint in await self._store.scan(StoreMessage.SCAN_EXPIRING, LOCKTIME_MAX, EARLY_MAX):
+                yield outpoint
 
     def _rests(self, outpoint: bytes) -> bool:
         return self._pauses.get(outpoint, (0.0, 0.0))[0] > asyncio.get_running_loop().time()
@@ -104,12 +123,11 @@ class Settler:
         self._pauses[outpoint] = (asyncio.get_running_loop().time() + seconds, seconds)
 
     async def _settle_one(self, outpoint: bytes) -> None:
-        async with self._places:
-            _, before = self._pauses.get(outpoint, (0.0, SWEEP_SECONDS / 2))
-            try:
-                await self._settle(outpoint)
-            except PaychanError as error:
-                log.debug("not settled yet: %s", error.code)
-            except Exception:
-                log.exception("settling a channel failed; it will be tried again")
-            self._pause(outpoint, min(2 * before, PAUSE_SECONDS_MAX))
+        _, before = self._pauses.get(outpoint, (0.0, SWEEP_SECONDS / 2))
+        try:
+            await self._settle(outpoint)
+        except PaychanError as error:
+            log.debug("not settled yet: %s", error.code)
+        except Exception:
+            log.exception("settling a channel failed; it will be tried again")
+        self._pause(outpoint, min(2 * before, PAUSE_SECONDS_MAX))

@@ -31,6 +31,10 @@ from .committer import LOST, Committer
 DESTINATION_SIZE_MAX = 25
 """Bytes of the server's output script: a P2PKH one. The fee is computed for it; P2SH has two fewer."""
 
+RUNNING_MAX = 1000
+"""Settlements under way in one worker. Each waits for chain and signer, for seconds at worst; payers who close more are told to
+come again, and the settler comes again by itself."""
+
 FEE_STEP_PERCENT = 90
 """Of the fee that the signer found too high, asked for next."""
 
@@ -92,6 +96,8 @@ class Settling:
         """
         task = self._running.get(outpoint)
         if task is None:
+            if len(self._running) >= RUNNING_MAX:
+                raise Unavailable("overloaded")
             task = asyncio.get_running_loop().create_task(self._drive(outpoint))
             self._running[outpoint] = task
             task.add_done_callback(lambda done: self._finished(outpoint, done))
@@ -265,6 +271,7 @@ class Settling:
             expected_change_value=before.payment.change_value,
             state=after.serialize(),
             extra=transaction,
+            credit=0,
         )
         status = await self._committer.write(entry)
         self._channels.drop(case.terms.outpoint)  # whatever happened, the store knows better

@@ -44,7 +44,8 @@ class Watcher:
     ) -> None:
         self._ownership, self._store, self._tip, self._chain, self._settle = ownership, store, tip, chain, settle
         self._generation = 0
-        self._missing: set[bytes] = set()
+        self._missing: set[bytes] = set()  # of this round, and
+        self._missed: set[bytes] = set()  # of the one before: what was said once is not said again
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -73,6 +74,7 @@ class Watcher:
     async def _look_at_all(self) -> None:
         """Look at a few channels at a time, however many there are: this worker takes payments meanwhile."""
         failure: Exception | None = None
+        self._missing, self._missed = set(), self._missing
         async for page in self._store.pages(StoreMessage.SCAN_EXPIRING, LOCKTIME_MAX):
             for start in range(0, len(page), CONCURRENT_MAX):
                 outpoints = [outpoint for _, outpoint in page[start : start + CONCURRENT_MAX]]
@@ -93,8 +95,7 @@ class Watcher:
                 await self._settle(outpoint)
             except PaychanError as error:
                 log.warning("%s: %s", format_outpoint(outpoint), error.detail)
-        elif status.confirmations < 1 and outpoint not in self._missing:
-            log.warning("the funding transaction of %s has disappeared; its channel is frozen", format_outpoint(outpoint))
+        elif status.confirmations < 1:
+            if outpoint not in self._missed:
+                log.warning("the funding transaction of %s has disappeared; its channel is frozen", format_outpoint(outpoint))
             self._missing.add(outpoint)
-        elif status.confirmations >= 1:
-            self._missing.discard(outpoint)

@@ -186,6 +186,8 @@ class Worker:
         trouble = self.trouble()
         if not trouble and not self._ownership.is_complete:
             trouble = "owner_moved"
+        if not trouble and len(self._ownership.stopped) >= self._ownership.shard_count:
+            trouble = "shard_stopped"
         if trouble:
             return problem(Unavailable(trouble))
         if self._tip.is_doubtful:  # no channel opens, and those near their expiry take no payments
@@ -195,6 +197,7 @@ class Worker:
             "workers": self._ownership.worker_count,
             "server_pubkey": self._signer.public_key.hex(),
             "uneconomic_channels": len(self._settling.uneconomic),
+            "stopped_shards": {str(shard): why for shard, why in self._ownership.stopped.items()},
         }
         if self._config.chain.has_network and self._tip.tip is not None:
             tip = self._tip.tip

@@ -279,19 +279,21 @@ def entries_of(payload: bytes, entries_max: int) -> list[tuple] | None:
     """Return the fields of a COMMIT's entries, None if it is none: group.pyx, written another way."""
     if len(payload) < 2:
         return None
+    head = store_messages.ENTRY_HEAD.size
     count, at, found = int.from_bytes(payload[:2], "little"), 2, []
     for _ in range(count):
-        if len(payload) - at < 60:
+        if len(payload) - at < head:
             return None
-        state_size, shard, epoch, outpoint, phase, extra_size, value = store_messages.ENTRY_HEAD.unpack_from(payload, at)
-        end = at + 60 + state_size + extra_size
+        state_size, shard, epoch, outpoint, phase, extra_size, value, credit = store_messages.ENTRY_HEAD.unpack_from(payload, at)
+        end = at + head + state_size + extra_size
         if end > len(payload):
             return None
-        found.append(
-            (shard, epoch, outpoint, phase, value, payload[at + 60 : at + 60 + state_size], payload[end - extra_size : end])
-        )
+        state = payload[at + head : at + head + state_size]
+        found.append((shard, epoch, outpoint, phase, value, state, payload[end - extra_size : end], credit))
         at = end
-    return found if at == len(payload) and count <= entries_max else None
+    claims = payload[at:]
+    is_whole = len(claims) >= 2 and len(claims) == 2 + store_messages.CLAIM.size * int.from_bytes(claims[:2], "little")
+    return found if is_whole and count <= entries_max else None
 
 
 def _state_of(record: bytes) -> tuple[int, int] | None:
@@ -308,7 +310,7 @@ def commit_target(modules: dict[str, ModuleType]) -> Call:
 
     class Group(group.PaymentGroup):
         def read(self, outpoints):
-            return [(stored.get(outpoint), shard_of(outpoint)) for outpoint in outpoints]
+            return [(stored.get(outpoint), TERMS.serialize() if outpoint in stored else None) for outpoint in outpoints]
 
         def judge_step(self, *fields):
             return fields[3] == 0 and bool(fields[6])

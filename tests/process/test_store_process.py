@@ -32,7 +32,7 @@ from paychan.rpc.store_messages import (
 from paychan.sharding import shard_of
 
 ROOT = Path(__file__).parents[2]
-OK, STALE_EPOCH, CONFLICT, FORBIDDEN = EntryStatus
+OK, STALE_EPOCH, CONFLICT, FORBIDDEN, STOPPED = EntryStatus
 SHARDS = 8
 PUBKEY = b"\2" * 33
 WAIT_S = 20

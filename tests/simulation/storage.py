@@ -40,8 +40,8 @@ class Disk:
     def states(self, outpoints: list[bytes]) -> list[bytes | None]:
         return [self.data.get(keys.STATE + outpoint) for outpoint in outpoints]
 
-    def terms(self, outpoint: bytes) -> bytes | None:
-        return self.data.get(keys.TERMS + outpoint)
+    def terms(self, outpoints: list[bytes]) -> list[bytes | None]:
+        return [self.data.get(keys.TERMS + outpoint) for outpoint in outpoints]
 
     def load(self, outpoint: bytes) -> Stored | None:
         parts = [self.data.get(prefix + outpoint) for prefix in (keys.TERMS, keys.STATE, keys.SETTLEMENT)]

@@ -16,7 +16,7 @@ from paychan.server import committer as committer_module
 from paychan.server.committer import LOST, Committer
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
 
-OK, STALE, CONFLICT, FORBIDDEN = EntryStatus
+OK, STALE, CONFLICT, FORBIDDEN, STOPPED = EntryStatus
 TURNS = 10
 
 
@@ -315,7 +315,7 @@ async def test_losing_every_shard_fails_what_is_queued():
 @asynchronous
 async def test_entries_come_after_the_group_and_get_their_own_status():
     worker = Worker()
-    entries = [Entry(0, 1, bytes([number]) * 36, 0, 1000, b"state", b"terms") for number in range(3)]
+    entries = [Entry(0, 1, bytes([number]) * 36, 0, 1000, b"state", b"terms", 0) for number in range(3)]
     payment = worker.pay(0, 9_000_000)
     futures = [worker.committer.write(entry) for entry in entries]
     await settle()

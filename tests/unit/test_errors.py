@@ -49,6 +49,7 @@ PUBLISHED = {
     "overloaded": (86, 503),
     "funding_disappeared": (87, 503),
     "too_many_failures": (88, 503),
+    "shard_stopped": (89, 503),
 }
 
 

@@ -457,7 +457,7 @@ def test_removed_slots_are_used_again():
 
 
 def sealed(table, sample):
-    (entry,) = decode_commit(encode_commit([table.seal(sample.terms.outpoint)]))
+    (entry,) = decode_commit(encode_commit([table.seal(sample.terms.outpoint, 77)]))
     return entry
 
 
@@ -473,7 +473,8 @@ def test_sealed_entry_is_what_the_store_reads(table, sample):
     assert entry.extra == b""
     state = ChannelState(Phase.OPEN, Payment(paid.change_value, paid.signature, paid.sighash_type))
     assert entry.state == state.serialize()
-    assert entry.encode() == encode_commit([entry.encode()])[2:]
+    assert entry.credit == 77
+    assert entry.encode() == encode_commit([entry.encode()])[2:-2]
 
 
 def test_each_seal_expects_what_the_last_one_wrote(table, sample):

@@ -62,7 +62,7 @@ def test_message_numbers_never_change():
         "HEARTBEAT": 7,
     }
     assert {message.name: int(message) for message in SignerMessage} == {"PUBLIC_KEY": 1, "SETTLE": 2}
-    assert [int(status) for status in EntryStatus] == [0, 1, 2, 3]
+    assert [int(status) for status in EntryStatus] == [0, 1, 2, 3, 4]
     assert all(int(message) + REPLY < ERROR for message in (*StoreMessage, *SignerMessage))
 
 
@@ -124,6 +124,7 @@ ENTRIES = st.builds(
     expected_change_value=U64,
     state=st.binary(max_size=120),
     extra=st.binary(max_size=120),
+    credit=U64,
 )
 
 
@@ -137,14 +138,23 @@ def test_welcome(message):
     assert Welcome.decode(message.encode()) == message
 
 
-@given(st.builds(OwnerTable, U64, st.dictionaries(U32, TEXT, max_size=5), st.lists(st.tuples(U32, U64), max_size=300)))
+STOPPED = st.dictionaries(U16, TEXT, max_size=5)
+
+
+@given(st.builds(OwnerTable, U64, st.dictionaries(U32, TEXT, max_size=5), st.lists(st.tuples(U32, U64), max_size=300), STOPPED))
 def test_owner_table(message):
     assert OwnerTable.decode(message.encode()) == message
 
 
-@given(st.lists(ENTRIES, max_size=10))
-def test_commit(entries):
-    assert decode_commit(encode_commit([entry.encode() for entry in entries])) == entries
+@given(st.lists(ENTRIES, max_size=10), st.lists(st.tuples(U16, U64, U64), max_size=4))
+def test_commit(entries, claims):
+    assert decode_commit(encode_commit([entry.encode() for entry in entries], claims)) == entries
+
+
+def test_an_update_that_credits_nobody_says_what_the_change_values_say():
+    state = struct.pack("<BBBBQ", 1, 1, 0x83, 0, 700)
+    (entry,) = decode_commit(encode_commit([Entry(0, 1, bytes(36), 1, 1000, state).encode()]))
+    assert entry.credit == 300
 
 
 @given(st.lists(OUTPOINTS, min_size=1, max_size=9))

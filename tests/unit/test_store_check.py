@@ -6,14 +6,17 @@ import random
 import pytest
 
 from paychan._fast.group import StateCache
-from paychan.channel import ABSENT, Phase
+from paychan.channel import ABSENT, ChannelState, Phase
+from paychan.payment import Payment
 from paychan.rpc.store_messages import LEASE_COUNT, encode_commit
+from paychan.settlement import verify_payment
 from store import keys
 from store.check import PROBLEMS_SHOWN_MAX, check_records, check_store
 from store.engine import Engine
 from store.group import Group
 from store.identity import Identity
 from store.mark import path_of
+from tests.differential.channels import make_sample
 from tests.power.history import PUBKEY, SHARDS, Channel, Shape
 
 
@@ -29,8 +32,8 @@ class Kept(dict):
     def states(self, outpoints):
         return self.get([keys.STATE + outpoint for outpoint in outpoints])
 
-    def terms(self, outpoint):
-        return dict.get(self, keys.TERMS + outpoint)
+    def terms(self, outpoints):
+        return self.get([keys.TERMS + outpoint for outpoint in outpoints])
 
 
 def grown(channels=40, rounds=160, seed=1):
@@ -142,3 +145,34 @@ def test_a_database_is_checked_and_not_changed(tmp_path, content):
     table.write_bytes(raw)
     with pytest.raises(Exception, match="[Cc]hecksum|[Cc]orruption"):
         check_store(tmp_path / "db")
+
+
+@pytest.mark.parametrize("bit", [0, 10, 20])
+def test_money_that_moves_in_one_record_is_found(content, bit):
+    """Less is left on one open channel, or more: the sum of all updates, which is a record of its own, does not say so."""
+    kept, made = content
+    for channel in made:
+        if channel.phase == Phase.OPEN:
+            key = keys.STATE + channel.outpoint
+            left = int.from_bytes(kept[key][4:12], "little") ^ 1 << bit
+            report = check_records(Kept({**kept, key: kept[key][:4] + left.to_bytes(8, "little") + kept[key][12:]}))
+            assert any("open value" in problem or "gives the payer" in problem for problem in report.problems)
+
+
+def test_an_audit_finds_a_payment_that_its_payer_has_not_signed():
+    sample = make_sample("audit")
+    paid = sample.sign(9_000_000)
+    key = keys.STATE + sample.terms.outpoint
+    identity = Identity("test", sample.terms.server_pubkey, SHARDS, bytes(16))
+
+    def audited(value):
+        state = ChannelState(Phase.OPEN, Payment(value, paid.signature, paid.sighash_type)).serialize()
+        kept = Kept({keys.IDENTITY: identity.encode(), key: state, keys.TERMS + sample.terms.outpoint: sample.terms.serialize()})
+        kept[keys.expiring_key(sample.terms.exp_time, sample.terms.outpoint)] = b""
+        kept[keys.OPEN_VALUE] = keys.encode_value(10_000_000 - value)
+        assert check_records(kept).problem_count == 0
+        return [problem for problem in check_records(kept, verify_payment).problems if "not signed by its payer" in problem]
+
+    assert audited(9_000_000) == []
+    for value in (8_999_999, 9_000_001, 0):
+        assert len(audited(value)) == 1

@@ -13,7 +13,7 @@ from paychan.rpc.store_messages import ENTRIES_MAX, EntryStatus, MessageError, c
 from paychan.sharding import shard_of
 from store.group import Group
 
-OK, STALE_EPOCH, CONFLICT, FORBIDDEN = EntryStatus
+OK, STALE_EPOCH, CONFLICT, FORBIDDEN, STOPPED = EntryStatus
 ABSENT, OPEN, CLOSING, SIGNED, BROADCAST, SETTLED = range(6)
 STEPS = {(0, 1), (0, 2), (1, 1), (1, 2), (2, 3), (3, 3), (3, 4), (4, 4), (4, 5), (2, 5), (3, 5)}
 SIGNING = {(2, 3), (3, 3), (4, 4)}
@@ -21,7 +21,7 @@ SHARDS = 4
 EXPIRY = 1_900_000_000
 HUGE = 2**64 - 1
 OUTPOINTS = [bytes([txid]) * 32 + bytes([vout, 0, 0, 0]) for txid, vout in ((0, 0), (0, 1), (1, 0), (2, 2), (3, 1))]
-ENTRY = struct.Struct("<HHQ36sBBHQ")
+ENTRY = struct.Struct("<HHQ36sBBHQQ")
 
 
 def record(phase, value, signature=b"s" * 9, version=1):
@@ -32,13 +32,17 @@ def terms(value):
     return struct.pack("<BBIQQ33s33s", 1, 2, EXPIRY, value, 7, b"\2" * 33, b"\3" * 33) + b"sc"
 
 
-def entry(outpoint, old, expected, state, extra=b"", epoch=1, shard=None):
+def entry(outpoint, old, expected, state, extra=b"", epoch=1, shard=None, credit=None):
+    """credit: what the payer is told; None: the truth."""
+    if credit is None:
+        credit = max(0, expected - int.from_bytes(state[4:12], "little"))
     shard = shard_of(outpoint, SHARDS) if shard is None else shard
-    return ENTRY.pack(len(state), shard, epoch, outpoint, old, 0, len(extra), expected) + state + extra
+    return ENTRY.pack(len(state), shard, epoch, outpoint, old, 0, len(extra), expected, credit) + state + extra
 
 
-def commit(*entries):
-    return struct.pack("<H", len(entries)) + b"".join(entries)
+def commit(*entries, claims=()):
+    packed = [struct.pack("<HQQ", *claim) for claim in claims]
+    return struct.pack("<H", len(entries)) + b"".join(entries) + struct.pack("<H", len(packed)) + b"".join(packed)
 
 
 class Model:
@@ -47,6 +51,7 @@ class Model:
     def __init__(self):
         self.data = {}
         self.epochs = [1] * SHARDS
+        self.stopped = set()
 
     @staticmethod
     def split(payload):
@@ -55,13 +60,13 @@ class Model:
         for _ in range(int.from_bytes(payload[:2], "little")):
             if len(rest) < ENTRY.size:
                 return None
-            size, *head, extra_size, expected = ENTRY.unpack_from(rest)
+            size, *head, extra_size, expected, credit = ENTRY.unpack_from(rest)
             rest = rest[ENTRY.size :]
             if len(rest) < size + extra_size:
                 return None
-            entries.append((*head, expected, rest[:size], rest[size : size + extra_size]))
+            entries.append((*head, expected, rest[:size], rest[size : size + extra_size], credit))
             rest = rest[size + extra_size :]
-        return None if rest or len(payload) < 2 else entries
+        return None if len(rest) < 2 or len(rest) != 2 + 18 * int.from_bytes(rest[:2], "little") else entries
 
     @staticmethod
     def read(state):
@@ -70,11 +75,14 @@ class Model:
             return None
         return state[1], int.from_bytes(state[4:12], "little")
 
-    def judge(self, shard, epoch, outpoint, old, _zero, expected, state, extra):
+    def judge(self, shard, epoch, outpoint, old, _zero, expected, state, extra, credit):
         if shard >= SHARDS:
             return FORBIDDEN
         if epoch != self.epochs[shard]:
             return STALE_EPOCH
+        settles = old != ABSENT and credit == 0 and (self.read(state) or (OPEN,))[0] != OPEN and self.read(state)[1] == expected
+        if shard in self.stopped and not settles:
+            return STOPPED
         current = self.data.get(b"S" + outpoint)
         if (old, expected) != (self.read(current) if current else (ABSENT, expected)):
             return CONFLICT
@@ -88,6 +96,9 @@ class Model:
                 return FORBIDDEN
         elif bool(extra) != ((old, new[0]) in SIGNING):
             return FORBIDDEN
+        if credit != expected - new[1]:
+            self.stopped.add(shard)
+            return STOPPED
         self.write(outpoint, old, new[0], state, extra)
         return OK
 
@@ -122,8 +133,8 @@ class Store:
         self.reads += outpoints
         return [self.data.get(b"S" + outpoint) for outpoint in outpoints]
 
-    def terms(self, outpoint):
-        return self.data.get(b"T" + outpoint)
+    def terms(self, outpoints):
+        return [self.data.get(b"T" + outpoint) for outpoint in outpoints]
 
     def begin(self):
         self.group = Group(self, self.cache, self.epochs, SHARDS, self.open_value)
@@ -198,6 +209,9 @@ def test_any_bytes_are_judged_as_the_rule_says(data, buckets):
         else:
             payload = commit(*[data.draw(entries(model)) for _ in range(data.draw(st.integers(0, 4)))])
             judge(model, store, data.draw(damaged(payload)) if what == "damaged" else payload)
+            assert set(store.cache.accounts.stopped) == model.stopped
+            if model.stopped:
+                return  # the sequencer throws such a group away
         assert store.group.open_value == model.open_value
 
 
@@ -249,7 +263,8 @@ def test_every_step_of_a_life_is_judged_on_what_the_cache_learned_from_the_step_
         assert store.cache.get(key) == (new, 1000)
         assert list(store.group.judge(commit(entry(key, OPEN, 1000, record(OPEN, 1))))) == [OK if new == OPEN else CONFLICT]
         store.begin()  # what was judged last is not written
-    assert store.reads == []
+    assert store.reads == [key] * 5  # each contradiction is looked up, and the cache was right
+    assert store.cache.accounts.stopped == {}
 
 
 def test_what_a_full_bucket_displaces_is_read_again():
@@ -290,11 +305,16 @@ def test_the_open_value_is_exact_beyond_64_bits():
 
 
 @pytest.mark.parametrize("damage", [b"", b"\1", record(OPEN, 5)[:-1], record(OPEN, 5, version=2), record(ABSENT, 5)])
-def test_a_damaged_record_in_the_database_ends_the_group(damage):
-    store = Store(0)
-    store.data[b"S" + OUTPOINTS[0]] = damage
-    with pytest.raises(ValueError, match="state record"):
-        store.group.judge(commit(entry(OUTPOINTS[0], OPEN, 5, record(OPEN, 4))))
+def test_a_damaged_record_in_the_database_stops_its_shard(damage):
+    store, key = Store(0), OUTPOINTS[0]
+    store.data[b"S" + key] = damage
+    store.data[b"T" + key] = terms(5)
+    store.group.judge(commit(entry(key, OPEN, 5, record(OPEN, 4))))
+    assert list(store.cache.accounts.take_found()) == [shard_of(key, SHARDS)]
+    store.begin()
+    steps = [entry(key, old, 5, record(new, 5)) for old in (ABSENT, OPEN, 255) for new in (OPEN, CLOSING)]
+    assert OK not in store.group.judge(commit(*steps))
+    assert store.group.writes == {}
 
 
 def test_a_cache_has_a_power_of_two_of_buckets():

@@ -13,7 +13,7 @@ from paychan.sharding import shard_of
 from store.engine import Engine
 from store.sequencer import EXIT_WRITE_FAILED, QUEUE_BYTES_MAX, Sequencer
 
-OK, STALE_EPOCH, CONFLICT, FORBIDDEN = EntryStatus
+OK, STALE_EPOCH, CONFLICT, FORBIDDEN, STOPPED = EntryStatus
 SHARDS = 4
 OUTPOINT = bytes(range(36))
 SHARD = shard_of(OUTPOINT, SHARDS)

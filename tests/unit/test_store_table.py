@@ -16,7 +16,7 @@ from paychan.sharding import shard_of
 from store import keys
 from store.group import Group
 
-OK, STALE_EPOCH, CONFLICT, FORBIDDEN = EntryStatus
+OK, STALE_EPOCH, CONFLICT, FORBIDDEN, STOPPED = EntryStatus
 SHARDS = 4
 EPOCH = 7
 VALUE = 50_000
@@ -138,7 +138,7 @@ def test_a_step_brings_a_settlement_exactly_when_it_is_signed(old, new):
 def test_a_payment_writes_its_state_and_nothing_else():
     payment = entry(Phase.OPEN, Phase.OPEN, VALUE - 1)
     reader = DictReader()
-    reader.data[keys.STATE + OUTPOINT] = state(Phase.OPEN, VALUE)
+    reader.data |= {keys.STATE + OUTPOINT: state(Phase.OPEN, VALUE), keys.TERMS + OUTPOINT: terms()}
     group = Group(reader, StateCache(0), [EPOCH] * SHARDS, SHARDS)
     assert list(group.judge(commit_of(payment))) == [OK]
     assert group.writes == {keys.STATE + OUTPOINT: payment.state}
@@ -153,8 +153,8 @@ class DictReader:
     def states(self, outpoints):
         return [self.data.get(keys.STATE + outpoint) for outpoint in outpoints]
 
-    def terms(self, outpoint):
-        return self.data.get(keys.TERMS + outpoint)
+    def terms(self, outpoints):
+        return [self.data.get(keys.TERMS + outpoint) for outpoint in outpoints]
 
     def apply(self, writes):
         for key, value in writes.items():
