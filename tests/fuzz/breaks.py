@@ -18,7 +18,7 @@ SLIPS = {
         'if line_size > 1 and data[start + line_size - 1] != c"\\r":\n            line_size += 1\n        elif line_size == 0:',
         "is broken",
     ),
-    "the last length counts": ("http", "http", "if marks.has_content_length:", "if False:", "LENIENT_READER is broken"),
+    "the last length counts": ("http", "http", "if head.has_content_length:", "if False:", "LENIENT_READER is broken"),
     "a byte too many is read": ("http", "http", "Py_ssize_t limit = size if", "Py_ssize_t limit = size + 1 if", "DIED"),
     "an output's number may have more than 32 bits": (
         "path",

@@ -275,8 +275,8 @@ def asker_target(modules: dict[str, ModuleType]) -> Call:
 # --- the store ---
 
 
-def entries_of(payload: bytes, entries_max: int) -> list[tuple] | None:
-    """Return the fields of a COMMIT's entries, None if it is none: group.pyx, written another way."""
+def parts_of(payload: bytes, entries_max: int) -> tuple[list[tuple], list[tuple]] | None:
+    """Return the fields of a COMMIT's entries and its claims, None if it is none: group.pyx, written another way."""
     if len(payload) < 2:
         return None
     head = store_messages.ENTRY_HEAD.size
@@ -291,9 +291,9 @@ def entries_of(payload: bytes, entries_max: int) -> list[tuple] | None:
         state = payload[at + head : at + head + state_size]
         found.append((shard, epoch, outpoint, phase, value, state, payload[end - extra_size : end], credit))
         at = end
-    claims = payload[at:]
-    is_whole = len(claims) >= 2 and len(claims) == 2 + store_messages.CLAIM.size * int.from_bytes(claims[:2], "little")
-    return found if is_whole and count <= entries_max else None
+    claims = payload[at + 2 :]
+    is_whole = len(payload) >= at + 2 and len(claims) == store_messages.CLAIM.size * int.from_bytes(payload[at : at + 2], "little")
+    return (found, list(store_messages.CLAIM.iter_unpack(claims))) if is_whole and count <= entries_max else None
 
 
 def _state_of(record: bytes) -> tuple[int, int] | None:
@@ -313,52 +313,63 @@ def commit_target(modules: dict[str, ModuleType]) -> Call:
             return [(stored.get(outpoint), TERMS.serialize() if outpoint in stored else None) for outpoint in outpoints]
 
         def judge_step(self, *fields):
-            return fields[3] == 0 and bool(fields[6])
+            return is_open_step(fields)
 
     def shard_of(outpoint: bytes) -> int:
         return compiled_shard_of(outpoint, SHARD_COUNT)
 
-    def judge(known: dict[bytes, tuple[int, int]], fields: tuple) -> tuple[int, int]:
-        shard, epoch, outpoint, phase, value, state, extra = fields
+    def is_open_step(fields: tuple) -> bool:
+        state = _state_of(fields[5])
+        return fields[3] == 0 and bool(fields[6]) and state is not None and state[1] <= fields[4]
+
+    def judge(known: dict[bytes, tuple[int, int]], stopped: set[int], fields: tuple) -> tuple[int, int]:
+        """Return the answer to an update, and what it pays."""
+        shard, epoch, outpoint, phase, value, state, extra, credit = fields
         before = known.get(outpoint) or (_state_of(stored[outpoint]) if outpoint in stored else (0, 0))
+        after = _state_of(state)
         if shard >= SHARD_COUNT:
             return 3, 0
         if epoch != epochs[shard]:
             return 1, 0
+        if shard in stopped and not (phase and not credit and after and after[0] != 1 and after[1] == value):
+            return 4, 0
         if phase != before[0] or (before[0] and value != before[1]):
             return 2, 0
-        after = _state_of(state)
         if shard != shard_of(outpoint) or after is None:
             return 3, 0
-        if before[0] == 1 and after[0] == 1 and after[1] <= before[1] and not extra:
-            known[outpoint] = after
-            return 0, before[1] - after[1]
-        if phase == 0 and extra:
-            known[outpoint] = after
-            return 0, 0
-        return 3, 0
-
-    cache = group.StateCache(64)
+        is_payment = before[0] == 1 and after[0] == 1 and after[1] <= before[1] and not extra
+        if not is_payment and not is_open_step(fields):
+            return 3, 0
+        if value - after[1] != credit:
+            stopped.add(shard)
+            return 4, 0
+        known[outpoint] = after
+        return 0, before[1] - after[1] if is_payment else 0
 
     def call(data: bytes, _: int) -> int:
-        expected = entries_of(data, 64)
+        expected = parts_of(data, 64)
         try:
             group.check_entries(data, 64)
         except ValueError:
             assert expected is None
             return 1
-        assert expected is not None and group.split_entries(data, 64) == expected
-        judged, paid, known = Group(cache, epochs, SHARD_COUNT, 5), 5, {}
+        assert expected is not None
+        entries, claims = expected
+        assert group.split_entries(data, 64) == entries
+        cache = group.StateCache(0)
+        judged, paid, known, stopped = Group(cache, epochs, SHARD_COUNT, 5), 5, {}, set()
         answers = judged.judge(data)
-        for fields, answer in zip(expected, answers, strict=True):
-            status, received = judge(known, fields)
+        for fields, answer in zip(entries, answers, strict=True):
+            status, received = judge(known, stopped, fields)
             assert answer == status, (answer, status)
             paid += received
         assert judged.open_value == paid
+        stopped |= {shard for shard, epoch, credited in claims if shard < SHARD_COUNT and epoch == epochs[shard] and credited}
+        assert set(cache.accounts.stopped) == stopped
         writes: dict[bytes, bytes] = {}
         judged.put_states(writes, b"S")
         assert {key[1:]: _state_of(record) for key, record in writes.items()} == known
-        return 2 + sum(1 << answer for answer in set(answers))
+        return 2 + sum(1 << answer for answer in set(answers)) + 64 * bool(claims) + 128 * bool(stopped)
 
     return call
 
@@ -502,8 +513,10 @@ def commit_seeds() -> list[bytes]:
     open_ = Entry(shard_of(bytes(36), SHARD_COUNT), 7, bytes(36), 0, 10_000_000, new, TERMS.serialize())
     again = Entry(shard, 7, TERMS.outpoint, 1, 8_000_000, new)
     stale = Entry(shard, 6, TERMS.outpoint, 1, 9_000_000, new)
-    rows = [[], [pay], [open_], [pay, again], [stale], [pay, open_, stale], [pay, pay]]
-    return [store_messages.encode_commit([entry.encode() for entry in row]) for row in rows]
+    greedy = Entry(shard, 7, TERMS.outpoint, 1, 9_000_000, new, credit=1_000_001)
+    rows = [[], [pay], [open_], [pay, again], [stale], [pay, open_, stale], [pay, pay], [greedy, pay]]
+    seeds = [store_messages.encode_commit([entry.encode() for entry in row]) for row in rows]
+    return [*seeds, store_messages.encode_commit([pay.encode()], [(shard, 7, 0), (shard, 6, 5), (shard, 7, 1_000_000)])]
 
 
 def record_seeds() -> list[bytes]:
