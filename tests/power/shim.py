@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("shim.c")
+_SWITCH_SIZE = 64
 _HEAD = struct.Struct("<B3xiqqII")
 
 
@@ -36,6 +37,31 @@ def environment(directory: Path, log: Path | None = None, no_sync: bool = False,
     if fail:
         env["POWER_FAIL"] = fail
     return env
+
+
+class Switch:
+    """Makes calls of processes fail while they run. `environment` goes into theirs; the directory must be theirs to write."""
+
+    def __init__(self, place: Path, directory: Path) -> None:
+        """place: where the switches of all processes are; directory: only what they do to files below it fails."""
+        place.mkdir(exist_ok=True)
+        self._place = place
+        self.environment = {"LD_PRELOAD": str(library()), "POWER_DIR": str(directory), "POWER_SWITCH": str(place)}
+
+    def fail(self, pid: int, what: str) -> None:
+        """Arm a process' switch: "KINDS,1,ERRNO,MODE", or "" to have all calls work again."""
+        with (self._place / str(pid)).open("r+b") as file:
+            file.write(what.encode().ljust(_SWITCH_SIZE - 1, b"\0"))
+
+    def fail_next(self, what: str) -> None:
+        """Arm the switches of all processes that start from now on; "": none."""
+        passing = self._place / "passing"
+        passing.write_text(what)
+        passing.rename(self._place / "next")
+
+    def failures(self, pid: int) -> int:
+        """Return how many calls of a process have failed (modulo 256)."""
+        return (self._place / str(pid)).read_bytes()[_SWITCH_SIZE - 1]
 
 
 def mark(data: bytes) -> None:
