@@ -18,8 +18,8 @@ from tests.campaign.borrowed import cut, ends_of
 from tests.power.shim import Switch
 from tests.system import ROOT, System, make_config, wait_until
 
-LEASE_MS = 600
-"""As short as it goes on a shared machine: a process must be stopped for longer to lose its shards."""
+LEASE_MS = 800
+"""Short, for a process must be stopped for longer to lose its shards; and long enough for a shared machine."""
 
 EXIT_DISK_FAILED = 70
 HOLD_SECONDS_MAX = 1.5

@@ -34,6 +34,9 @@ OWN_PORT_SHARE, BATCH_SHARE = 0.25, 0.25
 ANSWER_SECONDS_MAX = 150.0
 """Nothing takes so long but a system that will never answer: test machines are shared, and slow by turns."""
 
+ATTEMPTS_PATIENT, PATIENCE_EACH = 24, 0.125
+"""Each attempt without an answer makes the next a little more patient: a slow machine is not a stopped one."""
+
 LATE_SECONDS_MAX = 3.0
 """In the end answers on given-up connections are waited for, so long."""
 
@@ -43,7 +46,7 @@ class PatientClient(Client):
 
     def __init__(self, port: int, timeout: float = 6.0) -> None:
         super().__init__(port)
-        self._connection.timeout = timeout
+        self.timeout = self._connection.timeout = timeout
         self.slowest_attempt = 0.0
         self.on_late: Callable[[Answer], None] = lambda _: None
         """What becomes of a late answer to the attempts that follow."""
@@ -57,8 +60,10 @@ class PatientClient(Client):
                 answer = self.request(method, target)
             self.slowest_attempt = max(self.slowest_attempt, time.monotonic() - begun)
             if answer is not None and answer.status != 503:
+                self._connection.timeout = self.timeout
                 return answer, lost
             lost += 1
+            self._connection.timeout = self.timeout * (1 + min(lost, ATTEMPTS_PATIENT) * PATIENCE_EACH)
             said = f"{answer.status} {answer.code}" if answer else "nothing"
             assert time.monotonic() < deadline, f"no conclusive answer to {method} in {seconds} s; the last one: {said}"
             time.sleep(RETRY_SECONDS)
@@ -67,10 +72,13 @@ class PatientClient(Client):
 class ListeningClient(Client):
     """Keeps the connections of requests that it gave up, for answers that come late."""
 
-    def __init__(self, port: int, timeout: float) -> None:
+    def __init__(self, port: int) -> None:
         super().__init__(port)
-        self._connection.timeout = timeout
         self.given_up: list[socket.socket] = []
+
+    def take_timeout(self, seconds: float) -> None:
+        """Be so patient with the requests on connections that are made from now on."""
+        self._connection.timeout = seconds
 
     def _give_up(self, error: OSError) -> None:
         if isinstance(error, TimeoutError) and self._connection.sock is not None:
@@ -84,7 +92,7 @@ class RoamingClient(PatientClient):
 
     def __init__(self, system: System, seed: str, timeout: float) -> None:
         super().__init__(system.port, timeout)
-        self._system, self._rng, self._timeout = system, random.Random(seed), timeout
+        self._system, self._rng = system, random.Random(seed)
         self._doors: dict[int, ListeningClient] = {}
         self._late: dict[socket.socket, Callable[[Answer], None]] = {}
         self.ways: Counter[str] = Counter()
@@ -100,7 +108,8 @@ class RoamingClient(PatientClient):
         return self._pay("shared", self._system.port, target, is_batch)
 
     def _pay(self, name: str, port: int, target: str, is_batch: bool) -> Answer:
-        door = self._doors.setdefault(port, ListeningClient(port, self._timeout))
+        door = self._doors.setdefault(port, ListeningClient(port))
+        door.take_timeout(self._connection.timeout)
         try:
             answer = door.request("POST", "/v1/payments", body=batch_of_one(target)) if is_batch else door.request("PUT", target)
         finally:
@@ -123,7 +132,7 @@ class RoamingClient(PatientClient):
 
     def _take_one(self, sock: socket.socket, on_late: Callable[[Answer], None]) -> None:
         with sock, suppress(OSError, http.client.HTTPException):
-            sock.settimeout(self._timeout)
+            sock.settimeout(self.timeout)
             response = http.client.HTTPResponse(sock)
             response.begin()
             answer = Answer(response.status, {}, response.read())
