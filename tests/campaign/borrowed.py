@@ -34,7 +34,7 @@ def borrow(pid: int) -> Iterator[socket.socket]:
 
 
 def ends_of(sock: socket.socket) -> tuple[str, str]:
-    """Return the names of both ends of a connection between processes of ours, empty if it has none, or is none."""
+    """Return the names of a connection's both ends, empty if it is none (a listening socket, which nobody may shut down)."""
     with suppress(OSError):
         return tuple(str(name) for name in (sock.getsockname(), sock.getpeername()))  # type: ignore[return-value]
     return "", ""

@@ -174,7 +174,8 @@ def broken_socket(field: Field, victim: str) -> str:
     run, how = field.system.state_dir / "run", field.rng.choice(CUTS)
     if victim == "server":
         pid = a_worker(field.system, field.rng)
-        return f"{cut_if_alive(pid, lambda sock: sock.family == socket.AF_INET, how)} clients of a worker, {how}"
+        count = cut_if_alive(pid, lambda sock: sock.family == socket.AF_INET and any(ends_of(sock)), how)
+        return f"{count} clients of a worker, {how}"
     if victim == "worker":
         pid = a_worker(field.system, field.rng)
         return f"{cut_if_alive(pid, lambda sock: any('.sock' in end for end in ends_of(sock)), how)} of a worker's links, {how}"
