@@ -86,6 +86,7 @@ def compile_modules(place: Path, modules: list[str]) -> None:
     text = (place / "setup.py").read_text()
     listed = text.index("for name in [")
     end = text.index("\n", listed)
+    (place / "README.md").touch()
     names = [f"paychan._fast.{module}" for module in modules]
     script.write_text(f"{text[:listed]}for name in {names}{text[end:]}")
     subprocess.run(
@@ -115,7 +116,7 @@ def is_found(slip: Slip) -> tuple[bool, str]:
             check=False,
         )
     lines = [line.strip() for line in done.stdout.splitlines()]
-    said = [line for line in lines if any(word in line for word in ("LOST", "TWICE", "MISSING", "nobody was given"))]
+    said = [line for line in lines if any(word in line for word in ("LOST: ", "TWICE: ", "MISSING: ", "nobody was given"))]
     said += [line for line in lines if line.startswith("stale ") and "accepted 0" not in line]
     return done.returncode == 1 and bool(said), (said or lines or [done.stderr[-500:]])[-1]
 

@@ -36,6 +36,8 @@ ATTEMPT_SECONDS_MAX = 0.6
 """An attempt is given up after this time, and its late answer listened for: about a lease, so stopped processes are noticed."""
 
 PAUSE_SECONDS = 0.004
+REFUSALS = {"out_of_order", "channel_exists", "channel_closing", "no_such_payment"}
+"""All that these payers may be refused by."""
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Report:
     acknowledged: int = 0
     unknown_attempts: int = 0
     late_answers: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
     gaps: int = 0
     ways: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
@@ -66,12 +69,14 @@ class Report:
         operations = [operation for history in load.histories for operation in history.operations]
         self.operations += len(operations)
         self.acknowledged += sum(operation.outcome.name == "ACKNOWLEDGED" for operation in operations)
+        self.refusals += Counter(operation.code for operation in operations if operation.code)
+        self.problems += [f"refused: {code}, {self.refusals[code]} times" for code in set(self.refusals) - REFUSALS]
         self.unknown_attempts += sum(operation.lost for operation in operations)
         self.late_answers += load.late_answers
         self.ways += load.ways
 
     def merge(self, other: "Report") -> None:
-        for name in ("cycles", "operations", "acknowledged", "unknown_attempts", "late_answers", "gaps", "ways", "problems"):
+        for name in set(vars(self)) - {"seed", "recoveries"}:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name, seconds in other.recoveries.items():
             self.recoveries.setdefault(name, []).extend(seconds)
@@ -83,6 +88,7 @@ class Report:
             figures = (found[len(found) // 2], found[len(found) * 99 // 100], found[-1])
             lines.append(f"{name:16}{self.cycles[name]:7}" + "".join(f"{seconds:8.2f}" for seconds in figures))
         lines.append(f"doors: {', '.join(f'{name} {count}' for name, count in sorted(self.ways.items()))}")
+        lines.append(f"refused: {', '.join(f'{code} {count}' for code, count in sorted(self.refusals.items()))}")
         lines.append(
             f"{self.cycles.total()} cycles, {self.operations} operations, {self.acknowledged} acknowledged, "
             f"{self.unknown_attempts} attempts with unknown outcome, {self.gaps} gaps that a lost answer explains; "
@@ -149,7 +155,8 @@ class Campaign:
             self.report.problems += [f"{where}: {problem}" for problem in verdict.problems]
             self.report.gaps += verdict.gaps
         except Exception as error:
-            self.report.problems.append(f"{where}: {type(error).__name__}: {error}")
+            found = [f"{type(error).__name__}: {error}", *overlaps(load.histories)]
+            self.report.problems += [f"{where}: {problem}" for problem in found]
         self.report.take(load)
         if self.report.problems:
             self.report.problems.append(f"seed {self.report.seed}; what happened is in {self._keep(load, happened)}")
@@ -158,7 +165,7 @@ class Campaign:
         # Half of the faults hit a system that has fully recovered, the others one that may still be busy with the last.
         if self._rng.random() < 0.5:
             wait_until(lambda: self._system.ready_workers() == 2, 30, "the return of both workers")
-        time.sleep(self._rng.uniform(0, 0.2))
+        time.sleep(self._rng.uniform(0, 0.4))
         inflict = FAULTS[fault][0]
         detail = inflict(Field(self._system, self._switch, self._rng, self._directory, load.wait_for_progress), victim)
         healed = time.monotonic()
@@ -216,11 +223,11 @@ def main() -> int:
 def add_to(record: Path, report: Report) -> Report:
     """Append a report to a file of reports, and return their sum."""
     with record.open("a") as file:
-        file.write(json.dumps(dataclasses.asdict(report)) + "\n")
+        file.write(json.dumps(vars(report)) + "\n")
     whole = Report(0)
     for line in record.read_text().splitlines():
         fields = json.loads(line)
-        for name in ("cycles", "ways", "late_answers"):
+        for name in ("cycles", "ways", "late_answers", "refusals"):
             fields[name] = Counter(fields[name])
         whole.merge(Report(**fields))
     return whole
