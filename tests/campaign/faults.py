@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paychan.config import EXIT_BAD_CONFIG
+from tests.campaign import small_disk
 from tests.campaign.borrowed import cut, ends_of
 from tests.power.shim import Switch
 from tests.system import ROOT, System, make_config, wait_until
@@ -64,6 +65,19 @@ def kill_when_there(system: System, victim: str, rng: random.Random) -> None:
     """Kill a process; a worker: any of those there are, waiting for one if all are dead."""
     with suppress(ProcessLookupError):
         os.kill(a_worker(system, rng) if victim == "worker" else system.child_pid(victim), signal.SIGKILL)
+
+
+def restart(field: Field, victim: str) -> str:
+    """SIGTERM, as for an upgrade: the process ends in its own way, and is started again."""
+    send(field.pids(victim)[0], signal.SIGTERM)
+    return ""
+
+
+def reload(field: Field, _: str) -> str:
+    """SIGHUP to the server: its workers are replaced one after the other, which takes until after this returns."""
+    send(field.system.child_pid("server"), signal.SIGHUP)
+    time.sleep(field.rng.uniform(0, 1.5))
+    return ""
 
 
 def stop(field: Field, victim: str) -> str:
@@ -145,6 +159,13 @@ def disk(field: Field, victim: str) -> str:
     return fail_calls(field, victim, what)
 
 
+def full(field: Field, _: str) -> str:
+    """The file system of all processes is full, really."""
+    with small_disk.full(field.scratch):
+        time.sleep(field.rng.uniform(0.3, HOLD_SECONDS_MAX))
+    return ""
+
+
 def sync(field: Field, victim: str) -> str:
     """fsync and fdatasync fail, once or for a while."""
     return fail_calls(field, victim, f"sync,1,{errno.EIO},{field.rng.choice(('once', 'sticky'))}")
@@ -213,10 +234,13 @@ def send(pid: int, number: int) -> None:
 
 FAULTS: dict[str, tuple[Callable[[Field, str], str], tuple[str, ...]]] = {
     "kill": (kill, ("worker", "server", "store", "signer")),
+    "restart": (restart, ("worker", "server", "store", "signer")),
+    "reload": (reload, ("server",)),
     "stop": (stop, ("worker", "server", "store", "signer")),
     "orphan": (orphan, ("server",)),
     "second": (second, ("server", "store", "signer")),
     "disk": (disk, ("store", "signer", "server")),
+    "full": (full, ("store",)),
     "sync": (sync, ("store", "signer")),
     "socket": (broken_socket, ("worker", "server", "store", "signer")),
 }

@@ -19,12 +19,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.campaign.borrowed import may_borrow
 from tests.campaign.faults import FAULTS, LEASE_MS, Field
 from tests.campaign.load import Load, Published
+from tests.campaign.small_disk import is_small, mounted_on
 from tests.power.shim import Switch
 from tests.system import running, wait_until
 from tests.tiling import History
@@ -128,14 +130,19 @@ class Campaign:
         lease = {"store.toml": {"lease_ms = ": f"lease_ms = {LEASE_MS}"}}
         with running(self._directory, workers=2, env=self._switch.environment, changes=lease) as self._system:
             self._published = Published(self._system)
-            if not may_borrow(self._system.child_pid("store")):
-                self._say("this machine lets no process borrow another's sockets: no cycles with broken ones")
-                self._plan = [pair for pair in self._plan if pair[0] != "socket"]
+            self._leave_out("socket", may_borrow(self._system.child_pid("store")), "no process may borrow another's sockets")
+            self._leave_out("full", is_small(self._directory), "there is no small file system to be filled")
             for at in range(0, len(self._plan), ROUND_CYCLES):
                 self._round(at)
                 if self.report.problems:
                     break
         return self.report
+
+    def _leave_out(self, fault: str, is_possible: bool, why: str) -> None:
+        """Take out of the plan what this machine does not allow."""
+        if not is_possible and any(pair[0] == fault for pair in self._plan):
+            self._say(f"no cycles with {fault}: {why}")
+            self._plan = [pair for pair in self._plan if pair[0] != fault]
 
     def _round(self, at: int) -> None:
         name, plan = f"{self.report.seed}-{at}", self._plan[at : at + ROUND_CYCLES]
@@ -209,9 +216,14 @@ def main() -> int:
         parser.error(f"faults: {', '.join(FAULTS)}; victims: {', '.join(VICTIMS)}")
     end = "\r\x1b[K" if sys.stdout.isatty() else "\n"
     print(f"seed {arguments.seed}")
-    with tempfile.TemporaryDirectory(prefix="paychan-kill-") as directory:
+    with tempfile.TemporaryDirectory(prefix="paychan-kill-") as place, ExitStack() as stack:
+        if "full" in faults:
+            try:
+                stack.enter_context(mounted_on(Path(place)))
+            except OSError as error:
+                print(error)
         pairs = pairs_of(faults, victims)
-        report = campaign(Path(directory), pairs, arguments.cycles, arguments.seed, lambda text: print(text, end=end, flush=True))
+        report = campaign(Path(place), pairs, arguments.cycles, arguments.seed, lambda text: print(text, end=end, flush=True))
     print(f"{report}\nload average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     for problem in report.problems[:40]:
         print(f"  {problem}")
