@@ -54,6 +54,7 @@ SHARDS = 256  # config/debug/store.toml
 CHANNELS = 48
 ORPHAN_EVERY = 5
 LATE_SECONDS_MAX = 3.0
+CLOSED = "connection closed"
 
 
 class Rogue:
@@ -108,6 +109,11 @@ class Count:
     accepted: int = 0
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def arrived(self) -> int:
+        """How many were answered; the others found their connection closed."""
+        return self.answers.total() - self.answers[CLOSED]
+
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.tried.items()))
         answers = ", ".join(f"{count} {kind}" for kind, count in sorted(self.answers.items()))
@@ -124,14 +130,14 @@ class StaleWrites:
         self._numbers = itertools.count()
 
     async def run(self, count: int, say: Callable[[str], None]) -> None:
-        """Write until `count` stale writes have been tried. Then the channels are closed and judged."""
+        """Write until the store has answered `count` stale writes. Then the channels are closed and judged."""
         for account in self._accounts:
             await asyncio.to_thread(account.open, self._client)
         ways = itertools.cycle((self._others_join, self._connection_closed, self._silent))
-        while self._count.tried.total() < count:
+        while (arrived := self._count.arrived) < count:
             way = next(ways)
             await way(f"{way.__name__[1:].replace('_', ' ')}")
-            say(f"{self._count.tried.total()}/{count} stale writes, {self._count.accepted} accepted")
+            say(f"{arrived}/{count} stale writes, {self._count.accepted} accepted")
         for account in self._accounts:
             await asyncio.to_thread(account.pay, self._client, 1)
             try:
@@ -199,7 +205,7 @@ class StaleWrites:
         try:
             status = await writer.write(account, epoch, seen, sign_payment(account.terms, seen - 10, account.sender.key), shard)
         except ConnectionGone:
-            self._count.answers["connection closed"] += 1
+            self._count.answers[CLOSED] += 1
             return
         self._count.answers[status.name.lower()] += 1
         self._count.accepted += status == EntryStatus.OK
@@ -268,7 +274,7 @@ def answer_of(sock: socket.socket) -> str:
         except OSError:
             pass
     if not received:
-        return "connection closed"
+        return CLOSED
     code = received.partition(b'"code":"')[2].partition(b'"')[0].decode()
     return f"{received.split()[1].decode()} {code}".strip()
 
