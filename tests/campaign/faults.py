@@ -8,12 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from paychan.config import EXIT_BAD_CONFIG
+from paychan.rpc.connection import Address, bind
 from tests.campaign import small_disk
 from tests.campaign.borrowed import cut, ends_of
 from tests.power.shim import Switch
@@ -22,7 +23,6 @@ from tests.system import ROOT, System, make_config, wait_until
 LEASE_MS = 800
 """Short, for a process must be stopped for longer to lose its shards; and long enough for a shared machine."""
 
-EXIT_DISK_FAILED = 70
 HOLD_SECONDS_MAX = 1.5
 """A disk is full, or waits to fail, for so long."""
 
@@ -108,7 +108,7 @@ def orphan(field: Field, _: str) -> str:
 
 def second(field: Field, victim: str) -> str:
     """A second instance beside the first: store and signer must refuse, a server joins and serves until it is ended."""
-    wait_until(lambda: field.system.ready_workers() >= field.system.workers, 20, "a whole system")
+    wait_for_whole(field)
     if victim == "server":
         return second_server(field)
     elsewhere = field.rng.random() < 0.5
@@ -191,7 +191,7 @@ def fail_calls(field: Field, victim: str, what: str) -> str:
 
 
 def broken_socket(field: Field, victim: str) -> str:
-    """Connections are cut, in one direction or both, while the socket is there, away, or a dead file."""
+    """Connections are cut, in one direction or both, while the socket is there, away, or a dead process' one."""
     run, how = field.system.state_dir / "run", field.rng.choice(CUTS)
     if victim == "server":
         pid = a_worker(field.system, field.rng)
@@ -200,23 +200,36 @@ def broken_socket(field: Field, victim: str) -> str:
     if victim == "worker":
         pid = a_worker(field.system, field.rng)
         return f"{cut_if_alive(pid, lambda sock: any('.sock' in end for end in ends_of(sock)), how)} of a worker's links, {how}"
-    place, hidden, state = run / f"{victim}.sock", run / f"{victim}.hidden", field.rng.choice(("there", "away", "dead"))
-    if state != "there":
-        wait_until(place.exists, 20, "the socket")
-        place.rename(hidden)
-    if state == "dead":
-        with socket.socket(socket.AF_UNIX) as dead:
-            dead.bind(str(place)) if len(str(place)) < 100 else place.touch()
-    try:
+    place, state = run / f"{victim}.sock", field.rng.choice(("there", "away", "dead"))
+    with socket_that_is(state, place, field):
         count = sum(
-            cut_if_alive(pid, lambda sock: ends_of(sock)[1].endswith(f"{victim}.sock"), how) for pid in field.system.worker_pids()
+            cut_if_alive(pid, lambda sock: ends_of(sock)[1].endswith(place.name), how) for pid in field.system.worker_pids()
         )
         if state != "there":
             time.sleep(field.rng.uniform(0, 0.5))
-    finally:
-        if state != "there":
-            hidden.rename(place)
     return f"{count} links to the {victim}, {how}, its socket {state}"
+
+
+@contextmanager
+def socket_that_is(state: str, place: Path, field: Field) -> Iterator[None]:
+    """Have a process' socket away for a while, or replaced. It must not be started again meanwhile: it would make a new one."""
+    if state == "there":
+        yield
+        return
+    hidden = place.with_suffix(".hidden")
+    wait_for_whole(field)
+    place.rename(hidden)
+    try:
+        if state == "dead":
+            bind(Address(path=str(place))).close()
+        yield
+    finally:
+        hidden.rename(place)
+
+
+def wait_for_whole(field: Field) -> None:
+    """Return when all processes serve."""
+    wait_until(lambda: field.system.ready_workers() >= field.system.workers, 20, "a whole system")
 
 
 def cut_if_alive(pid: int, chosen: Callable[[socket.socket], bool], how: int) -> int:
