@@ -166,33 +166,30 @@ class StaleWrites:
     async def _connection_closed(self, way: str) -> None:
         """Its connection ended, and it is back on another with its old epochs."""
         old = await self._join()
-        before = old.epochs()
         old.connection.close()
-        await self._return_with(way, before, old.number)
+        await self._return_with(way, old)
 
     async def _silent(self, way: str) -> None:
-        """It said nothing for longer than a lease; its old connection may still take a write. Then it comes back on a new one."""
-        old = await self._join()
-        before = old.epochs()
-        await asyncio.sleep(LEASE_MS / 1000 * self._rng.uniform(1.5, 2.0))
-        await self._write_all(f"{way}, old connection", old, before, None)
-        await self._return_with(way, before, old.number)
+        """It said nothing for longer than a lease, and is back on another connection; or tries the old one."""
+        await self._return_with(way, await self._join())
 
-    async def _return_with(self, way: str, epochs: dict[int, int], number: int) -> None:
-        back = await self._join()
-        await back.wait_for(lambda table: number not in table.workers)
+    async def _return_with(self, way: str, old: Rogue) -> None:
+        """Wait until a worker has lost its shards, and write with its epochs."""
+        epochs, back = old.epochs(), await self._join()
+        await back.wait_for(lambda table: old.number not in table.workers)
+        await self._write_all(f"{way}, old connection", old, epochs, back)
         await self._write_all(way, back, epochs, back)
         back.connection.close()
 
-    async def _write_all(self, way: str, writer: Rogue, epochs: dict[int, int], observer: Rogue | None) -> None:
+    async def _write_all(self, way: str, writer: Rogue, epochs: dict[int, int], observer: Rogue) -> None:
         """Write on every channel in those shards: under the old epoch, an older one, and that of a shard that is the writer's."""
-        mine = list(observer.epochs().items()) if observer else []
+        mine = list(observer.epochs().items())
         for account in self._accounts:
             shard = shard_of(account.terms.outpoint, SHARDS)
             if shard not in epochs:
                 continue
-            if observer is not None and observer.table.owners[shard][1] == epochs[shard]:
-                continue  # it is the owner still, or again
+            if observer.table.owners[shard][1] == epochs[shard]:
+                continue  # it is the owner still
             await self._try(way, writer, account, epochs[shard], None)
             await self._try(f"{way}, older epoch", writer, account, self._rng.randrange(epochs[shard] + 1), None)
             if mine and shard not in dict(mine):
@@ -236,6 +233,7 @@ class StaleRequests:
         pid, port = self._rng.choice(list(zip(self._system.worker_pids(), self._system.own_ports(), strict=True)))
         send(pid, signal.SIGSTOP)
         try:
+            wait_until(lambda: is_stopped(pid), 20, "the stop")
             waiting = [(account, ask(port, account.sender.channel_target(account.sign(1)))) for account in accounts]
             begun = time.monotonic()
             for account in accounts:
@@ -252,6 +250,10 @@ class StaleRequests:
             self._count.accepted += answer.startswith("2")
         for account in accounts:
             account.close(self._client)
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def ask(port: int, target: str) -> socket.socket:

@@ -19,7 +19,8 @@ def test_nothing_is_lost_or_counted_twice_whatever_happens_to_the_processes(tmp_
     report = campaign(tmp_path, PAIRS, CYCLES, SEED, print)
     print(report)
     assert report.problems == [], f"seed {SEED}"
-    left_out = 0 if report.cycles["socket worker"] else sum(fault == "socket" for fault, _ in PAIRS)
+    borrowed = any(name.startswith("socket") for name in report.cycles)  # else this machine does not allow it
+    left_out = 0 if borrowed else sum(PAIRS[i % len(PAIRS)][0] == "socket" for i in range(CYCLES))
     assert report.cycles.total() == CYCLES - left_out
     assert report.acknowledged > 20 * CYCLES
     assert set(report.ways) == {"shared", "shared, batch", "own", "own, batch"}
