@@ -118,9 +118,13 @@ class Client:
         except http.client.HTTPException as error:
             self._connection.close()
             raise ConnectionError(str(error)) from error
-        except OSError:
-            self._connection.close()
+        except OSError as error:
+            self._give_up(error)
             raise
+
+    def _give_up(self, _: OSError) -> None:
+        """End a connection whose request was not answered."""
+        self._connection.close()
 
     def persist(self, method: str, target: str, seconds: float = 20.0) -> tuple[Answer, int]:
         """Repeat a request while its outcome is unknown (no answer, or 503); return the answer and the number of attempts."""

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from .connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
 
 RETRY_SECONDS_MIN = 0.05
-RETRY_SECONDS_MAX = 1.0
-"""A process that comes back is found within a second; one that stays away costs one attempt a second."""
+RETRY_SECONDS_MAX = 0.2
+"""A process that comes back is found at once; one that stays away costs five attempts a second."""
 
 GREETING_SECONDS_MAX = 5.0
 

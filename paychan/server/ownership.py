@@ -6,9 +6,6 @@ from collections.abc import Callable, Collection
 from .._fast.channel import ChannelTable, shard_of
 from ..rpc.store_messages import Lease, OwnerTable, Welcome
 
-CHANGE_SECONDS_MAX = 1.0
-"""How long a request waits for a shard that is changing hands."""
-
 
 class Ownership:
     """The newest owner table. The channel table is told of every change, and forgets what is no longer ours."""
@@ -66,11 +63,11 @@ class Ownership:
         """Whether every shard has an owner."""
         return self._table is not None and all(worker for worker, _ in self._table.owners[: self.shard_count])
 
-    async def wait_for_change(self) -> None:
-        """Return when the next owner table comes, or after CHANGE_SECONDS_MAX."""
+    async def wait_for_change(self, seconds: float) -> None:
+        """Return when the next owner table comes, or after so many seconds."""
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
-        await asyncio.wait([self._changed], timeout=CHANGE_SECONDS_MAX)
+        await asyncio.wait([self._changed], timeout=seconds)
 
     def _announce(self) -> None:
         changed, self._changed = self._changed, None

@@ -33,8 +33,9 @@ from .settling import Settling, SettlingRules
 from .tip import TipFollower
 from .watcher import Watcher
 
-DISPATCH_ATTEMPTS_MAX = 4
-"""How often a request is sent to a shard's owner, which may be changing, before it is answered 503."""
+LOOK_AGAIN_SECONDS = (0.005, 0.01, 0.02, 0.04, 0.1, 0.3, 1.0, 1.0)
+"""Waits of a request whose shard is changing hands, each before another look for its owner; after the last it is answered 503. It
+also looks again when an owner table comes, but that is not enough: the new owner may hear of the change after us, and refuse."""
 
 HIGHEST_SECONDS = 60.0
 """Between two notes of the highest time seen."""
@@ -308,12 +309,12 @@ class Worker:
 
     async def _elsewhere(self, request: PeerRequest) -> Reply:
         """Send a request to its shard's owner. While the shard changes hands, wait and look again, a few times."""
-        for _ in range(DISPATCH_ATTEMPTS_MAX):
+        for seconds in LOOK_AGAIN_SECONDS:
             peer = self._ownership.peer_of(request.outpoint)
             reply = await self._peers.forward(peer, request) if peer else None
             if reply is not None:
                 return reply
-            await self._ownership.wait_for_change()
+            await self._ownership.wait_for_change(seconds)
             try:
                 return await self._answer(request)
             except NotOwner:

@@ -5,6 +5,9 @@
  *   POWER_NOSYNC  set: fsync and fdatasync do nothing and succeed, and are not recorded (a disk that lies)
  *   POWER_FAIL    "KIND,N,ERRNO,MODE": the N-th call of KIND (write, sync, meta, any) fails with ERRNO;
  *                 MODE once, sticky (all later ones too), short (a write that writes half and says so), or kill
+ *   POWER_SWITCH  directory; the process maps its own file there, named by its pid, and obeys at every call what somebody writes
+ *                 into it while it runs: "KINDS,1,ERRNO,MODE", KINDS as "write+meta"; empty: nothing fails. The last byte of the
+ *                 first 64 counts the failures. A process begins with what is in the file "next"
  *
  * A record: the head below, then `first` bytes of a path, then `second` bytes of a path or of data. One lock around call and
  * record: the order of the records is the order of the calls.
@@ -39,20 +42,38 @@ static size_t dir_size;
 static int log_fd = -1, no_sync, fail_errno;
 static long fail_at, fail_count;
 static char fail_kind[16], fail_mode[16];
+static volatile char *live;
 
 static void *real(void **slot, const char *name) {
     if (!*slot) *slot = dlsym(RTLD_NEXT, name);
     return *slot;
 }
 
+#define LIVE_SIZE 64
+
+static void map_switch(const char *place) {
+    char name[4096], text[LIVE_SIZE] = "";
+    int fd, next;
+    snprintf(name, sizeof name, "%s/next", place);
+    next = (int) syscall(SYS_openat, AT_FDCWD, name, O_RDONLY | O_CLOEXEC, 0);
+    if (next >= 0) { if (syscall(SYS_read, next, text, LIVE_SIZE - 1) < 0) abort(); syscall(SYS_close, next); }
+    snprintf(name, sizeof name, "%s/%d", place, (int) getpid());
+    fd = (int) syscall(SYS_openat, AT_FDCWD, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0 || syscall(SYS_write, fd, text, LIVE_SIZE) != LIVE_SIZE) return;
+    live = (volatile char *) syscall(SYS_mmap, NULL, LIVE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (live == MAP_FAILED) live = NULL;
+    syscall(SYS_close, fd);
+}
+
 __attribute__((constructor)) static void start(void) {
-    const char *log = getenv("POWER_LOG"), *fail = getenv("POWER_FAIL");
+    const char *log = getenv("POWER_LOG"), *fail = getenv("POWER_FAIL"), *place = getenv("POWER_SWITCH");
     dir = getenv("POWER_DIR");
     if (!dir) return;
     dir_size = strlen(dir);
     no_sync = getenv("POWER_NOSYNC") != NULL;
     if (log) log_fd = (int) syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (fail && sscanf(fail, "%15[^,],%ld,%d,%15s", fail_kind, &fail_at, &fail_errno, fail_mode) != 4) abort();
+    if (place) map_switch(place);
 }
 
 static int inside(const char *path) {
@@ -68,9 +89,22 @@ static void note(char kind, int fd, int64_t offset, int64_t size, const char *pa
     if (syscall(SYS_writev, log_fd, parts, 3) != (long) (sizeof head + head.first + data_size)) abort();
 }
 
+static int fails_live(const char *kind) {
+    char kinds[16], mode[16];
+    int error;
+    if (sscanf((const char *) live, "%15[^,],1,%d,%15s", kinds, &error, mode) != 3 || !strstr(kinds, kind)) return 0;
+    if (strcmp(mode, "sticky")) live[0] = 0;
+    live[LIVE_SIZE - 1]++;
+    if (!strcmp(mode, "kill")) syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
+    if (!strcmp(mode, "short")) return strcmp(kind, "write") ? 0 : 2;
+    errno = error;
+    return 1;
+}
+
 /* 0: go on; 1: fail with errno set; 2: write half */
 static int fails(const char *kind) {
     long number;
+    if (live && live[0]) return fails_live(kind);
     if (!fail_at || (strcmp(fail_kind, "any") && strcmp(fail_kind, kind))) return 0;
     number = ++fail_count;
     if (number < fail_at || (number > fail_at && strcmp(fail_mode, "sticky"))) return 0;

@@ -6,11 +6,14 @@ import os
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("shim.c")
+_SWITCH_SIZE = 64
+_SWITCH_SECONDS_MAX = 10.0
 _HEAD = struct.Struct("<B3xiqqII")
 
 
@@ -36,6 +39,41 @@ def environment(directory: Path, log: Path | None = None, no_sync: bool = False,
     if fail:
         env["POWER_FAIL"] = fail
     return env
+
+
+class Switch:
+    """Makes calls of processes fail while they run. `environment` goes into theirs; the directory must be theirs to write."""
+
+    def __init__(self, place: Path, directory: Path) -> None:
+        """place: where the switches of all processes are; directory: only what they do to files below it fails."""
+        place.mkdir(exist_ok=True)
+        self._place = place
+        self.environment = {"LD_PRELOAD": str(library()), "POWER_DIR": str(directory), "POWER_SWITCH": str(place)}
+
+    def fail(self, pid: int, what: str) -> None:
+        """Arm a process' switch: "KINDS,1,ERRNO,MODE", or "" to have all calls work again. Nothing happens to one that has none."""
+        if self._has_one(pid):
+            with (self._place / str(pid)).open("r+b") as file:
+                file.write(what.encode().ljust(_SWITCH_SIZE - 1, b"\0"))
+
+    def fail_next(self, what: str) -> None:
+        """Arm the switches of all processes that start from now on; "": none."""
+        passing = self._place / "passing"
+        passing.write_text(what)
+        passing.rename(self._place / "next")
+
+    def failures(self, pid: int) -> int:
+        """Return how many calls of a process have failed (modulo 256)."""
+        return (self._place / str(pid)).read_bytes()[_SWITCH_SIZE - 1] if self._has_one(pid) else 0
+
+    def _has_one(self, pid: int) -> bool:
+        """Wait until a process that has just begun has made its switch; False if it ended before, or could not."""
+        file, deadline = self._place / str(pid), time.monotonic() + _SWITCH_SECONDS_MAX
+        while not file.exists() or file.stat().st_size < _SWITCH_SIZE:
+            if time.monotonic() > deadline or not Path(f"/proc/{pid}").exists():
+                return False
+            time.sleep(0.005)
+        return True
 
 
 def mark(data: bytes) -> None:

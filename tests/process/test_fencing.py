@@ -5,37 +5,28 @@ import asyncio
 import contextlib
 import itertools
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from paychan.channel import ChannelState, Phase
-from paychan.payment import Payment
-from paychan.rpc.connection import Address, FrameConnection, connect
-from paychan.rpc.store_messages import (
-    PAYLOAD_MAX,
-    Entry,
-    EntryStatus,
-    Hello,
-    OwnerTable,
-    StoreMessage,
-    Welcome,
-    encode_commit,
-)
+from paychan.rpc.store_messages import EntryStatus
 from paychan.sender import sign_payment
 from paychan.server.peers import ANSWER_SECONDS_MAX
 from paychan.sharding import shard_of
 from paychan.supervisor import STOP_SECONDS_MAX
+from tests.campaign.faults import LEASE_MS
+from tests.campaign.fencing import SHARDS, Rogue, count_stale
 from tests.campaign.load import Account, Load, PatientClient
 from tests.system import ROOT, System, free_port, make_config, processes, running, wait_until
 from tests.tiling import check_all
 
-SHARDS = 256  # config/debug/store.toml
+STALE_COUNT = int(os.environ.get("PAYCHAN_STALE_COUNT", "40"))
 LEASE_SECONDS = 3.0  # config/debug/store.toml
 ORPHAN_SECONDS_MAX = 15.0
 STORE_STOPPED_SECONDS = 12.0
@@ -120,49 +111,6 @@ def test_a_forwarded_request_is_not_held_by_a_stopped_owner(system):
     assert check_all([account.history for account in accounts]).problems == []
 
 
-class Rogue:
-    """A worker of the live store that serves nobody: it stands for one that was stopped and wakes with an old table."""
-
-    def __init__(self, system: System) -> None:
-        self._system = system
-        self._changed = asyncio.Event()
-        self.table: OwnerTable | None = None
-        self.number = 0
-
-    def _on_frame(self, _: FrameConnection, kind: int, __: int, payload: bytes) -> None:
-        if kind == StoreMessage.OWNERS:
-            self.table = OwnerTable.decode(payload)
-            self._changed.set()
-
-    async def join(self, name: str) -> None:
-        """Say HELLO, and wait for the first owner table."""
-        address = Address.parse("unix:run/store.sock", self._system.state_dir)
-        self.connection = await connect(address, lambda: FrameConnection(PAYLOAD_MAX, self._on_frame, lambda _: None))
-        hello = Hello("test", self._system.server_pubkey, name)
-        self.number = Welcome.decode(await self.connection.call(StoreMessage.HELLO, hello.encode())).worker_id
-        await self.wait_for(lambda table: self.number in table.workers)
-
-    async def wait_for(self, is_so: Callable[[OwnerTable], object]) -> None:
-        """Show signs of life until the owner table is so."""
-        async with asyncio.timeout(10):
-            while self.table is None or not is_so(self.table):
-                self._changed.clear()
-                await self.connection.call(StoreMessage.HEARTBEAT)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), 0.5)
-
-    def epochs(self) -> dict[int, int]:
-        """Return the epochs of the shards that it owns, by shard."""
-        return {shard: e for shard, (w, e) in enumerate(self.table.owners[:SHARDS]) if w == self.number}
-
-    async def write(self, account: Account, epoch: int, before: int, payment: Payment) -> EntryStatus:
-        """Write a payment as an owner would who last saw the channel with `before` left."""
-        outpoint = account.terms.outpoint
-        state = ChannelState(Phase.OPEN, payment).serialize()
-        entry = Entry(shard_of(outpoint, SHARDS), epoch, outpoint, Phase.OPEN, before, state)
-        return EntryStatus((await self.connection.call(StoreMessage.COMMIT, encode_commit([entry.encode()])))[0])
-
-
 def test_a_late_write_of_a_former_owner_changes_nothing(system):
     """Former owner and new owner judge different payments on the same state; only the new owner's may count.
 
@@ -201,6 +149,17 @@ def test_a_late_write_of_a_former_owner_changes_nothing(system):
         assert check_all([account.history]).problems == []
 
     asyncio.run(scenario())
+
+
+def test_no_write_of_a_stale_owner_is_accepted(tmp_path):
+    """PAYCHAN_STALE_COUNT: of each kind; `python -m tests.campaign.fencing` says more about them."""
+    seed = secrets.randbelow(1 << 32)
+    lease = {"store.toml": {"lease_ms = ": f"lease_ms = {LEASE_MS}"}}
+    with running(tmp_path, workers=2, changes=lease) as system:
+        for part in count_stale(system, STALE_COUNT, seed):
+            print(part)
+            assert part.tried.total() >= STALE_COUNT
+            assert (part.accepted, part.problems) == (0, []), f"seed {seed}"
 
 
 def test_workers_end_with_the_servers_main_process(system):

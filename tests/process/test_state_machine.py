@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from paychan.payment import Payment
 from paychan.sender import Sender, sign_payment
 from paychan.settlement import check_settlement
-from tests.campaign.kill import kill_when_there
+from tests.campaign.faults import kill_when_there
 from tests.campaign.load import FEE_MAX, PatientClient, is_outpoint_of
 from tests.system import Answer, System, running
 from tests.tiling import History, Operation, Outcome, check

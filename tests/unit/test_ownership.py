@@ -7,10 +7,11 @@ import pytest
 
 from paychan._fast.channel import ChannelTable, shard_of
 from paychan.rpc.store_messages import LEASE_COUNT, Lease, OwnerTable, Welcome
-from paychan.server.ownership import CHANGE_SECONDS_MAX, Ownership
+from paychan.server.ownership import Ownership
 from tests.differential.channels import SETTLEMENT_PERIOD, make_sample
 
 SHARDS = 8
+LONG = 60.0
 ME, OTHER = 5, 6
 WORKERS = {ME: "unix:/me", OTHER: "unix:/other"}
 LEASES = [(ME, 1), (OTHER, 1)]
@@ -115,23 +116,22 @@ def test_a_store_with_other_shards_gives_nothing_and_takes_all(ownership, channe
 
 def test_waiting_for_a_change_ends_with_it_for_all(ownership):
     async def play():
-        waiting = [asyncio.ensure_future(ownership.wait_for_change()) for _ in range(3)]
+        waiting = [asyncio.ensure_future(ownership.wait_for_change(LONG)) for _ in range(3)]
         await asyncio.sleep(0)
         assert not any(future.done() for future in waiting)
         ownership.update(welcome(), table_of(HALF))
-        await asyncio.wait_for(asyncio.gather(*waiting), CHANGE_SECONDS_MAX / 2)
-        again = asyncio.ensure_future(ownership.wait_for_change())
+        await asyncio.wait_for(asyncio.gather(*waiting), LONG / 2)
+        again = asyncio.ensure_future(ownership.wait_for_change(LONG))
         await asyncio.sleep(0.01)
         assert not again.done()  # the next change, not the last one
         ownership.lose()
-        await asyncio.wait_for(again, CHANGE_SECONDS_MAX / 2)
+        await asyncio.wait_for(again, LONG / 2)
 
     asyncio.run(play())
 
 
-def test_waiting_for_a_change_gives_up(ownership, monkeypatch):
-    monkeypatch.setattr("paychan.server.ownership.CHANGE_SECONDS_MAX", 0.01)
-    asyncio.run(asyncio.wait_for(ownership.wait_for_change(), 1))
+def test_waiting_for_a_change_gives_up(ownership):
+    asyncio.run(asyncio.wait_for(ownership.wait_for_change(0.01), LONG))
     ownership.lose()  # nobody waits any more, and nothing breaks
 
 
