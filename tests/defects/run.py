@@ -44,9 +44,10 @@ def chosen(only: list[str]) -> list[Break]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="breaks a copy of the project on purpose, and demands that tests fail")
     parser.add_argument("--only", action="append", default=[], metavar="ID", help="a defect or a threat, as O7 or A3")
+    parser.add_argument("--skip", type=int, default=0, metavar="N", help="leave out the first N of them")
     parser.add_argument("--list", action="store_true", help="print the table and do nothing")
     arguments = parser.parse_args()
-    rows = chosen(arguments.only)
+    rows = chosen(arguments.only)[arguments.skip :]
     if arguments.list:
         for row in rows:
             print(f"{','.join(row.ids):12} {row.file:32} {row.what}")

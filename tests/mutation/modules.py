@@ -11,7 +11,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "paychan/outpoint.py": _unit("outpoint"),
     "paychan/script.py": _unit("script", "settlement"),
     "paychan/payment.py": _unit("fast_payment", "settlement"),
-    "paychan/channel.py": _unit("channel_records", "transitions"),
+    "paychan/channel.py": _unit("channel_records", "transitions", "settlement"),
     "paychan/settlement.py": _unit("settlement"),
     "paychan/refund.py": _unit("refund"),
     "paychan/sharding.py": _unit("sharding"),
@@ -20,7 +20,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "paychan/network.py": _unit("network"),
     "paychan/clock.py": _unit("clock"),
     # the store's rules
-    "store/table.py": _unit("store_table"),
+    "store/table.py": _unit("store_table", "store_group", "store_engine"),
     "store/group.py": _unit("store_group", "store_table", "store_sequencer"),
     "store/leases.py": _unit("store_leases"),
     "store/sequencer.py": _unit("store_sequencer"),

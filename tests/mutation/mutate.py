@@ -2,10 +2,11 @@
 
 Comparisons lose or gain their edge, conditions are turned around, numbers are one off, operators swap with their opposite,
 arguments with their neighbour, statements and results are left out. Not touched: texts (they are for people), types, log lines,
-decorators.
+assertions, decorators.
 """
 
 import ast
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -39,7 +40,7 @@ _SKIPPED_FIELDS = {"decorator_list", "annotation", "returns", "type_params"}
 
 @dataclass(frozen=True)
 class Mutant:
-    """`number`: which of its module's. `line` is the source line, stripped; `what` says the change."""
+    """`number`: which of its module's. `line` is the source line, stripped; `what` says the change, and which of several alike."""
 
     number: int
     lineno: int
@@ -61,11 +62,14 @@ class _Site:
 
 def list_mutants(source: str) -> list[Mutant]:
     """Return all mutants of a module."""
-    lines = source.splitlines()
+    lines, seen = source.splitlines(), Counter[tuple[str, str]]()
     found = []
     for number, site in enumerate(_sites(ast.parse(source))):
         lineno = getattr(site.node, "lineno", 1)
-        found.append(Mutant(number, lineno, lines[lineno - 1].strip(), site.what))
+        line = lines[lineno - 1].strip()
+        seen[line, site.what] += 1
+        times = seen[line, site.what]
+        found.append(Mutant(number, lineno, line, site.what if times == 1 else f"{site.what} ({times})"))
     return found
 
 
@@ -102,7 +106,7 @@ def _is_skipped(node: ast.AST) -> bool:
             return True
         case ast.If(test=ast.Name(id="TYPE_CHECKING")) | ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
             return True
-        case ast.JoinedStr() | ast.Import() | ast.ImportFrom():
+        case ast.JoinedStr() | ast.Import() | ast.ImportFrom() | ast.Assert() | ast.keyword(arg="strict"):
             return True
     return False
 
@@ -130,7 +134,7 @@ def _changes(node: ast.AST) -> Iterator[_Site]:
         case ast.Constant(value=bytes()):
             other = bytes([node.value[0] ^ 1]) + node.value[1:] if node.value else b"\0"
             yield _set(node, "value", other, f"{node.value!r} becomes {other!r}")
-        case ast.Return(value=ast.expr()) if not (isinstance(node.value, ast.Constant) and node.value.value is None):
+        case ast.Return(value=ast.expr()) if not (isinstance(node.value, ast.Constant) and not node.value.value):
             yield _set(node, "value", ast.Constant(None), "returns None")
         case ast.Call(func=ast.Name(id="min" | "max")):
             return
