@@ -1,9 +1,9 @@
 """Branch coverage of the code that holds money: `python -m tests.coverage [--quick] [pytest arguments]`.
 
-Runs tests with coverage.py, which follows them into every process that they start, and prints a table: core, store, signer, and what
-of the server decides about money. Exit status 1 if a test failed, or if less than COVERAGE_MIN percent of the branches were taken
-in all. A process that is killed with -9 tells nothing of what it ran. The compiled modules are not counted: they have mutants instead
-(`python -m tests.mutation.compiled`). --quick: without the tests that start whole processes.
+Runs tests with coverage.py, which follows them into every process that they start, and prints a table: core, store, signer, and
+what of the server decides about money. Exit status 1 if a test failed, or if less than COVERAGE_MIN percent of the branches were
+taken in all. A process that is killed with -9 tells nothing of what it ran. The compiled modules are not counted: they have mutants
+instead (`python -m tests.mutation.compiled`). --quick: without the tests that start whole processes.
 """
 
 import argparse

@@ -26,7 +26,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "store/sequencer.py": _unit("store_sequencer"),
     "store/keys.py": _unit("store_keys", "store_engine"),
     "store/mark.py": _unit("store_mark"),
-    "store/identity.py": _unit("store_engine"),
+    "store/identity.py": _unit("store_identity"),
     # the signer's
     "signer/policy.py": _unit("signer_policy"),
     "signer/ledger.py": _unit("signer_ledger"),

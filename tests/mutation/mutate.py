@@ -123,7 +123,7 @@ def _changes(node: ast.AST) -> Iterator[_Site]:
             yield _set(node, "op", other, f"{type(node.op).__name__} becomes {type(other).__name__}")
         case ast.UnaryOp(op=ast.USub()):
             yield _set(node, "op", ast.UAdd(), "the sign is lost")
-        case ast.If() | ast.IfExp() if not isinstance(node.test, ast.Constant):
+        case ast.If() | ast.IfExp() if not isinstance(node.test, ast.Constant | ast.UnaryOp):
             yield _set(node, "test", ast.UnaryOp(ast.Not(), node.test), "the condition is turned around")
         case ast.UnaryOp(op=ast.Not()):
             yield _set(node, "operand", ast.UnaryOp(ast.Not(), node.operand), "not is lost")
