@@ -16,7 +16,7 @@ def caught_by(row: Break) -> list[str]:
     """Break a copy as `row` says and return what is wrong with that: nothing if every named test fails."""
     with copied_tree() as place:
         break_file(place, row.file, row.right, row.wrong)
-        verdicts = run_tests(place, row.tests)
+        verdicts = run_tests(place, row.tests, row.fails_by)
     return [
         f"{test}: {'; '.join(verdict.other) or f'{verdict.passed} passed, {verdict.failed} failed'}"
         for test, verdict in verdicts.items()

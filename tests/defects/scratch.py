@@ -84,8 +84,10 @@ def run_files(place: Path, files: Sequence[str], seconds: float = SECONDS_MAX) -
     return _run(place, [sys.executable, "-m", "pytest", "-q", "-x", *files], {}, seconds).returncode
 
 
-def run_tests(place: Path, tests: Sequence[str]) -> dict[str, Verdict]:
-    """Run tests (node ids without parameters) in a copy; return a verdict for each. Raises CannotRun."""
+def run_tests(place: Path, tests: Sequence[str], fails_by: str = "assertion") -> dict[str, Verdict]:
+    """Run tests (node ids without parameters) in a copy; return a verdict for each. Raises CannotRun.
+
+    fails_by: the kind of exception (verdicts.py) by which a test fails its claim."""
     found = place / "verdicts.json"
     found.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.defects.verdicts", *tests]
@@ -98,7 +100,7 @@ def run_tests(place: Path, tests: Sequence[str]) -> dict[str, Verdict]:
             raise CannotRun(f"{entry['test']}: {entry['kinds']}\n{done.stdout[-2000:]}")
         if entry["outcome"] == "passed":
             verdict.passed += 1
-        elif entry["phase"] == "call" and entry["kinds"] == ["assertion"]:
+        elif entry["phase"] == "call" and entry["kinds"] == [fails_by]:
             verdict.failed += 1
         else:
             verdict.other.append(f"{entry['outcome']} in {entry['phase']}: {', '.join(entry['kinds'])}")

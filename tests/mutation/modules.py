@@ -30,7 +30,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     # the signer's
     "signer/policy.py": _unit("signer_policy"),
     "signer/ledger.py": _unit("signer_ledger"),
-    "signer/keys.py": _unit("signer_keys"),
+    "signer/keys.py": _unit("signer_keys", "config", "dangers"),
     # what decides about money in the server
     "paychan/server/opening.py": _unit("opening"),
     "paychan/server/engine.py": _unit("engine"),

@@ -94,7 +94,7 @@ def test_the_signers_file_is_read(config, prefix):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"02" * 32, b"02" * 34, b"01" * 33, b"04" * 33, b"zz" * 33, b"\xff" * 66],
+    [b"", b"00" * 33, b"02" * 32, b"02" * 34, b"01" * 33, b"04" * 33, b"zz" * 33, b"\xff" * 66],
     ids=lambda content: f"{len(content)} of {content[:2].hex()}",
 )
 def test_no_key_is_read_from_anything_else(config, content):
