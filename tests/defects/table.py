@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Break:
-    """`what`: what the broken build does. In `file`, `right` is replaced by `wrong`; each of `tests` (node ids) must then fail, by an
-    assertion or by the exception that `fails_by` names."""
+    """`what`: what the broken build does. In `file`, `right` is replaced by `wrong`; then each of `tests` (node ids) must fail, by
+    an assertion or by the exception that `fails_by` names."""
 
     ids: tuple[str, ...]
     what: str

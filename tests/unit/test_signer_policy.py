@@ -373,13 +373,11 @@ P2PKH_CHANGE = b"\x76\xa9\x14" + b"\xcc" * 20 + b"\x88\xac"
 @pytest.mark.parametrize("script", [CHANGE_SCRIPT, P2PKH_CHANGE])
 def test_the_change_goes_to_an_address_and_to_nothing_like_one(script):
     assert oracle(signed(make_request(change_script=script)).raw, make_request(change_script=script)) == (9_000_000, 10_000)
-    for at in (*range(3), len(script) - 2, len(script) - 1):
-        if len(script) == 23 and at == 2 or len(script) == 23 and at == 21:
-            continue  # of the hash
-        other = script[:at] + bytes([script[at] ^ 1]) + script[at + 1 :]
-        assert refusal(make_request(change_script=other)) is RefusalCode.MALFORMED
-    for other in (script[:-1], script + b"\xac", script[:5] + script[6:], script[:5] + b"\0" + script[5:]):
-        assert refusal(make_request(change_script=other)) is RefusalCode.MALFORMED
+    around = [at for at in range(len(script)) if script[at] != 0xCC]
+    flipped = [script[:at] + bytes([script[at] ^ 1]) + script[at + 1 :] for at in around]
+    for other in (*flipped, script[:-1], script + b"\xac", script[:5] + script[6:], script[:5] + b"\0" + script[5:]):
+        terms = dataclasses.replace(GOOD.terms, change_script=other)
+        assert refusal(dataclasses.replace(GOOD, terms=terms)) is RefusalCode.MALFORMED
 
 
 def test_a_policy_is_what_the_configuration_says(tmp_path):
