@@ -24,6 +24,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "store/group.py": _unit("store_group", "store_table", "store_sequencer"),
     "store/leases.py": _unit("store_leases"),
     "store/sequencer.py": _unit("store_sequencer"),
+    "store/server.py": _unit("store_server"),
     "store/keys.py": _unit("store_keys", "store_engine"),
     "store/mark.py": _unit("store_mark"),
     "store/identity.py": _unit("store_identity"),
