@@ -5,12 +5,14 @@ store that does what the test says, and a settlement machine that only tells whe
 import asyncio
 import base64
 import dataclasses
+import gc
 from types import SimpleNamespace
 
 import orjson
 import pytest
 
 from paychan._fast.channel import ChannelTable
+from paychan._fast.status import Status
 from paychan.chain.base import FundingOutput
 from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.errors import PaychanError
@@ -18,7 +20,7 @@ from paychan.payment import Payment
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import EntryStatus, Stored, decode_commit
 from paychan.server.committer import Committer
-from paychan.server.engine import Engine
+from paychan.server.engine import Engine, refusal_of_form
 from paychan.server.loading import Loader
 from paychan.server.opening import Opening, OpenRequest
 from paychan.server.peers import NotOwner
@@ -184,7 +186,8 @@ async def test_a_close_is_durable_before_anything_is_signed():
     rig.gate.set()
     reply = await work
     assert reply.status == 202
-    assert orjson.loads(reply.body)["settlement_txid"] == TXID.hex()
+    told = orjson.loads(reply.body)
+    assert (told["settlement_txid"], told["channel_value_left"], told["value_received"]) == (TXID.hex(), 10_000_000, 0)
     assert rig.settled == [(rig.outpoint, [Phase.CLOSING])]
 
 
@@ -243,7 +246,8 @@ async def test_a_close_of_nothing_is_refused():
 async def test_what_is_settled_because_its_time_has_come_is_closing_durably_first():
     rig = Rig()
     rig.load()
-    await rig.engine.settle(rig.outpoint)
+    reply = await rig.engine.settle(rig.outpoint)
+    assert orjson.loads(reply.body)["value_received"] == 0
     await rig.engine.settle(rig.outpoint)  # again: it is closing, and durable
     assert rig.settled == [(rig.outpoint, [Phase.CLOSING])] * 2
 
@@ -271,11 +275,33 @@ async def test_a_funding_that_another_transaction_spent_has_no_settlement_of_our
 
 
 @asynchronous
-async def test_what_is_settled_early_keeps_nobody_waiting_and_may_fail():
+async def test_a_close_behind_a_payment_that_was_not_written_is_judged_on_what_the_store_has():
     rig = Rig()
     rig.load()
+    newer = rig.sample.sign(5_000_000)
+    text = base64.urlsafe_b64encode(newer.raw).decode()
+    rig.gate, rig.answer = asyncio.Event(), EntryStatus.CONFLICT
+    rig.table.pay(rig.sample.path, f"payment={text}", NOW)
+    rig.committer.make_durable(rig.outpoint)
+    stored = ChannelState(Phase.OPEN, rig._payment(rig.sample.opening))
+    rig.has[rig.outpoint] = Stored(rig.sample.terms.serialize(), stored.serialize(), b"")
+    works = [asyncio.ensure_future(rig.close(token)) for token in (newer.raw, rig.sample.opening.raw)]
+    await settle()
+    rig.gate.set()
+    rig.gate = None
+    await settle(1)
+    rig.answer = EntryStatus.OK
+    assert await refusal(works[0]) == "not_newest_payment"
+    assert (await works[1]).status == 202
+
+
+@asynchronous
+async def test_what_is_settled_early_keeps_nobody_waiting_and_may_fail():
+    rig, complaints = Rig(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    rig.load()
     rig.engine.settle_early(rig.outpoint)
-    assert rig.settled == []
+    assert rig.settled == [] and len(rig.engine._early) == 1
     await settle(30)
     assert len(rig.settled) == 1
     rig.table.drop(rig.outpoint)
@@ -288,3 +314,16 @@ async def test_what_is_settled_early_keeps_nobody_waiting_and_may_fail():
         task.cancel()
     await settle()
     assert rig.engine._early == set()
+    gc.collect()
+    assert complaints == []
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize("name", ["payment", "change_address"])
+def test_a_repeated_parameter_is_named(name):
+    with pytest.raises(PaychanError) as caught:
+        refusal_of_form(Status.REPEATED_PARAMETER, f"{name}=a&{name}=b")
+    assert (caught.value.code, caught.value.parameter) == ("repeated_parameter", name)
+    assert orjson.loads(refusal_of_form(Status.INVALID_DER, f"{name}=a&{name}=b").body)["code"] == "invalid_der"

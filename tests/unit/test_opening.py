@@ -237,6 +237,7 @@ def test_larger_outputs_need_more_confirmations(config, value, needed):
 
 
 def test_a_coinbase_must_be_mature(config):
+    assert COINBASE_MATURITY == 100
     assert verdict(config, output(confirmations=COINBASE_MATURITY - 1, is_coinbase=True), 700_000) == "funding_immature"
     assert verdict(config, output(confirmations=COINBASE_MATURITY, is_coinbase=True), 700_000) == VALUE - 700_000
 
@@ -248,6 +249,7 @@ def test_no_channel_holds_more_than_is_configured(config):
 
 def test_nobody_keeps_more_than_was_funded(config):
     assert verdict(config, output(), VALUE + 1) == "change_value_range"
+    assert verdict(config, output(), VALUE) == "open_price_short"
 
 
 def test_a_payment_for_another_output_is_not_signed(config):

@@ -171,3 +171,17 @@ def test_a_key_file_that_goes_on_behind_the_key_is_refused(tmp_path):
     settings = config(tmp_path)
     put_key(settings.key_file, KEY.secret.hex().encode() + b"\n" + b"x" * 100)
     complaint(settings)
+
+
+def test_public_keys_are_compressed():
+    assert len(public_key(KEY)) == 33
+
+
+def test_the_public_key_file_can_be_read_by_all_whatever_the_umask(tmp_path):
+    path = tmp_path / "signer.pub"
+    before = os.umask(0o077)
+    try:
+        publish_public_key(path, public_key(KEY))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644

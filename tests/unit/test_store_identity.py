@@ -88,8 +88,9 @@ def test_a_configured_key_is_taken_without_a_file(config):
 
 @pytest.mark.parametrize("prefix", [2, 3])
 def test_the_signers_file_is_read(config, prefix):
-    config.server_pubkey_file.write_text((bytes([prefix]) * 33).hex() + "\n")
-    assert read_server_pubkey(config, wait_s=0) == bytes([prefix]) * 33
+    pubkey = bytes([prefix]) + b"\7" * 32
+    config.server_pubkey_file.write_text(pubkey.hex() + "\n")
+    assert read_server_pubkey(config, wait_s=0) == pubkey
 
 
 @pytest.mark.parametrize(
