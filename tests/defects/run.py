@@ -14,7 +14,7 @@ from .table import BREAKS, Break
 
 def caught_by(row: Break) -> list[str]:
     """Break a copy as `row` says and return what is wrong with that: nothing if every named test fails."""
-    with copied_tree() as place:
+    with copied_tree(to_build=row.file.endswith(".pyx")) as place:
         break_file(place, row.file, row.right, row.wrong)
         verdicts = run_tests(place, row.tests, row.fails_by)
     return [
@@ -27,7 +27,7 @@ def caught_by(row: Break) -> list[str]:
 def unsound(rows: list[Break]) -> list[str]:
     """Return which tests of the rows do not pass on a copy that nothing was done to."""
     tests = list(dict.fromkeys(test for row in rows for test in row.tests))
-    with copied_tree() as place:
+    with copied_tree(to_build=False) as place:
         verdicts = run_tests(place, tests)
     return [f"{test}: {verdict}" for test, verdict in verdicts.items() if not verdict.is_sound]
 

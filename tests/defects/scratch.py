@@ -53,11 +53,12 @@ def replaced(text: str, right: str, wrong: str, where: str) -> str:
 
 
 @contextmanager
-def copied_tree() -> Iterator[Path]:
-    """Yield a copy of the project, with what is built, in a temporary directory."""
+def copied_tree(to_build: bool = True) -> Iterator[Path]:
+    """Yield a copy of the project in a temporary directory, ready to be built again where that is asked for."""
+    left_out = LEFT_OUT if to_build else LEFT_OUT | {"build"}
     with tempfile.TemporaryDirectory(prefix="broken-") as directory:
         place = Path(directory) / "paychan"
-        shutil.copytree(ROOT, place, ignore=lambda _, names: LEFT_OUT.intersection(names))
+        shutil.copytree(ROOT, place, ignore=lambda _, names: left_out.intersection(names))
         if (ROOT / "build" / "bcoin").exists():
             (place / "build").mkdir(exist_ok=True)
             (place / "build" / "bcoin").symlink_to(ROOT / "build" / "bcoin")
