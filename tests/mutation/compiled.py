@@ -10,6 +10,7 @@ import re
 import secrets
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,25 +66,28 @@ _DECLARATION = re.compile(r"\s*(cimport|from|import|cdef (class|extern|enum|inli
 
 @dataclass(frozen=True)
 class Slip:
-    """One changed line. lineno: from 1."""
+    """One changed line. lineno: from 1; times: which of several alike."""
 
     lineno: int
     line: str
     changed: str
+    times: int
 
     @property
     def name(self) -> tuple[str, str]:
-        return self.line.strip(), f"becomes {self.changed.strip()}"
+        what = f"becomes {self.changed.strip()}"
+        return self.line.strip(), what if self.times == 1 else f"{what} ({self.times})"
 
 
 def list_slips(source: str) -> list[Slip]:
     """Return every slip in the code of a .pyx: not in comments, docstrings, declarations and texts."""
-    return [
-        Slip(number, line, changed)
-        for number, line in _code_lines(source)
-        for changed in dict.fromkeys(_changed(line))
-        if changed != line
-    ]
+    found, seen = [], Counter[str]()
+    for number, line in _code_lines(source):
+        for changed in dict.fromkeys(_changed(line)):
+            alike = f"{line.strip()} {changed.strip()}"
+            seen[alike] += 1
+            found.append(Slip(number, line, changed, seen[alike]))
+    return found
 
 
 def _code_lines(source: str) -> Iterator[tuple[int, str]]:

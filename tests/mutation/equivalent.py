@@ -45,7 +45,14 @@ EQUIVALENT: dict[str, dict[tuple[str, str], str]] = {
         ): "both are less than such a push may have",
         ("elif opcode < _OP_PUSHDATA1:", "Lt becomes LtE"): "that opcode is the case before",
     },
+    "paychan/_fast/payment.pyx": {
+        ("return False", "becomes return True (2)"): "the bounds of a payment's size, looked at before, are the same",
+    },
     "store/table.py": {
+        (
+            "return entry.expected_phase == _OPEN != entry.state[1]",
+            "1 becomes 2",
+        ): "the allowed steps of an open channel that come here all leave that phase",
         (
             "ChannelState.parse(entry.state)",
             "left out",

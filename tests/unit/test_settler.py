@@ -37,6 +37,7 @@ class Rig:
         self.stays: set[bytes] = set()
         self.scan_error: Exception | None = None
         self.asked: list[bytes] = []
+        self.asked_at: list[float] = []
         self.at_once = self.most_at_once = 0
         ownership = SimpleNamespace(holds=lambda lease: lease is Lease.SETTLER and self.holds)
         self.settler = Settler(ownership, self, self, self.settle, PERIOD, EXPOSURE_MAX, lambda: self.now)
@@ -51,6 +52,7 @@ class Rig:
 
     async def settle(self, name: bytes) -> None:
         self.asked.append(name)
+        self.asked_at.append(self.loop.time())
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -132,9 +134,12 @@ def test_a_slow_one_takes_its_place_and_no_more(rig):
 
 def test_one_that_fails_is_tried_again_after_pauses_that_grow(rig):
     rig.unfinished, rig.fails = {outpoint(1): Phase.CLOSING}, {outpoint(1): Unavailable("signer_unavailable")}
-    rig.run(1200)
-    # 2, 4, 8, 16, 32 seconds, then once in PAUSE_SECONDS_MAX; a sweep comes every SWEEP_SECONDS
-    assert 1200 / (PAUSE_SECONDS_MAX + 2 * SWEEP_SECONDS) <= len(rig.asked) <= 5 + 1200 / PAUSE_SECONDS_MAX
+    rig.run(300)
+    pauses = [later - earlier for earlier, later in zip(rig.asked_at, rig.asked_at[1:], strict=False)]
+    expected = [SWEEP_SECONDS * 2**number for number in range(5)] + [PAUSE_SECONDS_MAX] * 3
+    assert len(pauses) >= len(expected)
+    for pause, least in zip(pauses, expected, strict=False):
+        assert least <= pause <= least + 1.5 * SWEEP_SECONDS, (pauses, expected)
 
 
 def test_a_new_best_block_ends_every_pause(rig):
@@ -163,6 +168,15 @@ def test_what_was_broadcast_is_looked_at_with_each_block_and_seldom_between(rig)
     rig.generation += 1
     rig.run(SWEEP_SECONDS / 2)
     assert rig.asked == [outpoint(1)]
+
+
+def test_what_is_broadcast_by_others_is_not_looked_at_before_its_time(rig):
+    rig.sweep()
+    rig.unfinished, rig.stays = {outpoint(1): Phase.BROADCAST, outpoint(2): Phase.SIGNED}, {outpoint(1)}
+    rig.run(PAUSE_SECONDS_MAX - 2 * SWEEP_SECONDS)
+    assert rig.asked == [outpoint(2)]
+    rig.run(4 * SWEEP_SECONDS)
+    assert rig.asked == [outpoint(2), outpoint(1)]
 
 
 def test_too_much_unsettled_value_settles_those_that_expire_first(rig):
