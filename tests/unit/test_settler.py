@@ -3,6 +3,7 @@ loop; the store's indexes and the owners' answers are what each test says.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
 import pytest
@@ -49,6 +50,9 @@ class Rig:
             return [(phase, name) for name, phase in self.unfinished.items()]
         soonest = sorted((expiry, name) for name, expiry in self.open_until.items() if expiry < before)
         return soonest[:most]
+
+    async def pages(self, kind: StoreMessage, before: int = 0) -> AsyncIterator[list[tuple[int, bytes]]]:
+        yield await self.scan(kind, before)
 
     async def settle(self, name: bytes) -> None:
         self.asked.append(name)
