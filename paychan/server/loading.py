@@ -27,7 +27,7 @@ class Loaded(Enum):
     FOUND = 1
     MISSING = 2
     MOVED = 3  # the shard is not ours, or was not for a moment: what was read may be older than what another owner wrote since
-    FAILED = 4  # the store is away, or what it has of this channel is damaged
+    FAILED = 4
 
 
 _Waiters = list[Callable[[Loaded], None]]

@@ -94,9 +94,6 @@ EQUIVALENT: dict[str, dict[tuple[str, str], str]] = {
         ): "the one after the write that is waited for does the same; without the channel there is none to wait for",
     },
     "paychan/server/loading.py": {
-        (
-            "FAILED = 4  # the store is away, or what it has of this channel is damaged",
-            "4 becomes 5",
-        ): "the numbers only tell the outcomes apart",
+        ("FAILED = 4", "4 becomes 5"): "the numbers only tell the outcomes apart",
     },
 }

@@ -50,7 +50,7 @@ class Rig:
         self.payment = sign_payment(TERMS, TERMS.funding_value - received, CLIENT)
         self.stored = Stored(TERMS.serialize(), ChannelState(Phase.CLOSING, self.payment).serialize(), b"")
         self.status, self.rate, self.now, self.events = FundingStatus(10), 10, EXPIRY - 10 * PERIOD, []
-        self.ledger, self.is_signer_up = {}, True
+        self.ledger, self.is_signer_up, self.depth = {}, True, 0
         self.policy = Policy(SERVER, SERVER.public_key.format(), DESTINATION, rate_max, share_max, 100, True)
         self.errors, self.outcome, self.tamper = {}, EntryStatus.OK, lambda raw: raw
         channels = ChannelTable(4, PERIOD)
@@ -93,7 +93,7 @@ class Rig:
         self._raise("broadcast")
         assert transaction == self.stored.settlement
         self.events.append("broadcast")
-        self.status = FundingStatus(10, True, CTransaction.deserialize(transaction).GetTxid())
+        self.status = FundingStatus(10, True, CTransaction.deserialize(transaction).GetTxid(), self.depth)
 
     # what the tests look at
 
@@ -116,9 +116,10 @@ class Rig:
     def settle(self):
         """Drive the machine once; return the code of what stopped it, if anything did."""
         try:
-            asyncio.run(self.settling.settle(TERMS.outpoint))
+            told = asyncio.run(self.settling.settle(TERMS.outpoint))
         except Unavailable as error:
             return error.code
+        assert told == self.state
         return ""
 
     def signed(self, fee=5000):
@@ -220,6 +221,8 @@ def test_stop_ends_what_runs_and_the_next_goes_on(rig):
         task = asyncio.ensure_future(rig.settling.settle(TERMS.outpoint))
         await waiting.wait()
         await rig.settling.stop()
+        assert task.done() or not rig.settling._running
+        assert all(running.done() for running in asyncio.all_tasks() - {asyncio.current_task(), task})
         rig.broadcast = usual
         await asyncio.gather(task, return_exceptions=True)
 
@@ -323,6 +326,62 @@ def test_a_raise_that_is_too_small_is_not_made(rig):
     assert rig.fee == rig.rate * rig.size >= least
 
 
+def test_a_raise_that_is_just_enough_is_made(rig):
+    rig.rate = 4
+    rig.settle()
+    assert bump_fee_min(rig.fee, rig.size) == 5 * rig.size
+    rig.rate = 5
+    assert rig.settle() == ""
+    assert rig.fee == 5 * rig.size
+
+
+def test_a_raise_is_published_whatever_spends_the_output_by_now(rig):
+    rig.settle()
+    rig.status, rig.rate = FundingStatus(10, True, b"", 0), 30
+    rig.events.clear()
+    assert rig.settle() == ""
+    assert rig.events == [30 * rig.size, Phase.BROADCAST, "broadcast"]
+
+
+def test_a_raise_that_cannot_be_had_publishes_nothing_that_is_on_its_way(rig):
+    rig.settle()
+    rig.events.clear()
+    rig.rate, rig.is_signer_up = 100, False
+    assert rig.settle() == ""
+    assert rig.events == []
+
+
+def test_what_is_buried_at_once_is_settled_at_once(rig):
+    rig.depth = BURIED
+    assert rig.settle() == ""
+    assert rig.events[-2:] == [Phase.BROADCAST, Phase.SETTLED]
+
+
+def test_a_signer_that_asks_for_a_fee_that_was_asked_for_is_not_asked_again(rig):
+    asked = []
+
+    async def refuse(terms, payment, fee, proof):
+        asked.append(fee)
+        raise SignerRefused(Refusal(RefusalCode.FEE_FALLS, "no", fee))
+
+    rig.settling._signer.settle = refuse
+    assert rig.settle() == "settlement_refused"
+    assert asked == [10 * rig.size]
+
+
+def test_the_fee_is_computed_for_the_larger_kind_of_output():
+    assert len(DESTINATION) == DESTINATION_SIZE_MAX
+
+
+def test_only_what_failed_is_logged_as_that(rig, caplog):
+    rig.settle()
+    assert caplog.records == []
+    rig.errors["load"] = ConnectionGone()
+    rig.settle()
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert f"settlement of {WHERE}: " in caplog.text
+
+
 def test_without_a_better_one_the_settlement_that_there_is_must_do(rig, caplog):
     caplog.set_level(logging.INFO)
     rig.settle()
@@ -352,7 +411,7 @@ def test_a_fee_above_the_signers_bound_is_lowered_until_it_signs(percent):
     bound = 20_000 * percent // 100
     assert 0.85 * bound <= rig.fee <= bound
     asked = [event for event in rig.events if type(event) is int]
-    assert asked == sorted(asked, reverse=True) and asked[-1] == rig.fee
+    assert asked[1:] == [fee * 90 // 100 for fee in asked[:-1]] and asked[-1] == rig.fee
 
 
 def test_a_fee_below_the_floor_is_not_asked_for():
