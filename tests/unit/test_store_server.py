@@ -4,11 +4,13 @@ event loop; connections that keep what is sent to them.
 
 import asyncio
 import os
+import time
 
 import pytest
 
 from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.config import Common, StoreConfig
+from paychan.errors import ConfigError
 from paychan.network import TEST
 from paychan.payment import Payment
 from paychan.rpc.connection import Address
@@ -39,7 +41,7 @@ PUBKEY = b"\2" * 33
 OUTPOINT = bytes(range(36))
 SHARD = shard_of(OUTPOINT, SHARDS)
 LEASE_MS = 200
-OTHER_USER = 65533
+OTHER_USERS = {1, 65533} - {os.geteuid()}
 
 
 class Connection:
@@ -111,7 +113,7 @@ def commit(*entries):
 @asynchronous
 async def test_another_user_is_turned_away(tmp_path):
     rig = Rig(tmp_path)
-    assert not rig.connect(uid=OTHER_USER).is_open
+    assert not any(rig.connect(uid=uid).is_open for uid in OTHER_USERS)
     assert all(rig.connect(uid=uid).is_open for uid in (0, os.geteuid()))
 
 
@@ -121,6 +123,7 @@ async def test_a_worker_is_welcomed_and_told_what_it_owns_once_that_is_durable(t
     worker = rig.connect().hello()
     assert worker.sent == [(StoreMessage.HELLO, 7, Welcome(1, SHARDS, LEASE_MS).encode())]
     await settle()
+    assert [request_id for kind, request_id, _ in worker.sent if kind == StoreMessage.OWNERS] == [0]
     assert worker.owners().owners == [(1, 1)] * (SHARDS + LEASE_COUNT)
     assert rig.engine.epochs(SHARDS) == [1] * (SHARDS + LEASE_COUNT)
 
@@ -184,6 +187,19 @@ async def test_who_leaves_leaves_its_shards_to_the_others(tmp_path):
 
 
 @asynchronous
+async def test_an_observer_leaves_without_a_trace(tmp_path):
+    complaints = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    rig = Rig(tmp_path)
+    worker, observer = rig.connect().hello(), rig.connect().hello(peer="")
+    await settle()
+    worker.sent.clear()
+    observer.close()
+    await settle()
+    assert (worker.sent, complaints) == ([], [])
+
+
+@asynchronous
 async def test_silence_ends_a_connection_and_any_frame_is_a_sign_of_life(tmp_path, monkeypatch):
     now = [0]
     monkeypatch.setattr(server_module, "_now_ms", lambda: now[0])
@@ -232,6 +248,26 @@ async def test_an_update_is_answered_when_it_is_durable(tmp_path):
 
 
 @asynchronous
+async def test_what_is_no_commit_never_reaches_the_others_group(tmp_path):
+    rig = Rig(tmp_path)
+    good, bad = rig.connect().hello(), rig.connect().hello()
+    await settle()
+    epoch = rig.engine.epochs(SHARDS)[SHARD]
+    good.ask(StoreMessage.COMMIT, commit(opening(epoch)))
+    bad.ask(StoreMessage.COMMIT, commit(opening(epoch))[:-1])
+    await settle()
+    assert good.taken(StoreMessage.COMMIT) == [bytes([EntryStatus.OK])]
+    assert bad.sent[-1][0] == "refused" and b"COMMIT" in bad.sent[-1][2]
+
+
+@asynchronous
+async def test_a_heartbeat_has_its_requests_number(tmp_path):
+    worker = Rig(tmp_path).connect().hello()
+    worker.ask(StoreMessage.HEARTBEAT, request_id=9)
+    assert worker.sent[-1][:2] == (StoreMessage.HEARTBEAT, 9)
+
+
+@asynchronous
 async def test_more_than_the_queue_holds_is_refused_and_nobody_is_cut_off(tmp_path, monkeypatch):
     rig = Rig(tmp_path)
     worker = rig.connect().hello()
@@ -276,6 +312,7 @@ async def test_a_read_that_fails_is_refused_alone(tmp_path, monkeypatch):
 @asynchronous
 async def test_who_takes_no_answers_is_cut_off(tmp_path):
     worker = Rig(tmp_path).connect().hello()
+    assert UNSENT_BYTES_MAX == 16 * 1024 * 1024
     worker.unsent_bytes = UNSENT_BYTES_MAX
     worker.ask(StoreMessage.LOAD, encode_load([OUTPOINT]))
     assert len(worker.taken(StoreMessage.LOAD)) == 1
@@ -289,7 +326,7 @@ async def test_who_takes_no_answers_is_cut_off(tmp_path):
 
 @asynchronous
 async def test_at_the_end_what_waits_is_written_and_answered_and_nothing_else_is_taken(tmp_path):
-    rig = Rig(tmp_path)
+    rig, before = Rig(tmp_path), asyncio.all_tasks()
     stop = asyncio.Event()
     run = asyncio.ensure_future(rig.server.run(stop))
     await settle()
@@ -305,3 +342,19 @@ async def test_at_the_end_what_waits_is_written_and_answered_and_nothing_else_is
     late = rig.connect()
     late.hello()
     assert late.sent == []
+    await settle()
+    assert asyncio.all_tasks() == before
+    with pytest.raises(OSError):
+        await asyncio.open_unix_connection(str(tmp_path / "s"))
+
+
+@asynchronous
+async def test_an_address_that_is_no_good_is_named(tmp_path):
+    rig = Rig(tmp_path)
+    (tmp_path / "s").mkdir()
+    with pytest.raises(ConfigError, match=r"^store\.toml: store\.address: "):
+        await rig.server.run(asyncio.Event())
+
+
+def test_time_is_in_milliseconds():
+    assert abs(server_module._now_ms() - 1000 * time.monotonic()) < 60_000
