@@ -4,17 +4,21 @@ A restart reads nothing: each channel comes with the first request for it. Unkno
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from enum import Enum
 
 from .._fast.channel import ChannelTable, shard_of
 from ..channel import ChannelState, ChannelTerms
 from ..errors import Unavailable
+from ..outpoint import format_outpoint
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import LOAD_MAX, Stored
 from .growing import let_grow
 from .peers import NotOwner
+
+log = logging.getLogger("paychan.loading")
 
 
 class Loaded(Enum):
@@ -106,6 +110,11 @@ class Loader:
             return Loaded.MOVED
         if stored is None:
             return Loaded.MISSING
-        if not self._channels.is_loaded(outpoint):
+        if self._channels.is_loaded(outpoint):
+            return Loaded.FOUND
+        try:
             self._channels.load(ChannelTerms.parse(outpoint, stored.terms), ChannelState.parse(stored.state))
+        except ValueError as error:  # one damaged record must keep nobody waiting who asked for another channel
+            log.error("the records of %s are damaged: %s", format_outpoint(outpoint), error)
+            return Loaded.FAILED
         return Loaded.FOUND

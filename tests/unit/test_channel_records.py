@@ -105,3 +105,11 @@ def test_the_change_value_never_rises_and_is_settled_from_closing_on(before, aft
     assert is_allowed_update(before, 1000, after, 999) == (step and may_fall)
     assert not is_allowed_update(before, 1000, after, 1001)
     assert not is_allowed_update(before, 1000, after, -1)
+
+
+def test_terms_without_a_change_script_and_a_state_without_a_signature_are_whole_records():
+    terms = ChannelTerms(bytes(36), b"\2" * 33, b"\3" * 33, 600_000_000, 1000, b"")
+    assert ChannelTerms.parse(bytes(36), terms.serialize()) == terms
+    assert terms.opened_at == 0
+    state = ChannelState(Phase.OPEN, Payment(5, b"", 0x83))
+    assert ChannelState.parse(state.serialize()) == state

@@ -94,3 +94,7 @@ def test_the_debug_clock_begins_where_it_is_told_and_advances(monkeypatch):
 def test_the_wall_clock_is_the_systems(monkeypatch):
     monkeypatch.setattr(clock_module.time, "time", lambda: 1234.9)
     assert wall_clock()() == 1234
+
+
+def test_a_clock_has_seen_nothing_at_first():
+    assert Clock(Wall(0)).now() == 0

@@ -86,3 +86,21 @@ def test_bumps_from_floor_to_ceiling_are_fewer_than_the_signer_makes():
     while fee <= BOUNDS.ceiling * SIZE:
         fee, bumps = bump_fee_min(fee, SIZE), bumps + 1
     assert bumps < 50  # the signer's default is 100 versions
+
+
+def test_the_ladder_is_the_documented_one():
+    rungs = [(rung.period_percent, rung.blocks, rung.factor, rung.share_percent) for rung in LADDER]
+    assert rungs == [(75, 6, 1, 30), (50, 3, 1, 50), (25, 2, 2, 75), (10, 1, 4, 90), (0, 1, 8, 95)]
+    assert (BUMP_PERCENT_MIN, RELAY_FEE_PER_BYTE) == (25, 1)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_rung_ends_to_the_second(place):
+    until = PERIOD * LADDER[place].period_percent // 100
+    assert rung_at(until, PERIOD) is LADDER[place]
+    assert rung_at(until - 1, PERIOD) is LADDER[place + 1]
+
+
+@pytest.mark.parametrize("rung", LADDER, ids=lambda rung: rung.period_percent)
+def test_a_share_is_exact(rung):
+    assert settlement_fee(1000, 200, 10_000, rung, BOUNDS) == min(100 * rung.share_percent, 10_000 - DUST_LIMIT)

@@ -52,3 +52,13 @@ def test_other_addresses_are_refused(network, address):
     with pytest.raises(Rejection) as caught:
         decode_address(network, address)
     assert caught.value.code == "invalid_change_address"
+
+
+def test_the_networks_are_those_of_bitcoin_core():
+    assert [(network.name, network.p2pkh_version, network.p2sh_version) for network in (LIVE, TEST, REGTEST)] == [
+        ("live", 0, 5),
+        ("test", 111, 196),
+        ("regtest", 111, 196),
+    ]
+    assert decode_address(LIVE, P2PKH_LIVE)[:3] == b"\x76\xa9\x14"
+    assert decode_address(LIVE, "3P14159f73E4gFr7JterCCQh9QjiTjiZrG")[:2] == b"\xa9\x14"

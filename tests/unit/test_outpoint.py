@@ -3,7 +3,7 @@
 import pytest
 
 from paychan.errors import Rejection
-from paychan.outpoint import format_outpoint, make_outpoint, parse_outpoint, txid_hex, txid_of, vout_of
+from paychan.outpoint import OUTPOINT_SIZE, format_outpoint, make_outpoint, parse_outpoint, txid_hex, txid_of, vout_of
 
 TXID_HEX = "00112233445566778899aabbccddeeff00112233445566778899aabbccddee01"
 TXID = bytes.fromhex(TXID_HEX)[::-1]
@@ -47,3 +47,7 @@ def test_other_spellings_of_a_txid_are_refused(txid):
 def test_make_outpoint_refuses_what_does_not_fit(txid, vout, error):
     with pytest.raises(error):
         make_outpoint(txid, vout)
+
+
+def test_an_outpoint_has_36_bytes():
+    assert OUTPOINT_SIZE == 36 == len(make_outpoint(bytes(32), 0))

@@ -286,3 +286,49 @@ def test_check_refuses_every_flipped_byte():
     good = bytes.fromhex(CHANGE["raw_tx"])
     for index in range(len(good)):
         refused(good[:index] + bytes((good[index] ^ 1,)) + good[index + 1 :])
+
+
+def test_the_size_bound_is_exact_but_for_the_servers_signature():
+    for row in SETTLEMENTS:
+        terms, payment, destination = terms_of(row), payment_of(row), bytes.fromhex(row["server_script"])
+        raw = sign_settlement(terms, payment, destination, row["fee"], key_of(row))
+        script_sig = list(CTransaction.deserialize(raw).vin[0].scriptSig)
+        assert settlement_size_max(terms, payment, destination) == len(raw) + 72 - len(script_sig[1])
+
+
+def test_a_part_of_exactly_the_dust_limit_has_a_size():
+    terms = dataclasses.replace(terms_of(CHANGE), funding_value=10_000)
+    payment = dataclasses.replace(payment_of(CHANGE), change_value=9_300)
+    assert settlement_size_max(terms, payment, bytes(25)) > 300
+    with pytest.raises(Uneconomic):
+        settlement_size_max(terms, dataclasses.replace(payment, change_value=9_301), bytes(25))
+
+
+def test_a_payer_who_keeps_everything_leaves_nothing_to_settle():
+    terms = terms_of(CHANGE)
+    with pytest.raises(Uneconomic):
+        settlement_outputs(terms, dataclasses.replace(payment_of(CHANGE), change_value=terms.funding_value), bytes(25), 0)
+
+
+@pytest.mark.parametrize("value", [-1, 21 * 10**14 + 1, True])
+def test_a_funding_value_that_is_no_money_is_refused(value):
+    with pytest.raises(ValueError, match="funding_value"):
+        settlement_outputs(dataclasses.replace(terms_of(EXHAUSTED), funding_value=value), payment_of(EXHAUSTED), bytes(25), 0)
+
+
+def test_check_takes_a_settlement_without_a_fee():
+    terms, payment, destination = terms_of(CHANGE), payment_of(CHANGE), bytes.fromhex(CHANGE["server_script"])
+    raw = sign_settlement(terms, payment, destination, 0, key_of(CHANGE))
+    assert check_settlement(raw, terms, payment, 0) == settlement_txid(raw)
+
+
+def test_check_refuses_a_settlement_that_only_the_payer_signed():
+    terms, payment, destination = terms_of(CHANGE), payment_of(CHANGE), bytes.fromhex(CHANGE["server_script"])
+    tx = CMutableTransaction.from_tx(CTransaction.deserialize(sign_settlement(terms, payment, destination, 500, key_of(CHANGE))))
+    tx.vin[0].scriptSig = CScript(push(payment.signature + bytes((payment.sighash_type,))))
+    with pytest.raises(SettlementError):
+        check_settlement(tx.serialize(), terms, payment, 500)
+
+
+def test_a_signature_that_does_not_parse_is_false():
+    assert verify_payment(terms_of(CHANGE), dataclasses.replace(payment_of(CHANGE), signature=b"\x30\x00")) is False

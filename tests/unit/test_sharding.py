@@ -54,3 +54,7 @@ def test_compiled_refuses_what_is_no_outpoint(outpoint, count):
 def test_defaults_fit_the_table():
     assert 1 <= SHARD_COUNT_DEFAULT <= SHARD_COUNT_MAX
     compiled.ChannelTable(SHARD_COUNT_MAX, 0)
+
+
+def test_the_default_is_the_documented_one():
+    assert (SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX) == (256, 4096)

@@ -128,3 +128,60 @@ def test_the_public_key_file_is_replaced_as_a_whole(tmp_path):
     assert path.read_text() == public_key(KEY).hex() + "\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert [entry.name for entry in path.parent.iterdir()] == ["signer.pub"]
+
+
+def synced_by(action, monkeypatch) -> list[str]:
+    """Return what an action syncs, in order."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    action()
+    return synced
+
+
+def test_a_new_key_and_its_name_are_on_disk_before_anybody_hears_of_it(tmp_path, monkeypatch):
+    path = tmp_path / "signer.key"
+    assert synced_by(lambda: create_key(path), monkeypatch) == [str(path), str(tmp_path)]
+
+
+def test_the_public_key_file_is_synced_before_it_takes_its_name(tmp_path, monkeypatch):
+    path = tmp_path / "signer.pub"
+    synced = synced_by(lambda: publish_public_key(path, public_key(KEY)), monkeypatch)
+    assert synced == [str(tmp_path / "signer.pub.new"), str(tmp_path)]
+
+
+def test_no_descriptor_is_left_open(tmp_path):
+    settings = config(tmp_path)
+    put_key(settings.key_file, KEY.secret.hex().encode())
+    before = os.listdir("/proc/self/fd")
+    load_key(settings)
+    create_key(tmp_path / "other.key")
+    publish_public_key(tmp_path / "signer.pub", public_key(KEY))
+    put_key(settings.key_file, b"no key")
+    complaint(settings)
+    assert set(os.listdir("/proc/self/fd")) <= set(before)
+
+
+def test_keys_are_new_each_time(tmp_path):
+    secrets = [create_key(tmp_path / name).secret for name in ("a", "b")]
+    assert secrets[0] != secrets[1]
+    assert [len(secret) for secret in secrets] == [32, 32]
+
+
+def test_a_key_file_that_goes_on_behind_the_key_is_refused(tmp_path):
+    settings = config(tmp_path)
+    put_key(settings.key_file, KEY.secret.hex().encode() + b"\n" + b"x" * 100)
+    complaint(settings)
+
+
+def test_public_keys_are_compressed():
+    assert len(public_key(KEY)) == 33
+
+
+def test_the_public_key_file_can_be_read_by_all_whatever_the_umask(tmp_path):
+    path = tmp_path / "signer.pub"
+    before = os.umask(0o077)
+    try:
+        publish_public_key(path, public_key(KEY))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644

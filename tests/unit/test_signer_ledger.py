@@ -85,3 +85,31 @@ def test_a_second_lock_on_a_directory_is_refused(tmp_path):
         lock_directory(tmp_path / "signer", "signer.toml")
     os.close(held)
     os.close(lock_directory(tmp_path / "signer", "signer.toml"))
+
+
+def test_a_new_database_has_its_name_on_disk_and_an_old_one_needs_it_no_more(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("signer.ledger.sync_directory", synced.append)
+    for _ in range(2):
+        Ledger(tmp_path, "test", PUBKEY, "signer.toml").close()
+    assert synced == [tmp_path]
+
+
+def test_a_database_that_was_in_another_mode_is_brought_back(tmp_path, ledger):
+    ledger.close()
+    db = sqlite3.connect(tmp_path / "signed.db")
+    assert db.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
+    db.close()
+    again = Ledger(tmp_path, "test", PUBKEY, "signer.toml")
+    assert again._db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    again.close()
+
+
+def test_the_lock_is_private_and_one_that_is_refused_leaves_nothing_open(tmp_path):
+    held = lock_directory(tmp_path / "signer", "signer.toml")
+    assert (tmp_path / "signer" / "lock").stat().st_mode & 0o777 == 0o600
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(ConfigError):
+        lock_directory(tmp_path / "signer", "signer.toml")
+    assert set(os.listdir("/proc/self/fd")) <= set(before)
+    os.close(held)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from paychan import settlement
 from paychan.channel import ChannelTerms
+from paychan.config import load_signer_config
 from paychan.outpoint import make_outpoint
 from paychan.payment import Payment
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest
@@ -362,3 +363,50 @@ def test_every_signature_satisfies_the_oracle_whatever_is_asked(asks):
         seen.append((change, paid, answer.raw))
         assert len({raw for _, _, raw in seen}) == answer.record.versions <= POLICY.versions_max
         records[terms.outpoint] = answer.record
+
+
+# --- scripts and settings, to the byte -----------------------------------------------------------------------------
+
+P2PKH_CHANGE = b"\x76\xa9\x14" + b"\xcc" * 20 + b"\x88\xac"
+
+
+@pytest.mark.parametrize("script", [CHANGE_SCRIPT, P2PKH_CHANGE])
+def test_the_change_goes_to_an_address_and_to_nothing_like_one(script):
+    assert oracle(signed(make_request(change_script=script)).raw, make_request(change_script=script)) == (9_000_000, 10_000)
+    around = [at for at in range(len(script)) if script[at] != 0xCC]
+    flipped = [script[:at] + bytes([script[at] ^ 1]) + script[at + 1 :] for at in around]
+    for other in (*flipped, script[:-1], script + b"\xac", script[:5] + script[6:], script[:5] + b"\0" + script[5:]):
+        terms = dataclasses.replace(GOOD.terms, change_script=other)
+        assert refusal(dataclasses.replace(GOOD, terms=terms)) is RefusalCode.MALFORMED
+
+
+def test_a_policy_is_what_the_configuration_says(tmp_path):
+    path = tmp_path / "signer.toml"
+    path.write_text(
+        f"""
+        network = "test"
+        state_dir = "{tmp_path}"
+        [debug]
+        enable = true
+        waive_funding_proof = true
+        [signer]
+        address = "unix:s"
+        [policy]
+        funds_destination_address = "mm9mm96b8bZRBacaAvY5MEeDd6HW46qFcY"
+        fee_per_byte_max = 11
+        fee_share_percent_max = 22
+        versions_max = 33
+        """
+    )
+    config = load_signer_config(path, {})
+    policy = Policy.of(config, SERVER)
+    assert policy == Policy(SERVER, PUBKEY, config.destination_script, 11, 22, 33, waive_funding_proof=True)
+    assert len(policy.pubkey) == 33
+
+
+def test_only_a_falling_fee_tells_what_was_signed():
+    answer = judge(POLICY, dataclasses.replace(GOOD, fee=10**9), None)
+    assert (answer.code, answer.signed_fee) == (RefusalCode.UNECONOMIC, 0)
+    before = signed(GOOD).record
+    answer = judge(POLICY, dataclasses.replace(GOOD, fee=9_999), before)
+    assert (answer.code, answer.signed_fee) == (RefusalCode.FEE_FALLS, 10_000)

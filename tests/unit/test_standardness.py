@@ -167,3 +167,55 @@ def test_signatures_are_strict_der_with_low_s(place, damage):
     signatures = [CLIENT_SIGNATURE, SERVER_SIGNATURE]
     signatures[place] = damage(signatures[place])
     assert "strict DER" in refused(with_script(push(signatures[0]) + push(signatures[1]) + b"\x51" + push(REDEEM)))
+
+
+def with_script_sig(script_sig: bytes, outputs: int = 1) -> CMutableTransaction:
+    """Return a transaction with so many P2PKH outputs."""
+    tx = draft()
+    tx.vin = [CMutableTxIn(tx.vin[0].prevout, CScript(script_sig), 0xFFFFFFFF)]
+    tx.vout = [CTxOut(600, CScript(P2PKH))] * outputs
+    return tx
+
+
+def accepted(tx: CMutableTransaction, fee: int | None = None) -> None:
+    """Check a transaction that pays `fee` satoshi, what nodes ask at least if nothing is said."""
+    raw = tx.serialize()
+    check_standard(raw, sum(output.nValue for output in tx.vout) + (len(raw) if fee is None else fee))
+
+
+def test_the_edges_of_the_sizes():
+    accepted(with_script_sig(b"\x51" * 1650))
+    assert "too long" in refused(with_script_sig(b"\x51" * 1651))
+    smaller = with_script_sig(b"\x51" * 253, 2925)  # of 34 bytes each: some 200 bytes are left
+    largest = with_script_sig(b"\x51" * (253 + 100_000 - len(smaller.serialize())), 2925)
+    accepted(largest)
+    with pytest.raises(SettlementError, match="too low to be relayed"):
+        accepted(largest, 99_999)
+    script_sig = bytes(largest.vin[0].scriptSig)
+    assert "too long" in refused(with_script_sig(script_sig + b"\x51", 2925))
+
+
+@pytest.mark.parametrize(
+    "script_sig",
+    [b"\x00", b"\x51", b"\x60", b"\x01\x11", b"\x01\x20", b"\x02\x01\x02", b"\x4b" + bytes(75), b"\x4c\x4c" + bytes(76)],
+    ids=bytes.hex,
+)
+def test_the_shortest_pushes_are_accepted(script_sig):
+    accepted(with_script_sig(script_sig))
+
+
+@pytest.mark.parametrize(
+    "script_sig",
+    [b"\x01\x10", b"\x01\x01", b"\x61", b"\x4c\x4b" + bytes(75), b"\x4c", b"\x50", b"\x4d\x4c\x00" + bytes(76)],
+    ids=bytes.hex,
+)
+def test_longer_pushes_and_what_is_none_are_refused(script_sig):
+    with pytest.raises(SettlementError, match="push"):
+        accepted(with_script_sig(script_sig))
+
+
+@pytest.mark.parametrize("before_last", [b"\x02\x30\x01", push(b"\x30" * 70)])
+@pytest.mark.parametrize("last", [b"\x51", push(b"\xac" * 80)])
+def test_all_but_the_last_push_are_numbers_or_signatures(before_last, last):
+    with pytest.raises(SettlementError, match="strict DER"):
+        accepted(with_script_sig(before_last + last))

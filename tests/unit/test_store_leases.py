@@ -127,3 +127,13 @@ def check_few_moves(before: list[int], now: list[int], workers: list[int]) -> No
 
 def test_more_workers_than_leases_leave_some_without():
     assert share_out([1, 1], [1, 2, 3]) == [1, 2]
+
+
+def test_versions_and_numbers_begin_where_they_say_and_go_up_by_one():
+    leases = make()
+    assert leases.table().version == 0
+    assert [leases.join(name, 0) for name in "ab"] == [1, 2]
+    leases.leave(2)
+    assert leases.join("c", 0) == 3
+    leases.rebalance()
+    assert leases.table().version == 1

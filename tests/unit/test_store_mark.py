@@ -3,6 +3,7 @@ damaged mark, are refused, and reading the database for that changes nothing. Wi
 
 import os
 import shutil
+import zlib
 
 import pytest
 
@@ -117,3 +118,47 @@ def test_a_mark_that_cannot_be_written_fails_the_commit(tmp_path):
     with pytest.raises(OSError):
         engine.commit({b"key": b"value"})
     engine._db.close()
+
+
+def test_the_file_never_changes(tmp_path):
+    def slot(sequence):
+        head = b"PCM1" + sequence.to_bytes(8, "little")
+        return head + zlib.crc32(head).to_bytes(4, "little")
+
+    mark = Mark(tmp_path / "db")
+    file = tmp_path / "db.mark"
+    assert path_of(tmp_path / "db") == file
+    assert mark.sequence == 0
+    assert file.read_bytes() == slot(0).ljust(4096, b"\0") + slot(0).ljust(4096, b"\0")
+    assert file.stat().st_mode & 0o777 == 0o600
+    for sequence, at in ((7, 4096), (2**64 - 1, 0), (9, 4096)):
+        mark.note(sequence)
+        assert file.read_bytes()[at : at + 16] == slot(sequence)
+    assert file.stat().st_size == 8192
+    mark.close()
+
+
+def test_the_file_and_its_name_are_synced_when_it_is_made_and_the_file_at_its_end(tmp_path, monkeypatch):
+    synced = []
+
+    def fsync(descriptor):
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    mark = Mark(tmp_path / "db")
+    assert synced == [str(tmp_path / "db.mark"), str(tmp_path)]
+    mark.note(1)
+    assert len(synced) == 2
+    handle = mark._handle
+    mark.close()
+    assert synced[2:] == [str(tmp_path / "db.mark")]
+    with pytest.raises(OSError):
+        os.fstat(handle)
+
+
+def test_a_mark_that_is_refused_is_closed(tmp_path):
+    path_of(tmp_path / "db").write_bytes(bytes(FILE_SIZE))
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(ValueError, match="damaged"):
+        Mark(tmp_path / "db")
+    assert set(os.listdir("/proc/self/fd")) <= set(before)

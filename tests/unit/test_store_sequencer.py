@@ -165,3 +165,34 @@ def test_a_failing_write_ends_the_process_without_an_answer(tmp_path):
     assert done.returncode == EXIT_WRITE_FAILED, done.stderr
     assert done.stdout == ""
     assert "injected" in done.stderr
+
+
+def test_after_a_failing_write_this_process_does_nothing_more(rig, monkeypatch):
+    class Ended(BaseException):
+        pass
+
+    def end(status):
+        raise Ended(status)
+
+    def fail(writes):
+        raise OSError("injected")
+
+    sequencer, turns, engine = rig
+    answers = []
+    engine.commit = fail
+    monkeypatch.setattr("os._exit", end)
+    sequencer.add(commit_job([entry(ABSENT, 1000, 1000)], answers))
+    with pytest.raises(Ended, match=str(EXIT_WRITE_FAILED)):
+        turns.run()
+    assert answers == []
+
+
+def test_the_queue_counts_what_it_holds_and_nothing_else(rig):
+    sequencer, turns, _ = rig
+    assert QUEUE_BYTES_MAX == 16 * 1024 * 1024
+    assert sequencer.has_room(QUEUE_BYTES_MAX) and not sequencer.has_room(QUEUE_BYTES_MAX + 1)
+    sequencer.add(commit_job([], []))
+    assert sequencer.has_room(QUEUE_BYTES_MAX)
+    sequencer.add(commit_job([], []), 100)
+    assert sequencer.has_room(QUEUE_BYTES_MAX - 100) and not sequencer.has_room(QUEUE_BYTES_MAX - 99)
+    turns.run()

@@ -190,3 +190,66 @@ async def test_the_median_time_past_lifts_the_clock(rig):
     rig.source.past = START + 9000
     await rig.wait()
     assert rig.clock.now() == START + 9000
+
+
+@simulated
+async def test_the_first_answer_is_the_second_generation(rig):
+    assert SILENT_POLLS_MAX == 3
+    assert rig.moves == [2]
+
+
+@simulated
+async def test_silence_begins_after_three_polls_and_not_with_the_third(rig):
+    seen_at = rig.follower._seen_at
+    rig.source.error = Unavailable("chain_unavailable", "no answer")
+    while rig.loop.time() < seen_at + SILENT_POLLS_MAX * POLL:
+        await asyncio.sleep(0.1)
+    assert rig.follower._judge() == ("no answer" if rig.loop.time() > seen_at + SILENT_POLLS_MAX * POLL else "")
+    rig.follower._seen_at = rig.loop.time() - SILENT_POLLS_MAX * POLL
+    assert rig.follower._judge() == ""
+    rig.follower._seen_at -= 0.01
+    assert rig.follower._judge() == "no answer"
+
+
+@simulated
+async def test_a_tip_is_stale_from_the_second_on_that_follows_the_configured_age(rig):
+    rig.source.stamp = rig.clock.now() - AGE_MAX
+    rig.follower._take(await rig.source.tip())
+    assert rig.follower._judge() == ""
+    rig.source.stamp -= 1
+    rig.follower._take(await rig.source.tip())
+    assert rig.follower._judge() == f"the best block is {AGE_MAX + 1} seconds old"
+
+
+def test_trouble_is_logged_when_it_begins_and_when_it_ends(caplog):
+    @simulated
+    async def run(rig):
+        await rig.wait(3)
+        rig.source.error = Unavailable("chain_unavailable", "no answer")
+        await rig.wait(3)
+        rig.source.error = None
+        await rig.wait(3)
+
+    run()
+    told = [record.getMessage() for record in caplog.records if record.name == "paychan.chain"]
+    assert told == ["chain source: answers", "chain source: no answer", "chain source: answers"]
+
+
+def test_one_that_was_never_started_can_be_stopped():
+    rig = Rig()
+    rig.loop.run_until_complete(rig.follower.stop())
+    assert rig.source.stops == 1
+    rig.loop.close()
+
+
+def test_when_it_has_stopped_nothing_is_asked_any_more():
+    rig = Rig()
+
+    async def whole() -> None:
+        rig.follower.start()
+        await rig.wait(2)
+        await rig.follower.stop()
+        assert rig.follower._task.done()
+
+    rig.loop.run_until_complete(whole())
+    rig.loop.close()

@@ -1,0 +1,45 @@
+"""Which tests should notice a slip in which module: the most telling first."""
+
+
+def _unit(*names: str) -> tuple[str, ...]:
+    return tuple(f"tests/unit/test_{name}.py" for name in names)
+
+
+MODULES: dict[str, tuple[str, ...]] = {
+    # the core
+    "paychan/units.py": _unit("units", "settlement"),
+    "paychan/outpoint.py": _unit("outpoint"),
+    "paychan/script.py": _unit("script", "settlement"),
+    "paychan/payment.py": _unit("fast_payment", "settlement"),
+    "paychan/channel.py": _unit("channel_records", "transitions", "settlement"),
+    "paychan/settlement.py": _unit("settlement"),
+    "paychan/refund.py": _unit("refund"),
+    "paychan/sharding.py": _unit("sharding"),
+    "paychan/standardness.py": _unit("standardness"),
+    "paychan/fees.py": _unit("fees"),
+    "paychan/network.py": _unit("network"),
+    "paychan/clock.py": _unit("clock"),
+    # the store's rules
+    "store/table.py": _unit("store_table", "store_group", "store_engine"),
+    "store/group.py": _unit("store_group", "store_table", "store_sequencer"),
+    "store/leases.py": _unit("store_leases"),
+    "store/sequencer.py": _unit("store_sequencer"),
+    "store/server.py": _unit("store_server"),
+    "store/keys.py": _unit("store_keys", "store_engine"),
+    "store/mark.py": _unit("store_mark"),
+    "store/identity.py": _unit("store_identity"),
+    # the signer's
+    "signer/policy.py": _unit("signer_policy"),
+    "signer/ledger.py": _unit("signer_ledger"),
+    "signer/keys.py": _unit("signer_keys", "config", "dangers"),
+    # what decides about money in the server
+    "paychan/server/opening.py": _unit("opening"),
+    "paychan/server/engine.py": _unit("engine"),
+    "paychan/server/funding.py": _unit("funding_checks"),
+    "paychan/server/loading.py": _unit("loading"),
+    "paychan/server/committer.py": _unit("committer"),
+    "paychan/server/settler.py": _unit("settler"),
+    "paychan/server/settling.py": _unit("settling"),
+    "paychan/server/watcher.py": _unit("watcher"),
+    "paychan/server/tip.py": _unit("tip"),
+}

@@ -1,0 +1,329 @@
+"""Aim: a channel is opened, closed and settled in the order that loses no money. Method: the real engine, table and committer; a
+store that does what the test says, and a settlement machine that only tells when it was asked.
+"""
+
+import asyncio
+import base64
+import dataclasses
+import gc
+from types import SimpleNamespace
+
+import orjson
+import pytest
+
+from paychan._fast.channel import ChannelTable
+from paychan._fast.status import Status
+from paychan.chain.base import FundingOutput
+from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.errors import PaychanError
+from paychan.payment import Payment
+from paychan.rpc.connection import ConnectionGone
+from paychan.rpc.store_messages import EntryStatus, Stored, decode_commit
+from paychan.server.committer import Committer
+from paychan.server.engine import Engine, refusal_of_form
+from paychan.server.loading import Loader
+from paychan.server.opening import Opening, OpenRequest
+from paychan.server.peers import NotOwner
+from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
+from tests.unit.doors import asynchronous, settle
+from tests.unit.test_config import CONFIGS, load_server_config
+
+TXID = b"\x77" * 32
+
+
+class Rig:
+    """One worker's engine and a store for it. `written` are the updates that the store took; `answer` is its answer to each."""
+
+    def __init__(self):
+        self.table = own_all(ChannelTable(SHARD_COUNT, SETTLEMENT_PERIOD))
+        self.sample = make_sample("engine", funding_value=10_000_000)
+        self.outpoint = self.sample.terms.outpoint
+        self.written, self.answer, self.gate, self.has = [], EntryStatus.OK, None, {}
+        self.settled, self.settlement = [], TXID
+        self.committer = Committer(self.table, self)
+        config = load_server_config(CONFIGS / "regtest" / "server.toml", {})
+        self.opening = Opening(dataclasses.replace(config, base_price=1000, price_add_settlement_fee=False), None)
+        loader = Loader(self.table, SHARD_COUNT, self)
+        url = "http://own"
+        settling = SimpleNamespace(settle=self._settle)
+        self.engine = Engine(self.table, SHARD_COUNT, self.committer, loader, settling, self.opening, lambda: NOW, url)
+
+    async def commit(self, payload):
+        entries = decode_commit(payload)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.answer is None:
+            raise ConnectionGone()
+        self.written += entries if self.answer is EntryStatus.OK else []
+        return bytes([self.answer]) * len(entries)
+
+    async def load_many(self, outpoints):
+        return [self.has.get(outpoint) for outpoint in outpoints]
+
+    async def _settle(self, outpoint):
+        self.settled.append((outpoint, [ChannelState.parse(entry.state).phase for entry in self.written]))
+        return ChannelState(Phase.BROADCAST, self._payment(self.sample.opening), self.settlement)
+
+    @staticmethod
+    def _payment(paid):
+        return Payment(paid.change_value, paid.signature, paid.sighash_type)
+
+    def request(self, change_value, sighash_type=0x83):
+        """Return an open request that gives up all but `change_value` satoshi."""
+        terms = self.sample.terms
+        paid = self.sample.sign(change_value, sighash_type)
+        return OpenRequest(terms.client_pubkey, terms.exp_time, terms.change_script, self._payment(paid), None)
+
+    def funding(self, value=10_000_000):
+        return FundingOutput(self.outpoint, value, 6)
+
+    async def open(self, change_value=9_000_000, sighash_type=0x83, value=10_000_000):
+        return await self.engine.open(
+            self.request(change_value, sighash_type), self.funding(value), self.sample.terms.server_pubkey
+        )
+
+    def load(self, phase=Phase.OPEN, newest=None):
+        self.sample.load(self.table, phase, newest)
+
+    def close(self, token):
+        text = base64.urlsafe_b64encode(token).decode()
+        return self.engine.close(self.sample.path, f"payment={text}")
+
+
+async def refusal(work):
+    with pytest.raises(PaychanError) as caught:
+        await work
+    return caught.value.code
+
+
+# --- open ---
+
+
+@asynchronous
+async def test_a_channel_is_created_and_told_of_after_the_write():
+    rig = Rig()
+    rig.gate = asyncio.Event()
+    work = asyncio.ensure_future(rig.open())
+    await settle()
+    assert not work.done()
+    rig.gate.set()
+    reply = await work
+    assert (reply.status, reply.location) == (201, f"http://own{rig.sample.path}")
+    told = orjson.loads(reply.body)
+    assert (told["channel_status"], told["channel_value_left"], told["value_received"]) == ("open", 9_000_000, 1_000_000)
+    (entry,) = rig.written
+    assert (entry.outpoint, entry.epoch, entry.expected_phase, entry.expected_change_value) == (rig.outpoint, 1, ABSENT, 10_000_000)
+    assert ChannelTerms.parse(rig.outpoint, entry.extra) == rig.sample.terms
+    state = ChannelState.parse(entry.state)
+    assert (state.phase, state.payment) == (Phase.OPEN, rig.request(9_000_000).payment)
+
+
+@asynchronous
+async def test_a_channel_that_gives_up_everything_at_once_is_closing_and_settled():
+    rig = Rig()
+    reply = await rig.open(0, 0x82)
+    assert (reply.status, orjson.loads(reply.body)["value_received"]) == (202, 10_000_000)
+    assert rig.settled == [(rig.outpoint, [Phase.CLOSING])]
+
+
+@asynchronous
+async def test_a_bad_opening_writes_nothing():
+    rig = Rig()
+    assert await refusal(rig.open(9_999_500)) == "open_price_short"
+    assert await refusal(rig.open(value=0)) == "funding_not_found"
+    assert rig.written == []
+
+
+@pytest.mark.parametrize(("phase", "code"), [(Phase.OPEN, "channel_exists"), (Phase.SETTLED, "channel_settled")])
+@asynchronous
+async def test_what_exists_is_not_opened_again(phase, code):
+    rig = Rig()
+    rig.load(phase)
+    for value in (10_000_000, 0):
+        reply = await rig.open(value=value)
+        assert orjson.loads(reply.body)["code"] == code
+        assert reply.location == (f"http://own{rig.sample.path}" if phase is Phase.OPEN else "")
+    assert rig.written == []
+
+
+@asynchronous
+async def test_of_two_that_open_at_once_the_second_finds_the_firsts():
+    rig = Rig()
+    rig.answer = EntryStatus.CONFLICT
+    terms, opening = rig.sample.terms, rig.sample.opening
+    found = Stored(terms.serialize(), ChannelState(Phase.OPEN, rig._payment(opening)).serialize(), b"")
+    rig.gate = asyncio.Event()
+    work = asyncio.ensure_future(rig.open())
+    await settle()
+    rig.has[rig.outpoint] = found
+    rig.gate.set()
+    assert orjson.loads((await work).body)["code"] == "channel_exists"
+
+
+@asynchronous
+async def test_an_open_that_the_store_did_not_take_is_not_told_as_one():
+    for answer in (EntryStatus.STALE_EPOCH, EntryStatus.FORBIDDEN, EntryStatus.CONFLICT):
+        rig = Rig()
+        rig.answer = answer
+        with pytest.raises(NotOwner):
+            await rig.open()
+    rig = Rig()
+    rig.answer = None
+    assert await refusal(rig.open()) == "store_unavailable"
+
+
+# --- close and settle ---
+
+
+@asynchronous
+async def test_a_close_is_durable_before_anything_is_signed():
+    rig = Rig()
+    rig.load()
+    rig.gate = asyncio.Event()
+    work = asyncio.ensure_future(rig.close(rig.sample.opening.raw))
+    await settle()
+    assert rig.settled == [] and rig.table.phase(rig.outpoint) == Phase.CLOSING
+    rig.gate.set()
+    reply = await work
+    assert reply.status == 202
+    told = orjson.loads(reply.body)
+    assert (told["settlement_txid"], told["channel_value_left"], told["value_received"]) == (TXID.hex(), 10_000_000, 0)
+    assert rig.settled == [(rig.outpoint, [Phase.CLOSING])]
+
+
+@asynchronous
+async def test_only_who_has_the_whole_newest_payment_may_close():
+    rig = Rig()
+    rig.load()
+    token = rig.sample.opening.raw
+    older = rig.sample.sign(9_999_999).raw
+    flipped = token[:-2] + bytes([token[-2] ^ 1]) + token[-1:]
+    for wrong in (older, flipped):
+        assert await refusal(rig.close(wrong)) == "not_newest_payment"
+    assert orjson.loads((await rig.close(token[:-1])).body)["code"] == "invalid_der"
+    assert rig.settled == [] and rig.table.phase(rig.outpoint) == Phase.OPEN
+
+
+@asynchronous
+async def test_a_close_waits_for_the_payment_that_is_being_written():
+    rig = Rig()
+    rig.load()
+    newest = rig.sample.sign(5_000_000)
+    text = base64.urlsafe_b64encode(newest.raw).decode()
+    rig.gate = asyncio.Event()
+    rig.table.pay(rig.sample.path, f"payment={text}", NOW)
+    rig.committer.make_durable(rig.outpoint)
+    work = asyncio.ensure_future(rig.close(newest.raw))
+    await settle()
+    assert rig.table.phase(rig.outpoint) == Phase.OPEN and not work.done()
+    rig.gate.set()
+    assert (await work).status == 202
+    assert [entry.expected_change_value for entry in rig.written] == [10_000_000, 5_000_000]
+
+
+@asynchronous
+async def test_a_close_that_was_not_written_signs_nothing():
+    for answer, code in ((None, "store_unavailable"), (EntryStatus.STALE_EPOCH, "")):
+        rig = Rig()
+        rig.load()
+        rig.answer = answer
+        if code:
+            assert await refusal(rig.close(rig.sample.opening.raw)) == code
+        else:
+            with pytest.raises(NotOwner):
+                await rig.close(rig.sample.opening.raw)
+        assert rig.settled == []
+
+
+@asynchronous
+async def test_a_close_of_nothing_is_refused():
+    rig = Rig()
+    assert await refusal(rig.close(rig.sample.opening.raw)) == "no_such_channel"
+    assert await refusal(rig.engine.settle(rig.outpoint)) == "no_such_channel"
+
+
+@asynchronous
+async def test_what_is_settled_because_its_time_has_come_is_closing_durably_first():
+    rig = Rig()
+    rig.load()
+    reply = await rig.engine.settle(rig.outpoint)
+    assert orjson.loads(reply.body)["value_received"] == 0
+    await rig.engine.settle(rig.outpoint)  # again: it is closing, and durable
+    assert rig.settled == [(rig.outpoint, [Phase.CLOSING])] * 2
+
+
+@asynchronous
+async def test_a_settlement_waits_for_the_closing_that_is_being_written():
+    rig = Rig()
+    rig.load()
+    rig.gate = asyncio.Event()
+    works = [asyncio.ensure_future(rig.engine.settle(rig.outpoint)) for _ in range(2)]
+    await settle()
+    assert rig.settled == []
+    rig.gate.set()
+    await asyncio.gather(*works)
+    assert len(rig.settled) == 2
+
+
+@pytest.mark.parametrize("txid", [b"", bytes(32)])
+@asynchronous
+async def test_a_funding_that_another_transaction_spent_has_no_settlement_of_ours(txid):
+    rig = Rig()
+    rig.load(Phase.CLOSING)
+    rig.settlement = txid
+    assert await refusal(rig.engine.settle(rig.outpoint)) == "funding_spent"
+
+
+@asynchronous
+async def test_a_close_behind_a_payment_that_was_not_written_is_judged_on_what_the_store_has():
+    rig = Rig()
+    rig.load()
+    newer = rig.sample.sign(5_000_000)
+    text = base64.urlsafe_b64encode(newer.raw).decode()
+    rig.gate, rig.answer = asyncio.Event(), EntryStatus.CONFLICT
+    rig.table.pay(rig.sample.path, f"payment={text}", NOW)
+    rig.committer.make_durable(rig.outpoint)
+    stored = ChannelState(Phase.OPEN, rig._payment(rig.sample.opening))
+    rig.has[rig.outpoint] = Stored(rig.sample.terms.serialize(), stored.serialize(), b"")
+    works = [asyncio.ensure_future(rig.close(token)) for token in (newer.raw, rig.sample.opening.raw)]
+    await settle()
+    rig.gate.set()
+    rig.gate = None
+    await settle(1)
+    rig.answer = EntryStatus.OK
+    assert await refusal(works[0]) == "not_newest_payment"
+    assert (await works[1]).status == 202
+
+
+@asynchronous
+async def test_what_is_settled_early_keeps_nobody_waiting_and_may_fail():
+    rig, complaints = Rig(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    rig.load()
+    rig.engine.settle_early(rig.outpoint)
+    assert rig.settled == [] and len(rig.engine._early) == 1
+    await settle(30)
+    assert len(rig.settled) == 1
+    rig.table.drop(rig.outpoint)
+    rig.engine.settle_early(rig.outpoint)  # there is no such channel
+    await settle(30)
+    assert len(rig.settled) == 1
+    rig.load()
+    rig.engine.settle_early(rig.outpoint)
+    for task in rig.engine._early:
+        task.cancel()
+    await settle()
+    assert rig.engine._early == set()
+    gc.collect()
+    assert complaints == []
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize("name", ["payment", "change_address"])
+def test_a_repeated_parameter_is_named(name):
+    with pytest.raises(PaychanError) as caught:
+        refusal_of_form(Status.REPEATED_PARAMETER, f"{name}=a&{name}=b")
+    assert (caught.value.code, caught.value.parameter) == ("repeated_parameter", name)
+    assert orjson.loads(refusal_of_form(Status.INVALID_DER, f"{name}=a&{name}=b").body)["code"] == "invalid_der"

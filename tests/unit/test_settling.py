@@ -1,0 +1,520 @@
+"""Aim: a settlement goes forward step by durable step, from wherever it stands. Method: the real machine, the signer's real policy,
+and a chain and a store that do what each test says. Whole lives are tried in tests/simulation.
+"""
+
+import asyncio
+import logging
+
+import pytest
+from bitcoin.core import CTransaction
+from coincurve import PrivateKey
+
+from paychan._fast.channel import ChannelTable
+from paychan.chain.base import BroadcastRefused, FundingStatus
+from paychan.channel import ChannelState, ChannelTerms, Phase
+from paychan.errors import Unavailable
+from paychan.fees import FeeBounds, bump_fee_min
+from paychan.outpoint import format_outpoint, txid_hex
+from paychan.payment import Payment
+from paychan.rpc.connection import ConnectionGone, RemoteRefusal
+from paychan.rpc.signer_client import SignerRefused
+from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest
+from paychan.rpc.store_messages import EntryStatus, Stored
+from paychan.sender import sign_payment
+from paychan.server.committer import LOST
+from paychan.server.settling import DESTINATION_SIZE_MAX, Settling, SettlingRules
+from paychan.settlement import settlement_size_max, sign_settlement
+from signer.policy import Policy, judge
+
+SERVER, CLIENT = PrivateKey(b"\x11" * 32), PrivateKey(b"\x22" * 32)
+DESTINATION = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
+PERIOD = 6 * 3600
+EXPIRY = 1_700_000_000
+TERMS = ChannelTerms(
+    outpoint=b"\x33" * 32 + bytes(4),
+    server_pubkey=SERVER.public_key.format(),
+    client_pubkey=CLIENT.public_key.format(),
+    exp_time=EXPIRY,
+    funding_value=2_000_000,
+    change_script=b"\xa9\x14" + b"\xcc" * 20 + b"\x87",
+)
+WHERE = format_outpoint(TERMS.outpoint)
+STRANGER = b"\x99" * 32
+BURIED = 6
+
+
+class Rig:
+    """One closing channel on which `received` satoshi were paid. `events` are what others saw, in order."""
+
+    def __init__(self, received=1_000_000, share_max=95, rate_max=1000):
+        self.payment = sign_payment(TERMS, TERMS.funding_value - received, CLIENT)
+        self.stored = Stored(TERMS.serialize(), ChannelState(Phase.CLOSING, self.payment).serialize(), b"")
+        self.status, self.rate, self.now, self.events = FundingStatus(10), 10, EXPIRY - 10 * PERIOD, []
+        self.ledger, self.is_signer_up, self.depth = {}, True, 0
+        self.policy = Policy(SERVER, SERVER.public_key.format(), DESTINATION, rate_max, share_max, 100, True)
+        self.errors, self.outcome, self.tamper = {}, EntryStatus.OK, lambda raw: raw
+        channels = ChannelTable(4, PERIOD)
+        channels.own([1] * 4)
+        self.channels = channels
+        rules = SettlingRules(PERIOD, BURIED, FeeBounds(1, 1000))
+        self.settling = Settling(rules, channels, 4, self, self, Signer(self), self, lambda: self.now)
+
+    # the store and the committer
+
+    async def load(self, outpoint):
+        self._raise("load")
+        return self.stored
+
+    async def write(self, entry):
+        assert entry.epoch == 1 and entry.expected_change_value == self.payment.change_value
+        assert entry.expected_phase == self.state.phase
+        if self.outcome != EntryStatus.OK:
+            return self.outcome
+        self.stored = Stored(self.stored.terms, entry.state, entry.extra or self.stored.settlement)
+        self.events.append(self.state.phase)
+        return EntryStatus.OK
+
+    # the chain
+
+    async def funding_status(self, terms, settlement_txid=b""):
+        self._raise("funding_status")
+        assert settlement_txid == self.state.settlement_txid
+        return self.status
+
+    async def funding_transaction(self, terms):
+        return b""
+
+    async def fee_per_byte(self, blocks):
+        self._raise("fee_per_byte")
+        self.blocks = blocks
+        return self.rate
+
+    async def broadcast(self, transaction):
+        self._raise("broadcast")
+        assert transaction == self.stored.settlement
+        self.events.append("broadcast")
+        self.status = FundingStatus(10, True, CTransaction.deserialize(transaction).GetTxid(), self.depth)
+
+    # what the tests look at
+
+    def _raise(self, name):
+        if name in self.errors:
+            raise self.errors[name]
+
+    @property
+    def state(self):
+        return ChannelState.parse(self.stored.state)
+
+    @property
+    def fee(self):
+        return TERMS.funding_value - sum(output.nValue for output in CTransaction.deserialize(self.stored.settlement).vout)
+
+    @property
+    def size(self):
+        return settlement_size_max(TERMS, self.payment, bytes(DESTINATION_SIZE_MAX))
+
+    def settle(self):
+        """Drive the machine once; return the code of what stopped it, if anything did."""
+        try:
+            told = asyncio.run(self.settling.settle(TERMS.outpoint))
+        except Unavailable as error:
+            return error.code
+        assert told == self.state
+        return ""
+
+    def signed(self, fee=5000):
+        """Put the channel where a settlement was signed and nothing more."""
+        raw = sign_settlement(TERMS, self.payment, DESTINATION, fee, SERVER)
+        txid = CTransaction.deserialize(raw).GetTxid()
+        self.stored = Stored(self.stored.terms, ChannelState(Phase.SIGNED, self.payment, txid).serialize(), raw)
+        return txid
+
+
+class Signer:
+    """The real policy over a dictionary."""
+
+    def __init__(self, rig):
+        self._rig = rig
+
+    async def settle(self, terms, payment, fee, proof):
+        rig = self._rig
+        if not rig.is_signer_up:
+            raise ConnectionGone()
+        rig.events.append(fee)
+        outcome = judge(rig.policy, SettleRequest(terms, payment, fee, proof), rig.ledger.get(terms.outpoint))
+        if isinstance(outcome, Refusal):
+            raise SignerRefused(outcome)
+        rig.ledger[terms.outpoint] = outcome.record
+        return rig.tamper(outcome.raw)
+
+
+@pytest.fixture
+def rig():
+    return Rig()
+
+
+# --- the way ---
+
+
+def test_nobody_sees_a_settlement_that_is_not_on_disk(rig):
+    assert rig.settle() == ""
+    assert rig.events == [10 * rig.size, Phase.SIGNED, "broadcast", Phase.BROADCAST]
+    assert rig.fee == 10 * rig.size
+
+
+def test_a_settlement_is_for_good_at_the_configured_depth_and_no_block_earlier(rig):
+    rig.settle()
+    txid = rig.state.settlement_txid
+    for depth, phase in ((1, Phase.BROADCAST), (BURIED - 1, Phase.BROADCAST), (BURIED, Phase.SETTLED)):
+        rig.status = FundingStatus(20, True, txid, depth)
+        assert rig.settle() == ""
+        assert rig.state.phase == phase
+    assert rig.state.settlement_txid == txid
+    assert rig.events[-1] == Phase.SETTLED
+
+
+def test_what_is_over_is_left_alone(rig):
+    rig.settle()
+    rig.status = FundingStatus(20, True, rig.state.settlement_txid, BURIED)
+    rig.settle()
+    rig.events.clear()
+    rig.errors["funding_status"] = AssertionError("nobody asks")
+    assert rig.settle() == ""
+    assert rig.events == []
+
+
+def test_an_open_channel_is_not_settled(rig):
+    rig.stored = Stored(rig.stored.terms, ChannelState(Phase.OPEN, rig.payment).serialize(), b"")
+    assert rig.settle() == "settlement_refused"
+    assert rig.events == []
+
+
+def test_two_who_ask_at_once_share_one_attempt(rig):
+    async def both():
+        return await asyncio.gather(*(rig.settling.settle(TERMS.outpoint) for _ in range(2)))
+
+    first, second = asyncio.run(both())
+    assert first == second and first.phase == Phase.BROADCAST
+    assert rig.events.count("broadcast") == 1
+
+
+def test_one_who_gives_up_waiting_does_not_end_it(rig):
+    async def give_up():
+        task = asyncio.ensure_future(rig.settling.settle(TERMS.outpoint))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(*rig.settling._running.values())
+
+    asyncio.run(give_up())
+    assert rig.state.phase == Phase.BROADCAST
+
+
+def test_stop_ends_what_runs_and_the_next_goes_on(rig):
+    async def stop():
+        waiting = asyncio.Event()
+
+        async def hang(_):
+            waiting.set()
+            await asyncio.sleep(1e9)
+
+        rig.broadcast, usual = hang, rig.broadcast
+        task = asyncio.ensure_future(rig.settling.settle(TERMS.outpoint))
+        await waiting.wait()
+        await rig.settling.stop()
+        assert task.done() or not rig.settling._running
+        assert all(running.done() for running in asyncio.all_tasks() - {asyncio.current_task(), task})
+        rig.broadcast = usual
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(stop())
+    assert rig.state.phase == Phase.SIGNED
+    assert rig.settle() == ""
+    assert rig.state.phase == Phase.BROADCAST
+
+
+# --- where it goes on ---
+
+
+def test_what_was_signed_before_a_crash_is_published_as_it_is(rig):
+    txid = rig.signed(fee=10 * rig.size)
+    rig.is_signer_up = False
+    assert rig.settle() == ""
+    assert rig.events == ["broadcast", Phase.BROADCAST]
+    assert rig.state.settlement_txid == txid
+
+
+def test_what_was_buried_before_its_broadcast_was_written_down_is_won(rig):
+    txid = rig.signed()
+    rig.status = FundingStatus(20, True, txid, BURIED)
+    assert rig.settle() == ""
+    assert rig.events == [Phase.BROADCAST, Phase.SETTLED]
+
+
+@pytest.mark.parametrize("phase", [Phase.CLOSING, Phase.SIGNED, Phase.BROADCAST])
+def test_a_refund_that_won_is_told_as_a_loss(rig, phase, caplog):
+    if phase >= Phase.SIGNED:
+        rig.signed()
+    if phase == Phase.BROADCAST:
+        rig.settle()
+    rig.events.clear()
+    rig.status = FundingStatus(20, True, STRANGER, BURIED)
+    assert rig.settle() == ""
+    assert (rig.state.phase, rig.state.settlement_txid) == (Phase.SETTLED, STRANGER)
+    assert f"{WHERE} was spent by another transaction, {txid_hex(STRANGER)}" in caplog.text
+
+
+def test_a_spender_without_a_name_ends_what_was_broadcast_and_is_told(rig, caplog):
+    txid = rig.signed()
+    rig.settle()
+    rig.status = FundingStatus(20, True, b"", BURIED)
+    assert rig.settle() == ""
+    assert (rig.state.phase, rig.state.settlement_txid) == (Phase.SETTLED, rig.state.settlement_txid or txid)
+    assert "maybe not by its newest settlement" in caplog.text
+
+
+def test_a_spender_without_a_name_ends_what_was_never_signed(rig):
+    rig.status = FundingStatus(20, True, b"", BURIED)
+    assert rig.settle() == ""
+    assert (rig.state.phase, rig.state.settlement_txid) == (Phase.SETTLED, bytes(32))
+
+
+def test_a_spend_in_a_few_blocks_is_waited_for(rig):
+    rig.status = FundingStatus(20, True, STRANGER, 1)
+    assert rig.settle() == ""
+    assert rig.events == [] and rig.state.phase == Phase.CLOSING
+
+
+def test_a_refund_in_the_mempool_is_raced(rig):
+    rig.settle()
+    rig.events.clear()
+    rig.status = FundingStatus(20, True, STRANGER, 0)
+    assert rig.settle() == ""
+    assert rig.events == ["broadcast"]
+
+
+@pytest.mark.parametrize("seen_as", ["newest", "nameless"])
+def test_what_is_on_its_way_and_good_enough_is_left_alone(rig, seen_as):
+    rig.settle()
+    rig.events.clear()
+    rig.status = FundingStatus(10, True, rig.state.settlement_txid if seen_as == "newest" else b"", 0)
+    assert rig.settle() == ""
+    assert rig.events == []
+
+
+# --- the fee ---
+
+
+def test_a_fee_that_became_too_low_is_raised(rig):
+    rig.settle()
+    before = rig.fee
+    rig.events.clear()
+    rig.rate = 30
+    assert rig.settle() == ""
+    assert rig.events == [30 * rig.size, Phase.BROADCAST, "broadcast"]
+    assert rig.fee == 30 * rig.size > before
+
+
+def test_a_raise_that_is_too_small_is_not_made(rig):
+    rig.settle()
+    before, least = rig.fee, bump_fee_min(rig.fee, rig.size)
+    rig.events.clear()
+    rig.rate = (least - 1) // rig.size
+    assert rig.settle() == ""
+    assert (rig.events, rig.fee) == ([], before)
+    rig.rate += 1
+    rig.settle()
+    assert rig.fee == rig.rate * rig.size >= least
+
+
+def test_a_raise_that_is_just_enough_is_made(rig):
+    rig.rate = 4
+    rig.settle()
+    assert bump_fee_min(rig.fee, rig.size) == 5 * rig.size
+    rig.rate = 5
+    assert rig.settle() == ""
+    assert rig.fee == 5 * rig.size
+
+
+def test_a_raise_is_published_whatever_spends_the_output_by_now(rig):
+    rig.settle()
+    rig.status, rig.rate = FundingStatus(10, True, b"", 0), 30
+    rig.events.clear()
+    assert rig.settle() == ""
+    assert rig.events == [30 * rig.size, Phase.BROADCAST, "broadcast"]
+
+
+def test_a_raise_that_cannot_be_had_publishes_nothing_that_is_on_its_way(rig):
+    rig.settle()
+    rig.events.clear()
+    rig.rate, rig.is_signer_up = 100, False
+    assert rig.settle() == ""
+    assert rig.events == []
+
+
+def test_what_is_buried_at_once_is_settled_at_once(rig):
+    rig.depth = BURIED
+    assert rig.settle() == ""
+    assert rig.events[-2:] == [Phase.BROADCAST, Phase.SETTLED]
+
+
+def test_a_signer_that_asks_for_a_fee_that_was_asked_for_is_not_asked_again(rig):
+    asked = []
+
+    async def refuse(terms, payment, fee, proof):
+        asked.append(fee)
+        raise SignerRefused(Refusal(RefusalCode.FEE_FALLS, "no", fee))
+
+    rig.settling._signer.settle = refuse
+    assert rig.settle() == "settlement_refused"
+    assert asked == [10 * rig.size]
+
+
+def test_the_fee_is_computed_for_the_larger_kind_of_output():
+    assert len(DESTINATION) == DESTINATION_SIZE_MAX
+
+
+def test_only_what_failed_is_logged_as_that(rig, caplog):
+    rig.settle()
+    assert caplog.records == []
+    rig.errors["load"] = ConnectionGone()
+    rig.settle()
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert f"settlement of {WHERE}: " in caplog.text
+
+
+def test_without_a_better_one_the_settlement_that_there_is_must_do(rig, caplog):
+    caplog.set_level(logging.INFO)
+    rig.settle()
+    rig.status = FundingStatus(10)  # it fell out of the mempool
+    rig.rate, rig.is_signer_up = 100, False
+    rig.events.clear()
+    assert rig.settle() == ""
+    assert rig.events == ["broadcast"]
+    assert "keeps its fee" in caplog.text
+
+
+def test_the_fee_rises_towards_the_expiry(rig):
+    fees = []
+    for seconds_left in (PERIOD, PERIOD // 2, PERIOD // 4, PERIOD // 10, 60, -3600):
+        rig.now = EXPIRY - seconds_left
+        assert rig.settle() == ""
+        fees.append(rig.fee // rig.size)
+    assert fees == [10, 10, 20, 40, 80, 80]
+    assert rig.blocks == 1
+
+
+@pytest.mark.parametrize("percent", [50, 20])
+def test_a_fee_above_the_signers_bound_is_lowered_until_it_signs(percent):
+    rig = Rig(received=20_000, share_max=percent)
+    rig.rate, rig.now = 100, EXPIRY - 60
+    assert rig.settle() == ""
+    bound = 20_000 * percent // 100
+    assert 0.85 * bound <= rig.fee <= bound
+    asked = [event for event in rig.events if type(event) is int]
+    assert asked[1:] == [fee * 90 // 100 for fee in asked[:-1]] and asked[-1] == rig.fee
+
+
+def test_a_fee_below_the_floor_is_not_asked_for():
+    rig = Rig(received=20_000, rate_max=1, share_max=1)
+    assert rig.settle() == "settlement_refused"
+    assert min(event for event in rig.events if type(event) is int) == rig.size
+    assert rig.state.phase == Phase.CLOSING
+
+
+def test_a_dearer_signature_that_was_lost_is_asked_for_again(rig):
+    rig.settle()
+    fee = rig.fee
+    rig.stored = Stored(rig.stored.terms, ChannelState(Phase.CLOSING, rig.payment).serialize(), b"")
+    rig.status, rig.rate = FundingStatus(10), 2
+    assert rig.settle() == ""
+    assert rig.fee == fee
+
+
+def test_a_channel_worth_less_than_its_fee_is_told_of_and_tried_again():
+    rig = Rig(received=1000)
+    assert rig.settle() == "settlement_uneconomic"
+    assert rig.settling.uneconomic == {TERMS.outpoint}
+    assert rig.events == []
+    rig.payment = sign_payment(TERMS, 1_000_000, CLIENT)
+    rig.stored = Stored(rig.stored.terms, ChannelState(Phase.CLOSING, rig.payment).serialize(), b"")
+    assert rig.settle() == ""
+    assert rig.settling.uneconomic == set()
+
+
+def test_the_signer_may_find_it_uneconomic_too(rig):
+    async def refuse(*_):
+        raise SignerRefused(Refusal(RefusalCode.UNECONOMIC, "no"))
+
+    rig.settling._signer.settle = refuse
+    assert rig.settle() == "settlement_uneconomic"
+    assert rig.settling.uneconomic == {TERMS.outpoint}
+
+
+# --- what goes wrong ---
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "code"),
+    [
+        ("load", ConnectionGone(), "store_unavailable"),
+        ("load", RemoteRefusal(b""), "store_unavailable"),
+        ("funding_status", Unavailable("chain_unavailable"), "chain_unavailable"),
+        ("fee_per_byte", Unavailable("chain_unavailable"), "chain_unavailable"),
+        ("broadcast", BroadcastRefused("min relay fee not met"), "settlement_refused"),
+        ("broadcast", OSError("no route"), "chain_unavailable"),
+    ],
+)
+def test_what_stopped_it_is_told_and_the_next_attempt_goes_on(rig, where, error, code):
+    rig.errors[where] = error
+    assert rig.settle() == code
+    rig.errors.clear()
+    assert rig.settle() == ""
+    assert rig.state.phase == Phase.BROADCAST
+    assert rig.settling.uneconomic == set()
+
+
+def test_a_channel_that_is_not_in_the_store_is_somebody_elses(rig):
+    rig.stored = None
+    assert rig.settle() == "owner_moved"
+
+
+def test_without_the_signer_nothing_moves(rig):
+    rig.is_signer_up = False
+    assert rig.settle() == "signer_unavailable"
+    assert rig.events == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [(LOST, "store_unavailable"), (EntryStatus.STALE_EPOCH, "owner_moved"), (EntryStatus.CONFLICT, "owner_moved")],
+)
+def test_a_step_that_was_not_written_is_not_gone_beyond(rig, outcome, code):
+    rig.outcome = outcome
+    rig.channels.load(TERMS, ChannelState(Phase.CLOSING, rig.payment))
+    assert rig.settle() == code
+    assert "broadcast" not in rig.events
+    assert not rig.channels.is_loaded(TERMS.outpoint)
+
+
+def stolen(raw):
+    """Return the settlement with another's script in the server's output."""
+    return raw.replace(DESTINATION, DESTINATION.replace(b"\xdd", b"\xee"))
+
+
+def another_payment(raw):
+    dearer = Payment(1_500_000, sign_payment(TERMS, 1_500_000, CLIENT).signature, 0x83)
+    return sign_settlement(TERMS, dearer, DESTINATION, 5000, SERVER)
+
+
+@pytest.mark.parametrize("tamper", [stolen, another_payment, lambda raw: raw[:-1]])
+def test_a_wrong_settlement_from_the_signer_is_neither_kept_nor_published(rig, tamper):
+    rig.tamper = tamper
+    assert rig.settle() == "settlement_refused"
+    assert rig.events == [10 * rig.size]
+
+
+def test_a_settlement_that_nodes_would_not_relay_is_not_published():
+    rig = Rig()
+    rig.settling._rules = SettlingRules(PERIOD, BURIED, FeeBounds(0, 0))
+    assert rig.settle() == "settlement_refused"
+    assert "broadcast" not in rig.events
