@@ -132,6 +132,21 @@ class BlockChain:
             self._find(now)
         self._note_depths()
 
+    def unmake(self, outpoint: bytes, now: int) -> bool:
+        """Replace the blocks from a young funding transaction on by a longer branch without it; return whether that was done."""
+        height = self._heights.get(outpoint[:32])
+        if height is None or self.height - height > 6 or height < 12:
+            return False
+        depth = self.height - height + 1
+        self._disconnect(depth)
+        for tx in [tx for tx in self.mempool.values() if tx.txid == outpoint[:32] or tx.spends == outpoint]:
+            del self.mempool[tx.txid]
+        self.reorgs += 1
+        for _ in range(depth + 1):
+            self._find(now)
+        self._note_depths()
+        return True
+
     def _note_depths(self) -> None:
         for outpoint, txid in self._spent.items():
             self.depths[outpoint] = max(self.depths.get(outpoint, 0), self.confirmations(txid))

@@ -5,6 +5,7 @@ key file, chain node. What is not replaced here runs as it is.
 import asyncio
 import dataclasses
 import functools
+import hashlib
 import logging
 import os
 import tempfile
@@ -17,6 +18,7 @@ from unittest.mock import patch
 
 from coincurve import PrivateKey
 
+import bitcoin.core.serialize
 import signer.ledger
 import store.identity
 import store.sequencer
@@ -26,8 +28,8 @@ from paychan.rpc import connection as connection_module
 from paychan.server import direct as direct_module
 from paychan.server import growing, peers, settler, watcher
 from paychan.server import worker as worker_module
+from paychan.server.app import App
 from paychan.server.direct import DirectPort
-from paychan.server.routes import answer
 from paychan.server.worker import Worker
 from signer.ledger import Ledger
 from signer.policy import Policy
@@ -168,6 +170,13 @@ def _write_highest(_: Path, seconds: int) -> None:
         disk.replace(process, "clock", b"%d" % seconds, is_synced=False)
 
 
+def _fast_ripemd160() -> Callable[[bytes], bytes]:
+    """Return OpenSSL's if it is there: python-bitcoinlib's own is plain Python, and half of what making a channel costs."""
+    if "ripemd160" not in hashlib.algorithms_available:
+        return bitcoin.core.serialize.ripemd160
+    return lambda data: hashlib.new("ripemd160", data).digest()
+
+
 @contextmanager
 def staged() -> Iterator[None]:
     """Put the stand-ins in place. They speak for the world on the `Stage`."""
@@ -195,6 +204,7 @@ def staged() -> Iterator[None]:
             (store.server, {"time": SimpleNamespace(monotonic_ns=lambda: int(_time() * 1e9))}),
             (store.sequencer, {"os": SimpleNamespace(_exit=_exit_now)}),
             (store.identity, {"os": SimpleNamespace(urandom=bytes)}),
+            (bitcoin.core.serialize, {"ripemd160": _fast_ripemd160()}),
             (signer.ledger, {"sync_directory": lambda _: None, "sqlite3": _Sqlite()}),
         ):
             stack.enter_context(patch.multiple(target, **replacements))
@@ -253,13 +263,16 @@ async def start_signer(world: "World", process: Process) -> None:
 
 
 async def start_worker(world: "World", process: Process, port: int) -> None:
-    """As `paychan.server.app.App` does."""
-    config = server_config(world.plan.channel_exposure_max, world.plan.total_exposure_max)
-    worker: Worker | None = None
-    direct = DirectPort(
-        dataclasses.replace(config, direct_base_port=port),
-        lambda method, path, query, body: answer(worker, method, path, query, body),
-    )
-    await direct.start()
-    worker = Worker(config, direct.serve, direct.public_url)
-    worker.start()
+    """As `App` does, in a process that granian would have made."""
+    config = _worker_config(port, world.plan.channel_exposure_max, world.plan.total_exposure_max)
+    app = App(config)
+    app._direct = DirectPort(config, app._answer_direct)
+    await app._direct.start()
+    app._worker = Worker(config, app._on_joined, app._direct.public_url)
+    app._worker.start()
+    process.door = app._make_door(process, lambda watcher: process.create_task(app.__rsgi__(watcher.scope, watcher.proto)))
+
+
+@functools.cache
+def _worker_config(port: int, *limits: int) -> ServerConfig:
+    return dataclasses.replace(server_config(*limits), direct_base_port=port)

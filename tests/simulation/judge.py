@@ -13,10 +13,11 @@ from paychan._fast.frame import FrameReader
 from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.outpoint import format_outpoint, make_outpoint
 from paychan.rpc.store_messages import PAYLOAD_MAX, OwnerTable, StoreMessage, decode_commit
+from paychan.units import DUST_LIMIT
 from store import keys
 from tests.tiling import History, Operation, check
 
-from .auditor import Auditor
+from .auditor import SETTLEMENT_SIZE, SHARE_WORTH_PERCENT, Auditor
 from .blockchain import BlockChain, payment_in
 from .hosts import CONFIRMATIONS, DESTINATION, FEE_RATE_MAX, FEE_SHARE_PERCENT_MAX, PERIOD, VERSIONS_MAX
 
@@ -53,6 +54,7 @@ class Judge:
         self._published: dict[int, int] = {}
         self._readers: dict[Any, FrameReader] = {}
         self._commits: dict[tuple[Any, int], tuple[bytes, dict[int, int]]] = {}
+        self._settlements: set[bytes] = set()
         self._signed: dict[bytes, list[tuple[int, int, bytes]]] = {}
 
     def breach(self, what: str) -> None:
@@ -98,6 +100,8 @@ class Judge:
                 self.safe.pop(key, None)
             else:
                 self.safe[key] = value
+                if key[:1] == keys.SETTLEMENT:
+                    self._settlements.add(value)
 
     def see_recovery(self, data: Mapping[bytes, bytes]) -> None:
         """The store has read its disk after a start: nothing that was safe is missing."""
@@ -188,6 +192,11 @@ class Judge:
         if len({txid for *_, txid in before}) > VERSIONS_MAX:
             self.breach(f"the signer signed {where} too often")
 
+    def see_published(self, raw: bytes) -> None:
+        """A transaction comes to the network. A settlement is safe on disk before anybody sees it."""
+        if raw not in self._settlements and payment_in(CTransaction.deserialize(raw)) is not None:
+            self.breach("a settlement was published that is not safe on disk")
+
     # --- the end ---
 
     def judge(self, settles: bool, is_late: bool) -> None:
@@ -211,7 +220,7 @@ class Judge:
         where, account, spender = format_outpoint(outpoint)[:8], self.auditor.accounts[outpoint], self.chain.spender(outpoint)
         if promise.is_void or state.phase == ABSENT:
             return
-        is_economic = self.auditor.must_settle(account) and not is_late
+        is_economic = not is_late and self._is_worth_its_fee(promise, self.auditor.received(account))
         if spender is None:
             if is_economic:
                 self.breach(f"{where}: nothing spends it after its expiry, its phase is {state.phase.name}")
@@ -224,3 +233,10 @@ class Judge:
             self.breach(f"{where}: settled with a change of {payment.change_value}, acknowledged was {promise.lowest}")
         elif payment.change_value != state.payment.change_value:
             self.breach(f"{where}: settled with another payment than the store holds")
+
+    def _is_worth_its_fee(self, promise: Promise, received: int) -> bool:
+        """Whether what was received would have paid for every block of the settlement period, with something to spare."""
+        end = promise.terms.exp_time
+        dearest = max((block.threshold for block in self.chain.blocks if end - PERIOD <= block.time <= end), default=1.0)
+        affordable = min(received * SHARE_WORTH_PERCENT // 100, received - DUST_LIMIT)
+        return affordable >= 1.3 * dearest * SETTLEMENT_SIZE

@@ -7,6 +7,7 @@ two turns it can be killed, stopped or slowed down; in the midst of one it can b
 import asyncio
 import contextlib
 import heapq
+import warnings
 import zlib
 from asyncio import events
 from collections import deque
@@ -28,6 +29,7 @@ class Kernel:
         self._number = 0
         self._all: list[Process] = []
         self.errors: list[str] = []
+        self.running: Process | None = None
         self.step_limit = 400_000
         """A world that takes more steps than this is running in circles."""
 
@@ -42,17 +44,18 @@ class Kernel:
 
     def run(self, is_over: Callable[[], bool], until: float) -> None:
         """Let things happen until it is over or late."""
-        queue = self._queue
-        while queue and not is_over():
-            time, _, call, arguments = heapq.heappop(queue)
-            if time > until:
-                self.now = until
-                return
-            self.now = time
-            call(*arguments)
-            if self.steps > self.step_limit:
-                self.errors.append(f"runs in circles: {self.steps} steps in {self.now:.1f} simulated seconds")
-                return
+        queue, self.running = self._queue, None
+        try:
+            while queue and not is_over():
+                self.now, _, call, arguments = heapq.heappop(queue)
+                if self.now > until:
+                    return
+                call(*arguments)
+                if self.steps > self.step_limit:
+                    self.errors.append(f"runs in circles: {self.steps} steps in {self.now:.1f} simulated seconds")
+                    return
+        finally:
+            events._set_running_loop(None)
 
     def adopt(self, process: "Process") -> None:
         self._all.append(process)
@@ -64,8 +67,10 @@ class Kernel:
         grave = Process(self, "grave")
         events._set_running_loop(grave)
         try:
-            for process in self._all:
-                process.unwind()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of coroutines that were to be run later
+                for process in self._all:
+                    process.unwind()
         finally:
             events._set_running_loop(None)
         self._all.clear()
@@ -100,6 +105,7 @@ class Process(asyncio.AbstractEventLoop):
         self.dies_at_step = self.dies_at_write = self.dies_at_disk_write = 0
         self.dies_how = ""
         self.on_power_loss: Callable[[], None] | None = None
+        self.door: Any = None
         self.tap: Callable[[Any, bytes, bool], None] | None = None
         self._ready: deque[Handle] = deque()
         self._is_due = False
@@ -191,28 +197,27 @@ class Process(asyncio.AbstractEventLoop):
             return
         ready = self._ready
         self._busy = 0.0
-        events._set_running_loop(self)
-        try:
-            for _ in range(len(ready)):
-                handle = ready.popleft()
-                if handle.is_cancelled:
-                    continue
-                self.steps += 1
-                kernel.steps += 1
-                if self.steps == self.dies_at_step:
-                    self.die()
-                    return
-                try:
-                    handle.callback(*handle.arguments)
-                except Killed:
-                    pass
-                except Exception as error:
-                    if self.is_alive:
-                        kernel.errors.append(f"{self.name}: a callback raised {error!r}")
-                if not self.is_alive:
-                    return
-        finally:
-            events._set_running_loop(None)
+        if kernel.running is not self:
+            kernel.running = self
+            events._set_running_loop(self)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle.is_cancelled:
+                continue
+            self.steps += 1
+            kernel.steps += 1
+            if self.steps == self.dies_at_step:
+                self.die()
+                return
+            try:
+                handle.callback(*handle.arguments)
+            except Killed:
+                pass
+            except Exception as error:
+                if self.is_alive:
+                    kernel.errors.append(f"{self.name}: a callback raised {error!r}")
+            if not self.is_alive:
+                return
         self._is_due = False
         if ready:
             self._wake()

@@ -6,6 +6,7 @@ They speak HTTP/1.1 to the workers' own ports, byte for byte. What they see is w
 import asyncio
 import contextlib
 import random
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -92,18 +93,70 @@ class Crowd:
         return line
 
     async def ask(self, port: int, request: bytes) -> tuple[int, bytes] | None:
-        """Send a request; None: no answer came in time, or ever."""
-        line = await self.line(port)
-        if line is None:
-            return None
+        """Send a request; None: no answer came in time, or ever. A port below BASE_PORT is granian's door of a worker."""
         answer = self.process.create_future()
+        if port < BASE_PORT:
+            self._ask_granian(f"worker{port}", request, answer)
+        else:
+            line = await self.line(port)
+            if line is None:
+                return None
+            line.ask(request, answer)
         timer = self.process.call_later(ANSWER_SECONDS, lambda: None if answer.done() else answer.set_result(None))
-        line.ask(request, answer)
         reply = await answer
         timer.cancel()
         if reply is not None:
             self.world.kernel.note(b"%d %s" % reply)
         return reply
+
+
+    def _ask_granian(self, name: str, request: bytes, answer: "asyncio.Future[Any]") -> None:
+        """Hand a request to a worker as granian does, from another thread: no bytes, but objects."""
+        process, network = self.world.hosts[name], self.world.network
+        route = network.route("payers", name)
+
+        def arrive() -> None:
+            if route.is_held or not process.is_alive or process.door is None:
+                return  # nobody answers: the payer waits in vain
+            process.door.schedule(_Watcher(process, request, give))
+
+        def give(status: int, body: bytes) -> None:
+            if process.is_alive and not route.is_held:
+                self.world.kernel.at(process.time() + network.latency(route), take, (status, body))
+
+        def take(reply: tuple[int, bytes]) -> None:
+            if not answer.done():
+                answer.set_result(reply)
+
+        self.world.kernel.at(self.process.time() + network.latency(route), arrive)
+
+
+class _Watcher:
+    """A request as granian gives it to its scheduler: `scope` and `proto` are this object too."""
+
+    scheme = "http"
+
+    def __init__(self, process: Process, request: bytes, give: Callable[[int, bytes], None]) -> None:
+        self._process, self._give = process, give
+        head, _, self._body = request.partition(b"\r\n\r\n")
+        self.method, target = head.split(b" ", 2)[:2]  # type: ignore[assignment]
+        self.method, target = self.method.decode(), target.decode()
+        self.path, _, self.query_string = target.partition("?")
+        self.headers = {"host": "sim", **({"content-length": str(len(self._body))} if self._body else {})}
+        self.scope = self.proto = self
+
+    async def __call__(self) -> bytes:
+        return self._body
+
+    def response_bytes(self, status: int, _: Any, body: bytes) -> None:
+        process = self._process
+        process.writes += process.is_alive
+        if process.writes == process.dies_at_write:
+            if process.dies_how == "after":
+                self._give(status, body)
+            process.die()
+        else:
+            self._give(status, body)
 
 
 def _request(method: str, target: str, body: bytes = b"") -> bytes:
@@ -129,7 +182,6 @@ class Person:
         self.opening: Payment | None = None
         self.is_open = False
         self.has_ended = False
-        self.home = 0
         self._side: set[asyncio.Task[None]] = set()
 
     # --- what the plan asks for ---
@@ -150,10 +202,13 @@ class Person:
         while self._side:
             await asyncio.wait(list(self._side))
 
-    def _port(self) -> int:
-        if self.home and self.chance.random() < 0.5:
-            return self.home
+    def _own_port(self) -> int:
         return BASE_PORT + self.chance.randrange(self.world.plan.workers)
+
+    def _port(self) -> int:
+        """Return the door to go to: a worker's own port, or granian's."""
+        door = BASE_PORT if self.chance.random() < 0.6 else 0
+        return door + self.chance.randrange(self.world.plan.workers)
 
     # --- honest ---
 
@@ -162,9 +217,9 @@ class Person:
         amount = self.sender.change_value if is_all else OPEN_PRICE + round(share * room / 2)
         self.opening = self.sender.pay(min(amount, self.sender.change_value))
         self.payments.append(self.opening)
-        await self._open_with(self.opening, ATTEMPTS)
+        await self.open_with(self.opening, ATTEMPTS)
 
-    async def _open_with(self, payment: Payment, attempts: int) -> None:
+    async def open_with(self, payment: Payment, attempts: int) -> None:
         request = _request("POST", self.sender.open_target(payment))
         lost, outcome = 0, Operation(payment.change_value, Outcome.UNKNOWN)
         for _ in range(attempts):
@@ -296,6 +351,8 @@ class Person:
         """A payment that is worth nothing: another channel's key, a changed value, a cut signature."""
         newest = self.payments[-1]
         value = max(DUST_LIMIT, newest.change_value // 2)
+        if value >= newest.change_value:
+            return
         other = self.world.people[(self.number + 1) % len(self.world.people)]
         forged = sign_payment(self.sender.terms, value, other.sender.key)
         junk = (forged, Payment(value, newest.signature, 0x83), Payment(value, newest.signature[:-1], 0x83))[int(how * 3)]
@@ -310,7 +367,9 @@ class Person:
         assert self.opening is not None, "it was opened before"
         value = self.sender.terms.funding_value
         other = sign_payment(self.sender.terms, max(DUST_LIMIT, value - OPEN_PRICE - round(share * value / 3)), self.sender.key)
-        await asyncio.gather(self._open_with(other, 1), self._open_with(self.opening, 1))
+        self.sender.change_value = min(self.sender.change_value, other.change_value)
+        self.payments.append(other)
+        await asyncio.gather(self.open_with(other, 1), self.open_with(self.opening, 1))
 
     async def _close_old(self, which: float, _: float) -> None:
         """Close with an older payment: refused, unless it is the newest that the server has."""
@@ -351,7 +410,7 @@ class Person:
     async def _hang_up(self, share: float, _: float) -> None:
         """Pay, and do not wait for the answer."""
         most = self.sender.change_value - DUST_LIMIT
-        line = await self.crowd.line(self._port(), is_new=True)
+        line = await self.crowd.line(self._own_port(), is_new=True)
         if line is None or self.has_ended or most < 2:
             return
         payment = self.sender.pay(max(1, round(most * share / 8)))
@@ -364,7 +423,7 @@ class Person:
 
     async def _half(self, share: float, _: float) -> None:
         """Half a request, and no more."""
-        line = await self.crowd.line(self._port(), is_new=True)
+        line = await self.crowd.line(self._own_port(), is_new=True)
         if line is None:
             return
         request = _request("PUT", self.sender.channel_target(self.payments[-1]))
@@ -376,7 +435,7 @@ class Person:
     async def _flood(self, share: float, _: float) -> None:
         """Many payments in one line, without waiting."""
         puts = []
-        port = self._port()
+        port = self._own_port()
         for _ in range(6):
             most = self.sender.change_value - DUST_LIMIT
             if self.has_ended or most < 2:

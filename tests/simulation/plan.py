@@ -24,7 +24,7 @@ SIDE_KINDS = ("replay", "junk", "twin", "fork", "reopen", "close old", "batch", 
 
 FAULT_KINDS = (
     "kill", "kill", "kill at write", "kill at write", "disk", "disk", "power", "power at disk", "stop", "stop", "slow", "hold", "hold",
-    "cut", "cut", "lag", "disk stall", "node", "reorg", "reorg", "fees", "evict", "wall", "hostile", "hostile",
+    "cut", "cut", "lag", "disk stall", "node", "reorg", "reorg", "fees", "evict", "wall", "hostile", "hostile", "double spend",
 )  # fmt: skip
 
 LINKS = (("worker", "store"), ("worker", "store"), ("worker", "worker"), ("worker", "signer"), ("payers", "worker"))
@@ -84,12 +84,12 @@ class Plan:
 
 def draw_plan(seed: str) -> Plan:
     chance = random.Random(f"{seed}/plan")
-    settles = chance.random() < 0.3
+    settles = chance.random() < 0.25
     has_limits = chance.random() < 0.1
     plan = Plan(
         seed=seed,
         workers=chance.choice((1, 2, 2, 2, 3)),
-        lease_ms=chance.choice((600, 1500, 3000)),
+        lease_ms=chance.choice((1000, 2000, 4000)),
         network_delay=chance.choice((0.00005, 0.0003, 0.002)),
         tear=chance.choice((0.0, 0.02, 0.2)),
         disk_stall=chance.choice((0.0001, 0.001, 0.01)),
@@ -190,6 +190,8 @@ def _draw_details(chance: random.Random, plan: Plan, kind: str) -> tuple[Any, ..
         return round(math.exp(chance.uniform(math.log(3), math.log(40))), 1), round(chance.uniform(2, 25), 1)
     if kind == "wall":
         return (round(chance.uniform(-9000, 900)),)
+    if kind == "double spend":
+        return (chance.randrange(1 << 16),)
     if kind == "hostile":
         return chance.randrange(1 << 16), round(chance.random(), 4), round(chance.random(), 4)
     return ()

@@ -43,7 +43,20 @@ RECOVERY_SECONDS = 40.0
 SETTLED_SECONDS = 45.0
 """Simulated; after the expiry: until then a refund may have taken what was not settled."""
 
+NOTICED_SECONDS = 8.0
+"""Simulated; so long after the last fault every worker has seen the newest block."""
+
 SIGNER_PATH = f"{STATE_DIR}/run/signer.sock"
+
+
+class WatchedChain(BlockChain):
+    """The chain, with somebody who looks at what is published."""
+
+    judge: Judge
+
+    def submit(self, raw: bytes) -> None:
+        self.judge.see_published(raw)
+        super().submit(raw)
 
 
 class World:
@@ -55,11 +68,11 @@ class World:
         self.network = Network(self.kernel, self._chance("network"), plan.network_delay, plan.tear)
         self.disk = Disk(self._chance("disk"), plan.disk_stall)
         self._market = Market(self._chance("market"), plan.fee_base, 80.0, 1.0, plan.fee_base)
-        self.chain = BlockChain(self._chance("chain"), self._market, 0.0)
+        self.chain = WatchedChain(self._chance("chain"), self._market, 0.0)
         self.node, self.node_chance = Node(self.chain), self._chance("node")
-        self.judge = Judge(self.chain, plan.lease_ms / 1000, lambda: self.kernel.now)
+        self.judge = self.chain.judge = Judge(self.chain, plan.lease_ms / 1000, lambda: self.kernel.now)
         self._wall_error = plan.wall_error
-        self._hosts: dict[str, Process] = {}
+        self.hosts: dict[str, Process] = {}
         self._rest: dict[str, float] = {}
         self._is_over = False
         self.crowd = Crowd(self)
@@ -81,7 +94,7 @@ class World:
 
     def _start(self, name: str) -> None:
         process = Process(self.kernel, name, self.network)
-        self._hosts[name] = process
+        self.hosts[name] = process
         process.at_death.append(lambda: self._died(name))
         if name == "store":
             process.tap = self.judge.tap_store
@@ -116,19 +129,19 @@ class World:
         self.kernel.at(self.kernel.now + seconds, call, *arguments)
 
     def _kill(self, name: str, steps: int, rest: float) -> None:
-        process = self._hosts[name]
+        process = self.hosts[name]
         self._rest[name] = rest
         process.dies_at_step = process.steps + steps
         self._disarm(process)
 
     def _kill_at_write(self, name: str, count: int, how: str, rest: float) -> None:
-        process = self._hosts[name]
+        process = self.hosts[name]
         self._rest[name] = rest
         process.dies_at_write, process.dies_how = process.writes + count, how
         self._disarm(process)
 
     def _disk(self, name: str, count: int, how: str, rest: float) -> None:
-        process = self._hosts[name]
+        process = self.hosts[name]
         self._rest[name] = rest
         process.dies_at_disk_write, process.dies_how = process.disk_writes + count, how
         self._disarm(process)
@@ -146,19 +159,19 @@ class World:
         """Power is lost: every process ends, and of what was not synced the disk keeps what it likes."""
         for name in self._names():
             self._rest[name] = rest * (0.5 + self.node_chance.random())
-            self._hosts[name].on_power_loss = None
-            self._hosts[name].die()
+            self.hosts[name].on_power_loss = None
+            self.hosts[name].die()
         self.disk.lose_power()
 
     def _power_at_disk(self, name: str, count: int, how: str, rest: float) -> None:
         self._disk(name, count, how.replace("write error", "torn"), rest)
-        self._hosts[name].on_power_loss = lambda: self._power(rest)
+        self.hosts[name].on_power_loss = lambda: self._power(rest)
 
     def _stop(self, name: str, seconds: float, timers_first: bool) -> None:
-        self._hosts[name].stop_until(self.kernel.now + seconds, timers_first)
+        self.hosts[name].stop_until(self.kernel.now + seconds, timers_first)
 
     def _slow(self, name: str, seconds: float, turn: float) -> None:
-        process, before = self._hosts[name], self._hosts[name].turn_seconds
+        process, before = self.hosts[name], self.hosts[name].turn_seconds
         process.turn_seconds = turn
 
         def end() -> None:
@@ -196,6 +209,12 @@ class World:
     def _reorg(self, depth: int) -> None:
         self.chain.reorganise(depth, int(self.now()))
 
+    def _double_spend(self, which: int) -> None:
+        """A payer takes its coins back with the help of a miner: its funding transaction is gone for good."""
+        person = self.people[which % len(self.people)]
+        if self.chain.unmake(person.sender.terms.outpoint, int(self.now())):
+            person.promise.is_void = True
+
     def _fees(self, factor: float, seconds: float) -> None:
         self._market.rate = min(80.0, self._market.base * factor)
         self.chain.refresh_minimum()
@@ -215,9 +234,11 @@ class World:
     def _hostile(self, which: int, fee_share: float, old: float) -> None:
         """A thief who has taken over a server asks the signer for what suits the payer."""
         person = self.people[which % len(self.people)]
-        if not person.payments:
+        state = self._state(person)
+        known = [] if state is None else [pay for pay in person.payments if pay.change_value >= state.payment.change_value]
+        if not known:
             return
-        payment = person.payments[int(old * len(person.payments))]
+        payment = known[int(old * len(known))]
         received = person.sender.terms.funding_value - payment.change_value
         proof = person.funding if which % 5 else b""
         request = SettleRequest(person.sender.terms, payment, round(fee_share**3 * received), proof).encode()
@@ -263,9 +284,8 @@ class World:
         for life in lives:
             await life
         await asyncio.sleep(max(0.0, plan.calm_at - self.kernel.now))
-        deadline = self.kernel.now + RECOVERY_SECONDS
         for person in self.people:
-            await self._recover(person, deadline)
+            await self._recover(person, self.kernel.now + RECOVERY_SECONDS)
         if plan.settles:
             await self._settle()
         self._is_over = True
@@ -275,17 +295,31 @@ class World:
         if self.plan.settles or person.has_ended or person.opening is None:
             return
         where = f"payer {person.number}"
+        if person.promise.is_void:
+            await self._try_in_vain(person)
+            return
         while self.kernel.now < deadline:
-            if not person.is_open:
-                await person._open_with(person.opening, 1)
-            elif not self._is_payable(person) or person.sender.change_value < 2_000:
+            state = self._state(person)
+            if person.has_ended or (state is not None and state.phase != Phase.OPEN) or person.sender.change_value < 2_000:
                 return
+            if not person.is_open:
+                await person.open_with(person.opening, 1)
             elif await person.put(self._one_more(person), 1):
                 return
             await asyncio.sleep(0.4)
         state = self._state(person)
         phase = state.phase.name if state else "absent"
         self.judge.breach(f"{where}: nothing was acknowledged within {RECOVERY_SECONDS:g} s after the last fault ({phase})")
+
+    async def _try_in_vain(self, person: Person) -> None:
+        """Pay on a channel that has no coins any more, once everybody has had the time to notice."""
+        await asyncio.sleep(NOTICED_SECONDS)
+        state = self._state(person)
+        if state is None or state.phase != Phase.OPEN or person.sender.change_value < 2_000:
+            return
+        for _ in range(3):
+            if await person.put(self._one_more(person), 1, is_good=False):
+                self.judge.breach(f"payer {person.number}: paid with coins that are not there any more")
 
     def _one_more(self, person: Person) -> Any:
         """Return the payment to repeat: the newest if it may not have arrived, else a new one."""
@@ -298,10 +332,6 @@ class World:
         record = self.judge.safe.get(keys.STATE + person.sender.terms.outpoint)
         return ChannelState.parse(record) if record is not None else None
 
-    def _is_payable(self, person: Person) -> bool:
-        state = self._state(person)
-        return state is not None and state.phase == Phase.OPEN and not person.has_ended
-
     async def _settle(self) -> None:
         """Wait until every channel is settled, or its expiry is long past; payers take their refunds as soon as they can."""
         last = max(person.plan.period_at for person in self.people) + PERIOD_SECONDS + SETTLED_SECONDS
@@ -313,7 +343,7 @@ class World:
 
     def _is_settled(self, person: Person) -> bool:
         state = self._state(person)
-        return state is None or state.phase == Phase.SETTLED
+        return state is None or state.phase == Phase.SETTLED or person.promise.is_void
 
     def run(self) -> "World":
         """Simulate and judge; `judge.violations` says what was wrong."""
@@ -423,6 +453,8 @@ def campaign(first: int, count: int, processes: int) -> list[int]:
         for bad, some_steps, some_seconds, some_settled in pool.imap_unordered(_run_many, parts):
             done = min(count, done + size)
             failed += bad
+            for seed in bad:
+                print(f"\rseed {seed} failed", flush=True)
             steps, seconds, settled = steps + some_steps, seconds + some_seconds, settled + some_settled
             spent = time.monotonic() - began
             print(
