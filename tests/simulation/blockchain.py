@@ -133,11 +133,16 @@ class BlockChain:
         self._note_depths()
 
     def unmake(self, outpoint: bytes, now: int) -> bool:
-        """Replace the blocks from a young funding transaction on by a longer branch without it; return whether that was done."""
+        """Replace the blocks from a young funding transaction on by a longer branch without it; return whether that was done.
+
+        Not if another channel's settlement would come back out of a depth at which it counts as final.
+        """
         height = self._heights.get(outpoint[:32])
-        if height is None or self.height - height > 6 or height < 12:
+        if height is None or height < 12:
             return False
         depth = self.height - height + 1
+        if depth > 7 or any(tx.spends is not None for block in self.blocks[-depth:] for tx in block.transactions):
+            return False
         self._disconnect(depth)
         for tx in [tx for tx in self.mempool.values() if tx.txid == outpoint[:32] or tx.spends == outpoint]:
             del self.mempool[tx.txid]

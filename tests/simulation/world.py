@@ -43,8 +43,8 @@ RECOVERY_SECONDS = 40.0
 SETTLED_SECONDS = 45.0
 """Simulated; after the expiry: until then a refund may have taken what was not settled."""
 
-NOTICED_SECONDS = 8.0
-"""Simulated; so long after the last fault every worker has seen the newest block."""
+NOTICED_SECONDS = 16.0
+"""Simulated; so long after the last fault every worker has seen the newest block: a silent node is asked again after 10 s."""
 
 SIGNER_PATH = f"{STATE_DIR}/run/signer.sock"
 
@@ -323,8 +323,9 @@ class World:
 
     def _one_more(self, person: Person) -> Any:
         """Return the payment to repeat: the newest if it may not have arrived, else a new one."""
-        if person.payments[-1].change_value < person.promise.lowest:
-            return person.payments[-1]
+        newest = min(person.payments, key=lambda payment: payment.change_value)
+        if newest.change_value < person.promise.lowest:
+            return newest
         person.payments.append(person.sender.pay(1))
         return person.payments[-1]
 
