@@ -1,5 +1,5 @@
-"""How the production processes are started in the simulation, and what stands in for what they reach outside: sockets, clocks, disk,
-key file, chain node. What is not replaced here runs as it is.
+"""How the production processes are started in the simulation, and what stands in for what they reach outside: sockets, clocks,
+disk, key file, chain node. What is not replaced here runs as it is.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+import bitcoin.core.serialize
 from coincurve import PrivateKey
 
-import bitcoin.core.serialize
 import signer.ledger
 import store.identity
 import store.sequencer

@@ -1,4 +1,5 @@
-"""The judge of a simulated world: knows what each payer was promised, what is safe on disk, what the signer signed, what the chain says.
+"""The judge of a simulated world: knows what each payer was promised, what is safe on disk, what the signer signed, and what the
+chain says.
 
 It trusts no process. What is safe is what the simulated disk has synced; what was promised is what a payer has read.
 """

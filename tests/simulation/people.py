@@ -331,6 +331,12 @@ class Person:
         """An older payment again, or the newest one."""
         await self.put(self.payments[int(which * len(self.payments))], 1, is_good=False)
 
+    def knock(self, port: int) -> None:
+        """Send the oldest payment to a worker that is stopped: it will find it when it goes on."""
+        if self.payments:
+            work = self.put(self.payments[0], 1, port, False)
+            self.crowd.process.call_soon(lambda: self.crowd.process.create_task(work))
+
     async def _twin(self, *_: float) -> None:
         """The newest payment at two workers at once."""
         await asyncio.gather(*(self.put(self.payments[-1], 1, BASE_PORT + port, False) for port in range(self.world.plan.workers)))

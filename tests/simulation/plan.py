@@ -23,8 +23,9 @@ SIDE_KINDS = ("replay", "junk", "twin", "fork", "reopen", "close old", "batch", 
 """What a payer does beside its honest payments, without waiting for them."""
 
 FAULT_KINDS = (
-    "kill", "kill", "kill at write", "kill at write", "disk", "disk", "power", "power at disk", "stop", "stop", "slow", "hold", "hold",
-    "cut", "cut", "lag", "disk stall", "node", "reorg", "reorg", "fees", "evict", "wall", "hostile", "hostile", "double spend",
+    "kill", "kill", "kill at write", "kill at write", "disk", "disk", "power", "power at disk", "stop", "stop", "slow", "hold",
+    "hold", "cut", "cut", "lag", "disk stall", "node", "reorg", "reorg", "fees", "evict", "wall", "hostile", "hostile",
+    "double spend",
 )  # fmt: skip
 
 LINKS = (("worker", "store"), ("worker", "store"), ("worker", "worker"), ("worker", "signer"), ("payers", "worker"))
@@ -47,10 +48,9 @@ class Event:
 
 @dataclass(frozen=True)
 class ChannelPlan:
-    """value: satoshi. The rest in simulated seconds: when it is funded, when its funding is mined, when its settlement period begins."""
+    """value: satoshi. In simulated seconds: when its funding is mined, when its settlement period begins."""
 
     value: int
-    funded_at: float
     mined_at: float
     period_at: float
 
@@ -77,7 +77,7 @@ class Plan:
 
     def without(self, numbers: set[int]) -> "Plan":
         """Return the same plan with some events left out."""
-        plan = Plan(**{**self.__dict__})
+        plan = Plan(**self.__dict__)
         plan.events = [event for event in self.events if event.number not in numbers]
         return plan
 
@@ -108,7 +108,7 @@ def draw_plan(seed: str) -> Plan:
         period_at = ends + chance.uniform(0, 8) if settles else 100_000 / SCALE
         mined_at = chance.uniform(0.5, 2) if chance.random() < 0.1 else 0.0
         value = round(math.exp(chance.uniform(math.log(8_000), math.log(20_000_000))))
-        plan.channels.append(ChannelPlan(value, 0.0, mined_at, period_at))
+        plan.channels.append(ChannelPlan(value, mined_at, period_at))
     busy = [at for at, *_ in events]
     for _ in range(_draw_count(chance) * (4 if is_long else 1)):
         events.append(_draw_fault(chance, plan, chance.choice(busy), max(busy)))

@@ -1,15 +1,16 @@
 """Whole-system simulation: `python -m tests.simulation.world --seeds N --first K [--processes P]`.
 
-One seed is one small world: the production store server, workers, signer, settler and watcher with their own doors, frames and links,
-in one process under a simulated clock, network and disk; a chain with a mempool; payers, some of them thieves. The seed draws who does
-what, and what goes wrong, as a numbered list of events (`plan.py`). The judge (`judge.py`) knows the right balances. A failing seed is
-shrunk: events are left out while it still fails; `--seed K --without 3,7` replays what is left, exactly.
+One seed is one small world: the production store server, workers, signer, settler and watcher with their own doors, frames and
+links, in one process under a simulated clock, network and disk; a chain with a mempool; payers, some of them thieves. The seed
+draws who does what, and what goes wrong, as a numbered list of events (`plan.py`). The judge (`judge.py`) knows the right balances.
+A failing seed is shrunk: events are left out while it still fails; `--seed K --without 3,7` replays what is left, exactly.
 
-What is production code: everything in `paychan`, `store` and `signer` but RocksDB, SQLite's files, sockets, clocks, the HTTP of the
-chain sources, granian and the supervisor's child processes. Their stand-ins are `disk.py`, `network.py`, `kernel.py`, `node.py` over
-`blockchain.py`, and `hosts.py`, which starts what dies. Each process is an event loop of its own: it is killed between any two
-callbacks, at any write to a connection, before, in, and after any write to the disk; stopped for longer than its lease; slowed down;
-cut off. After the last fault everything must come right by itself: honest payers pay again, and channels are settled before expiry.
+Production code is everything in `paychan`, `store` and `signer` but RocksDB, SQLite's files, sockets, clocks, the HTTP of the
+chain sources, granian's own half and the supervisor's child processes. Their stand-ins are `disk.py`, `network.py`, `kernel.py`,
+`node.py` over `blockchain.py`, and `hosts.py`, which starts what dies. Each process is an event loop of its own: it is killed
+between any two callbacks, at any write to a connection, before, in, and after any write to the disk; stopped for longer than its
+lease; slowed down; cut off. After the last fault everything must come right by itself: honest payers pay again, and channels are
+settled before their expiry.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from store import keys
 
 from .blockchain import GENESIS, BlockChain, Market
 from .disk import Disk
-from .hosts import BASE_PORT, CONFIRMATIONS, STATE_DIR, Stage, staged, start_signer, start_store, start_worker
+from .hosts import BASE_PORT, STATE_DIR, Stage, staged, start_signer, start_store, start_worker
 from .judge import Judge
 from .kernel import Kernel, Process
 from .network import Network
@@ -169,6 +170,9 @@ class World:
 
     def _stop(self, name: str, seconds: float, timers_first: bool) -> None:
         self.hosts[name].stop_until(self.kernel.now + seconds, timers_first)
+        if name.startswith("worker"):
+            for person in self.people:
+                self._later(seconds * (0.5 + self.node_chance.random() / 2), person.knock, BASE_PORT + int(name[6:]))
 
     def _slow(self, name: str, seconds: float, turn: float) -> None:
         process, before = self.hosts[name], self.hosts[name].turn_seconds
@@ -423,7 +427,7 @@ def describe(seed: str, without: Iterable[int] = (), command: str = "tests.simul
 
 
 def _run_many(seeds: list[int]) -> tuple[list[int], int, float, int]:
-    """Run seeds in this process; return those that failed, and how many callbacks, simulated seconds and settled channels there were."""
+    """Run seeds in this process; return those that failed, and the numbers of callbacks, simulated seconds and settled channels."""
     failed, steps, seconds, settled = [], 0, 0.0, 0
     gc.disable()
     with staged():
