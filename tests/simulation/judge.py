@@ -4,6 +4,7 @@ chain says.
 It trusts no process. What is safe is what the simulated disk has synced; what was promised is what a payer has read.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +49,8 @@ class Judge:
     violations: list[str] = field(default_factory=list)
     promises: dict[bytes, Promise] = field(default_factory=dict)
     safe: dict[bytes, bytes] = field(default_factory=dict)
+    seen: Counter[str] = field(default_factory=Counter)
+    """How often what happened that makes the world worth something."""
 
     def __post_init__(self) -> None:
         self.auditor = Auditor(self.chain, DESTINATION, PERIOD, CONFIRMATIONS, FEE_RATE_MAX)
@@ -86,6 +89,7 @@ class Judge:
             self.breach(f"{where}: acknowledged {asked} long after {min(known)}: an owner that is none any more answered")
         if received > 0 and self.chain.median_time_past >= terms.exp_time - PERIOD + LATE_SLACK_SECONDS:
             self.breach(f"{where}: took a payment within the settlement period, by the chain's own clock")
+        self.seen["payments acknowledged"] += 1
         promise.acks.append((self.now(), asked))
         promise.lowest = min(promise.lowest, asked)
         self.auditor.accounts[terms.outpoint].lowest = promise.lowest
@@ -106,6 +110,7 @@ class Judge:
 
     def see_recovery(self, data: Mapping[bytes, bytes]) -> None:
         """The store has read its disk after a start: nothing that was safe is missing."""
+        self.seen["store starts"] += 1
         safe, changed = self.safe, {key: value for key, value in data.items() if self.safe.get(key) != value}
         for key in safe.keys() - data.keys():
             if key[:1] not in (keys.EXPIRING, keys.UNFINISHED):
@@ -149,6 +154,7 @@ class Judge:
 
     def _see_statuses(self, payload: bytes, published: dict[int, int], statuses: bytes) -> None:
         for entry, status in zip(decode_commit(payload), statuses, strict=True):
+            self.seen[("writes taken", "writes of stale owners refused", "conflicts refused", "forbidden")[status]] += 1
             if status == 0 and entry.epoch < published.get(entry.shard, 0):
                 self.breach(f"the store took a write of epoch {entry.epoch}, the shard's is {published[entry.shard]}")
 
@@ -173,6 +179,7 @@ class Judge:
 
     def _see_signature(self, raw: bytes) -> None:
         """Hold a signed settlement against the policy, with the eyes of whoever pays for a mistake."""
+        self.seen["signatures"] += 1
         tx = CTransaction.deserialize(raw)
         outpoint = make_outpoint(tx.vin[0].prevout.hash, tx.vin[0].prevout.n)
         where, promise, payment = format_outpoint(outpoint)[:8], self.promises.get(outpoint), payment_in(tx)

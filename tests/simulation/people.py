@@ -6,7 +6,7 @@ They speak HTTP/1.1 to the workers' own ports, byte for byte. What they see is w
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -78,6 +78,10 @@ class Crowd:
         self.world = world
         self.process = Process(world.kernel, "payers", world.network)
         self._lines: dict[int, Line] = {}
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Have something done beside all else."""
+        self.process.call_soon(lambda: self.process.create_task(work))
 
     async def line(self, port: int, is_new: bool = False) -> Line | None:
         """Return a connection to a worker, None if there is none."""
@@ -212,12 +216,15 @@ class Person:
 
     # --- honest ---
 
-    async def _open(self, share: float, is_all: bool = False) -> None:
+    async def _open(self, share: float, is_all: bool = False, is_twice: bool = False) -> None:
         room = max(0, self.sender.change_value - OPEN_PRICE)
         amount = self.sender.change_value if is_all else OPEN_PRICE + round(share * room / 2)
         self.opening = self.sender.pay(min(amount, self.sender.change_value))
         self.payments.append(self.opening)
-        await self.open_with(self.opening, ATTEMPTS)
+        if is_twice:
+            await self._reopen(share, 0.0)
+        if not self.is_open:
+            await self.open_with(self.opening, ATTEMPTS)
 
     async def open_with(self, payment: Payment, attempts: int) -> None:
         request = _request("POST", self.sender.open_target(payment))
@@ -334,8 +341,20 @@ class Person:
     def knock(self, port: int) -> None:
         """Send the oldest payment to a worker that is stopped: it will find it when it goes on."""
         if self.payments:
-            work = self.put(self.payments[0], 1, port, False)
-            self.crowd.process.call_soon(lambda: self.crowd.process.create_task(work))
+            self.crowd.run(self.put(self.payments[0], 1, port, False))
+
+    async def spurt(self, seconds: float) -> None:
+        """Pay a few times within so many seconds, at every worker, without waiting for answers."""
+        puts = []
+        for _ in range(4):
+            most = self.sender.change_value - DUST_LIMIT
+            if not self.is_open or self.has_ended or most < 10:
+                break
+            self.payments.append(self.sender.pay(max(1, round(most * self.chance.random() / 20))))
+            puts.append(asyncio.get_running_loop().create_task(self.put(self.payments[-1], 2, 0, False)))
+            await asyncio.sleep(seconds * self.chance.random() / 2)
+        for put in puts:
+            await put
 
     async def _twin(self, *_: float) -> None:
         """The newest payment at two workers at once."""

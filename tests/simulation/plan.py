@@ -25,7 +25,7 @@ SIDE_KINDS = ("replay", "junk", "twin", "fork", "reopen", "close old", "batch", 
 FAULT_KINDS = (
     "kill", "kill", "kill at write", "kill at write", "disk", "disk", "power", "power at disk", "stop", "stop", "slow", "hold",
     "hold", "cut", "cut", "lag", "disk stall", "node", "reorg", "reorg", "fees", "evict", "wall", "hostile", "hostile",
-    "double spend",
+    "double spend", "handover", "handover", "handover",
 )  # fmt: skip
 
 LINKS = (("worker", "store"), ("worker", "store"), ("worker", "worker"), ("worker", "signer"), ("payers", "worker"))
@@ -128,7 +128,7 @@ def _draw_count(chance: random.Random) -> int:
 def _draw_channel(chance: random.Random, plan: Plan, number: int, events: list[Any], is_long: bool) -> float:
     """Draw what one payer does; return when it is done."""
     at = chance.uniform(0.1, 1.0)
-    events.append((at, "open", number, (chance.random() ** 3, chance.random() < 0.1)))
+    events.append((at, "open", number, (chance.random() ** 3, chance.random() < 0.1, chance.random() < 0.15)))
     side = chance.sample(SIDE_KINDS, chance.choice((0, 1, 1, 2, 3)))
     is_quick = chance.random() < 0.3
     for _ in range(chance.randint(20, 60) if is_long else chance.randint(2, 10)):
@@ -190,6 +190,10 @@ def _draw_details(chance: random.Random, plan: Plan, kind: str) -> tuple[Any, ..
         return round(math.exp(chance.uniform(math.log(3), math.log(40))), 1), round(chance.uniform(2, 25), 1)
     if kind == "wall":
         return (round(chance.uniform(-9000, 900)),)
+    if kind == "handover":
+        number = chance.randrange(plan.workers)
+        held = round(math.exp(chance.uniform(math.log(0.02), 0)), 3)
+        return f"worker{number}", f"worker{(number + 1) % plan.workers}", held, rest
     if kind == "double spend":
         return (chance.randrange(1 << 16),)
     if kind == "hostile":
@@ -199,7 +203,7 @@ def _draw_details(chance: random.Random, plan: Plan, kind: str) -> tuple[Any, ..
 
 def _end(event: Event) -> float:
     """Return when a fault is over for certain, with what follows from it at once."""
-    if event.kind in ("kill", "kill at write", "disk", "power at disk", "power"):
+    if event.kind in ("kill", "kill at write", "disk", "power at disk", "power", "handover"):
         return event.at + float(event.details[-1]) + 1.0
     if event.kind in ("stop", "slow"):
         return event.at + float(event.details[1])

@@ -20,6 +20,7 @@ import multiprocessing
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -114,6 +115,7 @@ class World:
             process.die()
 
     def _died(self, name: str) -> None:
+        self.judge.seen["processes killed"] += 1
         if name == "store":
             self.judge.forget_store()
         self.kernel.at(self.kernel.now + self._rest.pop(name, 0.3), self._start, name)
@@ -173,6 +175,14 @@ class World:
         if name.startswith("worker"):
             for person in self.people:
                 self._later(seconds * (0.5 + self.node_chance.random() / 2), person.knock, BASE_PORT + int(name[6:]))
+
+    def _handover(self, comes: str, goes: str, seconds: float, rest: float) -> None:
+        """One worker ends and comes back; while it takes shards over, their old owner cannot reach the store; payers pay."""
+        self._rest[comes] = rest
+        self.hosts[comes].die()
+        self._later(max(0.0, rest - seconds * self.node_chance.random() / 4), self._hold, goes, "store", seconds)
+        for person in self.people:
+            self._later(rest, lambda person=person: self.crowd.run(person.spurt(seconds)))
 
     def _slow(self, name: str, seconds: float, turn: float) -> None:
         process, before = self.hosts[name], self.hosts[name].turn_seconds
@@ -246,7 +256,7 @@ class World:
         received = person.sender.terms.funding_value - payment.change_value
         proof = person.funding if which % 5 else b""
         request = SettleRequest(person.sender.terms, payment, round(fee_share**3 * received), proof).encode()
-        self.crowd.process.call_soon(lambda: self.crowd.process.create_task(self._ask_signer(request)))
+        self.crowd.run(self._ask_signer(request))
 
     async def _ask_signer(self, request: bytes) -> None:
         def make() -> FrameConnection:
@@ -361,17 +371,27 @@ class World:
             if event.channel < 0:
                 self.kernel.at(event.at, self._fault, event)
         self._later(BLOCK_SECONDS / 2, self._mine)
-        self.crowd.process.call_soon(lambda: self.crowd.process.create_task(self._live()))
+        self.crowd.run(self._live())
         try:
             self.kernel.run(lambda: self._is_over, 100_000 / SCALE)
             self.judge.violations += self.kernel.errors
             if not self._is_over and not self.kernel.errors:
                 self.judge.breach("the world did not end")
             self.judge.judge(self.plan.settles, self.plan.is_late)
+            self._count()
             self.kernel.note(repr(sorted(self.judge.safe.items())).encode())
         finally:
             self.kernel.bury()
         return self
+
+
+    def _count(self) -> None:
+        seen = self.judge.seen
+        seen["worlds"], seen["simulated seconds"], seen["callbacks"] = 1, round(self.kernel.now), self.kernel.steps
+        seen["reorganisations"] = self.chain.reorgs
+        seen["channels settled"] = sum(account.phase == Phase.SETTLED for account in self.judge.auditor.accounts.values())
+        for promise in self.judge.promises.values():
+            seen["answers lost"] += sum(operation.lost > 0 for operation in promise.operations)
 
 
 # --- one seed ---
@@ -426,20 +446,20 @@ def describe(seed: str, without: Iterable[int] = (), command: str = "tests.simul
 # --- many ---
 
 
-def _run_many(seeds: list[int]) -> tuple[list[int], int, float, int]:
-    """Run seeds in this process; return those that failed, and the numbers of callbacks, simulated seconds and settled channels."""
-    failed, steps, seconds, settled = [], 0, 0.0, 0
+def _run_many(seeds: list[int]) -> tuple[list[int], Counter[str]]:
+    """Run seeds in this process; return those that failed, and what happened in all of them."""
+    failed: list[int] = []
+    seen: Counter[str] = Counter()
     gc.disable()
     with staged():
         for count, seed in enumerate(seeds):
             world = run_seed(str(seed))
             if world.judge.violations:
                 failed.append(seed)
-            steps, seconds = steps + world.kernel.steps, seconds + world.kernel.now
-            settled += sum(account.phase == Phase.SETTLED for account in world.judge.auditor.accounts.values())
+            seen += world.judge.seen
             if count % 25 == 24:
                 gc.collect()
-    return failed, steps, seconds, settled
+    return failed, seen
 
 
 def _in_parts(first: int, count: int, size: int) -> Iterator[list[int]]:
@@ -450,25 +470,24 @@ def _in_parts(first: int, count: int, size: int) -> Iterator[list[int]]:
 def campaign(first: int, count: int, processes: int) -> list[int]:
     """Run many seeds, with progress; return those that failed."""
     failed: list[int] = []
-    began, done, steps, seconds, settled = time.monotonic(), 0, 0, 0.0, 0
-    size = max(1, min(250, count // processes))
+    seen: Counter[str] = Counter()
+    began = time.monotonic()
+    size = max(1, min(100, count // processes))
     gc.freeze()
     with multiprocessing.Pool(processes) as pool:
         parts = _in_parts(first, count, size)
-        for bad, some_steps, some_seconds, some_settled in pool.imap_unordered(_run_many, parts):
-            done = min(count, done + size)
+        for bad, some in pool.imap_unordered(_run_many, parts):
+            seen += some
             failed += bad
             for seed in bad:
                 print(f"\rseed {seed} failed", flush=True)
-            steps, seconds, settled = steps + some_steps, seconds + some_seconds, settled + some_settled
-            spent = time.monotonic() - began
+            spent, done = time.monotonic() - began, seen["worlds"]
             print(
-                f"\r{done}/{count} seeds, {len(failed)} failed, {seconds / 3600:.1f} simulated hours, {steps:,} callbacks, "
-                f"{settled} settled, {spent:.0f} s, {1000 * spent * processes / done:.1f} ms each ",
+                f"\r{done}/{count} seeds, {len(failed)} failed, {spent:.0f} s, {1000 * spent * processes / done:.1f} ms each ",
                 end="",
                 flush=True,
             )
-    print()
+    print("\n" + ", ".join(f"{what} {count:,}" for what, count in seen.items()))
     return sorted(failed)
 
 
