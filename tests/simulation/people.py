@@ -228,7 +228,7 @@ class Person:
 
     async def open_with(self, payment: Payment, attempts: int) -> None:
         request = _request("POST", self.sender.open_target(payment))
-        lost, outcome = 0, Operation(payment.change_value, Outcome.UNKNOWN)
+        lost, outcome, place = 0, Operation(payment.change_value, Outcome.UNKNOWN), self._begin(payment)
         for _ in range(attempts):
             sent_at = self.world.kernel.now
             reply = await self.crowd.ask(self._port(), request)
@@ -248,7 +248,12 @@ class Person:
                 break
             outcome = Operation(payment.change_value, Outcome.UNKNOWN, lost=lost)
             await asyncio.sleep(self.chance.uniform(0.1, 1.5))
-        self.promise.operations.append(outcome)
+        self.promise.operations[place] = outcome
+
+    def _begin(self, payment: Payment) -> int:
+        """Note a payment that is about to be sent, unanswered so far; return its place among the operations."""
+        self.promise.operations.append(Operation(payment.change_value, Outcome.UNKNOWN, lost=1))
+        return len(self.promise.operations) - 1
 
     async def _pay(self, share: float, is_patient: bool) -> None:
         most = self.sender.change_value - DUST_LIMIT
@@ -285,7 +290,8 @@ class Person:
     async def put(self, payment: Payment, attempts: int, port: int = 0, is_good: bool = True) -> bool:
         """Send a payment until it is answered; tell the judge. Return whether it was acknowledged."""
         request = _request("PUT", self.sender.channel_target(payment))
-        lost, operation = 0, Operation(payment.change_value, Outcome.UNKNOWN, lost=1)
+        lost, place = 0, self._begin(payment)
+        operation = self.promise.operations[place]
         for attempt in range(attempts):
             if attempt:
                 await asyncio.sleep(self.chance.uniform(0.05, 1.0))
@@ -297,7 +303,7 @@ class Person:
                 continue
             operation = self._see_answer(payment, reply, sent_at, lost, is_good)
             break
-        self.promise.operations.append(operation)
+        self.promise.operations[place] = operation
         return operation.outcome is Outcome.ACKNOWLEDGED
 
     def _see_answer(self, payment: Payment, reply: tuple[int, bytes], sent_at: float, lost: int, is_good: bool) -> Operation:
@@ -419,18 +425,17 @@ class Person:
             sent.append(self.payments[-1])
             raw = sent[-1].serialize()
             body += self.sender.terms.outpoint + bytes((len(raw),)) + raw
+        places = [self._begin(payment) for payment in sent]
         sent_at = self.world.kernel.now
         reply = await self.crowd.ask(self._port(), _request("POST", "/v1/payments", body))
         content = reply[1] if reply is not None and reply[0] == 200 else b""
         at = 0
-        for payment in sent:
-            operation = Operation(payment.change_value, Outcome.UNKNOWN, lost=1)
+        for place, payment in zip(places, sent, strict=True):
             if content:
-                status, size = (int.from_bytes(content[at + place : at + place + 2], "little") for place in (0, 2))
+                status, size = (int.from_bytes(content[at + offset : at + offset + 2], "little") for offset in (0, 2))
                 answer, at = content[at + 4 : at + 4 + size], at + 4 + size
                 if status != 503:
-                    operation = self._see_answer(payment, (status, answer), sent_at, 0, False)
-            self.promise.operations.append(operation)
+                    self.promise.operations[place] = self._see_answer(payment, (status, answer), sent_at, 0, False)
 
     async def _hang_up(self, share: float, _: float) -> None:
         """Pay, and do not wait for the answer."""
@@ -440,11 +445,11 @@ class Person:
             return
         payment = self.sender.pay(max(1, round(most * share / 8)))
         self.payments.append(payment)
+        self._begin(payment)
         line.ask(_request("PUT", self.sender.channel_target(payment)), self.crowd.process.create_future())
         await asyncio.sleep(self.chance.choice((0.0, 0.0005, 0.003)))
         if line.transport is not None:
             line.transport.abort()
-        self.promise.operations.append(Operation(payment.change_value, Outcome.UNKNOWN, lost=1))
 
     async def _half(self, share: float, _: float) -> None:
         """Half a request, and no more."""
