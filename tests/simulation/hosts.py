@@ -8,6 +8,7 @@ import functools
 import hashlib
 import logging
 import os
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -177,39 +178,42 @@ def _fast_ripemd160() -> Callable[[bytes], bytes]:
     return lambda data: hashlib.new("ripemd160", data).digest()
 
 
+def _stand_ins() -> tuple[tuple[Any, dict[str, Any]], ...]:
+    """Return the modules (or classes) that look for the outside, and what they find instead, by its name there."""
+    clock = SimpleNamespace(monotonic=_time)
+    names = SimpleNamespace(getpid=lambda: 1, unlink=os.unlink, path=os.path)
+    worker = {
+        "make_chain": _make_chain,
+        "wall_clock": lambda _: Stage.world.wall,
+        "read_highest": lambda _: int(Stage.world.disk.replaced.get("clock", (b"", b"0"))[1] or b"0"),
+        "write_highest": _write_highest,
+        "time": clock,
+    }
+    return (
+        (worker_module, worker),
+        (growing, {"time": clock}),
+        (peers, {"os": names, "secrets": SimpleNamespace(token_hex=lambda _: Stage.world.network.token())}),
+        (peers.Peers, {"_remove_dead_sockets": lambda _: None}),
+        (settler, {"SWEEP_SECONDS": SWEEP_SECONDS}),
+        (watcher, {"LOOK_SECONDS": SWEEP_SECONDS}),
+        (connection_module, {"bind": lambda address: Listener(address.path)}),
+        (direct_module, {"_listen": lambda _, base: Listener(f"tcp:{base}")}),
+        (store.server, {"time": SimpleNamespace(monotonic_ns=lambda: int(_time() * 1e9))}),
+        (store.sequencer, {"os": SimpleNamespace(_exit=_exit_now)}),
+        (store.identity, {"os": SimpleNamespace(urandom=bytes)}),
+        (bitcoin.core.serialize, {"ripemd160": _fast_ripemd160()}),
+        (signer.ledger, {"sync_directory": lambda _: None, "sqlite3": _Sqlite()}),
+    )
+
+
 @contextmanager
 def staged() -> Iterator[None]:
     """Put the stand-ins in place. They speak for the world on the `Stage`."""
-    clock = SimpleNamespace(monotonic=_time)
-    names = SimpleNamespace(getpid=lambda: 1, unlink=os.unlink, path=os.path)
+    logger, listener = logging.getLogger("paychan"), _Listener()
+    level, propagate = logger.level, logger.propagate
     with ExitStack() as stack:
-        for target, replacements in (
-            (
-                worker_module,
-                {
-                    "make_chain": _make_chain,
-                    "wall_clock": lambda _: Stage.world.wall,
-                    "read_highest": lambda _: int(Stage.world.disk.replaced.get("clock", (b"", b"0"))[1] or b"0"),
-                    "write_highest": _write_highest,
-                    "time": clock,
-                },
-            ),
-            (growing, {"time": clock}),
-            (peers, {"os": names, "secrets": SimpleNamespace(token_hex=lambda _: Stage.world.network.token())}),
-            (peers.Peers, {"_remove_dead_sockets": lambda _: None}),
-            (settler, {"SWEEP_SECONDS": SWEEP_SECONDS}),
-            (watcher, {"LOOK_SECONDS": SWEEP_SECONDS}),
-            (connection_module, {"bind": lambda address: Listener(address.path)}),
-            (direct_module, {"_listen": lambda _, base: Listener(f"tcp:{base}")}),
-            (store.server, {"time": SimpleNamespace(monotonic_ns=lambda: int(_time() * 1e9))}),
-            (store.sequencer, {"os": SimpleNamespace(_exit=_exit_now)}),
-            (store.identity, {"os": SimpleNamespace(urandom=bytes)}),
-            (bitcoin.core.serialize, {"ripemd160": _fast_ripemd160()}),
-            (signer.ledger, {"sync_directory": lambda _: None, "sqlite3": _Sqlite()}),
-        ):
+        for target, replacements in _stand_ins():
             stack.enter_context(patch.multiple(target, **replacements))
-        logger, before = logging.getLogger("paychan"), (logging.getLogger("paychan").level, logging.getLogger("paychan").propagate)
-        listener = _Listener()
         logger.addHandler(listener)
         logger.setLevel(logging.ERROR)
         logger.propagate = False
@@ -217,17 +221,14 @@ def staged() -> Iterator[None]:
             yield
         finally:
             logger.removeHandler(listener)
-            logger.setLevel(before[0])
-            logger.propagate = before[1]
+            logger.setLevel(level)
+            logger.propagate = propagate
 
 
 class _Sqlite:
     """The module as `signer.ledger` uses it."""
 
-    def __init__(self) -> None:
-        import sqlite3
-
-        self.Error = sqlite3.Error
+    Error = sqlite3.Error
 
     @staticmethod
     def connect(*_: Any, **__: Any) -> Any:

@@ -6,6 +6,7 @@ seed is made smaller. Each world draws which kinds of trouble it has at all: a f
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,41 +165,33 @@ def _draw_details(chance: random.Random, plan: Plan, kind: str) -> tuple[Any, ..
     lasts = round(math.exp(chance.uniform(math.log(0.05), math.log(8))), 3)
     links = chance.choice(LINKS)
     link = tuple(name if name in ("store", "signer", "payers") else f"worker{chance.randrange(plan.workers)}" for name in links)
-    if kind == "kill":
-        return victim, soon, rest
-    if kind == "kill at write":
-        return victim, few, chance.choice(("before", "torn", "after")), rest
-    if kind in ("disk", "power at disk"):
-        return chance.choice(("store", "store", "store", "signer")), few, chance.choice(STEPS), rest
-    if kind == "power":
-        return (rest,)
-    if kind == "stop":
-        return victim, lasts, chance.random() < 0.5
-    if kind == "slow":
-        return victim, lasts, round(math.exp(chance.uniform(math.log(0.0005), math.log(0.1))), 5)
-    if kind in ("hold", "cut"):
-        return *link, lasts
-    if kind == "lag":
-        return *link, lasts, chance.choice((20, 200))
-    if kind == "disk stall":
-        return lasts, round(chance.choice((0.05, 0.4, 2.5)) / plan.disk_stall)
-    if kind == "node":
-        return lasts, chance.random() < 0.5
-    if kind == "reorg":
-        return (chance.choice((1, 1, 2)),)
-    if kind == "fees":
-        return round(math.exp(chance.uniform(math.log(3), math.log(40))), 1), round(chance.uniform(2, 25), 1)
-    if kind == "wall":
-        return (round(chance.uniform(-9000, 900)),)
-    if kind == "handover":
-        number = chance.randrange(plan.workers)
-        held = round(math.exp(chance.uniform(math.log(0.02), 0)), 3)
-        return f"worker{number}", f"worker{(number + 1) % plan.workers}", held, rest
-    if kind == "double spend":
-        return (chance.randrange(1 << 16),)
-    if kind == "hostile":
-        return chance.randrange(1 << 16), round(chance.random(), 4), round(chance.random(), 4)
-    return ()
+    draws: dict[str, Callable[[], tuple[Any, ...]]] = {
+        "kill": lambda: (victim, soon, rest),
+        "kill at write": lambda: (victim, few, chance.choice(("before", "torn", "after")), rest),
+        "disk": lambda: (chance.choice(("store", "store", "store", "signer")), few, chance.choice(STEPS), rest),
+        "power": lambda: (rest,),
+        "stop": lambda: (victim, lasts, chance.random() < 0.5),
+        "slow": lambda: (victim, lasts, round(math.exp(chance.uniform(math.log(0.0005), math.log(0.1))), 5)),
+        "hold": lambda: (*link, lasts),
+        "cut": lambda: (*link, lasts),
+        "lag": lambda: (*link, lasts, chance.choice((20, 200))),
+        "disk stall": lambda: (lasts, round(chance.choice((0.05, 0.4, 2.5)) / plan.disk_stall)),
+        "node": lambda: (lasts, chance.random() < 0.5),
+        "reorg": lambda: (chance.choice((1, 1, 2)),),
+        "fees": lambda: (round(math.exp(chance.uniform(math.log(3), math.log(40))), 1), round(chance.uniform(2, 25), 1)),
+        "wall": lambda: (round(chance.uniform(-9000, 900)),),
+        "handover": lambda: _draw_handover(chance, plan, rest),
+        "double spend": lambda: (chance.randrange(1 << 16),),
+        "hostile": lambda: (chance.randrange(1 << 16), round(chance.random(), 4), round(chance.random(), 4)),
+        "evict": lambda: (),
+    }
+    return draws["disk" if kind == "power at disk" else kind]()
+
+
+def _draw_handover(chance: random.Random, plan: Plan, rest: float) -> tuple[Any, ...]:
+    number = chance.randrange(plan.workers)
+    held = round(math.exp(chance.uniform(math.log(0.02), 0)), 3)
+    return f"worker{number}", f"worker{(number + 1) % plan.workers}", held, rest
 
 
 def _end(event: Event) -> float:
