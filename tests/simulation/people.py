@@ -344,11 +344,6 @@ class Person:
         """An older payment again, or the newest one."""
         await self.put(self.payments[int(which * len(self.payments))], 1, is_good=False)
 
-    def knock(self, port: int) -> None:
-        """Send the oldest payment to a worker that is stopped: it will find it when it goes on."""
-        if self.payments:
-            self.crowd.run(self.put(self.payments[0], 1, port, False))
-
     async def spurt(self, seconds: float) -> None:
         """Pay a few times within so many seconds, at every worker, without waiting for answers."""
         puts = []

@@ -163,6 +163,7 @@ def _draw_details(chance: random.Random, plan: Plan, kind: str) -> tuple[Any, ..
     few = int(math.exp(chance.uniform(0, math.log(12))))
     rest = round(chance.choice((0.05, 0.3, 1.0, 4.0)), 2)
     lasts = round(math.exp(chance.uniform(math.log(0.05), math.log(8))), 3)
+    lease = plan.lease_ms / 1000
     links = chance.choice(LINKS)
     link = tuple(name if name in ("store", "signer", "payers") else f"worker{chance.randrange(plan.workers)}" for name in links)
     draws: dict[str, Callable[[], tuple[Any, ...]]] = {
@@ -170,7 +171,7 @@ def _draw_details(chance: random.Random, plan: Plan, kind: str) -> tuple[Any, ..
         "kill at write": lambda: (victim, few, chance.choice(("before", "torn", "after")), rest),
         "disk": lambda: (chance.choice(("store", "store", "store", "signer")), few, chance.choice(STEPS), rest),
         "power": lambda: (rest,),
-        "stop": lambda: (victim, lasts, chance.random() < 0.5),
+        "stop": lambda: (victim, round(lease * math.exp(chance.uniform(math.log(0.05), math.log(6))), 3), chance.random() < 0.5),
         "slow": lambda: (victim, lasts, round(math.exp(chance.uniform(math.log(0.0005), math.log(0.1))), 5)),
         "hold": lambda: (*link, lasts),
         "cut": lambda: (*link, lasts),

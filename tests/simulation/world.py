@@ -22,6 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from paychan.channel import ChannelState, Phase
@@ -171,10 +172,13 @@ class World:
         self.hosts[name].on_power_loss = lambda: self._power(rest)
 
     def _stop(self, name: str, seconds: float, timers_first: bool) -> None:
+        """Meanwhile others may own its channels; what was newest then comes to it again, and waits until it goes on."""
         self.hosts[name].stop_until(self.kernel.now + seconds, timers_first)
         if name.startswith("worker"):
             for person in self.people:
-                self._later(seconds * (0.5 + self.node_chance.random() / 2), person.knock, BASE_PORT + int(name[6:]))
+                if person.payments:
+                    knock = partial(person.put, person.payments[-1], 1, BASE_PORT + int(name[6:]), False)
+                    self._later(seconds * (0.6 + 0.4 * self.node_chance.random()), lambda knock=knock: self.crowd.run(knock()))
 
     def _handover(self, comes: str, goes: str, seconds: float, rest: float) -> None:
         """One worker ends and comes back; while it takes shards over, their old owner cannot reach the store; payers pay."""
