@@ -37,7 +37,7 @@ class Line(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.transport: Any = None
-        self._waiting: list[tuple[asyncio.Future[Any], Any]] = []
+        self._waiting: list[asyncio.Future[Any]] = []
         self._rest = b""
 
     def connection_made(self, transport: Any) -> None:
@@ -45,7 +45,7 @@ class Line(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self.transport = None
-        for answer, _ in self._waiting:
+        for answer in self._waiting:
             if not answer.done():
                 answer.set_result(None)
         self._waiting.clear()
@@ -54,7 +54,7 @@ class Line(asyncio.Protocol):
         if self.transport is None or self.transport.is_closing():
             answer.set_result(None)
             return
-        self._waiting.append((answer, None))
+        self._waiting.append(answer)
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -66,7 +66,7 @@ class Line(asyncio.Protocol):
             if len(self._rest) < head_ends + size:
                 return
             body, self._rest = self._rest[head_ends : head_ends + size], self._rest[head_ends + size :]
-            answer, _ = self._waiting.pop(0)
+            answer = self._waiting.pop(0)
             if not answer.done():
                 answer.set_result((int(head[9:12]), body))
 

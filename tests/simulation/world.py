@@ -34,7 +34,7 @@ from .blockchain import GENESIS, BlockChain, Market
 from .disk import Disk
 from .hosts import BASE_PORT, STATE_DIR, Stage, staged, start_signer, start_store, start_worker
 from .judge import Judge
-from .kernel import Kernel, Process
+from .kernel import TURN_SECONDS, Kernel, Process
 from .network import Network
 from .node import Node
 from .people import Crowd, Person
@@ -189,11 +189,11 @@ class World:
             self._later(rest, lambda person=person: self.crowd.run(person.spurt(seconds)))
 
     def _slow(self, name: str, seconds: float, turn: float) -> None:
-        process, before = self.hosts[name], self.hosts[name].turn_seconds
+        process = self.hosts[name]
         process.turn_seconds = turn
 
         def end() -> None:
-            process.turn_seconds = before
+            process.turn_seconds = TURN_SECONDS
 
         self._later(seconds, end)
 
