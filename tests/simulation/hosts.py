@@ -57,8 +57,8 @@ VERSIONS_MAX = 100
 PERIOD = 3600  # seconds of the chain's time
 STATE_DIR = "/sim"
 BASE_PORT = 8100
-SWEEP_SECONDS = 3.0
-POLL_SECONDS = 2
+SWEEP_SECONDS = 4.0
+POLL_SECONDS = 3
 
 _SERVER_TOML = f"""
 network = "test"

@@ -20,6 +20,9 @@ SCALE = 120
 PERIOD_SECONDS = 3600 / SCALE
 BLOCK_SECONDS = 600 / SCALE
 
+ARMED_SECONDS = 2.0
+"""Simulated; so long a fault waits for the step, or the write, in which it is to happen."""
+
 SIDE_KINDS = ("replay", "junk", "twin", "fork", "reopen", "close old", "batch", "hang up", "half", "flood")
 """What a payer does beside its honest payments, without waiting for them."""
 
@@ -90,7 +93,7 @@ def draw_plan(seed: str) -> Plan:
     plan = Plan(
         seed=seed,
         workers=chance.choice((1, 2, 2, 2, 3)),
-        lease_ms=chance.choice((1000, 2000, 4000)),
+        lease_ms=chance.choice((1500, 3000, 5000)),
         network_delay=chance.choice((0.00005, 0.0003, 0.002)),
         tear=chance.choice((0.0, 0.02, 0.2)),
         disk_stall=chance.choice((0.0001, 0.001, 0.01)),
@@ -159,8 +162,8 @@ def _draw_fault(chance: random.Random, plan: Plan, near: float, last: float) -> 
 
 def _draw_details(chance: random.Random, plan: Plan, kind: str) -> tuple[Any, ...]:
     victim = chance.choice(["store", "store", "signer", *(f"worker{number}" for number in range(plan.workers))])
-    soon = int(math.exp(chance.uniform(0, math.log(300))))
-    few = int(math.exp(chance.uniform(0, math.log(12))))
+    soon = int(math.exp(chance.uniform(0, math.log(60))))
+    few = int(math.exp(chance.uniform(0, math.log(8))))
     rest = round(chance.choice((0.05, 0.3, 1.0, 4.0)), 2)
     lasts = round(math.exp(chance.uniform(math.log(0.05), math.log(8))), 3)
     lease = plan.lease_ms / 1000
@@ -169,7 +172,7 @@ def _draw_details(chance: random.Random, plan: Plan, kind: str) -> tuple[Any, ..
     draws: dict[str, Callable[[], tuple[Any, ...]]] = {
         "kill": lambda: (victim, soon, rest),
         "kill at write": lambda: (victim, few, chance.choice(("before", "torn", "after")), rest),
-        "disk": lambda: (chance.choice(("store", "store", "store", "signer")), few, chance.choice(STEPS), rest),
+        "disk": lambda: (chance.choice(("store", "store", "store", "signer")), (few + 2) // 3, chance.choice(STEPS), rest),
         "power": lambda: (rest,),
         "stop": lambda: (victim, round(lease * math.exp(chance.uniform(math.log(0.05), math.log(6))), 3), chance.random() < 0.5),
         "slow": lambda: (victim, lasts, round(math.exp(chance.uniform(math.log(0.0005), math.log(0.1))), 5)),
@@ -198,7 +201,7 @@ def _draw_handover(chance: random.Random, plan: Plan, rest: float) -> tuple[Any,
 def _end(event: Event) -> float:
     """Return when a fault is over for certain, with what follows from it at once."""
     if event.kind in ("kill", "kill at write", "disk", "power at disk", "power", "handover"):
-        return event.at + float(event.details[-1]) + 1.0
+        return event.at + float(event.details[-1]) + ARMED_SECONDS
     if event.kind in ("stop", "slow"):
         return event.at + float(event.details[1])
     if event.kind in ("hold", "cut", "lag"):

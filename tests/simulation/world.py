@@ -38,7 +38,7 @@ from .kernel import TURN_SECONDS, Kernel, Process
 from .network import Network
 from .node import Node
 from .people import Crowd, Person
-from .plan import BLOCK_SECONDS, PERIOD_SECONDS, SCALE, Event, Plan, draw_plan
+from .plan import ARMED_SECONDS, BLOCK_SECONDS, PERIOD_SECONDS, SCALE, Event, Plan, draw_plan
 
 RECOVERY_SECONDS = 40.0
 """Simulated; so long after the last fault an honest payment may take. Timeouts of 12 s, and pauses, add up."""
@@ -151,13 +151,13 @@ class World:
         self._disarm(process)
 
     def _disarm(self, process: Process) -> None:
-        """What has not come to pass after a second, comes to pass no more: the plan says when all is calm."""
+        """What has not come to pass by then, comes to pass no more: the plan says when all is calm."""
 
         def disarm() -> None:
             process.dies_at_step = process.dies_at_write = process.dies_at_disk_write = 0
             process.on_power_loss = None
 
-        self._later(1.0, disarm)
+        self._later(ARMED_SECONDS, disarm)
 
     def _power(self, rest: float) -> None:
         """Power is lost: every process ends, and of what was not synced the disk keeps what it likes."""
