@@ -9,7 +9,8 @@
     disk.py      what a crash and a power loss leave; RocksDB's and SQLite's stand-ins on it
     hosts.py     how store, signer and workers are started, and what production code finds where it looks for the outside
     people.py    payers and thieves, who speak HTTP
-    plan.py      what a seed means: a numbered list of what is done and what goes wrong
+    plan.py      what a seed means: a numbered list of what is done, and of troubles
+    troubles.py  what goes wrong
     judge.py     what was promised, what is safe, what was signed, what is on the chain
     breaks.py    planted faults that must be found
 

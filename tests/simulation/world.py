@@ -22,23 +22,21 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 
 from paychan.channel import ChannelState, Phase
-from paychan.rpc.connection import FrameConnection
-from paychan.rpc.signer_messages import PAYLOAD_MAX, SettleRequest, SignerMessage
 from store import keys
 
 from .blockchain import GENESIS, BlockChain, Market
 from .disk import Disk
-from .hosts import BASE_PORT, STATE_DIR, Stage, staged, start_signer, start_store, start_worker
+from .hosts import BASE_PORT, Stage, staged, start_signer, start_store, start_worker
 from .judge import Judge
-from .kernel import TURN_SECONDS, Kernel, Process
+from .kernel import Kernel, Process
 from .network import Network
 from .node import Node
 from .people import Crowd, Person
-from .plan import ARMED_SECONDS, BLOCK_SECONDS, PERIOD_SECONDS, SCALE, Event, Plan, draw_plan
+from .plan import BLOCK_SECONDS, PERIOD_SECONDS, SCALE, Plan, draw_plan
+from .troubles import Troubles
 
 RECOVERY_SECONDS = 40.0
 """Simulated; so long after the last fault an honest payment may take. Timeouts of 12 s, and pauses, add up."""
@@ -48,8 +46,6 @@ SETTLED_SECONDS = 45.0
 
 NOTICED_SECONDS = 16.0
 """Simulated; so long after the last fault every worker has seen the newest block: a silent node is asked again after 10 s."""
-
-SIGNER_PATH = f"{STATE_DIR}/run/signer.sock"
 
 
 class WatchedChain(BlockChain):
@@ -70,13 +66,13 @@ class World:
         self.kernel = Kernel()
         self.network = Network(self.kernel, self._chance("network"), plan.network_delay, plan.tear)
         self.disk = Disk(self._chance("disk"), plan.disk_stall)
-        self._market = Market(self._chance("market"), plan.fee_base, 80.0, 1.0, plan.fee_base)
-        self.chain = WatchedChain(self._chance("chain"), self._market, 0.0)
+        self.market = Market(self._chance("market"), plan.fee_base, 80.0, 1.0, plan.fee_base)
+        self.chain = WatchedChain(self._chance("chain"), self.market, 0.0)
         self.node, self.node_chance = Node(self.chain), self._chance("node")
         self.judge = self.chain.judge = Judge(self.chain, plan.lease_ms / 1000, lambda: self.kernel.now)
-        self._wall_error = plan.wall_error
+        self.wall_error = plan.wall_error
         self.hosts: dict[str, Process] = {}
-        self._rest: dict[str, float] = {}
+        self.rest: dict[str, float] = {}
         self._is_over = False
         self.crowd = Crowd(self)
         self.people: list[Person] = []
@@ -91,7 +87,7 @@ class World:
 
     def wall(self) -> int:
         """What the machine's clock says."""
-        return int(self.now() + self._wall_error)
+        return int(self.now() + self.wall_error)
 
     # --- hosts: what dies is started again ---
 
@@ -119,165 +115,21 @@ class World:
         self.judge.seen["processes killed"] += 1
         if name == "store":
             self.judge.forget_store()
-        self.kernel.at(self.kernel.now + self._rest.pop(name, 0.3), self._start, name)
+        self.kernel.at(self.kernel.now + self.rest.pop(name, 0.3), self._start, name)
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
         return ["store", "signer", *(f"worker{number}" for number in range(self.plan.workers))]
 
-    # --- faults ---
-
-    def _fault(self, event: Event) -> None:
-        getattr(self, "_" + event.kind.replace(" ", "_"))(*event.details)
-
-    def _later(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
+    def later(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
+        """Have something done after so many simulated seconds."""
         self.kernel.at(self.kernel.now + seconds, call, *arguments)
-
-    def _kill(self, name: str, steps: int, rest: float) -> None:
-        process = self.hosts[name]
-        self._rest[name] = rest
-        process.dies_at_step = process.steps + steps
-        self._disarm(process)
-
-    def _kill_at_write(self, name: str, count: int, how: str, rest: float) -> None:
-        process = self.hosts[name]
-        self._rest[name] = rest
-        process.dies_at_write, process.dies_how = process.writes + count, how
-        self._disarm(process)
-
-    def _disk(self, name: str, count: int, how: str, rest: float) -> None:
-        process = self.hosts[name]
-        self._rest[name] = rest
-        process.dies_at_disk_write, process.dies_how = process.disk_writes + count, how
-        self._disarm(process)
-
-    def _disarm(self, process: Process) -> None:
-        """What has not come to pass by then, comes to pass no more: the plan says when all is calm."""
-
-        def disarm() -> None:
-            process.dies_at_step = process.dies_at_write = process.dies_at_disk_write = 0
-            process.on_power_loss = None
-
-        self._later(ARMED_SECONDS, disarm)
-
-    def _power(self, rest: float) -> None:
-        """Power is lost: every process ends, and of what was not synced the disk keeps what it likes."""
-        for name in self._names():
-            self._rest[name] = rest * (0.5 + self.node_chance.random())
-            self.hosts[name].on_power_loss = None
-            self.hosts[name].die()
-        self.disk.lose_power()
-
-    def _power_at_disk(self, name: str, count: int, how: str, rest: float) -> None:
-        self._disk(name, count, how.replace("write error", "torn"), rest)
-        self.hosts[name].on_power_loss = lambda: self._power(rest)
-
-    def _stop(self, name: str, seconds: float, timers_first: bool) -> None:
-        """Meanwhile others may own its channels; what was newest then comes to it again, and waits until it goes on."""
-        self.hosts[name].stop_until(self.kernel.now + seconds, timers_first)
-        if name.startswith("worker"):
-            for person in self.people:
-                if person.payments:
-                    knock = partial(person.put, person.payments[-1], 1, BASE_PORT + int(name[6:]), False)
-                    self._later(seconds * (0.6 + 0.4 * self.node_chance.random()), lambda knock=knock: self.crowd.run(knock()))
-
-    def _handover(self, comes: str, goes: str, seconds: float, rest: float) -> None:
-        """One worker ends and comes back; while it takes shards over, their old owner cannot reach the store; payers pay."""
-        self._rest[comes] = rest
-        self.hosts[comes].die()
-        self._later(max(0.0, rest - seconds * self.node_chance.random() / 4), self._hold, goes, "store", seconds)
-        for person in self.people:
-            self._later(rest, lambda person=person: self.crowd.run(person.spurt(seconds)))
-
-    def _slow(self, name: str, seconds: float, turn: float) -> None:
-        process = self.hosts[name]
-        process.turn_seconds = turn
-
-        def end() -> None:
-            process.turn_seconds = TURN_SECONDS
-
-        self._later(seconds, end)
-
-    def _hold(self, one: str, other: str, seconds: float) -> None:
-        self.network.hold(one, other)
-        self._later(seconds, self.network.release, one, other)
-
-    def _cut(self, one: str, other: str, _: float) -> None:
-        self.network.cut(one, other)
-
-    def _lag(self, one: str, other: str, seconds: float, factor: float) -> None:
-        self.network.delay(one, other, factor)
-        self._later(seconds, self.network.delay, one, other, 1.0)
-
-    def _disk_stall(self, seconds: float, factor: float) -> None:
-        self.disk.stall_factor = factor
-
-        def end() -> None:
-            self.disk.stall_factor = 1.0
-
-        self._later(seconds, end)
-
-    def _node(self, seconds: float, is_silent: bool) -> None:
-        self.node.is_up, self.node.is_silent = False, is_silent
-
-        def end() -> None:
-            self.node.is_up = True
-
-        self._later(seconds, end)
-
-    def _reorg(self, depth: int) -> None:
-        self.chain.reorganise(depth, int(self.now()))
-
-    def _double_spend(self, which: int) -> None:
-        """A payer takes its coins back with the help of a miner: its funding transaction is gone for good."""
-        person = self.people[which % len(self.people)]
-        if self.chain.unmake(person.sender.terms.outpoint, int(self.now())):
-            person.promise.is_void = True
-
-    def _fees(self, factor: float, seconds: float) -> None:
-        self._market.rate = min(80.0, self._market.base * factor)
-        self.chain.refresh_minimum()
-
-        def end() -> None:
-            self._market.rate = self._market.base
-            self.chain.refresh_minimum()
-
-        self._later(seconds, end)
-
-    def _evict(self) -> None:
-        self.chain.forget_mempool()
-
-    def _wall(self, error: float) -> None:
-        self._wall_error = error
-
-    def _hostile(self, which: int, fee_share: float, old: float) -> None:
-        """A thief who has taken over a server asks the signer for what suits the payer."""
-        person = self.people[which % len(self.people)]
-        state = self._state(person)
-        known = [] if state is None else [pay for pay in person.payments if pay.change_value >= state.payment.change_value]
-        if not known:
-            return
-        payment = known[int(old * len(known))]
-        received = person.sender.terms.funding_value - payment.change_value
-        proof = person.funding if which % 5 else b""
-        request = SettleRequest(person.sender.terms, payment, round(fee_share**3 * received), proof).encode()
-        self.crowd.run(self._ask_signer(request))
-
-    async def _ask_signer(self, request: bytes) -> None:
-        def make() -> FrameConnection:
-            return FrameConnection(PAYLOAD_MAX, lambda *_: None, lambda _: None)
-
-        try:
-            _, connection = await self.network.connect(self.crowd.process, make, SIGNER_PATH)
-            await asyncio.wait_for(connection.call(SignerMessage.SETTLE, request), 3)
-        except Exception:
-            return  # refused, or away
 
     # --- the chain ---
 
     def _mine(self) -> None:
         self.chain.mine(int(self.now()))
         pause = min(2.5 * BLOCK_SECONDS, max(1.0, self.node_chance.gauss(BLOCK_SECONDS, BLOCK_SECONDS / 3)))
-        self._later(pause, self._mine)
+        self.later(pause, self._mine)
 
     def _fund(self) -> None:
         """Have most channels' funding outputs in a block before anything begins, the others' a little later."""
@@ -317,7 +169,7 @@ class World:
             await self._try_in_vain(person)
             return
         while self.kernel.now < deadline:
-            state = self._state(person)
+            state = self.state(person)
             if person.has_ended or (state is not None and state.phase != Phase.OPEN) or person.sender.change_value < 2_000:
                 return
             if not person.is_open:
@@ -325,14 +177,14 @@ class World:
             elif await person.put(self._one_more(person), 1):
                 return
             await asyncio.sleep(0.4)
-        state = self._state(person)
+        state = self.state(person)
         phase = state.phase.name if state else "absent"
         self.judge.breach(f"{where}: nothing was acknowledged within {RECOVERY_SECONDS:g} s after the last fault ({phase})")
 
     async def _try_in_vain(self, person: Person) -> None:
         """Pay on a channel that has no coins any more, once everybody has had the time to notice."""
         await asyncio.sleep(NOTICED_SECONDS)
-        state = self._state(person)
+        state = self.state(person)
         if state is None or state.phase != Phase.OPEN or person.sender.change_value < 2_000:
             return
         for _ in range(3):
@@ -347,7 +199,7 @@ class World:
         person.payments.append(person.sender.pay(1))
         return person.payments[-1]
 
-    def _state(self, person: Person) -> ChannelState | None:
+    def state(self, person: Person) -> ChannelState | None:
         record = self.judge.safe.get(keys.STATE + person.sender.terms.outpoint)
         return ChannelState.parse(record) if record is not None else None
 
@@ -361,7 +213,7 @@ class World:
             refund.cancel()
 
     def _is_settled(self, person: Person) -> bool:
-        state = self._state(person)
+        state = self.state(person)
         return state is None or state.phase == Phase.SETTLED or person.promise.is_void
 
     def run(self) -> "World":
@@ -369,12 +221,13 @@ class World:
         Stage.world = self
         self.people = [Person(self, number) for number in range(len(self.plan.channels))]
         self._fund()
-        for name in self._names():
+        for name in self.names():
             self._start(name)
+        troubles = Troubles(self)
         for event in self.plan.events:
             if event.channel < 0:
-                self.kernel.at(event.at, self._fault, event)
-        self._later(BLOCK_SECONDS / 2, self._mine)
+                self.kernel.at(event.at, troubles.strike, event)
+        self.later(BLOCK_SECONDS / 2, self._mine)
         self.crowd.run(self._live())
         try:
             self.kernel.run(lambda: self._is_over, 100_000 / SCALE)
