@@ -122,6 +122,37 @@ class BlockChain:
             for _ in range(depth):
                 self._find(now)
         self._find(now)
+        self._note_depths()
+
+    def reorganise(self, depth: int, now: int) -> None:
+        """Replace the last blocks by a branch that is one longer."""
+        self._disconnect(min(depth, self.height - 11))
+        self.reorgs += 1
+        for _ in range(depth + 1):
+            self._find(now)
+        self._note_depths()
+
+    def unmake(self, outpoint: bytes, now: int) -> bool:
+        """Replace the blocks from a young funding transaction on by a longer branch without it; return whether that was done.
+
+        Not if another channel's settlement would come back out of a depth at which it counts as final.
+        """
+        height = self._heights.get(outpoint[:32])
+        if height is None or height < 12:
+            return False
+        depth = self.height - height + 1
+        if depth > 7 or any(tx.spends is not None for block in self.blocks[-depth:] for tx in block.transactions):
+            return False
+        self._disconnect(depth)
+        for tx in [tx for tx in self.mempool.values() if tx.txid == outpoint[:32] or tx.spends == outpoint]:
+            del self.mempool[tx.txid]
+        self.reorgs += 1
+        for _ in range(depth + 1):
+            self._find(now)
+        self._note_depths()
+        return True
+
+    def _note_depths(self) -> None:
         for outpoint, txid in self._spent.items():
             self.depths[outpoint] = max(self.depths.get(outpoint, 0), self.confirmations(txid))
 
@@ -166,6 +197,10 @@ class BlockChain:
     def move_market(self, now: float, seconds: float) -> None:
         """Let fees move; when the mempool is full, it forgets what pays least."""
         self.market.step(now, seconds)
+        self.refresh_minimum()
+
+    def refresh_minimum(self) -> None:
+        """Have the mempool take what it takes at the market's rate, and forget what pays less."""
         rate = self.market.rate
         self.minimum = max(RELAY_FEE_MIN, 0.3 * rate if rate > 20 else 0)
         for tx in [tx for tx in self.mempool.values() if tx.fee_rate < self.minimum]:

@@ -36,15 +36,17 @@ class Front(Protocol):
     async def ask(self, request: Callable[[Worker], Awaitable[Reply]]) -> Reply | None: ...
 
 
-def make_channel(chance: random.Random, number: int, server_pubkey: bytes, exp_time: int) -> tuple[Sender, bytes]:
-    """Return the payer's side of a new channel, and its funding transaction."""
+def make_channel(
+    chance: random.Random, number: int, server_pubkey: bytes, exp_time: int, value: int = 0
+) -> tuple[Sender, bytes]:
+    """Return the payer's side of a new channel, and its funding transaction. value: satoshi; 0: drawn."""
     key = PrivateKey(chance.randbytes(32))
     pubkey = key.public_key.format()
     is_p2sh = chance.random() < 0.5
     script_hash = Hash160(pubkey)
     script = b"\xa9\x14" + script_hash + b"\x87" if is_p2sh else b"\x76\xa9\x14" + script_hash + b"\x88\xac"
     address = CBase58Data.from_bytes(script_hash, TEST.p2sh_version if is_p2sh else TEST.p2pkh_version)
-    value = round(math.exp(chance.uniform(math.log(8_000), math.log(20_000_000))))
+    value = value or round(math.exp(chance.uniform(math.log(8_000), math.log(20_000_000))))
     terms = ChannelTerms(bytes(36), server_pubkey, pubkey, exp_time, value, script)
     output = CTxOut(value, CScript(p2sh_script_pubkey(terms.redeem_script)))
     vout = chance.randint(0, 1)

@@ -1,0 +1,326 @@
+"""Planted faults: `python -m tests.simulation.breaks [--most N] [--only NAME]`. Each must be found by the simulation.
+
+A simulation that finds nothing is worth what it can find. Each break takes one rule away that keeps money safe, in memory only; the
+seeds of `world.py` are run until one fails.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import signer.policy
+import store.sequencer
+from paychan.channel import ABSENT, ChannelState, Phase
+from paychan.clock import Clock
+from paychan.errors import Unavailable
+from paychan.rpc.connection import ConnectionGone
+from paychan.rpc.store_client import StoreClient
+from paychan.rpc.store_messages import Entry, Stored, decode_commit, encode_commit
+from paychan.server.engine import Engine
+from paychan.server.funding import FundingChecks
+from paychan.server.ownership import Ownership
+from paychan.server.peers import Peers
+from paychan.server.replies import payment_result
+from paychan.server.settler import Settler
+from paychan.server.settling import Settling
+from paychan.server.worker import Worker
+from store import keys
+from store.group import Group, PaymentGroup
+
+from .disk import Database, LedgerConnection
+from .world import describe, run_seed, shrink, staged
+
+BREAKS: dict[str, Callable[[], Any]] = {}
+
+
+def _break(make: Callable[[], Any]) -> Callable[[], Any]:
+    BREAKS[make.__name__.removeprefix("_").replace("_", " ")] = contextmanager(make)
+    return make
+
+
+# --- promises before the disk ---
+
+
+@_break
+def _answered_before_the_commit() -> Iterator[None]:
+    commit = StoreClient.commit
+
+    async def early(self: StoreClient, payload: bytes) -> bytes:
+        task = asyncio.get_running_loop().create_task(commit(self, payload))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return bytes(len(decode_commit(payload)))
+
+    with patch.object(StoreClient, "commit", early):
+        yield
+
+
+@_break
+def _an_unknown_write_counts_as_written() -> Iterator[None]:
+    commit = StoreClient.commit
+
+    async def hopeful(self: StoreClient, payload: bytes) -> bytes:
+        try:
+            return await commit(self, payload)
+        except ConnectionGone:
+            return bytes(len(decode_commit(payload)))
+
+    with patch.object(StoreClient, "commit", hopeful):
+        yield
+
+
+@_break
+def _the_store_does_not_sync() -> Iterator[None]:
+    with patch.object(Database, "is_synced", False):
+        yield
+
+
+@_break
+def _the_store_survives_a_failed_write() -> Iterator[None]:
+    with patch.object(store.sequencer, "_die", lambda error: None):
+        yield
+
+
+# --- the conditional update ---
+
+
+@_break
+def _the_store_ignores_epochs() -> Iterator[None]:
+    with patch.object(Group, "judge", _rewriting(_with_present_epoch), create=True):
+        yield
+
+
+@_break
+def _the_store_ignores_epochs_and_what_was_expected() -> Iterator[None]:
+    with patch.object(Group, "judge", _rewriting(_with_present_epoch, _with_present_state), create=True):
+        yield
+
+
+@_break
+def _a_second_open_overwrites_the_first() -> Iterator[None]:
+    def judge(self: Group, payload: bytes) -> bytes:
+        statuses = bytearray(PaymentGroup.judge(self, payload))
+        for number, entry in enumerate(decode_commit(payload)):
+            if entry.expected_phase == ABSENT and statuses[number] == 2:
+                self._writes.update({keys.STATE + entry.outpoint: entry.state, keys.TERMS + entry.outpoint: entry.extra})
+                statuses[number] = 0
+        return bytes(statuses)
+
+    with patch.object(Group, "judge", judge, create=True):
+        yield
+
+
+@_break
+def _refused_writes_are_answered_ok() -> Iterator[None]:
+    def judge(self: Group, payload: bytes) -> bytes:
+        return bytes(len(PaymentGroup.judge(self, payload)))
+
+    with patch.object(Group, "judge", judge, create=True):
+        yield
+
+
+def _rewriting(*changes: Callable[[Group, Entry], Entry]) -> Callable[[Group, bytes], bytes]:
+    def judge(self: Group, payload: bytes) -> bytes:
+        entries = decode_commit(payload)
+        for change in changes:
+            entries = [change(self, entry) for entry in entries]
+        return PaymentGroup.judge(self, encode_commit([entry.encode() for entry in entries]))
+
+    return judge
+
+
+def _with_present_epoch(group: Group, entry: Entry) -> Entry:
+    return Entry(entry.shard, group._epochs[entry.shard], *_after_epoch(entry))
+
+
+def _after_epoch(entry: Entry) -> tuple[Any, ...]:
+    return entry.outpoint, entry.expected_phase, entry.expected_change_value, entry.state, entry.extra
+
+
+def _with_present_state(group: Group, entry: Entry) -> Entry:
+    record = group.writes.get(keys.STATE + entry.outpoint) or group._reader.states([entry.outpoint])[0]
+    if record is None or entry.expected_phase != Phase.OPEN:
+        return entry
+    state = ChannelState.parse(record)
+    expected = (int(state.phase), state.payment.change_value)
+    return Entry(entry.shard, entry.epoch, entry.outpoint, *expected, entry.state, entry.extra)
+
+
+# --- ownership ---
+
+
+@_break
+def _the_lease_is_not_looked_at() -> Iterator[None]:
+    trouble = Worker.trouble
+
+    def careless(self: Worker) -> str:
+        what = trouble(self)
+        return "" if what in ("owner_moved", "store_unavailable") and self._engine is not None else what
+
+    with patch.object(Worker, "trouble", careless), patch.object(Ownership, "lose", lambda self: None):
+        yield
+
+
+@_break
+def _an_unanswered_forward_is_sent_again() -> Iterator[None]:
+    forward = Peers.forward
+
+    async def eager(self: Peers, peer: str, request: Any) -> Any:
+        try:
+            return await forward(self, peer, request)
+        except Unavailable:
+            return None
+
+    with patch.object(Peers, "forward", eager), patch.object(Peers, "link", lambda self, peer: None):
+        yield
+
+
+@_break
+def _an_open_is_credited_again() -> Iterator[None]:
+    exists = Engine._exists
+
+    def generous(self: Engine, outpoint: bytes) -> Any:
+        left = int.from_bytes(self._channels.newest_payment(outpoint)[:8], "little")
+        return payment_result(201, left, 1_100) if self._channels.phase(outpoint) == Phase.OPEN else exists(self, outpoint)
+
+    with patch.object(Engine, "_exists", generous):
+        yield
+
+
+# --- settlement ---
+
+
+@_break
+def _settlements_are_not_retried() -> Iterator[None]:
+    with patch.object(Settler, "_pause", lambda self, outpoint, _: self._pauses.__setitem__(outpoint, (1e9, 1.0))), patch.object(
+        Settler, "_rests", lambda self, outpoint: outpoint in self._tried or self._tried.add(outpoint) or False
+    ), patch.object(Settler, "_tried", set(), create=True):
+        yield
+
+
+@_break
+def _settlements_are_made_from_memory() -> Iterator[None]:
+    read, seen = Settling._read, {}
+    load_many = StoreClient.load_many
+
+    async def remembering(self: StoreClient, outpoints: list[bytes]) -> list[Stored | None]:
+        found = await load_many(self, outpoints)
+        for outpoint, stored in zip(outpoints, found, strict=True):
+            if stored is not None:
+                seen.setdefault((self, outpoint), ChannelState.parse(stored.state).payment)
+        return found
+
+    async def stale(self: Settling, outpoint: bytes) -> Any:
+        case = await read(self, outpoint)
+        payment = seen.get((self._store, outpoint))
+        if payment is not None and case.state.phase == Phase.CLOSING:
+            case.state = ChannelState(case.state.phase, payment)
+        return case
+
+    with patch.object(StoreClient, "load_many", remembering), patch.object(Settling, "_read", stale):
+        yield
+
+
+@_break
+def _a_settlement_is_published_before_it_is_durable() -> Iterator[None]:
+    make = Settling._make
+
+    async def hasty(self: Settling, case: Any, fee: int, least: int) -> tuple[bytes, bytes]:
+        transaction, txid = await make(self, case, fee, least)
+        await self._chain.broadcast(transaction)
+        return transaction, txid
+
+    with patch.object(Settling, "_make", hasty):
+        yield
+
+
+@_break
+def _the_close_is_not_made_durable() -> Iterator[None]:
+    async def forgetful(self: Engine, outpoint: bytes) -> None:
+        if self._channels.phase(outpoint) == Phase.OPEN:
+            self._channels.begin_closing(outpoint)
+
+    with patch.object(Engine, "_begin_closing", forgetful):
+        yield
+
+
+@_break
+def _the_clock_is_the_wall_alone() -> Iterator[None]:
+    with patch.object(Clock, "observe", lambda self, seconds: None):
+        yield
+
+
+@_break
+def _vanished_funding_is_not_noticed() -> Iterator[None]:
+    async def blind(self: FundingChecks, outpoint: bytes) -> None:
+        if self._channels.is_loaded(outpoint):
+            self._channels.mark_checked(outpoint, self._channels.chain_generation)
+
+    with patch.object(FundingChecks, "check", blind):
+        yield
+
+
+# --- the signer ---
+
+
+@_break
+def _the_signers_ledger_is_not_synced() -> Iterator[None]:
+    save = LedgerConnection._save
+
+    def careless(self: LedgerConnection) -> None:
+        self._is_synced = False
+        save(self)
+
+    with patch.object(LedgerConnection, "_save", careless):
+        yield
+
+
+@_break
+def _the_signer_forgets_what_it_signed() -> Iterator[None]:
+    with patch.object(signer.policy, "_check_progress", lambda request, before: None):
+        yield
+
+
+@_break
+def _the_signer_does_not_bound_the_fee() -> Iterator[None]:
+    with patch.object(signer.policy, "_check_fee", lambda policy, request: None):
+        yield
+
+
+def find(name: str, first: int, most: int) -> tuple[int, str]:
+    """Return how many seeds it took to find a break, 0: it was not found; and what the judge said."""
+    with staged(), BREAKS[name]():
+        for number in range(most):
+            violations = run_seed(str(first + number)).judge.violations
+            if violations:
+                return number + 1, violations[0]
+    return 0, ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--most", type=int, default=5000, help="seeds for each break")
+    parser.add_argument("--only", choices=list(BREAKS))
+    parser.add_argument("--shrink", action="store_true", help="shrink the seed that found it")
+    options = parser.parse_args()
+    missed = []
+    for name in [options.only] if options.only else BREAKS:
+        began = time.monotonic()
+        count, what = find(name, options.first, options.most)
+        missed += [name] * (not count)
+        found = f"found by seed {options.first + count - 1}: {what}" if count else f"NOT FOUND in {options.most} seeds"
+        print(f"{name}: {found} ({time.monotonic() - began:.0f} s)", flush=True)
+        if count and options.shrink:
+            with staged(), BREAKS[name]():
+                seed = str(options.first + count - 1)
+                print(describe(seed, shrink(seed)), flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""The judge of a simulated world: knows what each payer was promised, what is safe on disk, what the signer signed, and what the
+chain says.
+
+It trusts no process. What is safe is what the simulated disk has synced; what was promised is what a payer has read.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bitcoin.core import CTransaction
+
+from paychan._fast.frame import FrameReader
+from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.outpoint import format_outpoint, make_outpoint
+from paychan.rpc.store_messages import PAYLOAD_MAX, OwnerTable, StoreMessage, decode_commit
+from paychan.units import DUST_LIMIT
+from store import keys
+from tests.tiling import History, Operation, check
+
+from .auditor import SETTLEMENT_SIZE, SHARE_WORTH_PERCENT, Auditor
+from .blockchain import BlockChain, payment_in
+from .hosts import CONFIRMATIONS, DESTINATION, FEE_RATE_MAX, FEE_SHARE_PERCENT_MAX, PERIOD, VERSIONS_MAX
+
+LATE_SLACK_SECONDS = 1800
+"""By so much a worker that sees the chain seldom may lag behind its median time past (the chain's seconds)."""
+
+
+@dataclass
+class Promise:
+    """One channel as its payer knows it. lowest: the lowest acknowledged change value (satoshi); acks: (time, change value)."""
+
+    terms: ChannelTerms
+    operations: list[Operation] = field(default_factory=list)
+    lowest: int = 0
+    acks: list[tuple[float, int]] = field(default_factory=list)
+    closed_at: float = float("inf")
+    is_void: bool = False
+
+
+@dataclass
+class Judge:
+    """`now()`: simulated seconds. `safe`: the store's data as the disk would certainly have it after a power loss."""
+
+    chain: BlockChain
+    lease_seconds: float
+    now: Any
+    violations: list[str] = field(default_factory=list)
+    promises: dict[bytes, Promise] = field(default_factory=dict)
+    safe: dict[bytes, bytes] = field(default_factory=dict)
+    seen: Counter[str] = field(default_factory=Counter)
+    """How often what happened that makes the world worth something."""
+
+    def __post_init__(self) -> None:
+        self.auditor = Auditor(self.chain, DESTINATION, PERIOD, CONFIRMATIONS, FEE_RATE_MAX)
+        self.auditor.violations, self.auditor.data = self.violations, self.safe
+        self._published: dict[int, int] = {}
+        self._readers: dict[Any, FrameReader] = {}
+        self._commits: dict[tuple[Any, int], tuple[bytes, dict[int, int]]] = {}
+        self._settlements: set[bytes] = set()
+        self._signed: dict[bytes, list[tuple[int, int, bytes]]] = {}
+
+    def breach(self, what: str) -> None:
+        if len(self.violations) < 50:
+            self.violations.append(f"{self.now():.4f} s: {what}")
+
+    def expect(self, terms: ChannelTerms) -> Promise:
+        """A payer has funded a channel; `terms` are the truth."""
+        self.auditor.expect(terms)
+        promise = self.promises[terms.outpoint] = Promise(terms, lowest=terms.funding_value)
+        return promise
+
+    # --- what payers are told ---
+
+    def acknowledged(self, promise: Promise, asked: int, left: int, received: int, sent_at: float) -> None:
+        """A payer has read the acknowledgement of a payment that leaves `asked`; it says `left` and `received` (satoshi)."""
+        where, terms = format_outpoint(promise.terms.outpoint)[:8], promise.terms
+        if left != asked:
+            self.breach(f"{where}: acknowledged {left} for a payment that leaves {asked}")
+        record = self.safe.get(keys.STATE + terms.outpoint)
+        state = ChannelState.parse(record) if record is not None else None
+        if state is None or state.payment.change_value > asked:
+            self.breach(f"{where}: acknowledged a payment that leaves {asked}, and it is not safe on disk")
+        if received > 0 and sent_at > promise.closed_at:
+            self.breach(f"{where}: took a payment that was sent after the channel's close had been acknowledged")
+        known = [change for at, change in promise.acks if at < sent_at - self.lease_seconds - 0.5]
+        if known and asked > min(known):
+            self.breach(f"{where}: acknowledged {asked} long after {min(known)}: an owner that is none any more answered")
+        if received > 0 and self.chain.median_time_past >= terms.exp_time - PERIOD + LATE_SLACK_SECONDS:
+            self.breach(f"{where}: took a payment within the settlement period, by the chain's own clock")
+        self.seen["payments acknowledged"] += 1
+        promise.acks.append((self.now(), asked))
+        promise.lowest = min(promise.lowest, asked)
+        self.auditor.accounts[terms.outpoint].lowest = promise.lowest
+        self.auditor.accounts[terms.outpoint].opened = True
+
+    # --- what the disk holds ---
+
+    def see_commit(self, writes: Mapping[bytes, bytes | None]) -> None:
+        """The store's writes have become safe."""
+        self.auditor.see_writes(writes)
+        for key, value in writes.items():
+            if value is None:
+                self.safe.pop(key, None)
+            else:
+                self.safe[key] = value
+                if key[:1] == keys.SETTLEMENT:
+                    self._settlements.add(value)
+
+    def see_recovery(self, data: Mapping[bytes, bytes]) -> None:
+        """The store has read its disk after a start: nothing that was safe is missing."""
+        self.seen["store starts"] += 1
+        safe, changed = self.safe, {key: value for key, value in data.items() if self.safe.get(key) != value}
+        for key in safe.keys() - data.keys():
+            if key[:1] not in (keys.EXPIRING, keys.UNFINISHED):
+                self.breach(f"the store's disk lost {key[:1]!r} {key[1:9].hex()}")
+        for key, value in changed.items():
+            if key[:1] == keys.EPOCH and keys.decode_epoch(value) < keys.decode_epoch(safe.get(key)):
+                self.breach("an epoch on the store's disk went back")
+        self.see_commit({**dict.fromkeys(safe.keys() - data.keys()), **changed})
+
+    def check_store(self) -> None:
+        """The store's indexes and its sum agree with its states."""
+        expiring, unfinished, received = set(), set(), 0
+        for key, value in self.safe.items():
+            if key[:1] != keys.STATE:
+                continue
+            outpoint, state = key[1:], ChannelState.parse(value)
+            terms = ChannelTerms.parse(outpoint, self.safe[keys.TERMS + outpoint])
+            if state.phase == Phase.OPEN:
+                expiring.add(keys.expiring_key(terms.exp_time, outpoint))
+                received += terms.funding_value - state.payment.change_value
+            elif state.phase != Phase.SETTLED:
+                unfinished.add(keys.UNFINISHED + outpoint)
+        if {key for key in self.safe if key[:1] == keys.EXPIRING} != expiring:
+            self.breach("the store's index of expiries differs from its states")
+        if {key for key in self.safe if key[:1] == keys.UNFINISHED} != unfinished:
+            self.breach("the store's index of settlements differs from its states")
+        if keys.decode_value(self.safe.get(keys.OPEN_VALUE)) != received:
+            self.breach("the store's sum of what open channels hold is wrong")
+
+    # --- what the store says: no stale owner writes ---
+
+    def tap_store(self, end: Any, data: bytes, is_out: bool) -> None:
+        """See the store's frames. Whoever commits after the store has named a new owner, commits under the new epoch or in vain."""
+        for kind, request_id, payload in self._frames(end, data, is_out):
+            if is_out and kind == StoreMessage.OWNERS:
+                self._published.update((lease, epoch) for lease, (_, epoch) in enumerate(OwnerTable.decode(payload).owners))
+            elif not is_out and kind == StoreMessage.COMMIT:
+                self._commits[end, request_id] = payload, dict(self._published)
+            elif is_out and kind == StoreMessage.COMMIT + 128:
+                self._see_statuses(*self._commits.pop((end, request_id)), payload)
+
+    def _see_statuses(self, payload: bytes, published: dict[int, int], statuses: bytes) -> None:
+        for entry, status in zip(decode_commit(payload), statuses, strict=True):
+            self.seen[("writes taken", "writes of stale owners refused", "conflicts refused", "forbidden")[status]] += 1
+            if status == 0 and entry.epoch < published.get(entry.shard, 0):
+                self.breach(f"the store took a write of epoch {entry.epoch}, the shard's is {published[entry.shard]}")
+
+    def forget_store(self) -> None:
+        """The store's process has ended."""
+        self._published.clear()
+        self._commits.clear()
+
+    def _frames(self, end: Any, data: bytes, is_out: bool) -> list[tuple[int, int, bytes]]:
+        reader = self._readers.get((end, is_out))
+        if reader is None:
+            reader = self._readers[end, is_out] = FrameReader(PAYLOAD_MAX)
+        return reader.feed(data)
+
+    # --- what the signer gives away ---
+
+    def tap_signer(self, end: Any, data: bytes, is_out: bool) -> None:
+        if is_out:
+            for kind, _, payload in self._frames(end, data, True):
+                if kind == 2 + 128:
+                    self._see_signature(payload)
+
+    def _see_signature(self, raw: bytes) -> None:
+        """Hold a signed settlement against the policy, with the eyes of whoever pays for a mistake."""
+        self.seen["signatures"] += 1
+        tx = CTransaction.deserialize(raw)
+        outpoint = make_outpoint(tx.vin[0].prevout.hash, tx.vin[0].prevout.n)
+        where, promise, payment = format_outpoint(outpoint)[:8], self.promises.get(outpoint), payment_in(tx)
+        if promise is None or payment is None:
+            self.breach(f"the signer signed {where}, which is no channel")
+            return
+        value = promise.terms.funding_value
+        fee, received = value - sum(output.nValue for output in tx.vout), value - payment.change_value
+        if bytes(tx.vout[-1].scriptPubKey) != DESTINATION or not 0 <= fee <= FEE_RATE_MAX * (len(raw) + 3):
+            self.breach(f"the signer signed {where} with a fee of {fee} or to another destination")
+        if fee * 100 > received * FEE_SHARE_PERCENT_MAX:
+            self.breach(f"the signer signed {where} with a fee of {fee}, received are {received}")
+        before = self._signed.setdefault(outpoint, [])
+        for change, old_fee, _ in before:
+            if payment.change_value > change or (payment.change_value == change and fee < old_fee):
+                self.breach(f"the signer signed {where} for {payment.change_value} with {fee}, after {change} with {old_fee}")
+        before.append((payment.change_value, fee, tx.GetTxid()))
+        if len({txid for *_, txid in before}) > VERSIONS_MAX:
+            self.breach(f"the signer signed {where} too often")
+
+    def see_published(self, raw: bytes) -> None:
+        """A transaction comes to the network. A settlement is safe on disk before anybody sees it."""
+        if raw not in self._settlements and payment_in(CTransaction.deserialize(raw)) is not None:
+            self.breach("a settlement was published that is not safe on disk")
+
+    # --- the end ---
+
+    def judge(self, settles: bool, is_late: bool) -> None:
+        """Look at everything after its time. settles: the channels had the time to be settled; is_late: maybe not in time."""
+        self.check_store()
+        for outpoint, promise in self.promises.items():
+            record = self.safe.get(keys.STATE + outpoint)
+            state = ChannelState.parse(record) if record is not None else None
+            if state is None:
+                if promise.acks:
+                    self.breach(f"{format_outpoint(outpoint)[:8]}: was acknowledged, and is not on disk")
+                continue
+            history = History(format_outpoint(outpoint)[:8], promise.terms.funding_value, promise.operations)
+            history.final_left = state.payment.change_value
+            for problem in check(history).problems:
+                self.breach(problem)
+            if settles:
+                self._judge_end(outpoint, promise, state, is_late)
+
+    def _judge_end(self, outpoint: bytes, promise: Promise, state: ChannelState, is_late: bool) -> None:
+        where, account, spender = format_outpoint(outpoint)[:8], self.auditor.accounts[outpoint], self.chain.spender(outpoint)
+        if promise.is_void or state.phase == ABSENT:
+            return
+        is_economic = not is_late and self._is_worth_its_fee(promise, self.auditor.received(account))
+        if spender is None:
+            if is_economic:
+                self.breach(f"{where}: nothing spends it after its expiry, its phase is {state.phase.name}")
+            return
+        payment = payment_in(CTransaction.deserialize(spender.raw))
+        if payment is None:
+            if is_economic:
+                self.breach(f"{where}: lost {self.auditor.received(account)} satoshi to the refund")
+        elif payment.change_value > promise.lowest:
+            self.breach(f"{where}: settled with a change of {payment.change_value}, acknowledged was {promise.lowest}")
+        elif payment.change_value != state.payment.change_value:
+            self.breach(f"{where}: settled with another payment than the store holds")
+
+    def _is_worth_its_fee(self, promise: Promise, received: int) -> bool:
+        """Whether what was received would have paid for every block of the settlement period, with something to spare."""
+        end = promise.terms.exp_time
+        dearest = max((block.threshold for block in self.chain.blocks if end - PERIOD <= block.time <= end), default=1.0)
+        affordable = min(received * SHARE_WORTH_PERCENT // 100, received - DUST_LIMIT)
+        return affordable >= 1.3 * dearest * SETTLEMENT_SIZE
