@@ -205,8 +205,8 @@ class Database:
     def states(self, outpoints: list[bytes]) -> list[bytes | None]:
         return [self.data.get(keys.STATE + outpoint) for outpoint in outpoints]
 
-    def terms(self, outpoint: bytes) -> bytes | None:
-        return self.data.get(keys.TERMS + outpoint)
+    def terms(self, outpoints: list[bytes]) -> list[bytes | None]:
+        return [self.data.get(keys.TERMS + outpoint) for outpoint in outpoints]
 
     def load(self, outpoints: list[bytes]) -> list[Stored | None]:
         return [self._load(outpoint) for outpoint in outpoints]
