@@ -2,6 +2,7 @@
 
 _HASHED_WITHOUT = "what a signature is made over leaves the input's script out"
 _NEVER_SIGNED = "when a channel was opened is in no script and no signature"
+_RETURNED_ON = "a spend that deep has confirmations, and the next line returns for any that has"
 _ONLY_LONGER = "only pushes longer than one byte are looked at afterwards"
 
 EQUIVALENT: dict[str, dict[tuple[str, str], str]] = {
@@ -92,6 +93,10 @@ EQUIVALENT: dict[str, dict[tuple[str, str], str]] = {
             "await self._load_or_reject(outpoint)",
             "left out",
         ): "the one after the write that is waited for does the same; without the channel there is none to wait for",
+    },
+    "paychan/server/settling.py": {
+        ("return True", "returns None"): _RETURNED_ON,
+        ("return True", "True becomes False"): _RETURNED_ON,
     },
     "paychan/server/loading.py": {
         ("FAILED = 4", "4 becomes 5"): "the numbers only tell the outcomes apart",
