@@ -234,11 +234,11 @@ def judge_payment(account: Account, paid: Paid, now: int, settlement_period: int
 
 
 class Judge:
-    """The channels of one worker. `foreign` tells of an outpoint whether another worker owns it."""
+    """The channels of one worker. `trouble` tells of an outpoint why its shard takes no payment here, "" if it does."""
 
-    def __init__(self, settlement_period: int, foreign=lambda outpoint: False) -> None:
+    def __init__(self, settlement_period: int, trouble=lambda outpoint: "") -> None:
         self.accounts: dict[bytes, Account] = {}
-        self._settlement_period, self._foreign = settlement_period, foreign
+        self._settlement_period, self._trouble = settlement_period, trouble
 
     def add(self, account: Account) -> None:
         self.accounts[account.txid + account.vout.to_bytes(4, "little")] = account
@@ -252,8 +252,8 @@ class Judge:
             if has_change_address and not ignore_change_address:
                 return Verdict("has_change_address")
             outpoint = txid + vout.to_bytes(4, "little")
-            if self._foreign(outpoint):
-                return Verdict("not_owned")
+            if self._trouble(outpoint):
+                return Verdict(self._trouble(outpoint))
             if outpoint not in self.accounts:
                 return Verdict("not_loaded")
             verdict, after = judge_payment(self.accounts[outpoint], paid, now, self._settlement_period)

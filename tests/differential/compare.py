@@ -32,6 +32,7 @@ from tests.differential.channels import (
 from tests.reference import GROUP_ORDER, Judge, Paid, der_integer, encode_der, sighash, split_der
 
 FOREIGN_SHARDS = frozenset(range(7, SHARD_COUNT, 32))
+STOPPED_SHARDS = frozenset(range(3, SHARD_COUNT, 64)) | {7}
 PAYMENTS_PER_CHANNEL = 40
 CLOSED_PAYMENTS = 3
 PHASES = {1: "open", 2: "closing", 5: "settled"}
@@ -41,9 +42,10 @@ class Difference(AssertionError):
     """The two disagree."""
 
 
-def is_foreign(outpoint: bytes) -> bool:
-    """Whether another worker owns the channel: the case NOT_OWNED."""
-    return shard_of(outpoint, SHARD_COUNT) in FOREIGN_SHARDS
+def trouble_of(outpoint: bytes) -> str:
+    """Return why a channel's shard takes no payment in the table: another worker owns it, or its figures have not come out even."""
+    shard = shard_of(outpoint, SHARD_COUNT)
+    return "not_owned" if shard in FOREIGN_SHARDS else "shard_stopped" if shard in STOPPED_SHARDS else ""
 
 
 # --- payments: bytes --------------------------------------------------------------------------------------------------
@@ -219,7 +221,8 @@ class Comparison:
         self._rng = random.Random(seed)
         self._table = ChannelTable(SHARD_COUNT, SETTLEMENT_PERIOD)
         self._table.own([int(shard not in FOREIGN_SHARDS) for shard in range(SHARD_COUNT)])
-        self._judge = Judge(SETTLEMENT_PERIOD, is_foreign)
+        self._table.stop(STOPPED_SHARDS)
+        self._judge = Judge(SETTLEMENT_PERIOD, trouble_of)
         self._sample = self._stranger = random_sample(self._rng)
         self._used = PAYMENTS_PER_CHANNEL
         self.outcomes: Counter[str] = Counter()
