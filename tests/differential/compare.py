@@ -32,7 +32,7 @@ from tests.differential.channels import (
 from tests.reference import GROUP_ORDER, Judge, Paid, der_integer, encode_der, sighash, split_der
 
 FOREIGN_SHARDS = frozenset(range(7, SHARD_COUNT, 32))
-STOPPED_SHARDS = frozenset(range(3, SHARD_COUNT, 64)) | {7}
+STOPPED_SHARDS = frozenset(range(3, SHARD_COUNT, 16))
 PAYMENTS_PER_CHANNEL = 40
 CLOSED_PAYMENTS = 3
 PHASES = {1: "open", 2: "closing", 5: "settled"}
@@ -304,6 +304,7 @@ AFTER_FORM = (
     Status.CHANNEL_CLOSING,
     Status.CHANNEL_EXPIRING,
     Status.NO_SUCH_PAYMENT,
+    Status.SHARD_STOPPED,
 )
 
 
