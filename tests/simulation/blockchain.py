@@ -121,6 +121,10 @@ class BlockChain:
             self.reorgs += 1
             for _ in range(depth):
                 self._find(now)
+        self.find(now)
+
+    def find(self, now: int) -> None:
+        """Find one block on top of the best one."""
         self._find(now)
         self._note_depths()
 

@@ -4,7 +4,6 @@ disk, key file, chain node. What is not replaced here runs as it is.
 
 import asyncio
 import dataclasses
-import functools
 import hashlib
 import logging
 import os
@@ -12,6 +11,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ import signer.ledger
 import store.identity
 import store.sequencer
 import store.server
+from paychan._fast.group import StateCache
 from paychan.config import ServerConfig, StoreConfig, load_server_config, load_store_config
 from paychan.rpc import connection as connection_module
 from paychan.server import direct as direct_module
@@ -59,6 +60,7 @@ STATE_DIR = "/sim"
 BASE_PORT = 8100
 SWEEP_SECONDS = 4.0
 POLL_SECONDS = 3
+CACHE_BUCKETS = 64  # of the store: production's are 96 MiB of address space for each of its starts
 
 _SERVER_TOML = f"""
 network = "test"
@@ -107,13 +109,13 @@ def _read(load: Callable[..., Any], text: str) -> Any:
         return load(path, {})
 
 
-@functools.cache
+@cache
 def server_config(channel_exposure_max: int, total_exposure_max: int) -> ServerConfig:
     config = _read(load_server_config, _SERVER_TOML)
     return dataclasses.replace(config, channel_exposure_max=channel_exposure_max, total_exposure_max=total_exposure_max)
 
 
-@functools.cache
+@cache
 def store_config(lease_ms: int) -> StoreConfig:
     return dataclasses.replace(_read(load_store_config, _STORE_TOML), lease_ms=lease_ms)
 
@@ -199,7 +201,7 @@ def _stand_ins() -> tuple[tuple[Any, dict[str, Any]], ...]:
         (connection_module, {"bind": lambda address: Listener(address.path)}),
         (direct_module, {"_listen": lambda _, base: Listener(f"tcp:{base}")}),
         (store.server, {"time": SimpleNamespace(monotonic_ns=lambda: int(_time() * 1e9))}),
-        (store.sequencer, {"os": SimpleNamespace(_exit=_exit_now)}),
+        (store.sequencer, {"os": SimpleNamespace(_exit=_exit_now), "StateCache": partial(StateCache, CACHE_BUCKETS)}),
         (store.identity, {"os": SimpleNamespace(urandom=bytes)}),
         (bitcoin.core.serialize, {"ripemd160": _fast_ripemd160()}),
         (signer.ledger, {"sync_directory": lambda _: None, "sqlite3": _Sqlite()}),
@@ -274,6 +276,6 @@ async def start_worker(world: "World", process: Process, port: int) -> None:
     process.door = app._make_door(process, lambda watcher: process.create_task(app.__rsgi__(watcher.scope, watcher.proto)))
 
 
-@functools.cache
+@cache
 def _worker_config(port: int, *limits: int) -> ServerConfig:
     return dataclasses.replace(server_config(*limits), direct_base_port=port)

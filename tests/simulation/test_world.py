@@ -17,6 +17,9 @@ from .world import describe, run_seed, shrink, staged
 
 SEEDS = 150
 
+CAMPAIGN_SEEDS = 100_000
+"""Those of the published campaign, 0 upwards: what fails here has changed since."""
+
 QUICK_BREAKS = (
     "answered before the commit",
     "an unknown write counts as written",
@@ -35,7 +38,7 @@ def stage():
 
 
 def test_random_seeds_have_no_violations(stage):
-    first = secrets.randbelow(1 << 40)
+    first = secrets.randbelow(CAMPAIGN_SEEDS - SEEDS)
     print(f"first seed {first}")
     failed = [seed for seed in range(first, first + SEEDS) if run_seed(str(seed)).judge.violations]
     assert not failed, describe(str(failed[0]))

@@ -136,11 +136,11 @@ class World:
         for person in self.people:
             if not person.plan.mined_at:
                 self.chain.fund(person.sender.terms, person.funding)
-        self.chain._find(int(self.now()))
+        self.chain.find(int(self.now()))
         for person in self.people:
             if person.plan.mined_at:
                 self.chain.fund(person.sender.terms, person.funding)
-                self.kernel.at(person.plan.mined_at, self.chain._find, int(self.now() + SCALE * person.plan.mined_at))
+                self.kernel.at(person.plan.mined_at, self.chain.find, int(self.now() + SCALE * person.plan.mined_at))
 
     # --- the whole ---
 
@@ -240,7 +240,6 @@ class World:
         finally:
             self.kernel.bury()
         return self
-
 
     def _count(self) -> None:
         seen = self.judge.seen
