@@ -161,7 +161,7 @@ class Troubles:
         known = [] if state is None else [pay for pay in person.payments if pay.change_value >= state.payment.change_value]
         if not known:
             return
-        payment = known[int(old * len(known))]
+        payment = known[min(int(old * len(known)), len(known) - 1)]
         received = person.sender.terms.funding_value - payment.change_value
         proof = person.funding if which % 5 else b""
         request = SettleRequest(person.sender.terms, payment, round(fee_share**3 * received), proof).encode()

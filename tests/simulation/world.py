@@ -231,15 +231,20 @@ class World:
         self.crowd.run(self._live())
         try:
             self.kernel.run(lambda: self._is_over, 100_000 / SCALE)
-            self.judge.violations += self.kernel.errors
-            if not self._is_over and not self.kernel.errors:
-                self.judge.breach("the world did not end")
-            self.judge.judge(self.plan.settles, self.plan.is_late)
-            self._count()
-            self.kernel.note(repr(sorted(self.judge.safe.items())).encode())
+            self._judge()
+        except Exception as error:
+            self.judge.breach(f"the simulation itself failed: {error!r}")
         finally:
             self.kernel.bury()
         return self
+
+    def _judge(self) -> None:
+        self.judge.violations += self.kernel.errors
+        if not self._is_over and not self.kernel.errors:
+            self.judge.breach("the world did not end")
+        self.judge.judge(self.plan.settles, self.plan.is_late)
+        self._count()
+        self.kernel.note(repr(sorted(self.judge.safe.items())).encode())
 
     def _count(self) -> None:
         seen = self.judge.seen
