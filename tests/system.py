@@ -154,6 +154,11 @@ def processes() -> Iterator[tuple[int, int, str]]:
                 yield int(entry.name), int(status[1]), command
 
 
+def resident_bytes(pid: int) -> int:
+    """Return how much of a process's memory is in RAM, what it shares included."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 @dataclass
 class System:
     """A running system. Use `running(...)`, which stops it."""

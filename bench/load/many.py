@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from bench.load.measure import Lane
 from bench.load.payers import Payer, Request
 from bench.load.populate import opened_payer, populate
-from bench.load.processes import Door, Instance, ask, resident_bytes
+from bench.load.processes import Door, Instance, ask
 from bench.load.scene import Scene, Step
-from tests.system import ROOT
+from tests.system import ROOT, resident_bytes
 
 WATCH_SECONDS = 4.0
 """How long after a start the server is asked again and again."""
@@ -134,7 +134,7 @@ class ManyChannels(Scene):
 TABLE_PROGRAM = """
 import sys
 from bench.load.populate import opened_payer
-from bench.load.processes import resident_bytes
+from tests.system import resident_bytes
 from paychan._fast.channel import ChannelTable
 from paychan.channel import ChannelState, Phase
 from paychan.payment import SIGHASH_CHANGE, Payment

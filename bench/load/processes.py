@@ -214,8 +214,3 @@ def _task_times(pid: int) -> dict[str, int]:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             times[task] = int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0])
     return times
-
-
-def resident_bytes(pid: int) -> int:
-    """Return the memory that a process holds in RAM, what it shares included."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

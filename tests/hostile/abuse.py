@@ -24,7 +24,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.system import ROOT, System, free_port, processes, running
+from tests.system import ROOT, System, free_port, processes, resident_bytes, running
 
 GOOD_PER_SECOND = 100
 JUNK_FACTOR = 10
@@ -295,7 +295,7 @@ def memory_of(system: System) -> int:
         pid = todo.pop()
         todo += children.get(pid, [])
         with contextlib.suppress(OSError):
-            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+            total += resident_bytes(pid)
     return total
 
 

@@ -8,10 +8,9 @@ import signal
 import threading
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 
 from tests.campaign.load import Account, Load, PatientClient
-from tests.system import System, running, wait_until
+from tests.system import System, resident_bytes, running, wait_until
 
 SEED = int(os.environ.get("PAYCHAN_SEED", secrets.randbelow(1 << 32)))
 CONNECTIONS = 120
@@ -92,11 +91,6 @@ class Flood(threading.Thread):
         self.unavailable[number] += status == 503
 
 
-def resident(pid: int) -> int:
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) << 10
-
-
 def test_a_store_that_stops_under_load_costs_patience_and_nothing_else(tmp_path):
     with running(tmp_path, workers=2) as system, Load(system, SEED, threads=3, shared=2) as load:
         workers = system.worker_pids()
@@ -109,12 +103,12 @@ def test_a_store_that_stops_under_load_costs_patience_and_nothing_else(tmp_path)
         try:
             flood.begin()
             wait_until(flood.is_refused, 20, "every connection's 503, and nothing else")
-            before = [resident(pid) for pid in workers]
+            before = [resident_bytes(pid) for pid in workers]
             flood.begin()
             wait_until(lambda: flood.count > MORE_ANSWERS, 20, "answers without a store")
             assert {status for status, _ in flood.answers} == {503}, flood.answers
             assert {code for _, code in flood.answers} <= UNAVAILABLE, flood.answers
-            grown = [resident(pid) - old for pid, old in zip(workers, before, strict=True)]
+            grown = [resident_bytes(pid) - old for pid, old in zip(workers, before, strict=True)]
             assert max(grown) < GROWTH_MAX, grown
         finally:
             os.kill(store, signal.SIGCONT)

@@ -7,7 +7,6 @@ import signal
 import socket
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,7 @@ from paychan._fast.http import HEAD_SIZE_MAX, HEADERS_MAX, TARGET_SIZE_MAX
 from paychan.sender import sign_payment
 from tests.granian_variant import CONNECTIONS_MAX
 from tests.raw_http import CORS, SECONDS_MAX, RawAnswer, ask
-from tests.system import Payer, System, running, wait_until
+from tests.system import Payer, System, resident_bytes, running, wait_until
 
 SENT: list[str] = []
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -413,12 +412,6 @@ def test_connections_beyond_the_limit_are_closed_and_the_others_served(hasty):
     wait_until(is_served, 5, "a place for a new connection")
 
 
-def resident(pid: int) -> int:
-    """Return how many bytes of memory a process has."""
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) << 10
-
-
 @pytest.mark.parametrize("kind", ["replays", "resources", "refusals"])
 def test_who_floods_and_takes_no_answers_costs_little_memory(system, port, payer, kind):
     request = {
@@ -427,7 +420,7 @@ def test_who_floods_and_takes_no_answers_costs_little_memory(system, port, payer
         "refusals": put(b"/v1/channels/x/0?payment=x"),
     }[kind]
     pid = system.worker_pids()[0]
-    before, flood, sent = resident(pid), request * (1 + (1 << 20) // len(request)), 0
+    before, flood, sent = resident_bytes(pid), request * (1 + (1 << 20) // len(request)), 0
     at_most = 24 << 20
     with Wire(port) as wire:
         wire.socket.settimeout(1.0)
@@ -435,7 +428,7 @@ def test_who_floods_and_takes_no_answers_costs_little_memory(system, port, payer
             while sent < 4 * at_most:
                 sent += wire.socket.send(flood[sent % len(request) :])
         assert sent < 4 * at_most, "all of it was read"
-        assert resident(pid) - before < at_most
+        assert resident_bytes(pid) - before < at_most
         # And it is served once it reads.
         wire.socket.settimeout(SECONDS_MAX)
         for _ in range(1000):
