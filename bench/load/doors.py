@@ -5,7 +5,6 @@ In the record: "DOOR N" is N connections in a closed loop, "DOOR constant" H; "D
 the workers on a core of their own, "DOOR half, shared" the same with all processes on all cores.
 """
 
-import contextlib
 import functools
 import itertools
 import os
@@ -118,8 +117,8 @@ class Doors(Scene):
         name, pids = f"{door} {half}", self._synced.pids()
         processes = {"client": [os.getpid()], **pids}
         before = {who: waiting_seconds(members) for who, members in processes.items()}
-        with apart(pids) if half == HALF else contextlib.nullcontext():
-            piece = self._lanes[name].measure(HALF_SECONDS_FACTOR * self.size.seconds, self.verify, peak / 2)
+        where = apart(pids) if half == HALF else None
+        piece = self._lanes[name].measure(HALF_SECONDS_FACTOR * self.size.seconds, self.verify, peak / 2, where)
         self.record.add(name, piece)
         for who, members in processes.items():
             self.record.add(f"{name}: {who} waiting", (waiting_seconds(members) - before[who]) / piece.seconds)

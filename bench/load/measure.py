@@ -6,6 +6,7 @@ Slices are short, and those of different kinds take turns, so that whatever else
 import time
 from array import array
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from bench.load.client import Client
@@ -110,13 +111,19 @@ class Lane:
         self._client = Client(doors, needle)
         self._rate = FIRST_RATE
 
-    def measure(self, seconds: float, verify: VerifyMeter, rate: float = 0.0) -> Slice:
-        """Prepare about `seconds` of requests, warm up with one on each connection, and measure. rate: of the open loop."""
+    def measure(
+        self, seconds: float, verify: VerifyMeter, rate: float = 0.0, where: AbstractContextManager[None] | None = None
+    ) -> Slice:
+        """Prepare about `seconds` of requests, warm up with one on each connection, and measure. rate: of the open loop.
+
+        where: what holds while requests are sent.
+        """
         connections = len(self._client)
         count = max(connections, int((rate or self._rate) * seconds))
         self._prepare(count / connections * (1 if rate else SPARE) + 3)
-        self._run(connections, 60.0, 0.0)
-        return self._timed(count, verify, rate, SECONDS_MAX_FACTOR * seconds)
+        with where or nullcontext():
+            self._run(connections, 60.0, 0.0)
+            return self._timed(count, verify, rate, SECONDS_MAX_FACTOR * seconds)
 
     def measure_given(self, requests: list[list[Request]], verify: VerifyMeter) -> Slice:
         """Measure exactly these requests, a list for each connection; there is no warm-up."""

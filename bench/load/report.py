@@ -129,8 +129,9 @@ def _throughput(record: Record, size: Size) -> str:
     head += ["CPU each (µs): workers", "store", "client", "V (µs)", "verify share"]
     title = """## Throughput against connections
 
-Closed loop; "half" is the open loop at half the peak, the worker on a core of its own, the load client before the store on the
-other ("shared": all on all cores), with latencies from the instant at which each request was due.
+Closed loop; "half" is the open loop at half the peak, the worker on a core of its own, load client and store on the other, all
+three before everybody else's threads ("shared": all on all cores, no rank), with latencies from the instant at which each request
+was due.
 
 """
     plots = "\n\n![throughput against connections](throughput.png)\n\n![latency](latency.png)"
