@@ -50,10 +50,12 @@ def settlement_fee(estimate: int, size: int, received: int, rung: Rung, bounds: 
     estimate: satoshi for each byte, of the rung's `blocks`. Raises Uneconomic if even the floor is too much.
     """
     per_byte = min(max(estimate * rung.factor, bounds.floor), bounds.ceiling)
-    share = max(received * rung.share_percent // 100, bounds.floor * size)  # what it costs at least is never too much
-    affordable = min(share, received - DUST_LIMIT)
-    fee = min(per_byte * size, affordable)
-    if fee < bounds.floor * size:
+    cheapest = bounds.floor * size
+    # A replacement adds a relay fee at least, so the share takes no smaller step up from the cheapest: a channel whose share ended
+    # between the two would have signed a fee that may not do, and could not pay for the next one.
+    share = max(received * rung.share_percent // 100, bump_fee_min(cheapest, size))
+    fee = min(per_byte * size, share, received - DUST_LIMIT)
+    if fee < cheapest:
         raise Uneconomic(f"{received} satoshi do not pay for {size} bytes at {bounds.floor} satoshi each")
     return fee
 

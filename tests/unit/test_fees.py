@@ -54,8 +54,15 @@ def test_a_fee_is_within_all_its_bounds_or_there_is_none(estimate, size, receive
         assert received - DUST_LIMIT < bounds.floor * size
         return
     assert bounds.floor * size <= fee <= bounds.ceiling * size
-    assert fee * 100 <= received * rung.share_percent or fee == bounds.floor * size
+    assert fee * 100 <= received * rung.share_percent or fee <= bump_fee_min(bounds.floor * size, size)
     assert received - fee >= DUST_LIMIT
+
+
+def test_a_small_channel_signs_no_fee_that_it_could_not_raise():
+    # 30 % of 1446 is 433; a replacement of that would cost 780, more than the half that a signer may allow.
+    assert settlement_fee(2, 347, 1446, LADDER[0], BOUNDS) == 2 * 347
+    assert settlement_fee(3, 347, 1446, LADDER[0], BOUNDS) == 2 * 347
+    assert settlement_fee(1, 347, 1446, LADDER[0], BOUNDS) == 347
 
 
 @pytest.mark.parametrize("rung", LADDER, ids=lambda rung: rung.period_percent)
