@@ -24,6 +24,9 @@ from .blockchain import BlockChain, payment_in
 from .hosts import CONFIRMATIONS, DESTINATION, FEE_RATE_MAX, FEE_SHARE_PERCENT_MAX, PERIOD, VERSIONS_MAX
 
 LATE_SLACK_SECONDS = 1800
+CHANCES_MIN = 6
+"""Blocks, as many as a settlement period has on average."""
+
 """By so much a worker that sees the chain seldom may lag behind its median time past (the chain's seconds)."""
 
 
@@ -207,8 +210,9 @@ class Judge:
 
     # --- the end ---
 
-    def judge(self, settles: bool, is_late: bool) -> None:
-        """Look at everything after its time. settles: the channels had the time to be settled; is_late: maybe not in time."""
+    def judge(self, settles: bool, is_late: bool, wall_error: float) -> None:
+        """Look at everything after its time. settles: the channels had the time to be settled; is_late: maybe not in time;
+        wall_error: seconds by which the machine's clock was wrong, at its slowest."""
         self.check_store()
         for outpoint, promise in self.promises.items():
             record = self.safe.get(keys.STATE + outpoint)
@@ -222,7 +226,15 @@ class Judge:
             for problem in check(history).problems:
                 self.breach(problem)
             if settles:
-                self._judge_end(outpoint, promise, state, is_late)
+                had_chances = wall_error > -PERIOD or self._chances(promise.terms.exp_time) >= CHANCES_MIN
+                self._judge_end(outpoint, promise, state, is_late or not had_chances)
+
+    def _chances(self, exp_time: int) -> int:
+        """Return how many blocks came in the settlement period, told by the chain's median time alone: a clock that is behind by
+        more than the period tells nothing, and the median can leap over most of it within a few blocks."""
+        times = [block.time for block in self.chain.blocks]
+        medians = (sorted(times[end - 11 : end])[5] for end in range(11, len(times)))
+        return sum(exp_time - PERIOD <= median < exp_time for median in medians)
 
     def _judge_end(self, outpoint: bytes, promise: Promise, state: ChannelState, is_late: bool) -> None:
         where, account, spender = format_outpoint(outpoint)[:8], self.auditor.accounts[outpoint], self.chain.spender(outpoint)

@@ -152,7 +152,7 @@ class Troubles:
         self._world.chain.forget_mempool()
 
     def _wall(self, error: float) -> None:
-        self._world.wall_error = error
+        self._world.wall_errors.append(error)
 
     def _hostile(self, which: int, fee_share: float, old: float) -> None:
         """A thief who has taken over a server asks the signer for what suits the payer."""

@@ -70,7 +70,7 @@ class World:
         self.chain = WatchedChain(self._chance("chain"), self.market, 0.0)
         self.node, self.node_chance = Node(self.chain), self._chance("node")
         self.judge = self.chain.judge = Judge(self.chain, plan.lease_ms / 1000, lambda: self.kernel.now)
-        self.wall_error = plan.wall_error
+        self.wall_errors = [plan.wall_error]
         self.hosts: dict[str, Process] = {}
         self.rest: dict[str, float] = {}
         self._is_over = False
@@ -87,7 +87,7 @@ class World:
 
     def wall(self) -> int:
         """What the machine's clock says."""
-        return int(self.now() + self.wall_error)
+        return int(self.now() + self.wall_errors[-1])
 
     # --- hosts: what dies is started again ---
 
@@ -242,7 +242,7 @@ class World:
         self.judge.violations += self.kernel.errors
         if not self._is_over and not self.kernel.errors:
             self.judge.breach("the world did not end")
-        self.judge.judge(self.plan.settles, self.plan.is_late)
+        self.judge.judge(self.plan.settles, self.plan.is_late, min(self.wall_errors))
         self._count()
         self.kernel.note(repr(sorted(self.judge.safe.items())).encode())
 
