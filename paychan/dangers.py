@@ -9,15 +9,12 @@ import re
 from hashlib import new as new_hash
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from .rpc.connection import Address
+from .sections import Section
+from .settings import ChainConfig, ServerConfig, SignerConfig
 from .units import SECONDS_PER_HOUR
-
-if TYPE_CHECKING:
-    from .config import ChainConfig, ServerConfig, SignerConfig
-    from .rpc.connection import Address
-    from .sections import Section
 
 SETTLEMENT_PERIOD_HOURS_MIN = 4
 """Below it a settlement may miss its expiry on mainnet: block times drift by 2 h, and 6 blocks can take 2.8 h."""

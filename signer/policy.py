@@ -11,12 +11,12 @@ from bitcoin.core import CTransaction
 from coincurve import PrivateKey
 
 from paychan.channel import ChannelTerms
-from paychan.config import SignerConfig
 from paychan.errors import Rejection
 from paychan.outpoint import txid_of, vout_of
 from paychan.payment import parse_payment
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest
 from paychan.script import p2sh_script_pubkey
+from paychan.settings import SignerConfig
 from paychan.settlement import (
     SettlementError,
     Uneconomic,

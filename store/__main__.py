@@ -10,8 +10,9 @@ import sys
 
 import uvloop
 
-from paychan.config import EXIT_BAD_CONFIG, StoreConfig, load_store_config
+from paychan.config import EXIT_BAD_CONFIG, load_store_config
 from paychan.errors import ConfigError
+from paychan.settings import StoreConfig
 
 from . import maintenance
 from .directory import hold_directory, sync_directory

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from paychan.config import StoreConfig
 from paychan.errors import ConfigError
+from paychan.settings import StoreConfig
 
 
 @contextmanager

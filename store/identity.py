@@ -9,8 +9,8 @@ import struct
 import time
 from dataclasses import dataclass
 
-from paychan.config import StoreConfig
 from paychan.errors import ConfigError
+from paychan.settings import StoreConfig
 
 from . import keys
 from .engine import Engine

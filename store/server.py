@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from paychan.config import StoreConfig
 from paychan.errors import ConfigError
 from paychan.rpc.connection import FrameConnection, listen
 from paychan.rpc.store_messages import (
@@ -23,6 +22,7 @@ from paychan.rpc.store_messages import (
     encode_heartbeat_reply,
     encode_load_reply,
 )
+from paychan.settings import StoreConfig
 
 from .engine import Engine
 from .group import Group

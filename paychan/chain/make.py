@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ..config import ChainConfig, Common
 from ..errors import ConfigError
+from ..settings import ChainConfig, Common
 from .base import ChainBackend
 from .bitcoind import BitcoindChain
 from .debug import DebugChain

@@ -9,8 +9,9 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
-from ..config import EXIT_BAD_CONFIG, ServerConfig, load_server_config
+from ..config import EXIT_BAD_CONFIG, load_server_config
 from ..errors import ConfigError
+from ..settings import ServerConfig
 from .process import CONNECTIONS_MAX
 
 HEADER_SECONDS_MAX = 20.0

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from ..chain.base import FundingOutput, FundingRequest
 from ..channel import ChannelTerms
-from ..config import ServerConfig
 from ..errors import Rejection
 from ..network import decode_address
 from ..payment import Payment, decode_payment
 from ..script import funding_address, p2sh_script_pubkey, redeem_script
+from ..settings import ServerConfig
 from ..settlement import verify_payment
 from ..units import SECONDS_PER_HOUR
 from .lookups import Lookups

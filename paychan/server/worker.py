@@ -12,11 +12,11 @@ from .._fast.intake import Intake, PaymentRequest
 from ..chain.base import FundingOutput
 from ..chain.make import make_chain
 from ..clock import Clock, wall_clock
-from ..config import ServerConfig
 from ..errors import PaychanError, Rejection, Unavailable
 from ..rpc.signer_client import SignerClient
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, OwnerTable, Welcome
+from ..settings import ServerConfig
 from .committer import Committer
 from .engine import Engine, refusal_of_form
 from .funding import FundingChecks

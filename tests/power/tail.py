@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from paychan.config import StoreConfig
+from paychan.settings import StoreConfig
 
 from .disk import SECTOR, Disk, write_out
 from .history import configure

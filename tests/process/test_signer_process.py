@@ -22,8 +22,7 @@ from coincurve import PrivateKey
 
 from paychan._fast.frame import encode_frame
 from paychan.channel import ChannelTerms
-from paychan.config import Address
-from paychan.rpc.connection import ConnectionGone, FrameConnection, RemoteRefusal, connect
+from paychan.rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
 from paychan.rpc.signer_messages import PAYLOAD_MAX, Refusal, RefusalCode, SettleRequest, SignerMessage
 from paychan.sender import sign_payment
 from paychan.settlement import check_settlement

@@ -26,7 +26,7 @@ from coincurve import PrivateKey
 
 import store.sequencer
 from paychan.channel import Phase
-from paychan.config import ServerConfig, load_server_config
+from paychan.config import load_server_config
 from paychan.errors import PaychanError, Unavailable
 from paychan.rpc.connection import Address
 from paychan.server import settler, watcher
@@ -34,6 +34,7 @@ from paychan.server import worker as worker_module
 from paychan.server.peers import NotOwner, PeerRequest
 from paychan.server.replies import Reply, problem
 from paychan.server.worker import Worker
+from paychan.settings import ServerConfig
 from signer.policy import Policy
 
 from .auditor import Auditor

@@ -10,7 +10,7 @@ import pytest
 from coincurve import PrivateKey
 
 from paychan.chain.base import FundingOutput, FundingRequest
-from paychan.config import ServerConfig, load_server_config
+from paychan.config import load_server_config
 from paychan.errors import Rejection, Unavailable
 from paychan.network import TEST, decode_address, p2sh_address
 from paychan.outpoint import make_outpoint
@@ -19,6 +19,7 @@ from paychan.script import Hash160, p2sh_script_pubkey, redeem_script
 from paychan.sender import sign_payment
 from paychan.server.lookups import Lookups
 from paychan.server.opening import COINBASE_MATURITY, Opening, OpenRequest
+from paychan.settings import ServerConfig
 from tests.unit.test_config import CONFIGS
 
 NOW = 1_700_000_000

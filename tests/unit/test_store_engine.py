@@ -10,12 +10,12 @@ import pytest
 
 from paychan._fast.group import StateCache
 from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
-from paychan.config import Common, StoreConfig
 from paychan.errors import ConfigError
 from paychan.network import LIVE, TEST
 from paychan.payment import Payment
 from paychan.rpc.connection import Address
 from paychan.rpc.store_messages import Entry, EntryStatus, Stored, encode_commit
+from paychan.settings import Common, StoreConfig
 from paychan.sharding import shard_of
 from store.directory import hold_directory
 from store.engine import Engine

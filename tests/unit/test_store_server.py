@@ -9,7 +9,6 @@ import time
 import pytest
 
 from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
-from paychan.config import Common, StoreConfig
 from paychan.errors import ConfigError
 from paychan.network import TEST
 from paychan.payment import Payment
@@ -29,6 +28,7 @@ from paychan.rpc.store_messages import (
     encode_commit,
     encode_load,
 )
+from paychan.settings import Common, StoreConfig
 from paychan.sharding import shard_of
 from store import server as server_module
 from store.engine import Engine

@@ -1,0 +1,120 @@
+"""What the three processes' configurations hold, as frozen objects. `config.py` reads and checks them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .fees import FeeBounds
+from .network import Network
+from .rpc.connection import Address
+from .units import SECONDS_PER_HOUR
+
+SETTLEMENT_BYTES = 331
+"""Bytes of a settlement transaction as v1 counts them for the open price (spec section 7). A real one has up to 348."""
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all three configurations have. `debug`: no real money, see each process for what it waives."""
+
+    source: str
+    network: Network
+    state_dir: Path
+    debug: bool
+    clock_start: int | None
+
+
+@dataclass(frozen=True)
+class ChainConfig:
+    """Where the chain is seen. tip_age_max: seconds since the best block's stamp after which the source is not trusted."""
+
+    backend: str
+    poll_seconds: int
+    tip_age_max: int
+    lookups_per_second: int
+    fixture_file: Path | None
+    bitcoind_host: str
+    bitcoind_port: int
+    bitcoind_cookie_file: Path | None
+    bitcoind_user: str
+    bitcoind_password_file: Path | None
+    bitcoind_wallet: str
+    bitcoind_watched_max: int
+    esplora_urls: tuple[str, ...]
+    esplora_agree: int
+
+    @property
+    def has_network(self) -> bool:
+        """Whether asking the source costs somebody something."""
+        return self.backend in ("bitcoind", "esplora")
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """`paychan-server`: money in satoshi, times in seconds."""
+
+    common: Common
+    http_host: str
+    http_port: int
+    workers: int
+    public_url: str
+    direct_base_port: int
+    direct_public_host: str
+    store: Address
+    signer: Address
+    chain: ChainConfig
+    base_price: int
+    price_add_settlement_fee: bool
+    funding_tx_min_conf: int
+    confirmations_from: tuple[tuple[int, int], ...]
+    funding_value_max: int
+    duration_min: int
+    duration_max: int
+    settlement_period_hours: int
+    fee_per_byte: int
+    fee_bounds: FeeBounds
+    settlement_confirmations: int
+    channel_exposure_max: int
+    total_exposure_max: int
+
+    @property
+    def settlement_period(self) -> int:
+        """Seconds before expiry from which on no payment is taken and the channel is settled."""
+        return self.settlement_period_hours * SECONDS_PER_HOUR
+
+    def confirmations_needed(self, funding_value: int) -> int:
+        """How many blocks must confirm a funding output of so many satoshi: the most that any row at or below it asks."""
+        rows = (confirmations for value, confirmations in self.confirmations_from if funding_value >= value)
+        return max(self.funding_tx_min_conf, *rows, 0)
+
+    @property
+    def open_price(self) -> int:
+        """The least value of an opening payment (spec section 7)."""
+        return self.base_price + (SETTLEMENT_BYTES * self.fee_per_byte if self.price_add_settlement_fee else 0)
+
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """`paychan-store`. `server_pubkey`: 33 bytes, or None: read from `server_pubkey_file`, which the signer writes."""
+
+    common: Common
+    address: Address
+    shard_count: int
+    lease_ms: int
+    server_pubkey: bytes | None
+    server_pubkey_file: Path
+
+
+@dataclass(frozen=True)
+class SignerConfig:
+    """`paychan-signer`: its policy. Money in satoshi."""
+
+    common: Common
+    address: Address
+    key_file: Path
+    public_key_file: Path
+    destination_script: bytes
+    fee_per_byte_max: int
+    fee_share_percent_max: int
+    versions_max: int
+    waive_funding_proof: bool
+    hardening_required: bool
