@@ -1,4 +1,8 @@
-"""Scene: two workers. Row 6: what a payment costs at the port of the worker that owns its channel, and at the other's."""
+"""Scene: two workers. Row 6: what a payment costs at the port of the worker that owns its channel, and at the other's.
+
+Beside them, as operators launch it: granian's shared port, which gives a connection to either, so that half of the payments are
+forwarded.
+"""
 
 import functools
 
@@ -7,18 +11,18 @@ from bench.load.payers import Payer
 from bench.load.processes import Instance
 from bench.load.scene import Scene, Step
 
-OWNED, FORWARDED = "owned", "forwarded"
+OWNED, FORWARDED, SHARED = "two workers, owned", "two workers, forwarded", "two workers, granian"
 
 
 class Forwarding(Scene):
-    """Goes to the workers' own ports: granian's shared port gives a connection to either."""
+    """A lane for each way to a channel's owner."""
 
     def start(self) -> None:
         self._lanes: dict[str, Lane] = {}
         instance = Instance(self.directory / "two", workers=2)
         self.exits.callback(instance.stop)
         instance.start()
-        for kind in (OWNED, FORWARDED):
+        for kind in (OWNED, FORWARDED, SHARED):
             self._add(kind, instance)
 
     def _add(self, kind: str, instance: Instance) -> None:
@@ -29,6 +33,8 @@ class Forwarding(Scene):
             raise RuntimeError(f"two workers have the ports {sorted(set(doors))}")
         if kind == FORWARDED:
             doors = [others[door] for door in doors]
+        elif kind == SHARED:
+            doors = [instance.door] * len(doors)
         self._lanes[kind] = Lane(kind, doors, instance.pids(), lambda number, count: payers[number].pay(count))
 
     def steps(self) -> list[Step]:
