@@ -176,6 +176,8 @@ class System:
     granian: str = ""
     """Which of tests/granian_variant.py's settings the server runs with; empty: the shipped ones."""
     _own_port: int = 0
+    _announced: list[tuple[int, int]] = field(default_factory=list)
+    """Worker's pid and own port, of each line that told of one: looked for as lines come, for a long life prints many."""
 
     def start(self, seconds: float = 60.0) -> None:
         """Start, and return when the ready line has been printed."""
@@ -210,6 +212,8 @@ class System:
     def _collect(self, process: subprocess.Popen[str]) -> None:
         for line in process.stdout or ():
             self.output.append(line)
+            if match := OWN_PORT.search(line):
+                self._announced.append((int(match[1]), int(match[2])))
 
     def _ready_line(self) -> str:
         return next((line for line in self.output if line.startswith("ready ")), "")
@@ -254,8 +258,7 @@ class System:
 
     def own_port_of(self, pid: int) -> int:
         """Return the port of its own that a worker has said it listens on; 0: it has said nothing."""
-        found = [int(match[2]) for line in self.output if (match := OWN_PORT.search(line)) and int(match[1]) == pid]
-        return found[-1] if found else 0
+        return next((port for worker, port in reversed(self._announced) if worker == pid), 0)
 
     def own_ports(self) -> list[int]:
         """Return the workers' own ports, the oldest worker's first. Waits until every worker has one."""
@@ -270,8 +273,8 @@ class System:
 
     def known_own_ports(self) -> list[int]:
         """Return the own ports that were told of last, as many as there are workers, or were: some may be dead by now."""
-        found = (int(match[2]) for line in reversed(self.output) if (match := OWN_PORT.search(line)))
-        return list(itertools.islice(dict.fromkeys(found), self.workers)) or [self.port]
+        found = dict.fromkeys(port for _, port in reversed(self._announced))
+        return list(itertools.islice(found, self.workers)) or [self.port]
 
     @property
     def asked_port(self) -> int:
