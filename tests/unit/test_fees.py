@@ -63,6 +63,7 @@ def test_a_small_channel_signs_no_fee_that_it_could_not_raise():
     assert settlement_fee(2, 347, 1446, LADDER[0], BOUNDS) == 2 * 347
     assert settlement_fee(3, 347, 1446, LADDER[0], BOUNDS) == 2 * 347
     assert settlement_fee(1, 347, 1446, LADDER[0], BOUNDS) == 347
+    assert settlement_fee(100, 100, 3000, LADDER[0], FeeBounds(10, 1000)) == 1250  # a replacement pays a quarter more at least
 
 
 @pytest.mark.parametrize("rung", LADDER, ids=lambda rung: rung.period_percent)
