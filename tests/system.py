@@ -154,6 +154,16 @@ def processes() -> Iterator[tuple[int, int, str]]:
                 yield int(entry.name), int(status[1]), command
 
 
+VARIABLE = "PAYCHAN_TEST_VARIANT"
+
+
+def variant_module(variant: str, shipped: str) -> str:
+    """Return which module runs in the place of a shipped one: the store's with "small caches", the server's with the others."""
+    if variant == "small caches":
+        return "tests.small_store" if shipped == "store" else shipped
+    return "tests.variants" if variant and shipped == "paychan.server" else shipped
+
+
 def resident_bytes(pid: int) -> int:
     """Return how much of a process's memory is in RAM, what it shares included."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -173,8 +183,8 @@ class System:
     server_pubkey: bytes = b""
     door: str = "shared"
     """Where `client` and `payer` go: to the shared port, or to a worker's own."""
-    granian: str = ""
-    """Which of tests/granian_variant.py's settings the server runs with; empty: the shipped ones."""
+    variant: str = ""
+    """Which of tests/variants.py's settings it runs with; empty: the shipped ones."""
     _own_port: int = 0
     _announced: list[tuple[int, int]] = field(default_factory=list)
     """Worker's pid and own port, of each line that told of one: looked for as lines come, for a long life prints many."""
@@ -197,11 +207,11 @@ class System:
             "PORT": str(self.port),
             "PAYCHAN_STATE_DIR": str(self.state_dir),
             "PAYCHAN_WORKERS": str(self.workers),
-            "PAYCHAN_TEST_GRANIAN": self.granian,
+            VARIABLE: self.variant,
             **self.env,
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.granian_variant" if self.granian else "paychan", "run", str(self.config_dir)],
+            [sys.executable, "-m", "tests.variants" if self.variant else "paychan", "run", str(self.config_dir)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -232,8 +242,8 @@ class System:
 
     def child_pid(self, name: str) -> int:
         """Return the pid of the supervisor's child: signer, store or server. Waits until it runs."""
-        server = "-m tests.granian_variant " if self.granian else "-m paychan.server "
-        module = {"signer": "-m signer ", "store": "-m store ", "server": server}[name]
+        shipped = {"signer": "signer", "store": "store", "server": "paychan.server"}[name]
+        module = f"-m {variant_module(self.variant, shipped)} "
         found: list[int] = []
 
         def look() -> bool:
@@ -372,11 +382,11 @@ def running(
     changes: dict[str, dict[str, str]] | None = None,
     signer_key: str = "",
     door: str = "shared",
-    granian: str = "",
+    variant: str = "",
 ) -> Iterator[System]:
     """Run a system with its state below `directory`; `signer_key`: the secret key in hex to use instead of a new one.
 
-    door: "shared", or "own": where its clients and payers go. granian: one of tests/granian_variant.py's settings.
+    door: "shared", or "own": where its clients and payers go. variant: one of tests/variants.py's settings.
     """
     state_dir = directory / "state"
     if signer_key:
@@ -387,7 +397,7 @@ def running(
     with own_ports_block() as base_port:
         server = {"base_port = ": f"base_port = {base_port}", **(changes or {}).get("server.toml", {})}
         config = make_config(directory / "config", {**(changes or {}), "server.toml": server})
-        system = System(state_dir, config, free_port(), workers, env or {}, door=door, granian=granian)
+        system = System(state_dir, config, free_port(), workers, env or {}, door=door, variant=variant)
         try:
             system.start()
             yield system

@@ -3,9 +3,10 @@
     python -m tests.campaign.soak --minutes 60 [--workers 2]
 
 Load as in the campaign of kills, without the kills. After each round every channel is closed and judged by the tiling check; then,
-while nobody pays, each process's memory and open descriptors are counted. The first WARM_SHARE of the rounds fills caches and
-buffers. After it, a line is laid through each process's figures: it may not climb by more than GROWTH_SHARE of the memory (and
-GROWTH_BYTES), nor by one descriptor. The server's own check of its accounts runs all the time: a stopped shard ends the soak.
+while nobody pays, each process's memory and open descriptors are counted. The store's caches are small, to be full soon; the first
+WARM_SHARE of the rounds fills them and all buffers. After it, a line is laid through each process's figures: it may not climb by
+more than GROWTH_SHARE of the memory (and GROWTH_BYTES), nor by one descriptor. The server's own check of its accounts runs all the
+time: a stopped shard ends the soak.
 """
 
 import argparse
@@ -28,6 +29,7 @@ ATTEMPT_SECONDS_MAX = 6.0
 WARM_SHARE = 0.4
 GROWTH_SHARE = 0.05
 GROWTH_BYTES = 8 << 20
+VARIANT = "small caches"
 ROUNDS_MIN = 10
 """Fewer say nothing about growth: only the payments are judged then."""
 
@@ -116,7 +118,10 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     end = "\r\x1b[K" if sys.stdout.isatty() else "\n"
-    with tempfile.TemporaryDirectory(prefix="paychan-soak-") as place, running(Path(place), arguments.workers) as system:
+    with (
+        tempfile.TemporaryDirectory(prefix="paychan-soak-") as place,
+        running(Path(place), arguments.workers, variant=VARIANT) as system,
+    ):
         seed = secrets.randbelow(1 << 32)
         soak = run(system, 60 * arguments.minutes, seed, lambda text: print(text, end=end, flush=True))
     print(f"{soak}\nload average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")

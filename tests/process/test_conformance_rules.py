@@ -17,10 +17,10 @@ import pytest
 from paychan.payment import Payment
 from paychan.sender import sign_payment
 from paychan.units import SECONDS_PER_HOUR
-from tests.granian_variant import PUBLIC_WAY
 from tests.raw_http import CORS
 from tests.settled import settled_change
 from tests.system import CHANGE_ADDRESS, OPEN_AMOUNT, Answer, Payer, System, running, wait_until
+from tests.variants import PUBLIC_WAY
 
 CLOCK_START = 1_795_329_876
 SETTLEMENT_PERIOD = 6 * SECONDS_PER_HOUR
@@ -41,7 +41,7 @@ def started(directory: Path, workers: int, way: str) -> Iterator[System]:
     server = {"duration_hours_min = ": "duration_hours_min = 0"}
     clock = {"PAYCHAN_CLOCK_START": str(CLOCK_START)}
     door, granian = WAYS[way]
-    with running(directory, workers=workers, env=clock, changes={"server.toml": server}, door=door, granian=granian) as system:
+    with running(directory, workers=workers, env=clock, changes={"server.toml": server}, door=door, variant=granian) as system:
         yield system
         log = "".join(system.output)
         assert (PUBLIC_WAY in log) == way.startswith("public")

@@ -13,9 +13,9 @@ import pytest
 from paychan._fast.direct import PIPELINED_MAX
 from paychan._fast.http import HEAD_SIZE_MAX, HEADERS_MAX, TARGET_SIZE_MAX
 from paychan.sender import sign_payment
-from tests.granian_variant import CONNECTIONS_MAX
 from tests.raw_http import CORS, SECONDS_MAX, RawAnswer, ask
 from tests.system import Payer, System, resident_bytes, running, wait_until
+from tests.variants import CONNECTIONS_MAX
 
 SENT: list[str] = []
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -78,7 +78,7 @@ def system(tmp_path_factory):
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory):
     """A system whose own ports have little patience and few places."""
-    with running(tmp_path_factory.mktemp("hasty"), door="own", granian="short limits") as system:
+    with running(tmp_path_factory.mktemp("hasty"), door="own", variant="short limits") as system:
         yield system
 
 

@@ -8,14 +8,14 @@ import random
 
 import pytest
 
-from tests.campaign.soak import GROWTH_BYTES, Soak, run
+from tests.campaign.soak import GROWTH_BYTES, VARIANT, Soak, run
 from tests.system import running
 
 MIB = 1 << 20
 
 
 def test_ordinary_life_leaves_no_problem(tmp_path):
-    with running(tmp_path, workers=2) as system:
+    with running(tmp_path, workers=2, variant=VARIANT) as system:
         soak = run(system, 4.0, 1, print, round_seconds=1.5)
     print(soak)
     assert soak.problems == []

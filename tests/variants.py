@@ -1,9 +1,10 @@
-"""`python -m tests.granian_variant run CONFIG_DIR`: `paychan run`, with granian set as PAYCHAN_TEST_GRANIAN says, for `System`.
+"""`python -m tests.variants run CONFIG_DIR`: `paychan run`, with one process set as PAYCHAN_TEST_VARIANT says, for `System`.
 
 access log: granian wraps the application, so that payments come the public way, one coroutine for each.
 other version: nor is its private interface used if granian is another one than was tested.
 rust tasks: granian's own tasks instead of asyncio's; payments come the private way.
 short limits: the shipped settings, but the own ports' clients have little time and few connections.
+small caches: the store's caches are full soon, so that what else grows in it can be seen.
 
 The worker says, on standard error, when the first payment has come the public way.
 """
@@ -18,8 +19,8 @@ from paychan import supervisor
 from paychan.__main__ import main as run_paychan
 from paychan.server import __main__ as server
 from paychan.server import direct, granian_door
+from tests.system import VARIABLE, variant_module
 
-VARIABLE = "PAYCHAN_TEST_GRANIAN"
 OPTIONS: dict[str, dict[str, Any]] = {
     "access log": {"log_access": True},
     "other version": {},
@@ -36,7 +37,7 @@ def run_supervisor() -> None:
     usual = supervisor.Child
 
     def child(name: str, module: str, *rest: Any) -> supervisor.Child:
-        return usual(name, "tests.granian_variant" if module == "paychan.server" else module, *rest)
+        return usual(name, variant_module(os.environ[VARIABLE], module), *rest)
 
     supervisor.Child = child  # type: ignore[assignment, misc]
     run_paychan()
@@ -64,7 +65,7 @@ def run_server(variant: str) -> None:
     usual = server.Granian
 
     def granian(_: str, **options: Any) -> Any:
-        return usual("tests.granian_variant:make", factory=True, **options | OPTIONS[variant])
+        return usual("tests.variants:make", factory=True, **options | OPTIONS[variant])
 
     server.Granian = granian  # type: ignore[assignment, misc]
     if variant == "other version":
