@@ -31,7 +31,7 @@ def test_ordinary_life_leaves_no_problem(tmp_path):
 )
 def test_growth_is_told_from_noise(growth, leaked, problems):
     noise, soak = random.Random(7), Soak(rounds=200)
-    soak.memory["store"] = [min(60, number) * MIB + number * growth + noise.randrange(2 * MIB) for number in range(200)]
-    soak.open["store"] = [20 + number * leaked // 20 + noise.randrange(2) for number in range(200)]
+    soak.memory["signer"] = [min(60, number) * MIB + number * growth + noise.randrange(2 * MIB) for number in range(200)]
+    soak.open["signer"] = [20 + number * leaked // 20 + noise.randrange(2) for number in range(200)]
     soak.judge_growth()
     assert len(soak.problems) == problems, soak
