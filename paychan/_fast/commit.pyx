@@ -13,10 +13,10 @@ from libc.string cimport memcpy
 
 from .bytes cimport distance, read_u64, write_bytes, write_u16, write_u64
 from .channel cimport ENTRY_SIZE_MAX, Channel, ChannelTable, acknowledge, is_durable
+from .entry cimport CLAIM_SIZE, ENTRY_CREDIT_AT, ENTRY_EPOCH_AT, ENTRY_HEAD_SIZE, ENTRY_SHARD_AT
 
 cdef enum:
     ROOM_MIN = 64
-    CLAIM_SIZE = 18     # of a COMMIT: u16 shard, u64 epoch, u64 credited
 
 
 cdef class Waiter:
@@ -52,8 +52,11 @@ cdef class Group:
         free(self._writes)
 
     cdef int add(self, Channel *channel, Waiter waiter, uint64_t credit) except -1:
-        """Queue a channel, once. credit: satoshi that this waiter will tell its payer was received. `serial` tells which loading of it was judged: what is loaded afresh meanwhile does not hold
-        this waiter's payment, and must not be written for it."""
+        """Queue a channel, once. credit: satoshi that this waiter will tell its payer was received.
+
+        `serial` tells which loading of it was judged: what is loaded afresh meanwhile does not hold this waiter's payment, and must
+        not be written for it.
+        """
         cdef Write *write
         if channel.group != self.number:
             if self._count == self._room:
@@ -286,12 +289,14 @@ cdef class CommitQueue:
         self._end(group, [status[answered + place] for place in range(len(group._entries))])
 
     cdef int _claim_entry(self, bytes entry) except -1:
-        """Count what an update brings that was given whole: ENTRY_HEAD of paychan/rpc/store_messages.py."""
+        """Count what an update brings that was given whole."""
         cdef const unsigned char *head = entry
         cdef uint16_t shard
-        memcpy(&shard, head + 2, 2)
-        if len(entry) >= 68 and shard < SHARD_COUNT_MAX:
-            self._claim(shard, read_u64(head + 4), read_u64(head + 60))
+        if len(entry) < ENTRY_HEAD_SIZE:
+            return 0
+        memcpy(&shard, head + ENTRY_SHARD_AT, 2)
+        if shard < SHARD_COUNT_MAX:
+            self._claim(shard, read_u64(head + ENTRY_EPOCH_AT), read_u64(head + ENTRY_CREDIT_AT))
         return 0
 
     def fail(self, Group group not None):

@@ -5,9 +5,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from .account cimport Accounts
 
 cdef enum:
-    HEAD_SIZE = 68           # of an entry: ENTRY_HEAD in paychan/rpc/store_messages.py
     STATE_HEAD_SIZE = 12     # of a state record: STATE_HEAD in paychan/channel.py
-    CLAIM_SIZE = 18          # CLAIM in paychan/rpc/store_messages.py
     TERMS_HEAD_SIZE = 88     # of a terms record: TERMS_HEAD in paychan/channel.py
     TXID_SIZE = 32           # ends a state record from phase signed on
     WAYS = 4                 # cached states in one bucket

@@ -20,6 +20,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from .account cimport SHARDS_MAX, Accounts, ShardAccount
 from .bytes cimport read_u64
+from .entry cimport CLAIM_SIZE, ENTRY_CREDIT_AT, ENTRY_EPOCH_AT, ENTRY_HEAD_SIZE, ENTRY_SHARD_AT
 from .hash cimport outpoint_hash, shard_of_outpoint
 
 cdef enum:
@@ -40,19 +41,19 @@ channels with few that displace each other; what is not found here is read from 
 cdef const unsigned char *_entry_at(const unsigned char *at, const unsigned char *end, EntryView *entry) noexcept nogil:
     """Read the entry at `at`; return where the next one begins, or NULL if the payload ends before."""
     cdef size_t left = <size_t> end - <size_t> at
-    if left < HEAD_SIZE:
+    if left < ENTRY_HEAD_SIZE:
         return NULL
     memcpy(&entry.state_size, at, 2)
-    memcpy(&entry.shard, at + 2, 2)
-    entry.epoch = read_u64(at + 4)
+    memcpy(&entry.shard, at + ENTRY_SHARD_AT, 2)
+    entry.epoch = read_u64(at + ENTRY_EPOCH_AT)
     entry.outpoint = at + 12
     entry.expected_phase = at[48]
     memcpy(&entry.extra_size, at + 50, 2)
     entry.expected_change_value = read_u64(at + 52)
-    entry.credit = read_u64(at + 60)
-    entry.state = at + HEAD_SIZE
+    entry.credit = read_u64(at + ENTRY_CREDIT_AT)
+    entry.state = at + ENTRY_HEAD_SIZE
     entry.extra = entry.state + entry.state_size
-    if left - HEAD_SIZE < <size_t> entry.state_size + entry.extra_size:
+    if left - ENTRY_HEAD_SIZE < <size_t> entry.state_size + entry.extra_size:
         return NULL
     return entry.extra + entry.extra_size
 
@@ -244,8 +245,9 @@ cdef bint _is_settlement_step(const EntryView *entry) noexcept nogil:
 cdef class PaymentGroup:
     """The updates that become durable in one write, judged one after the other, also against each other.
 
-    A subclass has `read(outpoints)`: the durable (state record, terms record) of each, None for what is not there; and `judge_step(*fields)`: the rule of
-    what is no payment, called when the common checks are passed; on True it has noted the step's other writes.
+    A subclass has `read(outpoints)`: the durable (state record, terms record) of each, None for what is not there; and
+    `judge_step(*fields)`: the rule of what is no payment, called when the common checks are passed; on True it has noted the step's
+    other writes.
 
     open_value: satoshi received on open channels. epochs: of the shards, now; the caller may change the list in place.
     """
