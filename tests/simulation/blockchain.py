@@ -111,7 +111,11 @@ class BlockChain:
 
     @property
     def median_time_past(self) -> int:
-        return sorted(block.time for block in self.blocks[-11:])[5]
+        return self.median_time_at(self.height)
+
+    def median_time_at(self, height: int) -> int:
+        """Return the median of the stamps of a block and the ten before it (BIP 113)."""
+        return sorted(block.time for block in self.blocks[height - 10 : height + 1])[5]
 
     def mine(self, now: int) -> None:
         """Find a block, and sometimes a longer branch that replaces the last few."""

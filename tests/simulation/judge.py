@@ -232,8 +232,7 @@ class Judge:
     def _chances(self, exp_time: int) -> int:
         """Return how many blocks came in the settlement period, told by the chain's median time alone: a clock that is behind by
         more than the period tells nothing, and the median can leap over most of it within a few blocks."""
-        times = [block.time for block in self.chain.blocks]
-        medians = (sorted(times[end - 11 : end])[5] for end in range(11, len(times)))
+        medians = map(self.chain.median_time_at, range(10, self.chain.height))
         return sum(exp_time - PERIOD <= median < exp_time for median in medians)
 
     def _judge_end(self, outpoint: bytes, promise: Promise, state: ChannelState, is_late: bool) -> None:

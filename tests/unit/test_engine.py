@@ -85,6 +85,15 @@ class Rig:
     def load(self, phase=Phase.OPEN, newest=None):
         self.sample.load(self.table, phase, newest)
 
+    def begin_payment(self, change_value=5_000_000):
+        """Take a payment whose write is under way until the gate opens, and return it."""
+        payment = self.sample.sign(change_value)
+        text = base64.urlsafe_b64encode(payment.raw).decode()
+        self.gate = asyncio.Event()
+        self.table.pay(self.sample.path, f"payment={text}", NOW)
+        self.committer.make_durable(self.outpoint)
+        return payment
+
     def close(self, token):
         text = base64.urlsafe_b64encode(token).decode()
         return self.engine.close(self.sample.path, f"payment={text}")
@@ -208,11 +217,7 @@ async def test_only_who_has_the_whole_newest_payment_may_close():
 async def test_a_close_waits_for_the_payment_that_is_being_written():
     rig = Rig()
     rig.load()
-    newest = rig.sample.sign(5_000_000)
-    text = base64.urlsafe_b64encode(newest.raw).decode()
-    rig.gate = asyncio.Event()
-    rig.table.pay(rig.sample.path, f"payment={text}", NOW)
-    rig.committer.make_durable(rig.outpoint)
+    newest = rig.begin_payment()
     work = asyncio.ensure_future(rig.close(newest.raw))
     await settle()
     assert rig.table.phase(rig.outpoint) == Phase.OPEN and not work.done()
@@ -278,11 +283,8 @@ async def test_a_funding_that_another_transaction_spent_has_no_settlement_of_our
 async def test_a_close_behind_a_payment_that_was_not_written_is_judged_on_what_the_store_has():
     rig = Rig()
     rig.load()
-    newer = rig.sample.sign(5_000_000)
-    text = base64.urlsafe_b64encode(newer.raw).decode()
-    rig.gate, rig.answer = asyncio.Event(), EntryStatus.CONFLICT
-    rig.table.pay(rig.sample.path, f"payment={text}", NOW)
-    rig.committer.make_durable(rig.outpoint)
+    rig.answer = EntryStatus.CONFLICT
+    newer = rig.begin_payment()
     stored = ChannelState(Phase.OPEN, rig._payment(rig.sample.opening))
     rig.has[rig.outpoint] = Stored(rig.sample.terms.serialize(), stored.serialize(), b"")
     works = [asyncio.ensure_future(rig.close(token)) for token in (newer.raw, rig.sample.opening.raw)]

@@ -48,6 +48,13 @@ class Rig:
         self.loader.want(outpoint, outcomes.append)
         return outcomes
 
+    async def begin_load(self):
+        """Begin to load the first channel, whose reading waits for the gate, and return the task."""
+        self.gate = asyncio.Event()
+        load = asyncio.ensure_future(self.loader.load(self.outpoints[0]))
+        await settle()
+        return load
+
 
 @asynchronous
 async def test_what_is_asked_for_together_is_read_in_one_frame():
@@ -159,9 +166,7 @@ async def test_load_tells_how_it_ended():
 @asynchronous
 async def test_a_channel_that_moves_while_load_waits_is_not_ours():
     rig = Rig(1)
-    rig.gate = asyncio.Event()
-    load = asyncio.ensure_future(rig.loader.load(rig.outpoints[0]))
-    await settle()
+    load = await rig.begin_load()
     own_all(rig.table, epoch=2)
     rig.gate.set()
     with pytest.raises(NotOwner):
@@ -171,9 +176,7 @@ async def test_a_channel_that_moves_while_load_waits_is_not_ours():
 @asynchronous
 async def test_a_waiter_that_gives_up_disturbs_nobody():
     rig = Rig(1)
-    rig.gate = asyncio.Event()
-    load = asyncio.ensure_future(rig.loader.load(rig.outpoints[0]))
-    await settle()
+    load = await rig.begin_load()
     load.cancel()
     other = rig.want(rig.outpoints[0])
     rig.gate.set()
