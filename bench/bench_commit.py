@@ -5,10 +5,10 @@ from bench.bench_samples import COUNT, PAYMENTS, QUERIES, SAMPLE, loaded_table, 
 from paychan._fast.batch import Batch
 from paychan._fast.commit import CommitQueue
 from paychan._fast.intake import FutureRequest, Intake
+from paychan.core.units import MAX_MONEY
 from paychan.rpc.store_messages import ENTRIES_MAX
 from paychan.server.payments import REFUSALS_BY_FORM
 from paychan.server.replies import Reply
-from paychan.units import MAX_MONEY
 from tests.differential.channels import NOW
 
 

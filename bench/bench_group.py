@@ -4,10 +4,10 @@ entered into what is written, and kept. In groups of 64 and 256, of channels who
 import pytest
 
 from paychan._fast.group import StateCache
-from paychan.channel import ChannelState, ChannelTerms, Phase
-from paychan.payment import Payment
+from paychan.core.channel import ChannelState, ChannelTerms, Phase
+from paychan.core.payment import Payment
+from paychan.core.sharding import shard_of
 from paychan.rpc.store_messages import LEASE_COUNT, Entry, encode_commit
-from paychan.sharding import shard_of
 from store.group import Group
 
 SHARDS = 256

@@ -18,7 +18,7 @@ from bench.load.constant import BODY, HEADERS
 from bench.load.constant_direct import ANSWER
 from bench.load.payers import Payer, batch_request
 from bench.load.processes import Instance
-from paychan.sender import sign_payment
+from paychan.core.sender import sign_payment
 from tests.system import running
 
 BODY_OF = b'{"channel_status":"open","channel_value_left":%d,"value_received":%d,"settlement_txid":null}\n'

@@ -5,7 +5,7 @@ import sys
 
 from . import __version__
 from .cli import operator, payer
-from .errors import ConfigError
+from .core.errors import ConfigError
 
 
 def main() -> None:

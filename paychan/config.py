@@ -10,14 +10,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from . import dangers
-from . import network as networks
-from .errors import Rejection
-from .fees import FeeBounds
-from .network import Network, decode_address
+from .core import network as networks
+from .core.errors import Rejection
+from .core.fees import FeeBounds
+from .core.network import Network, decode_address
+from .core.sharding import SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX
+from .core.units import DUST_LIMIT, MAX_MONEY, SECONDS_PER_HOUR
 from .sections import Section, read_sections
 from .settings import SETTLEMENT_BYTES, ChainConfig, Common, ServerConfig, SignerConfig, StoreConfig
-from .sharding import SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX
-from .units import DUST_LIMIT, MAX_MONEY, SECONDS_PER_HOUR
 
 RPC_PORTS = {"live": 8332, "test": 18332, "regtest": 18443}
 """On which Bitcoin Core answers RPC calls, by network."""

@@ -11,10 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from .core.units import SECONDS_PER_HOUR
 from .rpc.connection import Address
 from .sections import Section
 from .settings import ChainConfig, ServerConfig, SignerConfig
-from .units import SECONDS_PER_HOUR
 
 SETTLEMENT_PERIOD_HOURS_MIN = 4
 """Below it a settlement may miss its expiry on mainnet: block times drift by 2 h, and 6 blocks can take 2.8 h."""

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from .fees import FeeBounds
-from .network import Network
+from .core.fees import FeeBounds
+from .core.network import Network
+from .core.units import SECONDS_PER_HOUR
 from .rpc.connection import Address
-from .units import SECONDS_PER_HOUR
 
 SETTLEMENT_BYTES = 331
 """Bytes of a settlement transaction as v1 counts them for the open price (spec section 7). A real one has up to 348."""

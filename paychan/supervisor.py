@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .config import EXIT_BAD_CONFIG, load_server_config, load_signer_config, load_store_config
-from .errors import ConfigError
+from .core.errors import ConfigError
 from .rpc.connection import Address, reachable_path
 from .settings import ServerConfig, SignerConfig, StoreConfig
 

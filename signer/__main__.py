@@ -13,8 +13,8 @@ import uvloop
 
 from paychan.clock import wall_clock
 from paychan.config import EXIT_BAD_CONFIG, load_signer_config
-from paychan.errors import ConfigError
-from paychan.network import LIVE
+from paychan.core.errors import ConfigError
+from paychan.core.network import LIVE
 from paychan.rpc.connection import bind
 from paychan.settings import SignerConfig
 

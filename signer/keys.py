@@ -8,9 +8,9 @@ from pathlib import Path
 
 from coincurve import PrivateKey
 
+from paychan.core.errors import ConfigError
+from paychan.core.network import LIVE
 from paychan.dangers import PUBLISHED_PUBKEYS, pay_to_pubkey_hash
-from paychan.errors import ConfigError
-from paychan.network import LIVE
 from paychan.settings import SignerConfig
 
 from .files import make_directory, sync_directory, write_durably

@@ -10,7 +10,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from paychan.errors import ConfigError
+from paychan.core.errors import ConfigError
 
 from .files import make_directory, sync_directory
 from .policy import Record

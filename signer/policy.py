@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from bitcoin.core import CTransaction
 from coincurve import PrivateKey
 
-from paychan.channel import ChannelTerms
-from paychan.errors import Rejection
-from paychan.outpoint import txid_of, vout_of
-from paychan.payment import parse_payment
-from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest
-from paychan.script import p2sh_script_pubkey
-from paychan.settings import SignerConfig
-from paychan.settlement import (
+from paychan.core.channel import ChannelTerms
+from paychan.core.errors import Rejection
+from paychan.core.outpoint import txid_of, vout_of
+from paychan.core.payment import parse_payment
+from paychan.core.script import p2sh_script_pubkey
+from paychan.core.settlement import (
     SettlementError,
     Uneconomic,
     check_settlement,
@@ -26,7 +24,9 @@ from paychan.settlement import (
     sign_settlement,
     verify_payment,
 )
-from paychan.units import is_expiry, is_satoshi
+from paychan.core.units import is_expiry, is_satoshi
+from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest
+from paychan.settings import SignerConfig
 
 
 @dataclass(frozen=True)

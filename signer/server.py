@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import NoReturn
 
-from paychan.outpoint import format_outpoint, txid_hex
+from paychan.core.outpoint import format_outpoint, txid_hex
 from paychan.rpc.connection import Address, FrameConnection, listen
 from paychan.rpc.signer_messages import PAYLOAD_MAX, Refusal, RefusalCode, SettleRequest, SignerMessage
 from paychan.rpc.store_messages import MessageError

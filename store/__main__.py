@@ -11,7 +11,7 @@ import sys
 import uvloop
 
 from paychan.config import EXIT_BAD_CONFIG, load_store_config
-from paychan.errors import ConfigError
+from paychan.core.errors import ConfigError
 from paychan.settings import StoreConfig
 
 from . import maintenance

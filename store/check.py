@@ -14,10 +14,10 @@ from typing import Protocol
 
 from rocksdict import ReadOptions
 
-from paychan.channel import ChannelState, ChannelTerms, Phase
-from paychan.network import BY_NAME
-from paychan.outpoint import OUTPOINT_SIZE, format_outpoint
-from paychan.payment import SIGHASH_CHANGE, SIGHASH_NO_CHANGE, Payment
+from paychan.core.channel import ChannelState, ChannelTerms, Phase
+from paychan.core.network import BY_NAME
+from paychan.core.outpoint import OUTPOINT_SIZE, format_outpoint
+from paychan.core.payment import SIGHASH_CHANGE, SIGHASH_NO_CHANGE, Payment
 from paychan.rpc.store_messages import LEASE_COUNT
 
 from . import keys

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from paychan.errors import ConfigError
+from paychan.core.errors import ConfigError
 from paychan.settings import StoreConfig
 
 

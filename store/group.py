@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from paychan._fast.group import PaymentGroup, StateCache
-from paychan.channel import ChannelTerms
+from paychan.core.channel import ChannelTerms
 from paychan.rpc.store_messages import Entry
 
 from . import keys, table

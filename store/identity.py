@@ -9,7 +9,7 @@ import struct
 import time
 from dataclasses import dataclass
 
-from paychan.errors import ConfigError
+from paychan.core.errors import ConfigError
 from paychan.settings import StoreConfig
 
 from . import keys

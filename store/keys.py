@@ -5,8 +5,8 @@ The layout is on disk and cannot change; a new one takes a new `identity.FORMAT_
     key                                       value
     "I"                                       identity record (identity.py)
     "E" | u16 lease, big-endian               u64 epoch, little-endian
-    "T" | 36 outpoint                         terms record (paychan.channel)
-    "S" | 36 outpoint                         state record (paychan.channel); once settled, the tombstone, kept for ever
+    "T" | 36 outpoint                         terms record (paychan.core.channel)
+    "S" | 36 outpoint                         state record (paychan.core.channel); once settled, the tombstone, kept for ever
     "X" | 36 outpoint                         settlement transaction, from phase signed on
     "O" | u32 expiry, big-endian | outpoint   empty: index of open channels, soonest expiry first
     "U" | 36 outpoint                         u8 phase: index of settlements that have begun and are not settled

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from paychan.settlement import verify_payment
+from paychan.core.settlement import verify_payment
 
 from .backup import BackupError, backup_store, restore_store
 from .check import Verify, check_store

@@ -5,7 +5,7 @@ record's form, and judges payments. Only what is allowed here writes anything.
 """
 
 from paychan._fast.group import read_state
-from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase, is_allowed_update
+from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase, is_allowed_update
 from paychan.rpc.store_messages import Entry
 
 from . import keys

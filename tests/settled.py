@@ -4,8 +4,8 @@ from bitcoin.core import CTransaction
 from bitcoin.core.script import SIGHASH_ALL, CScript, SignatureHash
 from coincurve import PublicKey
 
-from paychan.channel import ChannelTerms
-from paychan.network import TEST, decode_address
+from paychan.core.channel import ChannelTerms
+from paychan.core.network import TEST, decode_address
 
 DESTINATION = decode_address(TEST, "mm9mm96b8bZRBacaAvY5MEeDd6HW46qFcY")
 """funds_destination_address of config/debug."""

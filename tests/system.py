@@ -26,10 +26,10 @@ from pathlib import Path
 from coincurve import PrivateKey
 
 from paychan.chain.debug import DEBUG_FUNDING_VALUE, debug_outpoint
-from paychan.channel import ChannelTerms
-from paychan.network import TEST, decode_address
-from paychan.payment import Payment
-from paychan.sender import Sender
+from paychan.core.channel import ChannelTerms
+from paychan.core.network import TEST, decode_address
+from paychan.core.payment import Payment
+from paychan.core.sender import Sender
 
 ROOT = Path(__file__).parent.parent
 CHANGE_ADDRESS = "mmA2XECa7bVERzQKkyy1pNBQ3PC4HnxTC5"

@@ -7,7 +7,7 @@ from bench.load.scene import Scene, Step
 from paychan._fast.meter import VerifyBatch
 from paychan._fast.sighash import payment_sighash
 from paychan._fast.status import Status
-from paychan.payment import SIGHASH_CHANGE
+from paychan.core.payment import SIGHASH_CHANGE
 from tests.differential.channels import NOW
 
 REPETITIONS = 7

@@ -136,8 +136,8 @@ import sys
 from bench.load.populate import opened_payer
 from tests.system import resident_bytes
 from paychan._fast.channel import ChannelTable
-from paychan.channel import ChannelState, Phase
-from paychan.payment import SIGHASH_CHANGE, Payment
+from paychan.core.channel import ChannelState, Phase
+from paychan.core.payment import SIGHASH_CHANGE, Payment
 count, pid = int(sys.argv[1]), __import__("os").getpid()
 table = ChannelTable(256, 3600)
 table.own([1] * 256)

@@ -14,7 +14,7 @@ from bench.load.payers import CHANGE_SCRIPT, Payer, Request
 from bench.load.processes import CpuClock, Door
 from paychan._fast.meter import VerifyBatch
 from paychan._fast.sighash import payment_sighash
-from paychan.payment import SIGHASH_CHANGE
+from paychan.core.payment import SIGHASH_CHANGE
 
 SPARE = 1.3
 """How many requests a connection is given for each that it should send: some are faster than others."""

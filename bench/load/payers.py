@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 from bench.load.signing import public_key, sign_payments
 from paychan.chain.debug import DEBUG_FUNDING_VALUE, debug_outpoint
-from paychan.channel import ChannelState, ChannelTerms, Phase
-from paychan.network import TEST, decode_address
-from paychan.outpoint import OUTPOINT_SIZE, format_outpoint
-from paychan.payment import SIGHASH_CHANGE, Payment
+from paychan.core.channel import ChannelState, ChannelTerms, Phase
+from paychan.core.network import TEST, decode_address
+from paychan.core.outpoint import OUTPOINT_SIZE, format_outpoint
+from paychan.core.payment import SIGHASH_CHANGE, Payment
 
 CHANGE_ADDRESS = "mmA2XECa7bVERzQKkyy1pNBQ3PC4HnxTC5"
 CHANGE_SCRIPT = decode_address(TEST, CHANGE_ADDRESS)

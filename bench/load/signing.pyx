@@ -1,6 +1,6 @@
 """Keys and payments in bulk, so that a hundred thousand payments are signed before the clock starts: libsecp256k1 from C.
 
-Nothing here is cryptography of our own, and nothing that is shipped signs this way: a payer's library is `paychan/sender.py`,
+Nothing here is cryptography of our own, and nothing that is shipped signs this way: a payer's library is `paychan/core/sender.py`,
 and a test holds both together.
 """
 

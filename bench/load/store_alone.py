@@ -11,8 +11,8 @@ from bench.load.populate import opened_payer, populate
 from bench.load.processes import CpuClock, Instance
 from bench.load.scene import Scene, Step
 from bench.load.store_feed import StoreFeed
-from paychan.channel import ChannelState, Phase
-from paychan.payment import SIGHASH_CHANGE, Payment
+from paychan.core.channel import ChannelState, Phase
+from paychan.core.payment import SIGHASH_CHANGE, Payment
 
 ENTRIES, AHEAD = 64, 4
 """256 updates are outstanding: four frames of 64."""

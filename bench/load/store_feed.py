@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Iterable
 
 from paychan._fast.frame import ERROR, FrameReader, encode_frame
+from paychan.core.sharding import shard_of
 from paychan.rpc.connection import Address, reachable_path
 from paychan.rpc.store_messages import PAYLOAD_MAX, Entry, Hello, OwnerTable, StoreMessage, Welcome, encode_commit
-from paychan.sharding import shard_of
 
 RECEIVE_BYTES = 1 << 18
 

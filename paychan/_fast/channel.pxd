@@ -13,7 +13,7 @@ cdef enum:
     STATE_SIZE_MAX = 84       # a state record without a txid: 12 bytes and the signature
     ENTRY_SIZE_MAX = 152      # of a COMMIT entry with such a record; its head is ENTRY_HEAD of paychan/rpc/store_messages.py
 
-# The phases of paychan/channel.py.
+# The phases of paychan/core/channel.py.
 cdef enum Phase:
     PHASE_OPEN = 1
     PHASE_CLOSING = 2

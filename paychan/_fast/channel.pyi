@@ -1,6 +1,6 @@
 from collections.abc import Iterable
 
-from paychan.channel import ChannelState, ChannelTerms
+from paychan.core.channel import ChannelState, ChannelTerms
 
 def read_channel_request(path: str, query: str) -> tuple[int, bytes, bytes]: ...
 def shard_of(outpoint: bytes, shard_count: int) -> int: ...

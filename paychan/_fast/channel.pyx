@@ -81,7 +81,7 @@ def read_channel_request(str path not None, str query not None):
 
 
 def shard_of(bytes outpoint not None, uint32_t shard_count):
-    """Return the shard of a 36-byte outpoint: the compiled twin of paychan/sharding.py."""
+    """Return the shard of a 36-byte outpoint: the compiled twin of paychan/core/sharding.py."""
     if len(outpoint) != 36 or not shard_count:
         raise ValueError("an outpoint has 36 bytes, and there is at least one shard")
     return shard_of_outpoint(outpoint, shard_count)

@@ -5,8 +5,8 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from .account cimport Accounts
 
 cdef enum:
-    STATE_HEAD_SIZE = 12     # of a state record: STATE_HEAD in paychan/channel.py
-    TERMS_HEAD_SIZE = 88     # of a terms record: TERMS_HEAD in paychan/channel.py
+    STATE_HEAD_SIZE = 12     # of a state record: STATE_HEAD in paychan/core/channel.py
+    TERMS_HEAD_SIZE = 88     # of a terms record: TERMS_HEAD in paychan/core/channel.py
     TXID_SIZE = 32           # ends a state record from phase signed on
     WAYS = 4                 # cached states in one bucket
     SLOTS_MIN = 64           # of a group

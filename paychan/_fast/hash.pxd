@@ -24,5 +24,5 @@ cdef extern from *:
     """
     # seed: random, so that nobody can choose outpoints that collide
     uint64_t outpoint_hash "paychan_outpoint_hash"(const unsigned char *outpoint, uint64_t seed) noexcept nogil
-    # the compiled twin of paychan/sharding.py
+    # the compiled twin of paychan/core/sharding.py
     uint32_t shard_of_outpoint "paychan_shard_of"(const unsigned char *outpoint, uint32_t shard_count) noexcept nogil

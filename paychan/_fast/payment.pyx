@@ -112,7 +112,7 @@ cdef Status parse_payment(const unsigned char *raw, Py_ssize_t size, PaymentView
     return Status.OK
 
 
-# The Python face, for paychan/payment.py.
+# The Python face, for paychan/core/payment.py.
 
 def split_payment(bytes raw not None):
     """Return (status, change value, DER signature, sighash type) of a binary payment; status 0 is good."""

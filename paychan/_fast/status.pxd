@@ -1,4 +1,4 @@
-# What one compiled call can answer. 0 to 19: outcomes, not refusals. From 20 on: the numbers of paychan/errors.py, where
+# What one compiled call can answer. 0 to 19: outcomes, not refusals. From 20 on: the numbers of paychan/core/errors.py, where
 # their public codes stand; tests/unit/test_status.py holds the two together.
 
 cpdef enum Status:

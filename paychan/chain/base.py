@@ -7,7 +7,7 @@ chain, and nothing is known. Its detail says why, in words that an operator unde
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..channel import ChannelTerms
+from ..core.channel import ChannelTerms
 
 FUNDING_OUTPUTS_MAX = 16
 """Outputs at one address that an open looks at; each costs a signature check."""

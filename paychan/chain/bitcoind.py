@@ -18,10 +18,10 @@ from typing import Any
 
 from bitcoin.core import CTransaction
 
-from ..channel import ChannelTerms
-from ..network import REGTEST, Network
-from ..outpoint import txid_hex, txid_of, vout_of
-from ..script import p2sh_script_pubkey
+from ..core.channel import ChannelTerms
+from ..core.network import REGTEST, Network
+from ..core.outpoint import txid_hex, txid_of, vout_of
+from ..core.script import p2sh_script_pubkey
 from .answers import clean, is_absent, need, need_amount, need_bytes, need_field, need_hash, need_object, need_rows
 from .base import UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Tip
 from .jsonrpc import METHOD_NOT_FOUND, JsonRpc, RpcError, unavailable

@@ -2,8 +2,8 @@
 
 import hashlib
 
-from ..channel import ChannelTerms
-from ..outpoint import make_outpoint
+from ..core.channel import ChannelTerms
+from ..core.outpoint import make_outpoint
 from .base import FundingOutput, FundingRequest
 from .outbox import OutboxChain
 

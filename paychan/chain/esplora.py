@@ -35,11 +35,11 @@ from urllib.parse import urlsplit
 
 from bitcoin.core import CTransaction
 
-from ..channel import ChannelTerms
-from ..errors import Unavailable
-from ..network import Network
-from ..outpoint import make_outpoint, txid_hex, txid_of, vout_of
-from ..units import LOCKTIME_MAX, is_satoshi
+from ..core.channel import ChannelTerms
+from ..core.errors import Unavailable
+from ..core.network import Network
+from ..core.outpoint import make_outpoint, txid_hex, txid_of, vout_of
+from ..core.units import LOCKTIME_MAX, is_satoshi
 from .base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Tip
 from .http import HttpClient, HttpFailure
 

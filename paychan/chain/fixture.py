@@ -8,11 +8,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..channel import ChannelTerms
-from ..errors import Rejection, Unavailable
-from ..outpoint import parse_outpoint
-from ..script import p2sh_script_pubkey
-from ..units import check_satoshi
+from ..core.channel import ChannelTerms
+from ..core.errors import Rejection, Unavailable
+from ..core.outpoint import parse_outpoint
+from ..core.script import p2sh_script_pubkey
+from ..core.units import check_satoshi
 from .base import FUNDING_OUTPUTS_MAX, FundingOutput, FundingRequest
 from .outbox import OutboxChain
 

@@ -13,8 +13,8 @@ from decimal import Context, Decimal, Inexact, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from ..errors import Unavailable
-from ..units import COIN, MAX_MONEY
+from ..core.errors import Unavailable
+from ..core.units import COIN, MAX_MONEY
 from .http import HttpClient, HttpFailure
 
 BODY_SIZE_MAX = 16 * 1024 * 1024

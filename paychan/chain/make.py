@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..errors import ConfigError
+from ..core.errors import ConfigError
 from ..settings import ChainConfig, Common
 from .base import ChainBackend
 from .bitcoind import BitcoindChain

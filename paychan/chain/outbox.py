@@ -4,10 +4,10 @@ fixed; the tip never moves, and is never old."""
 import os
 from pathlib import Path
 
-from ..channel import ChannelTerms
-from ..outpoint import txid_hex
-from ..settlement import settlement_txid
-from ..units import LOCKTIME_MAX
+from ..core.channel import ChannelTerms
+from ..core.outpoint import txid_hex
+from ..core.settlement import settlement_txid
+from ..core.units import LOCKTIME_MAX
 from .base import FundingRequest, FundingStatus, Tip
 
 CONFIRMATIONS = 1_000_000

@@ -11,8 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from ..network import Network, p2sh_address
-from ..outpoint import make_outpoint, txid_hex
+from ..core.network import Network, p2sh_address
+from ..core.outpoint import make_outpoint, txid_hex
 from .answers import clean, is_absent, need, need_bytes, need_field, need_hash, need_rows
 from .base import FUNDING_OUTPUTS_MAX
 from .jsonrpc import METHOD_NOT_FOUND, JsonRpc, RpcError, unavailable

@@ -13,9 +13,9 @@ from bitcoin.core import Hash160
 from ..chain.debug import DEBUG_FUNDING_VALUE, debug_outpoint
 from ..client import Channel, Funding, Refused, create_key, find_funding, read_key
 from ..client.wire import parse_url
-from ..network import BY_NAME, LIVE, TEST, Network
-from ..outpoint import parse_outpoint
-from ..units import COIN, DUST_LIMIT, MAX_MONEY
+from ..core.network import BY_NAME, LIVE, TEST, Network
+from ..core.outpoint import parse_outpoint
+from ..core.units import COIN, DUST_LIMIT, MAX_MONEY
 from .output import UsageError, print_result, progress
 from .places import channel_path, free_name, state_directory
 from .qr import terminal_qr

@@ -11,17 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..channel import ChannelState, ChannelTerms, Phase
 from ..config import EXIT_BAD_CONFIG, load_server_config, load_signer_config, load_store_config
-from ..errors import ConfigError, Rejection
-from ..outpoint import format_outpoint, parse_outpoint, txid_hex
+from ..core.channel import ChannelState, ChannelTerms, Phase
+from ..core.errors import ConfigError, Rejection
+from ..core.outpoint import format_outpoint, parse_outpoint, txid_hex
+from ..core.units import LOCKTIME_MAX
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, Stored, StoreMessage
 from ..server.peers import FORWARDED, PAYLOAD_MAX, PeerRequest, decode_reply
 from ..settings import ServerConfig, StoreConfig
 from ..supervisor import Supervisor
-from ..units import LOCKTIME_MAX
 
 EXIT_REFUSED = 1
 CONNECT_SECONDS_MAX = 5.0

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable
 
 from ..client import ClientError, Refused
-from ..errors import Rejection
-from ..network import BY_NAME
+from ..core.errors import Rejection
+from ..core.network import BY_NAME
 from . import commands, completion, funding
 from .output import EXIT_TEXT, EXIT_UNKNOWN, UsageError, exit_status, print_error
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..client import ChannelRecord, RetryPolicy
 from ..client.refund import MEDIAN_TIME_LAG
-from ..outpoint import format_outpoint
+from ..core.outpoint import format_outpoint
 
 
 def policy_of(arguments: argparse.Namespace) -> RetryPolicy:

@@ -14,9 +14,9 @@ from ..chain.base import BroadcastRefused, ChainBackend, FundingRequest
 from ..client import Agreement, Funding, Refused, Unreachable
 from ..client.transport import Connection
 from ..client.wire import NoReply, Reply, parse_url
-from ..errors import Unavailable
-from ..network import Network
-from ..outpoint import make_outpoint, txid_hex
+from ..core.errors import Unavailable
+from ..core.network import Network
+from ..core.outpoint import make_outpoint, txid_hex
 
 TIMEOUT = 20.0
 _TXID = re.compile(r"[0-9a-f]{64}\Z")

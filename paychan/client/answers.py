@@ -7,11 +7,11 @@ from typing import Any
 
 from coincurve import PublicKey
 
-from ..errors import BY_CODE
-from ..network import Network
-from ..payment import Payment
-from ..script import PUBKEY_SIZE
-from ..units import is_satoshi
+from ..core.errors import BY_CODE
+from ..core.network import Network
+from ..core.payment import Payment
+from ..core.script import PUBKEY_SIZE
+from ..core.units import is_satoshi
 from .errors import ServerMisbehaved
 from .record import Agreement
 from .wire import Reply

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from ..network import Network
+from ..core.network import Network
 from .errors import Refused, StateError
 from .protocol import Outcome, Protocol, ask_terms
 from .record import ChannelRecord, Funding, parse_record

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from coincurve import PrivateKey
 
-from ..errors import Rejection
-from ..network import Network, decode_address
-from ..outpoint import format_outpoint, txid_hex, txid_of, vout_of
-from ..payment import Payment
-from ..sender import Sender, sign_payment
-from ..units import DUST_LIMIT, check_satoshi, is_expiry
+from ..core.errors import Rejection
+from ..core.network import Network, decode_address
+from ..core.outpoint import format_outpoint, txid_hex, txid_of, vout_of
+from ..core.payment import Payment
+from ..core.sender import Sender, sign_payment
+from ..core.units import DUST_LIMIT, check_satoshi, is_expiry
 from .answers import Result, check_funding_info, check_result, read_problem
 from .errors import (
     HOLDING,

@@ -12,14 +12,14 @@ from typing import Any
 
 from coincurve import PublicKey
 
-from ..channel import ChannelTerms
-from ..errors import Rejection
-from ..network import BY_NAME, Network, decode_address
-from ..outpoint import format_outpoint, parse_outpoint
-from ..payment import Payment, decode_payment
-from ..script import funding_address, p2sh_script_pubkey, redeem_script
-from ..settlement import verify_payment
-from ..units import check_satoshi, is_expiry
+from ..core.channel import ChannelTerms
+from ..core.errors import Rejection
+from ..core.network import BY_NAME, Network, decode_address
+from ..core.outpoint import format_outpoint, parse_outpoint
+from ..core.payment import Payment, decode_payment
+from ..core.script import funding_address, p2sh_script_pubkey, redeem_script
+from ..core.settlement import verify_payment
+from ..core.units import check_satoshi, is_expiry
 from .errors import HOLDING, Refused, StateError
 from .wire import parse_url
 

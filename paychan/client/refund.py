@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from bitcoin.core import CTransaction
 from coincurve import PrivateKey
 
-from .. import refund as core
-from ..channel import ChannelTerms
-from ..outpoint import make_outpoint, txid_hex
-from ..units import SECONDS_PER_HOUR
+from ..core import refund as core
+from ..core.channel import ChannelTerms
+from ..core.outpoint import make_outpoint, txid_hex
+from ..core.units import SECONDS_PER_HOUR
 from .errors import InvalidAmount, Refused, ServerMisbehaved
 from .record import Agreement, ChannelRecord, Funding
 

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from ..channel import ChannelTerms
-from ..payment import Payment
+from ..core.channel import ChannelTerms
+from ..core.payment import Payment
 from .connection import Address, ConnectionGone, FrameConnection, RemoteRefusal
 from .link import Link
 from .signer_messages import PAYLOAD_MAX, Refusal, SettleRequest, SignerMessage

@@ -4,9 +4,9 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ..channel import ChannelTerms
-from ..outpoint import OUTPOINT_SIZE
-from ..payment import Payment, parse_payment
+from ..core.channel import ChannelTerms
+from ..core.outpoint import OUTPOINT_SIZE
+from ..core.payment import Payment, parse_payment
 from .store_messages import MessageError
 
 PAYLOAD_MAX = 512 << 10

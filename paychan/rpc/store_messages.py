@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from .._fast.group import check_entries, split_entries
-from ..outpoint import OUTPOINT_SIZE
+from ..core.outpoint import OUTPOINT_SIZE
 
 PAYLOAD_MAX = 4 << 20
 """Bytes; room for a group of ENTRIES_MAX entries with their settlement transactions."""

@@ -10,7 +10,7 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
 from ..config import EXIT_BAD_CONFIG, load_server_config
-from ..errors import ConfigError
+from ..core.errors import ConfigError
 from ..settings import ServerConfig
 from .process import CONNECTIONS_MAX
 

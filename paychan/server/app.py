@@ -13,7 +13,7 @@ from .._fast.batch import BATCH_BYTES_MAX
 from .._fast.intake import Intake
 from .._fast.rsgi import RsgiDoor, has_body
 from ..config import EXIT_BAD_CONFIG, load_server_config
-from ..errors import ConfigError, Rejection
+from ..core.errors import ConfigError, Rejection
 from ..settings import ServerConfig
 from . import granian_door
 from .direct import DirectPort

@@ -17,7 +17,7 @@ from .._fast.batch import BATCH_BYTES_MAX
 from .._fast.direct import LENGTH_REQUIRED, DirectDoor, DirectRequest
 from .._fast.http import HttpStatus
 from .._fast.intake import Intake
-from ..errors import Rejection
+from ..core.errors import Rejection
 from ..settings import ServerConfig
 from .headers import SUCCESS_HEADERS, Headers, absolute, headers_of
 from .process import CONNECTIONS_MAX

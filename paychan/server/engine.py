@@ -12,9 +12,9 @@ from .._fast.channel import ChannelTable, read_channel_request, shard_of
 from .._fast.payment import split_payment
 from .._fast.status import Status
 from ..chain.base import FundingOutput
-from ..channel import ABSENT, ChannelState, Event, Phase, next_phase
-from ..errors import Rejection, Unavailable
-from ..outpoint import format_outpoint
+from ..core.channel import ABSENT, ChannelState, Event, Phase, next_phase
+from ..core.errors import Rejection, Unavailable
+from ..core.outpoint import format_outpoint
 from ..rpc.store_messages import Entry, EntryStatus
 from .committer import LOST, Committer
 from .loading import Loader

@@ -6,8 +6,8 @@ a backup is looked at before it earns anything.
 
 from .._fast.channel import ChannelTable
 from ..chain.base import ChainBackend
-from ..channel import ChannelTerms
-from ..errors import PaychanError, Rejection, Unavailable
+from ..core.channel import ChannelTerms
+from ..core.errors import PaychanError, Rejection, Unavailable
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.store_client import StoreClient
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from enum import Enum
 
 from .._fast.channel import ChannelTable, shard_of
-from ..channel import ChannelState, ChannelTerms
-from ..errors import Unavailable
-from ..outpoint import format_outpoint
+from ..core.channel import ChannelState, ChannelTerms
+from ..core.errors import Unavailable
+from ..core.outpoint import format_outpoint
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import LOAD_MAX, Stored

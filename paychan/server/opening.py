@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 from ..chain.base import FundingOutput, FundingRequest
-from ..channel import ChannelTerms
-from ..errors import Rejection
-from ..network import decode_address
-from ..payment import Payment, decode_payment
-from ..script import funding_address, p2sh_script_pubkey, redeem_script
+from ..core.channel import ChannelTerms
+from ..core.errors import Rejection
+from ..core.network import decode_address
+from ..core.payment import Payment, decode_payment
+from ..core.script import funding_address, p2sh_script_pubkey, redeem_script
+from ..core.settlement import verify_payment
+from ..core.units import SECONDS_PER_HOUR
 from ..settings import ServerConfig
-from ..settlement import verify_payment
-from ..units import SECONDS_PER_HOUR
 from .lookups import Lookups
 from .parameters import Query, decode_exp_time, decode_funding_outpoint, decode_pubkey
 from .replies import Reply, json_reply

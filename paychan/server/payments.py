@@ -11,10 +11,10 @@ from typing import Any
 from .._fast.channel import ChannelTable
 from .._fast.intake import FutureRequest, Intake, PaymentRequest
 from .._fast.status import Status
-from ..errors import BY_NUMBER, PaychanError, Rejection, Unavailable
-from ..network import Network, decode_address
+from ..core.errors import BY_NUMBER, PaychanError, Rejection, Unavailable
+from ..core.network import Network, decode_address
+from ..core.units import SECONDS_PER_HOUR
 from ..rpc.store_messages import EntryStatus
-from ..units import SECONDS_PER_HOUR
 from .committer import LOST, Committer
 from .engine import Engine, refusal_of_form
 from .funding import FundingChecks

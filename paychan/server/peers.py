@@ -13,7 +13,7 @@ from typing import Any
 from .._fast.forward import ForwardLink, OwnerEnd
 from .._fast.intake import Intake, PaymentRequest
 from ..chain.base import FundingOutput
-from ..errors import Unavailable
+from ..core.errors import Unavailable
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect, listen
 from .replies import Reply, problem
 

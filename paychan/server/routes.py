@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from ..errors import PaychanError, Rejection, Unavailable
+from ..core.errors import PaychanError, Rejection, Unavailable
 from .direct import BATCH_PATH
 from .replies import INTERNAL_ERROR, Reply, json_reply, problem
 from .worker import Worker

@@ -8,12 +8,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from ..channel import Phase
-from ..errors import PaychanError
+from ..core.channel import Phase
+from ..core.errors import PaychanError
+from ..core.units import LOCKTIME_MAX
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Lease, StoreMessage
-from ..units import LOCKTIME_MAX
 from .ownership import Ownership
 from .tip import TipFollower
 

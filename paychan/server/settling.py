@@ -14,18 +14,18 @@ from bitcoin.core import CTransaction
 
 from .._fast.channel import ChannelTable, shard_of
 from ..chain.base import BroadcastRefused, ChainBackend, FundingStatus
-from ..channel import ChannelState, ChannelTerms, Event, Phase, next_phase
-from ..errors import Unavailable
-from ..fees import FeeBounds, bump_fee_min, rung_at, settlement_fee
-from ..outpoint import format_outpoint, txid_hex
-from ..payment import Payment
+from ..core.channel import ChannelState, ChannelTerms, Event, Phase, next_phase
+from ..core.errors import Unavailable
+from ..core.fees import FeeBounds, bump_fee_min, rung_at, settlement_fee
+from ..core.outpoint import format_outpoint, txid_hex
+from ..core.payment import Payment
+from ..core.settlement import SettlementError, Uneconomic, check_settlement, settlement_size_max
+from ..core.standardness import check_standard
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.signer_client import SignerClient, SignerRefused
 from ..rpc.signer_messages import RefusalCode
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Entry, EntryStatus
-from ..settlement import SettlementError, Uneconomic, check_settlement, settlement_size_max
-from ..standardness import check_standard
 from .committer import LOST, Committer
 
 DESTINATION_SIZE_MAX = 25

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..chain.base import ChainBackend, Tip
 from ..clock import Clock
-from ..errors import Unavailable
+from ..core.errors import Unavailable
 
 SILENT_POLLS_MAX = 3
 """Polls without an answer after which the source counts as silent."""

@@ -9,13 +9,13 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from ..chain.base import ChainBackend
-from ..channel import ChannelTerms
-from ..errors import PaychanError
-from ..outpoint import format_outpoint
+from ..core.channel import ChannelTerms
+from ..core.errors import PaychanError
+from ..core.outpoint import format_outpoint
+from ..core.units import LOCKTIME_MAX
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Lease, Stored, StoreMessage
-from ..units import LOCKTIME_MAX
 from .ownership import Ownership
 from .tip import TipFollower
 

@@ -12,7 +12,7 @@ from .._fast.intake import Intake, PaymentRequest
 from ..chain.base import FundingOutput
 from ..chain.make import make_chain
 from ..clock import Clock, wall_clock
-from ..errors import PaychanError, Rejection, Unavailable
+from ..core.errors import PaychanError, Rejection, Unavailable
 from ..rpc.signer_client import SignerClient
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, OwnerTable, Welcome

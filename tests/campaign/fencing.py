@@ -30,8 +30,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paychan.channel import ChannelState, Phase
-from paychan.payment import Payment
+from paychan.core.channel import ChannelState, Phase
+from paychan.core.payment import Payment
+from paychan.core.sender import sign_payment
+from paychan.core.sharding import shard_of
 from paychan.rpc.connection import Address, ConnectionGone, FrameConnection, connect
 from paychan.rpc.store_messages import (
     PAYLOAD_MAX,
@@ -43,8 +45,6 @@ from paychan.rpc.store_messages import (
     Welcome,
     encode_commit,
 )
-from paychan.sender import sign_payment
-from paychan.sharding import shard_of
 from tests.campaign.faults import LEASE_MS, send
 from tests.campaign.load import Account, CloseRefused, PatientClient
 from tests.system import System, running, wait_until

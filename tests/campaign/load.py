@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 
 from bitcoin.core import CTransaction
 
-from paychan.channel import ChannelTerms
-from paychan.outpoint import make_outpoint, parse_outpoint, txid_hex
-from paychan.payment import Payment
-from paychan.sender import Sender
-from paychan.settlement import check_settlement
+from paychan.core.channel import ChannelTerms
+from paychan.core.outpoint import make_outpoint, parse_outpoint, txid_hex
+from paychan.core.payment import Payment
+from paychan.core.sender import Sender
+from paychan.core.settlement import check_settlement
 from tests.system import OPEN_AMOUNT, Answer, Client, System
 from tests.tiling import History, Operation, Outcome, Verdict, check_all
 

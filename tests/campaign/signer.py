@@ -31,7 +31,7 @@ from pathlib import Path
 from coincurve import PrivateKey
 
 from paychan._fast.frame import ERROR, REPLY, FrameReader, encode_frame
-from paychan.network import TEST, decode_address
+from paychan.core.network import TEST, decode_address
 from paychan.rpc.signer_messages import PAYLOAD_MAX, RefusalCode, SignerMessage
 from signer.ledger import Ledger, lock_directory
 from signer.policy import Policy

@@ -1,7 +1,7 @@
 """The signer's judge: whether a signature that the signer gave away was one it may give, told a second time.
 
 It reads the request's bytes and the answer's bytes by itself, with python-bitcoinlib, coincurve and Bitcoin Core's own script
-interpreter, and keeps its own memory of what was signed. It shares no function with `signer/` or `paychan/settlement.py`.
+interpreter, and keeps its own memory of what was signed. It shares no function with `signer/` or `paychan/core/settlement.py`.
 """
 
 import struct

@@ -14,12 +14,12 @@ from bitcoin.core import CMutableTransaction, COutPoint, CTransaction, CTxIn, CT
 from bitcoin.core.script import CScript, CScriptWitness, RawSignatureHash
 from coincurve import PrivateKey
 
-from paychan.channel import ChannelTerms
-from paychan.outpoint import make_outpoint
-from paychan.payment import Payment
+from paychan.core.channel import ChannelTerms
+from paychan.core.outpoint import make_outpoint
+from paychan.core.payment import Payment
+from paychan.core.script import p2sh_script_pubkey
+from paychan.core.sender import sign_payment
 from paychan.rpc.signer_messages import RefusalCode, SettleRequest
-from paychan.script import p2sh_script_pubkey
-from paychan.sender import sign_payment
 from tests.campaign.signer_oracle import REQUEST_HEAD, TERMS_HEAD, Rules
 from tests.reference import GROUP_ORDER, encode_der, split_der
 

@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from paychan.errors import ConfigError
+from paychan.core.errors import ConfigError
 from paychan.rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
 from paychan.rpc.store_messages import PAYLOAD_MAX, Hello, OwnerTable, StoreMessage, Welcome, encode_commit
 from store import keys

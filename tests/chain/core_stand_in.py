@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from paychan.chain.wallets import with_checksum
-from paychan.network import BY_NAME
+from paychan.core.network import BY_NAME
 
 TIP_HEIGHT = 200
 BLOCK_HASH = "ab" * 32

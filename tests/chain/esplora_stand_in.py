@@ -16,7 +16,7 @@ from typing import Any
 from bitcoin.core import COutPoint, CTransaction, CTxIn, CTxOut
 from bitcoin.core.script import CScript
 
-from paychan.network import BY_NAME
+from paychan.core.network import BY_NAME
 
 BLOCK_SECONDS = 600
 START = 1_700_000_000

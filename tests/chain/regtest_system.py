@@ -24,12 +24,12 @@ import pbk
 from bitcoin.core import CBlock, CTransaction
 from coincurve import PrivateKey
 
-from paychan.channel import ChannelTerms
-from paychan.network import REGTEST, decode_address
-from paychan.outpoint import make_outpoint, txid_hex, vout_of
-from paychan.payment import Payment
-from paychan.script import p2sh_script_pubkey
-from paychan.sender import Sender, sign_payment
+from paychan.core.channel import ChannelTerms
+from paychan.core.network import REGTEST, decode_address
+from paychan.core.outpoint import make_outpoint, txid_hex, vout_of
+from paychan.core.payment import Payment
+from paychan.core.script import p2sh_script_pubkey
+from paychan.core.sender import Sender, sign_payment
 from tests.node.bcoin_node import Funding, Node
 from tests.settled import settled_change
 from tests.system import CHANGE_ADDRESS, ROOT, Answer, System, free_port, wait_until

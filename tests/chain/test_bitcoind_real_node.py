@@ -18,14 +18,14 @@ from coincurve import PrivateKey
 
 from paychan.chain.base import UNKNOWN, BroadcastRefused, FundingRequest
 from paychan.chain.bitcoind import BitcoindChain
-from paychan.channel import ChannelTerms
-from paychan.errors import Unavailable
-from paychan.network import REGTEST, TEST, Network
-from paychan.outpoint import make_outpoint, txid_of
-from paychan.refund import sign_refund
-from paychan.script import p2sh_script_pubkey, redeem_script
-from paychan.sender import sign_payment
-from paychan.settlement import settlement_txid, sign_settlement
+from paychan.core.channel import ChannelTerms
+from paychan.core.errors import Unavailable
+from paychan.core.network import REGTEST, TEST, Network
+from paychan.core.outpoint import make_outpoint, txid_of
+from paychan.core.refund import sign_refund
+from paychan.core.script import p2sh_script_pubkey, redeem_script
+from paychan.core.sender import sign_payment
+from paychan.core.settlement import settlement_txid, sign_settlement
 from tests.node.bcoin_node import Funding, Node
 
 SERVER, CLIENT = PrivateKey(b"\x01" * 32), PrivateKey(b"\x02" * 32)

@@ -17,11 +17,11 @@ from paychan.chain.base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, F
 from paychan.chain.bitcoind import BitcoindChain
 from paychan.chain.jsonrpc import BODY_SIZE_MAX, JsonRpc, parse_amount
 from paychan.chain.wallets import with_checksum
-from paychan.channel import ChannelTerms
-from paychan.errors import Unavailable
-from paychan.network import BY_NAME, REGTEST, p2sh_address
-from paychan.outpoint import make_outpoint
-from paychan.script import p2sh_script_pubkey
+from paychan.core.channel import ChannelTerms
+from paychan.core.errors import Unavailable
+from paychan.core.network import BY_NAME, REGTEST, p2sh_address
+from paychan.core.outpoint import make_outpoint
+from paychan.core.script import p2sh_script_pubkey
 from tests.chain.core_stand_in import BLOCK_HASH, TIP_HEIGHT, TIP_TIME, CoreError, CoreStandIn, btc
 
 NOW = 1_800_000_123

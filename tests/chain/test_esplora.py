@@ -19,11 +19,11 @@ from bitcoin.core import CTransaction
 
 from paychan.chain.base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus
 from paychan.chain.esplora import EsploraChain
-from paychan.channel import ChannelTerms
-from paychan.errors import Unavailable
-from paychan.network import REGTEST, Network
-from paychan.outpoint import make_outpoint
-from paychan.script import p2sh_script_pubkey
+from paychan.core.channel import ChannelTerms
+from paychan.core.errors import Unavailable
+from paychan.core.network import REGTEST, Network
+from paychan.core.outpoint import make_outpoint
+from paychan.core.script import p2sh_script_pubkey
 from tests.chain.esplora_stand_in import BLOCK_SECONDS, START, EsploraStandIn, TinyChain, display
 
 SERVER, CLIENT, EXP_TIME = b"\x02" * 33, b"\x03" * 33, 1_800_000_000

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from paychan.chain.esplora import ANSWER_SIZE_MAX, EsploraChain
-from paychan.network import REGTEST
+from paychan.core.network import REGTEST
 from tests.chain.esplora_stand_in import EsploraStandIn, TinyChain, display
 from tests.chain.test_esplora import (
     SCRIPT,

@@ -11,9 +11,9 @@ import pytest
 from bitcoin.core import CTxOut
 from bitcoin.core.script import CScript
 
-from paychan.outpoint import format_outpoint, make_outpoint, txid_of
-from paychan.sender import sign_payment
-from paychan.settlement import sign_settlement
+from paychan.core.outpoint import format_outpoint, make_outpoint, txid_of
+from paychan.core.sender import sign_payment
+from paychan.core.settlement import sign_settlement
 from tests.chain.regtest_system import OPEN_VALUE, SERVER_KEY, VALUE, Channel, regtest
 from tests.system import wait_until
 

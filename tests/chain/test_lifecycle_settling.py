@@ -10,7 +10,7 @@ import signal
 import pytest
 from bitcoin.core import CTransaction
 
-from paychan.outpoint import format_outpoint, txid_hex
+from paychan.core.outpoint import format_outpoint, txid_hex
 from tests.chain.regtest_system import DAY, DEPTH, HOUR, OPEN_VALUE, Channel, Regtest, regtest
 from tests.system import wait_until
 

@@ -8,10 +8,10 @@ import pytest
 from bitcoin.core import CTransaction, CTxOut
 from bitcoin.core.script import CScript
 
-from paychan.outpoint import format_outpoint
-from paychan.refund import sign_refund
-from paychan.sender import sign_payment
-from paychan.settlement import sign_settlement
+from paychan.core.outpoint import format_outpoint
+from paychan.core.refund import sign_refund
+from paychan.core.sender import sign_payment
+from paychan.core.settlement import sign_settlement
 from tests.chain.regtest_system import DAY, DEPTH, HOUR, SERVER_KEY, regtest
 from tests.node.bcoin_node import NodeError
 from tests.system import wait_until

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from paychan.chain.debug import DEBUG_FUNDING_VALUE, debug_outpoint
 from paychan.client import Channel, Funding, RetryPolicy, create_key
-from paychan.network import TEST
+from paychan.core.network import TEST
 from tests.system import CHANGE_ADDRESS, WEEK
 
 QUICK = RetryPolicy(timeout=0.3, deadline=0.6, wait_first=0.01, wait_max=0.05)

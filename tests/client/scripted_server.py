@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 from coincurve import PrivateKey
 
 from paychan.chain.debug import DEBUG_FUNDING_VALUE
-from paychan.network import TEST
-from paychan.payment import decode_payment
-from paychan.script import funding_address, redeem_script
+from paychan.core.network import TEST
+from paychan.core.payment import decode_payment
+from paychan.core.script import funding_address, redeem_script
 
 TXID = "ab" * 32
 CUT = "cut"

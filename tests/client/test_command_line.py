@@ -17,8 +17,8 @@ from bitcoin.core.script import CScript
 from paychan.chain.base import BroadcastRefused, FundingOutput
 from paychan.cli.sources import BackendSource
 from paychan.client import Channel, Funding, Refused, Unreachable, parse_record
-from paychan.errors import Unavailable
-from paychan.outpoint import txid_hex
+from paychan.core.errors import Unavailable
+from paychan.core.outpoint import txid_hex
 from tests.settled import settled_change
 from tests.system import CHANGE_ADDRESS, ROOT, free_port, running
 

@@ -19,8 +19,8 @@ from paychan.client import (
     Unreachable,
     create_key,
 )
-from paychan.network import LIVE, TEST
-from paychan.units import DUST_LIMIT
+from paychan.core.network import LIVE, TEST
+from paychan.core.units import DUST_LIMIT
 from tests.client.payer_system import QUICK, debug_funding, new_channel
 from tests.settled import settled_change
 from tests.system import CHANGE_ADDRESS, WEEK, free_port, running

@@ -17,8 +17,8 @@ from paychan.client import (
     create_key,
     parse_record,
 )
-from paychan.network import TEST
-from paychan.payment import decode_payment
+from paychan.core.network import TEST
+from paychan.core.payment import decode_payment
 from tests.client.payer_system import PATIENT, QUICK, new_channel
 from tests.client.scripted_server import CUT, TXID, ScriptedServer, result
 from tests.system import CHANGE_ADDRESS, WEEK

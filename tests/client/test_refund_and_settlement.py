@@ -8,11 +8,11 @@ from coincurve import PrivateKey
 
 from paychan.client import Agreement, ChannelRecord, Funding, InvalidAmount, PayerPhase, Refused, ServerMisbehaved, find_funding
 from paychan.client.refund import check_settlement, make_refund
-from paychan.network import TEST, decode_address
-from paychan.outpoint import make_outpoint
-from paychan.refund import sign_refund
-from paychan.sender import sign_payment
-from paychan.settlement import sign_settlement
+from paychan.core.network import TEST, decode_address
+from paychan.core.outpoint import make_outpoint
+from paychan.core.refund import sign_refund
+from paychan.core.sender import sign_payment
+from paychan.core.settlement import sign_settlement
 from tests.system import CHANGE_ADDRESS
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "settlement-and-refund.json").read_text())

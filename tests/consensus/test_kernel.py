@@ -13,13 +13,13 @@ from bitcoin.core import CMutableTransaction, CMutableTxIn, CMutableTxOut, COutP
 from bitcoin.core.script import SIGHASH_ALL, SIGHASH_ANYONECANPAY, SIGHASH_NONE, SIGHASH_SINGLE, CScript, SignatureHash
 from coincurve import PrivateKey
 
-from paychan.channel import ChannelTerms
-from paychan.outpoint import make_outpoint
-from paychan.payment import Payment
-from paychan.refund import sign_refund
-from paychan.script import p2sh_script_pubkey, push
-from paychan.sender import sign_payment
-from paychan.settlement import sign_settlement
+from paychan.core.channel import ChannelTerms
+from paychan.core.outpoint import make_outpoint
+from paychan.core.payment import Payment
+from paychan.core.refund import sign_refund
+from paychan.core.script import p2sh_script_pubkey, push
+from paychan.core.sender import sign_payment
+from paychan.core.settlement import sign_settlement
 
 pbk = pytest.importorskip("pbk")
 from regtest import Regtest  # noqa: E402  (needs pbk)

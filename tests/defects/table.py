@@ -23,7 +23,7 @@ class Break:
 
 UNIT = "tests/unit/test_"
 PAYMENT, CHANNEL, GROUP = (f"paychan/_fast/{name}.pyx" for name in ("payment", "channel", "group"))
-SETTLEMENT, OPENING, DANGERS = "paychan/settlement.py", "paychan/server/opening.py", "paychan/dangers.py"
+SETTLEMENT, OPENING, DANGERS = "paychan/core/settlement.py", "paychan/server/opening.py", "paychan/dangers.py"
 POLICY, SETTLER, SETTLING = "signer/policy.py", "paychan/server/settler.py", "paychan/server/settling.py"
 ENGINE, FUNDING = "paychan/server/engine.py", "paychan/server/funding.py"
 
@@ -259,7 +259,7 @@ CONCURRENCY = (
     Break(
         ("A3",),
         "an output's number has more than one spelling, and each is a channel of its own",
-        "paychan/outpoint.py",
+        "paychan/core/outpoint.py",
         '"(0|[1-9][0-9]{0,9})',
         '"([0-9]{1,10})',
         (f"{UNIT}outpoint.py::test_other_spellings_of_an_index_are_refused",),
@@ -454,7 +454,7 @@ TRANSACTIONS = (
     Break(
         ("B5",),
         "a scriptSig that nodes do not relay is published",
-        "paychan/standardness.py",
+        "paychan/core/standardness.py",
         "if len(data) != size or (size == 1 and data[0] <= 16):",
         "if False:",
         (f"{UNIT}standardness.py::test_a_script_sig_only_pushes_in_the_shortest_form",),
@@ -462,7 +462,7 @@ TRANSACTIONS = (
     Break(
         ("B6",),
         "a settlement with a dust output is published",
-        "paychan/standardness.py",
+        "paychan/core/standardness.py",
         "if output.nValue < dust_limit(bytes(output.scriptPubKey)):",
         "if False:",
         (f"{UNIT}standardness.py::test_dust_is_refused_to_the_satoshi",),
@@ -470,7 +470,7 @@ TRANSACTIONS = (
     Break(
         ("B8",),
         "the fee does not rise towards the expiry",
-        "paychan/fees.py",
+        "paychan/core/fees.py",
         "return next((rung for rung in LADDER if percent >= rung.period_percent), LADDER[-1])",
         "return LADDER[0]",
         (f"{UNIT}fees.py::test_each_rung_begins_where_the_ladder_says",),
@@ -478,7 +478,7 @@ TRANSACTIONS = (
     Break(
         ("B8",),
         "a replacement pays too little more to be relayed",
-        "paychan/fees.py",
+        "paychan/core/fees.py",
         "fee + RELAY_FEE_PER_BYTE * size",
         "fee + 1",
         (f"{UNIT}fees.py::test_a_bump_meets_the_replacement_rule_for_any_size_up_to_the_bound",),
@@ -518,7 +518,7 @@ TRANSACTIONS = (
     Break(
         ("B11",),
         "an expiry from 2038 on is a negative number in the script",
-        "paychan/script.py",
+        "paychan/core/script.py",
         "number.bit_length() // 8 + 1",
         "(number.bit_length() + 7) // 8",
         (f"{UNIT}script.py::test_script_numbers_are_minimal_and_positive",),
@@ -590,7 +590,7 @@ TRANSACTIONS = (
     Break(
         ("B16",),
         "an address of another network is taken for the change",
-        "paychan/network.py",
+        "paychan/core/network.py",
         "data.nVersion == network.p2pkh_version",
         "data.nVersion in (0x00, 0x6F)",
         (f"{UNIT}network.py::test_other_addresses_are_refused",),

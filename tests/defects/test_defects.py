@@ -23,7 +23,7 @@ IDS = (
 )
 TRIED = ("a settlement that was begun", "a channel opens for less than its price")
 REFUND = "tests/unit/test_refund.py::test_refund_waits_for_the_expiry"
-HARMLESS = Break((), "nothing", "paychan/units.py", "COIN = 100_000_000", "COIN = 100_000_000 + 0", (REFUND,))
+HARMLESS = Break((), "nothing", "paychan/core/units.py", "COIN = 100_000_000", "COIN = 100_000_000 + 0", (REFUND,))
 
 
 @functools.cache
@@ -76,6 +76,6 @@ def test_a_break_that_does_not_fit_is_told():
 
 def test_what_fails_for_another_reason_is_not_taken_for_caught():
     with copied_tree(to_build=False) as place:
-        break_file(place, "paychan/refund.py", "def sign_refund", "def sign_no_refund")
+        break_file(place, "paychan/core/refund.py", "def sign_refund", "def sign_no_refund")
         with pytest.raises(CannotRun, match="collection"):
             run_tests(place, HARMLESS.tests)

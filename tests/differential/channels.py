@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from coincurve import PrivateKey
 
 from paychan._fast.channel import ChannelTable
-from paychan.channel import ChannelState, ChannelTerms, Phase
-from paychan.payment import Payment
+from paychan.core.channel import ChannelState, ChannelTerms, Phase
+from paychan.core.payment import Payment
 from tests.reference import GROUP_ORDER, NONE_ANYONECANPAY, SINGLE_ANYONECANPAY, Account, Paid, encode_der, sighash
 
 NOW = 1_600_000_000

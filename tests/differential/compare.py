@@ -19,7 +19,7 @@ from paychan._fast.channel import ChannelTable, read_channel_request
 from paychan._fast.payment import split_payment
 from paychan._fast.sighash import payment_sighash
 from paychan._fast.status import Status
-from paychan.sharding import shard_of
+from paychan.core.sharding import shard_of
 from tests.differential.channels import (
     NOW,
     SETTLEMENT_PERIOD,

@@ -19,10 +19,10 @@ from paychan._fast.channel import shard_of as compiled_shard_of
 from paychan._fast.commit import CommitQueue
 from paychan._fast.frame import encode_frame
 from paychan._fast.intake import FutureRequest, Intake
-from paychan.channel import STATE_HEAD, TERMS_HEAD, ChannelState, ChannelTerms, Phase
 from paychan.config import load_server_config, load_signer_config, load_store_config
-from paychan.errors import BY_NUMBER, ConfigError
-from paychan.payment import Payment
+from paychan.core.channel import STATE_HEAD, TERMS_HEAD, ChannelState, ChannelTerms, Phase
+from paychan.core.errors import BY_NUMBER, ConfigError
+from paychan.core.payment import Payment
 from paychan.rpc import signer_messages, store_messages
 from paychan.rpc.store_messages import Entry, MessageError
 from paychan.server.payments import REFUSALS_BY_FORM

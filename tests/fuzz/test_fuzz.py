@@ -7,8 +7,8 @@ import sysconfig
 
 import pytest
 
-from paychan import channel
 from paychan._fast import group
+from paychan.core import channel
 from tests.fuzz import calls, run
 from tests.fuzz.breaks import is_found
 

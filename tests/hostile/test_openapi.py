@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from paychan.errors import BY_CODE, Rejection
+from paychan.core.errors import BY_CODE, Rejection
 from paychan.server import headers, replies, routes
 from tests.system import free_port, running
 

@@ -6,10 +6,10 @@ _RETURNED_ON = "a spend that deep has confirmations, and the next line returns f
 _ONLY_LONGER = "only pushes longer than one byte are looked at afterwards"
 
 EQUIVALENT: dict[str, dict[tuple[str, str], str]] = {
-    "paychan/script.py": {
+    "paychan/core/script.py": {
         ("if len(data) <= 0xFF:", "255 becomes 256"): "256 does not fit into a byte: the same ValueError is raised there",
     },
-    "paychan/settlement.py": {
+    "paychan/core/settlement.py": {
         (
             "script_sig = _script_sig(client_signature, bytes(_SIGNATURE_SIZE_MAX), terms.redeem_script)",
             "the first two arguments swap",
@@ -27,15 +27,15 @@ EQUIVALENT: dict[str, dict[tuple[str, str], str]] = {
             "0 becomes 1",
         ): "of a script that has ended nothing is taken",
     },
-    "paychan/refund.py": {
+    "paychan/core/refund.py": {
         ('digest = SignatureHash(redeem, spend(b""), 0, SIGHASH_ALL)', r"b'' becomes b'\x00'"): _HASHED_WITHOUT,
     },
-    "paychan/sharding.py": {
+    "paychan/core/sharding.py": {
         ("_MASK = (1 << 64) - 1", "1 becomes 2 (2)"): "the lowest 16 bits are dropped afterwards",
         ('head = int.from_bytes(outpoint[:8], "little")', "8 becomes 9"): "what is above 64 bits is masked afterwards",
         ('vout = int.from_bytes(outpoint[32:36], "little")', "36 becomes 37"): "an outpoint has 36 bytes",
     },
-    "paychan/standardness.py": {
+    "paychan/core/standardness.py": {
         ("_DUST_FEE_PER_KB = 3000", "3000 becomes 3001"): "rounded down, the limits of both script types stay",
         ('pushed.append(b"" if opcode == 0 else bytes((opcode - _OP_1 + 1,)))', r"b'' becomes b'\x00'"): _ONLY_LONGER,
         ('pushed.append(b"" if opcode == 0 else bytes((opcode - _OP_1 + 1,)))', "Sub becomes Add"): _ONLY_LONGER,

@@ -7,17 +7,17 @@ def _unit(*names: str) -> tuple[str, ...]:
 
 MODULES: dict[str, tuple[str, ...]] = {
     # the core
-    "paychan/units.py": _unit("units", "settlement"),
-    "paychan/outpoint.py": _unit("outpoint"),
-    "paychan/script.py": _unit("script", "settlement"),
-    "paychan/payment.py": _unit("fast_payment", "settlement"),
-    "paychan/channel.py": _unit("channel_records", "transitions", "settlement"),
-    "paychan/settlement.py": _unit("settlement"),
-    "paychan/refund.py": _unit("refund"),
-    "paychan/sharding.py": _unit("sharding"),
-    "paychan/standardness.py": _unit("standardness"),
-    "paychan/fees.py": _unit("fees"),
-    "paychan/network.py": _unit("network"),
+    "paychan/core/units.py": _unit("units", "settlement"),
+    "paychan/core/outpoint.py": _unit("outpoint"),
+    "paychan/core/script.py": _unit("script", "settlement"),
+    "paychan/core/payment.py": _unit("fast_payment", "settlement"),
+    "paychan/core/channel.py": _unit("channel_records", "transitions", "settlement"),
+    "paychan/core/settlement.py": _unit("settlement"),
+    "paychan/core/refund.py": _unit("refund"),
+    "paychan/core/sharding.py": _unit("sharding"),
+    "paychan/core/standardness.py": _unit("standardness"),
+    "paychan/core/fees.py": _unit("fees"),
+    "paychan/core/network.py": _unit("network"),
     "paychan/clock.py": _unit("clock"),
     # the store's rules
     "store/table.py": _unit("store_table", "store_group", "store_engine"),

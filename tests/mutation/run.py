@@ -1,4 +1,4 @@
-"""The tests' own test: `python -m tests.mutation.run [--module paychan/fees.py] [--sample N --seed S] [--jobs N]`.
+"""The tests' own test: `python -m tests.mutation.run [--module paychan/core/fees.py] [--sample N --seed S] [--jobs N]`.
 
 Makes small slips in the modules that hold money rules (mutate.py), one at a time, and runs the tests that should notice
 (modules.py). A slip that no test notices is listed. Exit status 1 if fewer than SCORE_MIN percent are noticed in all, equivalent

@@ -31,7 +31,7 @@ from bitcoin.core import COutPoint, CTransaction, CTxIn, CTxOut, Hash160
 from bitcoin.core.script import SIGHASH_ALL, CScript, SignatureHash
 from coincurve import PrivateKey
 
-from paychan.outpoint import make_outpoint, txid_hex
+from paychan.core.outpoint import make_outpoint, txid_hex
 
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("PAYCHAN_NODE_CACHE") or HERE.parent.parent / "build" / "bcoin")

@@ -17,10 +17,10 @@ from coincurve import PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from paychan.outpoint import format_outpoint
-from paychan.payment import Payment
-from paychan.sender import Sender, sign_payment
-from paychan.units import SECONDS_PER_HOUR
+from paychan.core.outpoint import format_outpoint
+from paychan.core.payment import Payment
+from paychan.core.sender import Sender, sign_payment
+from paychan.core.units import SECONDS_PER_HOUR
 from tests.own_port_table import OWN_PORT, expected
 from tests.raw_http import RawAnswer, ask, exchange
 from tests.system import CHANGE_ADDRESS, DOORS, Payer, System, running

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from coincurve import PrivateKey
 
-from paychan.channel import ChannelTerms
-from paychan.network import TEST, decode_address
-from paychan.outpoint import format_outpoint
+from paychan.core.channel import ChannelTerms
+from paychan.core.network import TEST, decode_address
+from paychan.core.outpoint import format_outpoint
 from tests.conformance_table import CODES_INSTEAD, DEVIATIONS
 from tests.own_port_table import VERSION_OF_ANSWERS_TO_1_0
 from tests.raw_http import RawAnswer, ask

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from paychan.payment import Payment
-from paychan.sender import sign_payment
-from paychan.units import SECONDS_PER_HOUR
+from paychan.core.payment import Payment
+from paychan.core.sender import sign_payment
+from paychan.core.units import SECONDS_PER_HOUR
 from tests.raw_http import CORS
 from tests.settled import settled_change
 from tests.system import CHANGE_ADDRESS, OPEN_AMOUNT, Answer, Payer, System, running, wait_until

@@ -15,10 +15,10 @@ from dataclasses import replace
 
 import pytest
 
+from paychan.core.sender import sign_payment
+from paychan.core.sharding import shard_of
 from paychan.rpc.store_messages import EntryStatus
-from paychan.sender import sign_payment
 from paychan.server.peers import ANSWER_SECONDS_MAX
-from paychan.sharding import shard_of
 from paychan.supervisor import STOP_SECONDS_MAX
 from tests.campaign.faults import LEASE_MS
 from tests.campaign.fencing import SHARDS, Rogue, count_stale

@@ -23,10 +23,10 @@ from coincurve import PrivateKey
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from paychan.errors import Rejection
-from paychan.outpoint import format_outpoint
-from paychan.payment import Payment
-from paychan.sender import Sender, sign_payment
+from paychan.core.errors import Rejection
+from paychan.core.outpoint import format_outpoint
+from paychan.core.payment import Payment
+from paychan.core.sender import Sender, sign_payment
 from paychan.server.replies import problem
 from tests.settled import settled_change
 from tests.system import CHANGE_ADDRESS, OPEN_AMOUNT, Client, System, running

@@ -15,10 +15,10 @@ from coincurve import PrivateKey
 
 from paychan._fast.sighash import payment_sighash
 from paychan.chain.debug import DEBUG_FUNDING_VALUE
-from paychan.channel import ChannelTerms
-from paychan.network import TEST
-from paychan.payment import Payment
-from paychan.script import funding_address, redeem_script
+from paychan.core.channel import ChannelTerms
+from paychan.core.network import TEST
+from paychan.core.payment import Payment
+from paychan.core.script import funding_address, redeem_script
 from tests.settled import settled_change
 from tests.system import CHANGE_ADDRESS, DOORS, System, make_sender, running
 

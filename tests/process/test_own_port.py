@@ -12,7 +12,7 @@ import pytest
 
 from paychan._fast.direct import PIPELINED_MAX
 from paychan._fast.http import HEAD_SIZE_MAX, HEADERS_MAX, TARGET_SIZE_MAX
-from paychan.sender import sign_payment
+from paychan.core.sender import sign_payment
 from tests.raw_http import CORS, SECONDS_MAX, RawAnswer, ask
 from tests.system import Payer, System, resident_bytes, running, wait_until
 from tests.variants import CONNECTIONS_MAX

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from paychan.client import ChannelRecord, parse_record
-from paychan.network import REGTEST, decode_address
-from paychan.outpoint import format_outpoint
+from paychan.core.network import REGTEST, decode_address
+from paychan.core.outpoint import format_outpoint
 from signer.keys import create_key
 from tests.node.bcoin_node import Node
 from tests.settled import settled_change

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import pytest
 from coincurve import PrivateKey
 
-from paychan.channel import ChannelTerms
-from paychan.outpoint import parse_outpoint
-from paychan.script import p2sh_script_pubkey
-from paychan.units import DUST_LIMIT
+from paychan.core.channel import ChannelTerms
+from paychan.core.outpoint import parse_outpoint
+from paychan.core.script import p2sh_script_pubkey
+from paychan.core.units import DUST_LIMIT
 from tests.conformance_table import CHANNELS_REFUSED
 from tests.settled import settled_change
 from tests.system import ROOT, WEEK, System, make_sender, running

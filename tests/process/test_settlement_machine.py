@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from paychan.settlement import check_settlement
+from paychan.core.settlement import check_settlement
 from tests.campaign.load import FEE_MAX, Account, PatientClient, is_outpoint_of
 from tests.system import System, running, wait_until
 from tests.tiling import Outcome, check_all

@@ -21,11 +21,11 @@ import pytest
 from coincurve import PrivateKey
 
 from paychan._fast.frame import encode_frame
-from paychan.channel import ChannelTerms
+from paychan.core.channel import ChannelTerms
+from paychan.core.sender import sign_payment
+from paychan.core.settlement import check_settlement
 from paychan.rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
 from paychan.rpc.signer_messages import PAYLOAD_MAX, Refusal, RefusalCode, SettleRequest, SignerMessage
-from paychan.sender import sign_payment
-from paychan.settlement import check_settlement
 from tests.system import free_port
 
 ROOT = Path(__file__).parents[2]

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from paychan.payment import Payment
-from paychan.sender import Sender, sign_payment
-from paychan.settlement import check_settlement
+from paychan.core.payment import Payment
+from paychan.core.sender import Sender, sign_payment
+from paychan.core.settlement import check_settlement
 from tests.campaign.faults import kill_when_there
 from tests.campaign.load import FEE_MAX, PatientClient, is_outpoint_of
 from tests.system import Answer, System, running

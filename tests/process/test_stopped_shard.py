@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from paychan.chain.debug import DEBUG_FUNDING_VALUE
-from paychan.sender import Sender
-from paychan.settlement import check_settlement
-from paychan.sharding import shard_of
+from paychan.core.sender import Sender
+from paychan.core.settlement import check_settlement
+from paychan.core.sharding import shard_of
 from store.maintenance import audit
 from tests.campaign.load import FEE_MAX, is_outpoint_of
 from tests.system import Client, Payer, System, running, wait_until

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from paychan.channel import ABSENT
+from paychan.core.channel import ABSENT
 from paychan.rpc.store_messages import EntryStatus
 from tests.process.test_store_process import ROOT, SHARDS, Store, channels, worker
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
-from paychan.payment import Payment
+from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.core.payment import Payment
+from paychan.core.sharding import shard_of
 from paychan.rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
 from paychan.rpc.store_messages import (
     PAYLOAD_MAX,
@@ -29,7 +30,6 @@ from paychan.rpc.store_messages import (
     encode_commit,
     encode_load,
 )
-from paychan.sharding import shard_of
 
 ROOT = Path(__file__).parents[2]
 OK, STALE_EPOCH, CONFLICT, FORBIDDEN, STOPPED = EntryStatus

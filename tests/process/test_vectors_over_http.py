@@ -14,12 +14,12 @@ from urllib.parse import quote
 import pytest
 from coincurve import PrivateKey
 
-from paychan.channel import ChannelTerms
-from paychan.network import TEST, decode_address
-from paychan.outpoint import format_outpoint, parse_outpoint
-from paychan.payment import Payment
-from paychan.script import p2sh_script_pubkey
-from paychan.sender import sign_payment
+from paychan.core.channel import ChannelTerms
+from paychan.core.network import TEST, decode_address
+from paychan.core.outpoint import format_outpoint, parse_outpoint
+from paychan.core.payment import Payment
+from paychan.core.script import p2sh_script_pubkey
+from paychan.core.sender import sign_payment
 from tests.settled import settled_change
 from tests.system import DOORS, ROOT, Answer, System, running
 

@@ -10,10 +10,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from paychan._fast.channel import ChannelTable
 from paychan._fast.status import Status
-from paychan.channel import ChannelState, Phase
-from paychan.payment import Payment, parse_payment
-from paychan.sender import Sender, sign_payment
-from paychan.settlement import verify_payment
+from paychan.core.channel import ChannelState, Phase
+from paychan.core.payment import Payment, parse_payment
+from paychan.core.sender import Sender, sign_payment
+from paychan.core.settlement import verify_payment
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
 from tests.reference import Judge
 

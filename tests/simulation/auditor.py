@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from bitcoin.core import CTransaction
 
-from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
-from paychan.outpoint import format_outpoint
-from paychan.units import DUST_LIMIT
+from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.core.outpoint import format_outpoint
+from paychan.core.units import DUST_LIMIT
 from store import keys
 
 from .blockchain import BlockChain, payment_in

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 from bitcoin.core import CTransaction
 
-from paychan.channel import ChannelTerms
-from paychan.outpoint import make_outpoint
-from paychan.payment import Payment
-from paychan.script import p2sh_script_pubkey
-from paychan.settlement import SettlementError, check_settlement
-from paychan.standardness import dust_limit
-from paychan.units import MAX_MONEY
+from paychan.core.channel import ChannelTerms
+from paychan.core.outpoint import make_outpoint
+from paychan.core.payment import Payment
+from paychan.core.script import p2sh_script_pubkey
+from paychan.core.settlement import SettlementError, check_settlement
+from paychan.core.standardness import dust_limit
+from paychan.core.units import MAX_MONEY
 
 BLOCK_SECONDS = 600
 INCREMENTAL_FEE = 1  # satoshi per byte, for replacements

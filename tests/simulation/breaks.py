@@ -15,9 +15,9 @@ from unittest.mock import patch
 
 import signer.policy
 import store.sequencer
-from paychan.channel import ABSENT, ChannelState, Phase
 from paychan.clock import Clock
-from paychan.errors import Unavailable
+from paychan.core.channel import ABSENT, ChannelState, Phase
+from paychan.core.errors import Unavailable
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_client import StoreClient
 from paychan.rpc.store_messages import Entry, Stored, decode_commit, encode_commit

@@ -12,10 +12,10 @@ from typing import Any
 from bitcoin.core import CTransaction
 
 from paychan._fast.frame import FrameReader
-from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
-from paychan.outpoint import format_outpoint, make_outpoint
+from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.core.outpoint import format_outpoint, make_outpoint
+from paychan.core.units import DUST_LIMIT
 from paychan.rpc.store_messages import PAYLOAD_MAX, OwnerTable, StoreMessage, decode_commit
-from paychan.units import DUST_LIMIT
 from store import keys
 from tests.tiling import History, Operation, check
 

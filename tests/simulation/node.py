@@ -4,8 +4,8 @@ import asyncio
 import random
 
 from paychan.chain.base import UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Tip
-from paychan.channel import ChannelTerms
-from paychan.errors import Unavailable
+from paychan.core.channel import ChannelTerms
+from paychan.core.errors import Unavailable
 
 from .blockchain import BlockChain, Refused
 from .loop import Wire

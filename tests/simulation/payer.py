@@ -13,16 +13,16 @@ from bitcoin.core import COutPoint, CTransaction, CTxIn, CTxOut, Hash160
 from bitcoin.core.script import CScript
 from coincurve import PrivateKey
 
-from paychan.channel import ChannelTerms
-from paychan.network import TEST
-from paychan.outpoint import make_outpoint
-from paychan.payment import Payment
-from paychan.refund import sign_refund
-from paychan.script import p2sh_script_pubkey
-from paychan.sender import Sender
+from paychan.core.channel import ChannelTerms
+from paychan.core.network import TEST
+from paychan.core.outpoint import make_outpoint
+from paychan.core.payment import Payment
+from paychan.core.refund import sign_refund
+from paychan.core.script import p2sh_script_pubkey
+from paychan.core.sender import Sender
+from paychan.core.units import DUST_LIMIT
 from paychan.server.replies import Reply
 from paychan.server.worker import Worker
-from paychan.units import DUST_LIMIT
 
 from .auditor import Auditor
 from .blockchain import BlockChain, Refused

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from paychan.outpoint import format_outpoint
-from paychan.payment import Payment
-from paychan.refund import sign_refund
-from paychan.sender import sign_payment
-from paychan.units import DUST_LIMIT
+from paychan.core.outpoint import format_outpoint
+from paychan.core.payment import Payment
+from paychan.core.refund import sign_refund
+from paychan.core.sender import sign_payment
+from paychan.core.units import DUST_LIMIT
 from tests.tiling import Operation, Outcome
 
 from .blockchain import Refused

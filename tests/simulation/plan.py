@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from paychan.units import MAX_MONEY
+from paychan.core.units import MAX_MONEY
 
 from .disk import STEPS
 

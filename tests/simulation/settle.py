@@ -25,9 +25,9 @@ from unittest.mock import patch
 from coincurve import PrivateKey
 
 import store.sequencer
-from paychan.channel import Phase
 from paychan.config import load_server_config
-from paychan.errors import PaychanError, Unavailable
+from paychan.core.channel import Phase
+from paychan.core.errors import PaychanError, Unavailable
 from paychan.rpc.connection import Address
 from paychan.server import settler, watcher
 from paychan.server import worker as worker_module

@@ -4,9 +4,9 @@ against the auditor; the same seed twice; and an auditor that must see planted b
 
 import pytest
 
-from paychan.channel import ChannelState, Phase
 from paychan.clock import Clock
-from paychan.payment import Payment
+from paychan.core.channel import ChannelState, Phase
+from paychan.core.payment import Payment
 from store import keys
 
 from .settle import CONFIRMATIONS, World, make_config, run_world

@@ -9,11 +9,11 @@ import pytest
 from bitcoin.core import CTransaction
 
 from paychan._fast.channel import ChannelTable
-from paychan.channel import ChannelState, Phase
-from paychan.errors import Unavailable
-from paychan.fees import FeeBounds
+from paychan.core.channel import ChannelState, Phase
+from paychan.core.errors import Unavailable
+from paychan.core.fees import FeeBounds
+from paychan.core.sender import Sender
 from paychan.rpc.store_messages import Entry, EntryStatus, Stored
-from paychan.sender import Sender
 from paychan.server.settling import Settling, SettlingRules
 from signer.policy import Policy
 

@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING
 
-from paychan.payment import Payment
+from paychan.core.payment import Payment
 from paychan.rpc.connection import FrameConnection
 from paychan.rpc.signer_messages import PAYLOAD_MAX, SettleRequest, SignerMessage
 

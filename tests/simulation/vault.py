@@ -2,8 +2,8 @@
 
 import random
 
-from paychan.channel import ChannelTerms
-from paychan.payment import Payment
+from paychan.core.channel import ChannelTerms
+from paychan.core.payment import Payment
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.signer_client import SignerRefused
 from paychan.rpc.signer_messages import Refusal, SettleRequest

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from paychan.channel import ChannelState, Phase
+from paychan.core.channel import ChannelState, Phase
 from store import keys
 
 from .blockchain import GENESIS, BlockChain, Market

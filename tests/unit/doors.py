@@ -14,10 +14,10 @@ from paychan._fast.channel import ChannelTable
 from paychan._fast.forward import ForwardLink, OwnerEnd
 from paychan._fast.intake import FutureRequest
 from paychan._fast.rsgi import RsgiDoor
-from paychan.channel import ChannelState
-from paychan.errors import Unavailable
-from paychan.network import TEST
-from paychan.payment import Payment
+from paychan.core.channel import ChannelState
+from paychan.core.errors import Unavailable
+from paychan.core.network import TEST
+from paychan.core.payment import Payment
 from paychan.server.committer import Committer
 from paychan.server.direct import DirectPort
 from paychan.server.headers import SUCCESS_HEADERS

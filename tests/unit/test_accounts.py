@@ -11,12 +11,12 @@ from paychan._fast.channel import ChannelTable, shard_of
 from paychan._fast.commit import CommitQueue
 from paychan._fast.group import StateCache
 from paychan._fast.intake import FutureRequest, Intake
-from paychan.channel import ABSENT, ChannelState, Phase
-from paychan.payment import Payment
+from paychan.core.channel import ABSENT, ChannelState, Phase
+from paychan.core.payment import Payment
+from paychan.core.units import MAX_MONEY
 from paychan.rpc.store_messages import ENTRIES_MAX, LEASE_COUNT, Entry, EntryStatus, encode_commit
 from paychan.server.payments import REFUSALS_BY_FORM
 from paychan.server.replies import Reply
-from paychan.units import MAX_MONEY
 from store import sequencer as sequencer_module
 from store.engine import Engine
 from store.sequencer import Sequencer

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from paychan.channel import (
+from paychan.core.channel import (
     ABSENT,
     TRANSITIONS,
     ChannelState,
@@ -14,7 +14,7 @@ from paychan.channel import (
     is_allowed_update,
     next_phase,
 )
-from paychan.payment import Payment
+from paychan.core.payment import Payment
 
 TERMS = ChannelTerms(
     outpoint=bytes(range(36)),

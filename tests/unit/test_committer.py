@@ -9,7 +9,7 @@ import pytest
 
 from paychan._fast.channel import ChannelTable
 from paychan._fast.status import Status
-from paychan.channel import Phase
+from paychan.core.channel import Phase
 from paychan.rpc.connection import ConnectionGone, RemoteRefusal
 from paychan.rpc.store_messages import ENTRIES_MAX, Entry, EntryStatus, decode_commit
 from paychan.server import committer as committer_module

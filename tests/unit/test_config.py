@@ -13,7 +13,7 @@ import pytest
 from coincurve import PrivateKey
 
 from paychan.config import load_server_config, load_signer_config, load_store_config
-from paychan.errors import ConfigError
+from paychan.core.errors import ConfigError
 from signer.keys import load_key
 
 CONFIGS = Path(__file__).parents[2] / "config"

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from paychan.channel import TRANSITIONS, Event, Phase
-from paychan.errors import BY_CODE
+from paychan.core.channel import TRANSITIONS, Event, Phase
+from paychan.core.errors import BY_CODE
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 

@@ -12,7 +12,7 @@ from paychan._fast.batch import BATCH_BYTES_MAX, BATCH_PAYMENTS_MAX, Batch
 from paychan._fast.channel import ChannelTable
 from paychan._fast.forward import ForwardLink
 from paychan._fast.frame import encode_frame
-from paychan.channel import ChannelState
+from paychan.core.channel import ChannelState
 from paychan.rpc.connection import ConnectionGone, RemoteRefusal
 from paychan.rpc.store_messages import EntryStatus, decode_commit
 from paychan.server.peers import PAYLOAD_MAX

@@ -14,9 +14,9 @@ import pytest
 from paychan._fast.channel import ChannelTable
 from paychan._fast.status import Status
 from paychan.chain.base import FundingOutput
-from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
-from paychan.errors import PaychanError
-from paychan.payment import Payment
+from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.core.errors import PaychanError
+from paychan.core.payment import Payment
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import EntryStatus, Stored, decode_commit
 from paychan.server.committer import Committer

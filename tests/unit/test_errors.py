@@ -3,8 +3,8 @@ frozen copy: a code that clients match on cannot be renamed, renumbered or get a
 
 import pytest
 
-from paychan import errors
-from paychan.errors import BY_CODE, BY_NUMBER, PaychanError, Rejection, Unavailable
+from paychan.core import errors
+from paychan.core.errors import BY_CODE, BY_NUMBER, PaychanError, Rejection, Unavailable
 
 PUBLISHED = {
     "missing_parameter": (20, 400),

@@ -14,8 +14,8 @@ import pytest
 
 from paychan._fast.channel import ChannelTable, shard_of
 from paychan._fast.status import Status
-from paychan.channel import ChannelState, Phase
-from paychan.payment import Payment
+from paychan.core.channel import ChannelState, Phase
+from paychan.core.payment import Payment
 from paychan.rpc.store_messages import decode_commit, encode_commit
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
 from tests.reference import GROUP_ORDER, Paid, encode_der

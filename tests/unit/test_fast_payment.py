@@ -11,12 +11,12 @@ import pytest
 from paychan._fast.channel import ChannelTable
 from paychan._fast.payment import DUST_LIMIT, MAX_MONEY, decode_payment_text, split_payment
 from paychan._fast.status import Status
-from paychan.channel import ChannelState, ChannelTerms, Phase
-from paychan.errors import Rejection
-from paychan.network import TEST, decode_address
-from paychan.outpoint import parse_outpoint
-from paychan.payment import Payment, decode_payment, parse_payment
-from paychan.settlement import verify_payment
+from paychan.core.channel import ChannelState, ChannelTerms, Phase
+from paychan.core.errors import Rejection
+from paychan.core.network import TEST, decode_address
+from paychan.core.outpoint import parse_outpoint
+from paychan.core.payment import Payment, decode_payment, parse_payment
+from paychan.core.settlement import verify_payment
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHORT_R_NONCE, make_sample, own_all
 from tests.differential.compare import is_strict, lax_der
 from tests.reference import GROUP_ORDER, Judge, Paid, Refused, encode_der, read_payment

@@ -6,8 +6,8 @@ import pytest
 from paychan._fast.channel import ChannelTable, read_channel_request
 from paychan._fast.request import PATH_SIZE_MAX, QUERY_SIZE_MAX
 from paychan._fast.status import Status
-from paychan.errors import Rejection
-from paychan.outpoint import make_outpoint, parse_outpoint
+from paychan.core.errors import Rejection
+from paychan.core.outpoint import make_outpoint, parse_outpoint
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, make_sample, own_all
 from tests.reference import Judge, Refused, read_path
 

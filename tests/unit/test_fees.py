@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paychan.fees import BUMP_PERCENT_MIN, LADDER, RELAY_FEE_PER_BYTE, FeeBounds, bump_fee_min, rung_at, settlement_fee
-from paychan.settlement import Uneconomic
-from paychan.units import DUST_LIMIT
+from paychan.core.fees import BUMP_PERCENT_MIN, LADDER, RELAY_FEE_PER_BYTE, FeeBounds, bump_fee_min, rung_at, settlement_fee
+from paychan.core.settlement import Uneconomic
+from paychan.core.units import DUST_LIMIT
 
 PERIOD = 6 * 3600
 SIZE = 348

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paychan._fast.frame import ERROR, HEAD_SIZE, REPLY, FrameError, FrameReader, encode_frame
-from paychan.channel import ChannelTerms
-from paychan.payment import Payment
+from paychan.core.channel import ChannelTerms
+from paychan.core.payment import Payment
 from paychan.rpc import signer_messages, store_messages
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest, SignerMessage
 from paychan.rpc.store_messages import (

@@ -9,11 +9,11 @@ from coincurve import PrivateKey
 from paychan._fast.channel import ChannelTable
 from paychan._fast.status import Status
 from paychan.chain.base import UNKNOWN, FundingStatus
-from paychan.channel import ChannelState, ChannelTerms, Phase
-from paychan.errors import PaychanError, Unavailable
+from paychan.core.channel import ChannelState, ChannelTerms, Phase
+from paychan.core.errors import PaychanError, Unavailable
+from paychan.core.sender import Sender, sign_payment
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import Stored
-from paychan.sender import Sender, sign_payment
 from paychan.server import funding as funding_module
 from paychan.server.funding import FundingChecks
 

@@ -13,8 +13,8 @@ from paychan._fast.direct import PENDING_BYTES_MAX
 from paychan._fast.forward import ForwardLink
 from paychan._fast.frame import REPLY, encode_frame
 from paychan.chain import wallets
-from paychan.channel import Phase
-from paychan.errors import Unavailable
+from paychan.core.channel import Phase
+from paychan.core.errors import Unavailable
 from paychan.rpc import connection as connection_module
 from paychan.rpc.connection import ConnectionGone, FrameConnection
 from paychan.rpc.store_messages import SCAN_LIMIT_MAX, StoreMessage

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from paychan._fast.channel import ChannelTable
-from paychan.channel import ChannelState, Phase
-from paychan.errors import Unavailable
-from paychan.payment import Payment
+from paychan.core.channel import ChannelState, Phase
+from paychan.core.errors import Unavailable
+from paychan.core.payment import Payment
 from paychan.rpc.connection import ConnectionGone, RemoteRefusal
 from paychan.rpc.store_messages import LOAD_MAX, Stored
 from paychan.server.loading import Loaded, Loader

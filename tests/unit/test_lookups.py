@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from paychan.chain.base import FundingOutput, FundingRequest
-from paychan.errors import Unavailable
+from paychan.core.errors import Unavailable
 from paychan.server import lookups as lookups_module
 from paychan.server.lookups import ADDRESS_LOOKUPS_MAX, ADDRESS_SECONDS, BURST_SECONDS, NEGATIVE_SECONDS, Lookups
 

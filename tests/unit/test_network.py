@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from bitcoin.base58 import CBase58Data, encode
 
-from paychan.errors import Rejection
-from paychan.network import BY_NAME, LIVE, REGTEST, TEST, decode_address, p2sh_address
+from paychan.core.errors import Rejection
+from paychan.core.network import BY_NAME, LIVE, REGTEST, TEST, decode_address, p2sh_address
 
 POSITIVE = json.loads((Path(__file__).parents[1] / "vectors" / "positive-own.json").read_text())
 P2PKH_TEST = "mmA2XECa7bVERzQKkyy1pNBQ3PC4HnxTC5"

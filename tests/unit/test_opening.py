@@ -11,12 +11,12 @@ from coincurve import PrivateKey
 
 from paychan.chain.base import FundingOutput, FundingRequest
 from paychan.config import load_server_config
-from paychan.errors import Rejection, Unavailable
-from paychan.network import TEST, decode_address, p2sh_address
-from paychan.outpoint import make_outpoint
-from paychan.payment import Payment
-from paychan.script import Hash160, p2sh_script_pubkey, redeem_script
-from paychan.sender import sign_payment
+from paychan.core.errors import Rejection, Unavailable
+from paychan.core.network import TEST, decode_address, p2sh_address
+from paychan.core.outpoint import make_outpoint
+from paychan.core.payment import Payment
+from paychan.core.script import Hash160, p2sh_script_pubkey, redeem_script
+from paychan.core.sender import sign_payment
 from paychan.server.lookups import Lookups
 from paychan.server.opening import COINBASE_MATURITY, Opening, OpenRequest
 from paychan.settings import ServerConfig

@@ -2,8 +2,8 @@
 
 import pytest
 
-from paychan.errors import Rejection
-from paychan.outpoint import OUTPOINT_SIZE, format_outpoint, make_outpoint, parse_outpoint, txid_hex, txid_of, vout_of
+from paychan.core.errors import Rejection
+from paychan.core.outpoint import OUTPOINT_SIZE, format_outpoint, make_outpoint, parse_outpoint, txid_hex, txid_of, vout_of
 
 TXID_HEX = "00112233445566778899aabbccddeeff00112233445566778899aabbccddee01"
 TXID = bytes.fromhex(TXID_HEX)[::-1]

@@ -7,9 +7,9 @@ import pytest
 from bitcoin.core import CTransaction
 from coincurve import PrivateKey
 
-from paychan.channel import ChannelTerms
-from paychan.outpoint import make_outpoint
-from paychan.refund import SEQUENCE_LOCKTIME, sign_refund
+from paychan.core.channel import ChannelTerms
+from paychan.core.outpoint import make_outpoint
+from paychan.core.refund import SEQUENCE_LOCKTIME, sign_refund
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "settlement-and-refund.json").read_text())
 (ROW,) = (row for row in VECTORS if row["kind"] == "refund")

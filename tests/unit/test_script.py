@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from paychan.network import LIVE, TEST
-from paychan.script import encode_script_number, funding_address, p2sh_script_pubkey, push, redeem_script
+from paychan.core.network import LIVE, TEST
+from paychan.core.script import encode_script_number, funding_address, p2sh_script_pubkey, push, redeem_script
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 CHANNELS = json.loads((VECTORS / "redeem-and-debug-funding.json").read_text())

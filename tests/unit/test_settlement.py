@@ -10,12 +10,12 @@ from bitcoin.core.script import SIGHASH_ALL, SIGHASH_ANYONECANPAY, SIGHASH_NONE,
 from coincurve import PrivateKey
 
 from paychan._fast.sighash import payment_sighash
-from paychan.channel import ChannelTerms
-from paychan.outpoint import make_outpoint
-from paychan.payment import Payment, parse_payment
-from paychan.script import push
-from paychan.sender import sign_payment
-from paychan.settlement import (
+from paychan.core.channel import ChannelTerms
+from paychan.core.outpoint import make_outpoint
+from paychan.core.payment import Payment, parse_payment
+from paychan.core.script import push
+from paychan.core.sender import sign_payment
+from paychan.core.settlement import (
     SettlementError,
     Uneconomic,
     check_settlement,

@@ -11,19 +11,19 @@ from coincurve import PrivateKey
 
 from paychan._fast.channel import ChannelTable
 from paychan.chain.base import BroadcastRefused, FundingStatus
-from paychan.channel import ChannelState, ChannelTerms, Phase
-from paychan.errors import Unavailable
-from paychan.fees import FeeBounds, bump_fee_min
-from paychan.outpoint import format_outpoint, txid_hex
-from paychan.payment import Payment
+from paychan.core.channel import ChannelState, ChannelTerms, Phase
+from paychan.core.errors import Unavailable
+from paychan.core.fees import FeeBounds, bump_fee_min
+from paychan.core.outpoint import format_outpoint, txid_hex
+from paychan.core.payment import Payment
+from paychan.core.sender import sign_payment
+from paychan.core.settlement import settlement_size_max, sign_settlement
 from paychan.rpc.connection import ConnectionGone, RemoteRefusal
 from paychan.rpc.signer_client import SignerRefused
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest
 from paychan.rpc.store_messages import EntryStatus, Stored
-from paychan.sender import sign_payment
 from paychan.server.committer import LOST
 from paychan.server.settling import DESTINATION_SIZE_MAX, Settling, SettlingRules
-from paychan.settlement import settlement_size_max, sign_settlement
 from signer.policy import Policy, judge
 
 SERVER, CLIENT = PrivateKey(b"\x11" * 32), PrivateKey(b"\x22" * 32)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paychan._fast import channel as compiled
-from paychan.sharding import SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX, shard_of
+from paychan.core.sharding import SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX, shard_of
 
 EXTREMES = [b"\x00" * 36, b"\xff" * 36, b"\xff" * 8 + b"\0" * 28, b"\0" * 32 + b"\xff" * 4, bytes(range(36))]
 

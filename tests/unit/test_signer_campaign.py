@@ -13,10 +13,10 @@ from bitcoin.core import CMutableTransaction, CTransaction
 from bitcoin.core.script import SIGHASH_ALL, SIGHASH_ANYONECANPAY, SIGHASH_SINGLE, CScript, SignatureHash
 from coincurve import PrivateKey
 
-from paychan.channel import ChannelTerms
+from paychan.core.channel import ChannelTerms
+from paychan.core.script import push
+from paychan.core.settlement import sign_settlement
 from paychan.rpc.signer_messages import SettleRequest
-from paychan.script import push
-from paychan.settlement import sign_settlement
 from tests.campaign.signer import KEY, RULES, Result, plan, run_chunk
 from tests.campaign.signer_oracle import Oracle, Violation
 from tests.campaign.signer_requests import Channel, fund

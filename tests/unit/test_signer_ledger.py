@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from paychan.errors import ConfigError
+from paychan.core.errors import ConfigError
 from signer.ledger import Ledger, LedgerError, lock_directory
 from signer.policy import Record
 

@@ -8,13 +8,13 @@ from bitcoin.core import CMutableTransaction, CMutableTxIn, CTransaction, CTxOut
 from bitcoin.core.script import CScript
 from coincurve import PrivateKey
 
-from paychan.channel import ChannelTerms
-from paychan.outpoint import make_outpoint
-from paychan.refund import sign_refund
-from paychan.script import push
-from paychan.sender import sign_payment
-from paychan.settlement import SettlementError, sign_settlement
-from paychan.standardness import check_standard, dust_limit
+from paychan.core.channel import ChannelTerms
+from paychan.core.outpoint import make_outpoint
+from paychan.core.refund import sign_refund
+from paychan.core.script import push
+from paychan.core.sender import sign_payment
+from paychan.core.settlement import SettlementError, sign_settlement
+from paychan.core.standardness import check_standard, dust_limit
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "settlement-and-refund.json").read_text())
 VALUE = 1_000_000

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import paychan
 from paychan._fast.status import Status
-from paychan.errors import BY_CODE, BY_NUMBER
+from paychan.core.errors import BY_CODE, BY_NUMBER
 
 FAST = Path(paychan.__file__).parent / "_fast"
 FIRST_REFUSAL = 20

@@ -10,10 +10,10 @@ import pytest
 
 import store.backup as backup_module
 import store.engine as engine_module
-from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
-from paychan.payment import Payment
+from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.core.payment import Payment
+from paychan.core.sharding import shard_of
 from paychan.rpc.store_messages import Entry, EntryStatus, encode_commit
-from paychan.sharding import shard_of
 from store import keys, peek
 from store.backup import EPOCHS_SKIPPED, BackupError, backup_store, restore_store
 from store.check import StoredRecords, check_store

@@ -6,10 +6,10 @@ import random
 import pytest
 
 from paychan._fast.group import StateCache
-from paychan.channel import ABSENT, ChannelState, Phase
-from paychan.payment import Payment
+from paychan.core.channel import ABSENT, ChannelState, Phase
+from paychan.core.payment import Payment
+from paychan.core.settlement import verify_payment
 from paychan.rpc.store_messages import LEASE_COUNT, encode_commit
-from paychan.settlement import verify_payment
 from store import keys
 from store.check import PROBLEMS_SHOWN_MAX, check_records, check_store
 from store.engine import Engine

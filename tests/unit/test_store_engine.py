@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from paychan._fast.group import StateCache
-from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
-from paychan.errors import ConfigError
-from paychan.network import LIVE, TEST
-from paychan.payment import Payment
+from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.core.errors import ConfigError
+from paychan.core.network import LIVE, TEST
+from paychan.core.payment import Payment
+from paychan.core.sharding import shard_of
 from paychan.rpc.connection import Address
 from paychan.rpc.store_messages import Entry, EntryStatus, Stored, encode_commit
 from paychan.settings import Common, StoreConfig
-from paychan.sharding import shard_of
 from store.directory import hold_directory
 from store.engine import Engine
 from store.group import Group

@@ -9,8 +9,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from paychan._fast.group import StateCache
+from paychan.core.sharding import shard_of
 from paychan.rpc.store_messages import ENTRIES_MAX, EntryStatus, MessageError, check_commit
-from paychan.sharding import shard_of
 from store.group import Group
 
 OK, STALE_EPOCH, CONFLICT, FORBIDDEN, STOPPED = EntryStatus

@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from paychan.errors import ConfigError
-from paychan.network import LIVE, TEST
+from paychan.core.errors import ConfigError
+from paychan.core.network import LIVE, TEST
 from paychan.rpc.connection import Address
 from paychan.settings import Common, StoreConfig
 from store import identity as identity_module

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
-from paychan.payment import Payment
+from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.core.payment import Payment
+from paychan.core.sharding import shard_of
 from paychan.rpc.store_messages import Entry, EntryStatus, encode_commit
-from paychan.sharding import shard_of
 from store.engine import Engine
 from store.sequencer import EXIT_WRITE_FAILED, QUEUE_BYTES_MAX, Sequencer
 

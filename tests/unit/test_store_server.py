@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
-from paychan.errors import ConfigError
-from paychan.network import TEST
-from paychan.payment import Payment
+from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.core.errors import ConfigError
+from paychan.core.network import TEST
+from paychan.core.payment import Payment
+from paychan.core.sharding import shard_of
 from paychan.rpc.connection import Address
 from paychan.rpc.store_messages import (
     LEASE_COUNT,
@@ -29,7 +30,6 @@ from paychan.rpc.store_messages import (
     encode_load,
 )
 from paychan.settings import Common, StoreConfig
-from paychan.sharding import shard_of
 from store import server as server_module
 from store.engine import Engine
 from store.identity import Identity

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paychan._fast.group import StateCache
-from paychan.channel import ABSENT, ChannelState, ChannelTerms, Phase
-from paychan.payment import Payment
+from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.core.payment import Payment
+from paychan.core.sharding import shard_of
 from paychan.rpc.store_messages import Entry, EntryStatus, encode_commit
-from paychan.sharding import shard_of
 from store import keys
 from store.group import Group
 

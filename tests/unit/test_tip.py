@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from paychan.chain.base import Tip
 from paychan.clock import Clock
-from paychan.errors import Unavailable
+from paychan.core.errors import Unavailable
 from paychan.server.tip import ANSWER_SECONDS_MAX, SILENT_POLLS_MAX, TipFollower
 from tests.simulation.loop import SimulatedLoop
 

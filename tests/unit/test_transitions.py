@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paychan.channel import ABSENT, TRANSITIONS, Event, Phase, is_allowed_update, next_phase
+from paychan.core.channel import ABSENT, TRANSITIONS, Event, Phase, is_allowed_update, next_phase
 
 # One line for each phase: what may happen there, and where it leads.
 LIFE = """

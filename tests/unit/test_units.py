@@ -3,8 +3,8 @@ takes for a number."""
 
 import pytest
 
-from paychan import units
-from paychan.units import check_satoshi, is_expiry, is_satoshi
+from paychan.core import units
+from paychan.core.units import check_satoshi, is_expiry, is_satoshi
 
 
 def test_the_numbers_are_those_of_bitcoin_and_of_the_protocol():

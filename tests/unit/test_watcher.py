@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import pytest
 
 from paychan.chain.base import FundingStatus
-from paychan.channel import ChannelTerms
-from paychan.errors import Rejection, Unavailable
-from paychan.outpoint import format_outpoint
+from paychan.core.channel import ChannelTerms
+from paychan.core.errors import Rejection, Unavailable
+from paychan.core.outpoint import format_outpoint
+from paychan.core.units import LOCKTIME_MAX
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import Lease, Stored, StoreMessage
 from paychan.server.watcher import CONCURRENT_MAX, LOOK_SECONDS, PAUSE_SECONDS, Watcher
-from paychan.units import LOCKTIME_MAX
 from tests.simulation.loop import SimulatedLoop
 
 PAGE = 3 * CONCURRENT_MAX + 1

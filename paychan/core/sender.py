@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from coincurve import PrivateKey
 
-from ._fast.sighash import payment_sighash
+from .._fast.sighash import payment_sighash
 from .channel import ChannelTerms
 from .outpoint import format_outpoint
 from .payment import SIGHASH_CHANGE, SIGHASH_NO_CHANGE, Payment

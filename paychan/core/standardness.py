@@ -6,7 +6,7 @@ broadcast, because a refused settlement found out near the expiry is money lost.
 
 from bitcoin.core import CTransaction
 
-from ._fast.payment import split_payment
+from .._fast.payment import split_payment
 from .settlement import SettlementError
 
 SCRIPT_SIG_SIZE_MAX = 1650

@@ -8,7 +8,7 @@ this is their face for code off the hot path.
 import base64
 from dataclasses import dataclass
 
-from ._fast.payment import decode_payment_text, split_payment
+from .._fast.payment import decode_payment_text, split_payment
 from .errors import BY_NUMBER, Rejection
 
 SIGHASH_CHANGE = 0x83

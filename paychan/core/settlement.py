@@ -8,7 +8,7 @@ from bitcoin.core import COutPoint, CTransaction, CTxIn, CTxOut
 from bitcoin.core.script import SIGHASH_ALL, CScript, SignatureHash
 from coincurve import PrivateKey, PublicKey
 
-from ._fast.sighash import payment_sighash
+from .._fast.sighash import payment_sighash
 from .channel import ChannelTerms
 from .outpoint import txid_of, vout_of
 from .payment import Payment
