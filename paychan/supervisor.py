@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .config import EXIT_BAD_CONFIG, load_server_config, load_signer_config, load_store_config
 from .core.errors import ConfigError
 from .rpc.connection import Address, reachable_path
-from .settings import ServerConfig, SignerConfig, StoreConfig
+from .settings.load import EXIT_BAD_CONFIG, load_server_config, load_signer_config, load_store_config
+from .settings.models import ServerConfig, SignerConfig, StoreConfig
 
 POLL_SECONDS = 0.05
 RESTART_SECONDS_MIN = 0.1

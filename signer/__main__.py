@@ -12,11 +12,11 @@ from typing import NoReturn
 import uvloop
 
 from paychan.clock import wall_clock
-from paychan.config import EXIT_BAD_CONFIG, load_signer_config
 from paychan.core.errors import ConfigError
 from paychan.core.network import LIVE
 from paychan.rpc.connection import bind
-from paychan.settings import SignerConfig
+from paychan.settings.load import EXIT_BAD_CONFIG, load_signer_config
+from paychan.settings.models import SignerConfig
 
 from .hardening import forbid_dumps, harden_early, harden_late
 from .keys import create_key, load_key, public_key, publish_public_key

@@ -10,8 +10,8 @@ from coincurve import PrivateKey
 
 from paychan.core.errors import ConfigError
 from paychan.core.network import LIVE
-from paychan.dangers import PUBLISHED_PUBKEYS, pay_to_pubkey_hash
-from paychan.settings import SignerConfig
+from paychan.settings.dangers import PUBLISHED_PUBKEYS, pay_to_pubkey_hash
+from paychan.settings.models import SignerConfig
 
 from .files import make_directory, sync_directory, write_durably
 

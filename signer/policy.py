@@ -26,7 +26,7 @@ from paychan.core.settlement import (
 )
 from paychan.core.units import is_expiry, is_satoshi
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest
-from paychan.settings import SignerConfig
+from paychan.settings.models import SignerConfig
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import sys
 
 import uvloop
 
-from paychan.config import EXIT_BAD_CONFIG, load_store_config
 from paychan.core.errors import ConfigError
-from paychan.settings import StoreConfig
+from paychan.settings.load import EXIT_BAD_CONFIG, load_store_config
+from paychan.settings.models import StoreConfig
 
 from . import maintenance
 from .directory import hold_directory, sync_directory

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from paychan.core.errors import ConfigError
-from paychan.settings import StoreConfig
+from paychan.settings.models import StoreConfig
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 from paychan.core.errors import ConfigError
-from paychan.settings import StoreConfig
+from paychan.settings.models import StoreConfig
 
 from . import keys
 from .engine import Engine

@@ -22,7 +22,7 @@ from paychan.rpc.store_messages import (
     encode_heartbeat_reply,
     encode_load_reply,
 )
-from paychan.settings import StoreConfig
+from paychan.settings.models import StoreConfig
 
 from .engine import Engine
 from .group import Group

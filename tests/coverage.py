@@ -26,7 +26,8 @@ SERVER = (
 )
 MONEY = [
     "paychan/core/*.py",
-    *(f"paychan/{name}.py" for name in ("clock", "dangers", "config")),
+    "paychan/settings/*.py",
+    "paychan/clock.py",
     *(f"paychan/server/{name}.py" for name in SERVER),
     "store/*.py",
     "signer/*.py",

@@ -16,10 +16,10 @@ from bench.load.payers import Payer
 from bench.load.processes import spawn, stop_politely
 from bench.load.progress import Progress
 from bench.load.store_feed import StoreFeed, listens
-from paychan.config import load_signer_config, load_store_config
 from paychan.core.channel import ABSENT
 from paychan.rpc.connection import Address
 from paychan.rpc.store_messages import ENTRIES_MAX
+from paychan.settings.load import load_signer_config, load_store_config
 from tests.system import wait_until
 
 SEED = "many"

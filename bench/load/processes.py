@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 from bench.load.payers import Payer
 from bench.load.store_feed import listens
-from paychan.config import load_store_config
 from paychan.rpc.connection import Address
 from paychan.server.process import end_with_parent
+from paychan.settings.load import load_store_config
 from tests.system import ROOT, Client, free_port, make_config, processes, wait_until
 
 STOP_SECONDS_MAX = 60.0

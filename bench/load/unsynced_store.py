@@ -6,7 +6,7 @@ import functools
 import sys
 
 import store.__main__ as program
-from paychan.config import EXIT_BAD_CONFIG, load_store_config
+from paychan.settings.load import EXIT_BAD_CONFIG, load_store_config
 
 
 def main() -> int:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..core.errors import ConfigError
-from ..settings import ChainConfig, Common
+from ..settings.models import ChainConfig, Common
 from .base import ChainBackend
 from .bitcoind import BitcoindChain
 from .debug import DebugChain

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..config import EXIT_BAD_CONFIG, load_server_config, load_signer_config, load_store_config
 from ..core.channel import ChannelState, ChannelTerms, Phase
 from ..core.errors import ConfigError, Rejection
 from ..core.outpoint import format_outpoint, parse_outpoint, txid_hex
@@ -20,7 +19,8 @@ from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRef
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, Stored, StoreMessage
 from ..server.peers import FORWARDED, PAYLOAD_MAX, PeerRequest, decode_reply
-from ..settings import ServerConfig, StoreConfig
+from ..settings.load import EXIT_BAD_CONFIG, load_server_config, load_signer_config, load_store_config
+from ..settings.models import ServerConfig, StoreConfig
 from ..supervisor import Supervisor
 
 EXIT_REFUSED = 1

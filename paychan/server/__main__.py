@@ -9,9 +9,9 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
-from ..config import EXIT_BAD_CONFIG, load_server_config
 from ..core.errors import ConfigError
-from ..settings import ServerConfig
+from ..settings.load import EXIT_BAD_CONFIG, load_server_config
+from ..settings.models import ServerConfig
 from .process import CONNECTIONS_MAX
 
 HEADER_SECONDS_MAX = 20.0

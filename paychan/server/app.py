@@ -12,9 +12,9 @@ from granian._granian import RSGIProtocolClosed  # granian gives it no public na
 from .._fast.batch import BATCH_BYTES_MAX
 from .._fast.intake import Intake
 from .._fast.rsgi import RsgiDoor, has_body
-from ..config import EXIT_BAD_CONFIG, load_server_config
 from ..core.errors import ConfigError, Rejection
-from ..settings import ServerConfig
+from ..settings.load import EXIT_BAD_CONFIG, load_server_config
+from ..settings.models import ServerConfig
 from . import granian_door
 from .direct import DirectPort
 from .headers import SUCCESS_HEADERS, absolute, headers_of

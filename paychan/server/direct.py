@@ -18,7 +18,7 @@ from .._fast.direct import LENGTH_REQUIRED, DirectDoor, DirectRequest
 from .._fast.http import HttpStatus
 from .._fast.intake import Intake
 from ..core.errors import Rejection
-from ..settings import ServerConfig
+from ..settings.models import ServerConfig
 from .headers import SUCCESS_HEADERS, Headers, absolute, headers_of
 from .process import CONNECTIONS_MAX
 from .replies import Reply, problem

@@ -10,7 +10,7 @@ from ..core.payment import Payment, decode_payment
 from ..core.script import funding_address, p2sh_script_pubkey, redeem_script
 from ..core.settlement import verify_payment
 from ..core.units import SECONDS_PER_HOUR
-from ..settings import ServerConfig
+from ..settings.models import ServerConfig
 from .lookups import Lookups
 from .parameters import Query, decode_exp_time, decode_funding_outpoint, decode_pubkey
 from .replies import Reply, json_reply

@@ -16,7 +16,7 @@ from ..core.errors import PaychanError, Rejection, Unavailable
 from ..rpc.signer_client import SignerClient
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, OwnerTable, Welcome
-from ..settings import ServerConfig
+from ..settings.models import ServerConfig
 from .committer import Committer
 from .engine import Engine, refusal_of_form
 from .funding import FundingChecks

@@ -23,7 +23,7 @@ class Break:
 
 UNIT = "tests/unit/test_"
 PAYMENT, CHANNEL, GROUP = (f"paychan/_fast/{name}.pyx" for name in ("payment", "channel", "group"))
-SETTLEMENT, OPENING, DANGERS = "paychan/core/settlement.py", "paychan/server/opening.py", "paychan/dangers.py"
+SETTLEMENT, OPENING, DANGERS = "paychan/core/settlement.py", "paychan/server/opening.py", "paychan/settings/dangers.py"
 POLICY, SETTLER, SETTLING = "signer/policy.py", "paychan/server/settler.py", "paychan/server/settling.py"
 ENGINE, FUNDING = "paychan/server/engine.py", "paychan/server/funding.py"
 
@@ -200,7 +200,7 @@ ORIGINALS = (
     Break(
         ("O14", "F1"),
         "debug mode starts with real money",
-        "paychan/config.py",
+        "paychan/settings/load.py",
         'if enabled and name == "live":',
         "if False:",
         (
@@ -403,7 +403,7 @@ CONCURRENCY = (
     Break(
         ("A14",),
         "the price may be too low to pay for a settlement",
-        "paychan/config.py",
+        "paychan/settings/load.py",
         "config.open_price < fee * 11 // 10 + DUST_LIMIT",
         "False",
         (f"{UNIT}config.py::test_a_base_price_that_does_not_pay_for_the_settlement_is_refused_outside_debug",),
@@ -744,7 +744,7 @@ OPERATIONS = (
     Break(
         ("F2",),
         "a misspelt setting is ignored",
-        "paychan/sections.py",
+        "paychan/settings/sections.py",
         'section.fail(key, "is unknown")',
         "pass",
         (f"{UNIT}dangers.py::test_a_dangerous_configuration_is_not_loaded",),

@@ -19,7 +19,6 @@ from paychan._fast.channel import shard_of as compiled_shard_of
 from paychan._fast.commit import CommitQueue
 from paychan._fast.frame import encode_frame
 from paychan._fast.intake import FutureRequest, Intake
-from paychan.config import load_server_config, load_signer_config, load_store_config
 from paychan.core.channel import STATE_HEAD, TERMS_HEAD, ChannelState, ChannelTerms, Phase
 from paychan.core.errors import BY_NUMBER, ConfigError
 from paychan.core.payment import Payment
@@ -27,6 +26,7 @@ from paychan.rpc import signer_messages, store_messages
 from paychan.rpc.store_messages import Entry, MessageError
 from paychan.server.payments import REFUSALS_BY_FORM
 from paychan.server.replies import Reply, problem_of_status
+from paychan.settings.load import load_server_config, load_signer_config, load_store_config
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
 
 Call = Callable[[bytes, int], int]

@@ -16,8 +16,8 @@ import pytest
 from bitcoin.base58 import CBase58Data
 from coincurve import PrivateKey
 
-from paychan.config import load_server_config, load_signer_config, load_store_config
-from paychan.dangers import PUBLISHED_PUBKEYS, hash160
+from paychan.settings.dangers import PUBLISHED_PUBKEYS, hash160
+from paychan.settings.load import load_server_config, load_signer_config, load_store_config
 from tests.system import ROOT
 from tests.unit.test_config import LIVE_ADDRESS, SAMPLE_KEYS, TEST_ADDRESS, changed
 

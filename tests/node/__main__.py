@@ -23,11 +23,11 @@ from typing import Any
 
 from bitcoin.base58 import CBase58Data
 
-from paychan.config import EXIT_BAD_CONFIG, load_server_config, load_signer_config
 from paychan.core.errors import ConfigError, Rejection
 from paychan.core.network import REGTEST, decode_address
 from paychan.core.units import COIN
-from paychan.settings import ServerConfig
+from paychan.settings.load import EXIT_BAD_CONFIG, load_server_config, load_signer_config
+from paychan.settings.models import ServerConfig
 from signer.keys import create_key
 
 from .bcoin_node import COINBASE_MATURITY, Node, NodeError, NodeMissing

@@ -16,12 +16,12 @@ from pathlib import Path
 import store.__main__ as command
 import store.engine
 from paychan._fast.group import StateCache
-from paychan.config import load_store_config
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
 from paychan.rpc.store_messages import Entry, encode_commit
-from paychan.settings import StoreConfig
+from paychan.settings.load import load_store_config
+from paychan.settings.models import StoreConfig
 from store import peek, sequencer
 from store.engine import Engine
 from store.identity import Identity

@@ -8,7 +8,7 @@ from pathlib import Path
 import store.__main__ as command
 import store.engine as engine
 from paychan.core.errors import ConfigError
-from paychan.settings import StoreConfig
+from paychan.settings.models import StoreConfig
 from store import keys, peek
 from store.engine import Engine
 from store.identity import Identity

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from paychan.settings import StoreConfig
+from paychan.settings.models import StoreConfig
 
 from .disk import SECTOR, Disk, write_out
 from .history import configure

@@ -25,7 +25,6 @@ import store.identity
 import store.sequencer
 import store.server
 from paychan._fast.group import StateCache
-from paychan.config import load_server_config, load_store_config
 from paychan.rpc import connection as connection_module
 from paychan.server import direct as direct_module
 from paychan.server import growing, peers, settler, watcher
@@ -33,7 +32,8 @@ from paychan.server import worker as worker_module
 from paychan.server.app import App
 from paychan.server.direct import DirectPort
 from paychan.server.worker import Worker
-from paychan.settings import ServerConfig, StoreConfig
+from paychan.settings.load import load_server_config, load_store_config
+from paychan.settings.models import ServerConfig, StoreConfig
 from signer.ledger import Ledger
 from signer.policy import Policy
 from signer.server import SignerServer

@@ -25,7 +25,6 @@ from unittest.mock import patch
 from coincurve import PrivateKey
 
 import store.sequencer
-from paychan.config import load_server_config
 from paychan.core.channel import Phase
 from paychan.core.errors import PaychanError, Unavailable
 from paychan.rpc.connection import Address
@@ -34,7 +33,8 @@ from paychan.server import worker as worker_module
 from paychan.server.peers import NotOwner, PeerRequest
 from paychan.server.replies import Reply, problem
 from paychan.server.worker import Worker
-from paychan.settings import ServerConfig
+from paychan.settings.load import load_server_config
+from paychan.settings.models import ServerConfig
 from signer.policy import Policy
 
 from .auditor import Auditor

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from coincurve import PrivateKey
 
-from paychan.config import load_server_config, load_signer_config, load_store_config
 from paychan.core.errors import ConfigError
+from paychan.settings.load import load_server_config, load_signer_config, load_store_config
 from signer.keys import load_key
 
 CONFIGS = Path(__file__).parents[2] / "config"

@@ -4,8 +4,8 @@ given to the loaders alone; that the commands end with status 2 is tried there.
 
 import pytest
 
-from paychan.config import load_server_config, load_signer_config, load_store_config
 from paychan.core.errors import ConfigError
+from paychan.settings.load import load_server_config, load_signer_config, load_store_config
 from signer.keys import load_key
 from tests.hostile.test_dangers import TABLE, prepare
 

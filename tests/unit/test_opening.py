@@ -10,7 +10,6 @@ import pytest
 from coincurve import PrivateKey
 
 from paychan.chain.base import FundingOutput, FundingRequest
-from paychan.config import load_server_config
 from paychan.core.errors import Rejection, Unavailable
 from paychan.core.network import TEST, decode_address, p2sh_address
 from paychan.core.outpoint import make_outpoint
@@ -19,7 +18,8 @@ from paychan.core.script import Hash160, p2sh_script_pubkey, redeem_script
 from paychan.core.sender import sign_payment
 from paychan.server.lookups import Lookups
 from paychan.server.opening import COINBASE_MATURITY, Opening, OpenRequest
-from paychan.settings import ServerConfig
+from paychan.settings.load import load_server_config
+from paychan.settings.models import ServerConfig
 from tests.unit.test_config import CONFIGS
 
 NOW = 1_700_000_000

@@ -6,8 +6,8 @@ import stat
 import pytest
 from coincurve import PrivateKey
 
-from paychan.config import load_signer_config
 from paychan.core.errors import ConfigError
+from paychan.settings.load import load_signer_config
 from signer.keys import create_key, load_key, public_key, publish_public_key
 
 KEY = PrivateKey(bytes.fromhex("9b4b4cf8f8796ca8a3a8a3da5c73deeb7c558a89e3752b896349ec58c010879d"))

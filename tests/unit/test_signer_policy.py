@@ -12,7 +12,6 @@ from coincurve import PrivateKey, PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paychan.config import load_signer_config
 from paychan.core import settlement
 from paychan.core.channel import ChannelTerms
 from paychan.core.outpoint import make_outpoint
@@ -21,6 +20,7 @@ from paychan.core.script import p2sh_script_pubkey
 from paychan.core.sender import sign_payment
 from paychan.core.settlement import SettlementError, sign_settlement
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest
+from paychan.settings.load import load_signer_config
 from signer import policy as policy_module
 from signer.policy import Policy, Record, Signed, judge
 

@@ -16,7 +16,7 @@ from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
 from paychan.rpc.connection import Address
 from paychan.rpc.store_messages import Entry, EntryStatus, Stored, encode_commit
-from paychan.settings import Common, StoreConfig
+from paychan.settings.models import Common, StoreConfig
 from store.directory import hold_directory
 from store.engine import Engine
 from store.group import Group

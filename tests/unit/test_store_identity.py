@@ -10,7 +10,7 @@ import pytest
 from paychan.core.errors import ConfigError
 from paychan.core.network import LIVE, TEST
 from paychan.rpc.connection import Address
-from paychan.settings import Common, StoreConfig
+from paychan.settings.models import Common, StoreConfig
 from store import identity as identity_module
 from store import keys
 from store.identity import FORMAT_VERSION, Identity, establish_identity, read_server_pubkey

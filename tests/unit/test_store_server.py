@@ -29,7 +29,7 @@ from paychan.rpc.store_messages import (
     encode_commit,
     encode_load,
 )
-from paychan.settings import Common, StoreConfig
+from paychan.settings.models import Common, StoreConfig
 from store import server as server_module
 from store.engine import Engine
 from store.identity import Identity

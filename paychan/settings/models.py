@@ -1,12 +1,12 @@
-"""What the three processes' configurations hold, as frozen objects. `config.py` reads and checks them."""
+"""What the three processes' configurations hold, as frozen objects. `load.py` reads and checks them."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from .core.fees import FeeBounds
-from .core.network import Network
-from .core.units import SECONDS_PER_HOUR
-from .rpc.connection import Address
+from ..core.fees import FeeBounds
+from ..core.network import Network
+from ..core.units import SECONDS_PER_HOUR
+from ..rpc.connection import Address
 
 SETTLEMENT_BYTES = 331
 """Bytes of a settlement transaction as v1 counts them for the open price (spec section 7). A real one has up to 348."""

@@ -1,6 +1,6 @@
 """What a configuration may say, and must not: each check here says how money, or a key, would be lost.
 
-The forms of single values are checked where they are read (config.py); this is about what values mean. Most of it holds for real
+The forms of single values are checked where they are read (load.py); this is about what values mean. Most of it holds for real
 money only (`live`); what is wrong everywhere is refused everywhere.
 """
 
@@ -11,10 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .core.units import SECONDS_PER_HOUR
-from .rpc.connection import Address
+from ..core.units import SECONDS_PER_HOUR
+from ..rpc.connection import Address
+from .models import ChainConfig, ServerConfig, SignerConfig
 from .sections import Section
-from .settings import ChainConfig, ServerConfig, SignerConfig
 
 SETTLEMENT_PERIOD_HOURS_MIN = 4
 """Below it a settlement may miss its expiry on mainnet: block times drift by 2 h, and 6 blocks can take 2.8 h."""

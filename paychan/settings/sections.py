@@ -5,8 +5,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from .core.errors import ConfigError
-from .rpc.connection import Address
+from ..core.errors import ConfigError
+from ..rpc.connection import Address
 
 _MISSING: Any = object()
 _KIND_NAMES = {int: "an integer", str: "text", bool: "true or false", list: "a list"}

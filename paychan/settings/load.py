@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ..core import network as networks
+from ..core.errors import Rejection
+from ..core.fees import FeeBounds
+from ..core.network import Network, decode_address
+from ..core.sharding import SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX
+from ..core.units import DUST_LIMIT, MAX_MONEY, SECONDS_PER_HOUR
 from . import dangers
-from .core import network as networks
-from .core.errors import Rejection
-from .core.fees import FeeBounds
-from .core.network import Network, decode_address
-from .core.sharding import SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX
-from .core.units import DUST_LIMIT, MAX_MONEY, SECONDS_PER_HOUR
+from .models import SETTLEMENT_BYTES, ChainConfig, Common, ServerConfig, SignerConfig, StoreConfig
 from .sections import Section, read_sections
-from .settings import SETTLEMENT_BYTES, ChainConfig, Common, ServerConfig, SignerConfig, StoreConfig
 
 RPC_PORTS = {"live": 8332, "test": 18332, "regtest": 18443}
 """On which Bitcoin Core answers RPC calls, by network."""
