@@ -1,4 +1,4 @@
-"""The body of an accepted payment's answer. All other answers are made in paychan/server/replies.py."""
+"""The body of an accepted payment's answer. All other answers are made in paychan/server/protocol/replies.py."""
 
 cdef extern from "stdio.h" nogil:
     int snprintf(char *text, size_t size, const char *format, ...)

@@ -19,7 +19,7 @@ from . import granian_door
 from .direct import DirectPort
 from .headers import SUCCESS_HEADERS, absolute, headers_of
 from .process import end_with_parent, set_up_logging
-from .replies import Reply, problem
+from .protocol.replies import Reply, problem
 from .routes import answer, takes_body
 from .worker import Worker
 

@@ -21,7 +21,7 @@ from ..core.errors import Rejection
 from ..settings.models import ServerConfig
 from .headers import SUCCESS_HEADERS, Headers, absolute, headers_of
 from .process import CONNECTIONS_MAX
-from .replies import Reply, problem
+from .protocol.replies import Reply, problem
 
 PORTS_MAX = 512
 """How many ports from the base are tried: twice the most workers, for on a reload old and new ones live side by side."""

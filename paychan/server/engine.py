@@ -19,9 +19,9 @@ from ..rpc.store_messages import Entry, EntryStatus
 from .committer import LOST, Committer
 from .loading import Loader
 from .opening import Opening, OpenRequest
-from .parameters import Query
 from .peers import NotOwner
-from .replies import Reply, closed_result, payment_result, problem, problem_of_status
+from .protocol.parameters import Query
+from .protocol.replies import Reply, closed_result, payment_result, problem, problem_of_status
 from .settling import Settling
 
 

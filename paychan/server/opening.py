@@ -12,8 +12,8 @@ from ..core.settlement import verify_payment
 from ..core.units import SECONDS_PER_HOUR
 from ..settings.models import ServerConfig
 from .lookups import Lookups
-from .parameters import Query, decode_exp_time, decode_funding_outpoint, decode_pubkey
-from .replies import Reply, json_reply
+from .protocol.parameters import Query, decode_exp_time, decode_funding_outpoint, decode_pubkey
+from .protocol.replies import Reply, json_reply
 
 COINBASE_MATURITY = 100
 """Blocks after which a coinbase output may be spent (Bitcoin consensus)."""

@@ -19,9 +19,9 @@ from .committer import LOST, Committer
 from .engine import Engine, refusal_of_form
 from .funding import FundingChecks
 from .loading import Loaded, Loader
-from .parameters import Query
 from .peers import NotOwner
-from .replies import INTERNAL_ERROR, Reply, problem, problem_of_status
+from .protocol.parameters import Query
+from .protocol.replies import INTERNAL_ERROR, Reply, problem, problem_of_status
 from .tip import TipFollower
 
 DOUBT_MARGIN_SECONDS = 6 * SECONDS_PER_HOUR

@@ -15,7 +15,7 @@ from .._fast.intake import Intake, PaymentRequest
 from ..chain.base import FundingOutput
 from ..core.errors import Unavailable
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect, listen
-from .replies import Reply, problem
+from .protocol.replies import Reply, problem
 
 PAYLOAD_MAX = 128 << 10
 """Bytes; a URL is below 64 kB."""

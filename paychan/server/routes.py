@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..core.errors import PaychanError, Rejection, Unavailable
 from .direct import BATCH_PATH
-from .replies import INTERNAL_ERROR, Reply, json_reply, problem
+from .protocol.replies import INTERNAL_ERROR, Reply, json_reply, problem
 from .worker import Worker
 
 log = logging.getLogger("paychan.server")

@@ -27,7 +27,7 @@ from .opening import Opening
 from .ownership import Ownership
 from .payments import Payments
 from .peers import NotOwner, PeerRequest, Peers
-from .replies import INTERNAL_ERROR, Reply, json_reply, problem
+from .protocol.replies import INTERNAL_ERROR, Reply, json_reply, problem
 from .settler import Settler
 from .settling import Settling, SettlingRules
 from .tip import TipFollower

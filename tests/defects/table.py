@@ -211,7 +211,7 @@ ORIGINALS = (
     Break(
         ("O15", "B11"),
         "an expiry is taken modulo 2^32",
-        "paychan/server/parameters.py",
+        "paychan/server/protocol/parameters.py",
         """    if not _INTEGER.match(text) or not LOCKTIME_THRESHOLD <= int(text) <= LOCKTIME_MAX:
         raise Rejection("invalid_exp_time", parameter="exp_time")
     return int(text)
@@ -566,7 +566,7 @@ TRANSACTIONS = (
     Break(
         ("B14",),
         "keys of other forms than the compressed are taken",
-        "paychan/server/parameters.py",
+        "paychan/server/protocol/parameters.py",
         "0[23][0-9a-fA-F]{64}",
         "0[23467][0-9a-fA-F]{64,128}",
         (f"{UNIT}parameters.py::test_other_keys_are_refused",),
@@ -685,7 +685,7 @@ NETWORK = (
     Break(
         ("E3",),
         "of a parameter that is given twice the first one counts",
-        "paychan/server/parameters.py",
+        "paychan/server/protocol/parameters.py",
         "if len(values) > 1:",
         "if False:",
         (f"{UNIT}parameters.py::test_a_repeated_parameter_is_refused_and_named",),

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from paychan.core.errors import BY_CODE, Rejection
-from paychan.server import headers, replies, routes
+from paychan.server import headers, routes
+from paychan.server.protocol import replies
 from tests.system import free_port, running
 
 DESCRIPTION = Path(routes.__file__).with_name("openapi.json")

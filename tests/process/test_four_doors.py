@@ -27,7 +27,7 @@ from paychan.core.errors import Rejection
 from paychan.core.outpoint import format_outpoint
 from paychan.core.payment import Payment
 from paychan.core.sender import Sender, sign_payment
-from paychan.server.replies import problem
+from paychan.server.protocol.replies import problem
 from tests.settled import settled_change
 from tests.system import CHANGE_ADDRESS, OPEN_AMOUNT, Client, System, running
 from tests.tiling import History, Operation, Outcome, check_all

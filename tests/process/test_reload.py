@@ -11,7 +11,7 @@ import pytest
 from paychan.core.sharding import shard_of
 from paychan.rpc.connection import Address, FrameConnection, listen
 from paychan.server.peers import PAYLOAD_MAX, encode_reply
-from paychan.server.replies import Reply
+from paychan.server.protocol.replies import Reply
 from paychan.server.worker import LOOK_AGAIN_SECONDS
 from tests.campaign.fencing import SHARDS, Rogue
 from tests.campaign.load import Account, Load, PatientClient

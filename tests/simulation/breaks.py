@@ -25,7 +25,7 @@ from paychan.server.engine import Engine
 from paychan.server.funding import FundingChecks
 from paychan.server.ownership import Ownership
 from paychan.server.peers import Peers
-from paychan.server.replies import payment_result
+from paychan.server.protocol.replies import payment_result
 from paychan.server.settler import Settler
 from paychan.server.settling import Settling
 from paychan.server.worker import Worker

@@ -21,7 +21,7 @@ from paychan.core.refund import sign_refund
 from paychan.core.script import p2sh_script_pubkey
 from paychan.core.sender import Sender
 from paychan.core.units import DUST_LIMIT
-from paychan.server.replies import Reply
+from paychan.server.protocol.replies import Reply
 from paychan.server.worker import Worker
 
 from .auditor import Auditor

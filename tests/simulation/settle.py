@@ -31,7 +31,7 @@ from paychan.rpc.connection import Address
 from paychan.server import settler, watcher
 from paychan.server import worker as worker_module
 from paychan.server.peers import NotOwner, PeerRequest
-from paychan.server.replies import Reply, problem
+from paychan.server.protocol.replies import Reply, problem
 from paychan.server.worker import Worker
 from paychan.settings.load import load_server_config
 from paychan.settings.models import ServerConfig

@@ -24,7 +24,7 @@ from paychan.server.headers import SUCCESS_HEADERS
 from paychan.server.loading import Loaded
 from paychan.server.payments import Payments
 from paychan.server.peers import PAYLOAD_MAX
-from paychan.server.replies import Reply, closed_result, problem
+from paychan.server.protocol.replies import Reply, closed_result, problem
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
 
 KINDS = ("future", "direct", "forwarded", "batch", "rsgi")

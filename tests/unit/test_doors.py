@@ -16,7 +16,7 @@ from paychan.core.channel import ChannelState
 from paychan.rpc.connection import ConnectionGone, RemoteRefusal
 from paychan.rpc.store_messages import EntryStatus, decode_commit
 from paychan.server.peers import PAYLOAD_MAX
-from paychan.server.replies import Reply
+from paychan.server.protocol.replies import Reply
 from tests.differential.channels import SETTLEMENT_PERIOD, SHARD_COUNT
 from tests.tiling import History, Operation, Outcome, check_all
 from tests.unit.doors import KINDS, Answer, Desk, Transport, asynchronous, payment_of, settle

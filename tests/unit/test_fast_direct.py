@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from paychan._fast.direct import PIPELINED_MAX
 from paychan.server.direct import DirectPort
-from paychan.server.replies import Reply
+from paychan.server.protocol.replies import Reply
 from tests.unit.doors import Desk, asynchronous, settle
 from tests.unit.test_committer import HandStore
 

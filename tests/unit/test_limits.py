@@ -22,7 +22,7 @@ from paychan.server import direct, loading, payments, settling
 from paychan.server.direct import DirectPort
 from paychan.server.loading import Loaded, Loader
 from paychan.server.peers import PAYLOAD_MAX
-from paychan.server.replies import Reply, problem
+from paychan.server.protocol.replies import Reply, problem
 from paychan.server.settler import CONCURRENT_MAX, EARLY_MAX, Settler
 from paychan.server.settling import Settling
 from store import server as store_server

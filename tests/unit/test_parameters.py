@@ -10,7 +10,7 @@ from paychan._fast.channel import read_channel_request
 from paychan._fast.request import QUERY_SIZE_MAX
 from paychan.core.errors import Rejection
 from paychan.core.outpoint import make_outpoint
-from paychan.server.parameters import Query, decode_exp_time, decode_funding_outpoint, decode_pubkey
+from paychan.server.protocol.parameters import Query, decode_exp_time, decode_funding_outpoint, decode_pubkey
 
 KEY = PrivateKey(b"\x07" * 32).public_key
 KEY_HEX = KEY.format().hex()

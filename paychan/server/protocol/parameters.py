@@ -7,10 +7,10 @@ from urllib.parse import unquote_to_bytes
 
 from coincurve import PublicKey
 
-from .._fast.request import QUERY_SIZE_MAX
-from ..core.errors import Rejection
-from ..core.outpoint import parse_outpoint
-from ..core.units import LOCKTIME_MAX, LOCKTIME_THRESHOLD
+from ..._fast.request import QUERY_SIZE_MAX
+from ...core.errors import Rejection
+from ...core.outpoint import parse_outpoint
+from ...core.units import LOCKTIME_MAX, LOCKTIME_THRESHOLD
 
 _PUBKEY_HEX = re.compile(r"0[23][0-9a-fA-F]{64}\Z")
 _INTEGER = re.compile(r"[1-9][0-9]{8,9}\Z")

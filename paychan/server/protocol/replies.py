@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import orjson
 
-from .._fast.reply import payment_body
-from ..core.errors import BY_NUMBER, PaychanError, Unavailable
-from ..core.outpoint import txid_hex
+from ..._fast.reply import payment_body
+from ...core.errors import BY_NUMBER, PaychanError, Unavailable
+from ...core.outpoint import txid_hex
 
 RETRY_AFTER_SECONDS = 1
 
