@@ -16,13 +16,13 @@ from ..core.channel import ABSENT, ChannelState, Event, Phase, next_phase
 from ..core.errors import Rejection, Unavailable
 from ..core.outpoint import format_outpoint
 from ..rpc.store_messages import Entry, EntryStatus
-from .committer import LOST, Committer
-from .loading import Loader
 from .opening import Opening, OpenRequest
-from .peers import NotOwner
 from .protocol.parameters import Query
 from .protocol.replies import Reply, closed_result, payment_result, problem, problem_of_status
 from .settling import Settling
+from .shards.committer import LOST, Committer
+from .shards.loading import Loader
+from .shards.ownership import NotOwner
 
 
 class Engine:

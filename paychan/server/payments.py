@@ -15,13 +15,13 @@ from ..core.errors import BY_NUMBER, PaychanError, Rejection, Unavailable
 from ..core.network import Network, decode_address
 from ..core.units import SECONDS_PER_HOUR
 from ..rpc.store_messages import EntryStatus
-from .committer import LOST, Committer
 from .engine import Engine, refusal_of_form
 from .funding import FundingChecks
-from .loading import Loaded, Loader
-from .peers import NotOwner
 from .protocol.parameters import Query
 from .protocol.replies import INTERNAL_ERROR, Reply, problem, problem_of_status
+from .shards.committer import LOST, Committer
+from .shards.loading import Loaded, Loader
+from .shards.ownership import NotOwner
 from .tip import TipFollower
 
 DOUBT_MARGIN_SECONDS = 6 * SECONDS_PER_HOUR

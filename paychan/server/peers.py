@@ -16,6 +16,7 @@ from ..chain.base import FundingOutput
 from ..core.errors import Unavailable
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect, listen
 from .protocol.replies import Reply, problem
+from .shards.ownership import NotOwner
 
 PAYLOAD_MAX = 128 << 10
 """Bytes; a URL is below 64 kB."""
@@ -224,11 +225,3 @@ def _is_dead(task: asyncio.Task[Any]) -> bool:
 def _is_made(task: asyncio.Task[Any]) -> bool:
     """Return whether a connection has been made and is open."""
     return task.done() and not _is_dead(task)
-
-
-class NotOwner(Exception):
-    """This worker does not own the shard of the channel that a request is for."""
-
-    def __init__(self, outpoint: bytes) -> None:
-        super().__init__()
-        self.outpoint = outpoint

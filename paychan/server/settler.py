@@ -14,7 +14,7 @@ from ..core.units import LOCKTIME_MAX
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Lease, StoreMessage
-from .ownership import Ownership
+from .shards.ownership import Ownership
 from .tip import TipFollower
 
 SWEEP_SECONDS = 2.0

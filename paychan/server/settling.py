@@ -26,7 +26,7 @@ from ..rpc.signer_client import SignerClient, SignerRefused
 from ..rpc.signer_messages import RefusalCode
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Entry, EntryStatus
-from .committer import LOST, Committer
+from .shards.committer import LOST, Committer
 
 DESTINATION_SIZE_MAX = 25
 """Bytes of the server's output script: a P2PKH one. The fee is computed for it; P2SH has two fewer."""

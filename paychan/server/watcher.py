@@ -16,7 +16,7 @@ from ..core.units import LOCKTIME_MAX
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Lease, Stored, StoreMessage
-from .ownership import Ownership
+from .shards.ownership import Ownership
 from .tip import TipFollower
 
 LOOK_SECONDS = 1.0

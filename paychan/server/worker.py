@@ -17,19 +17,19 @@ from ..rpc.signer_client import SignerClient
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, OwnerTable, Welcome
 from ..settings.models import ServerConfig
-from .committer import Committer
 from .engine import Engine, refusal_of_form
 from .funding import FundingChecks
 from .highwater import read_highest, write_highest
-from .loading import Loader
 from .lookups import NEGATIVE_SECONDS, Lookups
 from .opening import Opening
-from .ownership import Ownership
 from .payments import Payments
-from .peers import NotOwner, PeerRequest, Peers
+from .peers import PeerRequest, Peers
 from .protocol.replies import INTERNAL_ERROR, Reply, json_reply, problem
 from .settler import Settler
 from .settling import Settling, SettlingRules
+from .shards.committer import Committer
+from .shards.loading import Loader
+from .shards.ownership import NotOwner, Ownership
 from .tip import TipFollower
 from .watcher import Watcher
 

@@ -27,7 +27,7 @@ class Slip:
 
 _ACKNOWLEDGED_EARLY = (
     (
-        "paychan/server/committer.py",
+        "paychan/server/shards/committer.py",
         'statuses = await self._store.commit(payload) if payload else b""',
         'statuses = bytes(int.from_bytes(payload[:2], "little")) if payload else b""\n'
         "            asyncio.get_running_loop().create_task(self._store.commit(payload))",
@@ -40,7 +40,7 @@ SLIPS = {
     "a write whose answer was lost counts as written": Slip(
         (
             (
-                "paychan/server/committer.py",
+                "paychan/server/shards/committer.py",
                 "self.queue.fail(group)",
                 'self.queue.complete(group, bytes(int.from_bytes(payload[:2], "little")))',
             ),

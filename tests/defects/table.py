@@ -70,7 +70,7 @@ ORIGINALS = (
     Break(
         ("O4", "A6"),
         "one channel's damaged record leaves others unread",
-        "paychan/server/loading.py",
+        "paychan/server/shards/loading.py",
         "except ValueError as error:",
         "except ZeroDivisionError as error:",
         (f"{UNIT}loading.py::test_a_damaged_channel_keeps_no_other_waiting",),
@@ -315,7 +315,7 @@ CONCURRENCY = (
     Break(
         ("A8",),
         "what was read while a shard changed hands is served from",
-        "paychan/server/loading.py",
+        "paychan/server/shards/loading.py",
         "if epoch == 0 or self._epoch(outpoint) != epoch:",
         "if False:",
         (f"{UNIT}loading.py::test_what_changed_hands_during_the_reading_is_not_entered",),
@@ -331,7 +331,7 @@ CONCURRENCY = (
     Break(
         ("A9",),
         "a write whose outcome is unknown counts as done",
-        "paychan/server/committer.py",
+        "paychan/server/shards/committer.py",
         "        statuses = None\n        try:",
         "        statuses = bytes(group.size)\n        try:",
         (f"{UNIT}committer.py::test_a_lost_store_fails_all_and_forgets_all",),
@@ -339,7 +339,7 @@ CONCURRENCY = (
     Break(
         ("A9",),
         "requests queue without bound while the store is slow",
-        "paychan/server/committer.py",
+        "paychan/server/shards/committer.py",
         "return self.queue.waiting >= ",
         "return self.queue.waiting < -",
         (f"{UNIT}committer.py::test_full_counts_everybody_who_waits",),

@@ -98,7 +98,7 @@ EQUIVALENT: dict[str, dict[tuple[str, str], str]] = {
         ("return True", "returns None"): _RETURNED_ON,
         ("return True", "True becomes False"): _RETURNED_ON,
     },
-    "paychan/server/loading.py": {
+    "paychan/server/shards/loading.py": {
         ("FAILED = 4", "4 becomes 5"): "the numbers only tell the outcomes apart",
     },
 }

@@ -23,11 +23,11 @@ from paychan.rpc.store_client import StoreClient
 from paychan.rpc.store_messages import Entry, Stored, decode_commit, encode_commit
 from paychan.server.engine import Engine
 from paychan.server.funding import FundingChecks
-from paychan.server.ownership import Ownership
 from paychan.server.peers import Peers
 from paychan.server.protocol.replies import payment_result
 from paychan.server.settler import Settler
 from paychan.server.settling import Settling
+from paychan.server.shards.ownership import Ownership
 from paychan.server.worker import Worker
 from store import keys
 from store.group import Group, PaymentGroup

@@ -18,13 +18,13 @@ from paychan.core.channel import ChannelState
 from paychan.core.errors import Unavailable
 from paychan.core.network import TEST
 from paychan.core.payment import Payment
-from paychan.server.committer import Committer
 from paychan.server.direct import DirectPort
 from paychan.server.headers import SUCCESS_HEADERS
-from paychan.server.loading import Loaded
 from paychan.server.payments import Payments
 from paychan.server.peers import PAYLOAD_MAX
 from paychan.server.protocol.replies import Reply, closed_result, problem
+from paychan.server.shards.committer import Committer
+from paychan.server.shards.loading import Loaded
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
 
 KINDS = ("future", "direct", "forwarded", "batch", "rsgi")

@@ -12,8 +12,8 @@ from paychan._fast.status import Status
 from paychan.core.channel import Phase
 from paychan.rpc.connection import ConnectionGone, RemoteRefusal
 from paychan.rpc.store_messages import ENTRIES_MAX, Entry, EntryStatus, decode_commit
-from paychan.server import committer as committer_module
-from paychan.server.committer import LOST, Committer
+from paychan.server.shards import committer as committer_module
+from paychan.server.shards.committer import LOST, Committer
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
 
 OK, STALE, CONFLICT, FORBIDDEN, STOPPED = EntryStatus

@@ -19,11 +19,11 @@ from paychan.core.errors import PaychanError
 from paychan.core.payment import Payment
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import EntryStatus, Stored, decode_commit
-from paychan.server.committer import Committer
 from paychan.server.engine import Engine, refusal_of_form
-from paychan.server.loading import Loader
 from paychan.server.opening import Opening, OpenRequest
-from paychan.server.peers import NotOwner
+from paychan.server.shards.committer import Committer
+from paychan.server.shards.loading import Loader
+from paychan.server.shards.ownership import NotOwner
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
 from tests.unit.doors import asynchronous, settle
 from tests.unit.test_config import CONFIGS, load_server_config

@@ -18,13 +18,14 @@ from paychan.core.errors import Unavailable
 from paychan.rpc import connection as connection_module
 from paychan.rpc.connection import ConnectionGone, FrameConnection
 from paychan.rpc.store_messages import SCAN_LIMIT_MAX, StoreMessage
-from paychan.server import direct, loading, payments, settling
+from paychan.server import direct, payments, settling
 from paychan.server.direct import DirectPort
-from paychan.server.loading import Loaded, Loader
 from paychan.server.peers import PAYLOAD_MAX
 from paychan.server.protocol.replies import Reply, problem
 from paychan.server.settler import CONCURRENT_MAX, EARLY_MAX, Settler
 from paychan.server.settling import Settling
+from paychan.server.shards import loading
+from paychan.server.shards.loading import Loaded, Loader
 from store import server as store_server
 from store.server import StoreServer
 from tests.differential.channels import SETTLEMENT_PERIOD, SHARD_COUNT, own_all

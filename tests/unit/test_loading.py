@@ -12,8 +12,8 @@ from paychan.core.errors import Unavailable
 from paychan.core.payment import Payment
 from paychan.rpc.connection import ConnectionGone, RemoteRefusal
 from paychan.rpc.store_messages import LOAD_MAX, Stored
-from paychan.server.loading import Loaded, Loader
-from paychan.server.peers import NotOwner
+from paychan.server.shards.loading import Loaded, Loader
+from paychan.server.shards.ownership import NotOwner
 from tests.differential.channels import SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
 from tests.unit.doors import asynchronous, settle
 

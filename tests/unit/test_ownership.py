@@ -7,7 +7,7 @@ import pytest
 
 from paychan._fast.channel import ChannelTable, shard_of
 from paychan.rpc.store_messages import LEASE_COUNT, Lease, OwnerTable, Welcome
-from paychan.server.ownership import Ownership
+from paychan.server.shards.ownership import Ownership
 from tests.differential.channels import SETTLEMENT_PERIOD, make_sample
 
 SHARDS = 8

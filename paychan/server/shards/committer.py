@@ -8,11 +8,11 @@ took effect is unknown.
 import asyncio
 import logging
 
-from .._fast.channel import ChannelTable
-from .._fast.commit import CommitQueue, FutureWaiter, Group
-from ..rpc.connection import ConnectionGone, RemoteRefusal
-from ..rpc.store_client import StoreClient
-from ..rpc.store_messages import ENTRIES_MAX, Entry, EntryStatus
+from ..._fast.channel import ChannelTable
+from ..._fast.commit import CommitQueue, FutureWaiter, Group
+from ...rpc.connection import ConnectionGone, RemoteRefusal
+from ...rpc.store_client import StoreClient
+from ...rpc.store_messages import ENTRIES_MAX, Entry, EntryStatus
 from .growing import let_grow
 
 LOST = -1

@@ -8,15 +8,15 @@ import logging
 from collections.abc import Callable
 from enum import Enum
 
-from .._fast.channel import ChannelTable, shard_of
-from ..core.channel import ChannelState, ChannelTerms
-from ..core.errors import Unavailable
-from ..core.outpoint import format_outpoint
-from ..rpc.connection import ConnectionGone, RemoteRefusal
-from ..rpc.store_client import StoreClient
-from ..rpc.store_messages import LOAD_MAX, Stored
+from ..._fast.channel import ChannelTable, shard_of
+from ...core.channel import ChannelState, ChannelTerms
+from ...core.errors import Unavailable
+from ...core.outpoint import format_outpoint
+from ...rpc.connection import ConnectionGone, RemoteRefusal
+from ...rpc.store_client import StoreClient
+from ...rpc.store_messages import LOAD_MAX, Stored
 from .growing import let_grow
-from .peers import NotOwner
+from .ownership import NotOwner
 
 log = logging.getLogger("paychan.loading")
 

@@ -3,8 +3,16 @@
 import asyncio
 from collections.abc import Callable, Collection
 
-from .._fast.channel import ChannelTable, shard_of
-from ..rpc.store_messages import Lease, OwnerTable, Welcome
+from ..._fast.channel import ChannelTable, shard_of
+from ...rpc.store_messages import Lease, OwnerTable, Welcome
+
+
+class NotOwner(Exception):
+    """This worker does not own the shard of the channel that a request is for."""
+
+    def __init__(self, outpoint: bytes) -> None:
+        super().__init__()
+        self.outpoint = outpoint
 
 
 class Ownership:
