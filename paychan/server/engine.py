@@ -19,7 +19,7 @@ from ..rpc.store_messages import Entry, EntryStatus
 from .opening import Opening, OpenRequest
 from .protocol.parameters import Query
 from .protocol.replies import Reply, closed_result, payment_result, problem, problem_of_status
-from .settling import Settling
+from .settlement.settling import Settling
 from .shards.committer import LOST, Committer
 from .shards.loading import Loader
 from .shards.ownership import NotOwner

@@ -19,10 +19,10 @@ from .engine import Engine, refusal_of_form
 from .funding import FundingChecks
 from .protocol.parameters import Query
 from .protocol.replies import INTERNAL_ERROR, Reply, problem, problem_of_status
+from .settlement.tip import TipFollower
 from .shards.committer import LOST, Committer
 from .shards.loading import Loaded, Loader
 from .shards.ownership import NotOwner
-from .tip import TipFollower
 
 DOUBT_MARGIN_SECONDS = 6 * SECONDS_PER_HOUR
 """While the chain cannot be trusted, channels that are so much nearer to their settlement take no payments either."""

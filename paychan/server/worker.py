@@ -19,19 +19,19 @@ from ..rpc.store_messages import Hello, OwnerTable, Welcome
 from ..settings.models import ServerConfig
 from .engine import Engine, refusal_of_form
 from .funding import FundingChecks
-from .highwater import read_highest, write_highest
 from .lookups import NEGATIVE_SECONDS, Lookups
 from .opening import Opening
 from .payments import Payments
 from .peers import PeerRequest, Peers
 from .protocol.replies import INTERNAL_ERROR, Reply, json_reply, problem
-from .settler import Settler
-from .settling import Settling, SettlingRules
+from .settlement.highwater import read_highest, write_highest
+from .settlement.settler import Settler
+from .settlement.settling import Settling, SettlingRules
+from .settlement.tip import TipFollower
+from .settlement.watcher import Watcher
 from .shards.committer import Committer
 from .shards.loading import Loader
 from .shards.ownership import NotOwner, Ownership
-from .tip import TipFollower
-from .watcher import Watcher
 
 LOOK_AGAIN_SECONDS = (0.005, 0.01, 0.02, 0.04, 0.1, 0.3, 1.0, 1.0)
 """Waits of a request whose shard is changing hands, each before another look for its owner; after the last it is answered 503. It

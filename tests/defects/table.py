@@ -24,7 +24,7 @@ class Break:
 UNIT = "tests/unit/test_"
 PAYMENT, CHANNEL, GROUP = (f"paychan/_fast/{name}.pyx" for name in ("payment", "channel", "group"))
 SETTLEMENT, OPENING, DANGERS = "paychan/core/settlement.py", "paychan/server/opening.py", "paychan/settings/dangers.py"
-POLICY, SETTLER, SETTLING = "signer/policy.py", "paychan/server/settler.py", "paychan/server/settling.py"
+POLICY, SETTLER, SETTLING = "signer/policy.py", "paychan/server/settlement/settler.py", "paychan/server/settlement/settling.py"
 ENGINE, FUNDING = "paychan/server/engine.py", "paychan/server/funding.py"
 
 ORIGINALS = (
@@ -542,7 +542,7 @@ TRANSACTIONS = (
     Break(
         ("B12",),
         "a node that is stuck is believed",
-        "paychan/server/tip.py",
+        "paychan/server/settlement/tip.py",
         'return f"the best block is {age} seconds old" if age > self._tip_age_max else ""',
         'return ""',
         (f"{UNIT}tip.py::test_a_stale_tip_is_not_trusted",),

@@ -94,7 +94,7 @@ EQUIVALENT: dict[str, dict[tuple[str, str], str]] = {
             "left out",
         ): "the one after the write that is waited for does the same; without the channel there is none to wait for",
     },
-    "paychan/server/settling.py": {
+    "paychan/server/settlement/settling.py": {
         ("return True", "returns None"): _RETURNED_ON,
         ("return True", "True becomes False"): _RETURNED_ON,
     },

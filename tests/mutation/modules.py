@@ -38,8 +38,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "paychan/server/funding.py": _unit("funding_checks"),
     "paychan/server/shards/loading.py": _unit("loading"),
     "paychan/server/shards/committer.py": _unit("committer"),
-    "paychan/server/settler.py": _unit("settler"),
-    "paychan/server/settling.py": _unit("settling"),
-    "paychan/server/watcher.py": _unit("watcher"),
-    "paychan/server/tip.py": _unit("tip"),
+    "paychan/server/settlement/settler.py": _unit("settler"),
+    "paychan/server/settlement/settling.py": _unit("settling"),
+    "paychan/server/settlement/watcher.py": _unit("watcher"),
+    "paychan/server/settlement/tip.py": _unit("tip"),
 }

@@ -25,8 +25,8 @@ from paychan.server.engine import Engine
 from paychan.server.funding import FundingChecks
 from paychan.server.peers import Peers
 from paychan.server.protocol.replies import payment_result
-from paychan.server.settler import Settler
-from paychan.server.settling import Settling
+from paychan.server.settlement.settler import Settler
+from paychan.server.settlement.settling import Settling
 from paychan.server.shards.ownership import Ownership
 from paychan.server.worker import Worker
 from store import keys

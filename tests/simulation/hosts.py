@@ -27,10 +27,11 @@ import store.server
 from paychan._fast.group import StateCache
 from paychan.rpc import connection as connection_module
 from paychan.server import direct as direct_module
-from paychan.server import peers, settler, watcher
+from paychan.server import peers
 from paychan.server import worker as worker_module
 from paychan.server.app import App
 from paychan.server.direct import DirectPort
+from paychan.server.settlement import settler, watcher
 from paychan.server.shards import growing
 from paychan.server.worker import Worker
 from paychan.settings.load import load_server_config, load_store_config

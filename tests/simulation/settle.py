@@ -28,10 +28,10 @@ import store.sequencer
 from paychan.core.channel import Phase
 from paychan.core.errors import PaychanError, Unavailable
 from paychan.rpc.connection import Address
-from paychan.server import settler, watcher
 from paychan.server import worker as worker_module
 from paychan.server.peers import PeerRequest
 from paychan.server.protocol.replies import Reply, problem
+from paychan.server.settlement import settler, watcher
 from paychan.server.shards.ownership import NotOwner
 from paychan.server.worker import Worker
 from paychan.settings.load import load_server_config

@@ -14,7 +14,7 @@ from paychan.core.errors import Unavailable
 from paychan.core.fees import FeeBounds
 from paychan.core.sender import Sender
 from paychan.rpc.store_messages import Entry, EntryStatus, Stored
-from paychan.server.settling import Settling, SettlingRules
+from paychan.server.settlement.settling import Settling, SettlingRules
 from signer.policy import Policy
 
 from .blockchain import GENESIS, BlockChain, Market

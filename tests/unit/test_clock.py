@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from paychan import clock as clock_module
 from paychan.clock import Clock, wall_clock
-from paychan.server.highwater import read_highest, write_highest
+from paychan.server.settlement.highwater import read_highest, write_highest
 
 
 class Wall:

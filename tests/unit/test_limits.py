@@ -18,12 +18,13 @@ from paychan.core.errors import Unavailable
 from paychan.rpc import connection as connection_module
 from paychan.rpc.connection import ConnectionGone, FrameConnection
 from paychan.rpc.store_messages import SCAN_LIMIT_MAX, StoreMessage
-from paychan.server import direct, payments, settling
+from paychan.server import direct, payments
 from paychan.server.direct import DirectPort
 from paychan.server.peers import PAYLOAD_MAX
 from paychan.server.protocol.replies import Reply, problem
-from paychan.server.settler import CONCURRENT_MAX, EARLY_MAX, Settler
-from paychan.server.settling import Settling
+from paychan.server.settlement import settling
+from paychan.server.settlement.settler import CONCURRENT_MAX, EARLY_MAX, Settler
+from paychan.server.settlement.settling import Settling
 from paychan.server.shards import loading
 from paychan.server.shards.loading import Loaded, Loader
 from store import server as store_server

@@ -13,7 +13,7 @@ from paychan.core.errors import Unavailable
 from paychan.core.units import LOCKTIME_MAX
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import Lease, StoreMessage
-from paychan.server.settler import CONCURRENT_MAX, EARLY_MAX, PAUSE_SECONDS_MAX, SWEEP_SECONDS, Settler
+from paychan.server.settlement.settler import CONCURRENT_MAX, EARLY_MAX, PAUSE_SECONDS_MAX, SWEEP_SECONDS, Settler
 from tests.simulation.loop import SimulatedLoop
 
 PERIOD = 6 * 3600

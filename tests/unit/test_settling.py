@@ -22,7 +22,7 @@ from paychan.rpc.connection import ConnectionGone, RemoteRefusal
 from paychan.rpc.signer_client import SignerRefused
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest
 from paychan.rpc.store_messages import EntryStatus, Stored
-from paychan.server.settling import DESTINATION_SIZE_MAX, Settling, SettlingRules
+from paychan.server.settlement.settling import DESTINATION_SIZE_MAX, Settling, SettlingRules
 from paychan.server.shards.committer import LOST
 from signer.policy import Policy, judge
 

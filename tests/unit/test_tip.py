@@ -8,7 +8,7 @@ from collections.abc import Callable
 from paychan.chain.base import Tip
 from paychan.clock import Clock
 from paychan.core.errors import Unavailable
-from paychan.server.tip import ANSWER_SECONDS_MAX, SILENT_POLLS_MAX, TipFollower
+from paychan.server.settlement.tip import ANSWER_SECONDS_MAX, SILENT_POLLS_MAX, TipFollower
 from tests.simulation.loop import SimulatedLoop
 
 POLL = 5

@@ -15,7 +15,7 @@ from paychan.core.outpoint import format_outpoint
 from paychan.core.units import LOCKTIME_MAX
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import Lease, Stored, StoreMessage
-from paychan.server.watcher import CONCURRENT_MAX, LOOK_SECONDS, PAUSE_SECONDS, Watcher
+from paychan.server.settlement.watcher import CONCURRENT_MAX, LOOK_SECONDS, PAUSE_SECONDS, Watcher
 from tests.simulation.loop import SimulatedLoop
 
 PAGE = 3 * CONCURRENT_MAX + 1

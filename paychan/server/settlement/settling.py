@@ -12,21 +12,21 @@ from dataclasses import dataclass
 
 from bitcoin.core import CTransaction
 
-from .._fast.channel import ChannelTable, shard_of
-from ..chain.base import BroadcastRefused, ChainBackend, FundingStatus
-from ..core.channel import ChannelState, ChannelTerms, Event, Phase, next_phase
-from ..core.errors import Unavailable
-from ..core.fees import FeeBounds, bump_fee_min, rung_at, settlement_fee
-from ..core.outpoint import format_outpoint, txid_hex
-from ..core.payment import Payment
-from ..core.settlement import SettlementError, Uneconomic, check_settlement, settlement_size_max
-from ..core.standardness import check_standard
-from ..rpc.connection import ConnectionGone, RemoteRefusal
-from ..rpc.signer_client import SignerClient, SignerRefused
-from ..rpc.signer_messages import RefusalCode
-from ..rpc.store_client import StoreClient
-from ..rpc.store_messages import Entry, EntryStatus
-from .shards.committer import LOST, Committer
+from ..._fast.channel import ChannelTable, shard_of
+from ...chain.base import BroadcastRefused, ChainBackend, FundingStatus
+from ...core.channel import ChannelState, ChannelTerms, Event, Phase, next_phase
+from ...core.errors import Unavailable
+from ...core.fees import FeeBounds, bump_fee_min, rung_at, settlement_fee
+from ...core.outpoint import format_outpoint, txid_hex
+from ...core.payment import Payment
+from ...core.settlement import SettlementError, Uneconomic, check_settlement, settlement_size_max
+from ...core.standardness import check_standard
+from ...rpc.connection import ConnectionGone, RemoteRefusal
+from ...rpc.signer_client import SignerClient, SignerRefused
+from ...rpc.signer_messages import RefusalCode
+from ...rpc.store_client import StoreClient
+from ...rpc.store_messages import Entry, EntryStatus
+from ..shards.committer import LOST, Committer
 
 DESTINATION_SIZE_MAX = 25
 """Bytes of the server's output script: a P2PKH one. The fee is computed for it; P2SH has two fewer."""

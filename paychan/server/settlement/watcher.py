@@ -8,15 +8,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from ..chain.base import ChainBackend
-from ..core.channel import ChannelTerms
-from ..core.errors import PaychanError
-from ..core.outpoint import format_outpoint
-from ..core.units import LOCKTIME_MAX
-from ..rpc.connection import ConnectionGone, RemoteRefusal
-from ..rpc.store_client import StoreClient
-from ..rpc.store_messages import Lease, Stored, StoreMessage
-from .shards.ownership import Ownership
+from ...chain.base import ChainBackend
+from ...core.channel import ChannelTerms
+from ...core.errors import PaychanError
+from ...core.outpoint import format_outpoint
+from ...core.units import LOCKTIME_MAX
+from ...rpc.connection import ConnectionGone, RemoteRefusal
+from ...rpc.store_client import StoreClient
+from ...rpc.store_messages import Lease, Stored, StoreMessage
+from ..shards.ownership import Ownership
 from .tip import TipFollower
 
 LOOK_SECONDS = 1.0

@@ -8,13 +8,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from ..core.channel import Phase
-from ..core.errors import PaychanError
-from ..core.units import LOCKTIME_MAX
-from ..rpc.connection import ConnectionGone, RemoteRefusal
-from ..rpc.store_client import StoreClient
-from ..rpc.store_messages import Lease, StoreMessage
-from .shards.ownership import Ownership
+from ...core.channel import Phase
+from ...core.errors import PaychanError
+from ...core.units import LOCKTIME_MAX
+from ...rpc.connection import ConnectionGone, RemoteRefusal
+from ...rpc.store_client import StoreClient
+from ...rpc.store_messages import Lease, StoreMessage
+from ..shards.ownership import Ownership
 from .tip import TipFollower
 
 SWEEP_SECONDS = 2.0

@@ -4,9 +4,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from ..chain.base import ChainBackend, Tip
-from ..clock import Clock
-from ..core.errors import Unavailable
+from ...chain.base import ChainBackend, Tip
+from ...clock import Clock
+from ...core.errors import Unavailable
 
 SILENT_POLLS_MAX = 3
 """Polls without an answer after which the source counts as silent."""
