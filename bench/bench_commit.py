@@ -7,7 +7,7 @@ from paychan._fast.commit import CommitQueue
 from paychan._fast.intake import FutureRequest, Intake
 from paychan.core.units import MAX_MONEY
 from paychan.rpc.store_messages import ENTRIES_MAX
-from paychan.server.payments import REFUSALS_BY_FORM
+from paychan.server.channels.payments import REFUSALS_BY_FORM
 from paychan.server.protocol.replies import Reply
 from tests.differential.channels import NOW
 

@@ -8,7 +8,7 @@ brings back what is missing. Three things need care, and get it here or by what 
 
 - Epochs go up by EPOCHS_SKIPPED, so that none that was given out after the backup is given out again.
 - A channel that was settled after the backup is open again in the records. Every worker looks at a channel's funding output
-  before the first payment after it loaded the channel (paychan/server/funding.py), and finds it spent.
+  before the first payment after it loaded the channel (paychan/server/channels/funding.py), and finds it spent.
 - The mark (mark.py) is made for the new database; the old one's would refuse it.
 
 The file, little-endian; cannot change (a new layout takes a new version):

@@ -1,7 +1,7 @@
 """Payments on their way in, from any door: judged at once, answered when they are durable.
 
 What is plain (accepted, replayed, refused by its form) stays compiled from the request's bytes to its answer. Everything else is
-handed to `rules` (paychan/server/payments.py), which removes the obstacle (reads the channel, asks its owner, looks at the funding
+handed to `rules` (paychan/server/channels/payments.py), which removes the obstacle (reads the channel, asks its owner, looks at the funding
 output) and has the request judged again, or answers it.
 """
 

@@ -17,11 +17,11 @@ from ..rpc.signer_client import SignerClient
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, OwnerTable, Welcome
 from ..settings.models import ServerConfig
-from .engine import Engine, refusal_of_form
-from .funding import FundingChecks
-from .lookups import NEGATIVE_SECONDS, Lookups
-from .opening import Opening
-from .payments import Payments
+from .channels.funding import FundingChecks
+from .channels.life import Engine, refusal_of_form
+from .channels.lookups import NEGATIVE_SECONDS, Lookups
+from .channels.opening import Opening
+from .channels.payments import Payments
 from .peers import PeerRequest, Peers
 from .protocol.replies import INTERNAL_ERROR, Reply, json_reply, problem
 from .settlement.highwater import read_highest, write_highest

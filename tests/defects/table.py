@@ -23,9 +23,9 @@ class Break:
 
 UNIT = "tests/unit/test_"
 PAYMENT, CHANNEL, GROUP = (f"paychan/_fast/{name}.pyx" for name in ("payment", "channel", "group"))
-SETTLEMENT, OPENING, DANGERS = "paychan/core/settlement.py", "paychan/server/opening.py", "paychan/settings/dangers.py"
+SETTLEMENT, OPENING, DANGERS = "paychan/core/settlement.py", "paychan/server/channels/opening.py", "paychan/settings/dangers.py"
 POLICY, SETTLER, SETTLING = "signer/policy.py", "paychan/server/settlement/settler.py", "paychan/server/settlement/settling.py"
-ENGINE, FUNDING = "paychan/server/engine.py", "paychan/server/funding.py"
+ENGINE, FUNDING = "paychan/server/channels/life.py", "paychan/server/channels/funding.py"
 
 ORIGINALS = (
     Break(
@@ -701,7 +701,7 @@ NETWORK = (
     Break(
         ("E4",),
         "strangers make the server ask the chain without end",
-        "paychan/server/lookups.py",
+        "paychan/server/channels/lookups.py",
         "if self._tokens < 1:",
         "if False:",
         (f"{UNIT}lookups.py::test_the_bucket_holds_a_burst_and_refills_with_time",),
@@ -725,7 +725,7 @@ NETWORK = (
     Break(
         ("E8",),
         "a bug's text is shown to strangers",
-        "paychan/server/payments.py",
+        "paychan/server/channels/payments.py",
         "        return INTERNAL_ERROR",
         '        return problem(Unavailable("store_unavailable", str(error)))',
         (f"{UNIT}doors.py::test_a_bug_of_ours_is_answered_too",),

@@ -24,7 +24,7 @@ from paychan.core.errors import BY_NUMBER, ConfigError
 from paychan.core.payment import Payment
 from paychan.rpc import signer_messages, store_messages
 from paychan.rpc.store_messages import Entry, MessageError
-from paychan.server.payments import REFUSALS_BY_FORM
+from paychan.server.channels.payments import REFUSALS_BY_FORM
 from paychan.server.protocol.replies import Reply, problem_of_status
 from paychan.settings.load import load_server_config, load_signer_config, load_store_config
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all

@@ -11,7 +11,7 @@ import pytest
 
 from paychan._fast.channel import FAILURES_MAX, ChannelTable
 from paychan._fast.status import Status
-from paychan.server.payments import REFUSALS_BY_FORM
+from paychan.server.channels.payments import REFUSALS_BY_FORM
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
 from tests.reference import Paid
 from tests.system import running

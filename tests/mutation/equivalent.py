@@ -78,13 +78,13 @@ EQUIVALENT: dict[str, dict[tuple[str, str], str]] = {
             "420 becomes 421",
         ): "the mode is set afterwards",
     },
-    "paychan/server/opening.py": {
+    "paychan/server/channels/opening.py": {
         (
             "if verify_payment(self.terms(request, output, server_pubkey, 0), request.payment):",
             "0 becomes 1",
         ): _NEVER_SIGNED,
     },
-    "paychan/server/engine.py": {
+    "paychan/server/channels/life.py": {
         (
             "if not hmac.compare_digest(self._channels.newest_payment(outpoint), token):",
             "the first two arguments swap",

@@ -33,9 +33,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "signer/ledger.py": _unit("signer_ledger"),
     "signer/keys.py": _unit("signer_keys", "config", "dangers"),
     # what decides about money in the server
-    "paychan/server/opening.py": _unit("opening"),
-    "paychan/server/engine.py": _unit("engine"),
-    "paychan/server/funding.py": _unit("funding_checks"),
+    "paychan/server/channels/opening.py": _unit("opening"),
+    "paychan/server/channels/life.py": _unit("engine"),
+    "paychan/server/channels/funding.py": _unit("funding_checks"),
     "paychan/server/shards/loading.py": _unit("loading"),
     "paychan/server/shards/committer.py": _unit("committer"),
     "paychan/server/settlement/settler.py": _unit("settler"),

@@ -21,8 +21,8 @@ from paychan.core.errors import Unavailable
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_client import StoreClient
 from paychan.rpc.store_messages import Entry, Stored, decode_commit, encode_commit
-from paychan.server.engine import Engine
-from paychan.server.funding import FundingChecks
+from paychan.server.channels.funding import FundingChecks
+from paychan.server.channels.life import Engine
 from paychan.server.peers import Peers
 from paychan.server.protocol.replies import payment_result
 from paychan.server.settlement.settler import Settler

@@ -15,7 +15,7 @@ from paychan.core.channel import ABSENT, ChannelState, Phase
 from paychan.core.payment import Payment
 from paychan.core.units import MAX_MONEY
 from paychan.rpc.store_messages import ENTRIES_MAX, LEASE_COUNT, Entry, EntryStatus, encode_commit
-from paychan.server.payments import REFUSALS_BY_FORM
+from paychan.server.channels.payments import REFUSALS_BY_FORM
 from paychan.server.protocol.replies import Reply
 from store import sequencer as sequencer_module
 from store.engine import Engine

@@ -19,8 +19,8 @@ from paychan.core.errors import PaychanError
 from paychan.core.payment import Payment
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import EntryStatus, Stored, decode_commit
-from paychan.server.engine import Engine, refusal_of_form
-from paychan.server.opening import Opening, OpenRequest
+from paychan.server.channels.life import Engine, refusal_of_form
+from paychan.server.channels.opening import Opening, OpenRequest
 from paychan.server.shards.committer import Committer
 from paychan.server.shards.loading import Loader
 from paychan.server.shards.ownership import NotOwner

@@ -14,8 +14,8 @@ from paychan.core.errors import PaychanError, Unavailable
 from paychan.core.sender import Sender, sign_payment
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import Stored
-from paychan.server import funding as funding_module
-from paychan.server.funding import FundingChecks
+from paychan.server.channels import funding as funding_module
+from paychan.server.channels.funding import FundingChecks
 
 SERVER, CLIENT = PrivateKey(b"\x01" * 32), PrivateKey(b"\x02" * 32)
 TERMS = ChannelTerms(

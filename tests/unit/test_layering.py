@@ -65,8 +65,8 @@ def within(name, *packages):
 
 def test_the_reader_of_imports_sees_all_kinds():
     """The checks below are worth as much as this reading."""
-    engine = ROOT / "paychan" / "server" / "engine.py"
-    assert {"asyncio", "paychan._fast.channel", "paychan.core.errors", "paychan.rpc.store_messages"} <= imports(engine)
+    life = ROOT / "paychan" / "server" / "channels" / "life.py"
+    assert {"asyncio", "paychan._fast.channel", "paychan.core.errors", "paychan.rpc.store_messages"} <= imports(life)
     table = ROOT / "paychan" / "_fast" / "channel.pyx"
     assert {"os", "libc.stdlib", "paychan._fast.payment", "paychan._fast.status"} <= imports(table)
     assert len(SHIPPED) > 50

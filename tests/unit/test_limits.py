@@ -18,7 +18,8 @@ from paychan.core.errors import Unavailable
 from paychan.rpc import connection as connection_module
 from paychan.rpc.connection import ConnectionGone, FrameConnection
 from paychan.rpc.store_messages import SCAN_LIMIT_MAX, StoreMessage
-from paychan.server import direct, payments
+from paychan.server import direct
+from paychan.server.channels import payments
 from paychan.server.direct import DirectPort
 from paychan.server.peers import PAYLOAD_MAX
 from paychan.server.protocol.replies import Reply, problem

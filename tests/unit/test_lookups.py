@@ -6,8 +6,8 @@ import pytest
 
 from paychan.chain.base import FundingOutput, FundingRequest
 from paychan.core.errors import Unavailable
-from paychan.server import lookups as lookups_module
-from paychan.server.lookups import ADDRESS_LOOKUPS_MAX, ADDRESS_SECONDS, BURST_SECONDS, NEGATIVE_SECONDS, Lookups
+from paychan.server.channels import lookups as lookups_module
+from paychan.server.channels.lookups import ADDRESS_LOOKUPS_MAX, ADDRESS_SECONDS, BURST_SECONDS, NEGATIVE_SECONDS, Lookups
 
 OUTPUT = FundingOutput(bytes(36), 1000, 1)
 

@@ -16,8 +16,8 @@ from paychan.core.outpoint import make_outpoint
 from paychan.core.payment import Payment
 from paychan.core.script import Hash160, p2sh_script_pubkey, redeem_script
 from paychan.core.sender import sign_payment
-from paychan.server.lookups import Lookups
-from paychan.server.opening import COINBASE_MATURITY, Opening, OpenRequest
+from paychan.server.channels.lookups import Lookups
+from paychan.server.channels.opening import COINBASE_MATURITY, Opening, OpenRequest
 from paychan.settings.load import load_server_config
 from paychan.settings.models import ServerConfig
 from tests.unit.test_config import CONFIGS

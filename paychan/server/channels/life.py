@@ -8,21 +8,21 @@ import asyncio
 import hmac
 from collections.abc import Callable
 
-from .._fast.channel import ChannelTable, read_channel_request, shard_of
-from .._fast.payment import split_payment
-from .._fast.status import Status
-from ..chain.base import FundingOutput
-from ..core.channel import ABSENT, ChannelState, Event, Phase, next_phase
-from ..core.errors import Rejection, Unavailable
-from ..core.outpoint import format_outpoint
-from ..rpc.store_messages import Entry, EntryStatus
+from ..._fast.channel import ChannelTable, read_channel_request, shard_of
+from ..._fast.payment import split_payment
+from ..._fast.status import Status
+from ...chain.base import FundingOutput
+from ...core.channel import ABSENT, ChannelState, Event, Phase, next_phase
+from ...core.errors import Rejection, Unavailable
+from ...core.outpoint import format_outpoint
+from ...rpc.store_messages import Entry, EntryStatus
+from ..protocol.parameters import Query
+from ..protocol.replies import Reply, closed_result, payment_result, problem, problem_of_status
+from ..settlement.settling import Settling
+from ..shards.committer import LOST, Committer
+from ..shards.loading import Loader
+from ..shards.ownership import NotOwner
 from .opening import Opening, OpenRequest
-from .protocol.parameters import Query
-from .protocol.replies import Reply, closed_result, payment_result, problem, problem_of_status
-from .settlement.settling import Settling
-from .shards.committer import LOST, Committer
-from .shards.loading import Loader
-from .shards.ownership import NotOwner
 
 
 class Engine:

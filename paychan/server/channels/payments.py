@@ -8,21 +8,21 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from .._fast.channel import ChannelTable
-from .._fast.intake import FutureRequest, Intake, PaymentRequest
-from .._fast.status import Status
-from ..core.errors import BY_NUMBER, PaychanError, Rejection, Unavailable
-from ..core.network import Network, decode_address
-from ..core.units import SECONDS_PER_HOUR
-from ..rpc.store_messages import EntryStatus
-from .engine import Engine, refusal_of_form
+from ..._fast.channel import ChannelTable
+from ..._fast.intake import FutureRequest, Intake, PaymentRequest
+from ..._fast.status import Status
+from ...core.errors import BY_NUMBER, PaychanError, Rejection, Unavailable
+from ...core.network import Network, decode_address
+from ...core.units import SECONDS_PER_HOUR
+from ...rpc.store_messages import EntryStatus
+from ..protocol.parameters import Query
+from ..protocol.replies import INTERNAL_ERROR, Reply, problem, problem_of_status
+from ..settlement.tip import TipFollower
+from ..shards.committer import LOST, Committer
+from ..shards.loading import Loaded, Loader
+from ..shards.ownership import NotOwner
 from .funding import FundingChecks
-from .protocol.parameters import Query
-from .protocol.replies import INTERNAL_ERROR, Reply, problem, problem_of_status
-from .settlement.tip import TipFollower
-from .shards.committer import LOST, Committer
-from .shards.loading import Loaded, Loader
-from .shards.ownership import NotOwner
+from .life import Engine, refusal_of_form
 
 DOUBT_MARGIN_SECONDS = 6 * SECONDS_PER_HOUR
 """While the chain cannot be trusted, channels that are so much nearer to their settlement take no payments either."""

@@ -7,8 +7,8 @@ have been judged come here.
 from collections import OrderedDict
 from collections.abc import Callable
 
-from ..chain.base import ChainBackend, FundingOutput, FundingRequest
-from ..core.errors import Unavailable
+from ...chain.base import ChainBackend, FundingOutput, FundingRequest
+from ...core.errors import Unavailable
 
 NEGATIVE_SECONDS = 2.0
 """How long "no such output" is believed: a payer that opens too early asks again every second or so."""

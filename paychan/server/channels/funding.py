@@ -4,12 +4,12 @@ So a reorganisation that takes a funding transaction away freezes its channel un
 a backup is looked at before it earns anything.
 """
 
-from .._fast.channel import ChannelTable
-from ..chain.base import ChainBackend
-from ..core.channel import ChannelTerms
-from ..core.errors import PaychanError, Rejection, Unavailable
-from ..rpc.connection import ConnectionGone, RemoteRefusal
-from ..rpc.store_client import StoreClient
+from ..._fast.channel import ChannelTable
+from ...chain.base import ChainBackend
+from ...core.channel import ChannelTerms
+from ...core.errors import PaychanError, Rejection, Unavailable
+from ...rpc.connection import ConnectionGone, RemoteRefusal
+from ...rpc.store_client import StoreClient
 
 REMEMBERED_MAX = 10_000
 """Bad findings that are remembered until the tip moves, so that a frozen channel's payer does not cost a look-up each time."""

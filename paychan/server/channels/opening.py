@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 
-from ..chain.base import FundingOutput, FundingRequest
-from ..core.channel import ChannelTerms
-from ..core.errors import Rejection
-from ..core.network import decode_address
-from ..core.payment import Payment, decode_payment
-from ..core.script import funding_address, p2sh_script_pubkey, redeem_script
-from ..core.settlement import verify_payment
-from ..core.units import SECONDS_PER_HOUR
-from ..settings.models import ServerConfig
+from ...chain.base import FundingOutput, FundingRequest
+from ...core.channel import ChannelTerms
+from ...core.errors import Rejection
+from ...core.network import decode_address
+from ...core.payment import Payment, decode_payment
+from ...core.script import funding_address, p2sh_script_pubkey, redeem_script
+from ...core.settlement import verify_payment
+from ...core.units import SECONDS_PER_HOUR
+from ...settings.models import ServerConfig
+from ..protocol.parameters import Query, decode_exp_time, decode_funding_outpoint, decode_pubkey
+from ..protocol.replies import Reply, json_reply
 from .lookups import Lookups
-from .protocol.parameters import Query, decode_exp_time, decode_funding_outpoint, decode_pubkey
-from .protocol.replies import Reply, json_reply
 
 COINBASE_MATURITY = 100
 """Blocks after which a coinbase output may be spent (Bitcoin consensus)."""
