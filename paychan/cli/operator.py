@@ -18,7 +18,7 @@ from ..core.units import LOCKTIME_MAX
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, Stored, StoreMessage
-from ..server.peers import FORWARDED, PAYLOAD_MAX, PeerRequest, decode_reply
+from ..server.doors.peers import FORWARDED, PAYLOAD_MAX, PeerRequest, decode_reply
 from ..settings.load import EXIT_BAD_CONFIG, load_server_config, load_signer_config, load_store_config
 from ..settings.models import ServerConfig, StoreConfig
 from ..supervisor import Supervisor

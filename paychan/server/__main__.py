@@ -12,7 +12,7 @@ from granian.http import HTTP1Settings
 from ..core.errors import ConfigError
 from ..settings.load import EXIT_BAD_CONFIG, load_server_config
 from ..settings.models import ServerConfig
-from .process import CONNECTIONS_MAX
+from .doors.direct import CONNECTIONS_MAX
 
 HEADER_SECONDS_MAX = 20.0
 """For the headers of a request, and for the pause before it: an idle connection is closed after this time."""

@@ -15,12 +15,12 @@ from .._fast.rsgi import RsgiDoor, has_body
 from ..core.errors import ConfigError, Rejection
 from ..settings.load import EXIT_BAD_CONFIG, load_server_config
 from ..settings.models import ServerConfig
-from . import granian_door
-from .direct import DirectPort
-from .headers import SUCCESS_HEADERS, absolute, headers_of
+from .doors import granian_door
+from .doors.direct import DirectPort
+from .doors.headers import SUCCESS_HEADERS, absolute, headers_of
+from .doors.routes import answer, takes_body
 from .process import end_with_parent, set_up_logging
 from .protocol.replies import Reply, problem
-from .routes import answer, takes_body
 from .worker import Worker
 
 _HOST = re.compile(r"[A-Za-z0-9.\-]{1,253}(:[0-9]{1,5})?\Z|\[[0-9a-fA-F:.]{2,45}\](:[0-9]{1,5})?\Z")

@@ -1,4 +1,4 @@
-"""What a worker process does to itself: it ends with its parent, logs to stderr, and has so many connections."""
+"""What a worker process does to itself: it ends with its parent, and logs to stderr."""
 
 import ctypes
 import logging
@@ -8,10 +8,6 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
-
-CONNECTIONS_MAX = 4096
-"""Of one worker at each of its ports, and how many may wait to be accepted. granian accepts connections beyond it and never serves
-them, so it is set high; it costs nothing. The own port closes them at once."""
 
 
 def end_with_parent() -> None:

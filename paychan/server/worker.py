@@ -22,7 +22,7 @@ from .channels.life import Engine, refusal_of_form
 from .channels.lookups import NEGATIVE_SECONDS, Lookups
 from .channels.opening import Opening
 from .channels.payments import Payments
-from .peers import PeerRequest, Peers
+from .doors.peers import PeerRequest, Peers
 from .protocol.replies import INTERNAL_ERROR, Reply, json_reply, problem
 from .settlement.highwater import read_highest, write_highest
 from .settlement.settler import Settler

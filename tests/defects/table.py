@@ -668,7 +668,7 @@ NETWORK = (
     Break(
         ("E1",),
         "an idle connection is kept for ever",
-        "paychan/server/direct.py",
+        "paychan/server/doors/direct.py",
         "self._door.sweep(SILENT_SWEEPS_MAX)",
         "self._door.sweep(1 << 30)",
         ("tests/process/test_own_port.py::test_a_slow_request_is_told_so_and_an_idle_connection_ends",),
@@ -717,7 +717,7 @@ NETWORK = (
     Break(
         ("E5", "E7"),
         "answers with payments' states may be kept by caches on the way",
-        "paychan/server/headers.py",
+        "paychan/server/doors/headers.py",
         '    ("cache-control", "no-store"),\n',
         "",
         ("tests/hostile/test_openapi.py::test_headers_are_those_that_are_sent",),

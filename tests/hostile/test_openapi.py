@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from paychan.core.errors import BY_CODE, Rejection
-from paychan.server import headers, routes
+from paychan.server.doors import headers, routes
 from paychan.server.protocol import replies
 from tests.system import free_port, running
 

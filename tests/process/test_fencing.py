@@ -18,7 +18,7 @@ import pytest
 from paychan.core.sender import sign_payment
 from paychan.core.sharding import shard_of
 from paychan.rpc.store_messages import EntryStatus
-from paychan.server.peers import ANSWER_SECONDS_MAX
+from paychan.server.doors.peers import ANSWER_SECONDS_MAX
 from paychan.supervisor import STOP_SECONDS_MAX
 from tests.campaign.faults import LEASE_MS
 from tests.campaign.fencing import SHARDS, Rogue, count_stale

@@ -10,7 +10,7 @@ import pytest
 
 from paychan.core.sharding import shard_of
 from paychan.rpc.connection import Address, FrameConnection, listen
-from paychan.server.peers import PAYLOAD_MAX, encode_reply
+from paychan.server.doors.peers import PAYLOAD_MAX, encode_reply
 from paychan.server.protocol.replies import Reply
 from paychan.server.worker import LOOK_AGAIN_SECONDS
 from tests.campaign.fencing import SHARDS, Rogue

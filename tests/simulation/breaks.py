@@ -23,7 +23,7 @@ from paychan.rpc.store_client import StoreClient
 from paychan.rpc.store_messages import Entry, Stored, decode_commit, encode_commit
 from paychan.server.channels.funding import FundingChecks
 from paychan.server.channels.life import Engine
-from paychan.server.peers import Peers
+from paychan.server.doors.peers import Peers
 from paychan.server.protocol.replies import payment_result
 from paychan.server.settlement.settler import Settler
 from paychan.server.settlement.settling import Settling

@@ -26,11 +26,11 @@ import store.sequencer
 import store.server
 from paychan._fast.group import StateCache
 from paychan.rpc import connection as connection_module
-from paychan.server import direct as direct_module
-from paychan.server import peers
 from paychan.server import worker as worker_module
 from paychan.server.app import App
-from paychan.server.direct import DirectPort
+from paychan.server.doors import direct as direct_module
+from paychan.server.doors import peers
+from paychan.server.doors.direct import DirectPort
 from paychan.server.settlement import settler, watcher
 from paychan.server.shards import growing
 from paychan.server.worker import Worker

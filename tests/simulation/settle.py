@@ -29,7 +29,7 @@ from paychan.core.channel import Phase
 from paychan.core.errors import PaychanError, Unavailable
 from paychan.rpc.connection import Address
 from paychan.server import worker as worker_module
-from paychan.server.peers import PeerRequest
+from paychan.server.doors.peers import PeerRequest
 from paychan.server.protocol.replies import Reply, problem
 from paychan.server.settlement import settler, watcher
 from paychan.server.shards.ownership import NotOwner
@@ -114,7 +114,7 @@ class Summary:
 
 
 class MemoryPeers:
-    """`paychan.server.peers.Peers` without sockets. `registry` finds the other workers by their addresses."""
+    """`paychan.server.doors.peers.Peers` without sockets. `registry` finds the other workers by their addresses."""
 
     registry: dict[str, "MemoryPeers"] = {}
     numbers = count()

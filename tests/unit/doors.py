@@ -19,9 +19,9 @@ from paychan.core.errors import Unavailable
 from paychan.core.network import TEST
 from paychan.core.payment import Payment
 from paychan.server.channels.payments import Payments
-from paychan.server.direct import DirectPort
-from paychan.server.headers import SUCCESS_HEADERS
-from paychan.server.peers import PAYLOAD_MAX
+from paychan.server.doors.direct import DirectPort
+from paychan.server.doors.headers import SUCCESS_HEADERS
+from paychan.server.doors.peers import PAYLOAD_MAX
 from paychan.server.protocol.replies import Reply, closed_result, problem
 from paychan.server.shards.committer import Committer
 from paychan.server.shards.loading import Loaded

@@ -15,7 +15,7 @@ from paychan._fast.frame import encode_frame
 from paychan.core.channel import ChannelState
 from paychan.rpc.connection import ConnectionGone, RemoteRefusal
 from paychan.rpc.store_messages import EntryStatus, decode_commit
-from paychan.server.peers import PAYLOAD_MAX
+from paychan.server.doors.peers import PAYLOAD_MAX
 from paychan.server.protocol.replies import Reply
 from tests.differential.channels import SETTLEMENT_PERIOD, SHARD_COUNT
 from tests.tiling import History, Operation, Outcome, check_all

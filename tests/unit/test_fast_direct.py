@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paychan._fast.direct import PIPELINED_MAX
-from paychan.server.direct import DirectPort
+from paychan.server.doors.direct import DirectPort
 from paychan.server.protocol.replies import Reply
 from tests.unit.doors import Desk, asynchronous, settle
 from tests.unit.test_committer import HandStore
@@ -252,7 +252,7 @@ async def test_who_does_not_take_answers_is_not_read_from(chunk):
 
 @asynchronous
 async def test_more_connections_than_allowed_are_closed_at_once(monkeypatch):
-    monkeypatch.setattr("paychan.server.direct.CONNECTIONS_MAX", 2)
+    monkeypatch.setattr("paychan.server.doors.direct.CONNECTIONS_MAX", 2)
     scene = Scene()
     second, _ = scene.connect()
     third, connection = scene.connect()

@@ -18,10 +18,10 @@ from paychan.core.errors import Unavailable
 from paychan.rpc import connection as connection_module
 from paychan.rpc.connection import ConnectionGone, FrameConnection
 from paychan.rpc.store_messages import SCAN_LIMIT_MAX, StoreMessage
-from paychan.server import direct
 from paychan.server.channels import payments
-from paychan.server.direct import DirectPort
-from paychan.server.peers import PAYLOAD_MAX
+from paychan.server.doors import direct
+from paychan.server.doors.direct import DirectPort
+from paychan.server.doors.peers import PAYLOAD_MAX
 from paychan.server.protocol.replies import Reply, problem
 from paychan.server.settlement import settling
 from paychan.server.settlement.settler import CONCURRENT_MAX, EARLY_MAX, Settler

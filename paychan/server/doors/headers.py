@@ -1,6 +1,6 @@
 """The headers of our answers, the same through every door. protocol-v1 section 8: CORS on all of them, on errors too."""
 
-from .protocol.replies import RETRY_AFTER_SECONDS, Reply
+from ..protocol.replies import RETRY_AFTER_SECONDS, Reply
 
 Headers = list[tuple[str, str]]
 

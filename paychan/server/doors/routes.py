@@ -2,16 +2,32 @@
 
 import logging
 from pathlib import Path
+from typing import Protocol
 
-from ..core.errors import PaychanError, Rejection, Unavailable
+from ...core.errors import PaychanError, Rejection, Unavailable
+from ..protocol.replies import INTERNAL_ERROR, Reply, json_reply, problem
 from .direct import BATCH_PATH
-from .protocol.replies import INTERNAL_ERROR, Reply, json_reply, problem
-from .worker import Worker
 
 log = logging.getLogger("paychan.server")
 
 _DESCRIPTION = Reply(200, Path(__file__).with_name("openapi.json").read_bytes())
 """v1 in OpenAPI 3.1, for client generators and testers; tests/hostile/test_openapi.py holds it to the code."""
+
+
+class Answers(Protocol):
+    """What is behind the routes; `paychan.server.worker.Worker` is it. All but `ready` raise Rejection and Unavailable."""
+
+    async def pay(self, path: str, query: str) -> Reply: ...
+
+    async def pay_batch(self, body: bytes) -> Reply: ...
+
+    async def open(self, query: str) -> Reply: ...
+
+    async def close(self, path: str, query: str) -> Reply: ...
+
+    async def funding_info(self, query: str) -> Reply: ...
+
+    def ready(self) -> Reply: ...
 
 
 def takes_body(method: str, path: str) -> bool:
@@ -36,7 +52,7 @@ def _is_channel(path: str) -> bool:
     return segments[:2] == ["v1", "channels"] and len(segments) >= 4 and all(segments[2:4])
 
 
-async def _answer(worker: Worker, method: str, path: str, query: str, body: bytes) -> Reply:
+async def _answer(worker: Answers, method: str, path: str, query: str, body: bytes) -> Reply:
     """Raises Rejection, Unavailable. PUT, the hot one, is asked for first."""
     if method == "PUT":
         return await worker.pay(path, query)
@@ -59,7 +75,7 @@ async def _answer(worker: Worker, method: str, path: str, query: str, body: byte
     raise Rejection("no_such_route")
 
 
-async def answer(worker: Worker | None, method: str, path: str, query: str, body: bytes = b"") -> Reply:
+async def answer(worker: Answers | None, method: str, path: str, query: str, body: bytes = b"") -> Reply:
     """Return the answer to a request; it never raises. worker: None while it starts."""
     try:
         if worker is None:

@@ -13,15 +13,18 @@ from email.utils import formatdate
 from http import HTTPStatus
 from urllib.parse import unquote
 
-from .._fast.batch import BATCH_BYTES_MAX
-from .._fast.direct import LENGTH_REQUIRED, DirectDoor, DirectRequest
-from .._fast.http import HttpStatus
-from .._fast.intake import Intake
-from ..core.errors import Rejection
-from ..settings.models import ServerConfig
+from ..._fast.batch import BATCH_BYTES_MAX
+from ..._fast.direct import LENGTH_REQUIRED, DirectDoor, DirectRequest
+from ..._fast.http import HttpStatus
+from ..._fast.intake import Intake
+from ...core.errors import Rejection
+from ...settings.models import ServerConfig
+from ..protocol.replies import Reply, problem
 from .headers import SUCCESS_HEADERS, Headers, absolute, headers_of
-from .process import CONNECTIONS_MAX
-from .protocol.replies import Reply, problem
+
+CONNECTIONS_MAX = 4096
+"""Of one worker at each of its ports, and how many may wait to be accepted. granian accepts connections beyond it and never serves
+them, so it is set high; it costs nothing. The own port closes them at once."""
 
 PORTS_MAX = 512
 """How many ports from the base are tried: twice the most workers, for on a reload old and new ones live side by side."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import granian
 
-from .._fast.rsgi import RsgiDoor
+from ..._fast.rsgi import RsgiDoor
 
 TESTED_VERSIONS = ("2.8.7",)
 

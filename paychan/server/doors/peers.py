@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._fast.forward import ForwardLink, OwnerEnd
-from .._fast.intake import Intake, PaymentRequest
-from ..chain.base import FundingOutput
-from ..core.errors import Unavailable
-from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect, listen
-from .protocol.replies import Reply, problem
-from .shards.ownership import NotOwner
+from ..._fast.forward import ForwardLink, OwnerEnd
+from ..._fast.intake import Intake, PaymentRequest
+from ...chain.base import FundingOutput
+from ...core.errors import Unavailable
+from ...rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect, listen
+from ..protocol.replies import Reply, problem
+from ..shards.ownership import NotOwner
 
 PAYLOAD_MAX = 128 << 10
 """Bytes; a URL is below 64 kB."""
