@@ -18,7 +18,7 @@ from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, OwnerTable, Welcome
 from ..settings.models import ServerConfig
 from .channels.funding import FundingChecks
-from .channels.life import Engine, refusal_of_form
+from .channels.life import ChannelLife, refusal_of_form
 from .channels.lookups import NEGATIVE_SECONDS, Lookups
 from .channels.opening import Opening
 from .channels.payments import Payments
@@ -65,7 +65,7 @@ class Worker:
         self._opening = Opening(config, Lookups(self._chain, chain.lookups_per_second, time.monotonic, negative_seconds))
         self._signer = SignerClient(config.signer)
         self._peers = Peers(config.common.state_dir / "run", self._answer_peer, lambda: self._intake, self._pay_patiently)
-        self._engine: Engine | None = None
+        self._life: ChannelLife | None = None
         self._intake: Intake | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._parts: list[Settler | Settling | Watcher] = []
@@ -98,11 +98,11 @@ class Worker:
             await asyncio.sleep(HIGHEST_SECONDS)
 
     def _on_tip_moved(self, generation: int) -> None:
-        if self._engine is not None:
+        if self._life is not None:
             self._funding.tip_moved(generation)
 
     def _on_owners(self, welcome: Welcome, table: OwnerTable) -> None:
-        if self._engine is None:
+        if self._life is None:
             self._build(welcome.shard_count)
         self._ownership.update(welcome, table)
         self._payments.intake.look_again()
@@ -110,7 +110,7 @@ class Worker:
         self._peers.keep_only(self._ownership.peers)
 
     def _on_store_lost(self) -> None:
-        if self._engine is not None:
+        if self._life is not None:
             self._ownership.lose()
             self._payments.intake.look_again()
             self._payments.intake.forget_links()
@@ -125,13 +125,13 @@ class Worker:
         rules = SettlingRules(config.settlement_period, config.settlement_confirmations, config.fee_bounds)
         self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, now)
         loader = Loader(channels, shard_count, store)
-        self._engine = Engine(channels, shard_count, self._committer, loader, settling, self._opening, now, self._own_url)
+        self._life = ChannelLife(channels, shard_count, self._committer, loader, settling, self._opening, now, self._own_url)
         self._payments = Payments(
             config.common.network,
             channels,
             self._committer,
             loader,
-            self._engine,
+            self._life,
             self._funding,
             self._tip,
             now,
@@ -157,7 +157,7 @@ class Worker:
         for part in self._parts:
             await part.stop()
         await self._tip.stop()
-        if self._engine is not None:
+        if self._life is not None:
             await self._store.link.stop()
         await self._signer.link.stop()
         await self._peers.stop()
@@ -168,7 +168,7 @@ class Worker:
         """Return the code of the interlock that is tripped, or an empty text."""
         if not self._signer.link.is_up:
             return "signer_unavailable"
-        if self._engine is None or not self._store.link.is_up:
+        if self._life is None or not self._store.link.is_up:
             return "store_unavailable"
         if self._store.lease_ends < asyncio.get_running_loop().time():
             return "owner_moved"  # stopped or starved: our shards may have been given away
@@ -176,11 +176,11 @@ class Worker:
             return "overloaded"
         return ""
 
-    def _check_interlocks(self) -> Engine:
+    def _check_interlocks(self) -> ChannelLife:
         trouble = self.trouble()
-        if trouble or self._engine is None:
+        if trouble or self._life is None:
             raise Unavailable(trouble or "store_unavailable")
-        return self._engine
+        return self._life
 
     def ready(self) -> Reply:
         """Answer /readyz: 200 if payments would be accepted, else 503 with the tripped interlock's code."""
@@ -273,15 +273,15 @@ class Worker:
 
     async def _answer(self, request: PeerRequest) -> Reply:
         """Answer a request for one of our own shards. Raises NotOwner, PaychanError."""
-        engine = self._check_interlocks()
+        life = self._check_interlocks()
         if request.verb == "pay":
             return await self._payments.pay(request.path, request.query)
         if request.verb == "close":
-            return await engine.close(request.path, request.query)
+            return await life.close(request.path, request.query)
         if request.verb == "settle":
-            return await engine.settle(request.outpoint)
+            return await life.settle(request.outpoint)
         key = self._signer.public_key
-        return await engine.open(self._opening.parse(request.query, key, self._clock.now()), request.funding, key)
+        return await life.open(self._opening.parse(request.query, key, self._clock.now()), request.funding, key)
 
     async def _answer_peer(self, request: PeerRequest) -> Reply:
         try:

@@ -22,7 +22,7 @@ from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_client import StoreClient
 from paychan.rpc.store_messages import Entry, Stored, decode_commit, encode_commit
 from paychan.server.channels.funding import FundingChecks
-from paychan.server.channels.life import Engine
+from paychan.server.channels.life import ChannelLife
 from paychan.server.doors.peers import Peers
 from paychan.server.protocol.replies import payment_result
 from paychan.server.settlement.settler import Settler
@@ -181,13 +181,13 @@ def _an_unanswered_forward_is_sent_again() -> Iterator[None]:
 
 @_break
 def _an_open_is_credited_again() -> Iterator[None]:
-    exists = Engine._exists
+    exists = ChannelLife._exists
 
-    def generous(self: Engine, outpoint: bytes) -> Any:
+    def generous(self: ChannelLife, outpoint: bytes) -> Any:
         left = int.from_bytes(self._channels.newest_payment(outpoint)[:8], "little")
         return payment_result(201, left, 1_100) if self._channels.phase(outpoint) == Phase.OPEN else exists(self, outpoint)
 
-    with patch.object(Engine, "_exists", generous):
+    with patch.object(ChannelLife, "_exists", generous):
         yield
 
 
@@ -240,11 +240,11 @@ def _a_settlement_is_published_before_it_is_durable() -> Iterator[None]:
 
 @_break
 def _the_close_is_not_made_durable() -> Iterator[None]:
-    async def forgetful(self: Engine, outpoint: bytes) -> None:
+    async def forgetful(self: ChannelLife, outpoint: bytes) -> None:
         if self._channels.phase(outpoint) == Phase.OPEN:
             self._channels.begin_closing(outpoint)
 
-    with patch.object(Engine, "_begin_closing", forgetful):
+    with patch.object(ChannelLife, "_begin_closing", forgetful):
         yield
 
 

@@ -1,4 +1,4 @@
-"""Aim: a channel is opened, closed and settled in the order that loses no money. Method: the real engine, table and committer; a
+"""Aim: a channel is opened, closed and settled in the order that loses no money. Method: the real rules, table and committer; a
 store that does what the test says, and a settlement machine that only tells when it was asked.
 """
 
@@ -19,7 +19,7 @@ from paychan.core.errors import PaychanError
 from paychan.core.payment import Payment
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import EntryStatus, Stored, decode_commit
-from paychan.server.channels.life import Engine, refusal_of_form
+from paychan.server.channels.life import ChannelLife, refusal_of_form
 from paychan.server.channels.opening import Opening, OpenRequest
 from paychan.server.shards.committer import Committer
 from paychan.server.shards.loading import Loader
@@ -36,7 +36,7 @@ class Rig:
 
     def __init__(self):
         self.table = own_all(ChannelTable(SHARD_COUNT, SETTLEMENT_PERIOD))
-        self.sample = make_sample("engine", funding_value=10_000_000)
+        self.sample = make_sample("life", funding_value=10_000_000)
         self.outpoint = self.sample.terms.outpoint
         self.written, self.answer, self.gate, self.has = [], EntryStatus.OK, None, {}
         self.settled, self.settlement = [], TXID
@@ -46,7 +46,7 @@ class Rig:
         loader = Loader(self.table, SHARD_COUNT, self)
         url = "http://own"
         settling = SimpleNamespace(settle=self._settle)
-        self.engine = Engine(self.table, SHARD_COUNT, self.committer, loader, settling, self.opening, lambda: NOW, url)
+        self.life = ChannelLife(self.table, SHARD_COUNT, self.committer, loader, settling, self.opening, lambda: NOW, url)
 
     async def commit(self, payload):
         entries = decode_commit(payload)
@@ -78,7 +78,7 @@ class Rig:
         return FundingOutput(self.outpoint, value, 6)
 
     async def open(self, change_value=9_000_000, sighash_type=0x83, value=10_000_000):
-        return await self.engine.open(
+        return await self.life.open(
             self.request(change_value, sighash_type), self.funding(value), self.sample.terms.server_pubkey
         )
 
@@ -96,7 +96,7 @@ class Rig:
 
     def close(self, token):
         text = base64.urlsafe_b64encode(token).decode()
-        return self.engine.close(self.sample.path, f"payment={text}")
+        return self.life.close(self.sample.path, f"payment={text}")
 
 
 async def refusal(work):
@@ -244,16 +244,16 @@ async def test_a_close_that_was_not_written_signs_nothing():
 async def test_a_close_of_nothing_is_refused():
     rig = Rig()
     assert await refusal(rig.close(rig.sample.opening.raw)) == "no_such_channel"
-    assert await refusal(rig.engine.settle(rig.outpoint)) == "no_such_channel"
+    assert await refusal(rig.life.settle(rig.outpoint)) == "no_such_channel"
 
 
 @asynchronous
 async def test_what_is_settled_because_its_time_has_come_is_closing_durably_first():
     rig = Rig()
     rig.load()
-    reply = await rig.engine.settle(rig.outpoint)
+    reply = await rig.life.settle(rig.outpoint)
     assert orjson.loads(reply.body)["value_received"] == 0
-    await rig.engine.settle(rig.outpoint)  # again: it is closing, and durable
+    await rig.life.settle(rig.outpoint)  # again: it is closing, and durable
     assert rig.settled == [(rig.outpoint, [Phase.CLOSING])] * 2
 
 
@@ -262,7 +262,7 @@ async def test_a_settlement_waits_for_the_closing_that_is_being_written():
     rig = Rig()
     rig.load()
     rig.gate = asyncio.Event()
-    works = [asyncio.ensure_future(rig.engine.settle(rig.outpoint)) for _ in range(2)]
+    works = [asyncio.ensure_future(rig.life.settle(rig.outpoint)) for _ in range(2)]
     await settle()
     assert rig.settled == []
     rig.gate.set()
@@ -276,7 +276,7 @@ async def test_a_funding_that_another_transaction_spent_has_no_settlement_of_our
     rig = Rig()
     rig.load(Phase.CLOSING)
     rig.settlement = txid
-    assert await refusal(rig.engine.settle(rig.outpoint)) == "funding_spent"
+    assert await refusal(rig.life.settle(rig.outpoint)) == "funding_spent"
 
 
 @asynchronous
@@ -302,20 +302,20 @@ async def test_what_is_settled_early_keeps_nobody_waiting_and_may_fail():
     rig, complaints = Rig(), []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
     rig.load()
-    rig.engine.settle_early(rig.outpoint)
-    assert rig.settled == [] and len(rig.engine._early) == 1
+    rig.life.settle_early(rig.outpoint)
+    assert rig.settled == [] and len(rig.life._early) == 1
     await settle(30)
     assert len(rig.settled) == 1
     rig.table.drop(rig.outpoint)
-    rig.engine.settle_early(rig.outpoint)  # there is no such channel
+    rig.life.settle_early(rig.outpoint)  # there is no such channel
     await settle(30)
     assert len(rig.settled) == 1
     rig.load()
-    rig.engine.settle_early(rig.outpoint)
-    for task in rig.engine._early:
+    rig.life.settle_early(rig.outpoint)
+    for task in rig.life._early:
         task.cancel()
     await settle()
-    assert rig.engine._early == set()
+    assert rig.life._early == set()
     gc.collect()
     assert complaints == []
 

@@ -25,7 +25,7 @@ from ..shards.ownership import NotOwner
 from .opening import Opening, OpenRequest
 
 
-class Engine:
+class ChannelLife:
     """The rules of a channel's life, applied to memory and store in the order that loses no money."""
 
     def __init__(

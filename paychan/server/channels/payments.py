@@ -22,7 +22,7 @@ from ..shards.committer import LOST, Committer
 from ..shards.loading import Loaded, Loader
 from ..shards.ownership import NotOwner
 from .funding import FundingChecks
-from .life import Engine, refusal_of_form
+from .life import ChannelLife, refusal_of_form
 
 DOUBT_MARGIN_SECONDS = 6 * SECONDS_PER_HOUR
 """While the chain cannot be trusted, channels that are so much nearer to their settlement take no payments either."""
@@ -64,7 +64,7 @@ class Payments:
         channels: ChannelTable,
         committer: Committer,
         loader: Loader,
-        engine: Engine,
+        life: ChannelLife,
         funding: FundingChecks,
         tip: TipFollower,
         clock: Callable[[], int],
@@ -73,7 +73,7 @@ class Payments:
         elsewhere: Callable[[PaymentRequest, bytes, int], None],
     ) -> None:
         self._network, self._channels, self._committer, self._loader = network, channels, committer, loader
-        self._engine, self._funding, self._tip, self._clock = engine, funding, tip, clock
+        self._life, self._funding, self._tip, self._clock = life, funding, tip, clock
         self._trouble, self.elsewhere = trouble, elsewhere
         self._tasks: set[asyncio.Task[None]] = set()
         self.intake = Intake(channels, committer.queue, self, REFUSALS_BY_FORM, exposure_max)
@@ -111,11 +111,11 @@ class Payments:
     def exhausted(self, request: PaymentRequest, outpoint: bytes, value_received: int) -> None:
         """Settle a channel that gave up everything (in satoshi: `value_received` of it now), and answer with its settlement. If too
         much is going on, the settler does it."""
-        self.answer_later(request, self._engine.settle_begun(outpoint, value_received))
+        self.answer_later(request, self._life.settle_begun(outpoint, value_received))
 
     def exposed(self, outpoint: bytes) -> None:
         """Settle a channel that holds more than the configured exposure, without letting the payer wait."""
-        self._engine.settle_early(outpoint)
+        self._life.settle_early(outpoint)
 
     def paid(self, body: bytes) -> Reply:
         return Reply(200, body)
