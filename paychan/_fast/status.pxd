@@ -1,5 +1,5 @@
 # What one compiled call can answer. 0 to 19: outcomes, not refusals. From 20 on: the numbers of paychan/core/errors.py, where
-# their public codes stand; tests/unit/test_status.py holds the two together.
+# their public codes stand; tests/unit/fast/test_status.py holds the two together.
 
 cpdef enum Status:
     OK = 0

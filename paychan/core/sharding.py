@@ -1,6 +1,6 @@
 """Which shard a channel belongs to. The shard count S is fixed when a store is created and is a parameter here.
 
-The compiled twin is `shard_of` in `paychan/_fast/channel.pyx`; `tests/unit/test_sharding.py` holds them together.
+The compiled twin is `shard_of` in `paychan/_fast/channel.pyx`; `tests/unit/core/test_sharding.py` holds them together.
 """
 
 SHARD_COUNT_DEFAULT = 256

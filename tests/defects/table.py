@@ -21,11 +21,11 @@ class Break:
     fails_by: str = "assertion"
 
 
-UNIT = "tests/unit/test_"
+UNIT = "tests/unit/"
 PAYMENT, CHANNEL, GROUP = (f"paychan/_fast/{name}.pyx" for name in ("payment", "channel", "group"))
 SETTLEMENT, OPENING, DANGERS = "paychan/core/settlement.py", "paychan/server/channels/opening.py", "paychan/settings/dangers.py"
 POLICY, SETTLER, SETTLING = "signer/policy.py", "paychan/server/settlement/settler.py", "paychan/server/settlement/settling.py"
-ENGINE, FUNDING = "paychan/server/channels/life.py", "paychan/server/channels/funding.py"
+LIFE, FUNDING = "paychan/server/channels/life.py", "paychan/server/channels/funding.py"
 
 ORIGINALS = (
     Break(
@@ -36,8 +36,8 @@ ORIGINALS = (
         "import CScript, SignatureHash\n\nSIGHASH_ALL = 0x83",
         (
             "tests/consensus/test_kernel.py::test_nobody_can_take_the_servers_output",
-            f"{UNIT}settlement.py::test_settlement_equals_the_vector",
-            f"{UNIT}settlement.py::test_check_refuses_a_server_signature_of_a_weaker_type",
+            f"{UNIT}core/test_settlement.py::test_settlement_equals_the_vector",
+            f"{UNIT}core/test_settlement.py::test_check_refuses_a_server_signature_of_a_weaker_type",
         ),
     ),
     Break(
@@ -47,8 +47,8 @@ ORIGINALS = (
         "entry.expected_change_value != known.change_value",
         "False",
         (
-            f"{UNIT}store_table.py::test_a_wrong_expected_value_is_a_conflict",
-            f"{UNIT}store_sequencer.py::test_two_frames_on_one_channel_in_one_group_are_judged_against_each_other",
+            f"{UNIT}store/test_store_table.py::test_a_wrong_expected_value_is_a_conflict",
+            f"{UNIT}store/test_store_sequencer.py::test_two_frames_on_one_channel_in_one_group_are_judged_against_each_other",
         ),
     ),
     Break(
@@ -65,7 +65,7 @@ ORIGINALS = (
         "signer/ledger.py",
         "PRAGMA synchronous = EXTRA",
         "PRAGMA synchronous = OFF",
-        (f"{UNIT}signer_ledger.py::test_commits_are_synced_before_they_return",),
+        (f"{UNIT}signer/test_signer_ledger.py::test_commits_are_synced_before_they_return",),
     ),
     Break(
         ("O4", "A6"),
@@ -73,7 +73,7 @@ ORIGINALS = (
         "paychan/server/shards/loading.py",
         "except ValueError as error:",
         "except ZeroDivisionError as error:",
-        (f"{UNIT}loading.py::test_a_damaged_channel_keeps_no_other_waiting",),
+        (f"{UNIT}server/shards/test_loading.py::test_a_damaged_channel_keeps_no_other_waiting",),
     ),
     Break(
         ("O5", "A11"),
@@ -81,7 +81,7 @@ ORIGINALS = (
         SETTLER,
         "StoreMessage.SCAN_UNFINISHED",
         "StoreMessage.SCAN_EXPIRING",
-        (f"{UNIT}settler.py::test_what_was_begun_is_gone_on_with",),
+        (f"{UNIT}server/settlement/test_settler.py::test_what_was_begun_is_gone_on_with",),
     ),
     Break(
         ("O6", "A11"),
@@ -89,7 +89,7 @@ ORIGINALS = (
         SETTLER,
         'log.exception("settling a channel failed; it will be tried again")',
         "raise",
-        (f"{UNIT}settler.py::test_one_that_fails_holds_up_no_other",),
+        (f"{UNIT}server/settlement/test_settler.py::test_one_that_fails_holds_up_no_other",),
     ),
     Break(
         ("O7", "B12"),
@@ -97,7 +97,7 @@ ORIGINALS = (
         CHANNEL,
         "if now + self._settlement_period >= channel.exp_time:",
         "if False:",
-        (f"{UNIT}fast_channel.py::test_expiry_is_exact_to_the_second",),
+        (f"{UNIT}fast/test_fast_channel.py::test_expiry_is_exact_to_the_second",),
     ),
     Break(
         ("O7", "B11"),
@@ -105,7 +105,7 @@ ORIGINALS = (
         OPENING,
         "if exp_time < soonest:",
         "if False:",
-        (f"{UNIT}opening.py::test_an_expiry_leaves_time_to_pay_and_to_settle_and_has_an_end",),
+        (f"{UNIT}server/channels/test_opening.py::test_an_expiry_leaves_time_to_pay_and_to_settle_and_has_an_end",),
     ),
     Break(
         ("O8", "B1"),
@@ -113,7 +113,7 @@ ORIGINALS = (
         PAYMENT,
         "return Status.OK if view.change_value == 0 else Status.CHANGE_VALUE_NOT_ZERO",
         "return Status.OK",
-        (f"{UNIT}fast_payment.py::test_exactly_two_sighash_types_with_their_values_are_accepted",),
+        (f"{UNIT}fast/test_fast_payment.py::test_exactly_two_sighash_types_with_their_values_are_accepted",),
     ),
     Break(
         ("O9", "B7"),
@@ -122,8 +122,8 @@ ORIGINALS = (
         "if received < fee + DUST_LIMIT:",
         "if False:",
         (
-            f"{UNIT}settlement.py::test_settlement_refuses_what_leaves_the_server_dust",
-            f"{UNIT}signer_policy.py::test_what_does_not_pay_for_its_fee_is_uneconomic",
+            f"{UNIT}core/test_settlement.py::test_settlement_refuses_what_leaves_the_server_dust",
+            f"{UNIT}signer/test_signer_policy.py::test_what_does_not_pay_for_its_fee_is_uneconomic",
         ),
     ),
     Break(
@@ -132,7 +132,7 @@ ORIGINALS = (
         POLICY,
         "if fee > policy.fee_per_byte_max * size:",
         "if False:",
-        (f"{UNIT}signer_policy.py::test_the_fee_rate_is_bounded",),
+        (f"{UNIT}signer/test_signer_policy.py::test_the_fee_rate_is_bounded",),
     ),
     Break(
         ("O10", "C1"),
@@ -141,8 +141,8 @@ ORIGINALS = (
         "return PublicKey(pubkey).verify(signature, digest, hasher=None)",
         "return True",
         (
-            f"{UNIT}signer_policy.py::test_what_the_payer_did_not_sign_is_refused",
-            f"{UNIT}settlement.py::test_check_refuses_a_payment_that_the_payer_did_not_sign",
+            f"{UNIT}signer/test_signer_policy.py::test_what_the_payer_did_not_sign_is_refused",
+            f"{UNIT}core/test_settlement.py::test_check_refuses_a_payment_that_the_payer_did_not_sign",
         ),
     ),
     Break(
@@ -151,7 +151,7 @@ ORIGINALS = (
         DANGERS,
         "if config.funding_tx_min_conf < 1:",
         "if False:",
-        (f"{UNIT}dangers.py::test_a_dangerous_configuration_is_not_loaded",),
+        (f"{UNIT}settings/test_dangers.py::test_a_dangerous_configuration_is_not_loaded",),
     ),
     Break(
         ("O11", "B10"),
@@ -159,7 +159,7 @@ ORIGINALS = (
         OPENING,
         "if funding.confirmations < need:",
         "if False:",
-        (f"{UNIT}opening.py::test_larger_outputs_need_more_confirmations",),
+        (f"{UNIT}server/channels/test_opening.py::test_larger_outputs_need_more_confirmations",),
     ),
     Break(
         ("O12", "B10"),
@@ -167,7 +167,7 @@ ORIGINALS = (
         OPENING,
         "for output in found[1:]:",
         "for output in ():",
-        (f"{UNIT}opening.py::test_of_several_outputs_the_one_is_taken_that_the_payment_signs_for",),
+        (f"{UNIT}server/channels/test_opening.py::test_of_several_outputs_the_one_is_taken_that_the_payment_signs_for",),
     ),
     Break(
         ("O12", "B10"),
@@ -183,7 +183,7 @@ ORIGINALS = (
         DANGERS,
         "if chain.esplora_agree < 2 and",
         "if chain.esplora_agree < 0 and",
-        (f"{UNIT}dangers.py::test_a_dangerous_configuration_is_not_loaded",),
+        (f"{UNIT}settings/test_dangers.py::test_a_dangerous_configuration_is_not_loaded",),
     ),
     Break(
         ("O13", "B4"),
@@ -193,8 +193,8 @@ ORIGINALS = (
         "view.der_size = <unsigned char> (raw[9] + 2 if raw[9] + 11 <= size else size - 9)\n"
         "    view.sighash_type = raw[8 + view.der_size]",
         (
-            f"{UNIT}fast_payment.py::test_der_agrees_with_the_judge_for_every_length",
-            f"{UNIT}fast_payment.py::test_negative_vectors_are_refused_for_their_reason",
+            f"{UNIT}fast/test_fast_payment.py::test_der_agrees_with_the_judge_for_every_length",
+            f"{UNIT}fast/test_fast_payment.py::test_negative_vectors_are_refused_for_their_reason",
         ),
     ),
     Break(
@@ -204,8 +204,8 @@ ORIGINALS = (
         'if enabled and name == "live":',
         "if False:",
         (
-            f"{UNIT}dangers.py::test_a_dangerous_configuration_is_not_loaded",
-            f"{UNIT}config.py::test_a_bad_value_is_refused_by_name",
+            f"{UNIT}settings/test_dangers.py::test_a_dangerous_configuration_is_not_loaded",
+            f"{UNIT}settings/test_config.py::test_a_bad_value_is_refused_by_name",
         ),
     ),
     Break(
@@ -220,7 +220,7 @@ ORIGINALS = (
         raise Rejection("invalid_exp_time", parameter="exp_time")
     return int(text) % (1 << 32)
 """,
-        (f"{UNIT}parameters.py::test_other_expiries_are_refused",),
+        (f"{UNIT}server/protocol/test_parameters.py::test_other_expiries_are_refused",),
     ),
     Break(
         ("O16", "A1", "B15"),
@@ -230,7 +230,7 @@ ORIGINALS = (
         "            self.value_received = 0\n            return Status.REPLAYED\n"
         "        self.value_received = channel.change_value - payment.change_value",
         (
-            f"{UNIT}fast_channel.py::test_rising_change_value_is_refused_with_its_shortfall",
+            f"{UNIT}fast/test_fast_channel.py::test_rising_change_value_is_refused_with_its_shortfall",
             "tests/differential/test_compare.py::test_compiled_and_judge_agree",
         ),
     ),
@@ -249,8 +249,8 @@ ORIGINALS = (
         "#define PAYCHAN_DUST_LIMIT 700ULL",
         "#define PAYCHAN_DUST_LIMIT 500ULL",
         (
-            f"{UNIT}fast_payment.py::test_constants_are_those_of_the_protocol",
-            f"{UNIT}fast_payment.py::test_value_boundaries",
+            f"{UNIT}fast/test_fast_payment.py::test_constants_are_those_of_the_protocol",
+            f"{UNIT}fast/test_fast_payment.py::test_value_boundaries",
         ),
     ),
 )
@@ -262,7 +262,7 @@ CONCURRENCY = (
         "paychan/core/outpoint.py",
         '"(0|[1-9][0-9]{0,9})',
         '"([0-9]{1,10})',
-        (f"{UNIT}outpoint.py::test_other_spellings_of_an_index_are_refused",),
+        (f"{UNIT}core/test_outpoint.py::test_other_spellings_of_an_index_are_refused",),
     ),
     Break(
         ("A3",),
@@ -270,7 +270,7 @@ CONCURRENCY = (
         "paychan/_fast/request.pyx",
         '(size > 1 and text[0] == c"0")',
         "False",
-        (f"{UNIT}fast_request.py::test_aliases_of_an_index_are_refused",),
+        (f"{UNIT}fast/test_fast_request.py::test_aliases_of_an_index_are_refused",),
     ),
     Break(
         ("A4",),
@@ -278,7 +278,7 @@ CONCURRENCY = (
         "store/sequencer.py",
         "answers = [job(group) for job in jobs]",
         "answers = [job(group) for job in jobs]\n            [answer() for answer in answers]",
-        (f"{UNIT}store_sequencer.py::test_answers_come_after_the_write",),
+        (f"{UNIT}store/test_store_sequencer.py::test_answers_come_after_the_write",),
     ),
     Break(
         ("A6",),
@@ -286,7 +286,7 @@ CONCURRENCY = (
         "store/engine.py",
         "if sequence < mark.sequence:",
         "if False:",
-        (f"{UNIT}store_mark.py::test_a_log_that_ends_before_the_mark_is_refused_and_left_as_it_is",),
+        (f"{UNIT}store/test_store_mark.py::test_a_log_that_ends_before_the_mark_is_refused_and_left_as_it_is",),
     ),
     Break(
         ("A7",),
@@ -294,7 +294,7 @@ CONCURRENCY = (
         GROUP,
         "entry.epoch != <uint64_t> self._epochs[entry.shard]",
         "False",
-        (f"{UNIT}store_table.py::test_another_epoch_is_stale_before_all_else",),
+        (f"{UNIT}store/test_store_table.py::test_another_epoch_is_stale_before_all_else",),
     ),
     Break(
         ("A7",),
@@ -302,7 +302,7 @@ CONCURRENCY = (
         "store/directory.py",
         "fcntl.LOCK_EX | fcntl.LOCK_NB",
         "fcntl.LOCK_SH | fcntl.LOCK_NB",
-        (f"{UNIT}store_engine.py::test_one_store_holds_a_directory_and_it_is_private",),
+        (f"{UNIT}store/test_store_engine.py::test_one_store_holds_a_directory_and_it_is_private",),
     ),
     Break(
         ("A7",),
@@ -318,7 +318,7 @@ CONCURRENCY = (
         "paychan/server/shards/loading.py",
         "if epoch == 0 or self._epoch(outpoint) != epoch:",
         "if False:",
-        (f"{UNIT}loading.py::test_what_changed_hands_during_the_reading_is_not_entered",),
+        (f"{UNIT}server/shards/test_loading.py::test_what_changed_hands_during_the_reading_is_not_entered",),
     ),
     Break(
         ("A8",),
@@ -326,7 +326,7 @@ CONCURRENCY = (
         CHANNEL,
         "is_changed[shard] = new_epochs[shard] != self._epochs[shard]",
         "is_changed[shard] = False",
-        (f"{UNIT}fast_channel.py::test_a_new_owner_table_drops_exactly_the_changed_shards",),
+        (f"{UNIT}fast/test_fast_channel.py::test_a_new_owner_table_drops_exactly_the_changed_shards",),
     ),
     Break(
         ("A9",),
@@ -334,7 +334,7 @@ CONCURRENCY = (
         "paychan/server/shards/committer.py",
         "        statuses = None\n        try:",
         "        statuses = bytes(group.size)\n        try:",
-        (f"{UNIT}committer.py::test_a_lost_store_fails_all_and_forgets_all",),
+        (f"{UNIT}server/shards/test_committer.py::test_a_lost_store_fails_all_and_forgets_all",),
     ),
     Break(
         ("A9",),
@@ -342,7 +342,7 @@ CONCURRENCY = (
         "paychan/server/shards/committer.py",
         "return self.queue.waiting >= ",
         "return self.queue.waiting < -",
-        (f"{UNIT}committer.py::test_full_counts_everybody_who_waits",),
+        (f"{UNIT}server/shards/test_committer.py::test_full_counts_everybody_who_waits",),
     ),
     Break(
         ("A10",),
@@ -350,7 +350,7 @@ CONCURRENCY = (
         "store/sequencer.py",
         "            _die(error)",
         "            return",
-        (f"{UNIT}store_sequencer.py::test_a_failing_write_ends_the_process_without_an_answer",),
+        (f"{UNIT}store/test_store_sequencer.py::test_a_failing_write_ends_the_process_without_an_answer",),
     ),
     Break(
         ("A11",),
@@ -358,7 +358,7 @@ CONCURRENCY = (
         SETTLING,
         "status.spent_confirmations < self._rules.confirmations",
         "status.spent_confirmations < 1",
-        (f"{UNIT}settling.py::test_a_settlement_is_for_good_at_the_configured_depth_and_no_block_earlier",),
+        (f"{UNIT}server/settlement/test_settling.py::test_a_settlement_is_for_good_at_the_configured_depth_and_no_block_earlier",),
     ),
     Break(
         ("A11",),
@@ -366,7 +366,7 @@ CONCURRENCY = (
         SETTLING,
         "transaction, txid = await self._make(case, fee, min(",
         "transaction, txid = await self._make(case, fee, 0)\n        await self._chain.broadcast(transaction)\n        _ = (min(",
-        (f"{UNIT}settling.py::test_nobody_sees_a_settlement_that_is_not_on_disk",),
+        (f"{UNIT}server/settlement/test_settling.py::test_nobody_sees_a_settlement_that_is_not_on_disk",),
     ),
     Break(
         ("A12",),
@@ -374,15 +374,15 @@ CONCURRENCY = (
         CHANNEL,
         "return Status.NO_SUCH_PAYMENT if channel.phase == PHASE_SETTLED else Status.CHANNEL_CLOSING",
         "pass",
-        (f"{UNIT}fast_channel.py::test_only_an_open_channel_is_paid",),
+        (f"{UNIT}fast/test_fast_channel.py::test_only_an_open_channel_is_paid",),
     ),
     Break(
         ("A12",),
         "a channel is signed for before its closing is durable",
-        ENGINE,
+        LIFE,
         "        await self._begin_closing(outpoint)\n        return await self.settle_begun(outpoint, 0)\n\n    def",
         "        return await self.settle_begun(outpoint, 0)\n\n    def",
-        (f"{UNIT}engine.py::test_what_is_settled_because_its_time_has_come_is_closing_durably_first",),
+        (f"{UNIT}server/channels/test_life.py::test_what_is_settled_because_its_time_has_come_is_closing_durably_first",),
     ),
     Break(
         ("A13",),
@@ -390,7 +390,7 @@ CONCURRENCY = (
         GROUP,
         "if entry.expected_phase != known.phase:",
         "if False:",
-        (f"{UNIT}store_table.py::test_a_channel_is_created_once_and_a_tombstone_stays",),
+        (f"{UNIT}store/test_store_table.py::test_a_channel_is_created_once_and_a_tombstone_stays",),
     ),
     Break(
         ("A14",),
@@ -398,7 +398,7 @@ CONCURRENCY = (
         OPENING,
         "if received < price:",
         "if False:",
-        (f"{UNIT}opening.py::test_the_open_price_is_the_least",),
+        (f"{UNIT}server/channels/test_opening.py::test_the_open_price_is_the_least",),
     ),
     Break(
         ("A14",),
@@ -406,7 +406,7 @@ CONCURRENCY = (
         "paychan/settings/load.py",
         "config.open_price < fee * 11 // 10 + DUST_LIMIT",
         "False",
-        (f"{UNIT}config.py::test_a_base_price_that_does_not_pay_for_the_settlement_is_refused_outside_debug",),
+        (f"{UNIT}settings/test_config.py::test_a_base_price_that_does_not_pay_for_the_settlement_is_refused_outside_debug",),
     ),
 )
 
@@ -417,7 +417,7 @@ TRANSACTIONS = (
         PAYMENT,
         "if view.sighash_type != SIGHASH_CHANGE:",
         "if view.sighash_type != SIGHASH_CHANGE and view.sighash_type != 1:",
-        (f"{UNIT}fast_payment.py::test_exactly_two_sighash_types_with_their_values_are_accepted",),
+        (f"{UNIT}fast/test_fast_payment.py::test_exactly_two_sighash_types_with_their_values_are_accepted",),
     ),
     Break(
         ("B2",),
@@ -425,7 +425,7 @@ TRANSACTIONS = (
         SETTLEMENT,
         "[] if payment.exhausts else",
         "[] if True else",
-        (f"{UNIT}settlement.py::test_settlement_equals_the_vector",),
+        (f"{UNIT}core/test_settlement.py::test_settlement_equals_the_vector",),
     ),
     Break(
         ("B3",),
@@ -441,7 +441,7 @@ TRANSACTIONS = (
         PAYMENT,
         "if normalize(context, NULL, &view.signature):",
         "if False:",
-        (f"{UNIT}fast_payment.py::test_s_above_half_the_order_is_refused",),
+        (f"{UNIT}fast/test_fast_payment.py::test_s_above_half_the_order_is_refused",),
     ),
     Break(
         ("B5",),
@@ -449,7 +449,7 @@ TRANSACTIONS = (
         SETTLEMENT,
         'push(server_signature) + b"\\x51"',
         'push(server_signature) + push(b"\\x01")',
-        (f"{UNIT}settlement.py::test_settlement_equals_the_vector",),
+        (f"{UNIT}core/test_settlement.py::test_settlement_equals_the_vector",),
     ),
     Break(
         ("B5",),
@@ -457,7 +457,7 @@ TRANSACTIONS = (
         "paychan/core/standardness.py",
         "if len(data) != size or (size == 1 and data[0] <= 16):",
         "if False:",
-        (f"{UNIT}standardness.py::test_a_script_sig_only_pushes_in_the_shortest_form",),
+        (f"{UNIT}core/test_standardness.py::test_a_script_sig_only_pushes_in_the_shortest_form",),
     ),
     Break(
         ("B6",),
@@ -465,7 +465,7 @@ TRANSACTIONS = (
         "paychan/core/standardness.py",
         "if output.nValue < dust_limit(bytes(output.scriptPubKey)):",
         "if False:",
-        (f"{UNIT}standardness.py::test_dust_is_refused_to_the_satoshi",),
+        (f"{UNIT}core/test_standardness.py::test_dust_is_refused_to_the_satoshi",),
     ),
     Break(
         ("B8",),
@@ -473,7 +473,7 @@ TRANSACTIONS = (
         "paychan/core/fees.py",
         "return next((rung for rung in LADDER if percent >= rung.period_percent), LADDER[-1])",
         "return LADDER[0]",
-        (f"{UNIT}fees.py::test_each_rung_begins_where_the_ladder_says",),
+        (f"{UNIT}core/test_fees.py::test_each_rung_begins_where_the_ladder_says",),
     ),
     Break(
         ("B8",),
@@ -481,7 +481,7 @@ TRANSACTIONS = (
         "paychan/core/fees.py",
         "fee + RELAY_FEE_PER_BYTE * size",
         "fee + 1",
-        (f"{UNIT}fees.py::test_a_bump_meets_the_replacement_rule_for_any_size_up_to_the_bound",),
+        (f"{UNIT}core/test_fees.py::test_a_bump_meets_the_replacement_rule_for_any_size_up_to_the_bound",),
     ),
     Break(
         ("B9", "C1"),
@@ -489,7 +489,7 @@ TRANSACTIONS = (
         POLICY,
         "if output.nValue != terms.funding_value:",
         "if False:",
-        (f"{UNIT}signer_policy.py::test_an_outpoint_or_amount_that_is_not_proven_is_refused",),
+        (f"{UNIT}signer/test_signer_policy.py::test_an_outpoint_or_amount_that_is_not_proven_is_refused",),
     ),
     Break(
         ("B10",),
@@ -497,7 +497,7 @@ TRANSACTIONS = (
         FUNDING,
         "if status.confirmations < self._confirmations_min:",
         "if False:",
-        (f"{UNIT}funding_checks.py::test_a_disappeared_output_freezes_its_channel_until_it_is_back",),
+        (f"{UNIT}server/channels/test_funding.py::test_a_disappeared_output_freezes_its_channel_until_it_is_back",),
     ),
     Break(
         ("B10", "D"),
@@ -505,7 +505,7 @@ TRANSACTIONS = (
         FUNDING,
         "if status.is_spent:",
         "if False:",
-        (f"{UNIT}funding_checks.py::test_a_spent_output_ends_payments",),
+        (f"{UNIT}server/channels/test_funding.py::test_a_spent_output_ends_payments",),
     ),
     Break(
         ("B10",),
@@ -513,7 +513,7 @@ TRANSACTIONS = (
         OPENING,
         "if funding.is_coinbase and",
         "if False and",
-        (f"{UNIT}opening.py::test_a_coinbase_must_be_mature",),
+        (f"{UNIT}server/channels/test_opening.py::test_a_coinbase_must_be_mature",),
     ),
     Break(
         ("B11",),
@@ -521,7 +521,7 @@ TRANSACTIONS = (
         "paychan/core/script.py",
         "number.bit_length() // 8 + 1",
         "(number.bit_length() + 7) // 8",
-        (f"{UNIT}script.py::test_script_numbers_are_minimal_and_positive",),
+        (f"{UNIT}core/test_script.py::test_script_numbers_are_minimal_and_positive",),
     ),
     Break(
         ("B12",),
@@ -529,7 +529,7 @@ TRANSACTIONS = (
         "paychan/clock.py",
         "self._highest = max(self._highest, self._wall())",
         "self._highest = self._wall()",
-        (f"{UNIT}clock.py::test_a_wall_clock_set_back_does_not_reopen_anything",),
+        (f"{UNIT}test_clock.py::test_a_wall_clock_set_back_does_not_reopen_anything",),
     ),
     Break(
         ("B12",),
@@ -537,7 +537,7 @@ TRANSACTIONS = (
         "paychan/clock.py",
         "self._highest = max(self._highest, seconds)",
         "pass",
-        (f"{UNIT}clock.py::test_the_median_time_past_lifts_a_clock_that_is_behind_and_never_lowers_one",),
+        (f"{UNIT}test_clock.py::test_the_median_time_past_lifts_a_clock_that_is_behind_and_never_lowers_one",),
     ),
     Break(
         ("B12",),
@@ -545,7 +545,7 @@ TRANSACTIONS = (
         "paychan/server/settlement/tip.py",
         'return f"the best block is {age} seconds old" if age > self._tip_age_max else ""',
         'return ""',
-        (f"{UNIT}tip.py::test_a_stale_tip_is_not_trusted",),
+        (f"{UNIT}server/settlement/test_tip.py::test_a_stale_tip_is_not_trusted",),
     ),
     Break(
         ("B13",),
@@ -553,7 +553,7 @@ TRANSACTIONS = (
         SETTLER,
         "self._now() + self._settlement_period + 1",
         "self._now() + 1",
-        (f"{UNIT}settler.py::test_a_channel_is_settled_from_the_second_on_in_which_it_takes_no_more_payments",),
+        (f"{UNIT}server/settlement/test_settler.py::test_a_channel_is_settled_from_the_second_on_in_which_it_takes_no_more_payments",),
     ),
     Break(
         ("B13", "F8"),
@@ -561,7 +561,7 @@ TRANSACTIONS = (
         SETTLING,
         "status.spent_by in (case.state.settlement_txid, b\"\"):\n            await",
         "True:\n            await",
-        (f"{UNIT}settling.py::test_a_refund_that_won_is_told_as_a_loss",),
+        (f"{UNIT}server/settlement/test_settling.py::test_a_refund_that_won_is_told_as_a_loss",),
     ),
     Break(
         ("B14",),
@@ -569,7 +569,7 @@ TRANSACTIONS = (
         "paychan/server/protocol/parameters.py",
         "0[23][0-9a-fA-F]{64}",
         "0[23467][0-9a-fA-F]{64,128}",
-        (f"{UNIT}parameters.py::test_other_keys_are_refused",),
+        (f"{UNIT}server/protocol/test_parameters.py::test_other_keys_are_refused",),
     ),
     Break(
         ("B14",),
@@ -577,7 +577,7 @@ TRANSACTIONS = (
         OPENING,
         "if client_pubkey == server_pubkey:",
         "if False:",
-        (f"{UNIT}opening.py::test_the_servers_own_key_is_no_payers",),
+        (f"{UNIT}server/channels/test_opening.py::test_the_servers_own_key_is_no_payers",),
     ),
     Break(
         ("B15",),
@@ -585,7 +585,7 @@ TRANSACTIONS = (
         PAYMENT,
         "if view.change_value > PAYCHAN_MAX_MONEY:",
         "if False:",
-        (f"{UNIT}fast_payment.py::test_value_boundaries",),
+        (f"{UNIT}fast/test_fast_payment.py::test_value_boundaries",),
     ),
     Break(
         ("B16",),
@@ -593,7 +593,7 @@ TRANSACTIONS = (
         "paychan/core/network.py",
         "data.nVersion == network.p2pkh_version",
         "data.nVersion in (0x00, 0x6F)",
-        (f"{UNIT}network.py::test_other_addresses_are_refused",),
+        (f"{UNIT}core/test_network.py::test_other_addresses_are_refused",),
     ),
     Break(
         ("B17", "D"),
@@ -601,7 +601,7 @@ TRANSACTIONS = (
         CHANNEL,
         "if channel.chain_generation != self.chain_generation:",
         "if False:",
-        (f"{UNIT}fast_channel.py::test_a_payment_waits_until_the_funding_output_was_found_well_under_the_newest_tip",),
+        (f"{UNIT}fast/test_fast_channel.py::test_a_payment_waits_until_the_funding_output_was_found_well_under_the_newest_tip",),
     ),
 )
 
@@ -612,7 +612,7 @@ KEYS = (
         POLICY,
         "if change_value > before.change_value:",
         "if False:",
-        (f"{UNIT}signer_policy.py::test_a_later_request_may_not_give_the_payer_more",),
+        (f"{UNIT}signer/test_signer_policy.py::test_a_later_request_may_not_give_the_payer_more",),
     ),
     Break(
         ("C1", "C2"),
@@ -620,7 +620,7 @@ KEYS = (
         "signer/server.py",
         "if answer.record != before:",
         "if False:",
-        (f"{UNIT}signer_server.py::test_the_record_is_written_before_the_answer",),
+        (f"{UNIT}signer/test_signer_server.py::test_the_record_is_written_before_the_answer",),
     ),
     Break(
         ("C3",),
@@ -628,7 +628,7 @@ KEYS = (
         "signer/keys.py",
         "if status.st_mode & 0o077:",
         "if False:",
-        (f"{UNIT}signer_keys.py::test_load_refuses_a_file_that_others_may_open",),
+        (f"{UNIT}signer/test_signer_keys.py::test_load_refuses_a_file_that_others_may_open",),
     ),
     Break(
         ("C3",),
@@ -636,7 +636,7 @@ KEYS = (
         "signer/hardening.py",
         "(_PR_SET_DUMPABLE, 0)",
         "(_PR_SET_DUMPABLE, 1)",
-        (f"{UNIT}signer_hardening.py::test_no_dumps_no_new_privileges",),
+        (f"{UNIT}signer/test_signer_hardening.py::test_no_dumps_no_new_privileges",),
     ),
     Break(
         ("C4",),
@@ -644,7 +644,7 @@ KEYS = (
         "signer/server.py",
         "if uid not in (0, os.geteuid()) and not (uid is None and self._on_tcp):",
         "if False:",
-        (f"{UNIT}signer_server.py::test_other_users_are_turned_away_and_get_no_answer",),
+        (f"{UNIT}signer/test_signer_server.py::test_other_users_are_turned_away_and_get_no_answer",),
     ),
     Break(
         ("C6",),
@@ -652,7 +652,7 @@ KEYS = (
         "store/identity.py",
         "if stored.server_pubkey != server_pubkey:",
         "if False:",
-        (f"{UNIT}store_engine.py::test_another_network_key_or_shard_count_is_refused",),
+        (f"{UNIT}store/test_store_engine.py::test_another_network_key_or_shard_count_is_refused",),
     ),
     Break(
         ("D",),
@@ -660,7 +660,7 @@ KEYS = (
         "store/backup.py",
         "keys.decode_epoch(epoch) + EPOCHS_SKIPPED",
         "keys.decode_epoch(epoch)",
-        (f"{UNIT}store_backup.py::test_a_restore_says_so_and_raises_every_epoch",),
+        (f"{UNIT}store/test_store_backup.py::test_a_restore_says_so_and_raises_every_epoch",),
     ),
 )
 
@@ -680,7 +680,7 @@ NETWORK = (
         "paychan/_fast/http.pyx",
         ".has_content_length:",
         ".has_content_length and False:",
-        (f"{UNIT}fast_http.py::test_bad_requests",),
+        (f"{UNIT}fast/test_fast_http.py::test_bad_requests",),
     ),
     Break(
         ("E3",),
@@ -688,7 +688,7 @@ NETWORK = (
         "paychan/server/protocol/parameters.py",
         "if len(values) > 1:",
         "if False:",
-        (f"{UNIT}parameters.py::test_a_repeated_parameter_is_refused_and_named",),
+        (f"{UNIT}server/protocol/test_parameters.py::test_a_repeated_parameter_is_refused_and_named",),
     ),
     Break(
         ("E4",),
@@ -704,7 +704,7 @@ NETWORK = (
         "paychan/server/channels/lookups.py",
         "if self._tokens < 1:",
         "if False:",
-        (f"{UNIT}lookups.py::test_the_bucket_holds_a_burst_and_refills_with_time",),
+        (f"{UNIT}server/channels/test_lookups.py::test_the_bucket_holds_a_burst_and_refills_with_time",),
     ),
     Break(
         ("E5",),
@@ -712,7 +712,7 @@ NETWORK = (
         "signer/server.py",
         'log.error("a request failed with %s", type(error).__name__)',
         'log.error("a request failed with %s", error)',
-        (f"{UNIT}signer_server.py::test_a_failing_handler_answers_and_tells_nothing",),
+        (f"{UNIT}signer/test_signer_server.py::test_a_failing_handler_answers_and_tells_nothing",),
     ),
     Break(
         ("E5", "E7"),
@@ -728,15 +728,15 @@ NETWORK = (
         "paychan/server/channels/payments.py",
         "        return INTERNAL_ERROR",
         '        return problem(Unavailable("store_unavailable", str(error)))',
-        (f"{UNIT}doors.py::test_a_bug_of_ours_is_answered_too",),
+        (f"{UNIT}server/doors/test_doors.py::test_a_bug_of_ours_is_answered_too",),
     ),
     Break(
         ("E10",),
         "who knows the beginning of a payment can close its channel",
-        ENGINE,
+        LIFE,
         "hmac.compare_digest(self._channels.newest_payment(outpoint), token)",
         "hmac.compare_digest(self._channels.newest_payment(outpoint)[:40], token[:40])",
-        (f"{UNIT}engine.py::test_only_who_has_the_whole_newest_payment_may_close",),
+        (f"{UNIT}server/channels/test_life.py::test_only_who_has_the_whole_newest_payment_may_close",),
     ),
 )
 
@@ -747,7 +747,7 @@ OPERATIONS = (
         "paychan/settings/sections.py",
         'section.fail(key, "is unknown")',
         "pass",
-        (f"{UNIT}dangers.py::test_a_dangerous_configuration_is_not_loaded",),
+        (f"{UNIT}settings/test_dangers.py::test_a_dangerous_configuration_is_not_loaded",),
     ),
     Break(
         ("F3",),
@@ -763,7 +763,7 @@ OPERATIONS = (
         "store/identity.py",
         " or record[0] != FORMAT_VERSION",
         "",
-        (f"{UNIT}store_identity.py::test_another_record_is_refused",),
+        (f"{UNIT}store/test_store_identity.py::test_another_record_is_refused",),
     ),
     Break(
         ("F6",),
@@ -771,7 +771,7 @@ OPERATIONS = (
         CHANNEL,
         "self._free_slots.append(number - 1)",
         "pass",
-        (f"{UNIT}fast_channel.py::test_removed_slots_are_used_again",),
+        (f"{UNIT}fast/test_fast_channel.py::test_removed_slots_are_used_again",),
     ),
     Break(
         ("F8",),
@@ -779,7 +779,7 @@ OPERATIONS = (
         "store/table.py",
         "return entry.expected_change_value - funding_value",
         "return 0",
-        (f"{UNIT}store_group.py::test_any_bytes_are_judged_as_the_rule_says",),
+        (f"{UNIT}store/test_store_group.py::test_any_bytes_are_judged_as_the_rule_says",),
     ),
     Break(
         ("F8",),
@@ -787,7 +787,7 @@ OPERATIONS = (
         SETTLING,
         "self.uneconomic.add(outpoint)",
         "pass",
-        (f"{UNIT}settling.py::test_a_channel_worth_less_than_its_fee_is_told_of_and_tried_again",),
+        (f"{UNIT}server/settlement/test_settling.py::test_a_channel_worth_less_than_its_fee_is_told_of_and_tried_again",),
     ),
 )
 

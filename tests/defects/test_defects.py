@@ -22,7 +22,7 @@ IDS = (
     *(f"F{number}" for number in range(1, 9)),
 )
 TRIED = ("a settlement that was begun", "a channel opens for less than its price")
-REFUND = "tests/unit/test_refund.py::test_refund_waits_for_the_expiry"
+REFUND = "tests/unit/core/test_refund.py::test_refund_waits_for_the_expiry"
 HARMLESS = Break((), "nothing", "paychan/core/units.py", "COIN = 100_000_000", "COIN = 100_000_000 + 0", (REFUND,))
 
 

@@ -19,7 +19,7 @@ from coincurve import PrivateKey
 from paychan.settings.dangers import PUBLISHED_PUBKEYS, hash160
 from paychan.settings.load import load_server_config, load_signer_config, load_store_config
 from tests.system import ROOT
-from tests.unit.test_config import LIVE_ADDRESS, SAMPLE_KEYS, TEST_ADDRESS, changed
+from tests.unit.settings.test_config import LIVE_ADDRESS, SAMPLE_KEYS, TEST_ADDRESS, changed
 
 OWN_KEY = "11" * 32
 COMMANDS = {"server": "paychan.server", "store": "store", "signer": "signer"}

@@ -18,26 +18,23 @@ from pathlib import Path
 from tests.defects.scratch import ROOT, CannotRun, copied_tree, rebuild, run_files
 
 from .equivalent import EQUIVALENT
+from .modules import unit_tests
 
 SCORE_MIN = 85
 SLIP_SECONDS_MAX = 300
 
 
-def _unit(*names: str) -> tuple[str, ...]:
-    return tuple(f"tests/unit/test_{name}.py" for name in names)
-
-
 MODULES: dict[str, tuple[str, ...]] = {
-    "payment": _unit("fast_payment"),
-    "sighash": _unit("fast_sighash"),
-    "request": _unit("fast_request"),
+    "payment": unit_tests("fast_payment"),
+    "sighash": unit_tests("fast_sighash"),
+    "request": unit_tests("fast_request"),
     "channel": (
-        *_unit("fast_channel", "committer", "sharding"),
+        *unit_tests("fast_channel", "committer", "sharding"),
         *("tests/differential/test_compare.py", "tests/hostile/test_failures.py"),
     ),
-    "commit": _unit("committer", "doors"),
-    "intake": _unit("doors"),
-    "group": _unit("store_table", "store_group", "store_sequencer"),
+    "commit": unit_tests("committer", "doors"),
+    "intake": unit_tests("doors"),
+    "group": unit_tests("store_table", "store_group", "store_sequencer"),
 }
 """By name below paychan/_fast: the tests that should notice."""
 

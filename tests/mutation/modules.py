@@ -1,45 +1,53 @@
 """Which tests should notice a slip in which module: the most telling first."""
 
+from pathlib import Path
 
-def _unit(*names: str) -> tuple[str, ...]:
-    return tuple(f"tests/unit/test_{name}.py" for name in names)
+UNIT = Path(__file__).parents[1] / "unit"
+
+
+def unit_tests(*names: str) -> tuple[str, ...]:
+    """Return where the unit tests of these names are, from the checkout's root. Raises ValueError for a name that no file has."""
+    found = {file.stem.removeprefix("test_"): file for file in UNIT.rglob("test_*.py")}
+    if unknown := set(names) - set(found):
+        raise ValueError(f"no unit tests are called {unknown}")
+    return tuple(str(found[name].relative_to(UNIT.parents[1])) for name in names)
 
 
 MODULES: dict[str, tuple[str, ...]] = {
     # the core
-    "paychan/core/units.py": _unit("units", "settlement"),
-    "paychan/core/outpoint.py": _unit("outpoint"),
-    "paychan/core/script.py": _unit("script", "settlement"),
-    "paychan/core/payment.py": _unit("fast_payment", "settlement"),
-    "paychan/core/channel.py": _unit("channel_records", "transitions", "settlement"),
-    "paychan/core/settlement.py": _unit("settlement"),
-    "paychan/core/refund.py": _unit("refund"),
-    "paychan/core/sharding.py": _unit("sharding"),
-    "paychan/core/standardness.py": _unit("standardness"),
-    "paychan/core/fees.py": _unit("fees"),
-    "paychan/core/network.py": _unit("network"),
-    "paychan/clock.py": _unit("clock"),
+    "paychan/core/units.py": unit_tests("units", "settlement"),
+    "paychan/core/outpoint.py": unit_tests("outpoint"),
+    "paychan/core/script.py": unit_tests("script", "settlement"),
+    "paychan/core/payment.py": unit_tests("fast_payment", "settlement"),
+    "paychan/core/channel.py": unit_tests("channel_records", "transitions", "settlement"),
+    "paychan/core/settlement.py": unit_tests("settlement"),
+    "paychan/core/refund.py": unit_tests("refund"),
+    "paychan/core/sharding.py": unit_tests("sharding"),
+    "paychan/core/standardness.py": unit_tests("standardness"),
+    "paychan/core/fees.py": unit_tests("fees"),
+    "paychan/core/network.py": unit_tests("network"),
+    "paychan/clock.py": unit_tests("clock"),
     # the store's rules
-    "store/table.py": _unit("store_table", "store_group", "store_engine"),
-    "store/group.py": _unit("store_group", "store_table", "store_sequencer"),
-    "store/leases.py": _unit("store_leases"),
-    "store/sequencer.py": _unit("store_sequencer"),
-    "store/server.py": _unit("store_server"),
-    "store/keys.py": _unit("store_keys", "store_engine"),
-    "store/mark.py": _unit("store_mark"),
-    "store/identity.py": _unit("store_identity"),
+    "store/table.py": unit_tests("store_table", "store_group", "store_engine"),
+    "store/group.py": unit_tests("store_group", "store_table", "store_sequencer"),
+    "store/leases.py": unit_tests("store_leases"),
+    "store/sequencer.py": unit_tests("store_sequencer"),
+    "store/server.py": unit_tests("store_server"),
+    "store/keys.py": unit_tests("store_keys", "store_engine"),
+    "store/mark.py": unit_tests("store_mark"),
+    "store/identity.py": unit_tests("store_identity"),
     # the signer's
-    "signer/policy.py": _unit("signer_policy"),
-    "signer/ledger.py": _unit("signer_ledger"),
-    "signer/keys.py": _unit("signer_keys", "config", "dangers"),
+    "signer/policy.py": unit_tests("signer_policy"),
+    "signer/ledger.py": unit_tests("signer_ledger"),
+    "signer/keys.py": unit_tests("signer_keys", "config", "dangers"),
     # what decides about money in the server
-    "paychan/server/channels/opening.py": _unit("opening"),
-    "paychan/server/channels/life.py": _unit("engine"),
-    "paychan/server/channels/funding.py": _unit("funding_checks"),
-    "paychan/server/shards/loading.py": _unit("loading"),
-    "paychan/server/shards/committer.py": _unit("committer"),
-    "paychan/server/settlement/settler.py": _unit("settler"),
-    "paychan/server/settlement/settling.py": _unit("settling"),
-    "paychan/server/settlement/watcher.py": _unit("watcher"),
-    "paychan/server/settlement/tip.py": _unit("tip"),
+    "paychan/server/channels/opening.py": unit_tests("opening"),
+    "paychan/server/channels/life.py": unit_tests("life"),
+    "paychan/server/channels/funding.py": unit_tests("funding"),
+    "paychan/server/shards/loading.py": unit_tests("loading"),
+    "paychan/server/shards/committer.py": unit_tests("committer"),
+    "paychan/server/settlement/settler.py": unit_tests("settler"),
+    "paychan/server/settlement/settling.py": unit_tests("settling"),
+    "paychan/server/settlement/watcher.py": unit_tests("watcher"),
+    "paychan/server/settlement/tip.py": unit_tests("tip"),
 }

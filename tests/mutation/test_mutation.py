@@ -97,7 +97,7 @@ def test_slips_are_noticed():
 
 
 def test_slips_that_no_test_notices_are_told():
-    done = run(f"modules.MODULES[{MODULE!r}] = ('tests/unit/test_units.py',)")
+    done = run(f"modules.MODULES[{MODULE!r}] = ('tests/unit/core/test_units.py',)")
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].split()[:4] == ["all", "4", "0", "0.0"]
     assert done.stdout.count(f"    {MODULE}:") == 4

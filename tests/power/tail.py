@@ -64,7 +64,7 @@ ENDLESS = "endless"
 
 def _judge_apart(recording: Recording, config: StoreConfig, count: int) -> Finding:
     """Judge an image in a process of its own. One that does not end in READ_SECONDS_MAX counts as refused by `store.peek`,
-    which does the same with a longer time (tests/unit/test_store_mark.py shows it at work)."""
+    which does the same with a longer time (tests/unit/store/test_store_mark.py shows it at work)."""
     receiver, sender = os.pipe()
     pid = os.fork()
     if not pid:

@@ -154,7 +154,7 @@ def test_two_hundred_pipelined_requests_are_answered_in_order(port, payer, end):
 
 
 def test_a_request_split_at_every_byte(port, payer):
-    """On one connection; tests/unit/test_fast_direct.py splits at each place without the kernel in between."""
+    """On one connection; tests/unit/fast/test_fast_direct.py splits at each place without the kernel in between."""
     with Wire(port) as wire:
         for amount in (0, 5):
             request = put(target_of(payer, amount), b"Content-Length: 0\r\n")

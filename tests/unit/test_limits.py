@@ -32,8 +32,8 @@ from store import server as store_server
 from store.server import StoreServer
 from tests.differential.channels import SETTLEMENT_PERIOD, SHARD_COUNT, own_all
 from tests.unit.doors import KINDS, Answer, Desk, asynchronous, settle
-from tests.unit.test_committer import HandStore
-from tests.unit.test_fast_direct import Scene
+from tests.unit.fast.test_fast_direct import Scene
+from tests.unit.server.shards.test_committer import HandStore
 
 
 def is_overloaded(answer):

@@ -12,7 +12,7 @@ from paychan._fast.sighash import payment_sighash
 from tests.differential.channels import make_sample, random_sample
 from tests.reference import sighash
 
-VECTORS = Path(__file__).parents[1] / "vectors"
+VECTORS = Path(__file__).parents[2] / "vectors"
 ORIGINAL = json.loads((VECTORS / "original-48aa769-300.json").read_text())
 FULL = [
     vector

@@ -16,7 +16,7 @@ from paychan.core.sender import sign_payment
 from paychan.core.settlement import SettlementError, sign_settlement
 from paychan.core.standardness import check_standard, dust_limit
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "settlement-and-refund.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "settlement-and-refund.json").read_text())
 VALUE = 1_000_000
 P2PKH = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
 P2SH = b"\xa9\x14" + b"\xcc" * 20 + b"\x87"

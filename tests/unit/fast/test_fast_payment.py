@@ -21,7 +21,7 @@ from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHORT_R_NONCE, m
 from tests.differential.compare import is_strict, lax_der
 from tests.reference import GROUP_ORDER, Judge, Paid, Refused, encode_der, read_payment
 
-VECTORS = Path(__file__).parents[1] / "vectors"
+VECTORS = Path(__file__).parents[2] / "vectors"
 
 
 def vectors(name):

@@ -26,7 +26,7 @@ from paychan.server.shards.loading import Loader
 from paychan.server.shards.ownership import NotOwner
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
 from tests.unit.doors import asynchronous, settle
-from tests.unit.test_config import CONFIGS, load_server_config
+from tests.unit.settings.test_config import CONFIGS, load_server_config
 
 TXID = b"\x77" * 32
 

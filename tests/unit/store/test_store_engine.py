@@ -23,7 +23,7 @@ from store.group import Group
 from store.identity import establish_identity, read_server_pubkey
 from store.mark import path_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHARDS = 4
 PUBKEY = b"\2" * 33
 NO_OUTPOINT = bytes(36)

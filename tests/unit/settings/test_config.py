@@ -16,7 +16,7 @@ from paychan.core.errors import ConfigError
 from paychan.settings.load import load_server_config, load_signer_config, load_store_config
 from signer.keys import load_key
 
-CONFIGS = Path(__file__).parents[2] / "config"
+CONFIGS = Path(__file__).parents[3] / "config"
 LOADERS = {"server": load_server_config, "store": load_store_config, "signer": load_signer_config}
 LIVE_ADDRESS = "1BoatSLRHtKNngkdXEeobR76b53LETtpyT"
 TEST_ADDRESS = "mm9mm96b8bZRBacaAvY5MEeDd6HW46qFcY"

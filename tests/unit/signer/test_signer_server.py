@@ -4,13 +4,13 @@ import logging
 import os
 
 import pytest
-from test_signer_policy import GOOD, POLICY, SERVER, make_request, oracle
 
 from paychan._fast.frame import ERROR, REPLY
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SignerMessage
 from signer import server as server_module
 from signer.ledger import Ledger, LedgerError
 from signer.server import SignerServer
+from tests.unit.signer.test_signer_policy import GOOD, POLICY, SERVER, make_request, oracle
 
 NOW = 1_700_000_000
 

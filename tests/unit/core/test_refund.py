@@ -11,7 +11,7 @@ from paychan.core.channel import ChannelTerms
 from paychan.core.outpoint import make_outpoint
 from paychan.core.refund import SEQUENCE_LOCKTIME, sign_refund
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "settlement-and-refund.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "settlement-and-refund.json").read_text())
 (ROW,) = (row for row in VECTORS if row["kind"] == "refund")
 TERMS = ChannelTerms(
     make_outpoint(bytes.fromhex(ROW["funding_txid"])[::-1], ROW["funding_vout"]),

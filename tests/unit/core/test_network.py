@@ -9,7 +9,7 @@ from bitcoin.base58 import CBase58Data, encode
 from paychan.core.errors import Rejection
 from paychan.core.network import BY_NAME, LIVE, REGTEST, TEST, decode_address, p2sh_address
 
-POSITIVE = json.loads((Path(__file__).parents[1] / "vectors" / "positive-own.json").read_text())
+POSITIVE = json.loads((Path(__file__).parents[2] / "vectors" / "positive-own.json").read_text())
 P2PKH_TEST = "mmA2XECa7bVERzQKkyy1pNBQ3PC4HnxTC5"
 P2PKH_LIVE = "1BoatSLRHtKNngkdXEeobR76b53LETtpyT"
 

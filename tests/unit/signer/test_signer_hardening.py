@@ -17,7 +17,7 @@ import pytest
 
 from signer import hardening, seccomp
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HARDEN = """
 import ctypes, os, re, socket, sys
 from pathlib import Path

@@ -20,7 +20,7 @@ from paychan.server.protocol.replies import Reply
 from tests.differential.channels import SETTLEMENT_PERIOD, SHARD_COUNT
 from tests.tiling import History, Operation, Outcome, check_all
 from tests.unit.doors import KINDS, Answer, Desk, Transport, asynchronous, payment_of, settle
-from tests.unit.test_committer import CONFLICT, OK, STALE, HandStore
+from tests.unit.server.shards.test_committer import CONFLICT, OK, STALE, HandStore
 
 ATTEMPTS_MAX = 4  # paychan/_fast/intake.pyx
 FUNDING = 10_000_000

@@ -27,7 +27,7 @@ from paychan.core.settlement import (
     verify_payment,
 )
 
-VECTORS = Path(__file__).parents[1] / "vectors"
+VECTORS = Path(__file__).parents[2] / "vectors"
 SETTLEMENTS = [
     row for row in json.loads((VECTORS / "settlement-and-refund.json").read_text()) if row["kind"] == "settlement"
 ]

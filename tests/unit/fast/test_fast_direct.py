@@ -12,7 +12,7 @@ from paychan._fast.direct import PIPELINED_MAX
 from paychan.server.doors.direct import DirectPort
 from paychan.server.protocol.replies import Reply
 from tests.unit.doors import Desk, asynchronous, settle
-from tests.unit.test_committer import HandStore
+from tests.unit.server.shards.test_committer import HandStore
 
 CONFIG = SimpleNamespace(direct_base_port=0, public_url="", http_host="h", direct_public_host="")
 CHUNK = 4096

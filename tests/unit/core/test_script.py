@@ -8,7 +8,7 @@ import pytest
 from paychan.core.network import LIVE, TEST
 from paychan.core.script import encode_script_number, funding_address, p2sh_script_pubkey, push, redeem_script
 
-VECTORS = Path(__file__).parents[1] / "vectors"
+VECTORS = Path(__file__).parents[2] / "vectors"
 CHANNELS = json.loads((VECTORS / "redeem-and-debug-funding.json").read_text())
 KEYS = bytes.fromhex("02" + "11" * 32), bytes.fromhex("03" + "22" * 32)
 

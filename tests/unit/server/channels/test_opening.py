@@ -20,7 +20,7 @@ from paychan.server.channels.lookups import Lookups
 from paychan.server.channels.opening import COINBASE_MATURITY, Opening, OpenRequest
 from paychan.settings.load import load_server_config
 from paychan.settings.models import ServerConfig
-from tests.unit.test_config import CONFIGS
+from tests.unit.settings.test_config import CONFIGS
 
 NOW = 1_700_000_000
 SERVER, CLIENT = PrivateKey(b"\x01" * 32).public_key.format(), PrivateKey(b"\x02" * 32)

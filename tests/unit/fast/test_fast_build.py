@@ -13,7 +13,7 @@ from paychan._fast import meter
 
 CHECKED = os.environ.get("PAYCHAN_DEBUG") == "1"
 INT_MAX = 2**31 - 1
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FAST = Path(paychan.__file__).parent / "_fast"
 
 
