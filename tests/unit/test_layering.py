@@ -2,6 +2,7 @@
 
 import ast
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -77,11 +78,73 @@ def test_nothing_shipped_imports_tests(file):
     assert not [name for name in imports(file) if within(name, "tests", "bench", "pytest", "hypothesis")]
 
 
+FLOORS = (
+    "paychan._fast",
+    "paychan.core",
+    "paychan.clock",
+    "paychan.rpc",
+    "paychan.settings",
+    "paychan.chain",
+    "paychan.client",
+    "paychan.server.protocol",
+    "paychan.server.process",
+    "paychan.server.shards",
+    "paychan.server.settlement",
+    "paychan.server.channels",
+    "paychan.server.doors",
+    "paychan.server.worker",
+    "paychan.server.app",
+    "paychan.server",
+    "store",
+    "signer",
+    "paychan.supervisor",
+    "paychan.cli",
+    "paychan",
+)
+"""The rooms from the ground up: each may import what stands before it. docs/ARCHITECTURE.md draws it. What of a package has no room
+of its own (its `__init__`, its `__main__`) stands in the package's, which is above them."""
+
+APART = (
+    ("paychan", "store"),
+    ("paychan", "signer"),
+    ("store", "signer"),
+    ("store", "paychan.server"),
+    ("signer", "store"),
+    ("signer", "paychan.server"),
+)
+"""Processes that know each other by their frames alone. The first column imports nothing of the second, whatever the floors say."""
+
+
+def room(name):
+    return max((floor for floor in FLOORS if within(name, floor)), key=len)
+
+
+def ours(file):
+    return [name for name in imports(file) if within(name, "paychan", "store", "signer") and name != "paychan"]
+
+
 @EACH
-def test_packages_keep_their_direction(file):
-    others = {"paychan": ("store", "signer"), "store": ("signer", "paychan.server"), "signer": ("store", "paychan.server")}
-    forbidden = others[module_name(file).split(".")[0]]
-    assert not [name for name in imports(file) if within(name, *forbidden)]
+def test_nothing_runs_up(file):
+    """The stubs of compiled modules may name the core's types: they are read by checkers, never imported."""
+    here = room(module_name(file))
+    allowed = {*FLOORS[: FLOORS.index(here) + 1], *(("paychan.core",) if file.suffix == ".pyi" else ())}
+    assert not [name for name in ours(file) if room(name) not in allowed]
+
+
+@EACH
+def test_processes_are_apart(file):
+    forbidden = [others for own, others in APART if within(module_name(file), own)]
+    assert not [name for name in ours(file) if within(name, *forbidden)]
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    modules = {module_name(file) for file in SHIPPED}
+    graph = {}
+    for file in SHIPPED:
+        if file.suffix != ".pyi":
+            name = module_name(file)
+            graph.setdefault(name, set()).update({target for target in ours(file) if target in modules} - {name})
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 CORE = [file for file in SHIPPED if file.parent.name == "core"]
