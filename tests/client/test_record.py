@@ -1,4 +1,4 @@
-"""Aim: a state file is refused when it is read if a value has another type than ours. Method: each value, exchanged for each type."""
+"""Aim: a state file is refused when it is read if a value has another type than ours. Method: each value, exchanged for each."""
 
 import json
 
