@@ -56,9 +56,9 @@ _is_complete() { _is_made && _stamp_is ".installed-$NEEDS" "$(_lock_sum)" && _st
 
 _check_tools() {  # PYTHON
     command -v "${CC:-gcc}" >/dev/null || _stop "needs gcc (Debian: gcc, libc6-dev)"
-    "$1" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' ||
+    "$1" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' >/dev/null ||
         _stop "needs Python's C headers (Debian: python3-dev)"
-    "$1" -c 'import ensurepip, venv' 2>/dev/null || _stop "needs Python's venv (Debian: python3-venv)"
+    "$1" -c 'import ensurepip, venv' >/dev/null 2>&1 || _stop "needs Python's venv (Debian: python3-venv)"
 }
 
 _make() {

@@ -64,14 +64,14 @@ def _left_out(to_build: bool) -> Callable[[str, list[str]], set[str]]:
 
 
 @contextmanager
-def copied_tree(to_build: bool = True) -> Iterator[Path]:
+def copied_tree(to_build: bool = True, root: Path = ROOT) -> Iterator[Path]:
     """Yield a copy of the project in a temporary directory, ready to be built again where that is asked for."""
     with tempfile.TemporaryDirectory(prefix="broken-") as directory:
         place = Path(directory) / "paychan"
-        shutil.copytree(ROOT, place, symlinks=True, ignore=_left_out(to_build))
-        if (ROOT / "build" / "bcoin").exists():
+        shutil.copytree(root, place, symlinks=True, ignore=_left_out(to_build))
+        if (root / "build" / "bcoin").exists():
             (place / "build").mkdir(exist_ok=True)
-            (place / "build" / "bcoin").symlink_to(ROOT / "build" / "bcoin")
+            (place / "build" / "bcoin").symlink_to(root / "build" / "bcoin")
         yield place
 
 
