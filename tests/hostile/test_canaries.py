@@ -1,7 +1,8 @@
-"""Aim: no payment, key or password in what we write for others to read. Method: a real system with recognisable secrets lives
-through good payments, errors at both doors, kills, refused configurations and commands; then everything that it wrote is searched for them.
+"""Aim: no payment, key or password in what we write for others to read.
 
-The payment in a request is the token that closes its channel, in each of its spellings; the signer's key is the money.
+Method: a real system with recognisable secrets lives through good payments, errors at both doors, kills, refused configurations and
+commands; then everything that it wrote is searched for them. The payment in a request is the token that closes its channel, in each
+of its spellings; the signer's key is the money.
 """
 
 import base64
