@@ -65,7 +65,7 @@ class StoredRecords:
         cursor.status()  # raises what ended the walk early
 
     def get(self, names: list[bytes]) -> list[bytes | None]:
-        return self._db.get(names)  # type: ignore[arg-type, return-value]
+        return self._db.get(names)  # type: ignore[arg-type, return-value]  # rocksdict tells of its own union, and of anything
 
 
 @dataclass
