@@ -3,7 +3,8 @@
 Every question goes to all servers at once. What fewer than `agree` of them say is not believed, so the trust is: fewer than `agree`
 servers lie, or are wrong, together. The rules, all in the pure functions `agreed_*` and `attested` below:
 
-- *Amounts and scripts* are taken from the funding transaction's bytes, which prove themselves: their hash is the txid.
+- *Amounts and scripts* are taken from the funding transaction's bytes, which prove themselves: their hash is the txid. It covers no
+  witness, so that is cut away before anything is read.
 - *Confirmations*: as many as `agree` servers attest at least. With just `agree` answers that is the minimum.
 - *Spent or not*: `agree` servers must say the same. A spender is named, and its depth told, only if `agree` name it; else it is
   "spent", with no confirmation, which ends nothing. Our own settlement, seen by too few, counts as not there: it is published
@@ -37,14 +38,16 @@ from bitcoin.core import CTransaction
 
 from ..core.channel import ChannelTerms
 from ..core.errors import Unavailable
+from ..core.funding import is_coinbase, output_at
 from ..core.network import Network
 from ..core.outpoint import make_outpoint, txid_hex, txid_of, vout_of
 from ..core.units import LOCKTIME_MAX, is_satoshi
 from .base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Tip
 from .http import HttpClient, HttpFailure
+from .proof import TRANSACTION_HEX_MAX, proof_of
 
 ANSWER_SIZE_MAX = 4 * 1024 * 1024
-"""Bytes. Above the hex of any transaction that nodes relay (100 kB), and most of those that only miners can make."""
+"""Bytes of any answer but a transaction's (TRANSACTION_HEX_MAX): of some 20 000 unspent outputs, if anybody paid so many."""
 
 ANSWER_SECONDS = 4.0
 """For all that one server is asked for one question, so that the slowest question stays below what callers wait."""
@@ -201,7 +204,7 @@ class EsploraServer:
         self._network = network
         context = (tls or ssl.create_default_context()) if is_tls else None
         port = parts.port or (443 if is_tls else 80)
-        self._http = HttpClient(parts.hostname, port, tls=context, body_size_max=ANSWER_SIZE_MAX)
+        self._http = HttpClient(parts.hostname, port, tls=context)
 
     def close(self) -> None:
         """Close the kept connections."""
@@ -261,15 +264,14 @@ class EsploraServer:
         return listing
 
     async def transaction(self, txid: bytes) -> bytes | None:
-        """Return a transaction's bytes, proven by its id; None if the server does not know it."""
-        text = await self._text(f"/tx/{txid_hex(txid)}/hex")
+        """Return a transaction without its witness, which its id would not prove; None if the server does not know it."""
+        text = await self._text(f"/tx/{txid_hex(txid)}/hex", TRANSACTION_HEX_MAX)
         if text is None:
             return None
-        with suppress(Exception):  # python-bitcoinlib raises errors of many kinds
-            raw = bytes.fromhex(text)
-            if CTransaction.deserialize(raw).GetTxid() == txid:
-                return raw
-        raise self._malformed("it gave another transaction than the one asked for")
+        try:
+            return await proof_of(text, txid)
+        except ValueError:
+            raise self._malformed("it gave another transaction than the one asked for") from None
 
     async def fee_estimates(self) -> dict[int, float]:
         """Return satoshi for each byte by the number of blocks in which a transaction should confirm; may be empty."""
@@ -303,10 +305,10 @@ class EsploraServer:
 
     # --- reading answers ---
 
-    async def _ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, str]:
+    async def _ask(self, method: str, path: str, body: bytes = b"", size_max: int = ANSWER_SIZE_MAX) -> tuple[int, str]:
         fields = {"Content-Type": "text/plain"} if body else {}
         try:
-            status, answer = await self._http.request(method, self._base + path, fields, body)
+            status, answer = await self._http.request(method, self._base + path, fields, body, body_size_max=size_max)
         except HttpFailure as error:
             raise ServerTrouble(f"{self.name} {error}") from None
         if 300 <= status < 400:
@@ -316,9 +318,9 @@ class EsploraServer:
         except UnicodeDecodeError:
             raise self._malformed("it is no text") from None
 
-    async def _text(self, path: str) -> str | None:
+    async def _text(self, path: str, size_max: int = ANSWER_SIZE_MAX) -> str | None:
         """Return an answer, None for HTTP 404: Esplora does not know what was asked for."""
-        status, text = await self._ask("GET", path)
+        status, text = await self._ask("GET", path, size_max=size_max)
         if status not in (200, 404):
             raise ServerTrouble(f"{self.name} answers with HTTP status {status}")
         return text if status == 200 else None
@@ -442,7 +444,7 @@ class EsploraChain:
         )
 
     async def funding_transaction(self, terms: ChannelTerms) -> bytes:
-        """Return the funding transaction, from whichever server gives it first."""
+        """Return the funding transaction without its witness, from whichever server gives it first."""
         return await self._transaction(txid_of(terms.outpoint))
 
     async def fee_per_byte(self, blocks: int) -> int:
@@ -475,16 +477,14 @@ class EsploraChain:
 
     async def _output(self, outpoint: bytes, script_pubkey: bytes, confirmations: int) -> FundingOutput | None:
         """Return an output as its transaction's bytes prove it, None if it is not there or pays to another script."""
-        transaction = CTransaction.deserialize(await self._transaction(txid_of(outpoint)))
-        if vout_of(outpoint) >= len(transaction.vout):
+        transaction = await self._transaction(txid_of(outpoint))
+        value, script = output_at(transaction, vout_of(outpoint)) or (0, b"")
+        if script != script_pubkey or not is_satoshi(value):
             return None
-        output = transaction.vout[vout_of(outpoint)]
-        if bytes(output.scriptPubKey) != script_pubkey or not is_satoshi(output.nValue):
-            return None
-        return FundingOutput(outpoint, output.nValue, confirmations, transaction.is_coinbase())
+        return FundingOutput(outpoint, value, confirmations, is_coinbase(transaction))
 
     async def _transaction(self, txid: bytes) -> bytes:
-        """Return a transaction's bytes from the first server that gives them: they prove themselves."""
+        """Return a transaction without its witness from the first server that gives it: its hash proves it."""
         tasks = [asyncio.create_task(self._of(server, lambda server: server.transaction(txid))) for server in self._servers]
         troubles = []
         try:

@@ -26,6 +26,12 @@ def display(txid: bytes) -> str:
     return txid[::-1].hex()
 
 
+def whole(transaction: CTransaction, witness: bytes) -> bytes:
+    """Return a serialised transaction with any bytes where its witness is: the id does not cover them."""
+    raw = transaction.serialize()
+    return raw[:4] + b"\x00\x01" + raw[4:-4] + witness + raw[-4:]
+
+
 def fake_hash(*parts: object) -> str:
     return sha256(repr(parts).encode()).hexdigest()
 
@@ -104,7 +110,8 @@ class EsploraStandIn:
     """One server on a free port of 127.0.0.1. `model` may be shared with others, and exchanged while it runs.
 
     overrides: from the beginning of a path to what is answered instead: (status, body), or bytes sent as they are.
-    silent: requests are read and never answered. refusal: what the node says to every broadcast.
+    silent: requests are read and never answered. refusal: what the node says to every broadcast. witness: of every transaction,
+    which one made of wallets' outputs has; empty: none.
     """
 
     def __init__(self, model: TinyChain, prefix: str = "", tls: ssl.SSLContext | None = None) -> None:
@@ -112,6 +119,7 @@ class EsploraStandIn:
         self.overrides: dict[str, tuple[int, str] | bytes] = {}
         self.silent = False
         self.refusal = ""
+        self.witness = b"\x02\x47" + b"\x30" * 71 + b"\x21" + b"\x02" * 33
         self.fees: Any = {"1": 90.5, "2": 87.882, "3": 87.882, "6": 68.285, "10": 1.027, "144": 1.0}
         self.requests: list[str] = []
         self.received: list[bytes] = []
@@ -204,7 +212,7 @@ class EsploraStandIn:
             case ["outspend", vout]:
                 return 200, json.dumps(self._outspend(txid, int(vout)))
             case ["hex"] if found:
-                return 200, found[0].serialize().hex()
+                return 200, (whole(found[0], self.witness) if self.witness else found[0].serialize()).hex()
         return 404, "Transaction not found"
 
     def _outspend(self, txid: str, vout: int) -> dict[str, Any]:
