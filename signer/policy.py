@@ -12,6 +12,7 @@ from coincurve import PrivateKey
 
 from paychan.core.channel import ChannelTerms
 from paychan.core.errors import Rejection
+from paychan.core.funding import is_proven, output_at
 from paychan.core.outpoint import txid_of, vout_of
 from paychan.core.payment import parse_payment
 from paychan.core.script import p2sh_script_pubkey
@@ -131,19 +132,15 @@ def _check_ours(policy: Policy, terms: ChannelTerms) -> None:
 
 def _check_funding(request: SettleRequest) -> None:
     """Check that the outpoint exists as the terms say. A legacy signature does not cover the amount spent: with a wrong
-    one, the difference would silently become a fee."""
-    terms = request.terms
-    try:
-        funding = CTransaction.deserialize(request.funding_transaction)
-    except Exception as error:
-        raise _Refused(RefusalCode.FUNDING_NOT_PROVEN, "the funding transaction does not parse") from error
-    vout = vout_of(terms.outpoint)
-    if funding.GetTxid() != txid_of(terms.outpoint) or vout >= len(funding.vout):
+    one, the difference would silently become a fee. Nothing is read that the outpoint's txid does not cover."""
+    terms, funding = request.terms, request.funding_transaction
+    output = output_at(funding, vout_of(terms.outpoint)) if is_proven(funding, txid_of(terms.outpoint)) else None
+    if output is None:
         raise _Refused(RefusalCode.FUNDING_NOT_PROVEN, "the funding transaction does not have this outpoint")
-    output = funding.vout[vout]
-    if output.nValue != terms.funding_value:
+    value, script = output
+    if value != terms.funding_value:
         raise _Refused(RefusalCode.FUNDING_NOT_PROVEN, "the funding output has another value")
-    if output.scriptPubKey != p2sh_script_pubkey(terms.redeem_script):
+    if script != p2sh_script_pubkey(terms.redeem_script):
         raise _Refused(RefusalCode.FUNDING_NOT_PROVEN, "the funding output pays to another script")
 
 

@@ -487,7 +487,7 @@ TRANSACTIONS = (
         ("B9", "C1"),
         "the signer believes the amount that it is told: the difference becomes a fee",
         POLICY,
-        "if output.nValue != terms.funding_value:",
+        "if value != terms.funding_value:",
         "if False:",
         (f"{UNIT}signer/test_signer_policy.py::test_an_outpoint_or_amount_that_is_not_proven_is_refused",),
     ),
@@ -792,6 +792,14 @@ OPERATIONS = (
 )
 
 REVIEW = (
+    Break(
+        ("R1",),
+        "the signer's frame is smaller than a request with the greatest funding transaction",
+        "paychan/rpc/signer_messages.py",
+        "PAYLOAD_MAX = 1 << 20",
+        "PAYLOAD_MAX = 512 << 10",
+        (f"{UNIT}signer/test_signer_policy.py::test_the_greatest_funding_transaction_that_consensus_allows_is_a_proof_and_fits_a_frame",),
+    ),
     Break(
         ("R2",),
         "a funding transaction travels with whatever witness a lying explorer gave it",

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from paychan._fast.frame import ERROR, HEAD_SIZE, REPLY, FrameError, FrameReader, encode_frame
 from paychan.core.channel import ChannelTerms
+from paychan.core.funding import STRIPPED_SIZE_MAX
 from paychan.core.payment import Payment
 from paychan.rpc import signer_messages, store_messages
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest, SignerMessage
@@ -267,7 +268,7 @@ def test_limits_are_kept():
         with pytest.raises(MessageError):
             Scan.decode(Scan(limit).encode())
     assert len(encode_found([(0, bytes(36))] * SCAN_LIMIT_MAX)) < store_messages.PAYLOAD_MAX
-    assert signer_messages.PAYLOAD_MAX > 400_000
+    assert signer_messages.PAYLOAD_MAX > STRIPPED_SIZE_MAX
 
 
 def test_bad_payments_in_a_settle_request_are_message_errors():
