@@ -801,6 +801,19 @@ REVIEW = (
         (f"{UNIT}signer/test_signer_policy.py::test_the_greatest_funding_transaction_that_consensus_allows_is_a_proof_and_fits_a_frame",),
     ),
     Break(
+        ("R1",),
+        "a request that is too large is sent, and costs the connection that all payments depend on",
+        "paychan/rpc/connection.py",
+        "            future.set_exception(TooLarge())\n            return future\n",
+        "            pass\n",
+        (
+            f"{UNIT}rpc/test_connection.py::test_a_request_that_is_too_large_is_not_sent_and_the_others_are_answered",
+            f"{UNIT}rpc/test_connection.py::test_a_settlement_that_is_too_large_for_the_signer_costs_no_payment_its_link",
+            f"{UNIT}rpc/test_connection.py::test_a_group_that_is_too_large_for_the_store_costs_no_worker_its_shards",
+        ),
+        fails_by="ConnectionGone",
+    ),
+    Break(
         ("R2",),
         "a funding transaction travels with whatever witness a lying explorer gave it",
         "paychan/core/funding.py",
