@@ -172,7 +172,7 @@ ORIGINALS = (
     Break(
         ("O12", "B10"),
         "what a single explorer says is believed",
-        "paychan/chain/esplora.py",
+        "paychan/chain/agreement.py",
         "if count >= agree > len(listings) - count:",
         "if True:",
         ("tests/chain/test_esplora_agreement.py::test_one_liar_about_listed_outputs_beside_two_honest_servers",),
