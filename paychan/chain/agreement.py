@@ -10,6 +10,8 @@ What fewer than `agree` of them say is not believed, so the trust is: fewer than
 - *The best block* is the highest one of which `agree` servers tell the same height, hash, time and median time. The clock trusts
   the median time (it never goes back), so it is never taken from fewer. A server may be a few blocks ahead.
 - *Fees*: the median; the caller has bounds besides.
+- *A broadcast* that `agree` servers refuse is refused, if fewer than that say that they took it: one of those who refuse is honest,
+  and whoever lies may say that he took what he did not pass on. Else one that takes it is enough.
 - If two answers that exclude each other both have, or both lack, enough support: Unavailable, "contradict each other".
 """
 
@@ -110,6 +112,11 @@ def agreed_listing(listings: Mapping[str, Mapping[bytes, Listed]], agree: int) -
         raise Contradiction(f"{_names(disputed)} list a funding output, others do not, or not alike")
     ranked = sorted(found, key=lambda outpoint: (-found[outpoint].value, outpoint))
     return {outpoint: found[outpoint] for outpoint in ranked[:FUNDING_OUTPUTS_MAX]}
+
+
+def is_refused(refusals: int, taken: int, agree: int) -> bool:
+    """Return whether the network refuses a transaction that so many servers refuse, and so many say that they have."""
+    return refusals > 0 and (taken == 0 or taken < agree <= refusals)
 
 
 def _names(names: Collection[str]) -> str:

@@ -37,6 +37,7 @@ from .agreement import (
     agreed_tip,
     agreed_unspent,
     fee_for,
+    is_refused,
 )
 from .base import UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Tip
 from .http import HttpClient, HttpFailure
@@ -345,7 +346,7 @@ class EsploraChain:
         )
 
     async def broadcast(self, transaction: bytes) -> None:
-        """Publish through every server; one that takes it, or has it, is enough."""
+        """Publish through every server."""
         txid = CTransaction.deserialize(transaction).GetTxid()
         tasks = [
             asyncio.create_task(self._of(server, lambda server: server.broadcast(transaction, txid))) for server in self._servers
@@ -357,13 +358,12 @@ class EsploraChain:
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, ServerTrouble):
                 raise result
-        if "" in results:
-            return
         said = zip(self._servers, results, strict=True)
-        reasons = [f"{server.name}: {result}" for server, result in said if isinstance(result, str)]
-        if reasons:
+        reasons = [f"{server.name}: {result}" for server, result in said if result and isinstance(result, str)]
+        if is_refused(len(reasons), results.count(""), self._agree):
             raise BroadcastRefused(_clean("; ".join(reasons)))
-        raise _unavailable("No Esplora server took the transaction: " + "; ".join(map(str, results)))
+        if "" not in results:
+            raise _unavailable("No Esplora server took the transaction: " + "; ".join(map(str, results)))
 
     async def _output(self, outpoint: bytes, script_pubkey: bytes, confirmations: int) -> FundingOutput | None:
         """Return an output as its transaction's bytes prove it, None if it is not there or pays to another script."""

@@ -9,6 +9,7 @@ import asyncio
 import copy
 import json
 import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any
@@ -111,7 +112,8 @@ class EsploraStandIn:
 
     overrides: from the beginning of a path to what is answered instead: (status, body), or bytes sent as they are.
     silent: requests are read and never answered. refusal: what the node says to every broadcast. witness: of every transaction,
-    which one made of wallets' outputs has; empty: none.
+    which one made of wallets' outputs has; empty: none. lie: gets method, path, status and body of each answer, and returns, maybe
+    late, what is said instead: status and body, or bytes sent as they are.
     """
 
     def __init__(self, model: TinyChain, prefix: str = "", tls: ssl.SSLContext | None = None) -> None:
@@ -121,6 +123,7 @@ class EsploraStandIn:
         self.refusal = ""
         self.witness = b"\x02\x47" + b"\x30" * 71 + b"\x21" + b"\x02" * 33
         self.fees: Any = {"1": 90.5, "2": 87.882, "3": 87.882, "6": 68.285, "10": 1.027, "144": 1.0}
+        self.lie: Callable[[str, str, int, str], Awaitable[tuple[int, str] | bytes]] | None = None
         self.requests: list[str] = []
         self.received: list[bytes] = []
         self.connections = 0
@@ -168,6 +171,13 @@ class EsploraStandIn:
             await writer.drain()
             raise EOFError
         status, text = found[0] if found else self.answer(method, path, body)
+        if self.lie is not None:
+            lie = await self.lie(method, path, status, text)
+            if isinstance(lie, bytes):
+                writer.write(lie)
+                await writer.drain()
+                raise EOFError
+            status, text = lie
         data = text.encode()
         writer.write(b"HTTP/1.1 %d X\r\nServer: stand-in\r\nContent-Length: %d\r\n\r\n" % (status, len(data)) + data)
         await writer.drain()

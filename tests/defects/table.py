@@ -822,7 +822,16 @@ REVIEW = (
         (
             "tests/chain/test_esplora.py::test_a_liar_cannot_pad_a_funding_transaction_with_witness",
             "tests/chain/test_bitcoind_stand_in.py::test_the_funding_transaction_comes_without_its_witness_whichever_way_it_comes",
+            "tests/chain/test_esplora_liar.py::test_one_liar_of_three_holds_up_neither_an_open_nor_a_settlement",
         ),
+    ),
+    Break(
+        ("R2",),
+        "one explorer that says it took a settlement hides that all others refuse it",
+        "paychan/chain/agreement.py",
+        "(taken == 0 or taken < agree <= refusals)",
+        "taken == 0",
+        ("tests/chain/test_esplora_liar.py::test_a_liar_that_says_it_took_a_settlement_does_not_hide_that_the_others_refuse_it",),
     ),
 )
 
