@@ -89,18 +89,33 @@ def judge(policy: Policy, request: SettleRequest, before: Record | None) -> Sign
     Raises SettlementError only if our own product is wrong.
     """
     try:
-        _check_shape(request)
-        _check_ours(policy, request.terms)
-        if not policy.waive_funding_proof:
-            _check_funding(request)
-        if not verify_payment(request.terms, request.payment):
-            raise _Refused(RefusalCode.BAD_PAYMENT_SIGNATURE, "the payer did not sign this payment on this channel")
-        _check_fee(policy, request)
-        _check_progress(request, before)
+        _check(policy, request, before)
         raw, txid = _sign(policy, request)
         return Signed(raw, _next_record(policy, request, txid, before))
     except _Refused as refused:
         return refused.refusal
+
+
+def objection(policy: Policy, request: SettleRequest, before: Record | None) -> Refusal | None:
+    """Return why a request would not be signed, None if it would. Nothing is signed, and nothing is to be recorded."""
+    try:
+        _check(policy, request, before)
+        _check_versions(policy, before.versions if before else 0)
+        return None
+    except _Refused as refused:
+        return refused.refusal
+
+
+def _check(policy: Policy, request: SettleRequest, before: Record | None) -> None:
+    """Check all that is known before a signature is made."""
+    _check_shape(request)
+    _check_ours(policy, request.terms)
+    if not policy.waive_funding_proof:
+        _check_funding(request)
+    if not verify_payment(request.terms, request.payment):
+        raise _Refused(RefusalCode.BAD_PAYMENT_SIGNATURE, "the payer did not sign this payment on this channel")
+    _check_fee(policy, request)
+    _check_progress(request, before)
 
 
 def _check_shape(request: SettleRequest) -> None:
@@ -184,6 +199,10 @@ def _next_record(policy: Policy, request: SettleRequest, txid: bytes, before: Re
     versions = before.versions if before else 0
     if before and before.txid == txid:
         return before
+    _check_versions(policy, versions)
+    return Record(request.payment.change_value, request.fee, versions + 1, txid)
+
+
+def _check_versions(policy: Policy, versions: int) -> None:
     if versions >= policy.versions_max:
         raise _Refused(RefusalCode.TOO_MANY_VERSIONS, f"{versions} settlements were signed for this channel")
-    return Record(request.payment.change_value, request.fee, versions + 1, txid)

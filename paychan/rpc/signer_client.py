@@ -35,6 +35,10 @@ class SignerClient:
         """Return the signed settlement. fee: satoshi. Raises SignerRefused, ConnectionGone."""
         return await self._ask(SignerMessage.SETTLE, SettleRequest(terms, payment, fee, funding_transaction))
 
+    async def judge(self, terms: ChannelTerms, payment: Payment, fee: int, funding_transaction: bytes) -> None:
+        """Return if such a settlement would be signed. Raises SignerRefused, ConnectionGone."""
+        await self._ask(SignerMessage.JUDGE, SettleRequest(terms, payment, fee, funding_transaction))
+
     async def _ask(self, kind: SignerMessage, request: SettleRequest) -> bytes:
         async with self._places:
             connection = self.link.connection

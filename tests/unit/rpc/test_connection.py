@@ -110,8 +110,15 @@ async def test_a_settlement_that_is_too_large_for_the_signer_costs_no_payment_it
         with pytest.raises(SignerRefused, match="too large") as caught:
             await client.settle(SAMPLE.terms, PAYMENT, 1000, bytes(PAYLOAD_MAX))
         assert caught.value.refusal.code is RefusalCode.MALFORMED
+        with pytest.raises(SignerRefused, match="too large"):
+            await client.judge(SAMPLE.terms, PAYMENT, 1000, bytes(PAYLOAD_MAX))
         other.answer(b"signed")
         assert await good == b"signed"
+        dry = asyncio.ensure_future(client.judge(SAMPLE.terms, PAYMENT, 1000, b"proof"))
+        await other.hold(1)
+        assert other.held[0][1] == SignerMessage.JUDGE
+        other.answer()
+        assert await dry is None
         assert link.is_up and other.lost == 0
         await link.stop()
 

@@ -23,7 +23,7 @@ from paychan.core.settlement import SettlementError, sign_settlement
 from paychan.rpc.signer_messages import PAYLOAD_MAX, Refusal, RefusalCode, SettleRequest
 from paychan.settings.load import load_signer_config
 from signer import policy as policy_module
-from signer.policy import Policy, Record, Signed, judge
+from signer.policy import Policy, Record, Signed, judge, objection
 
 SERVER, CLIENT, STRANGER = (PrivateKey(bytes([n]) * 32) for n in (1, 2, 3))
 PUBKEY = SERVER.public_key.format()
@@ -354,6 +354,31 @@ def test_a_settlement_of_ours_with_another_signature_does_not_leave(monkeypatch)
         judge(POLICY, GOOD, None)
 
 
+# --- dry: judged as it would be, before there is anything to sign ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("request_", "before"),
+    [
+        (GOOD, None),
+        (GOOD, Record(9_000_000, 10_000, 3, bytes(32))),
+        (GOOD, Record(8_999_999, 1, 1, bytes(32))),
+        (GOOD, Record(9_000_000, 10_001, 1, bytes(32))),
+        (make_request(0), None),
+        (make_request(fee=10**9), None),
+        (make_request(fee=35_000), None),
+        (make_request(server_pubkey=STRANGER.public_key.format()), None),
+        (dataclasses.replace(GOOD, funding_transaction=b""), None),
+        (dataclasses.replace(GOOD, fee=-1), None),
+        (dataclasses.replace(GOOD, payment=sign_payment(GOOD.terms, 9_000_000, STRANGER)), None),
+        (unproven(value=VALUE + 1), None),
+    ],
+)
+def test_an_objection_is_what_a_judgement_would_say(request_, before):
+    judged = judge(POLICY, request_, before)
+    assert objection(POLICY, request_, before) == (judged if isinstance(judged, Refusal) else None)
+
+
 # --- whatever is asked, in whatever order ---------------------------------------------------------------------------
 
 CHANGE_VALUES = st.sampled_from([0, 700, 701, 5_000_000, 9_000_000, VALUE - 20_000, VALUE - 10_000, VALUE - 700, VALUE])
@@ -377,6 +402,7 @@ def test_every_signature_satisfies_the_oracle_whatever_is_asked(asks):
         request = SettleRequest(terms, payment, fee, funding)
         answer = judge(POLICY, request, records.get(terms.outpoint))
         if isinstance(answer, Refusal):
+            assert objection(POLICY, request, records.get(terms.outpoint)) == answer
             continue
         assert key is CLIENT and not proof
         change, paid = oracle(answer.raw, request)
