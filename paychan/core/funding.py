@@ -34,7 +34,12 @@ def without_witness(raw: bytes, txid: bytes) -> bytes:
 
 def is_proven(stripped: bytes, txid: bytes) -> bool:
     """Return whether bytes are the transaction of this id, without its witness."""
-    return sha256(sha256(stripped).digest()).digest() == txid
+    return txid_without_witness(stripped) == txid
+
+
+def txid_without_witness(stripped: bytes) -> bytes:
+    """Return the id (32 bytes, internal order) of a transaction that has no witness, or lost it."""
+    return sha256(sha256(stripped).digest()).digest()
 
 
 def output_at(stripped: bytes, vout: int) -> tuple[int, bytes] | None:

@@ -61,6 +61,8 @@ def test_message_numbers_never_change():
         "SCAN_EXPIRING": 5,
         "SCAN_UNFINISHED": 6,
         "HEARTBEAT": 7,
+        "KEEP_FUNDING": 8,
+        "LOAD_FUNDING": 9,
     }
     assert {message.name: int(message) for message in SignerMessage} == {"PUBLIC_KEY": 1, "SETTLE": 2, "JUDGE": 3}
     assert [int(status) for status in EntryStatus] == [0, 1, 2, 3, 4]
