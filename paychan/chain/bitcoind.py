@@ -5,8 +5,8 @@ What the operator configures on the node:
   questions end in Unavailable, with a sentence that says so. `txospenderindex=1` (Core 31) also names confirmed spenders.
 - wallets enabled (`disablewallet=0`): funding is found by address through watch-only wallets, never by `scantxoutset`.
 - `blockfilterindex=1`, recommended: an import looks through the last four hours of blocks, which the filters make quick.
-- not pruned: the signer wants funding transactions. (A pruned node cannot have `txindex`; it serves as long as its wallets
-  have seen every funding transaction.)
+- not pruned: the signer wants a channel's funding transaction when it opens, and its block holds that. (A pruned node cannot have
+  `txindex`; it serves as long as its wallets have seen every funding transaction.)
 """
 
 import time

@@ -22,6 +22,7 @@ from .channels.life import ChannelLife, refusal_of_form
 from .channels.lookups import NEGATIVE_SECONDS, Lookups
 from .channels.opening import Opening
 from .channels.payments import Payments
+from .channels.proving import Proving
 from .doors.peers import PeerRequest, Peers
 from .protocol.replies import INTERNAL_ERROR, Reply, json_reply, problem
 from .settlement.highwater import read_highest, write_highest
@@ -125,7 +126,10 @@ class Worker:
         rules = SettlingRules(config.settlement_period, config.settlement_confirmations, config.fee_bounds)
         self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, now)
         loader = Loader(channels, shard_count, store)
-        self._life = ChannelLife(channels, shard_count, self._committer, loader, settling, self._opening, now, self._own_url)
+        proving = Proving(self._chain, self._signer, store, None if config.common.debug else config.fee_bounds.floor)
+        self._life = ChannelLife(
+            channels, shard_count, self._committer, loader, settling, self._opening, proving, now, self._own_url
+        )
         self._payments = Payments(
             config.common.network,
             channels,

@@ -814,6 +814,17 @@ REVIEW = (
         fails_by="ConnectionGone",
     ),
     Break(
+        ("R1",),
+        "a channel opens that the signer would not settle",
+        LIFE,
+        "await self._proving.prove(terms, request.payment)",
+        "pass",
+        (
+            f"{UNIT}server/channels/test_life.py::test_what_would_not_be_settled_is_not_opened",
+            "tests/process/test_unsettleable.py::test_what_the_signer_would_not_settle_does_not_open_and_costs_nobody_anything",
+        ),
+    ),
+    Break(
         ("R2",),
         "a funding transaction travels with whatever witness a lying explorer gave it",
         "paychan/core/funding.py",
@@ -832,6 +843,17 @@ REVIEW = (
         "(taken == 0 or taken < agree <= refusals)",
         "taken == 0",
         ("tests/chain/test_esplora_liar.py::test_a_liar_that_says_it_took_a_settlement_does_not_hide_that_the_others_refuse_it",),
+    ),
+    Break(
+        ("R14",),
+        "a settlement that is on its way cannot be signed again on a node without txindex",
+        SETTLING,
+        "return await self._store.load_funding(txid_of(terms.outpoint))",
+        "return await self._chain.funding_transaction(terms)",
+        (
+            "tests/simulation/test_settling.py::test_bumps_towards_the_expiry_are_all_relayed",
+            "tests/process/test_unsettleable.py::test_its_proof_is_kept_and_the_source_is_not_asked_again",
+        ),
     ),
 )
 

@@ -77,7 +77,10 @@ class NodeChain:
         return answer
 
     async def funding_transaction(self, terms: ChannelTerms) -> bytes:
+        """As a node without txindex: it finds a transaction by its unspent output, and our own settlement spends that."""
         chain = await self._ask()
+        if chain.spender(terms.outpoint):
+            raise Unavailable("chain_unavailable", "the simulated node has no txindex")
         _, raw = chain.fundings[terms.outpoint]
         await self._answer()
         return raw

@@ -17,7 +17,7 @@ from ...chain.base import BroadcastRefused, ChainBackend, FundingStatus
 from ...core.channel import ChannelState, ChannelTerms, Event, Phase, next_phase
 from ...core.errors import Unavailable
 from ...core.fees import FeeBounds, bump_fee_min, rung_at, settlement_fee
-from ...core.outpoint import format_outpoint, txid_hex
+from ...core.outpoint import format_outpoint, txid_hex, txid_of
 from ...core.payment import Payment
 from ...core.settlement import SettlementError, Uneconomic, check_settlement, settlement_size_max
 from ...core.standardness import check_standard
@@ -235,7 +235,7 @@ class Settling:
         none. A signature that was made before a crash, with a higher fee, is asked for again as it was: the signer lets no fee
         fall.
         """
-        proof = await self._chain.funding_transaction(terms)
+        proof = await self._proof(terms)
         while True:
             try:
                 return await self._signer.settle(terms, payment, fee, proof), fee
@@ -249,6 +249,13 @@ class Settling:
                 else:
                     raise
         return await self._signer.settle(terms, payment, fee, proof), fee
+
+    async def _proof(self, terms: ChannelTerms) -> bytes:
+        """Return the funding transaction that was kept at the open; empty where none exists."""
+        try:
+            return await self._store.load_funding(txid_of(terms.outpoint))
+        except (ConnectionGone, RemoteRefusal) as error:
+            raise Unavailable("store_unavailable") from error
 
     async def _publish(self, case: _Case) -> None:
         try:

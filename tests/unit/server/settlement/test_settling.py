@@ -81,7 +81,9 @@ class Rig:
         assert settlement_txid == self.state.settlement_txid
         return self.status
 
-    async def funding_transaction(self, terms):
+    async def load_funding(self, txid):
+        self._raise("load_funding")
+        assert txid == TERMS.outpoint[:32]
         return b""
 
     async def fee_per_byte(self, blocks):
@@ -458,6 +460,8 @@ def test_the_signer_may_find_it_uneconomic_too(rig):
     [
         ("load", ConnectionGone(), "store_unavailable"),
         ("load", RemoteRefusal(b""), "store_unavailable"),
+        ("load_funding", ConnectionGone(), "store_unavailable"),
+        ("load_funding", RemoteRefusal(b""), "store_unavailable"),
         ("funding_status", Unavailable("chain_unavailable"), "chain_unavailable"),
         ("fee_per_byte", Unavailable("chain_unavailable"), "chain_unavailable"),
         ("broadcast", BroadcastRefused("min relay fee not met"), "settlement_refused"),
