@@ -14,6 +14,7 @@ import logging
 import re
 import ssl
 import statistics
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from hashlib import sha256
@@ -54,6 +55,9 @@ GRACE_SECONDS = 0.5
 
 TIP_DEPTH = 4
 """Newest blocks of each server that are compared: servers within three blocks of each other still have one in common."""
+
+PROOFS_MAX = 16
+"""Transactions that were proven lately and are kept: an open wants its own twice."""
 
 HEIGHT_MAX = 1 << 31
 FEE_PER_BYTE_MAX = 1_000_000
@@ -286,6 +290,7 @@ class EsploraChain:
         if len({server.name for server in self._servers}) != len(urls):
             raise ValueError("two Esplora URLs have one host: its agreement with itself says nothing")
         self._agree, self._timeout = agree, timeout
+        self._proofs: OrderedDict[bytes, bytes] = OrderedDict()
 
     async def start(self) -> None:
         """Check that enough servers answer and are of our network; others are checked when they first answer."""
@@ -374,7 +379,10 @@ class EsploraChain:
         return FundingOutput(outpoint, value, confirmations, is_coinbase(transaction))
 
     async def _transaction(self, txid: bytes) -> bytes:
-        """Return a transaction without its witness from the first server that gives it: its hash proves it."""
+        """Return a transaction without its witness from the first server that gives it: its hash proves it, for good."""
+        if txid in self._proofs:
+            self._proofs.move_to_end(txid)
+            return self._proofs[txid]
         tasks = [asyncio.create_task(self._of(server, lambda server: server.transaction(txid))) for server in self._servers]
         troubles = []
         try:
@@ -385,6 +393,9 @@ class EsploraChain:
                     troubles.append(str(error))
                 else:
                     if raw is not None:
+                        self._proofs[txid] = raw
+                        if len(self._proofs) > PROOFS_MAX:
+                            self._proofs.popitem(last=False)
                         return raw
         finally:
             await _end(tasks)

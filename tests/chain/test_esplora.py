@@ -21,7 +21,7 @@ from bitcoin.core.script import CScript
 
 from paychan.chain import proof
 from paychan.chain.base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus
-from paychan.chain.esplora import EsploraChain
+from paychan.chain.esplora import PROOFS_MAX, EsploraChain
 from paychan.core.channel import ChannelTerms
 from paychan.core.errors import Unavailable
 from paychan.core.funding import STRIPPED_SIZE_MAX, WHOLE_SIZE_MAX
@@ -501,6 +501,21 @@ async def test_a_funding_transaction_of_any_size_that_consensus_allows_is_taken_
 
 
 @asynchronous
+async def test_an_open_asks_for_its_transaction_once_and_no_more_are_kept_than_a_few() -> None:
+    async with servers_and_chain(1, 1) as (servers, chain):
+        fundings = [servers[0].model.pay(SCRIPT, VALUE + number) for number in range(PROOFS_MAX + 1)]
+        for funding in fundings:
+            await chain.find_funding(by_outpoint(outpoint_of(funding)))
+            servers[0].requests.clear()
+            assert await chain.funding_transaction(terms_of(funding)) == funding.serialize()
+            assert servers[0].requests == []
+        for funding, is_kept in ((fundings[0], False), (fundings[-1], True)):
+            servers[0].requests.clear()
+            await chain.funding_transaction(terms_of(funding))
+            assert (servers[0].requests == []) == is_kept
+
+
+@asynchronous
 async def test_what_a_large_transaction_takes_to_read_no_other_question_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
     async with servers_and_chain(1, 1) as (servers, chain):
         large = servers[0].model.pay(SCRIPT, *[VALUE] * 5000)
@@ -522,7 +537,9 @@ async def test_a_funding_transaction_is_proven_by_its_id() -> None:
             server.overrides["/tx/"] = (200, other.serialize().hex())
         assert await chain.funding_transaction(terms_of(funding)) == funding.serialize()
         servers[2].model = TinyChain()
+        chain = EsploraChain(tuple(server.url for server in servers), 2, REGTEST)
         detail = await refusal_of(chain.funding_transaction(terms_of(funding)))
+        await chain.stop()
         assert f"{servers[0].host}'s answer is not understood: it gave another transaction" in detail
 
 
