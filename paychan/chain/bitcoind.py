@@ -1,4 +1,7 @@
-"""The block chain as a Bitcoin Core node (version 25 or later) tells it, by JSON-RPC.
+"""The block chain as a Bitcoin Core node tells it, by JSON-RPC.
+
+Version 28 or later, or 25 to 27 with `mempoolfullrbf=1`: a settlement that waits too long is replaced by one that pays more. The
+payer's signature fixes the sequence number, so it cannot say by BIP 125 that it may be, and other nodes keep the first for ever.
 
 What the operator configures on the node:
 - `txindex=1`, recommended. Without it the node names old transactions only if the watching wallet has seen them, and some
@@ -29,6 +32,9 @@ from .proof import proof_of
 from .wallets import WatchingWallets
 
 VERSION_MIN = 250000
+
+REPLACES_FROM = 280000
+"""The version since which Core replaces transactions that do not ask for it, unless it was told otherwise."""
 
 HEADERS_AHEAD_MAX = 3
 """Blocks by which the node may lag behind the headers it knows."""
@@ -71,11 +77,13 @@ class BitcoindChain:
         watched_max: int = WATCHED_MAX,
         timeout: float = 10.0,
         connections_max: int = 4,
+        must_replace: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """network: which chain the node must be of. cookie: the node's cookie file, or user and password. wallet: what the
-        names of its watching wallets begin with. timeout: seconds for each request. clock: unix seconds."""
-        self._network = network
+        names of its watching wallets begin with. timeout: seconds for each request. must_replace: refuse a node that replaces
+        nothing. clock: unix seconds."""
+        self._network, self._must_replace = network, must_replace
         self._rpc = JsonRpc(
             host, port, cookie=cookie, user=user, password=password, timeout=timeout, connections_max=connections_max
         )
@@ -86,14 +94,15 @@ class BitcoindChain:
 
     async def start(self) -> None:
         """Check version, network and progress, and prepare the wallets. Raises Unavailable with what is wrong."""
-        info, genesis, network_info, indexes = await self._rpc.batch(
-            [("getblockchaininfo",), ("getblockhash", 0), ("getnetworkinfo",), ("getindexinfo",)]
+        info, genesis, network_info, indexes, mempool = await self._rpc.batch(
+            [("getblockchaininfo",), ("getblockhash", 0), ("getnetworkinfo",), ("getindexinfo",), ("getmempoolinfo",)]
         )
         if need(genesis) != self._network.genesis:
             raise unavailable(f"The Bitcoin node is of another network than {self._network.name}")
         version = need_field(network_info, "version", int)
         if version < VERSION_MIN:
             raise unavailable(f"The Bitcoin node's version is {version}, at least {VERSION_MIN} is needed")
+        self._check_replaces(version, mempool)
         self._check_progress(info)
         self._is_pruned = need_field(info, "pruned", bool)
         built = need_object(indexes)
@@ -101,6 +110,16 @@ class BitcoindChain:
         if self._has_txindex and not need_field(built["txindex"], "synced", bool):
             raise unavailable("The Bitcoin node is still building its transaction index")
         await self._wallets.start()
+
+    def _check_replaces(self, version: int, mempool: object) -> None:
+        """Refuse a node that keeps the first of two conflicting transactions, whatever the second pays. Not on regtest."""
+        if not self._must_replace or self._network is REGTEST:
+            return
+        if need_object(mempool).get("fullrbf", version >= REPLACES_FROM) is not True:
+            raise unavailable(
+                f"The Bitcoin node (version {version}) replaces no transactions, so no settlement's fee could be raised: "
+                "set mempoolfullrbf=1, or use Bitcoin Core 28 or later"
+            )
 
     async def stop(self) -> None:
         """Close the connections."""

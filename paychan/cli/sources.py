@@ -147,6 +147,8 @@ def bitcoind(url: str, cookie: str, network: Network) -> BackendSource:
         from ..chain.bitcoind import BitcoindChain
 
         login = Path(cookie) if cookie else None
-        return BitcoindChain(host, port, network, cookie=login, user=user, password=password, wallet="paychan-payer")
+        return BitcoindChain(
+            host, port, network, cookie=login, user=user, password=password, wallet="paychan-payer", must_replace=False
+        )
 
     return BackendSource(make)

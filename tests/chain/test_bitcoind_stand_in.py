@@ -91,6 +91,13 @@ def _info(core: CoreStandIn, **changes: Any) -> None:
     core.results["getblockchaininfo"] = {**core.results["getblockchaininfo"], **changes}
 
 
+def _replacing(core: CoreStandIn, major: int, told: object) -> None:
+    """Be a release that says something else about replacing, or (None) nothing."""
+    core.is_version(major)
+    info = {name: value for name, value in core.results["getmempoolinfo"].items() if name != "fullrbf"}
+    core.results["getmempoolinfo"] = info if told is None else {**info, "fullrbf": told}
+
+
 TROUBLES: dict[str, tuple[str, Callable[[CoreStandIn], None]]] = {
     "initial block download": ("still syncing", lambda core: _info(core, initialblockdownload=True)),
     "headers far ahead": ("still syncing: 50 blocks behind", lambda core: _info(core, headers=TIP_HEIGHT + 50)),
@@ -103,6 +110,11 @@ TROUBLES: dict[str, tuple[str, Callable[[CoreStandIn], None]]] = {
     "other genesis": ("another network", lambda core: core.results.update(getblockhash="00" * 32)),
     "old version": ("version is 240100", lambda core: core.results.update(getnetworkinfo={"version": 240100})),
     "no version": ("version is missing", lambda core: core.results.update(getnetworkinfo={"version": "25.0"})),
+    "Core 25 as it is": ("replaces no transactions", lambda core: core.is_version(25)),
+    "Core 27 as it is": ("replaces no transactions.*mempoolfullrbf=1", lambda core: core.is_version(27)),
+    "Core 28 that was told not to": ("replaces no transactions", lambda core: core.is_version(28, full_rbf=False)),
+    "old and silent about replacing": ("replaces no transactions", lambda core: _replacing(core, 27, None)),
+    "malformed about replacing": ("replaces no transactions", lambda core: _replacing(core, 29, 1)),
     "warming up": (
         r"Loading block index.* \(-28\)",
         lambda core: core.results.update(getblockhash=CoreError(-28, "Loading block index…")),
@@ -126,6 +138,44 @@ def test_a_node_that_cannot_serve_is_refused_at_start_with_the_reason(trouble: s
         assert caught.value.code == "chain_unavailable" and core.password not in str(caught.value)
 
     play(scenario, start=False, network="test")
+
+
+REPLACING: dict[str, Callable[[CoreStandIn], None]] = {
+    "Core 25 that was told to": lambda core: core.is_version(25, full_rbf=True),
+    "Core 27 that was told to": lambda core: core.is_version(27, full_rbf=True),
+    "Core 28": lambda core: core.is_version(28),
+    "Core 32": lambda core: core.is_version(32),
+    "Core that no longer says so": lambda core: _replacing(core, 32, None),
+}
+
+
+@pytest.mark.parametrize("node", REPLACING)
+def test_a_settlements_fee_is_raised_on_every_node_that_is_accepted(node: str) -> None:
+    first, dearer = (CTransaction(FUNDING.vin, [CTxOut(value, CScript(b"\x51"))]) for value in (5000, 4000))
+
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        REPLACING[node](core)
+        await chain.start()
+        for transaction in (first, dearer, dearer):
+            await chain.broadcast(transaction.serialize())
+        assert list(core.mempool.values()) == [dearer]
+
+    play(scenario, start=False, network="test")
+
+
+def test_a_node_that_replaces_nothing_serves_a_payer_and_regtest() -> None:
+    """Nothing of theirs is signed again with a higher fee."""
+    first, dearer = (CTransaction(FUNDING.vin, [CTxOut(value, CScript(b"\x51"))]) for value in (5000, 4000))
+
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        core.is_version(25)
+        await chain.start()
+        await chain.broadcast(first.serialize())
+        with pytest.raises(BroadcastRefused, match="txn-mempool-conflict"):
+            await chain.broadcast(dearer.serialize())
+
+    play(scenario, start=False, network="test", must_replace=False)
+    play(scenario, start=False)
 
 
 def test_a_node_that_falls_behind_later_has_no_tip() -> None:

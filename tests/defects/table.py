@@ -845,6 +845,14 @@ REVIEW = (
         ("tests/chain/test_esplora_liar.py::test_a_liar_that_says_it_took_a_settlement_does_not_hide_that_the_others_refuse_it",),
     ),
     Break(
+        ("R4",),
+        "a node is accepted that would relay no settlement with a higher fee",
+        "paychan/chain/bitcoind.py",
+        'if need_object(mempool).get("fullrbf", version >= REPLACES_FROM) is not True:',
+        "if False:",
+        ("tests/chain/test_bitcoind_stand_in.py::test_a_node_that_cannot_serve_is_refused_at_start_with_the_reason",),
+    ),
+    Break(
         ("R14",),
         "a settlement that is on its way cannot be signed again on a node without txindex",
         SETTLING,
