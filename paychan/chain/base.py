@@ -84,8 +84,9 @@ class ChainBackend(Protocol):
         """Return the funding transaction without its witness (`core/funding.py`), which proves the amount to the signer; empty
         where none exists."""
 
-    async def fee_per_byte(self, blocks: int) -> int:
-        """Return the fee with which a transaction should confirm within `blocks`, satoshi for each byte, rounded up."""
+    async def fee_per_byte(self, blocks: int) -> int | None:
+        """Return the fee with which a transaction should confirm within `blocks`, satoshi for each byte, rounded up; None if the
+        source has no estimate for so few blocks."""
 
     async def broadcast(self, transaction: bytes) -> None:
         """Publish a serialised transaction. Sending it again is no error. Raises BroadcastRefused with the source's reason."""

@@ -42,8 +42,9 @@ HEADERS_AHEAD_MAX = 3
 PROGRESS_MIN = 0.999
 """Least `verificationprogress`: about three days behind on mainnet. Not looked at on regtest."""
 
+FEE_TARGET_MIN = 2
 FEE_TARGET_MAX = 1008
-"""Blocks: the longest target for which Core estimates fees."""
+"""Blocks: the shortest and the longest target for which Core estimates fees; it takes others for the nearest of these."""
 
 SATOSHI_PER_KB_BYTE = 1000
 
@@ -246,16 +247,19 @@ class BitcoindChain:
         (answer,) = await self._rpc.batch([("getrawtransaction", txid_hex(txid), 0, need(block))])
         return answer
 
-    async def fee_per_byte(self, blocks: int) -> int:
-        """Return the node's estimate, but no less than what its mempool and relay rules ask now. A node that has seen too
-        little to estimate gives that least fee alone: the caller's own floor should be higher."""
+    async def fee_per_byte(self, blocks: int) -> int | None:
+        """Return the node's estimate, but no less than what its mempool and relay rules ask now. None from a node that has seen
+        too little to estimate for so few blocks."""
         target = min(max(blocks, 1), FEE_TARGET_MAX)
         estimate, mempool = await self._rpc.batch([("estimatesmartfee", target, "conservative"), ("getmempoolinfo",)])
         floor = max(need_amount(mempool, "mempoolminfee"), need_amount(mempool, "minrelaytxfee"))
-        fee = need_amount(estimate, "feerate") if "feerate" in need_object(estimate) else 0
-        if not fee and not need_field(estimate, "errors", list):
-            raise unavailable("The Bitcoin node's answer is not understood: no fee and no reason")
-        return max(1, -(-max(fee, floor) // SATOSHI_PER_KB_BYTE))
+        if "feerate" not in need_object(estimate):
+            if not need_field(estimate, "errors", list):
+                raise unavailable("The Bitcoin node's answer is not understood: no fee and no reason")
+            return None
+        if need_field(estimate, "blocks", int) > max(target, FEE_TARGET_MIN):
+            return None
+        return max(1, -(-max(need_amount(estimate, "feerate"), floor) // SATOSHI_PER_KB_BYTE))
 
     async def broadcast(self, transaction: bytes) -> None:
         """Publish a transaction; one that the mempool or the chain has already is no error. The node's own limit on the fee

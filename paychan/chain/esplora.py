@@ -13,7 +13,6 @@ import json
 import logging
 import re
 import ssl
-import statistics
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
@@ -33,11 +32,11 @@ from .agreement import (
     Contradiction,
     Listed,
     Sighting,
+    agreed_fee,
     agreed_listing,
     agreed_status,
     agreed_tip,
     agreed_unspent,
-    fee_for,
     is_refused,
 )
 from .base import UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Tip
@@ -343,11 +342,10 @@ class EsploraChain:
         """Return the funding transaction without its witness, from whichever server gives it first."""
         return await self._transaction(txid_of(terms.outpoint))
 
-    async def fee_per_byte(self, blocks: int) -> int:
-        """Return the median of the servers' estimates; of an even number, the higher of the middle ones."""
+    async def fee_per_byte(self, blocks: int) -> int | None:
+        """Return the fee that enough servers have an estimate for, None if they have not."""
         return await self._collect(
-            EsploraServer.fee_estimates,
-            lambda said: statistics.median_high(fee_for(estimates, blocks) for estimates in said.values()),
+            EsploraServer.fee_estimates, lambda said: agreed_fee(said.values(), blocks, self._agree)
         )
 
     async def broadcast(self, transaction: bytes) -> None:

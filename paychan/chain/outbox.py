@@ -38,7 +38,7 @@ class OutboxChain:
             return FundingStatus(CONFIRMATIONS, True, settlement_txid, CONFIRMATIONS)
         return FundingStatus(CONFIRMATIONS)
 
-    async def fee_per_byte(self, blocks: int) -> int:
+    async def fee_per_byte(self, blocks: int) -> int | None:
         return self._fee_per_byte
 
     async def broadcast(self, transaction: bytes) -> None:

@@ -437,10 +437,12 @@ def test_every_amount_in_satoshi_survives_the_way_through_decimals() -> None:
         ({"feerate": btc("0.00012000"), "blocks": 6}, "0.00001000", 12),
         ({"feerate": btc("0.00000100"), "blocks": 6}, "0.00000100", 1),
         ({"feerate": btc("0.00002000"), "blocks": 6}, "0.00050001", 51),
-        ({"errors": ["Insufficient data or no feerate found"], "blocks": 6}, "0.00003000", 3),
+        ({"feerate": btc("0.00012345"), "blocks": 2}, "0.00001000", 13),
+        ({"feerate": btc("0.00002000"), "blocks": 7}, "0.00001000", None),
+        ({"errors": ["Insufficient data or no feerate found"], "blocks": 6}, "0.00003000", None),
     ],
 )
-def test_the_fee_is_rounded_up_and_at_least_what_the_mempool_asks(estimate: Any, mempool_minimum: str, fee: int) -> None:
+def test_the_fee_is_rounded_up_and_at_least_what_the_mempool_asks(estimate: Any, mempool_minimum: str, fee: int | None) -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         core.results["estimatesmartfee"] = estimate
         core.results["getmempoolinfo"] = {"mempoolminfee": btc(mempool_minimum), "minrelaytxfee": btc("0.00000100")}

@@ -547,21 +547,45 @@ async def test_a_funding_transaction_is_proven_by_its_id() -> None:
 
 
 @asynchronous
-@pytest.mark.parametrize("blocks, fee", [(0, 91), (1, 91), (2, 88), (5, 88), (6, 69), (9, 69), (12, 2), (1000, 1)])
-async def test_fee_is_that_of_the_nearest_shorter_target_rounded_up(blocks: int, fee: int) -> None:
+@pytest.mark.parametrize("blocks, fee", [(0, None), (1, 91), (2, 88), (5, 88), (6, 69), (9, 69), (12, 2), (1000, 1)])
+async def test_fee_is_that_of_the_nearest_shorter_target_rounded_up(blocks: int, fee: int | None) -> None:
     async with servers_and_chain(1, 1) as (_, chain):
         assert await chain.fee_per_byte(blocks) == fee
 
 
 @asynchronous
-async def test_fee_is_the_median_of_the_servers() -> None:
+async def test_fee_is_the_median_of_the_servers_and_of_two_the_lower() -> None:
     async with servers_and_chain(3, 2) as (servers, chain):
         servers[0].fees, servers[1].fees, servers[2].fees = {"2": 900_000}, {"2": 12}, {}
         assert await chain.fee_per_byte(2) == 12
         servers[2].fees = {"2": 20.1}
         assert await chain.fee_per_byte(2) == 21
-        servers[0].overrides["/fee-estimates"] = (503, "")
-        assert await chain.fee_per_byte(2) == 21  # of two, the higher
+        servers[1].overrides["/fee-estimates"] = (503, "")
+        assert await chain.fee_per_byte(2) == 21
+
+
+@asynchronous
+async def test_a_liar_beside_a_server_that_is_late_is_not_believed_a_higher_fee() -> None:
+    async with servers_and_chain(3, 2, timeout=20) as (servers, chain):
+        servers[0].fees, servers[1].fees, servers[2].silent = {"2": 900_000}, {"2": 12}, True
+        assert await chain.fee_per_byte(2) == 12
+
+
+NO_ESTIMATES: list[dict[str, float]] = [{}, {"144": 2.0, "1008": 1.0}]
+"""What the explorers of two people's bug reports said, on the live network."""
+
+
+@asynchronous
+@pytest.mark.parametrize("fees", NO_ESTIMATES, ids=["empty", "sparse"])
+async def test_servers_without_an_estimate_for_so_few_blocks_have_none(fees: dict[str, float]) -> None:
+    async with servers_and_chain(3, 2) as (servers, chain):
+        servers[0].fees = servers[1].fees = fees
+        for third in (*NO_ESTIMATES, {"1": 900_000}):  # one alone is not believed
+            servers[2].fees = third
+            for blocks in (1, 2, 3, 6):
+                assert await chain.fee_per_byte(blocks) is None
+        servers[0].fees = servers[2].fees = {"2": 12}
+        assert (await chain.fee_per_byte(1), await chain.fee_per_byte(6)) == (None, 12)
 
 
 # --- broadcasting ---

@@ -853,6 +853,33 @@ REVIEW = (
         ("tests/chain/test_bitcoind_stand_in.py::test_a_node_that_cannot_serve_is_refused_at_start_with_the_reason",),
     ),
     Break(
+        ("R16",),
+        "of two explorers that estimate fees the higher is believed",
+        "paychan/chain/agreement.py",
+        "statistics.median_low(fees)",
+        "statistics.median_high(fees)",
+        (
+            "tests/chain/test_esplora.py::test_a_liar_beside_a_server_that_is_late_is_not_believed_a_higher_fee",
+            "tests/chain/test_esplora_agreement.py::test_one_liar_about_fees_beside_honest_servers_is_not_believed",
+        ),
+    ),
+    Break(
+        ("R16",),
+        "explorers without an estimate count as one satoshi a byte",
+        "paychan/chain/agreement.py",
+        "if reached else None",
+        "if reached else 1",
+        ("tests/chain/test_esplora.py::test_servers_without_an_estimate_for_so_few_blocks_have_none",),
+    ),
+    Break(
+        ("R16",),
+        "a settlement pays the floor where the source has no estimate",
+        SETTLING,
+        "self._rules.fee_per_byte if estimate is None else estimate",
+        "1 if estimate is None else estimate",
+        (f"{UNIT}server/settlement/test_settling.py::test_without_an_estimate_the_configured_rate_is_taken_and_told_once",),
+    ),
+    Break(
         ("R14",),
         "a settlement that is on its way cannot be signed again on a node without txindex",
         SETTLING,

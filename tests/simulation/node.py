@@ -85,10 +85,10 @@ class NodeChain:
         await self._answer()
         return raw
 
-    async def fee_per_byte(self, blocks: int) -> int:
+    async def fee_per_byte(self, blocks: int) -> int | None:
         answer = (await self._ask()).estimate(blocks)
         await self._answer()
-        return answer
+        return None if self._chance.random() < 0.05 else answer
 
     async def broadcast(self, transaction: bytes) -> None:
         chain = await self._ask()

@@ -69,7 +69,7 @@ class Rig:
         chance = Steady(1)
         channels = ChannelTable(4, PERIOD)
         channels.own([1] * 4)
-        rules = SettlingRules(PERIOD, 6, FeeBounds(1, 1000))
+        rules = SettlingRules(PERIOD, 6, FeeBounds(1, 1000), 10)
         chain = NodeChain(Node(self.chain), Wire(chance, 0.01, 0.0), chance)
         signer = MemorySignerClient(self.vault, Wire(chance, 0.01, 0.0), chance)
         return Settling(rules, channels, 4, self, self, signer, chain, lambda: self.now)  # type: ignore[arg-type]

@@ -43,11 +43,13 @@ log = logging.getLogger("paychan.settling")
 
 @dataclass(frozen=True)
 class SettlingRules:
-    """settlement_period: seconds before expiry; confirmations: blocks after which a settlement counts for good."""
+    """settlement_period: seconds before expiry; confirmations: blocks after which a settlement counts for good. fee_per_byte:
+    satoshi, taken for an estimate where the source has none."""
 
     settlement_period: int
     confirmations: int
     fee_bounds: FeeBounds
+    fee_per_byte: int
 
 
 @dataclass
@@ -86,6 +88,7 @@ class Settling:
         self._rules, self._channels, self._shard_count, self._committer = rules, channels, shard_count, committer
         self._store, self._signer, self._chain, self._now = store, signer, chain, now
         self._running: dict[bytes, asyncio.Task[ChannelState]] = {}
+        self._has_estimates = True
         self.uneconomic: set[bytes] = set()
         """Outpoints of channels that were found to be worth less than their settlement's fee."""
 
@@ -175,8 +178,13 @@ class Settling:
         """Return what a settlement should pay now, satoshi. Raises Unavailable("settlement_uneconomic")."""
         rung = rung_at(case.terms.exp_time - self._now(), self._rules.settlement_period)
         estimate = await self._chain.fee_per_byte(rung.blocks)
+        if (estimate is not None) != self._has_estimates:
+            self._has_estimates = estimate is not None
+            taken = f"no estimate: {self._rules.fee_per_byte} satoshi a byte are taken for one"
+            log.warning("fees: %s", "estimates are back" if estimate is not None else taken)
+        usual = self._rules.fee_per_byte if estimate is None else estimate
         try:
-            return settlement_fee(estimate, self._size(case), case.received, rung, self._rules.fee_bounds)
+            return settlement_fee(usual, self._size(case), case.received, rung, self._rules.fee_bounds)
         except Uneconomic as error:
             raise Unavailable("settlement_uneconomic") from error
 

@@ -41,6 +41,7 @@ TERMS = ChannelTerms(
 WHERE = format_outpoint(TERMS.outpoint)
 STRANGER = b"\x99" * 32
 BURIED = 6
+USUAL = 40
 
 
 class Rig:
@@ -56,7 +57,7 @@ class Rig:
         channels = ChannelTable(4, PERIOD)
         channels.own([1] * 4)
         self.channels = channels
-        rules = SettlingRules(PERIOD, BURIED, FeeBounds(1, 1000))
+        rules = SettlingRules(PERIOD, BURIED, FeeBounds(1, 1000), USUAL)
         self.settling = Settling(rules, channels, 4, self, self, Signer(self), self, lambda: self.now)
 
     # the store and the committer
@@ -316,6 +317,24 @@ def test_a_fee_that_became_too_low_is_raised(rig):
     assert rig.fee == 30 * rig.size > before
 
 
+def test_without_an_estimate_the_configured_rate_is_taken_and_told_once(rig, caplog):
+    rig.rate = None
+    assert rig.settle() == ""
+    assert rig.fee == USUAL * rig.size
+    rig.settle()
+    assert caplog.text.count("no estimate: 40 satoshi a byte are taken for one") == 1
+    rig.rate = 60
+    rig.settle()
+    assert rig.fee == 60 * rig.size
+    assert caplog.text.count("estimates are back") == 1
+
+
+def test_without_an_estimate_the_configured_rate_climbs_the_ladder_too(rig):
+    rig.rate, rig.now = None, EXPIRY - PERIOD // 20
+    assert rig.settle() == ""
+    assert rig.fee == 8 * USUAL * rig.size
+
+
 def test_a_raise_that_is_too_small_is_not_made(rig):
     rig.settle()
     before, least = rig.fee, bump_fee_min(rig.fee, rig.size)
@@ -519,6 +538,6 @@ def test_a_wrong_settlement_from_the_signer_is_neither_kept_nor_published(rig, t
 
 def test_a_settlement_that_nodes_would_not_relay_is_not_published():
     rig = Rig()
-    rig.settling._rules = SettlingRules(PERIOD, BURIED, FeeBounds(0, 0))
+    rig.settling._rules = SettlingRules(PERIOD, BURIED, FeeBounds(0, 0), 0)
     assert rig.settle() == "settlement_refused"
     assert "broadcast" not in rig.events
