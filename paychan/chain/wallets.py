@@ -12,12 +12,19 @@ from collections.abc import Callable
 
 from ..core.network import Network, p2sh_address
 from ..core.outpoint import make_outpoint, txid_hex
-from .answers import clean, is_absent, need, need_bytes, need_field, need_hash, need_list, need_rows
+from ..core.units import COIN
+from .answers import clean, is_absent, need, need_amount, need_bytes, need_field, need_hash, need_list, need_rows
 from .base import FUNDING_OUTPUTS_MAX
 from .jsonrpc import METHOD_NOT_FOUND, JsonRpc, RpcError, unavailable
 
 RESCAN_SECONDS = 2 * 3600
 """How far before now an import looks for payments; Core adds two hours more."""
+
+LISTED_MAX = 1000
+"""Outputs at one address that the node is asked for at a time. It lists them in no order that means anything."""
+
+LISTINGS_MAX = 8
+"""Times that it is asked, each time for larger outputs only: who would hide an output pays for thousands."""
 
 PENDING_MAX = 1000
 """Scripts that wait for the import under way; beyond it, requests are refused."""
@@ -61,6 +68,10 @@ def with_checksum(descriptor: str) -> str:
             check ^= generator if (top >> at) & 1 else 0
     check ^= 1
     return descriptor + "#" + "".join(_CHECKSUM_CHARSET[(check >> 5 * (7 - at)) & 31] for at in range(8))
+
+
+def _ranked(values: dict[bytes, int]) -> list[bytes]:
+    return sorted(values, key=lambda outpoint: (-values[outpoint], outpoint))[:FUNDING_OUTPUTS_MAX]
 
 
 class WatchingWallets:
@@ -109,22 +120,35 @@ class WatchingWallets:
         await asyncio.shield(self._pending[script_pubkey])
 
     async def unspent(self, script_pubkey: bytes) -> list[bytes]:
-        """Return outpoints that pay to the script, mempool included, as the loaded wallets know them."""
+        """Return the outpoints of most value that pay to the script, mempool included, as the loaded wallets know them: who would
+        crowd out a payer's output must pay more than the payer."""
         await self.watch(script_pubkey)
         loaded = await self._loaded()
         if self._number(self._known.get(script_pubkey, "")) not in loaded:
             self._known.pop(script_pubkey, None)  # another worker has unloaded its wallet
             await self.watch(script_pubkey)
             loaded = await self._loaded()
-        address = p2sh_address(self._network, script_pubkey[2:22])
-        found: list[bytes] = []
+        found: dict[bytes, int] = {}
         for number in loaded[-2:]:
-            limits = {"maximumCount": FUNDING_OUTPUTS_MAX}
-            answer = await self._call(number, "listunspent", 0, 9_999_999, [address], True, limits)
-            for row in need_list(answer, "listunspent"):
+            found |= await self._largest(number, script_pubkey)
+        return _ranked(found)
+
+    async def _largest(self, number: int, script_pubkey: bytes) -> dict[bytes, int]:
+        """Return the value in satoshi of each outpoint that one wallet lists, those of most value among them."""
+        address = p2sh_address(self._network, script_pubkey[2:22])
+        found: dict[bytes, int] = {}
+        least = 0
+        for _ in range(LISTINGS_MAX):
+            limits = {"minimumAmount": f"{least // COIN}.{least % COIN:08}", "maximumCount": LISTED_MAX}
+            rows = need_list(await self._call(number, "listunspent", 0, 9_999_999, [address], True, limits), "listunspent")
+            for row in rows:
                 if need_bytes(need_field(row, "scriptPubKey", str), "scriptPubKey") == script_pubkey:
-                    found.append(make_outpoint(need_hash(row, "txid"), need_field(row, "vout", int)))
-        return list(dict.fromkeys(found))[:FUNDING_OUTPUTS_MAX]
+                    found[make_outpoint(need_hash(row, "txid"), need_field(row, "vout", int))] = need_amount(row, "amount")
+            ranked = _ranked(found)
+            if len(rows) < LISTED_MAX or not ranked:
+                break
+            least = max(found[ranked[-1]], least + 1)
+        return found
 
     async def transaction(self, txid: bytes) -> tuple[int, str] | None:
         """Return confirmations (negative: a conflicting one is in a block) and hexadecimal of a transaction, None if unseen."""

@@ -244,8 +244,9 @@ class CoreStandIn:
     async def _listunspent(self, wallet: str, low: int, high: int, addresses: list[str], _: bool, limits: Any) -> Any:
         if not self.wallets.get(wallet, {}).get("loaded"):
             return CoreError(-18, "Requested wallet does not exist or is not loaded")
+        least = Decimal(limits.get("minimumAmount", 0))
         rows = [row for row in self.unspent if row["wallet"] == wallet and row["address"] in addresses]
-        return rows[: limits["maximumCount"]]
+        return [row for row in rows if Decimal(str(row["amount"])) >= least][: limits["maximumCount"]]
 
     async def _gettransaction(self, _: str, txid: str) -> Any:
         return self.wallet_transactions.get(txid, CoreError(-5, "Invalid or non-wallet transaction id"))

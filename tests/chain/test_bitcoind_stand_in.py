@@ -16,13 +16,14 @@ from bitcoin.core.script import CScript
 from paychan.chain.base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingRequest
 from paychan.chain.bitcoind import BitcoindChain
 from paychan.chain.jsonrpc import BODY_SIZE_MAX, JsonRpc, parse_amount
-from paychan.chain.wallets import with_checksum
+from paychan.chain.wallets import LISTED_MAX, LISTINGS_MAX, with_checksum
 from paychan.core.channel import ChannelTerms
 from paychan.core.errors import Unavailable
 from paychan.core.funding import WHOLE_SIZE_MAX
 from paychan.core.network import BY_NAME, REGTEST, p2sh_address
 from paychan.core.outpoint import make_outpoint
 from paychan.core.script import p2sh_script_pubkey
+from paychan.core.units import COIN
 from tests.chain.core_stand_in import BLOCK_HASH, TIP_HEIGHT, TIP_TIME, CoreError, CoreStandIn, btc
 from tests.chain.esplora_stand_in import whole
 
@@ -70,11 +71,19 @@ def output(script: bytes, value: str = "0.05000000", confirmations: int = 3, **m
     return {**answer, "scriptPubKey": {"hex": script.hex(), "type": "scripthash"}, **more}
 
 
-def row(number: int, vout: int, wallet: str = WALLET) -> dict[str, Any]:
+def row(number: int, vout: int, wallet: str = WALLET, satoshi: int = 5_000_000) -> dict[str, Any]:
     """Return one row of listunspent, with the wallet that has it."""
     script = request(number).script_pubkey
     address = p2sh_address(REGTEST, script[2:22])
-    return {"wallet": wallet, "address": address, "txid": FUNDING_ID, "vout": vout, "scriptPubKey": script.hex()}
+    amount = btc(f"{satoshi // COIN}.{satoshi % COIN:08}")
+    return {
+        "wallet": wallet,
+        "address": address,
+        "txid": FUNDING_ID,
+        "vout": vout,
+        "amount": amount,
+        "scriptPubKey": script.hex(),
+    }
 
 
 # Starting
@@ -336,6 +345,36 @@ def test_no_more_outputs_than_the_bound_are_looked_at() -> None:
         core.unspent = [row(1, vout) for vout in range(40)]
         core.results["gettxout"] = output(request(1).script_pubkey)
         assert len(await chain.find_funding(request(1))) == FUNDING_OUTPUTS_MAX
+
+    play(scenario)
+
+
+DECOYS = {
+    "as many as are looked at": [546] * FUNDING_OUTPUTS_MAX,
+    "a page": [546] * LISTED_MAX,
+    "many pages of dust": [546] * 5 * LISTED_MAX,
+    "more and more worth": [*range(546, 546 + 3 * LISTED_MAX)],
+    "less and less worth": [*range(3 * LISTED_MAX, 0, -1)],
+    "larger ones among them": [546] * LISTED_MAX + [6_000_000] * (FUNDING_OUTPUTS_MAX - 1) + [547] * LISTED_MAX,
+}
+
+
+@pytest.mark.parametrize("decoys", DECOYS)
+@pytest.mark.parametrize("is_last", [True, False], ids=["listed last", "listed first"])
+def test_decoys_do_not_crowd_out_a_payers_output(decoys: str, is_last: bool) -> None:
+    """The node lists in no order that means anything; the worst is that the payer's output comes last."""
+
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        values = [*DECOYS[decoys], 5_000_000] if is_last else [5_000_000, *DECOYS[decoys]]
+        core.unspent = [row(1, vout, satoshi=value) for vout, value in enumerate(values)]
+        core.results["gettxout"] = lambda txid, vout: output(
+            request(1).script_pubkey, f"{values[vout] // COIN}.{values[vout] % COIN:08}"
+        )
+        found = [found.value for found in await chain.find_funding(request(1))]
+        assert found == sorted(values, reverse=True)[:FUNDING_OUTPUTS_MAX]
+        assert 5_000_000 in found
+        assert all(len(call[4]) == 2 and call[4]["maximumCount"] == LISTED_MAX for call in core.calls("listunspent"))
+        assert len(core.calls("listunspent")) <= LISTINGS_MAX
 
     play(scenario)
 

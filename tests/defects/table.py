@@ -880,6 +880,14 @@ REVIEW = (
         (f"{UNIT}server/settlement/test_settling.py::test_without_an_estimate_the_configured_rate_is_taken_and_told_once",),
     ),
     Break(
+        ("R17",),
+        "of the outputs at an address those are looked at that the node lists first",
+        "paychan/chain/wallets.py",
+        "key=lambda outpoint: (-values[outpoint], outpoint)",
+        "key=lambda outpoint: 0",
+        ("tests/chain/test_bitcoind_stand_in.py::test_decoys_do_not_crowd_out_a_payers_output",),
+    ),
+    Break(
         ("R14",),
         "a settlement that is on its way cannot be signed again on a node without txindex",
         SETTLING,
