@@ -71,9 +71,6 @@ class ChainBackend(Protocol):
     async def tip(self) -> Tip:
         """Return the best block."""
 
-    async def watch(self, request: FundingRequest) -> None:
-        """Prepare to find outputs to a script pubkey later (called by fundingInfo; may do nothing)."""
-
     async def find_funding(self, request: FundingRequest) -> list[FundingOutput]:
         """Return the unspent outputs that fit, at most FUNDING_OUTPUTS_MAX; an empty list if there are none."""
 

@@ -6,7 +6,8 @@ payer's signature fixes the sequence number, so it cannot say by BIP 125 that it
 What the operator configures on the node:
 - `txindex=1`, recommended. Without it the node names old transactions only if the watching wallet has seen them, and some
   questions end in Unavailable, with a sentence that says so. `txospenderindex=1` (Core 31) also names confirmed spenders.
-- wallets enabled (`disablewallet=0`): funding is found by address through watch-only wallets, never by `scantxoutset`.
+- wallets enabled (`disablewallet=0`): an open that names no outpoint finds its funding through watch-only wallets, never by
+  `scantxoutset`.
 - `blockfilterindex=1`, recommended: an import looks through the last four hours of blocks, which the filters make quick.
 - not pruned: the signer wants a channel's funding transaction when it opens, and its block holds that. (A pruned node cannot have
   `txindex`; it serves as long as its wallets have seen every funding transaction.)
@@ -146,13 +147,9 @@ class BitcoindChain:
         if need_field(info, "initialblockdownload", bool) or behind > HEADERS_AHEAD_MAX or late:
             raise unavailable(f"The Bitcoin node is still syncing: {behind} blocks behind, {progress:.4f} verified")
 
-    async def watch(self, request: FundingRequest) -> None:
-        """Have the node's wallet watch the script pubkey (a P2SH one)."""
-        await self._wallets.watch(request.script_pubkey)
-
     async def find_funding(self, request: FundingRequest) -> list[FundingOutput]:
-        """Return the unspent outputs that pay exactly the script. By address it finds what was paid after the first
-        `watch` of it, or up to two hours (of block time: four) before."""
+        """Return the unspent outputs that pay exactly the script. By address it finds what was paid after it was first asked
+        for, or up to two hours (of block time: four) before."""
         if request.outpoint is not None:
             outpoints = [request.outpoint]
         else:
@@ -222,8 +219,13 @@ class BitcoindChain:
         return FundingStatus(funding, True, spender, spent_confirmations)
 
     async def funding_transaction(self, terms: ChannelTerms) -> bytes:
-        """Return the funding transaction without its witness. Raises Unavailable if the node no longer has it."""
+        """Return the funding transaction without its witness. Raises Unavailable if the node no longer has it.
+
+        It is asked for when a channel opens: from then on a node without `txindex` needs its wallet to tell what became of that.
+        """
         txid = txid_of(terms.outpoint)
+        if not self._has_txindex:
+            await self._wallets.watch(p2sh_script_pubkey(terms.redeem_script))
         answer, output = await self._rpc.batch(
             [("getrawtransaction", txid_hex(txid), 0), ("gettxout", txid_hex(txid), vout_of(terms.outpoint), True)]
         )

@@ -306,9 +306,6 @@ class EsploraChain:
         """Return the best block on which enough servers agree."""
         return await self._collect(EsploraServer.newest_blocks, lambda chains: agreed_tip(chains, self._agree))
 
-    async def watch(self, request: FundingRequest) -> None:
-        """Nothing to prepare: Esplora finds outputs by script at any time."""
-
     async def find_funding(self, request: FundingRequest) -> list[FundingOutput]:
         """Return the unspent outputs that pay exactly the script pubkey, the one asked for or those of most value."""
         if request.outpoint is None:

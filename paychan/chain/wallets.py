@@ -3,6 +3,10 @@
 Wallets are named NAME-1, NAME-2, ..: Core cannot forget a descriptor, so when one holds `watched_max` scripts the next is
 made, and the one before the last is unloaded (its file stays; `loadwallet` brings it back). A script whose wallet was
 unloaded is imported anew when it is asked for. Several workers share the wallets; each may overfill one a little.
+
+Anybody can ask for an address that nobody paid, and each is there for ever. So a script is imported only when an open asks for it
+without naming an outpoint, and only so many in an hour: the node grows by some megabytes a day at most, and what is pushed out of
+the loaded wallets is older than what a new import looks through.
 """
 
 import asyncio
@@ -10,6 +14,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable
 
+from ..core.errors import Unavailable
 from ..core.network import Network, p2sh_address
 from ..core.outpoint import make_outpoint, txid_hex
 from ..core.units import COIN
@@ -30,6 +35,10 @@ PENDING_MAX = 1000
 """Scripts that wait for the import under way; beyond it, requests are refused."""
 
 IMPORT_SECONDS_MAX = 60.0
+
+ASKED_BURST_MAX = 1000
+ASKED_PER_MINUTE = 10
+"""Scripts that one worker imports because an open asks for them: so many at once, and so many more each minute."""
 
 RESCAN_TRIES = 20
 
@@ -84,6 +93,7 @@ class WatchingWallets:
         self._count = 0  # descriptors in the current wallet, by our last look and our own imports since
         self._pending: dict[bytes, asyncio.Future[None]] = {}
         self._importing: asyncio.Task[None] | None = None
+        self._places, self._counted_at = float(ASKED_BURST_MAX), clock()
 
     async def start(self) -> None:
         """Load or make the current wallet and the one before."""
@@ -121,7 +131,12 @@ class WatchingWallets:
 
     async def unspent(self, script_pubkey: bytes) -> list[bytes]:
         """Return the outpoints of most value that pay to the script, mempool included, as the loaded wallets know them: who would
-        crowd out a payer's output must pay more than the payer."""
+        crowd out a payer's output must pay more than the payer.
+
+        Raises Unavailable("overloaded") if too many scripts were asked for lately, Unavailable("chain_unavailable").
+        """
+        if script_pubkey not in self._known and script_pubkey not in self._pending:
+            self._take_place()
         await self.watch(script_pubkey)
         loaded = await self._loaded()
         if self._number(self._known.get(script_pubkey, "")) not in loaded:
@@ -132,6 +147,14 @@ class WatchingWallets:
         for number in loaded[-2:]:
             found |= await self._largest(number, script_pubkey)
         return _ranked(found)
+
+    def _take_place(self) -> None:
+        now = self._clock()
+        gained = max(0.0, now - self._counted_at) * ASKED_PER_MINUTE / 60
+        self._places, self._counted_at = min(float(ASKED_BURST_MAX), self._places + gained), now
+        if self._places < 1:
+            raise Unavailable("overloaded", "Too many new addresses are looked for; name the funding output, or try again later")
+        self._places -= 1
 
     async def _largest(self, number: int, script_pubkey: bytes) -> dict[bytes, int]:
         """Return the value in satoshi of each outpoint that one wallet lists, those of most value among them."""

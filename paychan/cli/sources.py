@@ -124,7 +124,6 @@ class BackendSource:
         request = FundingRequest(agreement.client_pubkey, agreement.exp_time, agreement.script_pubkey)
 
         async def ask(backend: ChainBackend) -> list[FundingOutput]:
-            await backend.watch(request)
             return await backend.find_funding(request)
 
         return [Found(Funding(output.outpoint, output.value), output.confirmations) for output in self._run(ask)]

@@ -261,12 +261,11 @@ class Worker:
         return await self._dispatch(PeerRequest("settle", outpoint))
 
     async def funding_info(self, query: str) -> Reply:
-        """GET fundingInfo: pure computation, once the signer's key is known; the chain is told what to look out for."""
+        """GET fundingInfo: pure computation, once the signer's key is known."""
         key = self._signer.public_key
         if not key:
             raise Unavailable("signer_unavailable")
-        reply, request = self._opening.funding_info(query, key, self._clock.now())
-        await self._chain.watch(request)
+        reply, _ = self._opening.funding_info(query, key, self._clock.now())
         return reply
 
     # --- here or elsewhere ---

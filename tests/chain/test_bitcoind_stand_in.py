@@ -232,7 +232,7 @@ def test_descriptor_checksums_are_those_of_bip_380() -> None:
 def test_watching_imports_the_script_once_from_two_hours_before_now() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         for _ in range(3):
-            await chain.watch(request(5))
+            await chain.find_funding(request(5))
         (imported,) = core.wallets[WALLET]["imports"]
         assert imported == {"desc": with_checksum(f"raw({request(5).script_pubkey.hex()})"), "timestamp": NOW - 7200}
 
@@ -242,10 +242,10 @@ def test_watching_imports_the_script_once_from_two_hours_before_now() -> None:
 def test_watches_that_come_during_an_import_share_the_next_one() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         core.import_gate.clear()
-        tasks = [asyncio.create_task(chain.watch(request(0)))]
+        tasks = [asyncio.create_task(chain.find_funding(request(0)))]
         while not core.calls("importdescriptors"):
             await asyncio.sleep(0)
-        tasks += [asyncio.create_task(chain.watch(request(number))) for number in range(1, 50)]
+        tasks += [asyncio.create_task(chain.find_funding(request(number))) for number in range(1, 50)]
         await asyncio.sleep(0)
         core.import_gate.set()
         await asyncio.gather(*tasks)
@@ -257,14 +257,14 @@ def test_watches_that_come_during_an_import_share_the_next_one() -> None:
 def test_an_import_waits_for_another_workers_rescan_and_fails_for_other_errors() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         core.import_errors.append(CoreError(-4, "Wallet is currently rescanning. Abort existing rescan or wait."))
-        await chain.watch(request(1))
+        await chain.find_funding(request(1))
         core.import_errors.append(CoreError(-4, "Wallet has no room"))
         with pytest.raises(Unavailable, match="no room"):
-            await chain.watch(request(2))
-        await chain.watch(request(2))
+            await chain.find_funding(request(2))
+        await chain.find_funding(request(2))
         core.results["importdescriptors"] = [{"success": False, "error": {"code": -5, "message": "no"}}]
         with pytest.raises(Unavailable, match="refuses to watch"):
-            await chain.watch(request(3))
+            await chain.find_funding(request(3))
 
     play(scenario)
 
@@ -272,7 +272,7 @@ def test_an_import_waits_for_another_workers_rescan_and_fails_for_other_errors()
 def test_a_full_wallet_is_followed_by_a_new_one_and_the_one_before_is_unloaded() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         for number in range(7):
-            await chain.watch(request(number))
+            await chain.find_funding(request(number))
         state = {name[-1]: (len(w["imports"]), w["loaded"], w["on_startup"]) for name, w in core.wallets.items()}
         assert state == {"1": (2, False, False), "2": (2, False, False), "3": (2, True, True), "4": (1, True, True)}
 
@@ -283,7 +283,7 @@ def test_a_wallet_that_another_worker_filled_is_not_overfilled_after_a_restart()
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         core.wallets[WALLET] = {"loaded": True, "imports": [{"desc": "x"}] * 5}
         await chain.start()
-        await chain.watch(request(1))
+        await chain.find_funding(request(1))
         assert [len(wallet["imports"]) for wallet in core.wallets.values()] == [5, 1]
 
     play(scenario, start=False, watched_max=5)
@@ -292,7 +292,7 @@ def test_a_wallet_that_another_worker_filled_is_not_overfilled_after_a_restart()
 def test_funding_is_found_in_the_current_and_the_previous_wallet() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         for number in range(3):
-            await chain.watch(request(number))
+            await chain.find_funding(request(number))
         core.unspent = [row(1, 0), row(2, 7, "paychan-watch-2")]
         core.results["gettxout"] = lambda txid, vout: output(request(1 if vout == 0 else 2).script_pubkey)
         for number, vout in ((1, 0), (2, 7)):
@@ -304,7 +304,7 @@ def test_funding_is_found_in_the_current_and_the_previous_wallet() -> None:
 
 def test_a_script_whose_wallet_another_worker_unloaded_is_imported_anew() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
-        await chain.watch(request(1))
+        await chain.find_funding(request(1))
         core.wallets[WALLET]["loaded"] = False
         core.wallets["paychan-watch-2"] = {"loaded": True, "imports": []}
         core.unspent = [row(1, 0, "paychan-watch-2")]
@@ -888,7 +888,7 @@ def test_a_result_of_another_shape_than_documented_is_never_more_than_unavailabl
                 (
                     chain.start,
                     chain.tip,
-                    lambda: chain.watch(request(9)),
+                    lambda: chain.find_funding(request(9)),
                     lambda: chain.find_funding(request(8)),
                     lambda: chain.find_funding(request(8, OUTPOINT)),
                     lambda: chain.funding_status(TERMS, SPENDER),

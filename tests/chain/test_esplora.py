@@ -265,7 +265,6 @@ async def test_funding_is_found_by_script_and_by_outpoint_in_mempool_and_chain()
     async with servers_and_chain(2, 2) as (servers, chain):
         funding = servers[0].model.pay(SCRIPT, 700, VALUE)
         outpoint = outpoint_of(funding, 1)
-        await chain.watch(by_script())
         for confirmations in (0, 1, 2):
             expected = FundingOutput(outpoint, VALUE, confirmations)
             assert await chain.find_funding(by_outpoint(outpoint)) == [expected]

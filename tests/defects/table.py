@@ -888,6 +888,14 @@ REVIEW = (
         ("tests/chain/test_bitcoind_stand_in.py::test_decoys_do_not_crowd_out_a_payers_output",),
     ),
     Break(
+        ("R6",),
+        "whoever opens channels that nobody funded fills the node with addresses, for ever",
+        "paychan/chain/wallets.py",
+        "        if self._places < 1:\n",
+        "        if False:\n",
+        (f"{UNIT}test_limits.py::test_the_addresses_that_strangers_have_the_nodes_wallet_look_for_are_bounded",),
+    ),
+    Break(
         ("R14",),
         "a settlement that is on its way cannot be signed again on a node without txindex",
         SETTLING,

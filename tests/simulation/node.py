@@ -53,9 +53,6 @@ class NodeChain:
         await self._answer()
         return answer
 
-    async def watch(self, request: FundingRequest) -> None:
-        """Nothing to prepare."""
-
     async def find_funding(self, request: FundingRequest) -> list[FundingOutput]:
         chain = await self._ask()
         found = []
