@@ -24,6 +24,16 @@ class InvalidAmount(Refused):
     code = "invalid_amount"
 
 
+class WrongNetwork(Refused):
+    """The server is on another network than the channel was to be on. `networks`: the names of those it may be on."""
+
+    code = "wrong_network"
+
+    def __init__(self, detail: str, networks: tuple[str, ...]) -> None:
+        self.networks = networks
+        super().__init__(detail)
+
+
 class ChannelUnknown(Refused):
     """The server does not know the channel. If it once did, `open` sends it the newest payment again."""
 
@@ -76,6 +86,12 @@ class StateError(ClientError):
     """The state file or the key file is missing, damaged, readable by others, or cannot be written."""
 
     code = "state_error"
+
+
+class ChannelMissing(StateError):
+    """There is no state file at this place, so no channel. Nothing was made."""
+
+    code = "channel_missing"
 
 
 HOLDING = {kind.code: kind for kind in (ServerMisbehaved, StateBehindServer)}

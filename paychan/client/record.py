@@ -19,11 +19,13 @@ from ..core.outpoint import format_outpoint, parse_outpoint
 from ..core.payment import Payment, decode_payment
 from ..core.script import funding_address, p2sh_script_pubkey, redeem_script
 from ..core.settlement import verify_payment
-from ..core.units import check_satoshi, is_expiry
+from ..core.units import check_satoshi, is_expiry, is_satoshi
 from .errors import HOLDING, Refused, StateError
 from .wire import parse_url
 
 VERSION = 1
+HOURS_MAX = 1000
+CONFIRMATIONS_MAX = 1000
 _TXID = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -39,7 +41,11 @@ class PayerPhase(StrEnum):
 
 @dataclass(frozen=True)
 class Agreement:
-    """What payer and server agreed on before any money moved. Values in satoshi, `exp_time` in unix seconds."""
+    """What payer and server agreed on before any money moved. Values in satoshi, `exp_time` in unix seconds.
+
+    planned_value: what the payer said it would lock up, None if it did not say. confirmations_needed: what the server asks for
+    that, None if it did not tell. open_before: unix seconds by the payer's clock; later the server does not open the channel.
+    """
 
     server_url: str
     network: Network
@@ -50,6 +56,14 @@ class Agreement:
     settlement_period_hours: int
     funding_tx_min_conf: int
     open_price: int
+    planned_value: int | None = None
+    confirmations_needed: int | None = None
+    open_before: int | None = None
+
+    @property
+    def confirmations(self) -> int:
+        """How many blocks must confirm the funding output, as far as the server has told."""
+        return self.funding_tx_min_conf if self.confirmations_needed is None else self.confirmations_needed
 
     @property
     def redeem_script(self) -> bytes:
@@ -152,6 +166,9 @@ class ChannelRecord:
             "settlement_period_hours": agreed.settlement_period_hours,
             "funding_tx_min_conf": agreed.funding_tx_min_conf,
             "open_price": agreed.open_price,
+            "planned_value": agreed.planned_value,
+            "confirmations_needed": agreed.confirmations_needed,
+            "open_before": agreed.open_before,
             "funding_address": agreed.funding_address,
             "redeem_script": agreed.redeem_script.hex(),
             "key_file": self.key_file,
@@ -179,7 +196,7 @@ def parse_record(raw: bytes) -> ChannelRecord:
         _check(record, content)
     except StateError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Rejection) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Rejection, Refused) as error:
         raise StateError(f"the state file is damaged: {type(error).__name__}") from error
     return record
 
@@ -195,6 +212,9 @@ def _record(content: dict[str, Any]) -> ChannelRecord:
         settlement_period_hours=content["settlement_period_hours"],
         funding_tx_min_conf=content["funding_tx_min_conf"],
         open_price=content["open_price"],
+        planned_value=content.get("planned_value"),  # files of earlier versions lack these three
+        confirmations_needed=content.get("confirmations_needed"),
+        open_before=content.get("open_before"),
     )
     funding, hold = content["funding"], content["hold"]
     return ChannelRecord(
@@ -214,6 +234,12 @@ def _check(record: ChannelRecord, content: dict[str, Any]) -> None:
     PublicKey(agreed.server_pubkey), PublicKey(agreed.client_pubkey)
     check_satoshi(agreed.open_price, "open_price")
     _require(is_expiry(agreed.exp_time), "exp_time")
+    _require(_is_count(agreed.settlement_period_hours, HOURS_MAX), "settlement_period_hours")
+    _require(_is_count(agreed.funding_tx_min_conf, CONFIRMATIONS_MAX), "funding_tx_min_conf")
+    _require(agreed.planned_value is None or is_satoshi(agreed.planned_value), "planned_value")
+    for name, most in (("confirmations_needed", CONFIRMATIONS_MAX), ("open_before", agreed.exp_time)):
+        value = getattr(agreed, name)
+        _require(value is None or _is_count(value, most), name)
     parse_url(agreed.server_url)
     _require(agreed.change_script, "change_address")
     _require("\0" not in record.key_file, "key_file")
@@ -231,6 +257,10 @@ def _check(record: ChannelRecord, content: dict[str, Any]) -> None:
             _require(payment.change_value == content[name]["change_value"] <= above, name)
             _require(verify_payment(record.terms, payment), f"{name}: the signature")
             above = payment.change_value
+
+
+def _is_count(value: object, most: int) -> bool:
+    return type(value) is int and 0 <= value <= most
 
 
 def _require(is_right: object, what: str) -> None:
