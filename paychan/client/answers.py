@@ -8,7 +8,7 @@ from typing import Any
 from ..core.errors import BY_CODE
 from ..core.payment import Payment
 from ..core.units import is_satoshi
-from .errors import ServerMisbehaved
+from .errors import ServerMisbehaved, printable
 from .wire import Reply
 
 ANSWER_SIZE_MAX = 4096
@@ -50,8 +50,7 @@ def read_problem(reply: Reply) -> tuple[str, str]:
     code, detail = content.get("code"), content.get("detail")
     code = code if isinstance(code, str) and code in BY_CODE else ""
     text = detail if isinstance(detail, str) else ""
-    printable = "".join(character if character.isprintable() else "?" for character in text[:200])
-    return code, printable or f"the server answers {reply.status}"
+    return code, printable(text[:200]) or f"the server answers {reply.status}"
 
 
 def check_result(reply: Reply, payment: Payment) -> Result:

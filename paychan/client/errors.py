@@ -1,6 +1,11 @@
 """How a payer's operation can fail. Each error has a stable `code` and a `detail` of one line, without keys and payments."""
 
 
+def printable(text: str) -> str:
+    """Return text without what could move a terminal's cursor, or end a line."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 class ClientError(Exception):
     """Base of all errors of `paychan.client`."""
 
@@ -8,8 +13,8 @@ class ClientError(Exception):
 
     def __init__(self, detail: str, code: str = "") -> None:
         self.code = code or type(self).code
-        self.detail = detail
-        super().__init__(f"{self.code}: {detail}")
+        self.detail = printable(detail)
+        super().__init__(f"{self.code}: {self.detail}")
 
 
 class Refused(ClientError):

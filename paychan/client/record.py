@@ -242,7 +242,7 @@ def _check(record: ChannelRecord, content: dict[str, Any]) -> None:
         _require(value is None or _is_count(value, most), name)
     parse_url(agreed.server_url)
     _require(agreed.change_script, "change_address")
-    _require("\0" not in record.key_file, "key_file")
+    _require(b"\0" not in record.key_file.encode(errors="surrogateescape"), "key_file")
     _require(content["funding_address"] == agreed.funding_address, "funding_address")
     _require(content["redeem_script"] == agreed.redeem_script.hex(), "redeem_script")
     _require(record.hold is None or record.hold.code in HOLDING, "hold")

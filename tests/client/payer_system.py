@@ -1,12 +1,18 @@
 """Helpers of these tests: channels of the client library in a directory, against a real system or a scripted server."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+import pytest
+
+from paychan.__main__ import main
 from paychan.client import Channel, RetryPolicy, create_key
 from paychan.core.network import TEST
 from tests.system import CHANGE_ADDRESS, ROOT, WEEK, running
@@ -62,3 +68,25 @@ def ask_paychan(state_dir: Path, *words: object) -> tuple[int, dict, dict]:
     done = run_paychan(state_dir, *words, "--json")
     assert done.stdout.count("\n") <= 1
     return done.returncode, json.loads(done.stdout or "{}"), json.loads(done.stderr or "{}")
+
+
+class Typed(NamedTuple):
+    """What became of a command."""
+
+    status: int
+    out: str
+    err: str
+
+
+def type_paychan(state_dir: Path, *words: object) -> Typed:
+    """Run the command in this process, which is a second faster; nobody is at the terminal."""
+    out, err, before = io.StringIO(), io.StringIO(), (sys.argv, sys.stdin)
+    command, *others = map(str, words)
+    sys.argv, sys.stdin = ["paychan", command, "--state-dir", str(state_dir), *others], io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv, sys.stdin = before
+    assert "internal error" not in err.getvalue()
+    return Typed(ended.value.code or 0, out.getvalue(), err.getvalue())
