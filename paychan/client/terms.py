@@ -82,7 +82,7 @@ def _ask(target: str, proposal: Proposal, policy: RetryPolicy, chances: Chances)
     try:
         reply, _ = yield from persist("GET", target, url, policy, chances)
     except OutcomeUnknown as error:
-        raise Unreachable(error.detail) from error
+        raise Unreachable(error.detail) from None
     try:
         code, detail = ("", "") if reply.status == 200 else read_problem(reply)
         is_v1 = bool(read_object(reply).keys() & {"code", *_KEYS_OF_2016})
