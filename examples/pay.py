@@ -3,8 +3,8 @@
     ./runEverything.sh config/debug/
     .venv/bin/python examples/pay.py [URL [DIRECTORY]]
 
-With real coins the network differs, and instead of `fund_debug` you pay to the channel's address, wait for the confirmations, and name
-the transaction: see `paychan.client`.
+With real coins the network differs, and instead of `fund_debug` you pay to the channel's address, wait for the confirmations, and
+name the transaction: see `paychan.client`.
 """
 
 import sys

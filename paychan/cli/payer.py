@@ -42,7 +42,7 @@ def guarded(command: Command) -> Command:
     return run
 
 
-def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def register(subparsers: "argparse._SubParsersAction[forms.Parser]") -> None:
     """Add keygen, fund, open, pay, status, close, refund, list and completion to a parser's commands."""
 
     def add(name: str, command: Command, about: str) -> argparse.ArgumentParser:
@@ -71,7 +71,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     shells.add_argument("shell", choices=completion.SHELLS)
 
 
-def _complete(arguments: argparse.Namespace, subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> int:
+def _complete(arguments: argparse.Namespace, subparsers: "argparse._SubParsersAction[forms.Parser]") -> int:
     print(completion.script(arguments.shell, "paychan", dict(subparsers.choices)), end="")
     return 0
 

@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from ..core.errors import BY_CODE
 from ..core.payment import Payment
@@ -26,7 +25,7 @@ class Result:
     settlement_txid: str
 
 
-def read_object(reply: Reply) -> dict[str, Any]:
+def read_object(reply: Reply) -> dict[str, object]:
     """Return the JSON object that an answer is. Raises ServerMisbehaved for anything else."""
     if len(reply.body) > ANSWER_SIZE_MAX:
         raise ServerMisbehaved(f"the server's answer {reply.status} is too long")
@@ -56,8 +55,8 @@ def read_problem(reply: Reply) -> tuple[str, str]:
 def check_result(reply: Reply, payment: Payment) -> Result:
     """Return a success answer that agrees with `payment`, the one it is about. Raises ServerMisbehaved for any other."""
     content = read_object(reply)
-    left: Any = content.get("channel_value_left")
-    received: Any = content.get("value_received")
+    left = content.get("channel_value_left")
+    received = content.get("value_received")
     status, txid = content.get("channel_status"), content.get("settlement_txid")
     if not is_satoshi(left) or not is_satoshi(received):
         raise ServerMisbehaved("the server's answer lacks channel_value_left or value_received")

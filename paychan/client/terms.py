@@ -1,7 +1,6 @@
 """What a server offers, and whether a payer may lock money up on it (sans I/O). All of it is judged before an address is told."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from coincurve import PublicKey
 
@@ -100,15 +99,16 @@ def read_offer(reply: Reply) -> Offer:
     content = read_object(reply)
 
     def number(name: str, low: int, high: int) -> int:
-        found: Any = content.get(name)
+        found = content.get(name)
         if type(found) is not int or not low <= found <= high:
             raise ServerMisbehaved(f"the server's {name} makes no sense")
         return found
 
     def satoshi(name: str) -> int:
-        if not is_satoshi(content.get(name)):
+        found = content.get(name)
+        if not is_satoshi(found):
             raise ServerMisbehaved(f"the server's {name} is no amount")
-        return content[name]
+        return found
 
     network = content.get("network")
     if network is not None and not (isinstance(network, str) and network.isascii() and network.isalnum() and len(network) <= 20):
