@@ -26,7 +26,8 @@ from bitcoin.base58 import CBase58Data
 from paychan.core.errors import ConfigError, Rejection
 from paychan.core.network import REGTEST, decode_address
 from paychan.core.units import COIN
-from paychan.settings.load import EXIT_BAD_CONFIG, load_server_config, load_signer_config
+from paychan.exits import EXIT_BAD_CONFIG
+from paychan.settings.load import load_server_config, load_signer_config
 from paychan.settings.models import ServerConfig
 from signer.keys import create_key
 
