@@ -27,9 +27,12 @@ def create_key(path: Path) -> PrivateKey:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         write_durably(descriptor, key.secret.hex().encode() + b"\n")
+        sync_directory(path.parent)
+    except OSError:  # a full disk: half a key would be in the way when there is room
+        path.unlink()
+        raise
     finally:
         os.close(descriptor)
-    sync_directory(path.parent)
     return key
 
 
