@@ -8,9 +8,9 @@ from typing import Any
 from ..client import Channel, Outcome, StateError, parse_record, read_state
 from ..client.refund import check_settlement
 from .funding import note_funding, read_transaction, source_of
-from .output import print_result
+from .output import print_result, utc
 from .places import channel_names, channel_path
-from .session import policy_of, summary, utc
+from .session import policy_of, summary
 
 
 def _channel(arguments: argparse.Namespace) -> Channel:

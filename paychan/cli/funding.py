@@ -1,6 +1,7 @@
 """`paychan keygen` and `paychan fund`: a key, the agreement with a server, and the way to the channel's address."""
 
 import argparse
+import sys
 import time
 from decimal import Decimal, InvalidOperation
 from ipaddress import ip_address
@@ -63,10 +64,10 @@ def _tell(arguments: argparse.Namespace, name: str, channel: Channel, amount: in
     if arguments.debug:
         channel.set_funding(Funding(debug_outpoint(agreed.client_pubkey, agreed.exp_time), DEBUG_FUNDING_VALUE))
     elif arguments.wait:
-        progress(arguments, f"pay {amount} satoshi to {agreed.funding_address}\n{uri}\n{terminal_qr(uri)}")
+        progress(arguments, f"pay {amount} satoshi to {agreed.funding_address}\n{uri}\n{terminal_qr(uri, sys.stderr)}")
         wait_for_funding(arguments, channel, source_of(arguments, agreed.network))
     how = {"amount": amount, "bip21": uri, "change_address": agreed.change_address}
-    print_result(arguments, {**summary(name, channel.record), **how}, "" if arguments.wait else terminal_qr(uri))
+    print_result(arguments, {**summary(name, channel.record), **how}, "" if arguments.wait else terminal_qr(uri, sys.stdout))
 
 
 def source_of(arguments: argparse.Namespace, network: Network) -> FundingSource:

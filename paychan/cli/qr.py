@@ -1,14 +1,20 @@
 """A QR code for the terminal, if segno is installed (`pip install paychan[cli]`)."""
 
 import io
+from typing import TextIO
 
 
-def terminal_qr(text: str) -> str:
-    """Return `text` as a QR code of block characters, empty without segno."""
+def terminal_qr(text: str, stream: TextIO | None) -> str:
+    """Return `text` as a QR code of block characters; empty without segno, or if the stream's encoding has no such characters."""
     try:
         import segno
     except ImportError:
         return ""
     buffer = io.StringIO()
     segno.make(text, error="m", micro=False).terminal(out=buffer, compact=True)
-    return buffer.getvalue()
+    code = buffer.getvalue()
+    try:
+        code.encode((stream and stream.encoding) or "ascii")
+    except UnicodeEncodeError:
+        return ""
+    return code

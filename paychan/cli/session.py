@@ -1,23 +1,18 @@
 """What the commands share: the retry policy from the arguments, and a channel in a few words."""
 
 import argparse
-from datetime import UTC, datetime
 from typing import Any
 
 from ..client import ChannelRecord, RetryPolicy
 from ..client.refund import MEDIAN_TIME_LAG
 from ..core.outpoint import format_outpoint
+from .output import utc
 
 
 def policy_of(arguments: argparse.Namespace) -> RetryPolicy:
     """Return the policy with `--deadline` seconds for everything."""
     deadline = arguments.deadline
     return RetryPolicy(timeout=min(10.0, deadline), deadline=deadline)
-
-
-def utc(seconds: int) -> str:
-    """Return unix seconds as people write them."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def summary(name: str, record: ChannelRecord) -> dict[str, Any]:
