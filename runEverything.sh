@@ -49,7 +49,7 @@ _await() {  # PID; leaves its exit status in $status
     done
 }
 _end() {
-    [ -z "$node" ] || { kill "$node" 2>/dev/null || true; wait "$node" || true; }
+    [ -z "$node" ] || { kill "$node" || true; wait "$node" || true; } 2>/dev/null
     rm -f "$ready"
 }
 # What runs in the background has no other standard input, and a terminal is known by it.

@@ -12,7 +12,6 @@ import http.client
 import json
 import logging
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -54,16 +53,6 @@ def _end_with_supervisor(supervisor: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != supervisor:
         os._exit(1)  # it died before the kernel was told
-
-
-def _catches(pid: int, number: int) -> bool:
-    """Return whether a process has a handler for a signal."""
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", file.read(), re.MULTILINE)
-    except OSError:
-        return False
-    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 class Child:
@@ -117,12 +106,10 @@ class Child:
         log.warning("%s ended with status %d; restarting", self.name, status)
         self._start_later()
 
-    def hang_up(self) -> bool:
-        """Send the process a SIGHUP and return True, once it would not die of it: a process that starts does not catch it yet."""
-        if self._process is None or not self.is_running or not _catches(self._process.pid, signal.SIGHUP):
-            return False
-        self._process.send_signal(signal.SIGHUP)
-        return True
+    def hang_up(self) -> None:
+        """Send the process a SIGHUP. One that only starts would die of it."""
+        if self._process is not None and self.is_running:
+            self._process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """Ask the process to end, wait for it, kill it if it does not."""
@@ -194,18 +181,16 @@ class Supervisor:
     def _reload(self) -> None:
         """Hand a SIGHUP on to the server, which replaces its workers: they read the configuration again. A faulty one stays unread.
 
-        While the server starts, the signal waits until it can be heard.
+        While the server starts, until a worker answers, if only that it is not ready, the signal waits.
         """
-        server, why = self._children[-1], self._trouble_with_reload()
-        if why:
-            log.error("SIGHUP: not handed on to the server: %s", why)
-        elif not server.is_running:
-            log.info("SIGHUP: the server does not run; it reads its configuration when it starts")
-        elif server.hang_up():
-            log.info("SIGHUP: handed on to the server, which replaces its workers")
-        else:
+        if not self._ready_state():
             return
         self._is_reload_wanted = False
+        if why := self._trouble_with_reload():
+            log.error("SIGHUP: not handed on to the server: %s", why)
+        else:
+            log.info("SIGHUP: handed on to the server, which replaces its workers")
+            self._children[-1].hang_up()
 
     def _trouble_with_reload(self) -> str:
         try:
