@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -73,13 +74,25 @@ def packages(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def payers(packages, tmp_path_factory):
-    return Environment(tmp_path_factory.mktemp("payer") / "a place").install(str(packages.wheel))
+def installed(packages, tmp_path_factory):
+    """Both installations, made at the same time."""
+
+    def install(name, extra):
+        return Environment(tmp_path_factory.mktemp(name) / "a place").install(f"{packages.wheel}{extra}")
+
+    with ThreadPoolExecutor() as pool:
+        payers, servers = pool.submit(install, "payers", ""), pool.submit(install, "servers", "[server]")
+        return payers.result(), servers.result()
 
 
-@pytest.fixture(scope="module")
-def servers(packages, tmp_path_factory):
-    return Environment(tmp_path_factory.mktemp("server") / "venv").install(f"{packages.wheel}[server]")
+@pytest.fixture
+def payers(installed):
+    return installed[0]
+
+
+@pytest.fixture
+def servers(installed):
+    return installed[1]
 
 
 def test_the_source_package_has_the_whole_project(packages):
