@@ -1,10 +1,10 @@
 """The command `paychan`: for operators, and for payers."""
 
-import argparse
 import sys
 
 from . import __version__, logs, printing
 from .cli import operator, payer
+from .cli.arguments import Parser
 from .cli.guard import guarded
 
 
@@ -14,7 +14,7 @@ def main() -> int:
 
 
 def _main() -> int:
-    parser = argparse.ArgumentParser(prog="paychan", description="Bitcoin payment channels")
+    parser = Parser(prog="paychan", description="Bitcoin payment channels")
     parser.add_argument("--version", action="version", version=f"paychan {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     operator.register(subparsers)

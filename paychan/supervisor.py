@@ -44,6 +44,9 @@ SAY_SECONDS = 10.0
 LOCK_WAIT_SECONDS = 5.0
 """A killed supervisor's children need a moment to end before its successor can take their place."""
 
+READY_SIZE_MAX = 1 << 20
+"""Bytes of /readyz that are looked at; each stopped shard of 4096 adds some 100."""
+
 _PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger("paychan.supervisor")
@@ -143,7 +146,7 @@ class Supervisor:
             Child("store", "store", directory / "store.toml", lock),
             Child("server", "paychan.server", self._server_file, lock),
         ]
-        self._state: dict = {}
+        self._state: dict[str, object] = {}
 
     def run(self) -> int:
         """Run until SIGINT or SIGTERM; return the exit status."""
@@ -241,15 +244,16 @@ class Supervisor:
         self._state = self._ready_state()
         return self._state.get("workers") == self.server.workers
 
-    def _ready_state(self) -> dict:
+    def _ready_state(self) -> dict[str, object]:
         """Return what /readyz says, empty if it says nothing."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.server.http_host, self.server.http_host)
         connection = http.client.HTTPConnection(host, self.server.http_port, timeout=2)
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, RecursionError):
             connection.request("GET", "/readyz")
             answer = connection.getresponse()
-            body = answer.read()
-            return json.loads(body)
+            state: object = json.loads(answer.read(READY_SIZE_MAX))
+            if isinstance(state, dict):
+                return state
         return {}
 
 

@@ -37,13 +37,14 @@ log = logging.getLogger("paychan.signer")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
     """Run the command; return its exit status: 0, 2 for a wrong command line or configuration, 70 for a disk that fails."""
-    return printing.run("paychan-signer", lambda: _main(arguments))
+    return printing.run("paychan-signer", command)
 
 
-def _main(arguments: list[str] | None) -> int:
-    given = _parser().parse_args(arguments)
+def command() -> int:
+    """Do the same in a process that `printing.run` looks after."""
+    given = _parser().parse_args()
     try:
         if given.init is not None:
             initialise(Path(given.init).absolute())

@@ -38,10 +38,11 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 def main() -> int:
     """Run the command; return its exit status: 0 after a signal, 2 for a wrong call or configuration, 70 for a disk that fails."""
-    return printing.run("paychan-store", _main)
+    return printing.run("paychan-store", command)
 
 
-def _main() -> int:
+def command() -> int:
+    """Do the same in a process that `printing.run` looks after."""
     if sys.argv[1:] and sys.argv[1] in maintenance.COMMANDS:
         return maintenance.run(sys.argv[1], sys.argv[2:])
     file = _parser().parse_args().file

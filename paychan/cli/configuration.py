@@ -41,7 +41,8 @@ def _read(load: Callable[[Path], Config], file: Path, problems: list[str]) -> Co
         return load(file)
     except ConfigError as error:
         problems.extend(error.problems)
-        return error.config
+        config: Config | None = error.config
+        return config
 
 
 def _key(line: str, directory: Path) -> str:

@@ -13,11 +13,11 @@ from ..core.errors import Rejection
 from ..core.outpoint import format_outpoint, parse_outpoint, txid_hex
 from ..core.units import LOCKTIME_MAX
 from ..exits import EXIT_BAD_CONFIG
+from ..parts import require_server
 from ..printing import show
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, Stored, StoreMessage
-from ..server.doors.peers import FORWARDED, PAYLOAD_MAX, PeerRequest, decode_reply
 from ..settings.load import load_server_config, load_store_config
 from ..settings.models import ServerConfig, StoreConfig
 from ..supervisor import Supervisor
@@ -59,6 +59,7 @@ def register(subparsers: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    require_server("paychan run")
     logs.set_up("supervisor")
     return Supervisor(arguments.config_dir).run()
 
@@ -167,6 +168,7 @@ def _outpoint(text: str) -> bytes:
 
 
 def _settle(arguments: argparse.Namespace) -> int:
+    require_server("paychan settle")
     config = load_server_config(arguments.config_dir / "server.toml")
     body = asyncio.run(_settle_by_its_owner(config, _outpoint(arguments.outpoint)))
     show(json.dumps(body) if arguments.json else str(body.get("settlement_txid") or body.get("detail")))
@@ -175,6 +177,8 @@ def _settle(arguments: argparse.Namespace) -> int:
 
 async def _settle_by_its_owner(config: ServerConfig, outpoint: bytes) -> dict[str, Any]:
     """Ask the workers, one after the other, until the channel's owner answers."""
+    from ..server.doors.peers import FORWARDED, PAYLOAD_MAX, PeerRequest, decode_reply  # a payer's installation has it not
+
     request = PeerRequest("settle", outpoint).encode()
     for path in sorted((config.common.state_dir / "run").absolute().glob("worker-*.sock")):
         try:
@@ -182,7 +186,9 @@ async def _settle_by_its_owner(config: ServerConfig, outpoint: bytes) -> dict[st
                 Address(path=str(path)), lambda: FrameConnection(PAYLOAD_MAX, lambda *_: None, lambda _: None)
             )
             answer = await asyncio.wait_for(connection.call(FORWARDED, request), SETTLE_SECONDS_MAX)
-            return json.loads(decode_reply(answer).body)
+            body: object = json.loads(decode_reply(answer).body)
+            if isinstance(body, dict):
+                return body
         except (OSError, ConnectionGone, RemoteRefusal, TimeoutError):
             continue
     raise CommandError("no worker of this server settles this channel: is the server running?")

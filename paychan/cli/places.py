@@ -24,6 +24,11 @@ def state_directory(arguments: argparse.Namespace) -> Path:
     return Path(home) / ".local" / "share" / "paychan"
 
 
+def is_name(text: str) -> bool:
+    """Return whether a channel can be called so."""
+    return bool(_NAME.match(text))
+
+
 def channel_path(arguments: argparse.Namespace, name: str) -> Path:
     """Return the state file of the channel `name`. Raises UsageError if it cannot be a file's name."""
     if not _NAME.match(name):

@@ -1,15 +1,13 @@
-"""A QR code for the terminal, if segno is installed (`pip install paychan[cli]`)."""
+"""A QR code for the terminal."""
 
 import io
 from typing import TextIO
 
 
 def terminal_qr(text: str, stream: TextIO | None) -> str:
-    """Return `text` as a QR code of block characters; empty without segno, or if the stream's encoding has no such characters."""
-    try:
-        import segno
-    except ImportError:
-        return ""
+    """Return `text` as a QR code of block characters; empty if the stream's encoding has no such characters."""
+    import segno  # here, so that commands which show none start sooner
+
     buffer = io.StringIO()
     segno.make(text, error="m", micro=False).terminal(out=buffer, compact=True)
     code = buffer.getvalue()

@@ -6,7 +6,7 @@ and the blocking and the asyncio face cannot differ in it.
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .errors import OutcomeUnknown, Unreachable
 from .wire import NoReply, Reply
@@ -37,7 +37,8 @@ class Save:
     content: bytes
 
 
-Steps = Generator[Send | Wait | Save, Any, T]
+Step = Send | Wait | Save
+Steps = Generator[Step, Reply | NoReply | None, T]
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,10 @@ _PASSING = frozenset((408, 425, 429))
 """Statuses below 500 after which the same request may succeed."""
 
 
-def persist(method: str, target: str, policy: RetryPolicy, chances: Chances) -> Steps[tuple[Reply, bool]]:
+def persist(method: str, target: str, server_url: str, policy: RetryPolicy, chances: Chances) -> Steps[tuple[Reply, bool]]:
     """Send one request, the same bytes each time, until it has a definite answer.
 
+    server_url: what an error calls the server.
     Returns the answer, and whether the server may have seen the request before: then it may count it as a repetition.
     Raises OutcomeUnknown, or Unreachable if no attempt got as far as sending.
     """
@@ -77,13 +79,15 @@ def persist(method: str, target: str, policy: RetryPolicy, chances: Chances) -> 
     while True:
         timeout = max(min(policy.timeout, deadline - chances.clock()), 0.001)
         outcome = yield Send(method, target, timeout)
+        if outcome is None:
+            raise TypeError("the driver has sent no result for a Send")
         if isinstance(outcome, Reply) and outcome.status < 500 and outcome.status not in _PASSING:
             return outcome, is_sent
         is_sent = is_sent or isinstance(outcome, Reply) or outcome.is_sent
         pause = max(wait * (1 - chances.fraction() / 2), _retry_after(outcome, policy))
         if chances.clock() + pause >= deadline:
-            why = f"the server answers {outcome.status}" if isinstance(outcome, Reply) else outcome.reason
-            raise (OutcomeUnknown if is_sent else Unreachable)(why)
+            why = f" answers {outcome.status}" if isinstance(outcome, Reply) else f": {outcome.reason}"
+            raise (OutcomeUnknown if is_sent else Unreachable)(server_url + why)
         yield Wait(pause)
         wait = min(wait * 2, policy.wait_max)
 

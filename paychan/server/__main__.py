@@ -55,10 +55,11 @@ def _wait_for_port(config: ServerConfig) -> None:
 
 def main() -> int:
     """Run the server until it is told to stop; return its exit status."""
-    return printing.run("paychan-server", _main)
+    return printing.run("paychan-server", command)
 
 
-def _main() -> int:
+def command() -> int:
+    """Do the same in a process that `printing.run` looks after."""
     file = _parser().parse_args().file
     try:
         config = load_server_config(file)

@@ -3,7 +3,7 @@
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from ..core.errors import ConfigError
 from ..rpc.connection import Address
@@ -11,18 +11,18 @@ from ..rpc.connection import Address
 FILE_BYTES_MAX = 1 << 20
 """Ours have 2 kB; a device may have no end."""
 
-_MISSING: Any = object()
-_KIND_NAMES = {int: "an integer", str: "text", bool: "true or false", list: "a list"}
+Kind = TypeVar("Kind")
+_KIND_NAMES: dict[type, str] = {int: "an integer", str: "text", bool: "true or false", list: "a list"}
 
 
 class Section:
     """One table of a file. Accessors note a problem and return something harmless, so that the next key is looked at too."""
 
-    def __init__(self, source: str, name: str, values: Any, problems: list[str]) -> None:
+    def __init__(self, source: str, name: str, values: object, problems: list[str]) -> None:
         self.source, self.name, self.problems = source, name, problems
         self._known: set[str] = set()
         self._tables: list[Section] = []
-        self._values: dict[str, Any] = values if isinstance(values, dict) else {}
+        self._values: dict[str, object] = values if isinstance(values, dict) else {}
         if not isinstance(values, dict):
             self.fail("", "must be a table")
 
@@ -46,7 +46,7 @@ class Section:
         """Return whether the file gives this key."""
         return key in self._values
 
-    def finish(self, config: Any) -> None:
+    def finish(self, config: object) -> None:
         """Complain about keys that nobody asked for, then raise ConfigError if there were any problems. config: what was read."""
         for section in (self, *self._tables):
             for key in section._values:
@@ -54,33 +54,33 @@ class Section:
                     section.fail(key, "is unknown")
         self.raise_problems(config)
 
-    def raise_problems(self, config: Any = None) -> None:
+    def raise_problems(self, config: object = None) -> None:
         """Raise ConfigError with all problems so far, if there are any."""
         if self.problems:
             raise ConfigError(*self.problems, config=config)
 
-    def _get(self, key: str, kind: type, default: Any) -> Any:
-        """Return the value, or None after noting a problem (or if None is the default)."""
+    def _get(self, key: str, kind: type[Kind], default: Kind | None) -> Kind | None:
+        """Return the value, or None after noting a problem. Without a default the key must be there."""
         self._known.add(key)
         value = self._values.get(key, default)
-        if value is _MISSING:
+        if value is None:
             self.fail(key, "is missing")
             return None
-        if value is not None and type(value) is not kind:
+        if type(value) is not kind:
             self.fail(key, f"must be {_KIND_NAMES[kind]}")
             return None
         return value
 
-    def integer(self, key: str, low: int, high: int, default: int = _MISSING) -> int:
+    def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
         value = self._get(key, int, default)
         if value is not None and not low <= value <= high:
             self.fail(key, f"must be from {low} to {high}")
         return low if value is None else value
 
-    def boolean(self, key: str, default: bool = _MISSING) -> bool:
+    def boolean(self, key: str, default: bool | None = None) -> bool:
         return bool(self._get(key, bool, default))
 
-    def text(self, key: str, default: str = _MISSING) -> str:
+    def text(self, key: str, default: str | None = None) -> str:
         """Return a text; an empty one is a problem unless it is the default."""
         value = self._get(key, str, default)
         if value == "" != default:
@@ -89,7 +89,7 @@ class Section:
 
     def path(self, key: str) -> Path | None:
         """Return the path in an optional text."""
-        value = self._get(key, str, None)
+        value = self._get(key, str, "")
         return Path(value) if value else None
 
     def texts(self, key: str) -> tuple[str, ...]:
