@@ -18,7 +18,7 @@ MODULES = (
     *("commit", "reply", "intake", "rsgi", "frame", "forward", "direct", "batch", "account", "group", "meter"),
 )
 # The load client is for the checkout: no wheel has it, nor the checked build, which is to judge what is shipped.
-BENCH_MODULES = () if CHECKED or "bdist_wheel" in sys.argv else ("client", "signing")
+BENCH_MODULES = () if CHECKED or "bdist_wheel" in sys.argv else ("answers", "outbox", "client", "signing")
 
 setup(
     ext_modules=cythonize(
