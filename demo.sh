@@ -1,13 +1,12 @@
 #!/bin/sh
 # ./demo.sh: the life of two payment channels on a Bitcoin node of its own (regtest: worthless coins), with the real commands.
 # One is opened, paid on, closed and settled on the chain. The other's server disappears, and the payer takes everything back.
-# Needs what ./runEverything.sh needs, and Node.js with npm. Uses free ports and a temporary directory; leaves nothing behind.
+# Needs what ./runEverything.sh needs; where there is no Node.js with npm, one is installed into .venv. Uses free ports and a temporary directory; leaves nothing behind.
 # PAYMENTS: how many (default 1000). PAYCHAN_PYTHON: as for ./runEverything.sh.
 set -eu
-ROOT=$(cd "$(dirname "$0")" && pwd)
+ROOT=$(dirname "$(readlink -f "$0")")
 if [ -z "${PAYCHAN_PYTHON:-}" ]; then
-    EXTRAS=""
-    [ -e "$ROOT/.venv/.built[dev]" ] && EXTRAS="[dev]"
+    NEEDS=node
     . "$ROOT/setupVenv.sh"
     PAYCHAN_PYTHON=$VENV_PYTHON
 fi

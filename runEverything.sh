@@ -4,19 +4,21 @@
 # If there is a CONFIG_DIR/node.sh, it is run beside them, started first and stopped last: config/regtest/ has a Bitcoin node.
 # PAYCHAN_PYTHON: a Python that has what paychan needs, instead of .venv; nothing is built then.
 set -eu
+usage="Usage: $0 CONFIG_DIR   (config/debug/ to try it, config/regtest/ with a Bitcoin node; stop with Ctrl-C)"
+case "${1:-}" in -h | --help) echo "$usage"; exit 0 ;; esac
 if [ $# -ne 1 ]; then
-    echo "Usage: $0 CONFIG_DIR" >&2
+    echo "$usage" >&2
     exit 2
 fi
-ROOT=$(cd "$(dirname "$0")" && pwd)
+ROOT=$(dirname "$(readlink -f "$0")")
 if [ -z "${PAYCHAN_PYTHON:-}" ]; then
-    EXTRAS=""
-    [ -e "$ROOT/.venv/.built[dev]" ] && EXTRAS="[dev]"
+    NEEDS=run
+    [ ! -e "$1/node.sh" ] || NEEDS=node
     . "$ROOT/setupVenv.sh"
     PAYCHAN_PYTHON=$VENV_PYTHON
-else
-    export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
 fi
+# This checkout's code, wherever it is started from: no other one's that lies in the current directory or was installed elsewhere.
+export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
 [ -e "$1/node.sh" ] || exec "$PAYCHAN_PYTHON" -m paychan run "$1"
 
 # With a node there are two children: signals are handed on to the server, and when it has ended, the node ends.

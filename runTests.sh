@@ -1,11 +1,37 @@
 #!/bin/sh
-# ./runTests.sh: sets up .venv on first use, then runs the whole suite; the compiled path's tests run on both builds.
+# ./runTests.sh: sets up .venv on first use, then runs the whole suite: the checks of the sources, all tests, and the compiled path's
+# tests again on a build with bounds, overflow and None checks. Each part runs, whatever became of the one before; the end tells of all.
+# ./runTests.sh ARGUMENTS: only pytest, with these, as `./runTests.sh tests/unit/core` or `./runTests.sh -k fees`.
 set -eu
-ROOT=$(cd "$(dirname "$0")" && pwd)
-EXTRAS="[dev]"
+ROOT=$(dirname "$(readlink -f "$0")")
+NEEDS=dev
 . "$ROOT/setupVenv.sh"
 cd "$ROOT"
-BIN="$ROOT/.venv/bin"
-"$BIN/ruff" check .
-"$BIN/python" -m pytest -q "$@"
-sh tests/run_checked.sh "$BIN/python"
+BIN="$VENV/bin"
+told=$(mktemp) summary=$(mktemp) failed=0
+trap 'rm -f "$told" "$summary"' EXIT
+
+_part() {  # NAME COMMAND...
+    name=$1
+    shift
+    echo "== $name"
+    : > "$told"
+    began=$(date +%s)
+    status=0
+    PAYCHAN_TEST_REPORT=$told "$@" || status=$?
+    result="ok, $(($(date +%s) - began)) s"
+    [ "$status" -eq 0 ] || { result="FAILED (status $status)"; failed=1; }
+    printf '%-16s%s\n' "$name" "$result" >> "$summary"
+    [ ! -s "$told" ] || sed 's/^/                /' "$told" >> "$summary"
+}
+
+if [ $# -gt 0 ]; then
+    _part tests "$BIN/python" -m pytest "$@"
+else
+    _part ruff "$BIN/ruff" check .
+    _part tests "$BIN/python" -m pytest
+    _part "checked build" sh tests/run_checked.sh "$BIN/python"
+fi
+echo "== what ran"
+cat "$summary"
+exit "$failed"

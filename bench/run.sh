@@ -2,9 +2,9 @@
 # ./bench/run.sh [--long | --tiny] [--json FILE]: sets up .venv on first use, builds, measures, and writes bench/results/latest.md.
 # PAYCHAN_PYTHON: a Python that has what paychan and its tests need, instead of .venv.
 set -eu
-ROOT=$(cd "$(dirname "$0")/.." && pwd)
+ROOT=$(dirname "$(dirname "$(readlink -f "$0")")")
 if [ -z "${PAYCHAN_PYTHON:-}" ]; then
-    EXTRAS="[dev]"
+    NEEDS=dev
     . "$ROOT/setupVenv.sh"
     PAYCHAN_PYTHON=$VENV_PYTHON
 fi

@@ -39,6 +39,9 @@ SAY_SECONDS = 10.0
 LOCK_WAIT_SECONDS = 5.0
 """A killed supervisor's children need a moment to end before its successor can take their place."""
 
+READY_SIZE_MAX = 1 << 20
+"""Bytes of /readyz that are looked at; each stopped shard of 4096 adds some 100."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -115,7 +118,7 @@ class Supervisor:
             Child("server", "paychan.server", directory / "server.toml", lock),
         ]
         self._is_stopping = False
-        self._state: dict = {}
+        self._state: dict[str, object] = {}
 
     @staticmethod
     def check_agreement(server: ServerConfig, store: StoreConfig, signer: SignerConfig) -> None:
@@ -190,15 +193,16 @@ class Supervisor:
         self._state = self._ready_state()
         return self._state.get("workers") == self.server.workers
 
-    def _ready_state(self) -> dict:
+    def _ready_state(self) -> dict[str, object]:
         """Return what /readyz says, empty if it says nothing."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.server.http_host, self.server.http_host)
         connection = http.client.HTTPConnection(host, self.server.http_port, timeout=2)
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, RecursionError):
             connection.request("GET", "/readyz")
             answer = connection.getresponse()
-            body = answer.read()
-            return json.loads(body)
+            state: object = json.loads(answer.read(READY_SIZE_MAX))
+            if isinstance(state, dict):
+                return state
         return {}
 
 

@@ -60,7 +60,8 @@ def lock_key_memory(secret: bytes) -> None:
 
 
 def _mlock(start: int, size: int) -> int:
-    return _libc.mlock(ctypes.c_void_p(start), ctypes.c_size_t(size))
+    result: int = _libc.mlock(ctypes.c_void_p(start), ctypes.c_size_t(size))
+    return result
 
 
 def leave_network() -> None:
@@ -74,7 +75,7 @@ def leave_network() -> None:
 def harden_early() -> tuple[list[str], list[str]]:
     """Do what must come before a key is read. Return what was done, and what was not and why. Raises OSError."""
     forbid_dumps()
-    done, failed = ["no dumps", "no new privileges"], []
+    done, failed = ["no dumps", "no new privileges"], list[str]()
     _attempt("all memory locked", lock_all_memory, done, failed)
     return done, failed
 

@@ -65,7 +65,7 @@ class StoredRecords:
         cursor.status()  # raises what ended the walk early
 
     def get(self, names: list[bytes]) -> list[bytes | None]:
-        return self._db.get(names)  # type: ignore[arg-type, return-value]
+        return self._db.get(names)  # type: ignore[arg-type, return-value]  # rocksdict tells of its own union, and of anything
 
 
 @dataclass
@@ -261,11 +261,11 @@ def _check_rest(records: Records, report: Report) -> None:
     for key, value in records.walk(keys.EPOCH):
         if len(key) != 3 or int.from_bytes(key[1:], "big") >= leases or len(value) != 8:
             report.complain(f"an epoch record is damaged: {key.hex()}")
-    (value,) = records.get([keys.OPEN_VALUE])
-    if value is not None and len(value) != 8:
+    (total,) = records.get([keys.OPEN_VALUE])
+    if total is not None and len(total) != 8:
         report.complain("the record of the open value is damaged")
-    elif keys.decode_value(value) != report.open_value:
-        report.complain(f"the record of the open value says {keys.decode_value(value)}, the channels {report.open_value}")
+    elif keys.decode_value(total) != report.open_value:
+        report.complain(f"the record of the open value says {keys.decode_value(total)}, the channels {report.open_value}")
     (restored,) = records.get([keys.RESTORED])
     if restored is not None:
         try:

@@ -128,7 +128,7 @@ class Engine:
         return [None if state is None else Stored(next(others) or b"", state, next(others) or b"") for state in states]
 
     def _get(self, names: list[bytes]) -> list[bytes | None]:
-        return self._db.get(names)  # type: ignore[arg-type, return-value]
+        return self._db.get(names)  # type: ignore[arg-type, return-value]  # rocksdict tells of its own union, and of anything
 
     # indexes
 

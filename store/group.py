@@ -46,7 +46,7 @@ class Group(PaymentGroup):
         """Return each channel's durable records, state and terms, None for what is not there."""
         return zip(self._reader.states(outpoints), self._reader.terms(outpoints), strict=True)
 
-    def judge_step(self, *fields) -> bool:  # type: ignore[no-untyped-def]  # those of Entry
+    def judge_step(self, *fields: *tuple[int, int, bytes, int, int, bytes, bytes, int]) -> bool:
         """Judge what is no payment; if it is allowed, note what it writes and what it does to the open value."""
         entry = Entry(*fields)
         if not table.allows(entry):

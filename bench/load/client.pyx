@@ -172,7 +172,8 @@ cdef class Client:
         cdef Py_ssize_t i
         now = time.monotonic()
         for i in range(self._count):
-            if self._connections[i].fd >= 0 and now - self._rested_at[i] < IDLE_SECONDS_MAX and not _is_closed(&self._connections[i]):
+            is_fresh = self._connections[i].fd >= 0 and now - self._rested_at[i] < IDLE_SECONDS_MAX
+            if is_fresh and not _is_closed(&self._connections[i]):
                 continue
             self._connect_one(i)
 
@@ -276,7 +277,7 @@ cdef class Client:
                     self._receive(&self._connections[number])
 
     cdef bint _is_over(self) noexcept nogil:
-        """Return whether nothing more will be sent. Called while nothing is in flight: then only the open loop's clock can start more."""
+        """Return whether nothing more will be sent. Called while nothing is in flight: only the open loop's clock starts more."""
         return self._interval == 0 or self._instants >= self._most or now_ns() >= self._deadline
 
     cdef void _start_next(self, Connection *connection, uint64_t due) noexcept nogil:
@@ -334,7 +335,6 @@ cdef class Client:
         """Send what the kernel takes of the request in flight; number: of the connection if it waited for room, else -1."""
         cdef Request *request = &connection.outbox.requests[connection.outbox.next]
         cdef ssize_t count
-        cdef epoll_event event
         if not connection.busy:
             return
         while connection.sent < request.size:

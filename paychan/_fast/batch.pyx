@@ -1,11 +1,11 @@
 """Many payments in one request: `POST /v1/payments`. docs/PROTOCOL.md describes it.
 
-The body is, for each payment, a 36-byte outpoint (txid in internal order, index little-endian) | u8 size | the payment in binary form.
-The answer is, for each of them in order, u16 HTTP status | u16 size | the body that a PUT of this payment would have had.
+The body is, for each payment, a 36-byte outpoint (txid in internal order, index little-endian) | u8 size | the payment in binary
+form. The answer is, for each of them in order, u16 HTTP status | u16 size | the body that a PUT of this payment would have had.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint64_t
 from libc.string cimport memcpy
 
 from .channel cimport ChannelTable

@@ -32,10 +32,11 @@ FAILURES_MAX = 1000
 for the newest one sent again.
 
 A failed verification is what junk costs most: 25 us (measured; 50 where cores are slow), against 1 us when it is spared. So one
-channel's junk takes at most 5 % of a core; without the bound, all of it. Who knows a channel's id (it is on the chain) could use the bound to keep its payer out, so it is high, and starts afresh with
-each second: it takes more than 1000 requests a second, at this one channel, all the time; of the payer's attempts the part is judged
-that the budget is of the attack (at 10 000 a second: each tenth, and clients repeat a 503), and every payment that came while budget
-was left counts. That is a flood which a limit by address in front stops sooner. The payer's own good payments take nothing from it.
+channel's junk takes at most 5 % of a core; without the bound, all of it. Who knows a channel's id (it is on the chain) could use
+the bound to keep its payer out, so it is high, and starts afresh with each second: it takes more than 1000 requests a second, at
+this one channel, all the time; of the payer's attempts the part is judged that the budget is of the attack (at 10 000 a second:
+each tenth, and clients repeat a 503), and every payment that came while budget was left counts. That is a flood which a limit by
+address in front stops sooner. The payer's own good payments take nothing from it.
 """
 
 cdef enum:
@@ -305,8 +306,8 @@ cdef class ChannelTable:
     def pay(self, str path not None, str query not None, uint64_t now, bint ignore_change_address=False):
         """Judge one payment request and, if it is accepted, update the channel in memory. Returns a status number.
 
-        now: unix seconds. The outcome is in `value_received`, `value_left` and `exposure` (received in all; satoshi) for ACCEPTED, EXHAUSTED and REPLAYED,
-        in `shortfall` (satoshi) for OUT_OF_ORDER, in `shard` for NOT_OWNED; `outpoint` tells the channel.
+        now: unix seconds. The outcome is in `value_received`, `value_left` and `exposure` (received in all; satoshi) for ACCEPTED,
+        EXHAUSTED and REPLAYED, in `shortfall` (satoshi) for OUT_OF_ORDER, in `shard` for NOT_OWNED; `outpoint` tells the channel.
         HAS_CHANGE_ADDRESS: judge that parameter, then call again with `ignore_change_address`.
         """
         cdef Py_ssize_t path_size = 0, query_size = 0

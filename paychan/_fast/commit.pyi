@@ -14,7 +14,8 @@ class Group:
     def size(self) -> int: ...
 
 class CommitQueue:
-    waiting: int
+    @property
+    def waiting(self) -> int: ...
     waiting_max: int
     def __init__(
         self,

@@ -116,8 +116,8 @@ cdef class CommitQueue:
     """The groups that wait and the one in flight.
 
     `wake()` is called when something waits and nobody is writing; `report(error)` gets what a waiter raised, which is a bug: nobody
-    else is kept from his answer by it. entries_max: of one group; more waits for the next. waiting: how many waiters have not been told
-    yet; doors take no payment while they are `waiting_max`.
+    else is kept from his answer by it. entries_max: of one group; more waits for the next. waiting: how many waiters have not been
+    told yet; doors take no payment while they are `waiting_max`.
     """
 
     def __init__(self, ChannelTable table not None, wake not None, report not None, uint32_t entries_max):

@@ -1,5 +1,7 @@
+import asyncio
 from collections.abc import Callable
-from typing import Any
+
+from paychan.server.protocol.replies import Reply
 
 from .intake import Intake, PaymentRequest
 
@@ -8,19 +10,23 @@ PENDING_BYTES_MAX: int
 LENGTH_REQUIRED: int
 
 class DirectRequest(PaymentRequest):
-    host: bytes
-    is_last: bool
-    wants_no_body: bool
+    @property
+    def host(self) -> bytes: ...
+    @property
+    def is_last(self) -> bool: ...
+    @property
+    def wants_no_body(self) -> bool: ...
 
 class DirectDoor:
     intake: Intake | None
-    connections: set[DirectConnection]
+    @property
+    def connections(self) -> set[DirectConnection]: ...
     def __init__(
         self,
         *,
         answer: Callable[[DirectRequest, str, str, str, bytes], None],
-        render: Callable[[Any, DirectRequest], bytes],
-        refusal: Callable[[int], Any],
+        render: Callable[[Reply, DirectRequest], bytes],
+        refusal: Callable[[int], Reply],
         unquote: Callable[[str], str],
         paid_head: Callable[[float], bytes],
         batch_path: bytes,
@@ -32,7 +38,7 @@ class DirectDoor:
 
 class DirectConnection:
     def __init__(self, door: DirectDoor) -> None: ...
-    def connection_made(self, transport: Any) -> None: ...
+    def connection_made(self, transport: asyncio.Transport) -> None: ...
     def connection_lost(self, _: Exception | None) -> None: ...
     def eof_received(self) -> bool: ...
     def pause_writing(self) -> None: ...

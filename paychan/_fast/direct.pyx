@@ -1,7 +1,8 @@
-"""The owner's own port: HTTP/1.1 spoken by the worker itself, on its event loop, for payments at the price of their signature check.
+"""The owner's own port: HTTP/1.1 spoken by the worker itself, on its event loop, for payments at their signature check's price.
 
 Strict: what the reader of request heads (http.pyx) does not fully understand is refused, and the connection closed. Requests may be
-pipelined; answers go out in the order of the requests. Everything but a payment goes the way of all other requests, by `door.answer`.
+pipelined; answers go out in the order of the requests. Everything but a payment goes the way of all other requests, by
+`door.answer`.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
@@ -151,7 +152,7 @@ cdef class DirectConnection:
     cdef Py_ssize_t _seen          # of `_rest`, by the last reading of a head
     cdef Py_ssize_t _needed        # bytes of `_rest` below which nothing can be read
     cdef list _pending             # DirectRequest, unanswered or behind one that is
-    cdef Py_ssize_t _pending_bytes # of their bodies
+    cdef Py_ssize_t _pending_bytes  # of their bodies
     cdef long _since               # when it last brought something whole, in the door's ticks
     cdef bint _is_closing          # nothing more is read
     cdef bint _is_reading          # `_read_all` runs

@@ -17,7 +17,7 @@ from .status cimport Status
 from .frame import FrameError as _FrameError
 
 ASKED_MAX = 20_000
-"""Payments that one other worker may owe us the answers to: as many as may wait for its disk. A stopped one answers none for 12 s."""
+"""Payments that one other worker may owe us the answers to: as many as may wait for its disk. A stopped one gives none for 12 s."""
 
 cdef enum:
     _ASKED_MAX = 20_000
@@ -28,7 +28,7 @@ cdef enum:
 cdef class PeerEnd:
     """One end of a connection between workers: an asyncio protocol that speaks frames.
 
-    What one turn of the event loop writes leaves in one piece, by `call_soon`: the transport would make a system call for each frame.
+    What one turn of the event loop writes leaves in one piece, by `call_soon`: the transport would make a system call for each.
     """
 
     cdef object _transport
@@ -96,9 +96,9 @@ cdef class PeerEnd:
 
 
 cdef class ForwardLink(PeerEnd):
-    """The asking end. `reply(status, body, location)` makes a Reply; `refused(request, outpoint)` has it sent on by the patient way;
-    `gone` is the answer to what the owner took and did not answer: whether it took effect is unknown. `full`: to what is not sent,
-    because too many are waiting.
+    """The asking end. `reply(status, body, location)` makes a Reply; `refused(request, outpoint)` has it sent on by the patient
+    way; `gone` is the answer to what the owner took and did not answer: whether it took effect is unknown. `full`: to what is not
+    sent, because too many are waiting.
     """
 
     cdef dict _asked      # request id: PaymentRequest

@@ -6,9 +6,9 @@ Python (store/table.py) and are called for. Order of the checks: stale epoch, co
 the answer, and only OK changes anything.
 
 Money is held against itself on the way (`account.pyx`): in each update what the worker credited against the change values and the
-funding value, in each record that is about to be written, in each shard. A shard in which something does not come out even is stopped,
-and a group in which that was found must be thrown away and judged again: in a stopped shard only settlements go on, from what is
-durable, and every other update is answered STOPPED.
+funding value, in each record that is about to be written, in each shard. A shard in which something does not come out even is
+stopped, and a group in which that was found must be thrown away and judged again: in a stopped shard only settlements go on, from
+what is durable, and every other update is answered STOPPED.
 """
 
 import os
@@ -18,7 +18,7 @@ from libc.stdint cimport UINT64_MAX
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
-from .account cimport SHARDS_MAX, Accounts, ShardAccount
+from .account cimport SHARDS_MAX, Accounts
 from .bytes cimport read_u64
 from .entry cimport CLAIM_SIZE, ENTRY_CREDIT_AT, ENTRY_EPOCH_AT, ENTRY_HEAD_SIZE, ENTRY_SHARD_AT
 from .hash cimport outpoint_hash, shard_of_outpoint
@@ -76,12 +76,12 @@ cdef Py_ssize_t _count(bytes payload, unsigned long entries_max) except -1:
     cdef const unsigned char *at = <const unsigned char *> PyBytes_AS_STRING(payload)
     cdef const unsigned char *end = at + len(payload)
     cdef EntryView entry
-    cdef uint16_t count, number, claims
+    cdef uint16_t count, claims, _
     if len(payload) < 2:
         raise ValueError("COMMIT is too short")
     memcpy(&count, at, 2)
     at += 2
-    for number in range(count):
+    for _ in range(count):
         at = _entry_at(at, end, &entry)
         if at == NULL:
             raise ValueError("COMMIT is too short")
@@ -114,12 +114,12 @@ cdef str _name(const unsigned char *outpoint):
 
 def split_entries(bytes payload not None, unsigned long entries_max):
     """Return the fields of each entry of a COMMIT, in the order of `store_messages.Entry`. Raises ValueError."""
-    cdef Py_ssize_t number, count = _count(payload, entries_max)
+    cdef Py_ssize_t count = _count(payload, entries_max), _
     cdef const unsigned char *at = <const unsigned char *> PyBytes_AS_STRING(payload) + 2
     cdef const unsigned char *end = <const unsigned char *> PyBytes_AS_STRING(payload) + len(payload)
     cdef EntryView entry
     cdef list entries = []
-    for number in range(count):
+    for _ in range(count):
         at = _entry_at(at, end, &entry)
         entries.append(_fields(&entry))
     return entries
@@ -145,9 +145,10 @@ cdef class StateCache:
     over (`PaymentGroup.keep`) when its synced write has returned; a process whose write failed ends. Bounded: a bucket has
     room for WAYS states, and a new one in a full bucket takes the place of another.
 
-    All the same it is doubted: a state must add up to its funding value whenever it is used, its shard's states in all must, and one
-    that an update contradicts is compared with the database (`PaymentGroup`). accounts: of the shards; they live as long as the cache.
+    All the same it is doubted: a state must add up to its funding value whenever it is used, its shard's states in all must, and
+    one that an update contradicts is compared with the database (`PaymentGroup`).
 
+    accounts: of the shards; they live as long as the cache.
     buckets: a power of two, or 0 for a cache that keeps nothing.
     """
 
@@ -310,10 +311,10 @@ cdef class PaymentGroup:
         cdef EntryView entry
         cdef Known *cached
         cdef dict missing = {}
-        cdef Py_ssize_t number
+        cdef Py_ssize_t _
         cdef uint32_t shard
         memset(&entry, 0, sizeof(EntryView))
-        for number in range(count):
+        for _ in range(count):
             at = _entry_at(at, end, &entry)
             if self._index[self._place(entry.outpoint)]:
                 continue
@@ -422,8 +423,8 @@ cdef class PaymentGroup:
         if known.phase == ABSENT:
             known.funding_value = known.change_value = entry.expected_change_value
         if known.change_value - new.change_value != entry.credit:
-            self._accounts.stop(known.shard, f"credit: {_name(known.outpoint)}: {known.change_value - new.change_value} satoshi less "
-                                             f"are left, and the worker credited {entry.credit}")
+            self._accounts.stop(known.shard, f"credit: {_name(known.outpoint)}: {known.change_value - new.change_value} satoshi "
+                                             f"less are left, and the worker credited {entry.credit}")
             return False
         if not _is_even(known):
             self._accounts.stop(known.shard, _why_uneven(known))
@@ -444,18 +445,19 @@ cdef class PaymentGroup:
         self._understand(entry.outpoint[:36], record, terms, &durable)
         if (cached.phase != durable.phase or cached.change_value != durable.change_value or cached.shard != durable.shard
                 or cached.funding_value != durable.funding_value):
-            why = (f"cache: {_name(entry.outpoint)}: phase {cached.phase} with {cached.change_value} of {cached.funding_value} satoshi "
-                   f"left is cached, phase {durable.phase} with {durable.change_value} of {durable.funding_value} is stored")
+            why = (f"cache: {_name(entry.outpoint)}: phase {cached.phase} with {cached.change_value} of {cached.funding_value} "
+                   f"satoshi left is cached, phase {durable.phase} with {durable.change_value} of {durable.funding_value} "
+                   "is stored")
             self._accounts.stop(durable.shard, why)
         return 0
 
     cdef int _judge_claims(self, const unsigned char *at) except -1:
         """Hold what a worker has told the payers of its shards against what was stored for them. (No update of this group is in
         either: a worker sends what was acknowledged.)"""
-        cdef uint16_t count, shard, number
+        cdef uint16_t count, shard, _
         memcpy(&count, at, 2)
         at += 2
-        for number in range(count):
+        for _ in range(count):
             memcpy(&shard, at, 2)
             if (shard < self._shard_count and read_u64(at + 2) == <uint64_t> self._epochs[shard]
                     and read_u64(at + 10) != self._accounts._of[shard].fallen):

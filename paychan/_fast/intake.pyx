@@ -1,8 +1,8 @@
 """Payments on their way in, from any door: judged at once, answered when they are durable.
 
 What is plain (accepted, replayed, refused by its form) stays compiled from the request's bytes to its answer. Everything else is
-handed to `rules` (paychan/server/channels/payments.py), which removes the obstacle (reads the channel, asks its owner, looks at the funding
-output) and has the request judged again, or answers it.
+handed to `rules` (paychan/server/channels/payments.py), which removes the obstacle (reads the channel, asks its owner, looks at the
+funding output) and has the request judged again, or answers it.
 """
 
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
@@ -139,8 +139,8 @@ cdef class Intake:
     rules: `look()` returns (None or the answer to all payments now, unix seconds to judge by); `odd(request, status, outpoint)`
     takes over what is not plain; `elsewhere(request, outpoint, shard)` what another worker owns while `links` has no link to it;
     `exhausted(request, outpoint, value_received)` answers what closed its channel; `exposed(outpoint)` hears of channels that hold
-    more than `exposure_max` satoshi; `paid(body)` makes a Reply; `lost` is the answer when the store is gone, `overloaded` when too many
-    wait for it, `moved` when a channel could not be had in several attempts, `failed(error)` makes the one to a bug of ours.
+    more than `exposure_max` satoshi; `paid(body)` makes a Reply; `lost` is the answer when the store is gone, `overloaded` when too
+    many wait for it, `moved` when a channel could not be had in several attempts, `failed(error)` makes the one to a bug of ours.
     refusals: by status number, the answers to requests that are refused by their form alone, None for the others.
     """
 

@@ -10,7 +10,7 @@ class RsgiDoor:
     def __init__(
         self,
         call_soon_threadsafe: Callable[..., Any],
-        usual: Callable[[Any], None],
+        usual: Callable[[Any], object],
         respond: Callable[[Any, Any, Any], None],
         paid_headers: list[tuple[str, str]],
     ) -> None: ...

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 from bitcoin.core import CTransaction
 
@@ -95,8 +95,9 @@ class BitcoindChain:
             raise unavailable(f"The Bitcoin node's version is {version}, at least {VERSION_MIN} is needed")
         self._check_progress(info)
         self._is_pruned = need_field(info, "pruned", bool)
-        self._has_txindex = "txindex" in need_object(indexes)
-        if self._has_txindex and not need_field(indexes["txindex"], "synced", bool):
+        built = need_object(indexes)
+        self._has_txindex = "txindex" in built
+        if self._has_txindex and not need_field(built["txindex"], "synced", bool):
             raise unavailable("The Bitcoin node is still building its transaction index")
         await self._wallets.start()
 
@@ -116,10 +117,10 @@ class BitcoindChain:
             need_field(info, "mediantime", int),
         )
 
-    def _check_progress(self, info: Any) -> None:
+    def _check_progress(self, info: object) -> None:
         behind = need_field(info, "headers", int) - need_field(info, "blocks", int)
-        told = info.get("verificationprogress")
-        progress = float(told) if isinstance(told, int | Decimal) else 0.0
+        told = need_object(info).get("verificationprogress")
+        progress = float(max(0, min(told, 1))) if isinstance(told, int | Decimal) else 0.0
         late = self._network is not REGTEST and progress < PROGRESS_MIN
         if need_field(info, "initialblockdownload", bool) or behind > HEADERS_AHEAD_MAX or late:
             raise unavailable(f"The Bitcoin node is still syncing: {behind} blocks behind, {progress:.4f} verified")
@@ -190,7 +191,7 @@ class BitcoindChain:
             self._strangers.popitem(last=False)
         return height - first + 1
 
-    async def _spent(self, terms: ChannelTerms, in_chain: Any, spender: bytes) -> FundingStatus:
+    async def _spent(self, terms: ChannelTerms, in_chain: object, spender: bytes) -> FundingStatus:
         spent_confirmations = max(0, await self.confirmations(terms, spender))
         if need(in_chain) is not None:
             funding: int | None = need_field(in_chain, "confirmations", int)
@@ -217,7 +218,7 @@ class BitcoindChain:
         why = "it is pruned" if self._is_pruned else "it needs txindex=1"
         raise unavailable(f"The Bitcoin node does not have the funding transaction: {why}")
 
-    async def _from_block(self, txid: bytes, output: Any) -> Any:
+    async def _from_block(self, txid: bytes, output: object) -> object:
         """Return getrawtransaction's answer, given the block that the output's confirmations lead to."""
         (header,) = await self._rpc.batch([("getblockheader", need_field(output, "bestblock", str), True)])
         height = need_field(header, "height", int) - need_field(output, "confirmations", int) + 1
@@ -294,30 +295,30 @@ class BitcoindChain:
         return seen[0] if seen[0] > 0 else UNKNOWN  # 0 or less, and not in the mempool: gone or replaced
 
 
-def _prevout(outpoint: bytes) -> dict[str, Any]:
+def _prevout(outpoint: bytes) -> dict[str, object]:
     return {"txid": txid_hex(txid_of(outpoint)), "vout": vout_of(outpoint)}
 
 
-def _pays(output: Any, script_pubkey: bytes) -> bool:
+def _pays(output: object, script_pubkey: bytes) -> bool:
     """Return whether gettxout's answer is an unspent output that pays exactly this script."""
     if need(output) is None:
         return False
     return need_bytes(need_field(need_field(output, "scriptPubKey", dict), "hex", str), "scriptPubKey") == script_pubkey
 
 
-def _funding_output(outpoint: bytes, output: Any) -> FundingOutput:
+def _funding_output(outpoint: bytes, output: object) -> FundingOutput:
     confirmations = need_field(output, "confirmations", int)
     if confirmations < 0:
         raise unavailable("The Bitcoin node's answer is not understood: confirmations is negative")
     return FundingOutput(outpoint, need_amount(output, "value"), confirmations, need_field(output, "coinbase", bool))
 
 
-def _is_refusal(answer: Any) -> bool:
+def _is_refusal(answer: object) -> TypeGuard[RpcError]:
     codes = (DESERIALIZATION_ERROR, VERIFY_ERROR, VERIFY_REJECTED)
     return isinstance(answer, RpcError) and answer.code in codes
 
 
-def _reject_reason(test: dict[str, Any]) -> str:
+def _reject_reason(test: dict[str, object]) -> str:
     """Return why testmempoolaccept would not take a transaction, empty if it would."""
     return "" if need_field(test, "allowed", bool) else need_field(test, "reject-reason", str)
 

@@ -26,7 +26,7 @@ import re
 import ssl
 import statistics
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -70,6 +70,7 @@ _TARGET = re.compile(r"[1-9][0-9]{0,4}\Z")
 _KNOWN_ALREADY = ("txn-already-known", "txn-already-in-mempool", "already in block chain", "already in utxo set")
 
 Kind = TypeVar("Kind")
+Other = TypeVar("Other")
 Verdict = TypeVar("Verdict")
 
 log = logging.getLogger("paychan.chain")
@@ -234,9 +235,8 @@ class EsploraServer:
     async def sighting(self, outpoint: bytes) -> Sighting:
         """Return what became of an output. An unknown transaction's status is "not confirmed", its outputs "not spent"."""
         name = txid_hex(txid_of(outpoint))
-        height, status, spending = await _together(
-            self._height(), self._json(f"/tx/{name}/status"), self._json(f"/tx/{name}/outspend/{vout_of(outpoint)}")
-        )
+        told = _both(self._json(f"/tx/{name}/status"), self._json(f"/tx/{name}/outspend/{vout_of(outpoint)}"))
+        height, (status, spending) = await _both(self._height(), told)
         confirmations = UNKNOWN if status is None else self._confirmations(status, height)
         if confirmations == 0 and await self.transaction(txid_of(outpoint)) is None:
             confirmations = UNKNOWN
@@ -248,7 +248,7 @@ class EsploraServer:
 
     async def listing(self, script_pubkey: bytes) -> dict[bytes, Listed]:
         """Return the unspent outputs that pay to a script pubkey. The route's hash is in plain, not in reversed order."""
-        height, rows = await _together(self._height(), self._json(f"/scripthash/{sha256(script_pubkey).hexdigest()}/utxo"))
+        height, rows = await _both(self._height(), self._json(f"/scripthash/{sha256(script_pubkey).hexdigest()}/utxo"))
         if type(rows) is not list:
             raise self._malformed("the unspent outputs are no list")
         listing: dict[bytes, Listed] = {}
@@ -265,14 +265,11 @@ class EsploraServer:
         text = await self._text(f"/tx/{txid_hex(txid)}/hex")
         if text is None:
             return None
-        try:
+        with suppress(Exception):  # python-bitcoinlib raises errors of many kinds
             raw = bytes.fromhex(text)
-            is_it = CTransaction.deserialize(raw).GetTxid() == txid
-        except Exception:  # python-bitcoinlib raises errors of many kinds
-            is_it = False
-        if not is_it:
-            raise self._malformed("it gave another transaction than the one asked for")
-        return raw
+            if CTransaction.deserialize(raw).GetTxid() == txid:
+                return raw
+        raise self._malformed("it gave another transaction than the one asked for")
 
     async def fee_estimates(self) -> dict[int, float]:
         """Return satoshi for each byte by the number of blocks in which a transaction should confirm; may be empty."""
@@ -326,7 +323,7 @@ class EsploraServer:
             raise ServerTrouble(f"{self.name} answers with HTTP status {status}")
         return text if status == 200 else None
 
-    async def _json(self, path: str) -> Any:
+    async def _json(self, path: str) -> object:
         """Return an answer that is JSON, None for HTTP 404."""
         text = await self._text(path)
         if text is None:
@@ -345,13 +342,13 @@ class EsploraServer:
             raise self._malformed("the best block's height is none")
         return int(text)
 
-    def _block(self, row: Any) -> Tip:
+    def _block(self, row: object) -> Tip:
         height, time, median = (self._field(row, name, int) for name in ("height", "timestamp", "mediantime"))
         if not (0 <= height <= HEIGHT_MAX and 0 <= time <= LOCKTIME_MAX and 0 <= median <= LOCKTIME_MAX):
             raise self._malformed("a block's height or time is out of range")
         return Tip(height, self._hash_in(row, "id"), time, median)
 
-    def _confirmations(self, status: Any, tip_height: int) -> int:
+    def _confirmations(self, status: object, tip_height: int) -> int:
         """Return a transaction's confirmations from its status. One in a block newer than the height has just come: 1."""
         if not self._field(status, "confirmed", bool):
             return 0
@@ -360,13 +357,13 @@ class EsploraServer:
             raise self._malformed("block_height is out of range")
         return max(1, tip_height - height + 1)
 
-    def _field(self, row: Any, name: str, kind: type[Kind]) -> Kind:
+    def _field(self, row: object, name: str, kind: type[Kind]) -> Kind:
         value = row.get(name) if type(row) is dict else None
         if type(value) is not kind:
             raise self._malformed(f"{name} is missing or malformed")
         return value
 
-    def _hash_in(self, row: Any, name: str) -> bytes:
+    def _hash_in(self, row: object, name: str) -> bytes:
         """Return a txid or block hash, internal order."""
         text = self._field(row, name, str)
         if not _HASH.match(text):
@@ -421,8 +418,8 @@ class EsploraChain:
             listing = await self._collect(
                 lambda server: server.listing(request.script_pubkey), lambda said: agreed_listing(said, self._agree)
             )
-            found: list[FundingOutput | None] = await _together(
-                *(self._output(outpoint, request.script_pubkey, row.confirmations) for outpoint, row in listing.items())
+            found = await _together(
+                self._output(outpoint, request.script_pubkey, row.confirmations) for outpoint, row in listing.items()
             )
             outputs = [output for output in found if output and output.value == listing[output.outpoint].value]
             if len(outputs) != len(listing):
@@ -569,7 +566,16 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-async def _together(*questions: Awaitable[Any]) -> Any:
+async def _both(first: Awaitable[Kind], second: Awaitable[Other]) -> tuple[Kind, Other]:
+    """Return both answers. If one fails, the other is ended before its error is raised."""
+    tasks = asyncio.ensure_future(first), asyncio.ensure_future(second)
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await _end(tasks)
+
+
+async def _together(questions: Iterable[Awaitable[Kind]]) -> list[Kind]:
     """Return the answers in order. If one fails, the others are ended before its error is raised."""
     tasks = [asyncio.ensure_future(question) for question in questions]
     try:

@@ -25,7 +25,7 @@ class _Known:
 
 
 def _parse(text: str) -> list[_Known]:
-    """Raises ValueError, KeyError or TypeError, or Rejection, for anything but the documented form."""
+    """Raises ValueError, KeyError, TypeError, RecursionError or Rejection for anything but the documented form."""
     known = []
     for item in json.loads(text)["outputs"]:
         outpoint = parse_outpoint(item["txid"], str(item["vout"]))
@@ -69,6 +69,6 @@ class FixtureChain(OutboxChain):
             if stamp != self._stamp:
                 self._known = _parse(self._file.read_text())
                 self._stamp = stamp
-        except (OSError, ValueError, KeyError, TypeError, Rejection) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, Rejection) as error:
             raise Unavailable("chain_unavailable", "The file of funding outputs cannot be read") from error
         return self._known

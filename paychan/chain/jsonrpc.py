@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from pathlib import Path
-from typing import Any
 
 from ..core.errors import Unavailable
 from ..core.units import COIN, MAX_MONEY
@@ -74,14 +73,14 @@ class JsonRpc:
             host, port, body_size_max=BODY_SIZE_MAX, connections_max=connections_max, connect_delays=CONNECT_DELAYS
         )
 
-    async def call(self, method: str, *params: Any, path: str = "/", timeout: float = 0) -> Any:
+    async def call(self, method: str, *params: object, path: str = "/", timeout: float = 0) -> object:
         """Return one call's result. Raises RpcError, Unavailable."""
         (answer,) = await self.batch([(method, *params)], path=path, timeout=timeout)
         if isinstance(answer, RpcError):
             raise answer
         return answer
 
-    async def batch(self, calls: Sequence[tuple[Any, ...]], *, path: str = "/", timeout: float = 0) -> list[Any]:
+    async def batch(self, calls: Sequence[tuple[object, ...]], *, path: str = "/", timeout: float = 0) -> list[object]:
         """Send calls, each (method, parameter, ...), in one request; return their results in order, an RpcError in place
         of a result that is one. path: "/" or a wallet's. timeout: seconds, instead of the usual. Raises Unavailable."""
         body = json.dumps(
@@ -125,7 +124,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def _parse_answers(status: int, body: bytes, count: int) -> list[Any]:
+def _parse_answers(status: int, body: bytes, count: int) -> list[object]:
     """Return results and RpcErrors in the order of the calls. Raises Unavailable."""
     if status == 403:
         raise unavailable("The Bitcoin node does not accept us (HTTP 403): see its rpcallowip and rpcwhitelist")
@@ -146,11 +145,11 @@ def _parse_answers(status: int, body: bytes, count: int) -> list[Any]:
         raise unavailable(f"The Bitcoin node's answer (HTTP {status}) is no JSON-RPC") from None
 
 
-def _parse_answer(answer: dict[str, Any]) -> Any:
+def _parse_answer(answer: dict[str, object]) -> object:
     error = answer.get("error")
     if error is None:
         return answer["result"]
-    code, message = error["code"], error["message"]
+    code, message = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, None)
     if type(code) is not int or type(message) is not str:
         raise ValueError("a malformed error")
     return RpcError(code, message)

@@ -9,11 +9,10 @@ import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
 
 from ..core.network import Network, p2sh_address
 from ..core.outpoint import make_outpoint, txid_hex
-from .answers import clean, is_absent, need, need_bytes, need_field, need_hash, need_rows
+from .answers import clean, is_absent, need, need_bytes, need_field, need_hash, need_list, need_rows
 from .base import FUNDING_OUTPUTS_MAX
 from .jsonrpc import METHOD_NOT_FOUND, JsonRpc, RpcError, unavailable
 
@@ -121,10 +120,8 @@ class WatchingWallets:
         found: list[bytes] = []
         for number in loaded[-2:]:
             limits = {"maximumCount": FUNDING_OUTPUTS_MAX}
-            rows = await self._call(number, "listunspent", 0, 9_999_999, [address], True, limits)
-            if not isinstance(need(rows), list):
-                raise unavailable("The Bitcoin node's answer is not understood: listunspent gives no list")
-            for row in rows:
+            answer = await self._call(number, "listunspent", 0, 9_999_999, [address], True, limits)
+            for row in need_list(answer, "listunspent"):
                 if need_bytes(need_field(row, "scriptPubKey", str), "scriptPubKey") == script_pubkey:
                     found.append(make_outpoint(need_hash(row, "txid"), need_field(row, "vout", int)))
         return list(dict.fromkeys(found))[:FUNDING_OUTPUTS_MAX]
@@ -169,7 +166,7 @@ class WatchingWallets:
         while len(self._known) > self._max:
             self._known.popitem(last=False)
 
-    async def _call_while_rescanning(self, number: int, requests: list[dict[str, Any]]) -> Any:
+    async def _call_while_rescanning(self, number: int, requests: list[dict[str, object]]) -> object:
         """Import; while the wallet is busy with another worker's import, wait."""
         for _ in range(RESCAN_TRIES):
             answer = await self._call(number, "importdescriptors", requests, timeout=IMPORT_SECONDS_MAX)
@@ -210,7 +207,7 @@ class WatchingWallets:
             await self._wallet_call("loadwallet", number, WALLET_ALREADY_LOADED, True)
         self._count = 0
 
-    async def _wallet_call(self, method: str, number: int, accepted: int, *arguments: Any) -> None:
+    async def _wallet_call(self, method: str, number: int, accepted: int, *arguments: object) -> None:
         """Create, load or unload a wallet; the error `accepted` means that it is so already."""
         try:
             await self._rpc.call(method, self._wallet(number), *arguments, timeout=IMPORT_SECONDS_MAX)
@@ -226,9 +223,8 @@ class WatchingWallets:
             if error.code == METHOD_NOT_FOUND:
                 raise unavailable("The Bitcoin node runs without wallets (disablewallet): it cannot find funding") from error
             raise unavailable(f"The Bitcoin node answers: {clean(error.message)} ({error.code})") from error
-        if not isinstance(names, list):
-            raise unavailable("The Bitcoin node's answer is not understood: listwallets gives no list")
-        return sorted(filter(None, (self._number(name) for name in names if isinstance(name, str))))
+        ours = (self._number(name) for name in need_list(names, "listwallets") if isinstance(name, str))
+        return sorted(filter(None, ours))
 
     def _number(self, name: str) -> int:
         """Return the number of one of our wallets, 0 for another's."""
@@ -238,7 +234,7 @@ class WatchingWallets:
     def _wallet(self, number: int) -> str:
         return f"{self._name}-{number}"
 
-    async def _call(self, number: int, method: str, *parameters: Any, timeout: float = 0) -> Any:
+    async def _call(self, number: int, method: str, *parameters: object, timeout: float = 0) -> object:
         (answer,) = await self._rpc.batch(
             [(method, *parameters)], path=f"/wallet/{self._wallet(number)}", timeout=timeout
         )

@@ -216,7 +216,9 @@ async def _settle_by_its_owner(config: ServerConfig, outpoint: bytes) -> dict[st
                 Address(path=str(path)), lambda: FrameConnection(PAYLOAD_MAX, lambda *_: None, lambda _: None)
             )
             answer = await asyncio.wait_for(connection.call(FORWARDED, request), SETTLE_SECONDS_MAX)
-            return json.loads(decode_reply(answer).body)
+            body: object = json.loads(decode_reply(answer).body)
+            if isinstance(body, dict):
+                return body
         except (OSError, ConnectionGone, RemoteRefusal, TimeoutError):
             continue
     raise CommandError("no worker of this server settles this channel: is the server running?")

@@ -5,19 +5,21 @@ import json
 import re
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from bitcoin.core import CTransaction
 
-from ..chain.base import BroadcastRefused, ChainBackend, FundingRequest
+from ..chain.base import BroadcastRefused, ChainBackend, FundingOutput, FundingRequest
 from ..client import Agreement, Funding, Refused, Unreachable
 from ..client.transport import Connection
 from ..client.wire import NoReply, Reply, parse_url
 from ..core.errors import Unavailable
 from ..core.network import Network
 from ..core.outpoint import make_outpoint, txid_hex
+from ..core.units import is_satoshi
 
+T = TypeVar("T")
 TIMEOUT = 20.0
 _TXID = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -59,16 +61,23 @@ class Esplora:
 
     def find(self, agreement: Agreement) -> list[Found]:
         try:
-            outputs = json.loads(self._get(f"/address/{agreement.funding_address}/utxo"))
+            outputs: object = json.loads(self._get(f"/address/{agreement.funding_address}/utxo"))
+            if not isinstance(outputs, list):
+                raise ValueError("no list of outputs")
             height = int(self._get("/blocks/tip/height"))
             return [self._prove(agreement, output, height) for output in outputs]
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, IndexError, RecursionError) as error:
             raise Unreachable("the block explorer's answer makes no sense") from error
 
-    def _prove(self, agreement: Agreement, output: dict[str, Any], tip_height: int) -> Found:
-        txid, vout = output["txid"], output["vout"]
-        if not _TXID.match(txid) or type(vout) is not int or vout < 0:
+    def _prove(self, agreement: Agreement, output: object, tip_height: int) -> Found:
+        if not isinstance(output, dict) or not isinstance(output["status"], dict):
+            raise ValueError("no output")
+        txid, vout, status = output["txid"], output["vout"], output["status"]
+        if not isinstance(txid, str) or not _TXID.match(txid) or type(vout) is not int or vout < 0:
             raise ValueError("no outpoint")
+        height = status["block_height"] if status["confirmed"] is True else tip_height + 1
+        if type(height) is not int:
+            raise ValueError("no height")
         try:
             transaction = CTransaction.deserialize(bytes.fromhex(self._get(f"/tx/{txid}/hex").decode()))
         except Unreachable:
@@ -78,9 +87,9 @@ class Esplora:
         spent = transaction.vout[vout]
         if txid_hex(transaction.GetTxid()) != txid or bytes(spent.scriptPubKey) != agreement.script_pubkey:
             raise ValueError("another transaction")
-        status = output["status"]
-        confirmations = max(tip_height - int(status["block_height"]) + 1, 0) if status["confirmed"] else 0
-        return Found(Funding(make_outpoint(transaction.GetTxid(), vout), spent.nValue), confirmations)
+        if not is_satoshi(spent.nValue):
+            raise ValueError("no amount")
+        return Found(Funding(make_outpoint(transaction.GetTxid(), vout), spent.nValue), max(tip_height - height + 1, 0))
 
     def broadcast(self, raw: bytes) -> None:
         reply = self._ask("POST", "/tx", raw.hex().encode())
@@ -95,8 +104,8 @@ class BackendSource:
     def __init__(self, make_backend: Callable[[], ChainBackend]) -> None:
         self._make_backend = make_backend
 
-    def _run(self, ask: Callable[[ChainBackend], Coroutine[Any, Any, Any]]) -> Any:
-        async def session() -> Any:
+    def _run(self, ask: Callable[[ChainBackend], Coroutine[Any, Any, T]]) -> T:
+        async def session() -> T:
             backend = self._make_backend()
             await backend.start()
             try:
@@ -114,7 +123,7 @@ class BackendSource:
     def find(self, agreement: Agreement) -> list[Found]:
         request = FundingRequest(agreement.client_pubkey, agreement.exp_time, agreement.script_pubkey)
 
-        async def ask(backend: ChainBackend) -> Any:
+        async def ask(backend: ChainBackend) -> list[FundingOutput]:
             await backend.watch(request)
             return await backend.find_funding(request)
 

@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from coincurve import PublicKey
 
@@ -33,7 +32,7 @@ class Result:
     settlement_txid: str
 
 
-def _object(reply: Reply) -> dict[str, Any]:
+def _object(reply: Reply) -> dict[str, object]:
     if len(reply.body) > ANSWER_SIZE_MAX:
         raise ServerMisbehaved(f"the server's answer {reply.status} is too long")
     try:
@@ -63,8 +62,8 @@ def read_problem(reply: Reply) -> tuple[str, str]:
 def check_result(reply: Reply, payment: Payment) -> Result:
     """Return a success answer that agrees with `payment`, the one it is about. Raises ServerMisbehaved for any other."""
     content = _object(reply)
-    left: Any = content.get("channel_value_left")
-    received: Any = content.get("value_received")
+    left = content.get("channel_value_left")
+    received = content.get("value_received")
     status, txid = content.get("channel_status"), content.get("settlement_txid")
     if not is_satoshi(left) or not is_satoshi(received):
         raise ServerMisbehaved("the server's answer lacks channel_value_left or value_received")
@@ -82,7 +81,7 @@ def check_funding_info(
 ) -> Agreement:
     """Return what FundingInfo offers, its address derived here. Raises ServerMisbehaved if the server's differs."""
     content = _object(reply)
-    price: Any = content.get("open_price")
+    price = content.get("open_price")
     hours, confirmations = content.get("settlement_period_hours"), content.get("funding_tx_min_conf")
     if type(hours) is not int or not 0 <= hours <= _HOURS_MAX:
         raise ServerMisbehaved("the server's settlement_period_hours makes no sense")

@@ -9,17 +9,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from ..core.network import Network
 from .errors import Refused, StateError
 from .protocol import Outcome, Protocol, ask_terms
 from .record import ChannelRecord, Funding, parse_record
 from .refund import Refund, check_settlement, make_refund
-from .steps import Chances, RetryPolicy, Save, Send, Steps
+from .steps import Chances, RetryPolicy, Save, Send, Step, Steps
 from .storage import ChannelFile, read_key
 from .transport import AsyncConnection, Connection
-from .wire import parse_url
+from .wire import NoReply, Reply, parse_url
 
 T = TypeVar("T")
 CHANCES = Chances(time.monotonic, random.random)
@@ -138,13 +138,13 @@ class Channel(_Base):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.release()
 
 
 def _drive(steps: Steps[T], connection: Connection, file: ChannelFile) -> T:
     """Run an operation's steps, blocking."""
-    result: Any = None
+    result: Reply | NoReply | None = None
     try:
         while True:
             step = steps.send(result)
@@ -159,7 +159,8 @@ def _drive(steps: Steps[T], connection: Connection, file: ChannelFile) -> T:
             else:
                 time.sleep(step.seconds)
     except StopIteration as stop:
-        return stop.value
+        returned: T = stop.value
+        return returned
 
 
 class AsyncChannel(_Base):
@@ -189,7 +190,8 @@ class AsyncChannel(_Base):
 
     async def _run(self, operation: Callable[[], Steps[T]]) -> T:
         async with self._mutex:
-            steps, result = operation(), None
+            steps = operation()
+            result: Reply | NoReply | None = None
             try:
                 while True:
                     step = steps.send(result)
@@ -198,14 +200,17 @@ class AsyncChannel(_Base):
                     except StateError as error:
                         steps.throw(error)
             except StopIteration as stop:
-                return stop.value
+                returned: T = stop.value
+                return returned
 
-    async def _do(self, step: Any) -> Any:
-        if isinstance(step, Save):
-            return await asyncio.get_running_loop().run_in_executor(self._saver, self._file.save, step.content)
+    async def _do(self, step: Step) -> Reply | NoReply | None:
         if isinstance(step, Send):
             return await self._connection.exchange(step.method, step.target, step.timeout)
-        return await asyncio.sleep(step.seconds)
+        if isinstance(step, Save):
+            await asyncio.get_running_loop().run_in_executor(self._saver, self._file.save, step.content)
+        else:
+            await asyncio.sleep(step.seconds)
+        return None
 
     async def set_funding(self, funding: Funding) -> None:
         """See Channel.set_funding."""
@@ -240,5 +245,5 @@ class AsyncChannel(_Base):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.release()

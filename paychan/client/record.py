@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TypeVar
 
 from coincurve import PublicKey
 
@@ -24,6 +24,7 @@ from .errors import HOLDING, Refused, StateError
 from .wire import parse_url
 
 VERSION = 1
+Kind = TypeVar("Kind")
 _TXID = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -165,16 +166,17 @@ class ChannelRecord:
         return json.dumps(content, indent=2).encode() + b"\n"
 
 
-def _payment_json(payment: Payment | None) -> dict[str, Any] | None:
+def _payment_json(payment: Payment | None) -> dict[str, object] | None:
     return {"change_value": payment.change_value, "payment": payment.encode()} if payment else None
 
 
 def parse_record(raw: bytes) -> ChannelRecord:
     """Return the record in `raw`, with every derived part and signature checked. Raises StateError."""
     try:
-        content = json.loads(raw)
-        if content["version"] != VERSION:
-            raise StateError(f"the state file has version {content['version']}, known is {VERSION}")
+        content: object = json.loads(raw)
+        version = _field(content, "version", int)
+        if version != VERSION:
+            raise StateError(f"the state file has version {version}, known is {VERSION}")
         record = _record(content)
         _check(record, content)
     except StateError:
@@ -184,32 +186,62 @@ def parse_record(raw: bytes) -> ChannelRecord:
     return record
 
 
-def _record(content: dict[str, Any]) -> ChannelRecord:
+def _field(content: object, name: str, kind: type[Kind]) -> Kind:
+    """Return a field that must be there, and of this type. Raises StateError."""
+    value = content.get(name) if isinstance(content, dict) else None
+    if type(value) is not kind:
+        raise StateError(f"the state file is damaged: {name}")
+    return value
+
+
+def _part(content: object, name: str) -> object:
+    """Return what may be null, else must be an object. Raises StateError, KeyError."""
+    part = content[name] if isinstance(content, dict) else None
+    return None if part is None else _field(content, name, dict)
+
+
+def _record(content: object) -> ChannelRecord:
     agreed = Agreement(
-        server_url=content["server_url"],
-        network=BY_NAME[content["network"]],
-        server_pubkey=bytes.fromhex(content["server_pubkey"]),
-        client_pubkey=bytes.fromhex(content["client_pubkey"]),
-        exp_time=content["exp_time"],
-        change_address=content["change_address"],
-        settlement_period_hours=content["settlement_period_hours"],
-        funding_tx_min_conf=content["funding_tx_min_conf"],
-        open_price=content["open_price"],
+        server_url=_field(content, "server_url", str),
+        network=BY_NAME[_field(content, "network", str)],
+        server_pubkey=bytes.fromhex(_field(content, "server_pubkey", str)),
+        client_pubkey=bytes.fromhex(_field(content, "client_pubkey", str)),
+        exp_time=_field(content, "exp_time", int),
+        change_address=_field(content, "change_address", str),
+        settlement_period_hours=_field(content, "settlement_period_hours", int),
+        funding_tx_min_conf=_field(content, "funding_tx_min_conf", int),
+        open_price=_field(content, "open_price", int),
     )
-    funding, hold = content["funding"], content["hold"]
+    hold = _part(content, "hold")
     return ChannelRecord(
         agreement=agreed,
-        key_file=content["key_file"],
-        phase=PayerPhase(content["phase"]),
-        funding=funding and Funding(parse_outpoint(*funding["outpoint"].split("/")), funding["value"]),
-        signed=content["signed"] and decode_payment(content["signed"]["payment"]),
-        acknowledged=content["acknowledged"] and decode_payment(content["acknowledged"]["payment"]),
-        hold=hold and Hold(hold["code"], hold["detail"]),
-        settlement_txid=content["settlement_txid"],
+        key_file=_field(content, "key_file", str),
+        phase=PayerPhase(_field(content, "phase", str)),
+        funding=_funding(_part(content, "funding")),
+        signed=_payment(_part(content, "signed")),
+        acknowledged=_payment(_part(content, "acknowledged")),
+        hold=None if hold is None else Hold(_field(hold, "code", str), _field(hold, "detail", str)),
+        settlement_txid=_field(content, "settlement_txid", str),
     )
 
 
-def _check(record: ChannelRecord, content: dict[str, Any]) -> None:
+def _funding(part: object) -> Funding | None:
+    if part is None:
+        return None
+    txid, _, vout = _field(part, "outpoint", str).partition("/")
+    return Funding(parse_outpoint(txid, vout), _field(part, "value", int))
+
+
+def _payment(part: object) -> Payment | None:
+    """Return the payment, which says twice what it leaves."""
+    if part is None:
+        return None
+    payment = decode_payment(_field(part, "payment", str))
+    _require(payment.change_value == _field(part, "change_value", int), "change_value")
+    return payment
+
+
+def _check(record: ChannelRecord, content: object) -> None:
     agreed = record.agreement
     PublicKey(agreed.server_pubkey), PublicKey(agreed.client_pubkey)
     check_satoshi(agreed.open_price, "open_price")
@@ -217,8 +249,8 @@ def _check(record: ChannelRecord, content: dict[str, Any]) -> None:
     parse_url(agreed.server_url)
     _require(agreed.change_script, "change_address")
     _require("\0" not in record.key_file, "key_file")
-    _require(content["funding_address"] == agreed.funding_address, "funding_address")
-    _require(content["redeem_script"] == agreed.redeem_script.hex(), "redeem_script")
+    _require(_field(content, "funding_address", str) == agreed.funding_address, "funding_address")
+    _require(_field(content, "redeem_script", str) == agreed.redeem_script.hex(), "redeem_script")
     _require(record.hold is None or record.hold.code in HOLDING, "hold")
     _require(record.settlement_txid == "" or _TXID.match(record.settlement_txid), "settlement_txid")
     _require((record.phase is PayerPhase.FUNDING) == (record.signed is None), "phase")
@@ -228,7 +260,7 @@ def _check(record: ChannelRecord, content: dict[str, Any]) -> None:
     above = record.funding.value if record.funding else 0
     for name, payment in (("acknowledged", record.acknowledged), ("signed", record.signed)):
         if payment is not None:
-            _require(payment.change_value == content[name]["change_value"] <= above, name)
+            _require(payment.change_value <= above, name)
             _require(verify_payment(record.terms, payment), f"{name}: the signature")
             above = payment.change_value
 

@@ -6,7 +6,7 @@ and the blocking and the asyncio face cannot differ in it.
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .errors import OutcomeUnknown, Unreachable
 from .wire import NoReply, Reply
@@ -37,7 +37,8 @@ class Save:
     content: bytes
 
 
-Steps = Generator[Send | Wait | Save, Any, T]
+Step = Send | Wait | Save
+Steps = Generator[Step, Reply | NoReply | None, T]
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def persist(method: str, target: str, policy: RetryPolicy, chances: Chances) -> 
     while True:
         timeout = max(min(policy.timeout, deadline - chances.clock()), 0.001)
         outcome = yield Send(method, target, timeout)
+        if outcome is None:
+            raise TypeError("the driver has sent no result for a Send")
         if isinstance(outcome, Reply) and outcome.status < 500 and outcome.status not in _PASSING:
             return outcome, is_sent
         is_sent = is_sent or isinstance(outcome, Reply) or outcome.is_sent

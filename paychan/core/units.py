@@ -1,5 +1,7 @@
 """Units of money and time, their ranges, and the checks at the border. All money is an `int` of satoshi."""
 
+from typing import TypeGuard
+
 COIN = 100_000_000
 MAX_MONEY = 21_000_000 * COIN
 """Satoshi; no output and no sum of outputs may exceed it (Bitcoin consensus)."""
@@ -16,7 +18,7 @@ LOCKTIME_MAX = 0xFFFFFFFF
 SECONDS_PER_HOUR = 3600
 
 
-def is_satoshi(value: object) -> bool:
+def is_satoshi(value: object) -> TypeGuard[int]:
     """Return whether `value` is an amount of money: a real int (no bool, no float), 0 to MAX_MONEY."""
     return type(value) is int and 0 <= value <= MAX_MONEY
 
@@ -28,6 +30,6 @@ def check_satoshi(value: int, name: str) -> int:
     return value
 
 
-def is_expiry(value: object) -> bool:
+def is_expiry(value: object) -> TypeGuard[int]:
     """Return whether `value` can be a channel's expiry: unix seconds that CHECKLOCKTIMEVERIFY reads as a time."""
     return type(value) is int and LOCKTIME_THRESHOLD <= value <= LOCKTIME_MAX

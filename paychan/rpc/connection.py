@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .._fast.frame import ERROR, REPLY, FrameError, FrameReader, encode_frame
 
@@ -18,7 +18,7 @@ UNIX_PATH_MAX = 100
 CALLS_MAX = 65_536
 """Requests that one connection waits for. Who calls bounds them far below; what was given up stays here until it is answered."""
 
-_Protocol = TypeVar("_Protocol")
+_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
 
 class ConnectionGone(ConnectionError):
@@ -83,7 +83,7 @@ class FrameConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
+        self._transport = transport  # type: ignore[assignment]  # a stream's: what asyncio gives every Protocol
         if self._on_open:
             self._on_open(self)
 
@@ -115,9 +115,12 @@ class FrameConnection(asyncio.Protocol):
 
     # ours
 
+    def _open_transport(self) -> asyncio.Transport | None:
+        return None if self._transport is None or self._transport.is_closing() else self._transport
+
     @property
     def is_open(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
+        return self._open_transport() is not None
 
     @property
     def unsent_bytes(self) -> int:
@@ -129,18 +132,20 @@ class FrameConnection(asyncio.Protocol):
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         if len(self._calls) >= CALLS_MAX:
             self._calls = {number: call for number, call in self._calls.items() if not call.done()}
-        if not self.is_open or len(self._calls) >= CALLS_MAX:
+        transport = self._open_transport()
+        if transport is None or len(self._calls) >= CALLS_MAX:
             future.set_exception(ConnectionGone())
             return future
         request_id = next(self._ids) & 0xFFFFFFFF or next(self._ids) & 0xFFFFFFFF
         self._calls[request_id] = future
-        self._transport.write(encode_frame(kind, request_id, payload))  # type: ignore[union-attr]
+        transport.write(encode_frame(kind, request_id, payload))
         return future
 
     def send(self, kind: int, request_id: int, payload: bytes = b"") -> None:
         """Send an answer or a message that nobody answers; nothing happens if the connection is gone."""
-        if self.is_open:
-            self._transport.write(encode_frame(kind, request_id, payload))  # type: ignore[union-attr]
+        transport = self._open_transport()
+        if transport is not None:
+            transport.write(encode_frame(kind, request_id, payload))
 
     def reply(self, kind: int, request_id: int, payload: bytes = b"") -> None:
         """Answer a request of type `kind`."""
@@ -205,7 +210,9 @@ def bind(address: Address) -> socket.socket:
     return sock
 
 
-async def listen(address: Address, make: Callable[[], Any], sock: socket.socket | None = None) -> asyncio.AbstractServer:
+async def listen(
+    address: Address, make: Callable[[], asyncio.BaseProtocol], sock: socket.socket | None = None
+) -> asyncio.AbstractServer:
     """Listen at an address, with the socket that `bind` returned for it earlier, if one is given. Raises OSError."""
     loop = asyncio.get_running_loop()
     sock = bind(address) if sock is None else sock

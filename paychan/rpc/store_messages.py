@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 from .._fast.group import check_entries, split_entries
 from ..core.outpoint import OUTPOINT_SIZE
@@ -266,7 +267,7 @@ def encode_load_reply(found: list[Stored | None]) -> bytes:
 
     Raises: MessageError if that is more than a frame may hold: ask for fewer channels.
     """
-    parts = []
+    parts: list[bytes] = []
     for stored in found:
         terms, state, settlement = (stored.terms, stored.state, stored.settlement) if stored else (b"", b"", b"")
         parts += (_LOAD_HEAD.pack(len(terms), len(state), len(settlement)), terms, state, settlement)
@@ -353,7 +354,7 @@ def decode_heartbeat_reply(payload: bytes) -> int:
     return int.from_bytes(payload, "little")
 
 
-def _unpack_all(form: struct.Struct, payload: bytes) -> tuple:
+def _unpack_all(form: struct.Struct, payload: bytes) -> tuple[Any, ...]:
     if len(payload) != form.size:
         raise MessageError("a message has a wrong length")
     return form.unpack(payload)

@@ -189,9 +189,9 @@ def check_signer(config: "SignerConfig", root: "Section") -> None:
     for pubkey in PUBLISHED_PUBKEYS:
         if config.destination_script == pay_to_pubkey_hash(bytes.fromhex(pubkey)):
             policy.fail("funds_destination_address", "has a published key: anyone could spend what is settled")
-    why = _SAMPLE_HASHES.get(config.destination_script[2:22].hex()) or _SAMPLE_HASHES.get(config.destination_script[3:23].hex())
-    if why:
-        policy.fail("funds_destination_address", why)
+    hashes = (config.destination_script[2:22].hex(), config.destination_script[3:23].hex())  # P2SH, P2PKH
+    for sample in filter(None, map(_SAMPLE_HASHES.get, hashes)):
+        policy.fail("funds_destination_address", sample)
     if config.fee_per_byte_max > SIGNER_FEE_PER_BYTE_LIVE_MAX:
         policy.fail(
             "fee_per_byte_max", f"must be at most {SIGNER_FEE_PER_BYTE_LIVE_MAX} on network live: it bounds what can be burnt"

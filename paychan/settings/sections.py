@@ -3,23 +3,23 @@
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from ..core.errors import ConfigError
 from ..rpc.connection import Address
 
-_MISSING: Any = object()
-_KIND_NAMES = {int: "an integer", str: "text", bool: "true or false", list: "a list"}
+Kind = TypeVar("Kind")
+_KIND_NAMES: dict[type, str] = {int: "an integer", str: "text", bool: "true or false", list: "a list"}
 
 
 class Section:
     """One table of a file. Accessors note a problem and return something harmless, so that the next key is looked at too."""
 
-    def __init__(self, source: str, name: str, values: Any, problems: list[str]) -> None:
+    def __init__(self, source: str, name: str, values: object, problems: list[str]) -> None:
         self.source, self.name, self.problems = source, name, problems
         self._known: set[str] = set()
         self._tables: list[Section] = []
-        self._values: dict[str, Any] = values if isinstance(values, dict) else {}
+        self._values: dict[str, object] = values if isinstance(values, dict) else {}
         if not isinstance(values, dict):
             self.fail("", "must be a table")
 
@@ -56,28 +56,28 @@ class Section:
         if self.problems:
             raise ConfigError(*self.problems)
 
-    def _get(self, key: str, kind: type, default: Any) -> Any:
-        """Return the value, or None after noting a problem (or if None is the default)."""
+    def _get(self, key: str, kind: type[Kind], default: Kind | None) -> Kind | None:
+        """Return the value, or None after noting a problem. Without a default the key must be there."""
         self._known.add(key)
         value = self._values.get(key, default)
-        if value is _MISSING:
+        if value is None:
             self.fail(key, "is missing")
             return None
-        if value is not None and type(value) is not kind:
+        if type(value) is not kind:
             self.fail(key, f"must be {_KIND_NAMES[kind]}")
             return None
         return value
 
-    def integer(self, key: str, low: int, high: int, default: int = _MISSING) -> int:
+    def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
         value = self._get(key, int, default)
         if value is not None and not low <= value <= high:
             self.fail(key, f"must be from {low} to {high}")
         return low if value is None else value
 
-    def boolean(self, key: str, default: bool = _MISSING) -> bool:
+    def boolean(self, key: str, default: bool | None = None) -> bool:
         return bool(self._get(key, bool, default))
 
-    def text(self, key: str, default: str = _MISSING) -> str:
+    def text(self, key: str, default: str | None = None) -> str:
         """Return a text; an empty one is a problem unless it is the default."""
         value = self._get(key, str, default)
         if value == "" != default:
@@ -86,7 +86,7 @@ class Section:
 
     def path(self, key: str) -> Path | None:
         """Return the path in an optional text."""
-        value = self._get(key, str, None)
+        value = self._get(key, str, "")
         return Path(value) if value else None
 
     def texts(self, key: str) -> tuple[str, ...]:

@@ -93,6 +93,11 @@ TROUBLES: dict[str, tuple[str, Callable[[CoreStandIn], None]]] = {
     "initial block download": ("still syncing", lambda core: _info(core, initialblockdownload=True)),
     "headers far ahead": ("still syncing: 50 blocks behind", lambda core: _info(core, headers=TIP_HEIGHT + 50)),
     "little verified": ("still syncing", lambda core: _info(core, verificationprogress=0.5)),
+    "too little verified for a float": ("still syncing", lambda core: _info(core, verificationprogress=-(10**400))),
+    "too much verified for a float": (
+        "still syncing: 50 blocks behind",
+        lambda core: _info(core, headers=TIP_HEIGHT + 50, verificationprogress=10**400),
+    ),
     "other genesis": ("another network", lambda core: core.results.update(getblockhash="00" * 32)),
     "old version": ("version is 240100", lambda core: core.results.update(getnetworkinfo={"version": 240100})),
     "no version": ("version is missing", lambda core: core.results.update(getnetworkinfo={"version": "25.0"})),

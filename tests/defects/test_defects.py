@@ -4,6 +4,8 @@ once, the tests that it names must exist, docs/THREATS.md must say what the tabl
 
 import ast
 import functools
+import os
+import socket
 
 import pytest
 
@@ -53,6 +55,21 @@ def test_the_document_says_what_the_table_says():
     rows = ROW.findall(PATH.read_text())
     assert [name for name, _, _ in rows] == list(IDS)
     assert [name for name, _, told in rows if told != evidence(name)] == []
+
+
+def test_a_checkout_in_use_can_be_copied(tmp_path):
+    """./runEverything.sh leaves its sockets behind, in a state directory that may lie anywhere."""
+    for name in ("kept/file", "state/debug/clock", "elsewhere/run/kept"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "elsewhere" / "run" / "signer.sock"))
+    os.mkfifo(tmp_path / "kept" / "pipe")
+    (tmp_path / "kept" / "secret").touch(mode=0o000)
+    (tmp_path / "kept" / "link").symlink_to("file")
+    with copied_tree(root=tmp_path) as place:
+        found = {str(path.relative_to(place)) for path in place.rglob("*") if not path.is_dir()}
+    assert found - {"kept/secret"} == {"kept/file", "kept/link", "elsewhere/run/kept"}  # root may read everything
 
 
 @pytest.mark.parametrize("what", TRIED)

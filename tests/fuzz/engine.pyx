@@ -70,9 +70,9 @@ cdef class Engine:
     def run(self, uint64_t count):
         """Try `count` mutated inputs; return the first thing that is broken, 0: nothing."""
         cdef int broken = 0
-        cdef uint64_t i
+        cdef uint64_t _
         with nogil:
-            for i in range(count):
+            for _ in range(count):
                 self._mutate()
                 broken = self._try()
                 if broken:

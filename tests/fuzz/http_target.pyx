@@ -1,7 +1,7 @@
 """The reader of HTTP heads, as a target of the fuzzer."""
 
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
-from libc.stdint cimport uint64_t, uintptr_t
+from libc.stdint cimport uintptr_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from paychan._fast.http cimport HEAD_SIZE_MAX, HEADERS_MAX, RequestHead
@@ -30,8 +30,7 @@ cpdef enum Broken:
     KNOWN_STATUS = 1       # the verdict is one of HttpStatus
     INSIDE = 2             # every pointer of the view lies in the head, and path and query follow each other
     FIRST_BLANK_LINE = 3   # a complete head ends at the first CR LF CR LF; without one nothing is complete, with one not incomplete
-    PLAIN_BYTES = 4        # a complete head has no CR without LF, no LF without CR, nothing outside 0x20 to 0x7e but HTAB;
-                           # and its target neither a blank nor '#'
+    PLAIN_BYTES = 4        # no CR without LF nor LF without CR, only 0x20 to 0x7e and HTAB; in the target neither blank nor '#'
     LENIENT_READER = 5     # whoever reads a complete head with less care finds the same body length, one host, no transfer encoding
     BODY_BOUND = 6         # the body's length is within the caller's bound
     PREFIX = 7             # less of the same bytes is incomplete or gets the same verdict and view
@@ -49,12 +48,12 @@ def time_parse(object capsule, bytes data, Py_ssize_t count):
     """Return nanoseconds for each of `count` readings of `data`."""
     cdef Parser parse = parser_of(capsule)
     cdef const unsigned char *text = data
-    cdef Py_ssize_t i, size = len(data)
+    cdef Py_ssize_t size = len(data), _
     cdef RequestHead head
     cdef int status = 0
     start = time.perf_counter_ns()
     with nogil:
-        for i in range(count):
+        for _ in range(count):
             status |= parse(text, size, 0, BODY, &head)
     spent = time.perf_counter_ns() - start
     assert status == 0

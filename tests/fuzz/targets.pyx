@@ -3,7 +3,7 @@
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp
 
 from paychan._fast.frame cimport Frame, FrameReader
 from paychan._fast.payment cimport PaymentView
@@ -55,7 +55,8 @@ cdef inline int _hex_value(unsigned char symbol) noexcept nogil:
     return (symbol & 15) + (9 if symbol > 57 else 0)
 
 
-cdef inline bint _is_within(const unsigned char *part, Py_ssize_t size, const unsigned char *data, Py_ssize_t data_size) noexcept nogil:
+cdef inline bint _is_within(
+        const unsigned char *part, Py_ssize_t size, const unsigned char *data, Py_ssize_t data_size) noexcept nogil:
     return size >= 0 and <uintptr_t> part >= <uintptr_t> data \
         and <uintptr_t> part + <uintptr_t> size <= <uintptr_t> data + <uintptr_t> data_size
 
@@ -70,7 +71,6 @@ cdef class PathEngine(Engine):
 
     cdef int examine(self, const unsigned char *data, Py_ssize_t size, int *verdict) noexcept nogil:
         cdef unsigned char *outpoint = self._arenas[1] + ARENA - 36
-        cdef unsigned char txid[64]
         cdef char number[16]
         cdef uint32_t vout
         cdef int i, expected, digits

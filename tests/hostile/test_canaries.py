@@ -1,8 +1,8 @@
-"""Aim: no payment, key or password in what we write for others to read. Method: a real system with recognisable secrets lives
-through
-good payments, errors at both doors, kills, refused configurations and commands; then everything that it wrote is searched for them.
+"""Aim: no payment, key or password in what we write for others to read.
 
-The payment in a request is the token that closes its channel, in each of its spellings; the signer's key is the money.
+Method: a real system with recognisable secrets lives through good payments, errors at both doors, kills, refused configurations and
+commands; then everything that it wrote is searched for them. The payment in a request is the token that closes its channel, in each
+of its spellings; the signer's key is the money.
 """
 
 import base64
@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,8 @@ def lived(tmp_path_factory):
             written[" ".join(arguments)] = run(arguments, **state).encode()
         for process in processes_of(system.process.pid):
             for name in ("environ", "cmdline", "limits"):
-                written[f"/proc/{process} {name}"] = Path(f"/proc/{process}/{name}").read_bytes()
+                with suppress(PermissionError):  # the signer's is for root alone
+                    written[f"/proc/{process} {name}"] = Path(f"/proc/{process}/{name}").read_bytes()
         wait_until(lambda: system.ready_workers() == 1, 20, "being ready")
         signer = system.child_pid("signer")
         core_limit_of_signer = core_limit(signer)
@@ -178,6 +180,12 @@ def test_payments_are_where_they_belong(lived):
 def test_the_signer_leaves_no_core(lived):
     """Nor may it be traced: test_signer_hardening.py asks the kernel about that, in the process itself."""
     assert lived[3] == "0"
+
+
+@pytest.mark.privileged("the signer is not dumpable: the kernel shows its environment to root alone")
+def test_the_signers_environment_was_searched(lived):
+    environments = [text for place, text in lived[0].items() if place.startswith("/proc/") and place.endswith("environ")]
+    assert len(environments) == len([place for place in lived[0] if place.endswith(" cmdline")]) >= 4
 
 
 def test_what_is_searched_is_what_there_is(lived):

@@ -227,7 +227,7 @@ def test_neither_key_nor_payment_is_written_to_the_log(signer):
         assert canary not in text
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can connect as somebody else")
+@pytest.mark.privileged("only root can connect as somebody else")
 def test_another_user_gets_no_answer(signer):
     signer.start()
     directory = signer.state / "run"
@@ -256,23 +256,20 @@ def test_what_the_running_signer_gave_up(signer):
             assert re.search(r"^Seccomp:\s+2$", (thread / "status").read_text(), re.MULTILINE)
     assert re.search(r"^Max core file size\s+0\s+0\s", (proc / "limits").read_text(), re.MULTILINE)
     assert (proc / "stat").stat().st_uid == 0  # not dumpable: the kernel gives these files to root
-    links = proc_links(proc)
-    assert not any(
-        "io_uring" in link for link in links
-    )  # an event loop made before the filter would have a ring, which passes it by
-    sockets = [link for link in links if link.startswith("socket:")]
-    listed = (proc / "net" / "unix").read_text() + Path("/proc/net/unix").read_text()
-    assert sockets and all(f" {link[8:-1]}" in listed for link in sockets)  # every one is a Unix socket
     lines = [line for line in signer.log.read_text().splitlines() if "hardened: " in line]
     assert len(lines) == 1 and "no dumps, no new privileges" in lines[0] and "system calls filtered" in lines[0]
 
 
-def proc_links(proc: Path) -> list[str]:
-    """Return what a process' descriptors are. Skips the test if we may not know: another user's, or not dumpable and not root."""
-    try:
-        return [os.readlink(entry) for entry in (proc / "fd").iterdir()]
-    except PermissionError:
-        pytest.skip("only root may look at the descriptors of a process that is not dumpable")
+@pytest.mark.privileged("the signer is not dumpable: the kernel shows its descriptors to root alone")
+def test_what_the_running_signer_has_open(signer):
+    signer.start()
+    proc = Path("/proc") / str(signer.process.pid)
+    links = [os.readlink(entry) for entry in (proc / "fd").iterdir()]
+    # an event loop made before the filter would have a ring, which passes it by
+    assert not any("io_uring" in link for link in links)
+    sockets = [link for link in links if link.startswith("socket:")]
+    listed = (proc / "net" / "unix").read_text() + Path("/proc/net/unix").read_text()
+    assert sockets and all(f" {link[8:-1]}" in listed for link in sockets)  # every one is a Unix socket
 
 
 def test_a_crash_leaves_no_core(signer):

@@ -106,7 +106,12 @@ class DirectPort:
             return
         loop = asyncio.get_running_loop()
         self.port = listener.getsockname()[1]
-        self._server = await loop.create_server(self._door.connect, sock=listener, backlog=CONNECTIONS_MAX)
+        connect = self._door.connect
+        self._server = await loop.create_server(
+            connect,  # type: ignore[arg-type]  # compiled: a protocol but for the base class
+            sock=listener,
+            backlog=CONNECTIONS_MAX,
+        )
         self._sweep()
         log.info("worker %d listens on port %d of its own", os.getpid(), self.port)
 

@@ -8,7 +8,6 @@ import struct
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..._fast.forward import ForwardLink, OwnerEnd
 from ..._fast.intake import Intake, PaymentRequest
@@ -29,6 +28,8 @@ ANSWER_SECONDS_MAX = 12.0
 
 CONNECT_SECONDS_MAX = 2.0
 """On a Unix socket only a stopped process, whose queue of connections is full, takes so long."""
+
+_Connecting = asyncio.Task[FrameConnection] | asyncio.Task[ForwardLink]
 
 _HEAD = struct.Struct("<BHH36sQI?")
 _REPLY = struct.Struct("<HH")
@@ -106,7 +107,7 @@ class Peers:
 
     async def start(self) -> None:
         self._remove_dead_sockets()
-        self._server = await listen(self.address, self._accept)
+        self._server = await listen(self.address, self._accept)  # type: ignore[arg-type]  # compiled: a protocol but for the base class
         self._give_up_overdue()
 
     async def stop(self) -> None:
@@ -118,7 +119,8 @@ class Peers:
             self._timer.cancel()
         for connection in list(self._incoming):
             connection.close()
-        for task in (*self._connections.values(), *self._links.values()):
+        tasks: list[_Connecting] = [*self._connections.values(), *self._links.values()]
+        for task in tasks:
             if _is_made(task):
                 task.result().close()
             task.cancel()
@@ -161,7 +163,8 @@ class Peers:
 
     def keep_only(self, peers: Collection[str]) -> None:
         """Close the connections to all others: a worker that lost its shards (a stopped one) may never answer."""
-        for peer, task in (*self._connections.items(), *self._links.items()):
+        tasks: list[tuple[str, _Connecting]] = [*self._connections.items(), *self._links.items()]
+        for peer, task in tasks:
             if peer not in peers and _is_made(task):
                 task.result().close()
 
@@ -172,7 +175,8 @@ class Peers:
         """Return the connection for payments to a peer. None while it is being made: until then there is only the patient way."""
         task = self._links.get(peer)
         if peer and (task is None or _is_dead(task)):
-            task = asyncio.get_running_loop().create_task(connect(Address(path=peer), self._make_link))
+            made = connect(Address(path=peer), self._make_link)  # type: ignore[type-var]  # compiled, as in `start`
+            task = asyncio.get_running_loop().create_task(made)
             self._links[peer] = task
             self._forget_closed()
         return task.result() if task is not None and _is_made(task) else None
@@ -217,11 +221,11 @@ class Peers:
                 path.unlink(missing_ok=True)
 
 
-def _is_dead(task: asyncio.Task[Any]) -> bool:
+def _is_dead(task: _Connecting) -> bool:
     """Return whether a connection could not be made, or is closed."""
     return task.done() and (task.cancelled() or task.exception() is not None or not task.result().is_open)
 
 
-def _is_made(task: asyncio.Task[Any]) -> bool:
+def _is_made(task: _Connecting) -> bool:
     """Return whether a connection has been made and is open."""
     return task.done() and not _is_dead(task)

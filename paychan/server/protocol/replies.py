@@ -37,7 +37,7 @@ def closed_result(value_left: int, value_received: int, settlement_txid: bytes) 
     return Reply(202, body % (value_left, value_received, txid_hex(settlement_txid).encode()))
 
 
-def json_reply(status: int, content: dict, location: str = "") -> Reply:
+def json_reply(status: int, content: dict[str, object], location: str = "") -> Reply:
     """Return any other success body."""
     return Reply(status, orjson.dumps(content) + b"\n", location)
 

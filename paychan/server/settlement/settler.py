@@ -7,6 +7,7 @@ that grows while nothing changes and ends when the chain's tip moves.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 from ...core.channel import Phase
 from ...core.errors import PaychanError
@@ -78,7 +79,7 @@ class Settler:
             self._pauses.clear()
         running: dict[bytes, asyncio.Task[None]] = {}
 
-        def ended(outpoint: bytes) -> None:
+        def ended(outpoint: bytes, _: asyncio.Task[None]) -> None:
             del running[outpoint]
             self._places.release()
 
@@ -91,7 +92,7 @@ class Settler:
                     seen.add(outpoint)
                     await self._places.acquire()
                     running[outpoint] = asyncio.get_running_loop().create_task(self._settle_one(outpoint))
-                    running[outpoint].add_done_callback(lambda _, outpoint=outpoint: ended(outpoint))
+                    running[outpoint].add_done_callback(partial(ended, outpoint))
             await asyncio.gather(*running.values())
         finally:
             for task in running.values():

@@ -28,6 +28,7 @@ class Committer:
 
     def __init__(self, channels: ChannelTable, store: StoreClient) -> None:
         self._store, self._last = store, 0
+        self._writing: asyncio.Task[None] | None = None  # kept, for the event loop alone does not keep a task
         self.queue = CommitQueue(channels, self._wake, _report, ENTRIES_MAX)
         self.queue.waiting_max = WAITING_MAX
 
@@ -55,7 +56,7 @@ class Committer:
         return future
 
     def _wake(self) -> None:
-        asyncio.get_running_loop().create_task(self._write_groups())
+        self._writing = asyncio.get_running_loop().create_task(self._write_groups())
 
     async def _write_groups(self) -> None:
         """Write group after group until nothing waits. The first starts after what this turn of the loop still brings."""

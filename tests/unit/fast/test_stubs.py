@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import paychan
+from paychan._fast.channel import ChannelTable
+from paychan._fast.commit import Group
 
 FAST = Path(paychan.__file__).parent / "_fast"
 MODULES = sorted(file.stem for file in FAST.glob("*.pyi"))
@@ -16,7 +18,9 @@ WITHOUT_PYTHON_FACE = ["libcrypto", "secp256k1"]
 
 
 def stub_of(name):
-    return ast.parse((FAST / f"{name}.pyi").read_text()).body
+    """Return what a stub states, but for its private types: what is asked of an argument, which only a checker sees."""
+    body = ast.parse((FAST / f"{name}.pyi").read_text()).body
+    return [node for node in body if not (isinstance(node, ast.ClassDef) and node.name.startswith("_"))]
 
 
 def stub_names(body):
@@ -55,6 +59,31 @@ def test_classes_have_the_same_members(name, stub):
     assert members == {member for member in vars(compiled) if not member.startswith("_")}
     for special in ("__len__",):
         assert (special in stub_names(stub.body)) == hasattr(compiled, special) or stub.name == "Status"
+
+
+def attributes():
+    for name, node in CLASSES:
+        for member in node.body:
+            is_property = isinstance(member, ast.FunctionDef) and "property" in map(ast.unparse, member.decorator_list)
+            if isinstance(member, ast.AnnAssign) or is_property:
+                attribute = member.name if is_property else member.target.id
+                yield pytest.param(getattr(module(name), node.name), attribute, is_property, id=f"{name}.{node.name}.{attribute}")
+
+
+TABLE = ChannelTable(1, 0)
+NEEDED = {ChannelTable: (1, 0), Group: (TABLE, 0)}
+
+
+@pytest.mark.parametrize(("owner", "attribute", "is_property"), list(attributes()))
+def test_a_property_cannot_be_set_and_any_other_attribute_can(owner, attribute, is_property):
+    if owner.__module__.endswith("status"):
+        return  # an enum's members
+    made, descriptor = owner.__new__(owner, *NEEDED.get(owner, ())), inspect.getattr_static(owner, attribute)
+    if is_property:
+        with pytest.raises(AttributeError):
+            descriptor.__set__(made, None)
+    else:
+        descriptor.__set__(made, getattr(made, attribute))
 
 
 def functions():

@@ -112,11 +112,10 @@ def test_a_missing_key_is_made_in_debug_mode_only(tmp_path):
     assert load_key(settings).secret == key.secret
 
 
+@pytest.mark.privileged("only root can give a file away")
 def test_another_users_key_file_is_refused(tmp_path):
     settings = config(tmp_path)
     put_key(settings.key_file, KEY.secret.hex().encode())
-    if os.geteuid():
-        pytest.skip("only root can give files away")
     os.chown(settings.key_file, 65534, -1)
     assert "another user" in complaint(settings)
 

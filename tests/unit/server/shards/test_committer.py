@@ -4,6 +4,8 @@ Method: a real channel table and a store whose answers the test gives by hand, i
 import asyncio
 import base64
 import functools
+import gc
+import weakref
 
 import pytest
 
@@ -108,6 +110,27 @@ async def test_nothing_is_acknowledged_before_the_commit_returned():
     await worker.store.answer()
     assert payment.result() == OK
     assert worker.table.is_durable(worker.outpoint(0))
+
+
+@asynchronous
+async def test_a_write_in_flight_is_kept_though_nobody_else_holds_it():
+    """The event loop alone holds its tasks weakly, and a connection that was forgotten holds none."""
+    worker, answers = Worker(), []
+
+    async def commit(payload):
+        answer = asyncio.get_running_loop().create_future()
+        answers.append(weakref.ref(answer))
+        return await answer
+
+    worker.store.commit = commit
+    payment = worker.pay(0, 9_000_000)
+    await settle()
+    gc.collect()
+    answer = answers[0]()
+    assert answer is not None
+    answer.set_result(bytes([OK]))
+    await settle()
+    assert payment.result() == OK
 
 
 @asynchronous
