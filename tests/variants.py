@@ -33,14 +33,14 @@ CONNECTIONS_MAX = 8
 PUBLIC_WAY = "a payment came the public way"
 
 
-def run_supervisor() -> None:
+def run_supervisor() -> int:
     usual = supervisor.Child
 
     def child(name: str, module: str, *rest: Any) -> supervisor.Child:
         return usual(name, variant_module(os.environ[VARIABLE], module), *rest)
 
     supervisor.Child = child  # type: ignore[assignment, misc]
-    run_paychan()
+    return run_paychan()
 
 
 def make() -> Any:
@@ -61,7 +61,7 @@ def make() -> Any:
     return make_app()
 
 
-def run_server(variant: str) -> None:
+def run_server(variant: str) -> int:
     usual = server.Granian
 
     def granian(_: str, **options: Any) -> Any:
@@ -72,10 +72,10 @@ def run_server(variant: str) -> None:
         granian_door.TESTED_VERSIONS = ("0.0.0",)
     if variant == "short limits":
         direct.SWEEP_SECONDS, direct.SILENT_SWEEPS_MAX, direct.CONNECTIONS_MAX = 0.1, 5, CONNECTIONS_MAX
-    server.main()
+    return server.main()
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "run":
         sys.exit(run_supervisor())
-    run_server(os.environ[VARIABLE])
+    sys.exit(run_server(os.environ[VARIABLE]))

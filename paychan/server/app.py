@@ -9,17 +9,20 @@ from typing import Any
 
 from granian._granian import RSGIProtocolClosed  # granian gives it no public name
 
+from .. import logs
 from .._fast.batch import BATCH_BYTES_MAX
 from .._fast.intake import Intake
 from .._fast.rsgi import RsgiDoor, has_body
 from ..core.errors import ConfigError, Rejection
-from ..settings.load import EXIT_BAD_CONFIG, load_server_config
+from ..exits import EXIT_BAD_CONFIG
+from ..printing import say
+from ..settings.load import load_server_config
 from ..settings.models import ServerConfig
 from .doors import granian_door
 from .doors.direct import DirectPort
 from .doors.headers import SUCCESS_HEADERS, absolute, headers_of
 from .doors.routes import answer, takes_body
-from .process import end_with_parent, set_up_logging
+from .process import end_with_parent
 from .protocol.replies import Reply, problem
 from .worker import Worker
 
@@ -37,7 +40,7 @@ def load_config_or_exit() -> ServerConfig:
             raise ConfigError("PAYCHAN_CONFIG: names no server.toml")
         return load_server_config(path)
     except ConfigError as error:
-        print(f"paychan-server: {error}", file=sys.stderr)
+        say(f"paychan-server: {error}")
         sys.exit(EXIT_BAD_CONFIG)
 
 
@@ -60,7 +63,7 @@ class App:
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         end_with_parent()
-        set_up_logging()
+        logs.set_up("worker")
 
         async def start() -> None:
             self._direct = DirectPort(self._config, self._answer_direct)

@@ -40,6 +40,8 @@ also looks again when an owner table comes, but that is not enough: the new owne
 HIGHEST_SECONDS = 60.0
 """Between two notes of the highest time seen."""
 
+PEERS_RETRY_SECONDS = 1.0
+
 log = logging.getLogger("paychan.worker")
 
 
@@ -83,10 +85,22 @@ class Worker:
         """Once the signer's key is known, join the store's workers and build what needs the shard count."""
         while not self._signer.link.is_up:
             await asyncio.sleep(0.02)
-        await self._peers.start()
+        await self._start_peers()
         hello = Hello(self._config.common.network.name, self._signer.public_key, self._peers.address.path)
         self._store = StoreClient(self._config.store, hello, self._on_owners, self._on_store_lost)
         self._store.link.start()
+
+    async def _start_peers(self) -> None:
+        """Make the socket for other workers. On a full disk that fails; whoever makes room there does not think of us."""
+        why = ""
+        while True:
+            try:
+                await self._peers.start()
+                return
+            except OSError as error:
+                if why != (why := str(error)):
+                    log.warning("the socket for other workers cannot be made: %s", why)
+                await asyncio.sleep(PEERS_RETRY_SECONDS)
 
     async def _keep_highest(self) -> None:
         """Note the highest time seen, for the next start; in debug mode clocks start where they are told."""

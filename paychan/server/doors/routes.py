@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ...core.errors import PaychanError, Rejection, Unavailable
+from ...printing import place_of
 from ..protocol.replies import INTERNAL_ERROR, Reply, json_reply, problem
 from .direct import BATCH_PATH
 
@@ -85,9 +86,5 @@ async def answer(worker: Answers | None, method: str, path: str, query: str, bod
         return problem(error)
     except Exception as error:
         # A bug of ours. Its text could hold a request's bytes, so only its kind and place are logged.
-        frame = error.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else "nowhere"
-        log.error("internal error: %s at %s", type(error).__name__, place)
+        log.error("internal error: %s at %s", type(error).__name__, place_of(error.__traceback__))
         return INTERNAL_ERROR
