@@ -57,7 +57,7 @@ def test_without_git_the_commit_is_unknown(monkeypatch, checkout):
     assert commit(checkout) == UNKNOWN
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives a checkout to another user")
+@pytest.mark.privileged("gives a checkout to another user")
 def test_a_checkout_of_another_user_is_read(checkout):
     for path in [checkout, *checkout.rglob("*")]:
         os.chown(path, 12345, 12345, follow_symlinks=False)
