@@ -15,8 +15,8 @@ from .._fast.rsgi import RsgiDoor, has_body
 from ..core.errors import ConfigError, Rejection
 from ..settings.load import EXIT_BAD_CONFIG, load_server_config
 from ..settings.models import ServerConfig
-from .doors import granian_door
 from .doors.direct import DirectPort
+from .doors.granian_door import GranianDoor
 from .doors.headers import SUCCESS_HEADERS, absolute, headers_of
 from .doors.routes import answer, takes_body
 from .process import end_with_parent, set_up_logging
@@ -56,6 +56,7 @@ class App:
         self._config = config
         self._worker: Worker | None = None
         self._door: RsgiDoor | None = None
+        self._granian: GranianDoor | None = None
         self._direct: DirectPort | None = None
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -65,11 +66,14 @@ class App:
         async def start() -> None:
             self._direct = DirectPort(self._config, self._answer_direct)
             await self._direct.start()
-            self._worker = Worker(self._config, self._on_joined, self._direct.public_url)
+            self._worker = Worker(self._config, self._on_joined, self._direct.public_url, self._granian_way)
             self._worker.start()
 
         loop.run_until_complete(start())
-        granian_door.install(loop, self, lambda usual: self._make_door(loop, usual))
+        self._granian = GranianDoor(loop, self, lambda usual: self._make_door(loop, usual))
+
+    def _granian_way(self) -> str:
+        return self._granian.way if self._granian is not None else ""
 
     def _make_door(self, loop: asyncio.AbstractEventLoop, usual: Callable[[Any], None]) -> RsgiDoor:
         self._door = RsgiDoor(loop.call_soon_threadsafe, usual, self._respond, SUCCESS_HEADERS)
