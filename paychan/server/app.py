@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from granian._granian import RSGIProtocolClosed  # granian gives it no public name
 
 from .._fast.batch import BATCH_BYTES_MAX
+from .._fast.http import is_host
 from .._fast.intake import Intake
 from .._fast.rsgi import RsgiDoor, has_body
 from ..core.errors import ConfigError, Rejection
@@ -22,8 +22,6 @@ from .doors.routes import answer, takes_body
 from .process import end_with_parent, set_up_logging
 from .protocol.replies import Reply, problem
 from .worker import Worker
-
-_HOST = re.compile(r"[A-Za-z0-9.\-]{1,253}(:[0-9]{1,5})?\Z|\[[0-9a-fA-F:.]{2,45}\](:[0-9]{1,5})?\Z")
 
 BODY_SECONDS_MAX = 20.0
 """For the body of a request: granian bounds the time of headers only, and each slow body holds one of its connections."""
@@ -121,13 +119,14 @@ class App:
         return await answer(self._worker, method, path, scope.query_string, body)
 
     def _root(self, scope: Any) -> str:
-        """Return scheme, host and port as the client can reach them: as configured, else as it asked for."""
+        """Return scheme, host and port as the client can reach them: as configured, else as it asked for; empty if that is no host.
+
+        An authority in the request's target counts instead of the Host header (RFC 9112 3.2.2).
+        """
         if self._config.public_url:
             return self._config.public_url
-        host = scope.headers.get("host", "")
-        if not _HOST.match(host):
-            host = f"{self._config.http_host}:{self._config.http_port}"
-        return f"{scope.scheme}://{host}"
+        host = scope.authority or scope.headers.get("host", "")
+        return f"{scope.scheme}://{host}" if is_host(host.encode()) else ""
 
 
 def make_app() -> App:

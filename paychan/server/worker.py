@@ -23,7 +23,7 @@ from .channels.lookups import NEGATIVE_SECONDS, Lookups
 from .channels.opening import Opening
 from .channels.payments import Payments
 from .doors.peers import PeerRequest, Peers
-from .protocol.replies import INTERNAL_ERROR, Reply, json_reply, problem
+from .protocol.replies import INTERNAL_ERROR, Form, Reply, json_reply, problem
 from .settlement.highwater import read_highest, write_highest
 from .settlement.settler import Settler
 from .settlement.settling import Settling, SettlingRules
@@ -230,7 +230,7 @@ class Worker:
             batch.submit(self._payments.intake)
         except ValueError as error:
             raise Rejection("invalid_batch", str(error)) from error
-        return Reply(200, await future, is_binary=True)
+        return Reply(200, await future, form=Form.BATCH)
 
     async def close(self, path: str, query: str) -> Reply:
         """DELETE on a channel."""
