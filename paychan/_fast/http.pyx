@@ -55,7 +55,7 @@ cdef inline bint _are(const unsigned char *text, Py_ssize_t size, unsigned char 
     return common != 0
 
 
-# Eight bytes at a time. In each sum below every byte stays within its eight bits, so nothing carries over. What is above 0x7f apart,
+# Eight bytes at a time. In each sum below every byte stays within its eight bits: nothing carries over. What is above 0x7f apart,
 # a byte is first moved so far that the allowed ones begin at 0, modulo 0x80, then so far that the others reach the highest bit.
 
 cdef inline uint64_t _odd_in_value(uint64_t word) noexcept nogil:
@@ -183,7 +183,7 @@ cdef Py_ssize_t _read_authority(const unsigned char *target, Py_ssize_t size, Ma
 
 
 cdef HttpStatus _read_target(const unsigned char *target, Py_ssize_t size, Marks *marks, RequestHead *head) noexcept nogil:
-    """Read /PATH or /PATH?QUERY, the same after http://AUTHORITY (RFC 9112 3.2.2: proxies ask so), or `*`, the server as a whole."""
+    """Read /PATH or /PATH?QUERY, the same after http://AUTHORITY (RFC 9112 3.2.2: proxies ask so), or `*`, the whole server."""
     cdef const unsigned char *mark
     cdef Py_ssize_t before
     if size > TARGET_SIZE_MAX:
@@ -419,5 +419,5 @@ def parse_request_head(bytes data not None, Py_ssize_t body_max, Py_ssize_t seen
 
 
 def is_host(bytes text not None):
-    """Return whether it is NAME, NAME:PORT, [IPV6] or [IPV6]:PORT: what a Host header may say, and what may become part of a URL."""
+    """Return whether it is NAME, NAME:PORT, [IPV6] or [IPV6]:PORT: what a Host header may say, and what may be part of a URL."""
     return _is_host(<const unsigned char *> text, len(text))

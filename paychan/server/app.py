@@ -76,7 +76,7 @@ class App:
     def _granian_way(self) -> str:
         return self._granian.way if self._granian is not None else ""
 
-    def _make_door(self, loop: asyncio.AbstractEventLoop, usual: Callable[[Any], None]) -> RsgiDoor:
+    def _make_door(self, loop: asyncio.AbstractEventLoop, usual: Callable[[Any], object]) -> RsgiDoor:
         self._door = RsgiDoor(loop.call_soon_threadsafe, usual, self._respond, SUCCESS_HEADERS)
         return self._door
 

@@ -71,7 +71,8 @@ class GranianDoor:
         if not is_known:
             self._stay_public(f"how granian {granian.__version__} schedules requests is not what was tested")
             return
-        self._usual, self._usual_aio = futures._cbsched_schedule, futures._cbsched_aioschedule
+        self._usual: Callable[..., Run] = futures._cbsched_schedule
+        self._usual_aio: Callable[..., Run] = futures._cbsched_aioschedule
         futures._cbsched_schedule, futures._cbsched_aioschedule = self._schedule, self._schedule_aio
         loop.call_later(ASKED_WITHIN_SECONDS, self._tell_if_not_asked)
 
