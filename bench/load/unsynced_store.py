@@ -6,7 +6,8 @@ import functools
 import sys
 
 import store.__main__ as program
-from paychan.settings.load import EXIT_BAD_CONFIG, load_store_config
+from paychan.exits import EXIT_BAD_CONFIG
+from paychan.settings.load import load_store_config
 
 
 def main() -> int:

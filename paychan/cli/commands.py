@@ -13,10 +13,11 @@ from typing import Any
 from ..client import Channel, ChannelClosed, ChannelClosing, ChannelMissing, Outcome, Refused, StateError, parse_record, read_state
 from ..client.refund import check_settlement
 from ..client.storage import is_there
+from ..printing import say
 from .funding import note_funding, read_transaction, source_of
-from .output import UsageError
+from .output import UsageError, utc
 from .places import channel_names, channel_path, state_directory
-from .session import policy_of, show, summary, utc, why_closed
+from .session import policy_of, show, summary, why_closed
 
 
 def _existing(arguments: argparse.Namespace) -> Path:
@@ -82,8 +83,12 @@ def _ask_about_all(channel: Channel) -> None:
     """Ask before everything is given away. Raises Refused unless the answer is yes."""
     record = channel.record
     what = f"all {record.change_value} satoshi that are left would go to {record.agreement.server_url}, none of them back to you"
-    print(f"{what}. Pay them? [y/N]", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    say(f"{what}. Pay them? [y/N]")
+    try:
+        answer = sys.stdin.readline().strip().lower()
+    except (OSError, ValueError):  # the terminal has gone, or that was no text
+        answer = ""
+    if answer not in ("y", "yes"):
         raise Refused("nothing was paid", "not_confirmed")
 
 

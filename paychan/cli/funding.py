@@ -1,6 +1,7 @@
 """`paychan keygen` and `paychan fund`: a key, the agreement with a server, and the way to the channel's address."""
 
 import argparse
+import sys
 import time
 from ipaddress import ip_address
 from pathlib import Path
@@ -84,11 +85,11 @@ def _tell(arguments: argparse.Namespace, name: str, channel: Channel, amount: in
         channel.fund_debug()
         then = f"then: paychan open {name}"
     elif arguments.wait:
-        progress(arguments, f"pay {amount} satoshi to {agreed.funding_address}\n{uri}\n{terminal_qr(uri)}")
+        progress(arguments, f"pay {amount} satoshi to {agreed.funding_address}\n{uri}\n{terminal_qr(uri, sys.stderr)}")
         wait_for_funding(arguments, channel, source_of(arguments, agreed.network))
         then = f"then: paychan open {name}"
     else:
-        code = terminal_qr(uri)
+        code = terminal_qr(uri, sys.stdout)
         then = f"then: paychan open {name}, with {HOW_TO_FIND}"
     how = {"amount": amount, "bip21": uri, "change_address": agreed.change_address}
     show(arguments, {**summary(name, channel.record), **how}, f"{code}{then}")

@@ -1,45 +1,15 @@
 """The payer's commands on the command line: `register` adds them to the parser of `paychan`."""
 
 import argparse
-import sys
-from collections.abc import Callable
 
-from ..client import ClientError, Refused
-from ..core.errors import Rejection
 from ..core.network import BY_NAME
+from ..printing import show
 from . import arguments as forms
 from . import commands, completion, funding
-from .output import EXIT_TEXT, EXIT_UNKNOWN, UsageError, exit_status, print_error
+from .guard import Command
+from .output import EXIT_TEXT
 
 DEADLINE_SECONDS = 30.0
-Command = Callable[[argparse.Namespace], int]
-
-
-def guarded(command: Command) -> Command:
-    """Return `command` with every expected failure turned into one line and an exit status."""
-
-    def run(arguments: argparse.Namespace) -> int:
-        try:
-            return command(arguments)
-        except Rejection as error:
-            return fail(arguments, Refused(error.detail, error.code), error.code, error.detail)
-        except UsageError as error:
-            return fail(arguments, error, "usage", str(error))
-        except ClientError as error:
-            return fail(arguments, error, error.code, error.detail)
-        except BrokenPipeError:
-            sys.stderr.close()
-            return 0
-        except KeyboardInterrupt:
-            print_error(arguments, "interrupted", "a payment under way is kept and sent first next time", EXIT_UNKNOWN)
-            return EXIT_UNKNOWN
-
-    def fail(arguments: argparse.Namespace, error: Exception, code: str, detail: str) -> int:
-        status = exit_status(error)
-        print_error(arguments, code, detail, status)
-        return status
-
-    return run
 
 
 def register(subparsers: "argparse._SubParsersAction[forms.Parser]") -> None:
@@ -51,7 +21,7 @@ def register(subparsers: "argparse._SubParsersAction[forms.Parser]") -> None:
         )
         parser.add_argument("--json", action="store_true", help="print one JSON object; errors as JSON on stderr")
         parser.add_argument("--state-dir", metavar="DIR", help="default: $XDG_DATA_HOME/paychan or ~/.local/share/paychan")
-        parser.set_defaults(run=guarded(command))
+        parser.set_defaults(run=command)
         return parser
 
     keygen = add("keygen", funding.keygen, "make a secret key file")
@@ -72,7 +42,7 @@ def register(subparsers: "argparse._SubParsersAction[forms.Parser]") -> None:
 
 
 def _complete(arguments: argparse.Namespace, subparsers: "argparse._SubParsersAction[forms.Parser]") -> int:
-    print(completion.script(arguments.shell, "paychan", dict(subparsers.choices)), end="")
+    show(completion.script(arguments.shell, "paychan", dict(subparsers.choices)), end="")
     return 0
 
 

@@ -1,7 +1,6 @@
 """What the commands share: the retry policy from the arguments, and a channel in a few words."""
 
 import argparse
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +9,7 @@ from ..client import Agreement, ChannelRecord, RetryPolicy
 from ..client.refund import MEDIAN_TIME_LAG
 from ..core.outpoint import format_outpoint
 from ..core.units import COIN, SECONDS_PER_HOUR
-from .output import print_result
+from .output import print_result, utc
 
 TIMES = ("open_before", "exp_time", "refund_expected_at", "valid_after", "expected_at")
 """Values of results that are unix seconds. Programs get them so, people in UTC."""
@@ -20,11 +19,6 @@ def policy_of(arguments: argparse.Namespace) -> RetryPolicy:
     """Return the policy with `--deadline` seconds for everything."""
     deadline = arguments.deadline
     return RetryPolicy(timeout=min(10.0, deadline), deadline=deadline)
-
-
-def utc(seconds: int) -> str:
-    """Return unix seconds as people write them."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def show(arguments: argparse.Namespace, result: dict[str, Any], extra: str = "") -> None:

@@ -2,15 +2,14 @@
 
 import fcntl
 import os
-import re
 from contextlib import suppress
 from pathlib import Path
 
 from coincurve import PrivateKey
 
+from ..core.keyfile import KEY_FILE_SIZE_MAX, parse_key_text
 from .errors import ChannelBusy, ChannelMissing, StateError
 
-_KEY = re.compile(rb"[0-9a-f]{64}\n?\Z")
 _STATE_SIZE_MAX = 1 << 16
 
 
@@ -152,8 +151,12 @@ def write_key(path: Path, key: PrivateKey) -> None:
     make_directory(path.parent)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        _write_synced(descriptor, key.secret.hex().encode() + b"\n")
-        _sync_directory(path.parent)
+        try:
+            _write_synced(descriptor, key.secret.hex().encode() + b"\n")
+            _sync_directory(path.parent)
+        except OSError:  # a full disk: half a key would be in the way when there is room
+            path.unlink()
+            raise
     except OSError as error:
         raise StateError(f"{path}: the key cannot be written: {error.strerror}") from error
 
@@ -163,14 +166,14 @@ def read_key(path: Path) -> PrivateKey:
     try:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            content = file.read(80)
+            secret = parse_key_text(file.read(KEY_FILE_SIZE_MAX + 1))
     except OSError as error:
         raise StateError(f"{path}: the key cannot be read: {error.strerror}") from error
     if mode & 0o077:
         raise StateError(f"{path}: others may read this key; it must have mode 0600")
-    if not _KEY.match(content):
+    if secret is None:
         raise StateError(f"{path}: is no key: 64 hexadecimal digits and a newline are expected")
     try:
-        return PrivateKey(bytes.fromhex(content.decode()))
+        return PrivateKey(secret)
     except ValueError as error:
         raise StateError(f"{path}: is no key of this curve") from error

@@ -7,7 +7,7 @@ the numbers (`paychan/_fast/status.pxd` gives them names); everything else uses 
 This module knows the HTTP status a code hints at, and nothing else about HTTP.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Code(NamedTuple):
@@ -116,8 +116,12 @@ class Unavailable(PaychanError):
 
 
 class ConfigError(Exception):
-    """A configuration that must not run. `problems` are lines that name file and key; `str()` is the first of them."""
+    """A configuration that must not run. `problems` are lines that name file and key; `str()` is the first of them.
 
-    def __init__(self, *problems: str) -> None:
+    config: what could be read of it all the same, to be held against the other files; it must not run either.
+    """
+
+    def __init__(self, *problems: str, config: Any = None) -> None:
         super().__init__(problems[0])
         self.problems = problems
+        self.config = config

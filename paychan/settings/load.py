@@ -22,8 +22,6 @@ from .sections import Section, read_sections
 RPC_PORTS = {"live": 8332, "test": 18332, "regtest": 18443}
 """On which Bitcoin Core answers RPC calls, by network."""
 
-EXIT_BAD_CONFIG = 2
-
 
 def _common(root: Section, env: Mapping[str, str]) -> tuple[Common, Section]:
     """Return what all three files have, and the debug table."""
@@ -91,7 +89,7 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         total_exposure_max=exposure.integer("total_value_max", 0, MAX_MONEY, MAX_MONEY),
     )
     _check_server(config, root)
-    root.finish()
+    root.finish(config)
     return config
 
 
@@ -200,7 +198,7 @@ def load_store_config(path: str | os.PathLike[str], env: Mapping[str, str] = os.
     dangers.check_address(section, "address", config.address, common.state_dir, common.network is networks.LIVE)
     if why := dangers.trouble_with_path(config.server_pubkey_file):
         section.fail("server_pubkey_file", why)
-    root.finish()
+    root.finish(config)
     return config
 
 
@@ -226,7 +224,7 @@ def load_signer_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
     )
     dangers.check_address(section, "address", config.address, common.state_dir, common.network is networks.LIVE)
     dangers.check_signer(config, root)
-    root.finish()
+    root.finish(config)
     return config
 
 

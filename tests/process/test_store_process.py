@@ -3,6 +3,7 @@ start. Real processes in a temporary directory, fake workers over the real socke
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -358,4 +359,4 @@ def test_a_wrong_call_prints_the_usage(arguments):
     command = [sys.executable, "-m", "store", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("usage: paychan-store FILE ")
+    assert re.match(r"usage: paychan-store (FILE|check \[-h\] DIR|restore \[-h\] FILE DIR)\n", done.stderr)

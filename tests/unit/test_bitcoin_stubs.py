@@ -12,12 +12,13 @@ import pytest
 from bitcoin.core import COutPoint, CTransaction, CTxIn, CTxOut
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "tests" / "stubs").rglob("*.pyi"))
+STUBS = ROOT / "tests" / "stubs"
+FILES = sorted(STUBS.rglob("*.pyi"))
 INSTANCES = {made.__class__.__name__: made for made in (COutPoint(), CTxIn(), CTxOut(), CTransaction([CTxIn()], [CTxOut()]))}
 
 
 def module_of(file):
-    return importlib.import_module(".".join(file.relative_to(ROOT / "tests" / "stubs").with_suffix("").parts).removesuffix(".__init__"))
+    return importlib.import_module(".".join(file.relative_to(STUBS).with_suffix("").parts).removesuffix(".__init__"))
 
 
 def members():

@@ -322,8 +322,10 @@ def check(directory: Path, state_dir: Path) -> tuple[int, list[str]]:
 
 
 def filled_in(directory: Path) -> Path:
+    cookie = directory / "cookie"
+    cookie.touch(mode=0o600)
     for process, changes in (
-        ("server", {"bitcoind.cookie_file": "/node/.cookie"}),
+        ("server", {"bitcoind.cookie_file": str(cookie)}),
         ("store", {}),
         ("signer", {"policy.funds_destination_address": LIVE_ADDRESS}),
     ):
