@@ -71,7 +71,11 @@ class App:
             self._worker = Worker(self._config, self._on_joined, self._direct.public_url)
             self._worker.start()
 
-        loop.run_until_complete(start())
+        try:
+            loop.run_until_complete(start())
+        except ConfigError as error:  # `paychan-server` has looked before; granian alone has not
+            say(f"paychan-server: {error}")
+            sys.exit(EXIT_BAD_CONFIG)
         granian_door.install(loop, self, lambda usual: self._make_door(loop, usual))
 
     def _make_door(self, loop: asyncio.AbstractEventLoop, usual: Callable[[Any], None]) -> RsgiDoor:
