@@ -18,7 +18,7 @@ MODULES = (
     *("commit", "reply", "intake", "rsgi", "frame", "forward", "direct", "batch", "account", "group", "meter"),
 )
 # The load client is for the checkout: no wheel has it, nor the checked build, which is to judge what is shipped.
-BENCH_MODULES = () if CHECKED or "bdist_wheel" in sys.argv else ("client", "signing")
+BENCH_MODULES = () if CHECKED or "bdist_wheel" in sys.argv else ("answers", "outbox", "client", "signing")
 # Python's own flags ask for debug information, which costs a third of the time and is of C that nobody wrote.
 FLAGS = ["-O1", "-g"] if CHECKED else ["-O3", "-g0"]
 EXTENSIONS = [

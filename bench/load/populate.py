@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bench.load.failure import await_
 from bench.load.payers import Payer
 from bench.load.processes import spawn, stop_politely
 from bench.load.progress import Progress
@@ -20,7 +21,6 @@ from paychan.core.channel import ABSENT
 from paychan.rpc.connection import Address
 from paychan.rpc.store_messages import ENTRIES_MAX
 from paychan.settings.load import load_signer_config, load_store_config
-from tests.system import wait_until
 
 SEED = "many"
 AHEAD = 2
@@ -30,7 +30,7 @@ AHEAD = 2
 def populate(
     address: Address, server_pubkey: bytes, channels: int, seed: str = SEED, report: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Create channels 0 to `channels` - 1 of `seed`; `report` gets how many more were sent. Raises RuntimeError."""
+    """Create channels 0 to `channels` - 1 of `seed`; `report` gets how many more were sent. Raises Failed."""
     feed = StoreFeed(address, server_pubkey)
 
     def frames() -> Iterator[bytes]:
@@ -72,7 +72,7 @@ def main() -> None:
     begun = time.monotonic()
     children = [spawn(name, (arguments.config / f"{name}.toml").absolute(), log=log) for name in ("signer", "store")]
     try:
-        wait_until(lambda: key_file.exists() and listens(store.address), 30, f"starting the store ({log})")
+        await_(lambda: key_file.exists() and listens(store.address), 30, f"starting the store ({log})")
         progress = Progress(arguments.channels)
         populate(
             store.address,
