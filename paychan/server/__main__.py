@@ -11,6 +11,7 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
 from .. import __version__, logs, printing
+from ..chain.make import make_chain
 from ..core.errors import ConfigError
 from ..exits import status_of
 from ..settings.load import load_server_config
@@ -63,6 +64,7 @@ def command() -> int:
     file = _parser().parse_args().file
     try:
         config = load_server_config(file)
+        make_chain(config.chain, config.common, config.fee_per_byte)  # for its complaints: a worker's would be repeated for ever
         _wait_for_port(config)
     except ConfigError as error:
         printing.say(f"paychan-server: {error}")
