@@ -23,7 +23,7 @@ from .channels.lookups import NEGATIVE_SECONDS, Lookups
 from .channels.opening import Opening
 from .channels.payments import Payments
 from .doors.peers import PeerRequest, Peers
-from .protocol.replies import INTERNAL_ERROR, Reply, json_reply, problem
+from .protocol.replies import INTERNAL_ERROR, Form, Reply, json_reply, problem
 from .settlement.highwater import read_highest, write_highest
 from .settlement.settler import Settler
 from .settlement.settling import Settling, SettlingRules
@@ -53,10 +53,15 @@ class Worker:
     """Answers requests that have been parsed from HTTP, its own shards' by itself, others' by asking their owner."""
 
     def __init__(
-        self, config: ServerConfig, on_joined: Callable[[Intake], None] = lambda _: None, own_url: str = ""
+        self,
+        config: ServerConfig,
+        on_joined: Callable[[Intake], None] = lambda _: None,
+        own_url: str = "",
+        granian_way: Callable[[], str] = lambda: "",
     ) -> None:
-        """on_joined(intake) is called once payments can be taken. own_url: where clients reach this worker's own port, or empty."""
-        self._config, self._on_joined, self._own_url = config, on_joined, own_url
+        """on_joined(intake) is called once payments can be taken. own_url: where clients reach this worker's own port, or empty.
+        granian_way(): tells which way granian's requests come in."""
+        self._config, self._on_joined, self._own_url, self._granian_way = config, on_joined, own_url, granian_way
         self._highest_file = config.common.state_dir / "clock"
         highest = 0 if config.common.debug else read_highest(self._highest_file)
         self._clock = Clock(wall_clock(config.common.clock_start), highest)
@@ -213,6 +218,7 @@ class Worker:
             "server_pubkey": self._signer.public_key.hex(),
             "uneconomic_channels": len(self._settling.uneconomic),
             "stopped_shards": {str(shard): why for shard, why in self._ownership.stopped.items()},
+            "granian_door": self._granian_way(),
         }
         if self._config.chain.has_network and self._tip.tip is not None:
             tip = self._tip.tip
@@ -238,7 +244,7 @@ class Worker:
             batch.submit(self._payments.intake)
         except ValueError as error:
             raise Rejection("invalid_batch", str(error)) from error
-        return Reply(200, await future, is_binary=True)
+        return Reply(200, await future, form=Form.BATCH)
 
     async def close(self, path: str, query: str) -> Reply:
         """DELETE on a channel."""

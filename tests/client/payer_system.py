@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 from paychan.__main__ import main
 from paychan.client import Channel, RetryPolicy, create_key
 from paychan.core.network import TEST
@@ -84,9 +82,9 @@ def type_paychan(state_dir: Path, *words: object) -> Typed:
     command, *others = map(str, words)
     sys.argv, sys.stdin = ["paychan", command, "--state-dir", str(state_dir), *others], io.StringIO()
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            main()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main()
     finally:
         sys.argv, sys.stdin = before
     assert "internal error" not in err.getvalue()
-    return Typed(ended.value.code or 0, out.getvalue(), err.getvalue())
+    return Typed(status, out.getvalue(), err.getvalue())

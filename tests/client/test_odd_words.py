@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from paychan.chain.debug import DEBUG_FUNDING_VALUE
 from paychan.cli.output import EXIT_TEXT
 from paychan.client import create_key
 from tests.client.payer_system import new_channel, type_paychan
@@ -24,8 +23,9 @@ PLACES = ["../x", ".", "x" * 5000, "{}", "http://", "http://[", "http://a..b", "
 TEXTS = WORDS + PLACES
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server():
+    """One of each test's own: what an earlier one has given up waiting for may still come to its server."""
     with ScriptedServer() as found:
         yield found
 
@@ -120,28 +120,25 @@ def test_odd_arguments(server, place, tmp_path, number):
 def prepare(tmp_path: Path, server: ScriptedServer) -> None:
     """Make the two channels that the commands name."""
     state = tmp_path / "state"
-    state.mkdir(exist_ok=True)
-    server.is_closed, server.held, server.change = False, "", DEBUG_FUNDING_VALUE
-    new_channel(state, server.port, "shop").release()
     new_channel(state, server.port, "unfunded", is_open=False).release()
     path = state / "unfunded.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "funding": None}))
+    new_channel(state, server.port, "shop").release()
 
 
 ON_CHANNELS = [words for words in commands("", "http://127.0.0.1:1") if words[0] not in ("fund", "keygen", "completion")]
 
 
-@pytest.mark.parametrize("what", [name for name in FILES if "/" not in name and len(name) < 99])
-def test_odd_files_in_the_place_of_a_channel_s(server, place, tmp_path, what):
-    for file in ("shop.json", "unfunded.json", "shop.json.lock", "unfunded.json.lock", "shop.key", "unfunded.key"):
-        prepare(tmp_path, server)
-        path = tmp_path / "state" / file
-        path.rename(tmp_path / "kept")
+@pytest.mark.parametrize("file", ["shop.json", "unfunded.json", "shop.json.lock", "unfunded.json.lock", "shop.key", "unfunded.key"])
+def test_odd_files_in_the_place_of_a_channel_s(server, place, tmp_path, file):
+    prepare(tmp_path, server)
+    path = tmp_path / "state" / file
+    path.rename(tmp_path / "kept")
+    for what in (name for name in FILES if "/" not in name and len(name) < 99):
         os.symlink(place / what, path)
         for words in ON_CHANNELS:
-            check(type_paychan(tmp_path / "state", *words), (words, file))
-        for rest in (tmp_path / "state").iterdir():
-            rest.rmdir() if rest.is_dir() and not rest.is_symlink() else rest.unlink()
+            check(type_paychan(tmp_path / "state", *words), (words, what))
+        path.unlink()
 
 
 ODD_VALUES = [None, True, -1, 1.5, 10**400, "", "x", "\ud800", [], [[]], {}]

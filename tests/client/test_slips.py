@@ -223,7 +223,7 @@ def test_a_list_has_heads_and_an_empty_one_a_sentence(limited, paychan, tmp_path
     (tmp_path / "state" / "broken.json").write_text("{}")
     head, *lines = paychan("list").out.splitlines()
     assert head.split() == ["NAME", "PHASE", "NETWORK", "PAID", "LEFT", "PENDING", "EXPIRES", "SERVER"]
-    assert lines[0].split("  ")[0] == "broken" and "damaged" in lines[0] and lines[0].endswith(": KeyError")
+    assert lines[0].split("  ")[0] == "broken" and "damaged" in lines[0] and lines[0].endswith("the state file is damaged: version")
     assert lines[1].index(limited) == head.index("SERVER") and lines[1].index("regtest") == head.index("NETWORK")
     assert lines[1].index("20") == head.index("EXPIRES")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages.build import build, tree_files
+from tests.packages.build import ROOT, build, tree_files
 from tests.system import free_port, make_config, own_ports_block, wait_until
 
 FROM_OUTSIDE = {"PATH", "PYTHONPATH", "VIRTUAL_ENV", "CC", "XDG_DATA_HOME"}
@@ -25,21 +25,6 @@ SERVERS_COMMANDS = (
     ("paychan-store", "store.toml"),
     ("paychan-signer", "signer.toml"),
 )
-
-PAY = """
-import sys, time
-from pathlib import Path
-from paychan.chain.debug import DEBUG_FUNDING_VALUE, debug_outpoint
-from paychan.client import Channel, Funding, create_key, read_key
-from paychan.core.network import TEST
-
-assert Path(sys.modules["paychan"].__file__).is_relative_to(sys.prefix)
-create_key(Path("me.key"))
-expiry = int(time.time()) + 7 * 86400
-with Channel.create("shop.json", sys.argv[1], "me.key", TEST, expiry, "mmA2XECa7bVERzQKkyy1pNBQ3PC4HnxTC5") as channel:
-    channel.set_funding(Funding(debug_outpoint(read_key(Path("me.key")).public_key.format(), expiry), DEBUG_FUNDING_VALUE))
-    print(channel.open().amount, [channel.pay(5).paid_value for _ in range(3)], len(channel.close_channel().settlement_txid))
-"""
 
 
 class Environment:
@@ -116,6 +101,12 @@ def test_the_wheel_is_for_any_linux_and_has_what_runs(packages):
     assert not [name for name in names if name.endswith((".pyx", ".c"))]
 
 
+def test_both_installations_are_what_was_installed(installed):
+    for environment in installed:
+        found = environment.run("python", "-c", "import paychan, store; print(paychan.__file__, store.__file__, sep='\\n')").stdout
+        assert all(Path(file).is_relative_to(environment.place) for file in found.splitlines()) and len(found.splitlines()) == 2
+
+
 def test_a_payers_installation_is_small(payers):
     listed = payers.run("python", "-m", "pip", "list", "--format", "freeze", "--disable-pip-version-check").stdout
     names = {line.partition(" @")[0].partition("==")[0].lower() for line in listed.splitlines()}
@@ -139,9 +130,14 @@ def test_a_payers_installation_pays_a_server_that_was_installed_too(payers, serv
         system = subprocess.Popen(command, cwd=servers.work, env=env, stdout=output, stderr=output)
         try:
             wait_until(lambda: "\nready " in "\n" + log.read_text() or system.poll() is not None, 60, "starting the server")
-            done = payers.run("python", "-c", PAY, f"http://127.0.0.1:{port}")
+            url, example = f"http://127.0.0.1:{port}", ROOT / "examples" / "pay.py"
+            done = payers.run("python", example, url, payers.work)
             assert done.returncode == 0, done.stderr + log.read_text()
+            assert "paid_value=83255" in done.stdout.splitlines()[-1]
+            for command in (f"fund {url} --debug --expires-in 7 --name shop", "open shop", "pay shop 5", "close shop"):
+                done = payers.run("paychan", *command.split())
+                assert done.returncode == 0, done.stderr + log.read_text()
+            assert "paid value: 83245" in done.stdout
         finally:
             system.terminate()
             assert system.wait(30) == 0
-    assert done.stdout == "83240 [83245, 83250, 83255] 64\n"

@@ -156,7 +156,7 @@ def test_the_answer_is_the_recorded_one_or_the_tables(session, case):
     ours = session.answers[case.title]
     row = DEVIATIONS.get(case.title)
     if case.method == "HEAD":
-        assert (ours.status, ours.body) == (case.status, b"")
+        assert (ours.status, ours.body) == (row.status if row else case.status, b"")
         return
     assert (ours.status, ours.code) == ((row.status, row.code) if row else (case.status, ours.code))
     if ours.status >= 400:
@@ -182,7 +182,7 @@ def check_problem(case: Case, ours: RawAnswer, has_row: bool) -> None:
 
 
 def check_success(case: Case, ours: RawAnswer, changed_values: dict[str, int]) -> None:
-    assert ours.headers["content-type"] == "application/json"
+    assert ours.headers.get("content-type") == ("application/json" if ours.body else None)
     values = ours.json
     txid = values.pop("settlement_txid", None)
     if case.target.startswith("/v1/fundingInfo"):

@@ -173,8 +173,9 @@ class DirectPort:
         return b"%s%d\r\n\r\n%s" % (_head(reply.status, headers, self._second), len(reply.body), body)
 
     def _root(self, request: DirectRequest) -> str:
-        host = request.host.decode() or f"{self._config.http_host}:{self.port}"
-        return self._config.public_url or f"http://{host}"
+        """Return scheme, host and port as the client can reach them; empty if it named no host."""
+        host = request.host.decode()
+        return self._config.public_url or (f"http://{host}" if host else "")
 
 
 def _listen(host: str, base_port: int) -> socket.socket | None:
