@@ -1,5 +1,6 @@
 """`paychan-server FILE`: granian with this application and the settings that it needs."""
 
+import errno
 import os
 import socket
 import sys
@@ -10,6 +11,7 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
 from ..core.errors import ConfigError
+from ..settings.hosts import in_url
 from ..settings.load import EXIT_BAD_CONFIG, load_server_config
 from ..settings.models import ServerConfig
 from .doors.direct import CONNECTIONS_MAX
@@ -25,6 +27,9 @@ WORKER_STOP_SECONDS_MAX = 5
 """A worker that was told to stop is killed after this time. One that was just forked does not hear it: it still has its maker's
 handlers, and granian would wait for it for ever. Below the supervisor's patience."""
 
+NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""This machine has no such address, or no IPv6."""
+
 PORT_WAIT_SECONDS = 5.0
 """How long a port may stay taken by a predecessor that is being killed."""
 
@@ -34,15 +39,16 @@ def _wait_for_port(config: ServerConfig) -> None:
     deadline = time.monotonic() + PORT_WAIT_SECONDS
     while True:
         family = socket.AF_INET6 if ":" in config.http_host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:  # a kernel may know no IPv6
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((config.http_host, config.http_port))
                 return
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    where = f"{config.http_host}:{config.http_port}"
-                    raise ConfigError(f"{config.common.source}: http.port: {where}: {error.strerror}") from error
+        except OSError as error:
+            if time.monotonic() > deadline:
+                key = "host" if error.errno in NOT_OURS else "port"
+                where = f"{in_url(config.http_host)}:{config.http_port}"
+                raise ConfigError(f"{config.common.source}: http.{key}: {where}: {error.strerror}") from error
         time.sleep(0.1)
 
 
