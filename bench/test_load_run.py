@@ -47,6 +47,7 @@ def test_a_result_names_its_commit_and_granians_door(tiny):
     content = json.loads((directory / "latest.json").read_text())
     assert content["commit"].removesuffix("+dirty") == commit().removesuffix("+dirty")
     assert f"commit `{content['commit']}`" in report
+    assert re.match("own$|public: .", content["granian_door"])
     assert f"our door in granian: {content['granian_door']}" in report
 
 

@@ -70,7 +70,11 @@ class App:
             self._worker = Worker(self._config, self._on_joined, self._direct.public_url, self._granian_way)
             self._worker.start()
 
-        loop.run_until_complete(start())
+        try:
+            loop.run_until_complete(start())
+        except ConfigError as error:  # `paychan-server` has looked before; granian alone has not
+            say(f"paychan-server: {error}")
+            sys.exit(EXIT_BAD_CONFIG)
         self._granian = GranianDoor(loop, self, lambda usual: self._make_door(loop, usual))
 
     def _granian_way(self) -> str:

@@ -7,11 +7,13 @@ files are real ones. What only a new interpreter can show (streams that are clos
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -344,3 +346,25 @@ def test_an_interpreter_that_cannot_print_ends_with_the_documented_status(scene,
                 assert (done.returncode, done.stderr) == (UNPRINTED, said)
             else:
                 assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_operator_reads_times_in_utc_and_no_news_of_connections(scene):
+    """Cron sends a mail for each word on standard error."""
+
+    def look(*words: str) -> str:
+        command = [sys.executable, "-m", "paychan", *words]
+        done = subprocess.run(command, cwd=ROOT, env=scene.env, capture_output=True, text=True, timeout=60, check=True)
+        assert done.stderr == ""
+        return done.stdout
+
+    (row,) = [
+        row
+        for row in json.loads(look("channels", str(scene.system.config_dir), "--json"))["channels"]
+        if row["outpoint"] == scene.outpoint
+    ]
+    expiry = datetime.fromtimestamp(row["exp_time"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    *lines, last = look("channels", str(scene.system.config_dir)).splitlines()
+    assert f"{scene.outpoint} open received {row['received']} of {row['funding_value']} expires {expiry}" in lines
+    assert last.startswith(f"{len(lines)} channel{'' if len(lines) == 1 else 's'}, ")
+    shown = look("channel", str(scene.system.config_dir), scene.outpoint)
+    assert f"exp_time: {expiry}\n" in shown and re.search(r"(?m)^opened_at: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$", shown)
