@@ -1,5 +1,5 @@
-"""Aim: a worker that starts on a full disk serves once there is room, without anybody's help. Method: the worker's own start, with a
-socket that cannot be made at first."""
+"""Aim: a worker that starts on a full disk serves once there is room, without anybody's help. Method: the worker's own start, with
+a socket that cannot be made at first."""
 
 import asyncio
 import errno
