@@ -7,6 +7,7 @@ ROOT=$(dirname "$(readlink -f "$0")")
 NEEDS=dev
 . "$ROOT/setupVenv.sh"
 cd "$ROOT"
+export PYTHONUNBUFFERED=1  # progress is seen in a file too
 BIN="$VENV/bin"
 told=$(mktemp) summary=$(mktemp) failed=0
 trap 'rm -f "$told" "$summary"' EXIT

@@ -1,6 +1,7 @@
 """`paychan-server FILE`: granian with this application and the settings that it needs."""
 
 import argparse
+import errno
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ from .. import __version__, logs, printing
 from ..chain.make import make_chain
 from ..core.errors import ConfigError
 from ..exits import status_of
+from ..settings.hosts import in_url
 from ..settings.load import load_server_config
 from ..settings.models import ServerConfig
 from .doors.direct import CONNECTIONS_MAX
@@ -29,6 +31,9 @@ WORKER_STOP_SECONDS_MAX = 5
 """A worker that was told to stop is killed after this time. One that was just forked does not hear it: it still has its maker's
 handlers, and granian would wait for it for ever. Below the supervisor's patience."""
 
+NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""This machine has no such address, or no IPv6."""
+
 PORT_WAIT_SECONDS = 5.0
 """How long a port may stay taken by a predecessor that is being killed."""
 
@@ -42,15 +47,16 @@ def _wait_for_port(config: ServerConfig) -> None:
     deadline = time.monotonic() + PORT_WAIT_SECONDS
     while True:
         family = socket.AF_INET6 if ":" in config.http_host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:  # a kernel may know no IPv6
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((config.http_host, config.http_port))
                 return
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    where = f"{config.http_host}:{config.http_port}"
-                    raise ConfigError(f"{config.common.source}: http.port: {where}: {error.strerror}") from error
+        except OSError as error:
+            if time.monotonic() > deadline:
+                key = "host" if error.errno in NOT_OURS else "port"
+                where = f"{in_url(config.http_host)}:{config.http_port}"
+                raise ConfigError(f"{config.common.source}: http.{key}: {where}: {error.strerror}") from error
         time.sleep(0.1)
 
 

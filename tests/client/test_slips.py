@@ -1,6 +1,8 @@
 """Aim: whatever a payer gets wrong is told as what it is, and leaves nothing behind. Method: the command, against a server with
 limits on network regtest, one in debug mode, and one that knows of v1 what 2016 knew."""
 
+import argparse
+import contextlib
 import json
 import os
 import pty
@@ -11,8 +13,10 @@ import time
 
 import pytest
 
-from paychan.client import parse_record
-from paychan.core.outpoint import format_outpoint
+from paychan.cli.funding import wait_for_funding
+from paychan.cli.sources import Found
+from paychan.client import Channel, Funding, parse_record
+from paychan.core.outpoint import format_outpoint, make_outpoint
 from tests.client.payer_system import LARGEST, running_with_limits, type_paychan
 from tests.client.scripted_server import ScriptedServer
 from tests.system import ROOT, free_port, running
@@ -110,6 +114,21 @@ def test_what_fits_is_told_with_the_confirmations_that_it_needs(limited, paychan
         known = json.loads(paychan("status", name, "--json").out)
         assert (known["amount"], known["confirmations_needed"]) == (amount, count)
     assert files(tmp_path) == ["large.json", "large.json.lock", "large.key", "small.json", "small.json.lock", "small.key"]
+
+
+def test_money_is_waited_for_until_it_has_the_confirmations_that_the_amount_needs(limited, paychan, tmp_path):
+    assert paychan("fund", limited, *FUND, "--network", "regtest", "--amount", LARGEST).status == 0
+    depths = [-1, 0, 1, 2, 3, 4]
+
+    class Chain:
+        def find(self, agreement):
+            depth = depths.pop(0)
+            return [Found(Funding(make_outpoint(bytes(32), 0), LARGEST), depth)] if depth >= 0 else []
+
+    with Channel(tmp_path / "state" / "try.json") as channel:
+        wait_for_funding(argparse.Namespace(json=True, poll_seconds=0.001, wait_seconds=60), channel, Chain())
+        assert channel.record.funding.value == LARGEST
+    assert depths == [4]
 
 
 def test_a_server_that_is_down_is_named(limited, paychan, tmp_path):
@@ -251,18 +270,21 @@ def test_all_is_not_given_away_by_a_script_that_does_not_say_yes(paychan, full):
 def test_who_sits_at_a_terminal_is_asked_before_all_is_given_away(full, answer, status):
     before = full.read_bytes()
     ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "paychan", "pay", "try", "all", "--json", "--state-dir", str(full.parent)]
+    process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, text=True, cwd=ROOT)
+    os.close(theirs)
     try:
-        command = [sys.executable, "-m", "paychan", "pay", "try", "all", "--json", "--state-dir", str(full.parent)]
-        process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, text=True, cwd=ROOT)
         asked = b""
-        while b"[y/N]" not in asked:
-            asked += os.read(ours, 1024)
+        with contextlib.suppress(OSError):  # EIO: the command has ended
+            while b"[y/N]" not in asked:
+                asked += os.read(ours, 1024)
         assert b"all 12345678816760 satoshi that are left would go to http://127.0.0.1:" in asked
         os.write(ours, answer.encode())
         result = process.communicate(timeout=60)[0]
     finally:
         os.close(ours)
-        os.close(theirs)
+        process.kill()
+        process.wait()
     assert process.returncode == status
     if status:
         assert not result and full.read_bytes() == before

@@ -160,6 +160,12 @@ def test_the_server_s_own_dust_limit_counts(server, create):
     create(server.port, value=PRICE + 5000).release()
 
 
+def test_a_limit_that_is_only_told_is_kept_to(server, create):
+    server.misbehave = telling(funding_value_max=5000)
+    assert refusal(create, server.port, value=5001) == "funding_too_large"
+    create(server.port, value=5000).release()
+
+
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, MAX_MONEY + 1, "5"])
 def test_what_is_no_amount_is_not_asked_about(server, create, value):
     with pytest.raises(InvalidAmount):

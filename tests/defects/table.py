@@ -239,7 +239,7 @@ ORIGINALS = (
         "Location is whatever the Host header says",
         "paychan/server/app.py",
         'if is_host(host.encode()) else ""',
-        "if True",
+        'if True else ""',
         ("tests/process/test_bad_input.py::test_a_strange_host_is_not_reflected",),
     ),
     Break(

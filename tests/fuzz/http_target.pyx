@@ -30,7 +30,7 @@ cpdef enum Broken:
     KNOWN_STATUS = 1       # the verdict is one of HttpStatus
     INSIDE = 2             # every pointer of the view lies in the head, and path and query follow each other, if there is a path
     FIRST_BLANK_LINE = 3   # a complete head ends at the first CR LF CR LF; without one nothing is complete, with one not incomplete
-    PLAIN_BYTES = 4        # no CR or LF alone, no control character but HTAB; in the first line, and in the host, nothing above 0x7e
+    PLAIN_BYTES = 4        # no CR or LF alone, no control character but HTAB; in first line and host nothing above 0x7e
     LENIENT_READER = 5     # whoever reads a complete head with less care finds the same body length, one host, no transfer encoding
     BODY_BOUND = 6         # the body's length is within the caller's bound
     PREFIX = 7             # less of the same bytes is incomplete or gets the same verdict and view

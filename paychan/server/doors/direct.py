@@ -181,13 +181,15 @@ class DirectPort:
 def _listen(host: str, base_port: int) -> socket.socket | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for port in range(base_port, min(base_port + PORTS_MAX, 65536)):
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener = None
         try:
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((host, port))
             listener.listen(CONNECTIONS_MAX)
         except OSError:
-            listener.close()
+            if listener is not None:
+                listener.close()
             continue
         listener.setblocking(False)
         return listener
