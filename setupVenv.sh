@@ -43,7 +43,7 @@ _place() { echo "$ROOT $(_version "$VENV_PYTHON")"; }
 _lock_sum() { (cd "$ROOT" && sha256sum < "$(_lock_file)"); }
 
 _sources_sum() {
-    (cd "$ROOT" && cat setup.py pyproject.toml requirements.txt paychan/_fast/*.pyx paychan/_fast/*.pxd bench/load/*.pyx | sha256sum)
+    (cd "$ROOT" && cat setup.py pyproject.toml requirements.txt paychan/_fast/*.p[yx][xd] bench/load/*.p[yx][xd] | sha256sum)
 }
 
 _stamp_is() { [ "$(cat "$VENV/$1" 2>/dev/null)" = "$2" ]; }

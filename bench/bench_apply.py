@@ -3,12 +3,13 @@
 The newest payment, sent again, takes that way: parse, owner, lookup, phase, expiry, order, comparison with what is held.
 """
 
-from bench.bench_samples import COUNT, PAYMENTS, QUERIES, SAMPLE, loaded_table, report_each
+from bench.one_payment import measure
+from bench.samples import COUNT, PAYMENTS, QUERIES, SAMPLE, loaded_table
 from paychan._fast.status import Status
 from tests.differential.channels import NOW
 
 
-def test_replay(benchmark):
+def test_replayed_payment(benchmark):
     table = loaded_table()
     query = QUERIES[0]
     assert table.pay(SAMPLE.path, query, NOW) == Status.ACCEPTED
@@ -16,20 +17,20 @@ def test_replay(benchmark):
     def run():
         return [table.pay(SAMPLE.path, query, NOW) for _ in range(COUNT)]
 
-    assert benchmark.pedantic(run, rounds=50, warmup_rounds=2) == [Status.REPLAYED] * COUNT
-    report_each(benchmark)
+    assert measure(benchmark, "a replayed payment (no verification)", run) == [Status.REPLAYED] * COUNT
 
 
-def test_out_of_order_is_refused_unverified(benchmark):
-    """What an attacker's old payments cost us."""
+def test_out_of_order_payment(benchmark):
+    """What an attacker's old payments cost us: they are refused unverified."""
     table = loaded_table()
     assert table.pay(SAMPLE.path, QUERIES[-1], NOW) == Status.ACCEPTED
+    old = QUERIES[:-1]
 
     def run():
-        return [table.pay(SAMPLE.path, query, NOW) for query in QUERIES[:-1]]
+        return [table.pay(SAMPLE.path, query, NOW) for query in old]
 
-    assert benchmark.pedantic(run, rounds=50, warmup_rounds=2) == [Status.OUT_OF_ORDER] * (COUNT - 1)
-    report_each(benchmark)
+    results = measure(benchmark, "an old payment (refused, no verification)", run, count=len(old))
+    assert results == [Status.OUT_OF_ORDER] * len(old)
 
 
 def test_seal_and_acknowledge(benchmark):
@@ -43,6 +44,5 @@ def test_seal_and_acknowledge(benchmark):
             table.acknowledge(outpoint)
         return entry
 
-    assert benchmark.pedantic(run, rounds=50, warmup_rounds=2).endswith(PAYMENTS[0].signature)
+    assert measure(benchmark, "the channel's entry for the store, and its answer", run).endswith(PAYMENTS[0].signature)
     assert table.is_durable(outpoint)
-    report_each(benchmark)

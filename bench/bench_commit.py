@@ -1,7 +1,8 @@
 """Claim: what surrounds a verification in a worker, from the request to its answer, costs a microsecond or two: intake, commit
 queue, batch. The group's answer is given at once here; disk and network are not in it."""
 
-from bench.bench_samples import COUNT, PAYMENTS, QUERIES, SAMPLE, loaded_table, report_each
+from bench.one_payment import measure
+from bench.samples import COUNT, PAYMENTS, QUERIES, SAMPLE, loaded_table
 from paychan._fast.batch import Batch
 from paychan._fast.commit import CommitQueue
 from paychan._fast.intake import FutureRequest, Intake
@@ -34,7 +35,7 @@ class Answers(list):
 def make_intake():
     table = loaded_table()
     queue = CommitQueue(table, lambda: None, print, ENTRIES_MAX)
-    return (Intake(table, queue, Rules(), REFUSALS_BY_FORM, MAX_MONEY), queue), {}
+    return Intake(table, queue, Rules(), REFUSALS_BY_FORM, MAX_MONEY), queue
 
 
 def commit(queue):
@@ -54,9 +55,8 @@ def test_intake_and_commit(benchmark):
         commit(queue)
         return answers
 
-    answers = benchmark.pedantic(run, setup=make_intake, rounds=20, warmup_rounds=1)
+    answers = measure(benchmark, "a worker's whole work on a payment, without HTTP and disk", run, make_intake)
     assert [reply.status for reply in answers] == [200] * COUNT
-    report_each(benchmark)
 
 
 def test_batch_and_commit(benchmark):
@@ -68,6 +68,5 @@ def test_batch_and_commit(benchmark):
         commit(queue)
         return answers
 
-    (answer,) = benchmark.pedantic(run, setup=make_intake, rounds=20, warmup_rounds=1)
+    (answer,) = measure(benchmark, "the same for a payment of a batch", run, make_intake)
     assert answer.count(b'"channel_status":"open"') == COUNT and answer[:2] == (200).to_bytes(2, "little")
-    report_each(benchmark)

@@ -3,6 +3,7 @@ entered into what is written, and kept. In groups of 64 and 256, of channels who
 
 import pytest
 
+from bench.one_payment import measure
 from paychan._fast.group import StateCache
 from paychan.core.channel import ChannelState, ChannelTerms, Phase
 from paychan.core.payment import Payment
@@ -41,11 +42,11 @@ def payloads(size):
 
 
 @pytest.mark.parametrize("size", [64, 256])
-def test_groups_of_payments(benchmark, size):
+def test_store_group(benchmark, size):
     groups, epochs, reader = payloads(size), [1] * (SHARDS + LEASE_COUNT), Reader()
 
     def fresh():
-        return (StateCache(1 << 12),), {}
+        return (StateCache(1 << 12),)
 
     def run(cache):
         value = 0
@@ -57,8 +58,5 @@ def test_groups_of_payments(benchmark, size):
             value = group.open_value
         return value
 
-    value = benchmark.pedantic(run, setup=fresh, rounds=30, warmup_rounds=2)
-    assert value == size * GROUPS
-    if benchmark.stats:
-        for name in ("min", "median"):
-            benchmark.extra_info[f"us_each_{name}"] = round(getattr(benchmark.stats.stats, name) / (size * GROUPS) * 1e6, 3)
+    what = f"the store's judging of a payment, in groups of {size}, without disk"
+    assert measure(benchmark, what, run, fresh, count=size * GROUPS) == size * GROUPS

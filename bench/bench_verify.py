@@ -3,25 +3,18 @@ coincurve's Python API it costs 1.05 to 1.2 V, as that parses the signature and 
 
 from coincurve import PublicKey
 
-from bench.bench_samples import COUNT, PAYMENTS, SAMPLE, report_each
-from paychan._fast.meter import VerifyBatch
-from tests.reference import sighash
-
-DIGESTS = [sighash(SAMPLE.account, paid.change_value, 0x83) for paid in PAYMENTS]
-KEY = SAMPLE.terms.client_pubkey
+from bench.one_payment import measure
+from bench.samples import COUNT, DIGESTS, PAYMENTS, SAMPLE, verify_batch
 
 
-def test_verify_raw(benchmark):
-    batch = VerifyBatch([(paid.signature, digest, KEY) for paid, digest in zip(PAYMENTS, DIGESTS, strict=True)])
-    assert benchmark.pedantic(batch.run, rounds=20, warmup_rounds=1) == COUNT
-    report_each(benchmark)
+def test_v_raw_verification(benchmark):
+    assert measure(benchmark, "raw libsecp256k1 verification from C (V)", verify_batch(COUNT).run) == COUNT
 
 
-def test_verify_coincurve(benchmark):
-    key = PublicKey(KEY)
+def test_verification_through_coincurve(benchmark):
+    key = PublicKey(SAMPLE.terms.client_pubkey)
 
     def run():
         return [key.verify(paid.signature, digest, None) for paid, digest in zip(PAYMENTS, DIGESTS, strict=True)]
 
-    assert benchmark.pedantic(run, rounds=20, warmup_rounds=1) == [True] * COUNT
-    report_each(benchmark)
+    assert measure(benchmark, "the same through coincurve's Python call", run) == [True] * COUNT

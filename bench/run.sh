@@ -1,6 +1,7 @@
 #!/bin/sh
-# ./bench/run.sh [--long | --tiny] [--json FILE]: sets up .venv on first use, builds, measures, and writes bench/results/latest.md.
-# PAYCHAN_PYTHON: a Python that has what paychan and its tests need, instead of .venv.
+# ./bench/run.sh [--long | --tiny] [--publish]: sets up .venv on first use, builds, measures, and writes bench/results/COMMIT-INSTANT.*
+# and bench/results/latest.*. ./bench/run.sh --compare A.json B.json puts two results side by side. --help tells the rest.
+# PAYCHAN_PYTHON: a Python that has what paychan and its tests need, instead of .venv; nothing is built then.
 set -eu
 ROOT=$(dirname "$(dirname "$(readlink -f "$0")")")
 if [ -z "${PAYCHAN_PYTHON:-}" ]; then
@@ -8,13 +9,6 @@ if [ -z "${PAYCHAN_PYTHON:-}" ]; then
     . "$ROOT/setupVenv.sh"
     PAYCHAN_PYTHON=$VENV_PYTHON
 fi
-# A relative file is relative to where we were called.
-for argument; do
-    shift
-    case ${previous:-} in --json | --results) case $argument in /*) ;; *) argument=$PWD/$argument ;; esac ;; esac
-    previous=$argument
-    set -- "$@" "$argument"
-done
-cd "$ROOT"
-"$PAYCHAN_PYTHON" setup.py -q build_ext --inplace >/dev/null
+# Run from where we were called, so that files are relative to it; what lies there is imported by nobody.
+export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1
 exec "$PAYCHAN_PYTHON" -m bench.load "$@"

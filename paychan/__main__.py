@@ -1,27 +1,28 @@
 """The command `paychan`: for operators, and for payers."""
 
-import argparse
 import sys
 
-from . import __version__
+from . import __version__, logs, printing
 from .cli import operator, payer
-from .core.errors import ConfigError
+from .cli.arguments import Parser
+from .cli.guard import guarded
 
 
-def main() -> None:
-    """Parse the command line and run what it names."""
-    parser = argparse.ArgumentParser(prog="paychan", description="Bitcoin payment channels")
+def main() -> int:
+    """Parse the command line and run what it names; return its exit status."""
+    return printing.run("paychan", _main)
+
+
+def _main() -> int:
+    parser = Parser(prog="paychan", description="Bitcoin payment channels")
     parser.add_argument("--version", action="version", version=f"paychan {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     operator.register(subparsers)
     payer.register(subparsers)
     arguments = parser.parse_args()
-    try:
-        status = arguments.run(arguments)
-    except (ConfigError, operator.CommandError) as error:
-        status = operator.fail(error)
-    sys.exit(status)
+    logs.silence()
+    return guarded(arguments.run, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,7 @@ import fcntl
 import functools
 import http.client
 import json
+import logging
 import os
 import signal
 import socket
@@ -20,8 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .core.errors import ConfigError
+from .exits import EXIT_BAD_CONFIG
+from .hangup import HangUp
+from .printing import announce, say
 from .rpc.connection import Address, reachable_path
-from .settings.load import EXIT_BAD_CONFIG, load_server_config, load_signer_config, load_store_config
+from .settings.agreement import disagreements, needs_restart
+from .settings.load import load_server_config, load_signer_config, load_store_config
 from .settings.models import ServerConfig, SignerConfig, StoreConfig
 
 POLL_SECONDS = 0.05
@@ -44,6 +49,8 @@ READY_SIZE_MAX = 1 << 20
 
 _PR_SET_PDEATHSIG = 1
 
+log = logging.getLogger("paychan.supervisor")
+
 
 def _end_with_supervisor(supervisor: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -63,13 +70,25 @@ class Child:
         self._wait = RESTART_SECONDS_MIN
 
     def _start(self) -> None:
-        self._process = subprocess.Popen(
-            self._argv,
-            start_new_session=True,
-            preexec_fn=functools.partial(_end_with_supervisor, os.getpid()),
-            pass_fds=(self._lock,),
-        )
         self._started_at = time.monotonic()
+        try:
+            self._process = subprocess.Popen(
+                self._argv,
+                start_new_session=True,
+                preexec_fn=functools.partial(_end_with_supervisor, os.getpid()),
+                pass_fds=(self._lock,),
+            )
+        except (OSError, subprocess.SubprocessError) as error:  # no memory, too many processes: that passes
+            log.warning("%s cannot be started: %s", self.name, error)
+            self._start_later()
+
+    def _start_later(self) -> None:
+        self._process, self._restart_at = None, time.monotonic() + self._wait
+        self._wait = min(2 * self._wait, RESTART_SECONDS_MAX)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     @property
     def exit_status(self) -> int | None:
@@ -87,13 +106,17 @@ class Child:
             return
         if time.monotonic() - self._started_at > HEALTHY_SECONDS:
             self._wait = RESTART_SECONDS_MIN
-        print(f"paychan: {self.name} ended with status {status}; restarting", file=sys.stderr)
-        self._process, self._restart_at = None, time.monotonic() + self._wait
-        self._wait = min(2 * self._wait, RESTART_SECONDS_MAX)
+        log.warning("%s ended with status %d; restarting", self.name, status)
+        self._start_later()
+
+    def hang_up(self) -> None:
+        """Send the process a SIGHUP. One that only starts would die of it."""
+        if self._process is not None and self.is_running:
+            self._process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """Ask the process to end, wait for it, kill it if it does not."""
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None or not self.is_running:
             return
         self._process.terminate()
         try:
@@ -107,32 +130,23 @@ class Supervisor:
     """The three processes of one configuration directory."""
 
     def __init__(self, directory: Path) -> None:
-        self.server: ServerConfig = load_server_config(directory / "server.toml")
+        """Read the configuration and take its state directory. From now on a SIGHUP does not end us. Raises ConfigError."""
+        self._hang_up = HangUp()
+        self._is_stopping = self._is_reload_wanted = False
+        signal.signal(signal.SIGHUP, self._on_hang_up)
+        self._server_file = directory / "server.toml"
+        self.server: ServerConfig = load_server_config(self._server_file)
         self.store: StoreConfig = load_store_config(directory / "store.toml")
         self.signer: SignerConfig = load_signer_config(directory / "signer.toml")
-        self.check_agreement(self.server, self.store, self.signer)
+        if problems := disagreements(self.server, self.store, self.signer):
+            raise ConfigError(*problems)
         lock = _lock_state_dir(self.server)
         self._children = [
             Child("signer", "signer", directory / "signer.toml", lock),
             Child("store", "store", directory / "store.toml", lock),
-            Child("server", "paychan.server", directory / "server.toml", lock),
+            Child("server", "paychan.server", self._server_file, lock),
         ]
-        self._is_stopping = False
         self._state: dict[str, object] = {}
-
-    @staticmethod
-    def check_agreement(server: ServerConfig, store: StoreConfig, signer: SignerConfig) -> None:
-        """Raises ConfigError if the three files do not describe one system."""
-        problems = []
-        for other, address, key in ((store, server.store, "store"), (signer, server.signer, "signer")):
-            if other.common.network is not server.common.network:
-                problems.append(f"{other.common.source}: network: differs from {server.common.source}")
-            if other.common.debug is not server.common.debug:
-                problems.append(f"{other.common.source}: debug.enable: differs from {server.common.source}")
-            if other.address != address:
-                problems.append(f"{server.common.source}: processes.{key}: differs from {other.common.source}")
-        if problems:
-            raise ConfigError(*problems)
 
     def run(self) -> int:
         """Run until SIGINT or SIGTERM; return the exit status."""
@@ -142,16 +156,53 @@ class Supervisor:
             if not self._start():
                 return 0 if self._is_stopping else EXIT_BAD_CONFIG
             while not self._is_stopping:
-                for child in self._children:
-                    child.keep()
+                self._tend(self._children)
                 time.sleep(POLL_SECONDS)
             return 0
         finally:
+            if self._is_stopping:
+                log.info("stopping")
             for child in reversed(self._children):
                 child.stop()
 
     def _on_signal(self, *_: object) -> None:
         self._is_stopping = True
+
+    def _on_hang_up(self, *_: object) -> None:
+        if self._hang_up.is_the_terminals():
+            self._is_stopping = True
+        else:
+            self._is_reload_wanted = True
+
+    def _tend(self, children: list[Child]) -> None:
+        """Start what does not run, and have the server reload if that was asked for."""
+        for child in children:
+            child.keep()
+        if self._is_reload_wanted:
+            self._reload()
+
+    def _reload(self) -> None:
+        """Hand a SIGHUP on to the server, which replaces its workers: they read the configuration again. A faulty one stays unread.
+
+        While the server starts, until a worker answers, if only that it is not ready, the signal waits.
+        """
+        if not self._ready_state():
+            return
+        self._is_reload_wanted = False
+        if why := self._trouble_with_reload():
+            log.error("SIGHUP: not handed on to the server: %s", why)
+        else:
+            log.info("SIGHUP: handed on to the server, which replaces its workers")
+            self._children[-1].hang_up()
+
+    def _trouble_with_reload(self) -> str:
+        try:
+            found = load_server_config(self._server_file)
+        except ConfigError as error:
+            return str(error)
+        problems = disagreements(found, self.store, self.signer)
+        keys = needs_restart(self.server, found)
+        return problems[0] if problems else f"{', '.join(keys)}: changed, which takes a restart" if keys else ""
 
     def _start(self) -> bool:
         """Start the processes one after the other, each once the one before answers; say when requests are answered."""
@@ -165,7 +216,7 @@ class Supervisor:
                 return False
         host = self.server.http_host
         url = f"http://{f'[{host}]' if ':' in host else host}:{self.server.http_port}"
-        print(f"ready {url} server_pubkey={self._state['server_pubkey']}", flush=True)
+        announce(f"ready {url} server_pubkey={self._state['server_pubkey']}")
         return True
 
     def _wait_until(self, children: list[Child], is_up: Callable[[], bool]) -> bool:
@@ -177,14 +228,14 @@ class Supervisor:
         while not self._is_stopping:
             for child in children:
                 if child.exit_status == EXIT_BAD_CONFIG:
-                    print(f"paychan: {child.name} did not start", file=sys.stderr)
+                    say(f"paychan: {child.name} did not start")
                     return False
-                child.keep()
+            self._tend(children)
             if is_up():
                 return True
             if time.monotonic() > say_at:
                 why = self._state.get("detail", "")
-                print(f"paychan: waiting for {children[-1].name}{': ' if why else ''}{why}", file=sys.stderr)
+                log.info("waiting for %s%s%s", children[-1].name, ": " if why else "", why)
                 say_at += SAY_SECONDS
             time.sleep(POLL_SECONDS)
         return False

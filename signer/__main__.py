@@ -1,5 +1,6 @@
 """The command `paychan-signer`: `paychan-signer FILE` runs, `paychan-signer --init KEYFILE` makes a key."""
 
+import argparse
 import asyncio
 import logging
 import os
@@ -11,11 +12,14 @@ from typing import NoReturn
 
 import uvloop
 
+from paychan import __version__, logs, printing
 from paychan.clock import wall_clock
 from paychan.core.errors import ConfigError
 from paychan.core.network import LIVE
+from paychan.exits import EXIT_FAILED, status_of
+from paychan.hangup import HangUp
 from paychan.rpc.connection import bind
-from paychan.settings.load import EXIT_BAD_CONFIG, load_signer_config
+from paychan.settings.load import load_signer_config
 from paychan.settings.models import SignerConfig
 
 from .hardening import forbid_dumps, harden_early, harden_late
@@ -24,28 +28,47 @@ from .ledger import Ledger, lock_directory
 from .policy import Policy
 from .server import SignerServer
 
-USAGE = "usage: paychan-signer FILE | paychan-signer --init KEYFILE"
-EXIT_LEDGER_FAILED = 70
-"""EX_SOFTWARE: start it again only when the disk is well."""
+DESCRIPTION = "Run the signer with the configuration in FILE until SIGTERM or SIGINT; or make a key, and print its public key."
+EPILOG = """environment: PAYCHAN_STATE_DIR overrides state_dir
+exit statuses: 0 stopped by a signal, or the key is made; 2 wrong usage, or a configuration that must not run;
+  10 the key is made, but its public key could not be printed; 70 the disk failed: look at it, then start again"""
 
 log = logging.getLogger("paychan.signer")
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return its exit status: 0, or 2 for a wrong command line or configuration (70: see `_fatal`)."""
+def main() -> int:
+    """Run the command; return its exit status: 0, 2 for a wrong command line or configuration, 70 for a disk that fails."""
+    return printing.run("paychan-signer", command)
+
+
+def command() -> int:
+    """Do the same in a process that `printing.run` looks after."""
+    given = _parser().parse_args()
     try:
-        match sys.argv[1:] if arguments is None else arguments:
-            case ["--init", key_file]:
-                initialise(Path(key_file).absolute())
-            case [config_file] if not config_file.startswith("-"):
-                run(config_file)
-            case _:
-                print(USAGE, file=sys.stderr)
-                return EXIT_BAD_CONFIG
+        if given.init is not None:
+            initialise(Path(given.init).absolute())
+        else:
+            run(given.file)
     except ConfigError as error:
-        print(f"paychan-signer: {error}", file=sys.stderr)
-        return EXIT_BAD_CONFIG
+        printing.say(f"paychan-signer: {error}")
+        return status_of(error)
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="paychan-signer",
+        usage="%(prog)s FILE | %(prog)s --init KEYFILE",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("file", nargs="?", metavar="FILE", help="signer.toml")
+    what.add_argument("--init", metavar="KEYFILE", help="make a key in a new file, and print its public key")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
 
 
 def initialise(key_file: Path) -> None:
@@ -55,7 +78,7 @@ def initialise(key_file: Path) -> None:
         key = create_key(key_file)
     except OSError as error:
         raise ConfigError(f"{key_file}: the key file cannot be made: {error.strerror}") from error
-    print(public_key(key).hex())
+    printing.show(public_key(key).hex())
 
 
 def run(config_file: str) -> None:
@@ -63,9 +86,13 @@ def run(config_file: str) -> None:
     config = load_signer_config(config_file)
     if config.common.network is LIVE and not config.address.path:
         raise ConfigError(f"{config.common.source}: signer.address: must be a Unix socket on network live")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logs.set_up("signer")
+    hang_up = HangUp()
+    for number in STOP_SIGNALS:  # until the event loop takes them over: nothing is in flight yet
+        signal.signal(number, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGHUP, lambda *_: hang_up.heard(lambda: sys.exit(0)))
     try:
-        uvloop.run(_serve(config, *_open(config)))
+        uvloop.run(_serve(config, hang_up, *_open(config)))
     except OSError as error:
         raise ConfigError(f"{config.common.source}: {error.filename or config.address}: {error.strerror}") from error
 
@@ -99,24 +126,25 @@ def _tell(config: SignerConfig, done: list[str], failed: list[str], needed: list
         log.warning("the key is less safe than it could be: %s", "; ".join(needed))
 
 
-async def _serve(config: SignerConfig, policy: Policy, ledger: Ledger, sock: socket.socket) -> None:
+async def _serve(config: SignerConfig, hang_up: HangUp, policy: Policy, ledger: Ledger, sock: socket.socket) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, hang_up.heard, stop.set)
     clock = wall_clock(config.common.clock_start)
     signer = SignerServer(policy, ledger, clock, _fatal, on_tcp=not config.address.path)
     server = await signer.listen(config.address, sock)
     log.info("ready at %s, network %s, key %s", config.address, config.common.network.name, policy.pubkey.hex())
     if policy.waive_funding_proof:
-        log.warning("debug mode: funding transactions are not asked for")
+        log.info("debug mode: funding transactions are not asked for")
     await stop.wait()
     server.close()  # the ledger stays open: a request in flight may still come, and every row is on disk already
 
 
 def _fatal() -> NoReturn:
     """End at once. Whether the last row reached the disk is unknown, and a failed sync may be reported only once."""
-    os._exit(EXIT_LEDGER_FAILED)
+    os._exit(EXIT_FAILED)
 
 
 if __name__ == "__main__":

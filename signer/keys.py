@@ -1,7 +1,6 @@
 """The server's key: made, read and checked. The key file holds 64 hexadecimal digits and a newline, mode 0600."""
 
 import os
-import re
 import secrets
 import stat
 from pathlib import Path
@@ -9,14 +8,13 @@ from pathlib import Path
 from coincurve import PrivateKey
 
 from paychan.core.errors import ConfigError
+from paychan.core.keyfile import KEY_FILE_SIZE_MAX, parse_key_text
 from paychan.core.network import LIVE
 from paychan.settings.dangers import PUBLISHED_PUBKEYS, pay_to_pubkey_hash
 from paychan.settings.models import SignerConfig
 
 from .files import make_directory, sync_directory, write_durably
 
-_KEY_TEXT = re.compile(rb"([0-9a-fA-F]{64})\n?")
-_KEY_FILE_SIZE_MAX = 65
 
 def create_key(path: Path) -> PrivateKey:
     """Make a new key in a new file and return it. Raises FileExistsError rather than overwrite, OSError.
@@ -27,9 +25,12 @@ def create_key(path: Path) -> PrivateKey:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         write_durably(descriptor, key.secret.hex().encode() + b"\n")
+        sync_directory(path.parent)
+    except OSError:  # a full disk: half a key would be in the way when there is room
+        path.unlink()
+        raise
     finally:
         os.close(descriptor)
-    sync_directory(path.parent)
     return key
 
 
@@ -62,14 +63,13 @@ def _read_key(path: Path) -> PrivateKey:
             raise ValueError("is open to group or others; its mode must be 0600")
         if status.st_uid != os.geteuid():
             raise ValueError("belongs to another user than the signer")
-        text = os.read(descriptor, _KEY_FILE_SIZE_MAX + 1)
+        secret = parse_key_text(os.read(descriptor, KEY_FILE_SIZE_MAX + 1))
     finally:
         os.close(descriptor)
-    match = _KEY_TEXT.fullmatch(text)
-    if match is None:
+    if secret is None:
         raise ValueError("must hold 64 hexadecimal digits and a newline")
     try:
-        return PrivateKey(bytes.fromhex(match[1].decode("ascii")))
+        return PrivateKey(secret)
     except ValueError:
         raise ValueError("does not hold a valid secret key") from None
 

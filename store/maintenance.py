@@ -1,20 +1,20 @@
 """The commands beside the store: check, audit, backup, restore. They print for an operator and return an exit status."""
 
-import sys
+import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from paychan.core.settlement import verify_payment
+from paychan.printing import say, show
 
 from .backup import BackupError, backup_store, restore_store
 from .check import Verify, check_store
 from .directory import hold_lock
 
-USAGE = """usage: paychan-store FILE                run the store with the configuration in FILE
-       paychan-store check DIR           check the store in the state directory DIR, which no store may use; changes nothing
-       paychan-store audit DIR           the same, and check each newest payment's signature: some 100 us a channel
-       paychan-store backup DIR FILE     write the store in DIR to the new file FILE; the store may run
-       paychan-store restore FILE DIR    make a store in DIR, which has none, from a backup"""
 EXIT_PROBLEMS = 1
+EPILOG = """exit statuses: 0 done, and no problem was found; 1 problems, or a failure, in one line on standard error;
+  2 wrong usage; 10 done, but the result could not be written to standard output"""
 
 
 def check(state_dir: str, verify: Verify | None = None) -> int:
@@ -22,8 +22,7 @@ def check(state_dir: str, verify: Verify | None = None) -> int:
     directory = _store_in(state_dir)
     with hold_lock(directory, str(directory)):
         report = check_store(directory / "db", verify)
-    for line in report.lines():
-        print(line)
+    show("\n".join(report.lines()))
     return EXIT_PROBLEMS if report.problem_count else 0
 
 
@@ -34,15 +33,14 @@ def audit(state_dir: str) -> int:
 
 def backup(state_dir: str, target: str) -> int:
     count = backup_store(_store_in(state_dir) / "db", Path(target))
-    print(f"{count} records in {target}")
+    show(f"{count} records in {target}")
     return 0
 
 
 def restore(source: str, state_dir: str) -> int:
     report = restore_store(Path(source), Path(state_dir))
-    for line in report.lines():
-        print(line)
-    print("every channel's funding output is looked at on the chain before it takes a payment")
+    show("\n".join(report.lines()))
+    show("every channel's funding output is looked at on the chain before it takes a payment")
     return 0
 
 
@@ -53,20 +51,40 @@ def _store_in(state_dir: str) -> Path:
     return directory
 
 
-COMMANDS = {"check": (check, 1), "audit": (audit, 1), "backup": (backup, 2), "restore": (restore, 2)}
-"""By name: the function and how many arguments it takes."""
+class Command(NamedTuple):
+    """function(*arguments): returns an exit status. about: what it does, for people."""
+
+    function: Callable[..., int]
+    arguments: tuple[str, ...]
+    about: str
 
 
-def run(arguments: list[str]) -> int:
+COMMANDS = {
+    "check": Command(check, ("DIR",), "check the store in the state directory DIR, which no store may use; changes nothing"),
+    "audit": Command(audit, ("DIR",), "the same, and check each newest payment's signature: some 100 us a channel"),
+    "backup": Command(backup, ("DIR", "FILE"), "write the store in DIR to the new file FILE; the store may run"),
+    "restore": Command(restore, ("FILE", "DIR"), "make a store in DIR, which has none, from a backup"),
+}
+_ARGUMENTS = {"DIR": "the directory that state_dir names", "FILE": "the backup"}
+USAGE = "\n       ".join(["%(prog)s FILE", *(f"%(prog)s {name} {' '.join(row.arguments)}" for name, row in COMMANDS.items())])
+SUMMARY = "\n".join(f"  {name:<8} {row.about}" for name, row in COMMANDS.items())
+
+
+def run(name: str, arguments: list[str]) -> int:
     """Run a command; what goes wrong is one line on standard error and status 1."""
-    function, _ = COMMANDS[arguments[0]]
+    command = COMMANDS[name]
+    parser = argparse.ArgumentParser(
+        prog=f"paychan-store {name}",
+        description=f"{command.about[0].upper()}{command.about[1:]}.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for place, argument in enumerate(command.arguments):
+        parser.add_argument(str(place), metavar=argument, help=_ARGUMENTS[argument])
+    given = vars(parser.parse_args(arguments))
     try:
-        return function(*arguments[1:])
+        return command.function(*(given[str(place)] for place in range(len(command.arguments))))
     except Exception as error:  # rocksdict has no narrower type
-        print(f"paychan-store {arguments[0]}: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"paychan-store {name}: {' '.join(str(error).split())}")
         return EXIT_PROBLEMS
 
-
-def is_call(arguments: list[str]) -> bool:
-    """Return whether the arguments name a command and bring what it takes."""
-    return len(arguments) > 1 and arguments[0] in COMMANDS and len(arguments) - 1 == COMMANDS[arguments[0]][1]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from paychan._fast.group import StateCache
+from paychan.exits import EXIT_FAILED
 
 from . import keys
 from .engine import Engine
@@ -23,8 +24,6 @@ log = logging.getLogger("paychan.store")
 
 QUEUE_BYTES_MAX = 16 << 20
 """Of frames in one group: some 100 000 payments, a second or two of work. A worker has given up on more than that."""
-
-EXIT_WRITE_FAILED = 70
 
 Answer = Callable[[], None]
 Job = Callable[[Group], Answer]
@@ -112,4 +111,4 @@ def _die(error: BaseException) -> NoReturn:
     try:
         log.critical("a group could not be written, the store ends: %s: %s", type(error).__name__, error)
     finally:
-        os._exit(EXIT_WRITE_FAILED)
+        os._exit(EXIT_FAILED)

@@ -26,6 +26,8 @@ DEVIATIONS: dict[str, Deviation] = {
     "fundingInfo, exp_time block height": Deviation(
         400, "invalid_exp_time", "open refuses block heights; so nobody is told to fund such an address"
     ),
+    "fundingInfo HEAD": Deviation(200, "", "whoever watches a server asks with HEAD; it is answered wherever GET is"),
+    "fundingInfo OPTIONS": Deviation(200, "", "a browser asks so before any request with a Content-Type; every path is answered"),
     "open with exp_time in the past": Deviation(400, "exp_time_too_soon", "the payer could take everything back at once"),
     "open expiring in 1 h": Deviation(400, "exp_time_too_soon", "less than the settlement period and the minimum ahead"),
     "expired channel: pay": Deviation(404, "no_such_channel", "the channel was not opened, see above"),

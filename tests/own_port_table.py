@@ -16,14 +16,11 @@ class Difference(NamedTuple):
     reason: str
 
 
-_ONLY_ORIGIN_FORM = "a target is a path; `*` and authorities are for proxies"
 _BOUNDS = "a target has at most 4096 bytes, a head at most 8192; the longest request of the protocol has 700"
 _NO_CODING = "no transfer coding is understood: where such a body ends is what smuggled requests are made of"
 
 OWN_PORT: dict[str, Difference] = {
     "GET /v1/é": Difference(400, "malformed_request", "a byte above 0x7f is not part of a target"),
-    "PUT *": Difference(400, "malformed_request", _ONLY_ORIGIN_FORM),
-    "OPTIONS *": Difference(400, "malformed_request", _ONLY_ORIGIN_FORM),
     "put {channel}": Difference(400, "malformed_request", "methods are upper-case words"),
     "target of 8000": Difference(414, "target_too_long", _BOUNDS),
     "target of 15000": Difference(414, "target_too_long", _BOUNDS),
@@ -34,6 +31,7 @@ OWN_PORT: dict[str, Difference] = {
     "Transfer-Encoding: gzip": Difference(501, "transfer_encoding", _NO_CODING),
     "batch, chunked": Difference(501, "transfer_encoding", _NO_CODING),
     "HTTP/9.9": Difference(505, "http_version", "the version is read, not guessed"),
+    "HTTP/2.0": Difference(505, "http_version", "as above"),
     '<>"': Difference(200, "", "printable ASCII after the path is the query, which ignores unknown parameters"),
 }
 

@@ -1,7 +1,8 @@
 """`python -m tests.variants run CONFIG_DIR`: `paychan run`, with one process set as PAYCHAN_TEST_VARIANT says, for `System`.
 
 access log: granian wraps the application, so that payments come the public way, one coroutine for each.
-other version: nor is its private interface used if granian is another one than was tested.
+other source: nor is our scheduler used if granian's source is another one than was tested.
+few at once: granian serves few connections at a time; nothing else is changed.
 rust tasks: granian's own tasks instead of asyncio's; payments come the private way.
 short limits: the shipped settings, but the own ports' clients have little time and few connections.
 small caches: the store's caches are full soon, so that what else grows in it can be seen.
@@ -23,7 +24,8 @@ from tests.system import VARIABLE, variant_module
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "access log": {"log_access": True},
-    "other version": {},
+    "other source": {},
+    "few at once": {"backpressure": 8},
     "rust tasks": {"task_impl": TaskImpl.rust},
     "short limits": {},
 }
@@ -33,14 +35,14 @@ CONNECTIONS_MAX = 8
 PUBLIC_WAY = "a payment came the public way"
 
 
-def run_supervisor() -> None:
+def run_supervisor() -> int:
     usual = supervisor.Child
 
     def child(name: str, module: str, *rest: Any) -> supervisor.Child:
         return usual(name, variant_module(os.environ[VARIABLE], module), *rest)
 
     supervisor.Child = child  # type: ignore[assignment, misc]
-    run_paychan()
+    return run_paychan()
 
 
 def make() -> Any:
@@ -61,21 +63,21 @@ def make() -> Any:
     return make_app()
 
 
-def run_server(variant: str) -> None:
+def run_server(variant: str) -> int:
     usual = server.Granian
 
     def granian(_: str, **options: Any) -> Any:
         return usual("tests.variants:make", factory=True, **options | OPTIONS[variant])
 
     server.Granian = granian  # type: ignore[assignment, misc]
-    if variant == "other version":
-        granian_door.TESTED_VERSIONS = ("0.0.0",)
+    if variant == "other source":
+        granian_door.KNOWN_SOURCES = frozenset()
     if variant == "short limits":
         direct.SWEEP_SECONDS, direct.SILENT_SWEEPS_MAX, direct.CONNECTIONS_MAX = 0.1, 5, CONNECTIONS_MAX
-    server.main()
+    return server.main()
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "run":
         sys.exit(run_supervisor())
-    run_server(os.environ[VARIABLE])
+    sys.exit(run_server(os.environ[VARIABLE]))

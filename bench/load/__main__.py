@@ -1,98 +1,67 @@
-"""`python -m bench.load`: measures everything in the table of targets, and writes bench/results/latest.md with plots and JSON.
-
-The scenes are started first; then each round takes one slice of everything in turn, every other one backwards, so that what
-drifts does not favour anything. Any wrong answer ends it with status 1.
-"""
+"""`python -m bench.load`, behind ./bench/run.sh: measures everything in the table of targets, or compares two results."""
 
 import argparse
-import shutil
 import sys
-import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
-from bench.load.call import CompiledCall
-from bench.load.doors import Doors
-from bench.load.forwarding import Forwarding
-from bench.load.many import ManyChannels
-from bench.load.measure import VerifyMeter, WrongAnswer
-from bench.load.progress import Progress
-from bench.load.report import as_json, as_markdown
-from bench.load.rows import make_rows
-from bench.load.scene import LONG, SHORT, TINY, Record, Scene, Size
-from bench.load.store_alone import StoreAlone
+from bench.load import compare
+from bench.load.failure import Failed, positive
+from paychan import printing
 
+NAME = "bench/run.sh"
 RESULTS = Path(__file__).parent.parent / "results"
-SCENES = (CompiledCall, Doors, Forwarding, ManyChannels, StoreAlone)
-START_SHARE = 12
-"""Steps that starting one scene counts for in the progress bar."""
 
 
-def run(directory: Path, size: Size) -> Record:
-    """Measure everything; `directory`: for the servers' state. Raises WrongAnswer."""
-    record, verify = Record(), VerifyMeter()
-    scenes: list[Scene] = []
-    progress = Progress(START_SHARE * len(SCENES) + size.rounds * 45)
-    try:
-        for make in SCENES:
-            progress.step(f"starting: {make.__name__}")
-            scene = make(directory / make.__name__, size, verify, record)
-            scenes.append(scene)
-            scene.start()
-            progress.step(f"started: {make.__name__}", START_SHARE)
-        for number in range(1, size.rounds + 1):
-            for scene in scenes:
-                for what, measure in scene.steps()[:: 1 if number % 2 else -1]:
-                    progress.step(f"round {number} of {size.rounds}" + (f": {what}" if sys.stderr.isatty() else ""), 1)
-                    measure()
-        for scene in scenes:
-            progress.step(f"finishing: {type(scene).__name__}")
-            scene.finish()
-    finally:
-        progress.end()
-        for scene in reversed(scenes):
-            scene.stop()
-    return record
-
-
-def write(record: Record, size: Size, results: Path, json_file: Path, seconds: float) -> str:
-    """Write report, JSON and plots; return the report."""
-    from bench.load.plots import draw  # loading matplotlib takes a second, and memory that a measurement may feel
-
-    results.mkdir(parents=True, exist_ok=True)
-    rows = make_rows(record, size)
-    report = as_markdown(rows, record, size, seconds)
-    (results / "latest.md").write_text(report)
-    json_file.write_text(as_json(rows, record, size) + "\n")
-    draw(record, size, results)
-    return report
-
-
-def main() -> None:
-    """Parse the command line, measure, report."""
-    parser = argparse.ArgumentParser(prog="bench/run.sh", description=__doc__.splitlines()[0])
+def _parser() -> argparse.ArgumentParser:
+    description = "Measures everything in the table of targets and writes RESULTS/COMMIT-INSTANT.md, .json and plots, and the same "
+    parser = argparse.ArgumentParser(prog=NAME, description=description + "as RESULTS/latest.*; or compares two results.")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--long", action="store_true", help="a million channels and more rounds, some 15 minutes; else about three")
     form.add_argument("--tiny", action="store_true", help="seconds, to see that it runs: its numbers mean nothing")
-    parser.add_argument("--rounds", type=int, metavar="N", help="instead of 7, of the long form 15")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="instead of RESULTS/latest.json")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
-    arguments = parser.parse_args()
-    size = LONG if arguments.long else TINY if arguments.tiny else SHORT
-    if arguments.rounds:
-        size = replace(size, rounds=arguments.rounds)
-    begun = time.monotonic()
-    directory = Path(tempfile.mkdtemp(prefix="paychan-load-"))
+    form.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="measure nothing, put two results side by side"
+    )
+    parser.add_argument("--rounds", type=positive, metavar="N", help="instead of 7, of the long form 15")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON there, too")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="instead of bench/results")
+    parser.add_argument("--publish", action="store_true", help="write RESULTS/published.* too, which git tracks")
+    return parser
+
+
+def _measure(arguments: argparse.Namespace) -> None:
     try:
-        record = run(directory, size)
-    except WrongAnswer as error:
-        sys.exit(f"failed: {error}")
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-    json_file = arguments.json or arguments.results / "latest.json"
-    print(write(record, size, arguments.results, json_file, time.monotonic() - begun))
+        from bench.load import results
+        from bench.load.run import run
+        from bench.load.scene import LONG, SHORT, TINY
+    except ImportError as error:
+        raise Failed(f"{error}: ./bench/run.sh builds and installs what is needed") from error
+    size = LONG if arguments.long else TINY if arguments.tiny else SHORT
+    results.prepare(arguments.results)
+    result = run(replace(size, rounds=arguments.rounds) if arguments.rounds else size)
+    file = results.write(result, arguments.results, arguments.publish)
+    if arguments.json:
+        arguments.json.write_bytes(file.read_bytes())
+    printing.show(file.with_suffix(".md").read_text(encoding="utf-8"))
+    printing.say(f"{NAME}: written to {file.with_suffix('')}.* and {arguments.results}/{results.LATEST}.*")
+
+
+def main() -> int:
+    """Parse the command line, measure or compare, report; return the exit status."""
+    arguments = _parser().parse_args()
+    try:
+        if arguments.compare:
+            printing.show(compare.compare(*arguments.compare))
+        else:
+            _measure(arguments)
+    except Failed as error:
+        printing.say(f"{NAME}: {error}")
+        return 1
+    except OSError as error:
+        printing.say(f"{NAME}: {error.filename or 'the system'}: {error.strerror or error}")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(printing.run(NAME, main))

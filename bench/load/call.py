@@ -2,12 +2,9 @@
 
 import time
 
-from bench.bench_samples import COUNT, PAYMENTS, QUERIES, SAMPLE, loaded_table
 from bench.load.scene import Scene, Step
-from paychan._fast.meter import VerifyBatch
-from paychan._fast.sighash import payment_sighash
+from bench.samples import COUNT, QUERIES, SAMPLE, loaded_table, verify_batch
 from paychan._fast.status import Status
-from paychan.core.payment import SIGHASH_CHANGE
 from tests.differential.channels import NOW
 
 REPETITIONS = 7
@@ -18,11 +15,7 @@ class CompiledCall(Scene):
     """Both sides verify the same signatures, turn by turn."""
 
     def start(self) -> None:
-        terms = SAMPLE.terms
-        scripts = terms.redeem_script, terms.change_script
-        digests = [payment_sighash(terms.outpoint, *scripts, paid.change_value, SIGHASH_CHANGE) for paid in PAYMENTS]
-        rows = [(paid.signature, digest, terms.client_pubkey) for paid, digest in zip(PAYMENTS, digests, strict=True)]
-        self._batch = VerifyBatch(rows)
+        self._batch = verify_batch(COUNT)
 
     def steps(self) -> list[Step]:
         return [("compiled call", self._measure)]

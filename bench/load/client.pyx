@@ -9,12 +9,14 @@ answer makes its successors late, and that is seen (no coordinated omission).
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, itimerspec, timespec
 from posix.unistd cimport close
 
+from bench.load.answers cimport ANSWER_SIZE_MAX, Expectation, Head, is_as_expected, is_batch_as_expected, read_head
+from bench.load.outbox cimport Outbox, Request, append, forget_answered, grown, release
 from paychan._fast.bytes cimport distance
 
 import socket
@@ -22,9 +24,6 @@ import time
 
 cdef extern from "<string.h>" nogil:
     void *memmem(const void *haystack, size_t size, const void *needle, size_t needle_size)
-
-cdef extern from "<strings.h>" nogil:
-    int strncasecmp(const char *a, const char *b, size_t size)
 
 cdef extern from "<sys/socket.h>" nogil:
     enum: MSG_NOSIGNAL
@@ -48,7 +47,6 @@ cdef extern from "<sys/timerfd.h>" nogil:
     int timerfd_settime(int fd, int flags, const itimerspec *new, itimerspec *old)
 
 cdef enum:
-    ANSWER_SIZE_MAX = 256 << 10    # room for 1024 answers of a batch; pages that are not touched cost nothing
     EVENTS_MAX = 256
     SAMPLE_SIZE = 600              # of the first wrong answer, for the report
     TIMER = 0xFFFFFFFF             # the timer's mark among the connections' numbers
@@ -57,29 +55,11 @@ cdef enum:
 IDLE_SECONDS_MAX = 8.0
 """A connection that rested longer is made anew before a run: granian closes idle ones after 20 s, and could do so just then."""
 
-cdef struct Expectation:           # of one payment's answer; -1: not looked at
-    int64_t left                   # satoshi
-    int64_t received               # satoshi
-    uint16_t status
-
-cdef struct Request:
-    size_t start                   # in `bytes`
-    size_t size
-    size_t first                   # in `expectations`
-    uint32_t count                 # of expectations: more than one only in a batch
-    bint is_batch
-
 cdef struct Connection:
     int fd                         # -1: closed
     bint busy                      # a request is in flight
     bint lost                      # closed with work to do: out of this run
-    unsigned char *bytes           # all requests one after the other
-    size_t bytes_size, bytes_room
-    Request *requests
-    size_t request_count, request_room
-    Expectation *expectations
-    size_t expectation_count, expectation_room
-    size_t next                    # the request in flight, or to be sent next
+    Outbox outbox
     size_t sent                    # bytes of it that the kernel took
     uint64_t due                   # ns: from when its latency counts
     uint32_t owed                  # open loop: requests that should have left already
@@ -87,107 +67,11 @@ cdef struct Connection:
     unsigned char *answer
     size_t answer_size
 
-cdef struct Head:
-    int status
-    size_t body_at
-    size_t body_size
-
 
 cdef inline uint64_t now_ns() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return <uint64_t> now.tv_sec * SECOND + <uint64_t> now.tv_nsec
-
-
-cdef int64_t read_number(const unsigned char *text, size_t size) noexcept nogil:
-    """Return the decimal number after optional spaces, -1 if there is none or it is too long."""
-    cdef size_t at = 0, digits = 0
-    cdef int64_t value = 0
-    while at < size and (text[at] == b" " or text[at] == b"\t"):
-        at += 1
-    while at < size and b"0" <= text[at] <= b"9" and digits < 18:
-        value = 10 * value + (text[at] - <int> b"0")
-        at += 1
-        digits += 1
-    return value if digits and not (at < size and b"0" <= text[at] <= b"9") else -1
-
-
-cdef int64_t member(const unsigned char *body, size_t size, const char *name, size_t name_size) noexcept nogil:
-    """Return the number that follows `name` (with quotes and colon) in a JSON object, -1 if there is none."""
-    cdef const unsigned char *found = <const unsigned char *> memmem(body, size, name, name_size)
-    if found == NULL:
-        return -1
-    cdef size_t at = <size_t> distance(body, found) + name_size
-    return read_number(body + at, size - at)
-
-
-cdef int read_head(const unsigned char *data, size_t size, Head *head) noexcept nogil:
-    """Read status and length of the body. Return 1; 0 if the head is not complete yet; -1 if it is no head that we know."""
-    cdef const unsigned char *end = <const unsigned char *> memmem(data, size, b"\r\n\r\n", 4)
-    cdef const unsigned char *line_end
-    cdef size_t at, line_size, head_size
-    cdef int64_t length = -1
-    if end == NULL:
-        return 0 if size < ANSWER_SIZE_MAX else -1
-    head_size = <size_t> distance(data, end) + 2
-    if head_size < 15 or memcmp(data, b"HTTP/1.", 7) != 0 or data[8] != b" ":
-        return -1
-    head.status = <int> read_number(data + 9, 3)
-    if head.status < 100:
-        return -1
-    at = 0
-    while at < head_size:
-        line_end = <const unsigned char *> memmem(data + at, head_size - at, b"\r\n", 2)
-        line_size = <size_t> distance(data + at, line_end)
-        if line_size > 15 and strncasecmp(<const char *> data + at, b"content-length:", 15) == 0:
-            if length >= 0:
-                return -1
-            length = read_number(data + at + 15, line_size - 15)
-            if length < 0:
-                return -1
-        at += line_size + 2
-    if length < 0 or length > <int64_t> ANSWER_SIZE_MAX:
-        return -1
-    head.body_at = head_size + 2
-    head.body_size = <size_t> length
-    return 1
-
-
-cdef bint is_as_expected(int status, const unsigned char *body, size_t size, const Expectation *expected) noexcept nogil:
-    """Return whether one payment's answer says what it must."""
-    if status != expected.status:
-        return False
-    if expected.left >= 0 and member(body, size, b'"channel_value_left":', 21) != expected.left:
-        return False
-    return expected.received < 0 or member(body, size, b'"value_received":', 17) == expected.received
-
-
-cdef bint is_batch_as_expected(const unsigned char *body, size_t size, const Expectation *expected, uint32_t count) noexcept nogil:
-    """Return whether a batch's answers, u16 status | u16 length | body each, are those of its payments, in order, and no more."""
-    cdef size_t at = 0, part
-    cdef uint32_t i
-    for i in range(count):
-        if size - at < 4:
-            return False
-        part = body[at + 2] | <size_t> body[at + 3] << 8
-        if size - at - 4 < part:
-            return False
-        if not is_as_expected(body[at] | <int> body[at + 1] << 8, body + at + 4, part, expected + i):
-            return False
-        at += 4 + part
-    return at == size
-
-
-cdef void *grown(void *block, size_t needed, size_t *room, size_t each) except NULL:
-    """Return `block` with room for `needed` items of `each` bytes."""
-    if block != NULL and needed <= room[0]:
-        return block
-    cdef size_t wanted = needed + needed // 2 + 16
-    cdef void *larger = realloc(block, wanted * each)
-    if larger == NULL:
-        raise MemoryError()
-    room[0] = wanted
-    return larger
 
 
 cdef class Client:
@@ -241,9 +125,7 @@ cdef class Client:
         for i in range(self._count):
             if self._connections[i].fd >= 0:
                 close(self._connections[i].fd)
-            free(self._connections[i].bytes)
-            free(self._connections[i].requests)
-            free(self._connections[i].expectations)
+            release(&self._connections[i].outbox)
             free(self._connections[i].answer)
         free(self._connections)
         free(self._latencies)
@@ -259,7 +141,7 @@ cdef class Client:
     def waiting(self, Py_ssize_t number):
         """Return how many requests a connection has still to send."""
         cdef Connection *connection = self._at(number)
-        return connection.request_count - connection.next
+        return connection.outbox.request_count - connection.outbox.next
 
     def give(self, Py_ssize_t number, list requests not None):
         """Append requests to a connection's: (bytes, is it a batch, [(status, value left, value received), ...]) each.
@@ -269,16 +151,16 @@ cdef class Client:
         cdef Connection *connection = self._at(number)
         cdef bytes raw
         cdef list expected
-        _forget_answered(connection)
+        forget_answered(&connection.outbox)
         for raw, is_batch, expected in requests:
-            _append(connection, raw, is_batch, expected)
+            append(&connection.outbox, raw, is_batch, expected)
 
     def clear(self):
         """Forget all requests that have not been sent."""
         cdef Py_ssize_t i
         for i in range(self._count):
-            self._connections[i].next = self._connections[i].request_count
-            _forget_answered(&self._connections[i])
+            self._connections[i].outbox.next = self._connections[i].outbox.request_count
+            forget_answered(&self._connections[i].outbox)
 
     cdef Connection *_at(self, Py_ssize_t number) except NULL:
         if not 0 <= number < self._count:
@@ -400,7 +282,7 @@ cdef class Client:
 
     cdef void _start_next(self, Connection *connection, uint64_t due) noexcept nogil:
         """Send a connection's next request, if there is one, and the run goes on."""
-        if self._started >= self._most or connection.lost or connection.next >= connection.request_count:
+        if self._started >= self._most or connection.lost or connection.outbox.next >= connection.outbox.request_count:
             return
         if now_ns() >= self._deadline:
             return
@@ -451,12 +333,12 @@ cdef class Client:
 
     cdef void _send(self, Connection *connection, int64_t number) noexcept nogil:
         """Send what the kernel takes of the request in flight; number: of the connection if it waited for room, else -1."""
-        cdef Request *request = &connection.requests[connection.next]
+        cdef Request *request = &connection.outbox.requests[connection.outbox.next]
         cdef ssize_t count
         if not connection.busy:
             return
         while connection.sent < request.size:
-            count = send(connection.fd, connection.bytes + request.start + connection.sent,
+            count = send(connection.fd, connection.outbox.bytes + request.start + connection.sent,
                          request.size - connection.sent, MSG_NOSIGNAL)
             if count >= 0:
                 connection.sent += <size_t> count
@@ -504,9 +386,9 @@ cdef class Client:
             self._judge(connection, &head)
 
     cdef void _judge(self, Connection *connection, Head *head) noexcept nogil:
-        cdef Request *request = &connection.requests[connection.next]
+        cdef Request *request = &connection.outbox.requests[connection.outbox.next]
         cdef const unsigned char *body = connection.answer + head.body_at
-        cdef Expectation *expected = connection.expectations + request.first
+        cdef Expectation *expected = connection.outbox.expectations + request.first
         cdef bint is_right
         if request.is_batch:
             is_right = head.status == 200 and is_batch_as_expected(body, head.body_size, expected, request.count)
@@ -524,7 +406,7 @@ cdef class Client:
         self._payments += request.count
         self._in_flight -= 1
         connection.busy, connection.answer_size = False, 0
-        connection.next += 1
+        connection.outbox.next += 1
         if self._interval > 0:
             self._start_owed(connection)
         else:
@@ -532,12 +414,14 @@ cdef class Client:
 
     cdef void _object(self, Connection *connection) noexcept nogil:
         """Count a wrong answer, and keep the first one's beginning."""
+        cdef Request *request
         self._wrong += 1
         if self._sample_size == 0:
             self._sample_size = min(connection.answer_size, <size_t> SAMPLE_SIZE)
             memcpy(self._sample, connection.answer, self._sample_size)
-            if connection.next < connection.request_count:
-                self._sample_expected = connection.expectations[connection.requests[connection.next].first]
+            if connection.outbox.next < connection.outbox.request_count:
+                request = &connection.outbox.requests[connection.outbox.next]
+                self._sample_expected = connection.outbox.expectations[request.first]
 
     cdef void _lose(self, Connection *connection) noexcept nogil:
         """Close a connection; a request in flight, or one that should follow in this run, has no answer."""
@@ -548,54 +432,10 @@ cdef class Client:
             self._missing += 1
             self._in_flight -= 1
             connection.busy = False
-            connection.next += 1
+            connection.outbox.next += 1
 
 
 cdef bint _is_closed(Connection *connection) noexcept:
     """Return whether the server has closed a connection that rests, or said something unasked."""
     cdef ssize_t count = recv(connection.fd, connection.answer, 1, 0)
     return not (count < 0 and errno == EAGAIN)
-
-
-cdef int _append(Connection *connection, bytes raw, bint is_batch, list expected) except -1:
-    cdef size_t size = <size_t> len(raw), at = connection.bytes_size
-    connection.bytes = <unsigned char *> grown(connection.bytes, at + size, &connection.bytes_room, 1)
-    memcpy(connection.bytes + at, <const unsigned char *> raw, size)
-    connection.bytes_size += size
-    connection.requests = <Request *> grown(
-        connection.requests, connection.request_count + 1, &connection.request_room, sizeof(Request))
-    cdef Request *request = &connection.requests[connection.request_count]
-    request.start, request.size, request.is_batch = at, size, is_batch
-    request.first, request.count = connection.expectation_count, <uint32_t> len(expected)
-    if request.count == 0 or (request.count > 1 and not is_batch):
-        raise ValueError("one answer is expected of a request, or one of each payment of a batch")
-    connection.request_count += 1
-    for status, left, received in expected:
-        connection.expectations = <Expectation *> grown(
-            connection.expectations, connection.expectation_count + 1, &connection.expectation_room, sizeof(Expectation))
-        connection.expectations[connection.expectation_count] = Expectation(
-            -1 if left is None else left, -1 if received is None else received, status)
-        connection.expectation_count += 1
-    return 0
-
-
-cdef int _forget_answered(Connection *connection) except -1:
-    """Move what is still to be sent to the beginning."""
-    cdef size_t i, kept = connection.request_count - connection.next
-    cdef size_t byte_at, expectation_at
-    if connection.next == 0:
-        return 0
-    byte_at, expectation_at = connection.bytes_size, connection.expectation_count
-    if kept:
-        byte_at, expectation_at = connection.requests[connection.next].start, connection.requests[connection.next].first
-        memmove(connection.requests, connection.requests + connection.next, kept * sizeof(Request))
-        memmove(connection.bytes, connection.bytes + byte_at, connection.bytes_size - byte_at)
-        memmove(connection.expectations, connection.expectations + expectation_at,
-                (connection.expectation_count - expectation_at) * sizeof(Expectation))
-    connection.bytes_size -= byte_at
-    connection.expectation_count -= expectation_at
-    connection.request_count, connection.next = kept, 0
-    for i in range(kept):
-        connection.requests[i].start -= byte_at
-        connection.requests[i].first -= expectation_at
-    return 0

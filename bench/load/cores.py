@@ -9,7 +9,7 @@ comes. The store's threads that write memtables out stay behind: one takes 10 ms
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 WORKERS = "workers"
@@ -18,31 +18,60 @@ WORKERS = "workers"
 ORDINARY, SERVING, LISTENING = 0, 1, 2
 """Ranks: everybody's; that of our threads, which strangers on the machine must not keep waiting; and the load client's."""
 
+ONE_CORE = "there is one core: the worker shares it with the store and the load client"
+NO_RANK = "the system lets no thread of ours go before others (that takes CAP_SYS_NICE, or `ulimit -r 2`)"
 
-@contextlib.contextmanager
-def apart(pids: Mapping[str, list[int]]) -> Iterator[None]:
-    """Keep the workers on one core, and us and everything else in `pids` on the others, as long as this lasts."""
-    cores = os.sched_getaffinity(0)
-    if len(cores) < 2:
-        yield
-        return
-    first, rest = {min(cores)}, cores - {min(cores)}
-    try:
-        for name, members in pids.items():
-            serving = _threads(members) if name == WORKERS else members
-            _place(_threads(members), first if name == WORKERS else rest)
-            _rank(serving, SERVING)
-        _place(_threads([os.getpid()]), rest)
-        _rank([os.getpid()], LISTENING)
-        yield
-    finally:
-        for members in ([os.getpid()], *pids.values()):
-            _place(_threads(members), cores)
-            _rank(_threads(members), ORDINARY)
+
+class Apart(contextlib.AbstractContextManager[None]):
+    """Keeps the workers on one core, and us and everything else in `pids` on the others, while it is entered.
+
+    lacks: what of it this machine or this user cannot have, in words for the report; known once it was entered.
+    """
+
+    def __init__(self, pids: Mapping[str, list[int]]) -> None:
+        self._pids = pids
+        self._cores = os.sched_getaffinity(0)
+        self.lacks: list[str] = []
+
+    def __enter__(self) -> None:
+        if len(self._cores) < 2:
+            self.lacks.append(ONE_CORE)
+            return
+        try:
+            self._place_all()
+            self._rank_all()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        if ONE_CORE in self.lacks:
+            return
+        for members in ([os.getpid()], *self._pids.values()):
+            _place(_threads(members), self._cores)
+            if NO_RANK not in self.lacks:
+                _rank(_threads(members), ORDINARY)
+
+    def _place_all(self) -> None:
+        first = {min(self._cores)}
+        for name, members in self._pids.items():
+            _place(_threads(members), first if name == WORKERS else self._cores - first)
+        _place(_threads([os.getpid()]), self._cores - first)
+
+    def _rank_all(self) -> None:
+        if not _rank([os.getpid()], LISTENING):
+            self.lacks.append(NO_RANK)
+            return
+        for name, members in self._pids.items():
+            _rank(_threads(members) if name == WORKERS else members, SERVING)
 
 
 def _threads(pids: list[int]) -> list[int]:
-    return [int(task) for pid in pids for task in os.listdir(f"/proc/{pid}/task")]
+    found: list[int] = []
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError):  # it has ended
+            found += map(int, os.listdir(f"/proc/{pid}/task"))
+    return found
 
 
 def _place(threads: list[int], cores: set[int]) -> None:
@@ -51,12 +80,17 @@ def _place(threads: list[int], cores: set[int]) -> None:
             os.sched_setaffinity(thread, cores)
 
 
-def _rank(threads: list[int], rank: int) -> None:
-    """Let threads go before all of lower rank, where the system allows it. A process's pid is its main thread's number."""
+def _rank(threads: list[int], rank: int) -> bool:
+    """Let threads go before all of lower rank; return whether the system allows it. A process's pid is its main thread's number."""
     policy = os.SCHED_OTHER if rank == ORDINARY else os.SCHED_FIFO
     for thread in threads:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
             os.sched_setscheduler(thread, policy, os.sched_param(rank))
+        except ProcessLookupError:
+            continue
+        except PermissionError:
+            return False
+    return True
 
 
 def waiting_seconds(pids: list[int]) -> float:

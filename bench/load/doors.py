@@ -1,6 +1,9 @@
 """Scene: one worker, reached through granian and through its own port, beside servers whose answer is a constant, and beside a
 store without sync. Rows 2, 3, 4, 5, 7, 8, and the throughput against connections.
 
+granian twice: as the server is launched, and through granian's public interface, which is all there is where our own door in it
+cannot be used.
+
 In the record: "DOOR N" is N connections in a closed loop, "DOOR constant" H; "DOOR half" is the open loop at half of the peak with
 the workers on a core of their own, "DOOR half, shared" the same with all processes on all cores.
 """
@@ -11,14 +14,17 @@ import os
 import statistics
 
 from bench.load import constant
-from bench.load.cores import apart, waiting_seconds
+from bench.load.cores import Apart, waiting_seconds
+from bench.load.failure import Failed, await_
 from bench.load.measure import Lane
 from bench.load.payers import Payer, Request
 from bench.load.processes import Door, Instance, ask, spawn, stop_politely, worker_pids
+from bench.load.provenance import granian_door
 from bench.load.scene import Scene, Step
-from tests.system import free_port, make_config, wait_until
+from tests.system import free_port, make_config
 
 GRANIAN, OWN_PORT = "granian", "own port"
+PUBLIC = "granian's public interface"
 DOORS = (GRANIAN, OWN_PORT)
 HALF, HALF_SHARED = "half", "half, shared"
 KINDS = ("unknown", "malformed", "replayed")
@@ -32,17 +38,26 @@ class Doors(Scene):
     def start(self) -> None:
         self._seeds = itertools.count()
         self._lanes: dict[str, Lane] = {}
-        self._synced = self._instance("synced", True)
-        self._unsynced = self._instance("unsynced", False)
+        self._synced = self._instance("synced")
+        self._unsynced = self._instance("unsynced", synced=False)
+        self._public = self._instance("public", server="bench.load.public_way")
+        self._check_ways()
         for door in DOORS:
             self._add_payments(door)
             self._add_refused(door)
         self._add_batches()
 
-    def _instance(self, name: str, synced: bool) -> Instance:
-        instance = Instance(self.directory / name, synced=synced)
+    def _instance(self, name: str, synced: bool = True, server: str = "paychan.server") -> Instance:
+        instance = Instance(self.directory / name, synced=synced, server=server)
         self.exits.callback(instance.stop)
         return instance.start()
+
+    def _check_ways(self) -> None:
+        """Note which way granian's requests come in as the server is launched. Raises Failed if the other one is not public."""
+        self.record.granian_door = granian_door(self._synced.readyz())
+        other = granian_door(self._public.readyz())
+        if not other.startswith("public"):
+            raise Failed(f"the server that is to use {PUBLIC} says that it uses another way: {other}")
 
     def _opened(self, instance: Instance, count: int, door: str) -> tuple[list[Payer], list[Door]]:
         """Return new payers whose channels are open, and where each is to connect."""
@@ -58,6 +73,8 @@ class Doors(Scene):
             if connections == main:
                 self._add_constant(door)
             self._add_lane(f"{door} {connections}", self._synced, connections, door)
+            if connections == main and door == GRANIAN:
+                self._add_lane(f"{PUBLIC} {main}", self._public, main, GRANIAN)
             if connections == main:
                 self._add_lane(f"{door} unsynced", self._unsynced, main, door)
         for half in (HALF, HALF_SHARED):
@@ -117,9 +134,10 @@ class Doors(Scene):
         name, pids = f"{door} {half}", self._synced.pids()
         processes = {"client": [os.getpid()], **pids}
         before = {who: waiting_seconds(members) for who, members in processes.items()}
-        where = apart(pids) if half == HALF else None
+        where = Apart(pids) if half == HALF else None
         piece = self._lanes[name].measure(HALF_SECONDS_FACTOR * self.size.seconds, self.verify, peak / 2, where)
         self.record.add(name, piece)
+        self.record.lacks.update(dict.fromkeys(where.lacks if where else ()))
         for who, members in processes.items():
             self.record.add(f"{name}: {who} waiting", (waiting_seconds(members) - before[who]) / piece.seconds)
 
@@ -135,7 +153,7 @@ def start_constant(scene: Scene, door: str) -> tuple[Door, list[int]]:
         config = make_config(scene.directory / "constant", {"server.toml": {"port": f"port = {port}"}})
         process = spawn("bench.load.constant", config / "server.toml", log=log)
     scene.exits.callback(stop_politely, [process])
-    wait_until(lambda: _answers(("127.0.0.1", port)), 30, f"starting the constant server ({log.read_text()[-500:]})")
+    await_(lambda: _answers(("127.0.0.1", port)), 30, "starting the constant server")
     pids = [process.pid] if door == OWN_PORT else worker_pids(process.pid)
     return ("127.0.0.1", port), pids
 

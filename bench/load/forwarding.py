@@ -6,9 +6,10 @@ forwarded.
 
 import functools
 
+from bench.load.failure import Failed
 from bench.load.measure import Lane
 from bench.load.payers import Payer
-from bench.load.processes import Instance
+from bench.load.processes import Door, Instance
 from bench.load.scene import Scene, Step
 
 OWNED, FORWARDED, SHARED = "two workers, owned", "two workers, forwarded", "two workers, granian"
@@ -18,24 +19,25 @@ class Forwarding(Scene):
     """A lane for each way to a channel's owner."""
 
     def start(self) -> None:
-        self._lanes: dict[str, Lane] = {}
         instance = Instance(self.directory / "two", workers=2)
         self.exits.callback(instance.stop)
         instance.start()
-        for kind in (OWNED, FORWARDED, SHARED):
-            self._add(kind, instance)
+        key, numbers = instance.server_pubkey, range(self.size.main)
+        payers = {kind: [Payer(kind, number, key) for number in numbers] for kind in (OWNED, FORWARDED, SHARED)}
+        owners = {kind: instance.open(group) for kind, group in payers.items()}
+        both = set().union(*owners.values())
+        if len(both) != 2:
+            raise Failed(f"the channels of two workers are served at {len(both)} ports of their own")
+        other = {door: (both - {door}).pop() for door in both}
+        doors = {
+            OWNED: owners[OWNED],
+            FORWARDED: [other[door] for door in owners[FORWARDED]],
+            SHARED: [instance.door] * self.size.main,
+        }
+        self._lanes = {kind: self._lane(kind, doors[kind], instance, payers[kind]) for kind in payers}
 
-    def _add(self, kind: str, instance: Instance) -> None:
-        payers = [Payer(kind, number, instance.server_pubkey) for number in range(self.size.main)]
-        doors = instance.open(payers)
-        others = {door: other for door in set(doors) for other in set(doors) - {door}}
-        if len(others) != 2:
-            raise RuntimeError(f"two workers have the ports {sorted(set(doors))}")
-        if kind == FORWARDED:
-            doors = [others[door] for door in doors]
-        elif kind == SHARED:
-            doors = [instance.door] * len(doors)
-        self._lanes[kind] = Lane(kind, doors, instance.pids(), lambda number, count: payers[number].pay(count))
+    def _lane(self, kind: str, doors: list[Door], instance: Instance, payers: list[Payer]) -> Lane:
+        return Lane(kind, doors, instance.pids(), lambda number, count: payers[number].pay(count))
 
     def steps(self) -> list[Step]:
         return [(kind, functools.partial(self._measure, kind)) for kind in self._lanes]

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from bench.load.client import Client
+from bench.load.failure import WrongAnswer
 from bench.load.payers import CHANGE_SCRIPT, Payer, Request
 from bench.load.processes import CpuClock, Door
 from paychan._fast.meter import VerifyBatch
@@ -25,9 +26,11 @@ FIRST_RATE = 1000.0
 SECONDS_MAX_FACTOR = 3.0
 """A slice that was to take so many times less is ended."""
 
+SECONDS_MAX_LEAST = 5.0
+"""But not before this time: on a busy machine a short slice would end before its first request."""
 
-class WrongAnswer(Exception):
-    """A server's answer was not what it must be: whatever was measured is worth nothing."""
+PATIENCE_SECONDS = 60.0
+"""Without a byte from any server, after which answers count as missing: a disk that others use can be slow."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class Lane:
         self._prepare(count / connections * (1 if rate else SPARE) + 3)
         with where or nullcontext():
             self._run(connections, 60.0, 0.0)
-            return self._timed(count, verify, rate, SECONDS_MAX_FACTOR * seconds)
+            return self._timed(count, verify, rate, max(SECONDS_MAX_FACTOR * seconds, SECONDS_MAX_LEAST))
 
     def measure_given(self, requests: list[list[Request]], verify: VerifyMeter) -> Slice:
         """Measure exactly these requests, a list for each connection; there is no warm-up."""
@@ -157,7 +160,7 @@ class Lane:
                 self._client.give(number, self._make(number, missing))
 
     def _run(self, count: int, seconds: float, rate: float) -> dict:
-        outcome = self._client.run(count, seconds, rate)
+        outcome = self._client.run(count, seconds, rate, PATIENCE_SECONDS)
         if outcome["wrong"] or outcome["missing"] or not outcome["answers"]:
             raise WrongAnswer(
                 f"{self.name}: {outcome['wrong']} wrong answers, {outcome['missing']} missing: {outcome['complaint']}"

@@ -30,19 +30,24 @@ Request = tuple[bytes, bool, list[Expected]]
 
 
 class Payer:
-    """The payer of one channel that debug mode funds. `left`: satoshi that the newest signed payment leaves to it."""
+    """The payer of one channel that debug mode funds. `left`: satoshi that the newest signed payment leaves to it.
+
+    host: what its payments' Host says.
+    """
 
     __slots__ = ("secret", "terms", "left", "_redeem", "_head", "_tail")
 
-    def __init__(self, seed: str, number: int, server_pubkey: bytes) -> None:
+    def __init__(
+        self, seed: str, number: int, server_pubkey: bytes, exp_time: int = EXP_TIME, host: str = "127.0.0.1"
+    ) -> None:
         self.secret = sha256(f"{seed}/{number}".encode()).digest()
         pubkey = public_key(self.secret)
-        outpoint = debug_outpoint(pubkey, EXP_TIME)
-        self.terms = ChannelTerms(outpoint, server_pubkey, pubkey, EXP_TIME, DEBUG_FUNDING_VALUE, CHANGE_SCRIPT)
+        outpoint = debug_outpoint(pubkey, exp_time)
+        self.terms = ChannelTerms(outpoint, server_pubkey, pubkey, exp_time, DEBUG_FUNDING_VALUE, CHANGE_SCRIPT)
         self.left = DEBUG_FUNDING_VALUE
         self._redeem = self.terms.redeem_script
         self._head = b"PUT /v1/channels/%s?payment=" % format_outpoint(outpoint).encode()
-        self._tail = b" HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n"
+        self._tail = b" HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\n\r\n" % host.encode()
 
     def sign(self, payments: int, amount: int = 1) -> list[bytes]:
         """Sign payments in binary form: the first pays `amount` satoshi, each other one satoshi."""
@@ -50,11 +55,11 @@ class Payer:
         self.left = first - payments + 1
         return sign_payments(self.secret, self.terms.outpoint, self._redeem, CHANGE_SCRIPT, first, payments)
 
-    def opening(self) -> str:
-        """Return path and query of the request that opens the channel."""
-        text = base64.urlsafe_b64encode(self.sign(1, OPEN_AMOUNT)[0]).decode()
+    def opening(self, amount: int = OPEN_AMOUNT) -> str:
+        """Return path and query of the request that opens the channel with a payment of `amount` satoshi."""
+        text = base64.urlsafe_b64encode(self.sign(1, amount)[0]).decode()
         return (
-            f"/v1/channels/new?client_pubkey={self.terms.client_pubkey.hex()}&exp_time={EXP_TIME}"
+            f"/v1/channels/new?client_pubkey={self.terms.client_pubkey.hex()}&exp_time={self.terms.exp_time}"
             f"&change_address={CHANGE_ADDRESS}&payment={quote(text)}"
         )
 
@@ -82,6 +87,11 @@ class Payer:
         first = self.left
         (raw,) = sign_payments(self.secret, self.terms.outpoint, self._redeem, CHANGE_SCRIPT, first, 1)
         return self.put(raw, (200, first, 0))
+
+    def closing(self) -> str:
+        """Return path and query of the request that closes the channel with the newest payment."""
+        (raw,) = sign_payments(self.secret, self.terms.outpoint, self._redeem, CHANGE_SCRIPT, self.left, 1)
+        return f"/v1/channels/{format_outpoint(self.terms.outpoint)}?payment={base64.urlsafe_b64encode(raw).decode()}"
 
     def batch(self, payments: int) -> Request:
         """Return payments of one satoshi each in one request."""

@@ -16,10 +16,10 @@ from bench.load.scene import Record, Size  # noqa: E402
 SHARES = [step / 200 for step in range(200)] + [0.996, 0.998, 0.999, 0.9995]
 
 
-def draw(record: Record, size: Size, directory: Path) -> None:
-    """Write throughput.png and latency.png."""
-    _throughput(record, size, directory / "throughput.png")
-    _latency(record, size, directory / "latency.png")
+def draw(record: Record, size: Size, directory: Path, name: str) -> None:
+    """Write NAME-throughput.png and NAME-latency.png."""
+    _throughput(record, size, directory / f"{name}-throughput.png")
+    _latency(record, size, directory / f"{name}-latency.png")
 
 
 def _throughput(record: Record, size: Size, file: Path) -> None:

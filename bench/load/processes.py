@@ -15,12 +15,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bench.load.failure import Failed, await_, last_line
 from bench.load.payers import Payer
 from bench.load.store_feed import listens
 from paychan.rpc.connection import Address
 from paychan.server.process import end_with_parent
 from paychan.settings.load import load_store_config
-from tests.system import ROOT, Client, free_port, make_config, processes, wait_until
+from tests.system import ROOT, Client, free_port, make_config, processes
 
 STOP_SECONDS_MAX = 60.0
 """A store with a million channels writes out what is in memory only."""
@@ -68,13 +69,16 @@ def stop_politely(children: Iterable[subprocess.Popen[bytes]]) -> None:
 
 
 class Instance:
-    """One system in debug mode, whose workers also have ports of their own. synced: the store waits for the disk."""
+    """One system in debug mode, whose workers also have ports of their own. synced: the store waits for the disk.
 
-    def __init__(self, directory: Path, workers: int = 1, synced: bool = True) -> None:
+    server: the module that is the server's program.
+    """
+
+    def __init__(self, directory: Path, workers: int = 1, synced: bool = True, server: str = "paychan.server") -> None:
         self.directory, self.workers = directory, workers
         self.port = free_port()
         self.config = make_config(directory / "config", _changes())
-        self._store_module = "store" if synced else "bench.load.unsynced_store"
+        self._store_module, self._server_module = "store" if synced else "bench.load.unsynced_store", server
         self._env = {"PORT": str(self.port), "PAYCHAN_STATE_DIR": str(directory / "state"), "PAYCHAN_WORKERS": str(workers)}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -97,12 +101,12 @@ class Instance:
         """Start signer and store, and return when the store listens."""
         self._spawn("signer", "signer")
         self._spawn("store", self._store_module)
-        wait_until(lambda: listens(self.store_address), 60, "starting the store")
+        await_(lambda: self._live() and listens(self.store_address), 60, "starting the store")
 
     def start_server(self) -> None:
         """Start the server, and return when /readyz counts all its workers."""
-        self._spawn("server", "paychan.server")
-        wait_until(self._is_ready, 60, "starting the server")
+        self._spawn("server", self._server_module)
+        await_(self._is_ready, 60, "starting the server")
 
     def start(self) -> "Instance":
         self.start_store()
@@ -118,13 +122,22 @@ class Instance:
         file = self.config / f"{name}.toml"
         self._running[name] = spawn(module, file, log=self.directory / "log", env=self._env)
 
-    def _is_ready(self) -> bool:
+    def _live(self) -> bool:
+        """Return True while all processes live. Raises Failed with the last line of the log if one has ended."""
         for name, process in self._running.items():
-            assert process.poll() is None, f"{name} ended: " + (self.directory / "log").read_text()[-2000:]
+            if process.poll() is not None:
+                raise Failed(f"{name} ended with status {process.returncode}: {last_line(self.directory / 'log')}")
+        return True
+
+    def _is_ready(self) -> bool:
+        return self._live() and self.readyz().get("workers") == self.workers
+
+    def readyz(self) -> dict:
+        """Return what /readyz says, {} while it does not answer 200."""
         with contextlib.suppress(OSError, http.client.HTTPException):
-            answer = ask(self.door, "GET", "/readyz")
-            return answer[0] == 200 and answer[2].get("workers") == self.workers
-        return False
+            status, _, content = ask(self.door, "GET", "/readyz")
+            return content if status == 200 else {}
+        return {}
 
     def wait_for_rest(self) -> float:
         """Wait until workers and store have done what they do after a start; return the seconds."""
@@ -156,7 +169,7 @@ class Instance:
         for payer in payers:
             answer = client.request("POST", payer.opening())
             if answer.status != 201:
-                raise RuntimeError(f"open: {answer.status} {answer.body!r}")
+                raise Failed(f"a channel was not opened: {answer.status} {answer.code}")
             location = urlsplit(answer.headers["location"])
             doors.append((location.hostname or "127.0.0.1", location.port or self.port))
         client.close()

@@ -5,14 +5,17 @@ import os
 import platform
 import statistics
 from array import array
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.load.doors import DOORS, HALF, HALF_SHARED
+from bench.load.cores import NO_RANK, ONE_CORE
+from bench.load.doors import DOORS, HALF, HALF_SHARED, PUBLIC
 from bench.load.measure import Slice, percentile
-from bench.load.rows import Row
+from bench.load.provenance import FORMAT, NOT_TOLD
+from bench.load.rows import Row, make_rows
 from bench.load.scene import LONG, Record, Size
 from bench.load.store_alone import SAMPLE, SPREAD
 
@@ -29,7 +32,6 @@ def machine() -> dict[str, Any]:
         "kernel": f"Linux {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "load_average": os.getloadavg()[0],
     }
 
@@ -43,7 +45,10 @@ def pooled(slices: list[Slice]) -> array:
 
 
 def summary(slices: list[Slice]) -> dict[str, Any]:
-    """Return what a name's rounds come to: medians; of the latencies (in seconds), percentiles over all rounds."""
+    """Return what a name's rounds come to: medians; of the latencies (in seconds), percentiles over all rounds.
+
+    cpu_in_v: CPU of a payment, rate_in_v: payments in the time of one V; round by round.
+    """
     latencies = sorted(pooled(slices))
 
     def median(value) -> float:
@@ -56,43 +61,82 @@ def summary(slices: list[Slice]) -> dict[str, Any]:
         "cpu_each": {name: median(lambda piece: piece.cpu[name] / piece.payments) for name in slices[0].cpu},  # noqa: B023
         "client_cpu_each": median(lambda piece: piece.client_cpu / piece.payments),
         "verify": median(lambda piece: piece.verify),
+        "cpu_in_v": [piece.cpu_each / piece.verify for piece in slices],
+        "rate_in_v": [piece.rate * piece.verify for piece in slices],
         "latency": {name: percentile(latencies, share) for name, share in PERCENTILES.items()},
     }
 
 
-def as_json(rows: list[Row], record: Record, size: Size) -> str:
-    """Return everything but the single latencies."""
+@dataclass(frozen=True)
+class Result:
+    """A whole measurement. commit: as `provenance.commit` has it, when it began; seconds: how long it took."""
+
+    record: Record
+    size: Size
+    commit: str
+    begun: datetime
+    seconds: float
+    machine: dict[str, Any] = field(default_factory=machine)
+
+    @property
+    def rows(self) -> list[Row]:
+        return make_rows(self.record, self.size)
+
+
+def as_json(result: Result) -> str:
+    """Return everything but the single latencies, as `compare` reads it."""
+    rounds = result.record.rounds
+    slices = {name: summary(items) for name, items in rounds.items() if isinstance(items[0], Slice)}
     return json.dumps(
         {
-            "machine": machine(),
-            "size": vars(size),
+            "format": FORMAT,
+            "commit": result.commit,
+            "granian_door": result.record.granian_door,
+            "begun": result.begun.isoformat(timespec="seconds"),
+            "seconds": result.seconds,
+            "machine": result.machine,
+            "size": vars(result.size),
             "sync": True,
-            "rows": [{**vars(row), "median": row.median, "verdict": row.verdict} for row in rows],
-            "slices": {name: summary(items) for name, items in record.rounds.items() if isinstance(items[0], Slice)},
-            "other": {name: items for name, items in record.rounds.items() if not isinstance(items[0], Slice)},
-            "facts": record.facts,
+            "verify": statistics.median(each["verify"] for each in slices.values()),
+            "lacks": list(result.record.lacks),
+            "rows": [{**vars(row), "median": row.median, "verdict": row.verdict} for row in result.rows],
+            "slices": slices,
+            "other": {name: items for name, items in rounds.items() if not isinstance(items[0], Slice)},
+            "facts": result.record.facts,
         },
         indent=1,
     )
 
 
-def as_markdown(rows: list[Row], record: Record, size: Size, seconds: float) -> str:
-    """Return the report."""
-    parts = [_head(size, seconds), _targets(rows), _throughput(record, size), _waiting(record), _others(record)]
+def as_markdown(result: Result, name: str) -> str:
+    """Return the report; name: what the names of its plots begin with."""
+    record, size = result.record, result.size
+    parts = [_head(result), _targets(result.rows), _throughput(result, name), _waiting(record), _others(record)]
     return "\n\n".join([*parts, _notes(record, size)]) + "\n"
 
 
-def _head(size: Size, seconds: float) -> str:
-    here = machine()
+def _door(way: str) -> str:
+    """Return a sentence about granian's door."""
+    if way == "own":
+        return "granian's requests come in through our own door."
+    if way == NOT_TOLD:
+        return "The server does not tell which way granian's requests come in."
+    return f"**granian's requests come in through its public interface**, a fifth more CPU for each payment ({way})."
+
+
+def _head(result: Result) -> str:
+    here, size, record = result.machine, result.size, result.record
     versions = ", ".join(f"{name} {number}" for name, number in here["versions"].items())
+    lacks = "".join(f"Not as it should be: {lack}.\n" for lack in record.lacks)
     return f"""# Load
 
-Written by `./bench/run.sh`, {here["date"]}: {here["cpu"]}, {here["cores"]} cores, {here["kernel"]};
-Python {here["python"]}, {versions}.
-Sync on (each payment is on disk before its answer) except where "unsynced" is said. {size.rounds} rounds of short slices
-that take turns, {size.seconds} s each; the median round counts, with the range over rounds in brackets; {seconds:.0f} s in all.
-Every answer was checked. Server, store and load client share the machine; load average at the end {here["load_average"]:.1f}.
-
+Written by `./bench/run.sh`, {result.begun:%Y-%m-%d %H:%M} UTC, commit `{result.commit}`: {here["cpu"]}, {here["cores"]} cores,
+{here["kernel"]}; Python {here["python"]}, {versions}.
+{_door(record.granian_door)}
+Sync on (each payment is on disk before its answer) except where "unsynced" is said. Rounds of short slices that take turns:
+{size.rounds}, {size.seconds} s a slice, {result.seconds:.0f} s in all; the median round counts, the rounds' range is in brackets.
+Every answer was checked. Server, store and load client share the machine; load average in the end {here["load_average"]:.1f}.
+{lacks}
 Flags: `paychan-server` as it is launched (granian, RSGI, HTTP/1.1, keep-alive, uvloop, one worker unless said), -O3;
 {size.main} connections, one channel on each, one request in flight on each.
 
@@ -106,7 +150,9 @@ def _table(head: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *lines])
 
 
-def _number(row: Row, target: float) -> str:
+def _number(row: Row, target: float | None) -> str:
+    if target is None:
+        return ""
     return f"{target:g}" + (f" {row.unit}" if row.unit else "") + (" at most" if row.is_most else "")
 
 
@@ -122,20 +168,29 @@ def _microseconds(seconds: float) -> str:
     return f"{seconds * 1e6:.1f}" if seconds < 1e-4 else f"{seconds * 1e6:.0f}"
 
 
-def _throughput(record: Record, size: Size) -> str:
+def _throughput(result: Result, name: str) -> str:
+    record, size = result.record, result.size
     names = [f"{door} {count}" for door in DOORS for count in (*size.connections, HALF, HALF_SHARED)]
+    names.insert(len(names) // len(DOORS), f"{PUBLIC} {size.main}")
     lines = [_slice_line(name, record.of(name)) for name in names]
     head = ["door, connections", "payments/s", *(f"{name} (ms)" for name in PERCENTILES)]
     head += ["CPU each (µs): workers", "store", "client", "V (µs)", "verify share"]
-    title = """## Throughput against connections
+    title = f"""## Throughput against connections
 
-Closed loop; "half" is the open loop at half the peak, the worker on a core of its own, load client and store on the other, all
-three before everybody else's threads ("shared": all on all cores, no rank), with latencies from the instant at which each request
-was due.
+Closed loop; "half" is the open loop at half the peak, {_place(record)} ("shared": all on all cores, no rank), with latencies
+from the instant at which each request was due.
 
 """
-    plots = "\n\n![throughput against connections](throughput.png)\n\n![latency](latency.png)"
+    plots = f"\n\n![throughput against connections]({name}-throughput.png)\n\n![latency]({name}-latency.png)"
     return title + _table(head, lines) + plots
+
+
+def _place(record: Record) -> str:
+    """Return where the open loop's processes were."""
+    if ONE_CORE in record.lacks:
+        return "all on the one core"
+    rank = "" if NO_RANK in record.lacks else ", all three before everybody else's threads"
+    return "the worker on a core of its own, load client and store on the other" + rank
 
 
 def _slice_line(name: str, slices: list[Slice]) -> list[str]:

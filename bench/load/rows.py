@@ -3,7 +3,8 @@
 import statistics
 from dataclasses import dataclass
 
-from bench.load.doors import GRANIAN, HALF, HALF_SHARED, KINDS, OWN_PORT
+from bench.load.cores import ONE_CORE
+from bench.load.doors import GRANIAN, HALF, HALF_SHARED, KINDS, OWN_PORT, PUBLIC
 from bench.load.forwarding import FORWARDED, OWNED
 from bench.load.many import FEW, MANY
 from bench.load.measure import Slice
@@ -17,13 +18,13 @@ UNIT_FORMS = {"": "{:.2f}", "s": "{:.1f} s", "bytes": "{:.0f} bytes"}
 class Row:
     """One number to reach. values: one for each round, the median counts.
 
-    at_least, reach_for: the targets; with `is_most` smaller is better.
+    at_least, reach_for: the targets, None where a number only stands beside another; with `is_most` smaller is better.
     """
 
     number: str
     what: str
-    at_least: float
-    reach_for: float
+    at_least: float | None
+    reach_for: float | None
     values: list[float]
     is_most: bool = False
     unit: str = ""
@@ -35,6 +36,8 @@ class Row:
 
     @property
     def verdict(self) -> str:
+        if self.at_least is None or self.reach_for is None:
+            return ""
         return "reached" if self._meets(self.reach_for) else "holds" if self._meets(self.at_least) else "**no**"
 
     def _meets(self, target: float) -> bool:
@@ -55,6 +58,7 @@ def make_rows(record: Record, size: Size) -> list[Row]:
     return [
         _compiled_call(record),
         *_door(record, size, "2", GRANIAN, 0.52, 0.60, 0.95),
+        *_public(record, size),
         *_door(record, size, "3", OWN_PORT, 0.70, 0.78, 0.92),
         _batch(record, size),
         _worse_door("5", "sync on / sync off, payments/s", _synced_to_unsynced(record, size), 0.85, 0.95),
@@ -86,6 +90,17 @@ def _door(record: Record, size: Size, number: str, door: str, share: float, shar
     return [
         Row(f"{number}a", f"{door}: verify share", share, share_reach, [piece.verify_share for piece in paid]),
         Row(f"{number}b", f"{door}: fraction of the limit", 0.85, fraction_reach, fractions, note=note),
+    ]
+
+
+def _public(record: Record, size: Size) -> list[Row]:
+    """Return what granian's public interface gives in the same run, and what our own door in granian brings."""
+    ours, public = (record.of(f"{door} {size.main}") for door in (GRANIAN, PUBLIC))
+    brings = [own.verify_share / other.verify_share for own, other in zip(ours, public, strict=True)]
+    note = f"our door in granian: {record.granian_door}"
+    return [
+        Row("2c", f"{PUBLIC}: verify share", None, None, [piece.verify_share for piece in public]),
+        Row("2d", f"{GRANIAN} / {PUBLIC}, verify share", 1.2, 1.3, brings, note=note),
     ]
 
 
@@ -138,7 +153,8 @@ def _latency(record: Record) -> list[Row]:
     rows = []
     for letter, door in zip("ab", (GRANIAN, OWN_PORT), strict=True):
         ratios, shared = (_spreads(record, f"{door} {half}") for half in (HALF, HALF_SHARED))
-        note = f"worker on a core of its own; all processes on all cores: {statistics.median(shared):.2f}"
+        where = ONE_CORE if ONE_CORE in record.lacks else "worker on a core of its own"
+        note = f"{where}; all processes on all cores: {statistics.median(shared):.2f}"
         rows.append(Row(f"8{letter}", f"{door}: p99 / p50 latency at half the peak rate", 4, 2.5, ratios, True, note=note))
     return rows
 

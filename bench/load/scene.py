@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.load.measure import VerifyMeter
+from bench.load.provenance import NOT_TOLD
 
 Step = tuple[str, Callable[[], None]]
 """What is being measured, in words, and what measures it."""
@@ -38,11 +39,16 @@ LONG = Size(15, 1.0, (1, 5, 64, 128, 256), 128, 64, 1000, 1_000_000, 10_000, 102
 
 
 class Record:
-    """What was measured, by name: a list with one item for each round."""
+    """What was measured, by name: a list with one item for each round.
+
+    granian_door: as `provenance.granian_door` has it; lacks: what the machine did not allow, in words (the values are None).
+    """
 
     def __init__(self) -> None:
         self.rounds: dict[str, list[Any]] = defaultdict(list)
         self.facts: dict[str, Any] = {}
+        self.granian_door = NOT_TOLD
+        self.lacks: dict[str, None] = {}
 
     def add(self, name: str, item: Any) -> None:
         self.rounds[name].append(item)

@@ -8,6 +8,7 @@ import socket
 from collections import deque
 from collections.abc import Iterable
 
+from bench.load.failure import Failed
 from paychan._fast.frame import ERROR, FrameReader, encode_frame
 from paychan.core.sharding import shard_of
 from paychan.rpc.connection import Address, reachable_path
@@ -17,7 +18,7 @@ RECEIVE_BYTES = 1 << 18
 
 
 class StoreFeed:
-    """Connects and says hello; on return all shards are ours. Raises RuntimeError if the store refuses, or has another worker."""
+    """Connects and says hello; on return all shards are ours. Raises Failed if the store refuses, or has another worker."""
 
     def __init__(self, address: Address, server_pubkey: bytes, network: str = "test") -> None:
         self._socket = _connect(address)
@@ -30,7 +31,7 @@ class StoreFeed:
         self._epochs = [epoch for _, epoch in table.owners]
         if any(worker != welcome.worker_id for worker, _ in table.owners):
             self.close()
-            raise RuntimeError("another worker is connected to the store: stop the server first")
+            raise Failed("another worker is connected to the store: stop the server first")
 
     def close(self) -> None:
         self._socket.close()
@@ -46,7 +47,7 @@ class StoreFeed:
         return encode_frame(StoreMessage.COMMIT, 1, encode_commit(entries))
 
     def commit(self, frames: Iterable[bytes], ahead: int) -> int:
-        """Send frames, `ahead` of them unanswered at any time; return how many updates are durable. Raises RuntimeError."""
+        """Send frames, `ahead` of them unanswered at any time; return how many updates are durable. Raises Failed."""
         updates = waiting = 0
         for frame in frames:
             self._socket.sendall(frame)
@@ -59,7 +60,7 @@ class StoreFeed:
     def _answer(self) -> int:
         statuses = self._next_frame()
         if any(statuses):
-            raise RuntimeError(f"the store refused an update: {statuses[:40]!r}")
+            raise Failed(f"the store refused an update: {statuses[:40]!r}")
         return len(statuses)
 
     def _next_frame(self) -> bytes:
@@ -67,11 +68,11 @@ class StoreFeed:
         while not self._frames:
             data = self._socket.recv(RECEIVE_BYTES)
             if not data:
-                raise RuntimeError("the store closed the connection")
+                raise Failed("the store closed the connection")
             self._frames.extend(self._reader.feed(data))
         kind, _, payload = self._frames.popleft()
         if kind == ERROR:
-            raise RuntimeError(f"the store refused: {payload!r}")
+            raise Failed(f"the store refused: {payload!r}")
         return payload
 
 

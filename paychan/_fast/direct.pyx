@@ -264,14 +264,14 @@ cdef class DirectConnection:
             self._seen = size
             return 0
         if status != COMPLETE:
-            self._refuse(self._door._refusal(<int> status))
+            self._refuse(self._door._refusal(<int> status), head.method == HEAD)
             return size
         takes_body = head.method == POST and head.path[:head.path_size] == self._door._batch_path
         if head.content_length and not takes_body:
-            self._refuse(self._door._refusal(<int> COMPLETE))
+            self._refuse(self._door._refusal(<int> COMPLETE), head.method == HEAD)
             return size
         if takes_body and not head.has_content_length:
-            self._refuse(self._door._refusal(_LENGTH_REQUIRED))
+            self._refuse(self._door._refusal(_LENGTH_REQUIRED), False)
             return size
         if size < head.head_size + head.content_length:
             self._await_body(&head)
@@ -298,18 +298,25 @@ cdef class DirectConnection:
         self._pending.append(request)
         return request
 
-    cdef int _refuse(self, object reply) except -1:
+    cdef int _refuse(self, object reply, bint wants_no_body) except -1:
         """Refuse what was not understood. Nobody knows where the next request would start: this is the last answer."""
-        return self._new_request(b"", 0, b"", True).refuse(reply)
+        cdef DirectRequest request = self._new_request(b"", 0, b"", True)
+        request.wants_no_body = wants_no_body
+        return request.refuse(reply)
 
     cdef int _take(self, const unsigned char *data, RequestHead *head) except -1:
         cdef DirectDoor door = self._door
         cdef Py_ssize_t target_size = head.path_size
         cdef DirectRequest request
+        cdef bytes target
         if head.query_size:
             target_size += 1 + head.query_size
+        if head.has_no_path:
+            target = b"/" if head.query_size == 0 else b"/?" + head.query[:head.query_size]
+        else:
+            target = head.path[:target_size]
         request = self._new_request(
-            head.path[:target_size], head.path_size, head.host[:head.host_size] if head.host != NULL else b"",
+            target, head.path_size, head.host[:head.host_size] if head.host != NULL else b"",
             not head.keep_alive)
         if head.has_escapes:
             request._decoded_path = door._unquote(request._target[:head.path_size].decode("ascii"))
@@ -362,7 +369,7 @@ cdef class DirectConnection:
     cdef int give_up(self) except -1:
         """Close a connection that has been silent for too long, or too slow; who had begun a request is told so."""
         if self._rest and not self._is_closing:
-            self._refuse(self._door._refusal(<int> INCOMPLETE))
+            self._refuse(self._door._refusal(<int> INCOMPLETE), False)
         elif self._transport is not None:
             self._transport.abort()
         return 0

@@ -21,13 +21,12 @@ cpdef enum Method:
 cpdef enum HttpStatus:
     COMPLETE = 0
     INCOMPLETE = 1
-    MALFORMED_REQUEST_LINE = 4000  # also: not origin-form, a bare LF or CR, a blank line before it
-    MALFORMED_HEADER = 4001        # also: folded lines, blanks before the colon, bytes outside 0x20 to 0x7e and HTAB
+    MALFORMED_REQUEST_LINE = 4000  # also: authority-form, a bare LF or CR, a blank line before it
+    MALFORMED_HEADER = 4001        # also: folded lines, blanks before the colon, control characters other than HTAB
     INVALID_HOST = 4002            # also: missing in HTTP/1.1
     INVALID_CONTENT_LENGTH = 4003  # anything but plain decimal digits without leading zeros
     INVALID_CONNECTION = 4004      # not a list of tokens
-    INVALID_CONTENT_TYPE = 4005    # given, and empty
-    REPEATED_HEADER = 4006         # Host, Content-Length, Content-Type or Expect, even if both say the same
+    REPEATED_HEADER = 4006         # Host, Content-Length or Expect, even if both say the same
     BODY_TOO_LARGE = 4130          # Content-Length above the caller's bound
     TARGET_TOO_LONG = 4140
     UNKNOWN_EXPECTATION = 4170     # Expect: other than 100-continue
@@ -36,22 +35,22 @@ cpdef enum HttpStatus:
     HAS_TRANSFER_ENCODING = 5010   # of any kind, with or without Content-Length
     UNSUPPORTED_VERSION = 5050     # other than HTTP/1.1 and HTTP/1.0
 
-# Pointers are borrowed from the bytes parsed. Only after COMPLETE does any of it mean something.
+# Pointers are borrowed from the bytes parsed, but for the path that a target does not have. Only after COMPLETE does any of it mean
+# something; before, `method` does once it is not GET.
 cdef struct RequestHead:
     int method                           # Method
-    const unsigned char *path            # raw, from the first '/' up to '?'; never empty
+    const unsigned char *path            # raw, up to '?': from the first '/' after the authority, if the target has one; or '*'
     Py_ssize_t path_size
     const unsigned char *query           # raw, after the first '?'
     Py_ssize_t query_size                # 0: none, or empty
-    const unsigned char *host            # with the port; NULL: none (HTTP/1.0 only)
+    const unsigned char *host            # with the port; the target's, if it has one; NULL: none (HTTP/1.0 only)
     Py_ssize_t host_size
-    const unsigned char *content_type    # NULL: none
-    Py_ssize_t content_type_size
     Py_ssize_t content_length            # bytes of body, 0 if not given; any method can have one, and it must be read or dropped
     Py_ssize_t head_size                 # bytes up to and including the blank line: there the body starts
     bint keep_alive                      # HTTP/1.1 and no `Connection: close`
     bint expects_continue                # waits for "100 Continue" before it sends the body; never in HTTP/1.0
     bint has_escapes                     # a '%' in the path
+    bint has_no_path                     # the target ended with its authority, or '?' came after it: `path` is a '/' of ours
     bint has_content_length
 
 # `data` holds `size` bytes from the first of the request on, and may hold its body and further requests. `seen`: how many of

@@ -17,7 +17,6 @@ HttpStatus = IntEnum(
         "INVALID_HOST": 4002,
         "INVALID_CONTENT_LENGTH": 4003,
         "INVALID_CONNECTION": 4004,
-        "INVALID_CONTENT_TYPE": 4005,
         "REPEATED_HEADER": 4006,
         "BODY_TOO_LARGE": 4130,
         "TARGET_TOO_LONG": 4140,
@@ -30,3 +29,4 @@ HttpStatus = IntEnum(
 )
 
 def parse_request_head(data: bytes, body_max: int, seen: int = 0) -> tuple[int, dict[str, int | bytes | bool | None] | None]: ...
+def is_host(text: bytes) -> bool: ...

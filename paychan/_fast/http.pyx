@@ -1,8 +1,8 @@
 """Reading of request heads (RFC 9112), the strict choice everywhere. Every function here is total: any bytes give a status.
 
 Lines are judged in order and only when they are whole, so more bytes never change a verdict: what was refused stays refused,
-what was complete stays the same. Bytes from 0x80 on are refused in header values too (RFC 9110 would let them pass as
-opaque): some readers take 0x85 or 0xa0 for a line's end or a blank, and no header that means something here needs them.
+what was complete stays the same. Bytes from 0x80 on may stand in the values of headers that mean nothing here: they are opaque
+(RFC 9110 5.5), and some clients send them. The forms of the values that are read leave no room for them.
 """
 
 from libc.stdint cimport uint64_t
@@ -42,6 +42,8 @@ cdef struct Marks:
     bint is_1_0
     bint has_expect
     bint closes
+    const unsigned char *authority   # of the target; NULL: none
+    Py_ssize_t authority_size
 
 
 cdef inline bint _are(const unsigned char *text, Py_ssize_t size, unsigned char kind) noexcept nogil:
@@ -53,22 +55,20 @@ cdef inline bint _are(const unsigned char *text, Py_ssize_t size, unsigned char 
     return common != 0
 
 
-# Eight bytes at a time. In each sum and difference below every byte stays within its eight bits, so nothing carries over.
+# Eight bytes at a time. In each sum below every byte stays within its eight bits: nothing carries over. What is above 0x7f apart,
+# a byte is first moved so far that the allowed ones begin at 0, modulo 0x80, then so far that the others reach the highest bit.
 
 cdef inline uint64_t _odd_in_value(uint64_t word) noexcept nogil:
-    """Nonzero if one of eight bytes is outside 0x20 to 0x7e."""
-    return (
-        ~((word | 0x8080808080808080ULL) - 0x2020202020202020ULL)
-        | ((word & 0x7F7F7F7F7F7F7F7FULL) + 0x0101010101010101ULL)
-        | word
-    ) & 0x8080808080808080ULL
+    """Nonzero if one of eight bytes is below 0x20 or is 0x7f."""
+    cdef uint64_t moved = ((word & 0x7F7F7F7F7F7F7F7FULL) + 0x6060606060606060ULL) & 0x7F7F7F7F7F7F7F7FULL
+    return (moved + 0x2121212121212121ULL) & ~word & 0x8080808080808080ULL
 
 
 cdef inline uint64_t _odd_in_target(uint64_t word) noexcept nogil:
     """Nonzero if one of eight bytes is outside 0x21 to 0x7e or is '#'."""
+    cdef uint64_t moved = ((word & 0x7F7F7F7F7F7F7F7FULL) + 0x5F5F5F5F5F5F5F5FULL) & 0x7F7F7F7F7F7F7F7FULL
     return (
-        ~((word | 0x8080808080808080ULL) - 0x2121212121212121ULL)
-        | ((word & 0x7F7F7F7F7F7F7F7FULL) + 0x0101010101010101ULL)
+        (moved + 0x2222222222222222ULL)
         | ~(((word ^ 0x2323232323232323ULL) & 0x7F7F7F7F7F7F7F7FULL) + 0x7F7F7F7F7F7F7F7FULL)
         | word
     ) & 0x8080808080808080ULL
@@ -96,7 +96,7 @@ cdef bint _is_value(const unsigned char *text, Py_ssize_t size) noexcept nogil:
         if (odd | _odd_in_value(read_u64(text + size - 8))) == 0:
             return True
     for i in range(size):   # short, or something odd, which can be a HTAB
-        if (text[i] < 0x20 and text[i] != c"\t") or text[i] > 0x7E:
+        if (text[i] < 0x20 and text[i] != c"\t") or text[i] == 0x7F:
             return False
     return True
 
@@ -139,15 +139,63 @@ cdef int _method(const unsigned char *word, Py_ssize_t size) noexcept nogil:
     return Method.OTHER
 
 
-cdef HttpStatus _read_target(const unsigned char *target, Py_ssize_t size, RequestHead *head) noexcept nogil:
-    """Read /PATH or /PATH?QUERY; other forms than this one are for proxies and servers of many names."""
+cdef bint _is_host(const unsigned char *text, Py_ssize_t size) noexcept nogil:
+    """Whether it is NAME, NAME:PORT, [IPV6] or [IPV6]:PORT. The address is not read, only its letters are."""
+    cdef Py_ssize_t end = 0, i
+    if size > 0 and text[0] == c"[":
+        while end < size and text[end] != c"]":
+            end += 1
+        if end == size or end < 3 or end > 46 or not _are(text + 1, end - 1, ADDRESS):
+            return False
+        end += 1
+    else:
+        while end < size and text[end] != c":":
+            end += 1
+        if end < 1 or end > 253 or not _are(text, end, NAME):
+            return False
+    if end == size:
+        return True
+    if text[end] != c":" or size - end < 2 or size - end > 6:
+        return False
+    for i in range(end + 1, size):
+        if not c"0" <= text[i] <= c"9":
+            return False
+    return True
+
+
+cdef Py_ssize_t _read_authority(const unsigned char *target, Py_ssize_t size, Marks *marks) noexcept nogil:
+    """Read http://AUTHORITY or https://AUTHORITY; return how many bytes that are, 0 if it is neither."""
+    cdef Py_ssize_t start, end
+    if size > 7 and _is_word(target, b"http://", 7):
+        start = 7
+    elif size > 8 and _is_word(target, b"https://", 8):
+        start = 8
+    else:
+        return 0
+    end = start
+    while end < size and target[end] != c"/" and target[end] != c"?":
+        end += 1
+    if not _is_host(target + start, end - start):
+        return 0
+    marks.authority = target + start
+    marks.authority_size = end - start
+    return end
+
+
+cdef HttpStatus _read_target(const unsigned char *target, Py_ssize_t size, Marks *marks, RequestHead *head) noexcept nogil:
+    """Read /PATH or /PATH?QUERY, the same after http://AUTHORITY (RFC 9112 3.2.2: proxies ask so), or `*`, the whole server."""
     cdef const unsigned char *mark
-    if size < 1 or target[0] != c"/":
-        return HttpStatus.MALFORMED_REQUEST_LINE
+    cdef Py_ssize_t before
     if size > TARGET_SIZE_MAX:
         return HttpStatus.TARGET_TOO_LONG
-    if not _is_target(target, size):
+    if size < 1 or not _is_target(target, size):
         return HttpStatus.MALFORMED_REQUEST_LINE
+    if target[0] != c"/" and (target[0] != c"*" or size > 1):
+        before = _read_authority(target, size, marks)
+        if before == 0:
+            return HttpStatus.MALFORMED_REQUEST_LINE
+        target += before
+        size -= before
     head.path = target
     mark = <const unsigned char *> memchr(target, c"?", size)
     if mark == NULL:
@@ -157,7 +205,11 @@ cdef HttpStatus _read_target(const unsigned char *target, Py_ssize_t size, Reque
         head.path_size = distance(target, mark)
         head.query = mark + 1
         head.query_size = size - head.path_size - 1
-    head.has_escapes = memchr(target, c"%", head.path_size) != NULL
+    if head.path_size == 0:   # nothing but an authority, or a query after it
+        head.has_no_path = True
+        head.path = <const unsigned char *> <const char *> b"/"
+        head.path_size = 1
+    head.has_escapes = memchr(head.path, c"%", head.path_size) != NULL
     return HttpStatus.COMPLETE
 
 
@@ -188,37 +240,13 @@ cdef HttpStatus _read_request_line(
     if line[method_size] != c" " or line[size - 1] != c"\r" or line[size - 10] != c" ":
         return HttpStatus.MALFORMED_REQUEST_LINE
     head.method = _method(line, method_size)
-    status = _read_target(line + method_size + 1, size - method_size - 11, head)
+    status = _read_target(line + method_size + 1, size - method_size - 11, marks, head)
     if status != HttpStatus.COMPLETE:
         return status
     return _read_version(line + size - 9, marks)
 
 
 # --- the headers that mean something ----------------------------------------------------------------------------------
-
-
-cdef bint _is_host(const unsigned char *text, Py_ssize_t size) noexcept nogil:
-    """Whether it is NAME, NAME:PORT, [IPV6] or [IPV6]:PORT. The address is not read, only its letters are."""
-    cdef Py_ssize_t end = 0, i
-    if size > 0 and text[0] == c"[":
-        while end < size and text[end] != c"]":
-            end += 1
-        if end == size or end < 3 or end > 46 or not _are(text + 1, end - 1, ADDRESS):
-            return False
-        end += 1
-    else:
-        while end < size and text[end] != c":":
-            end += 1
-        if end < 1 or end > 253 or not _are(text, end, NAME):
-            return False
-    if end == size:
-        return True
-    if text[end] != c":" or size - end < 2 or size - end > 6:
-        return False
-    for i in range(end + 1, size):
-        if not c"0" <= text[i] <= c"9":
-            return False
-    return True
 
 
 cdef HttpStatus _read_content_length(
@@ -296,13 +324,6 @@ cdef HttpStatus _read_header(
             return HttpStatus.REPEATED_HEADER
         head.has_content_length = True
         return _read_content_length(value, value_size, body_max, head)
-    elif name_size == 12 and _is_word(line, b"content-type", 12):
-        if head.content_type != NULL:
-            return HttpStatus.REPEATED_HEADER
-        if value_size == 0:
-            return HttpStatus.INVALID_CONTENT_TYPE
-        head.content_type = value
-        head.content_type_size = value_size
     elif name_size == 17 and _is_word(line, b"transfer-encoding", 17):
         return HttpStatus.HAS_TRANSFER_ENCODING
     elif name_size == 10 and _is_word(line, b"connection", 10):
@@ -364,6 +385,9 @@ cdef HttpStatus parse_head(
         start += line_size + 1
     if status == HttpStatus.COMPLETE and head.host == NULL and not marks.is_1_0:
         status = HttpStatus.INVALID_HOST
+    if marks.authority != NULL:   # the Host header must be there and be one; what it says does not count
+        head.host = marks.authority
+        head.host_size = marks.authority_size
     head.keep_alive = not marks.is_1_0 and not marks.closes
     head.head_size = start + 2
     return status
@@ -386,10 +410,14 @@ def parse_request_head(bytes data not None, Py_ssize_t body_max, Py_ssize_t seen
         "path": _copy(head.path, head.path_size),
         "query": _copy(head.query, head.query_size),
         "host": _copy(head.host, head.host_size),
-        "content_type": _copy(head.content_type, head.content_type_size),
         "content_length": head.content_length,
         "head_size": head.head_size,
         "keep_alive": bool(head.keep_alive),
         "expects_continue": bool(head.expects_continue),
         "has_escapes": bool(head.has_escapes),
     }
+
+
+def is_host(bytes text not None):
+    """Return whether it is NAME, NAME:PORT, [IPV6] or [IPV6]:PORT: what a Host header may say, and what may be part of a URL."""
+    return _is_host(<const unsigned char *> text, len(text))

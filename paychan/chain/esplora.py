@@ -439,7 +439,7 @@ class EsploraChain:
             trouble = error
         else:
             if server.trouble:
-                log.warning("Esplora server %s answers again", server.name)
+                log.info("Esplora server %s answers again", server.name)
                 server.trouble = ""
             return answer
         if str(trouble) != server.trouble:

@@ -40,6 +40,8 @@ def _read_password(path: Path | None, common: Common) -> str:
     if path is None:
         return ""
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigError(f"{common.source}: bitcoind.password_file: {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{common.source}: bitcoind.password_file: {path}: holds no text") from error

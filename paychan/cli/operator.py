@@ -3,44 +3,45 @@
 import argparse
 import asyncio
 import json
-import os
-import stat
-import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .. import logs
 from ..core.channel import ChannelState, ChannelTerms, Phase
-from ..core.errors import ConfigError, Rejection
+from ..core.errors import Rejection
 from ..core.outpoint import format_outpoint, parse_outpoint, txid_hex
 from ..core.units import LOCKTIME_MAX
+from ..exits import EXIT_BAD_CONFIG
+from ..parts import require_server
+from ..printing import show
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, Stored, StoreMessage
-from ..server.doors.peers import FORWARDED, PAYLOAD_MAX, PeerRequest, decode_reply
-from ..settings.load import EXIT_BAD_CONFIG, load_server_config, load_signer_config, load_store_config
+from ..settings.load import load_server_config, load_store_config
 from ..settings.models import ServerConfig, StoreConfig
 from ..supervisor import Supervisor
+from .configuration import check_directory
+from .output import EXIT_REFUSED, CommandError, utc
 
-EXIT_REFUSED = 1
 CONNECT_SECONDS_MAX = 5.0
 SETTLE_SECONDS_MAX = 30.0
-
-
-class CommandError(Exception):
-    """A command that could not do what it was asked for; `str()` is one line for the operator."""
+EXITS = (
+    "exit statuses: 0 done (run: stopped by a signal); 1 refused; 2 wrong usage, or a configuration that must not run; "
+    "3 interrupted; 10 done, but the result could not be written to standard output; 70 the machine failed, as a full disk does"
+)
 
 
 def register(subparsers: Any) -> None:
     """Add the operators' subcommands to an argparse parser."""
 
     def add(name: str, action: Callable[[argparse.Namespace], int], text: str, *arguments: tuple[str, str]) -> None:
-        parser = subparsers.add_parser(name, help=text, description=text)
+        parser = subparsers.add_parser(name, help=text, description=text, epilog=EXITS)
         for argument, what in arguments:
             parser.add_argument(argument, type=Path if argument == "config_dir" else str, metavar=argument.upper(), help=what)
-        parser.add_argument("--json", action="store_true", help="print JSON")
-        parser.set_defaults(run=action)
+        if name != "run":
+            parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.set_defaults(run=action, json=False)
 
     directory = ("config_dir", "holds server.toml, store.toml and signer.toml")
     outpoint = ("outpoint", "FUNDING_TXID/VOUT")
@@ -48,14 +49,18 @@ def register(subparsers: Any) -> None:
     add("channels", _channels, "list the channels that are open or being settled", directory)
     add("channel", _channel, "show one channel", directory, outpoint)
     add("settle", _settle, "have a channel settled now", directory, outpoint)
-    config = subparsers.add_parser("config", help="work on configurations").add_subparsers(required=True, metavar="ACTION")
-    check = config.add_parser("check", help="say what is missing or wrong in a configuration")
-    check.add_argument("config_dir", type=Path, metavar="CONFIG_DIR")
+    about = "work on configurations"
+    config = subparsers.add_parser("config", help=about, description=about).add_subparsers(required=True, metavar="ACTION")
+    about = "say what is missing or wrong in a configuration"
+    check = config.add_parser("check", help=about, description=about, epilog=EXITS)
+    check.add_argument("config_dir", type=Path, metavar="CONFIG_DIR", help=directory[1])
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(run=_check)
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    require_server("paychan run")
+    logs.set_up("supervisor")
     return Supervisor(arguments.config_dir).run()
 
 
@@ -63,58 +68,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    """Print every problem of the three files; exit status 2 if there is one."""
-    problems: list[str] = []
-    configs: list[Any] = []
-    for load, name in (
-        (load_server_config, "server.toml"),
-        (load_store_config, "store.toml"),
-        (load_signer_config, "signer.toml"),
-    ):
-        try:
-            configs.append(load(arguments.config_dir / name))
-        except ConfigError as error:
-            problems += error.problems
-    problems += _key_file_problems(arguments.config_dir / "signer.toml")
-    if not problems:
-        try:
-            Supervisor.check_agreement(*configs)
-        except ConfigError as error:
-            problems += error.problems
+    """Print every problem of the three files and of what they name; exit status 2 if there is one."""
+    problems = check_directory(arguments.config_dir)
     if arguments.json:
-        print(json.dumps({"problems": problems}))
+        show(json.dumps({"problems": problems}))
     else:
-        print("\n".join(problems) if problems else "no problem found")
+        show("\n".join(problems) if problems else "no problem found")
     return EXIT_BAD_CONFIG if problems else 0
-
-
-def _key_file_problems(path: Path) -> list[str]:
-    """Return what is wrong with the signer's key file, by its mode alone: its content is nobody's business but the signer's.
-
-    The file is read here once more, loosely, so that the key is looked at even if other keys of the configuration are wrong.
-    """
-    try:
-        table = tomllib.loads(path.read_text())
-        state_dir, name = os.environ.get("PAYCHAN_STATE_DIR") or table["state_dir"], table["signer"].get("key_file", "signer.key")
-        if table.get("debug", {}).get("enable") is True:
-            return []  # a missing one is made
-        file = Path(state_dir, name)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []  # that has been said
-    why = _trouble_with_key(file)
-    return [f"{path}: signer.key_file: {file}: {why}"] if why else []
-
-
-def _trouble_with_key(file: Path) -> str:
-    try:
-        mode = file.stat().st_mode
-    except OSError as error:
-        return f"{error.strerror}; `paychan-signer --init {file}` makes one"
-    if not stat.S_ISREG(mode):
-        return "is not a regular file"
-    if mode & 0o077:
-        return "is open to group or others; its mode must be 0600"
-    return "" if os.access(file, os.R_OK) else "cannot be read by this user; the signer's user must"
 
 
 # --- looking at the store ---
@@ -171,11 +131,14 @@ def _channels(arguments: argparse.Namespace) -> int:
 
     found = asyncio.run(_ask_store(arguments.config_dir, ask))
     if arguments.json:
-        print(json.dumps({"channels": found}))
+        show(json.dumps({"channels": found}))
         return 0
-    for row in found:
-        print(f"{row['outpoint']} {row['phase']} received {row['received']} of {row['funding_value']} expires {row['exp_time']}")
-    print(f"{len(found)} channels, {sum(row['received'] for row in found)} satoshi unsettled")
+    lines = [
+        f"{row['outpoint']} {row['phase']} received {row['received']} of {row['funding_value']} expires {utc(row['exp_time'])}"
+        for row in found
+    ]
+    unsettled = sum(row["received"] for row in found)
+    show("\n".join([*lines, f"{len(found)} channel{'' if len(found) == 1 else 's'}, {unsettled} satoshi unsettled"]))
     return 0
 
 
@@ -185,7 +148,11 @@ def _channel(arguments: argparse.Namespace) -> int:
     if stored is None:
         raise CommandError("no such channel")
     row = _describe(outpoint, stored)
-    print(json.dumps(row) if arguments.json else "\n".join(f"{key}: {value}" for key, value in row.items()))
+    if arguments.json:
+        show(json.dumps(row))
+    else:
+        readable = row | {key: utc(row[key]) for key in ("exp_time", "opened_at")}
+        show("\n".join(f"{key}: {value}" for key, value in readable.items()))
     return 0
 
 
@@ -201,14 +168,17 @@ def _outpoint(text: str) -> bytes:
 
 
 def _settle(arguments: argparse.Namespace) -> int:
+    require_server("paychan settle")
     config = load_server_config(arguments.config_dir / "server.toml")
     body = asyncio.run(_settle_by_its_owner(config, _outpoint(arguments.outpoint)))
-    print(json.dumps(body) if arguments.json else body.get("settlement_txid") or body.get("detail"))
+    show(json.dumps(body) if arguments.json else str(body.get("settlement_txid") or body.get("detail")))
     return EXIT_REFUSED if "code" in body else 0
 
 
 async def _settle_by_its_owner(config: ServerConfig, outpoint: bytes) -> dict[str, Any]:
     """Ask the workers, one after the other, until the channel's owner answers."""
+    from ..server.doors.peers import FORWARDED, PAYLOAD_MAX, PeerRequest, decode_reply  # a payer's installation has it not
+
     request = PeerRequest("settle", outpoint).encode()
     for path in sorted((config.common.state_dir / "run").absolute().glob("worker-*.sock")):
         try:
@@ -222,9 +192,3 @@ async def _settle_by_its_owner(config: ServerConfig, outpoint: bytes) -> dict[st
         except (OSError, ConnectionGone, RemoteRefusal, TimeoutError):
             continue
     raise CommandError("no worker of this server settles this channel: is the server running?")
-
-
-def fail(error: Exception) -> int:
-    """Print one line about what went wrong; return the exit status."""
-    print(f"paychan: {error}", file=sys.stderr)
-    return EXIT_BAD_CONFIG if isinstance(error, ConfigError) else EXIT_REFUSED

@@ -5,7 +5,7 @@ Exit statuses (stable): see EXIT_TEXT, which `paychan pay --help` shows too.
 
 import argparse
 import json
-import sys
+from datetime import UTC, datetime
 from typing import Any
 
 from ..client import (
@@ -19,6 +19,7 @@ from ..client import (
     StateError,
     Unreachable,
 )
+from ..printing import say, show
 
 EXIT_OK, EXIT_REFUSED, EXIT_USAGE, EXIT_UNKNOWN, EXIT_UNREACHABLE = 0, 1, 2, 3, 4
 EXIT_CLOSED, EXIT_MISBEHAVED, EXIT_BEHIND, EXIT_BUSY, EXIT_STATE = 5, 6, 7, 8, 9
@@ -33,7 +34,8 @@ EXIT_TEXT = """exit statuses:
   6 the server broke the protocol; nothing more is signed on this channel
   7 the server holds a newer payment: this state file is an old copy
   8 another process uses this channel
-  9 the state file or key file is missing, damaged or cannot be written"""
+  9 the state file or key file is missing, damaged or cannot be written
+  10 done, but the result could not be written to standard output"""
 
 _STATUSES: tuple[tuple[type[ClientError], int], ...] = (
     (Unreachable, EXIT_UNREACHABLE),
@@ -51,6 +53,10 @@ class UsageError(Exception):
     """Arguments that make no sense; `str()` is one line."""
 
 
+class CommandError(Exception):
+    """An operator's command that could not do what it was asked for; `str()` is one line."""
+
+
 def exit_status(error: Exception) -> int:
     """Return the exit status that stands for `error`."""
     if isinstance(error, UsageError):
@@ -58,28 +64,36 @@ def exit_status(error: Exception) -> int:
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), EXIT_REFUSED)
 
 
+def utc(seconds: int) -> str:
+    """Return unix seconds as people write them."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
 def print_result(arguments: argparse.Namespace, result: dict[str, Any], extra: str = "") -> None:
     """Print what a command found. `extra`: text for people only."""
     if arguments.json:
-        print(json.dumps(result))
+        show(json.dumps(result))
         return
+    lines = []
     for name, value in result.items():
         if isinstance(value, list):
-            for item in value:
-                print("  ".join(str(part) for part in item.values()))
+            lines += ["  ".join(str(part) for part in item.values()) for item in value]
         elif value not in (None, "", False):
-            print(f"{name.replace('_', ' ')}: {value}")
+            lines.append(f"{name.replace('_', ' ')}: {value}")
     if extra:
-        print(extra)
+        lines.append(extra)
+    if lines:
+        show("\n".join(lines))
 
 
-def print_error(arguments: argparse.Namespace, code: str, detail: str, status: int) -> None:
-    """Print an error in one line."""
-    as_json = json.dumps({"code": code, "detail": detail, "exit_status": status})
-    print(as_json if arguments.json else f"paychan: {detail} ({code})", file=sys.stderr)
+def print_error(arguments: argparse.Namespace, code: str, detail: str, status: int) -> int:
+    """Print an error in one line; return `status`. code: empty where the line names a file and key, or says all."""
+    as_json = {"code": code or {2: "config"}.get(status, "refused"), "detail": detail, "exit_status": status}
+    say(json.dumps(as_json) if arguments.json else f"paychan: {detail}{f' ({code})' if code else ''}")
+    return status
 
 
 def progress(arguments: argparse.Namespace, text: str) -> None:
     """Tell people what is being waited for."""
     if not arguments.json:
-        print(text, file=sys.stderr, flush=True)
+        say(text)

@@ -1,14 +1,18 @@
-"""A QR code for the terminal, if segno is installed (`pip install paychan[cli]`)."""
+"""A QR code for the terminal."""
 
 import io
+from typing import TextIO
 
 
-def terminal_qr(text: str) -> str:
-    """Return `text` as a QR code of block characters, empty without segno."""
-    try:
-        import segno
-    except ImportError:
-        return ""
+def terminal_qr(text: str, stream: TextIO | None) -> str:
+    """Return `text` as a QR code of block characters; empty if the stream's encoding has no such characters."""
+    import segno  # here, so that commands which show none start sooner
+
     buffer = io.StringIO()
     segno.make(text, error="m", micro=False).terminal(out=buffer, compact=True)
-    return buffer.getvalue()
+    code = buffer.getvalue()
+    try:
+        code.encode((stream and stream.encoding) or "ascii")
+    except UnicodeEncodeError:
+        return ""
+    return code

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import re
 import socket
 import stat
 from collections.abc import Callable
@@ -55,7 +56,7 @@ class Address:
         if scheme == "unix" and rest:
             return cls(path=str(state_dir.absolute() / rest))
         host, _, port = rest.rpartition(":")
-        if scheme == "tcp" and host in ("127.0.0.1", "[::1]") and port.isdigit() and 0 < int(port) < 65536:
+        if scheme == "tcp" and host in ("127.0.0.1", "[::1]") and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536:
             return cls(host=host.strip("[]"), port=int(port))
         raise ValueError("must be unix:PATH or tcp:127.0.0.1:PORT")
 

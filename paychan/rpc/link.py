@@ -31,6 +31,7 @@ class Link:
         self._connection: FrameConnection | None = None
         self._closed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._was_up = self._is_stopping = False
         self.trouble = "not connected yet"
         """Why the link is down, for /readyz and the log; empty while it is up."""
 
@@ -49,6 +50,7 @@ class Link:
         self._task = asyncio.get_running_loop().create_task(self._keep())
 
     async def stop(self) -> None:
+        self._is_stopping = True
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -61,8 +63,9 @@ class Link:
             try:
                 await self._hold()
                 wait = RETRY_SECONDS_MIN
-            except (OSError, ConnectionGone, TimeoutError, RemoteRefusal) as error:
-                self._note(f"{type(error).__name__}: {error}")
+            except (OSError, ConnectionGone, TimeoutError, RemoteRefusal, ValueError) as error:  # ValueError: no message of ours
+                is_expected = isinstance(error, (FileNotFoundError, ConnectionRefusedError)) and not self._was_up  # it starts, too
+                self._note(f"{type(error).__name__}: {error}", logging.INFO if is_expected else logging.WARNING)
             await asyncio.sleep(wait)
             wait = min(2 * wait, RETRY_SECONDS_MAX)
 
@@ -74,21 +77,22 @@ class Link:
             await asyncio.wait_for(self._greet(connection), GREETING_SECONDS_MAX)
             if not connection.is_open:
                 raise ConnectionGone()
-            self._connection = connection
-            self._note("")
+            self._connection, self._was_up = connection, True
+            self._note("", logging.INFO)
             await self._closed.wait()
         finally:
             was_up, self._connection = self._connection is not None, None
             connection.close()
+            if was_up and not self._is_stopping:
+                self._note("the connection was lost", logging.WARNING)
             if was_up:
-                self._note("the connection was lost")
                 self._on_lost()
 
     def _make(self) -> FrameConnection:
         closed = self._closed
         return FrameConnection(self._payload_max, self._on_frame, lambda _: closed.set())
 
-    def _note(self, trouble: str) -> None:
+    def _note(self, trouble: str, level: int) -> None:
         if trouble != self.trouble:
-            self._log.warning("%s: %s", self._name, trouble or "connected")
+            self._log.log(level, "%s: %s", self._name, trouble or "connected")
         self.trouble = trouble

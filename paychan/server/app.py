@@ -2,28 +2,29 @@
 
 import asyncio
 import os
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from granian._granian import RSGIProtocolClosed  # granian gives it no public name
 
+from .. import logs
 from .._fast.batch import BATCH_BYTES_MAX
+from .._fast.http import is_host
 from .._fast.intake import Intake
 from .._fast.rsgi import RsgiDoor, has_body
 from ..core.errors import ConfigError, Rejection
-from ..settings.load import EXIT_BAD_CONFIG, load_server_config
+from ..exits import EXIT_BAD_CONFIG
+from ..printing import say
+from ..settings.load import load_server_config
 from ..settings.models import ServerConfig
-from .doors import granian_door
 from .doors.direct import DirectPort
+from .doors.granian_door import GranianDoor
 from .doors.headers import SUCCESS_HEADERS, absolute, headers_of
 from .doors.routes import answer, takes_body
-from .process import end_with_parent, set_up_logging
+from .process import end_with_parent
 from .protocol.replies import Reply, problem
 from .worker import Worker
-
-_HOST = re.compile(r"[A-Za-z0-9.\-]{1,253}(:[0-9]{1,5})?\Z|\[[0-9a-fA-F:.]{2,45}\](:[0-9]{1,5})?\Z")
 
 BODY_SECONDS_MAX = 20.0
 """For the body of a request: granian bounds the time of headers only, and each slow body holds one of its connections."""
@@ -37,7 +38,7 @@ def load_config_or_exit() -> ServerConfig:
             raise ConfigError("PAYCHAN_CONFIG: names no server.toml")
         return load_server_config(path)
     except ConfigError as error:
-        print(f"paychan-server: {error}", file=sys.stderr)
+        say(f"paychan-server: {error}")
         sys.exit(EXIT_BAD_CONFIG)
 
 
@@ -56,22 +57,30 @@ class App:
         self._config = config
         self._worker: Worker | None = None
         self._door: RsgiDoor | None = None
+        self._granian: GranianDoor | None = None
         self._direct: DirectPort | None = None
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         end_with_parent()
-        set_up_logging()
+        logs.set_up("worker")
 
         async def start() -> None:
             self._direct = DirectPort(self._config, self._answer_direct)
             await self._direct.start()
-            self._worker = Worker(self._config, self._on_joined, self._direct.public_url)
+            self._worker = Worker(self._config, self._on_joined, self._direct.public_url, self._granian_way)
             self._worker.start()
 
-        loop.run_until_complete(start())
-        granian_door.install(loop, self, lambda usual: self._make_door(loop, usual))
+        try:
+            loop.run_until_complete(start())
+        except ConfigError as error:  # `paychan-server` has looked before; granian alone has not
+            say(f"paychan-server: {error}")
+            sys.exit(EXIT_BAD_CONFIG)
+        self._granian = GranianDoor(loop, self, lambda usual: self._make_door(loop, usual))
 
-    def _make_door(self, loop: asyncio.AbstractEventLoop, usual: Callable[[Any], None]) -> RsgiDoor:
+    def _granian_way(self) -> str:
+        return self._granian.way if self._granian is not None else ""
+
+    def _make_door(self, loop: asyncio.AbstractEventLoop, usual: Callable[[Any], object]) -> RsgiDoor:
         self._door = RsgiDoor(loop.call_soon_threadsafe, usual, self._respond, SUCCESS_HEADERS)
         return self._door
 
@@ -117,13 +126,14 @@ class App:
         return await answer(self._worker, method, path, scope.query_string, body)
 
     def _root(self, scope: Any) -> str:
-        """Return scheme, host and port as the client can reach them: as configured, else as it asked for."""
+        """Return scheme, host and port as the client can reach them: as configured, else as it asked for; empty if that is no host.
+
+        An authority in the request's target counts instead of the Host header (RFC 9112 3.2.2).
+        """
         if self._config.public_url:
             return self._config.public_url
-        host = scope.headers.get("host", "")
-        if not _HOST.match(host):
-            host = f"{self._config.http_host}:{self._config.http_port}"
-        return f"{scope.scheme}://{host}"
+        host = scope.authority or scope.headers.get("host", "")
+        return f"{scope.scheme}://{host}" if is_host(host.encode()) else ""
 
 
 def make_app() -> App:

@@ -1,11 +1,9 @@
-"""What a worker process does to itself: it ends with its parent, and logs to stderr."""
+"""What a worker process does to itself: it ends with its parent."""
 
 import ctypes
-import logging
 import multiprocessing
 import os
 import signal
-import sys
 
 _PR_SET_PDEATHSIG = 1
 
@@ -21,13 +19,3 @@ def end_with_parent() -> None:
         raise OSError(ctypes.get_errno(), "prctl")
     if os.getppid() != parent:
         os._exit(1)
-
-
-def set_up_logging() -> None:
-    """Log our own loggers to stderr, one line each. No request is ever logged: a payment in it is worth money."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
-    logger = logging.getLogger("paychan")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False

@@ -24,7 +24,7 @@ from .channels.opening import Opening
 from .channels.payments import Payments
 from .channels.proving import Proving
 from .doors.peers import PeerRequest, Peers
-from .protocol.replies import INTERNAL_ERROR, Reply, json_reply, problem
+from .protocol.replies import INTERNAL_ERROR, Form, Reply, json_reply, problem
 from .settlement.highwater import read_highest, write_highest
 from .settlement.settler import Settler
 from .settlement.settling import Settling, SettlingRules
@@ -41,6 +41,8 @@ also looks again when an owner table comes, but that is not enough: the new owne
 HIGHEST_SECONDS = 60.0
 """Between two notes of the highest time seen."""
 
+PEERS_RETRY_SECONDS = 1.0
+
 log = logging.getLogger("paychan.worker")
 
 
@@ -52,10 +54,15 @@ class Worker:
     """Answers requests that have been parsed from HTTP, its own shards' by itself, others' by asking their owner."""
 
     def __init__(
-        self, config: ServerConfig, on_joined: Callable[[Intake], None] = lambda _: None, own_url: str = ""
+        self,
+        config: ServerConfig,
+        on_joined: Callable[[Intake], None] = lambda _: None,
+        own_url: str = "",
+        granian_way: Callable[[], str] = lambda: "",
     ) -> None:
-        """on_joined(intake) is called once payments can be taken. own_url: where clients reach this worker's own port, or empty."""
-        self._config, self._on_joined, self._own_url = config, on_joined, own_url
+        """on_joined(intake) is called once payments can be taken. own_url: where clients reach this worker's own port, or empty.
+        granian_way(): tells which way granian's requests come in."""
+        self._config, self._on_joined, self._own_url, self._granian_way = config, on_joined, own_url, granian_way
         self._highest_file = config.common.state_dir / "clock"
         highest = 0 if config.common.debug else read_highest(self._highest_file)
         self._clock = Clock(wall_clock(config.common.clock_start), highest)
@@ -84,10 +91,22 @@ class Worker:
         """Once the signer's key is known, join the store's workers and build what needs the shard count."""
         while not self._signer.link.is_up:
             await asyncio.sleep(0.02)
-        await self._peers.start()
+        await self._start_peers()
         hello = Hello(self._config.common.network.name, self._signer.public_key, self._peers.address.path)
         self._store = StoreClient(self._config.store, hello, self._on_owners, self._on_store_lost)
         self._store.link.start()
+
+    async def _start_peers(self) -> None:
+        """Make the socket for other workers. On a full disk that fails; whoever makes room there does not think of us."""
+        why = ""
+        while True:
+            try:
+                await self._peers.start()
+                return
+            except OSError as error:
+                if why != (why := str(error)):
+                    log.warning("the socket for other workers cannot be made: %s", why)
+                await asyncio.sleep(PEERS_RETRY_SECONDS)
 
     async def _keep_highest(self) -> None:
         """Note the highest time seen, for the next start; in debug mode clocks start where they are told."""
@@ -205,6 +224,7 @@ class Worker:
             "server_pubkey": self._signer.public_key.hex(),
             "uneconomic_channels": len(self._settling.uneconomic),
             "stopped_shards": {str(shard): why for shard, why in self._ownership.stopped.items()},
+            "granian_door": self._granian_way(),
         }
         if self._config.chain.has_network and self._tip.tip is not None:
             tip = self._tip.tip
@@ -230,7 +250,7 @@ class Worker:
             batch.submit(self._payments.intake)
         except ValueError as error:
             raise Rejection("invalid_batch", str(error)) from error
-        return Reply(200, await future, is_binary=True)
+        return Reply(200, await future, form=Form.BATCH)
 
     async def close(self, path: str, query: str) -> Reply:
         """DELETE on a channel."""

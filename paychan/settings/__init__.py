@@ -1,1 +1,1 @@
-"""What the configurations say: read from TOML (`sections`), kept as frozen objects (`models`), checked (`load`, `dangers`)."""
+"""What the configurations say: read from TOML (`sections`), kept frozen (`models`), checked (`load`, `hosts`, `dangers`)."""

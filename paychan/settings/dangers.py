@@ -4,15 +4,13 @@ The forms of single values are checked where they are read (load.py); this is ab
 money only (`live`); what is wrong everywhere is refused everywhere.
 """
 
-import ipaddress
-import re
 from hashlib import new as new_hash
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ..core.units import SECONDS_PER_HOUR
 from ..rpc.connection import Address
+from .hosts import host_of, is_loopback, is_near, trouble_with_url
 from .models import ChainConfig, ServerConfig, SignerConfig
 from .sections import Section
 
@@ -79,8 +77,6 @@ _SAMPLE_HASHES = {
     "62e907b15cbf27d5425399ebf6f0fb50ebb88f18": "is the sample of countless guides, not yours",  # the first block's
 }
 
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.\-]{0,251}[A-Za-z0-9])?\Z|\[[0-9A-Fa-f:.]{2,45}\]\Z")
-
 
 def hash160(data: bytes) -> bytes:
     return new_hash("ripemd160", sha256(data).digest()).digest()
@@ -89,24 +85,6 @@ def hash160(data: bytes) -> bytes:
 def pay_to_pubkey_hash(pubkey: bytes) -> bytes:
     """Return the script of a public key's own address."""
     return b"\x76\xa9\x14" + hash160(pubkey) + b"\x88\xac"
-
-
-def is_near(host: str) -> bool:
-    """Whether what is said to a host stays on this machine or in a private network."""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return address.is_loopback or (address.is_private and not address.is_unspecified)
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 # --- everywhere ---
@@ -141,32 +119,13 @@ def check_address(section: "Section", key: str, address: "Address", state_dir: P
         section.fail(key, "must be a Unix socket on network live: every user of this machine could connect to a port")
 
 
-def check_url(url: str) -> str:
-    """Return what is wrong with a URL."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return "is no URL"
-    if parts.scheme not in ("http", "https"):
-        return "must start with http:// or https://"
-    if not parts.hostname or any(symbol.isspace() or not symbol.isprintable() for symbol in url):
-        return "is no URL"
-    if parts.username is not None or parts.password is not None:
-        return "must hold no credentials: it is shown and logged"
-    return "must have neither query nor fragment" if parts.query or parts.fragment or url[-1] in "?#" else ""
-
-
 def check_server(config: "ServerConfig", root: "Section") -> None:
     """Note what is dangerous in a server's configuration."""
     http, direct, opening = root.table("http"), root.table("direct"), root.table("open")
-    if config.public_url and (why := check_url(config.public_url)):
+    if config.public_url and (why := trouble_with_url(config.public_url)):
         http.fail("public_url", why)
-    if config.direct_public_host:
-        if not _HOST.match(config.direct_public_host):
-            direct.fail("public_host", "is no host name: it becomes part of a header")
-        if not config.direct_base_port:
-            direct.fail("public_host", "needs direct.base_port: clients would be sent to a port that nobody listens on")
+    if config.direct_public_host and not config.direct_base_port:
+        direct.fail("public_host", "needs direct.base_port: clients would be sent to a port that nobody listens on")
     if config.funding_value_max < config.open_price:
         opening.fail("funding_value_max", "is below the open price: no channel could be opened")
     steps = config.confirmations_from
@@ -214,7 +173,7 @@ def _check_live_server(config: "ServerConfig", root: "Section") -> None:
     settlement, exposure = root.table("settlement"), root.table("exposure")
     if not is_near(config.http_host):
         http.fail("host", "must be a loopback or private address on network live: it speaks plain HTTP, TLS is in front of it")
-    if config.public_url.startswith("http://") and not is_near(urlsplit(config.public_url).hostname or ""):
+    if config.public_url.startswith("http://") and not is_near(host_of(config.public_url)):
         http.fail("public_url", "must be https:// on network live: whoever reads a payment can close its channel")
     if config.direct_base_port == config.http_port:  # elsewhere, a second system with PORT=8001 simply takes the next one
         direct.fail("base_port", "is the shared port (http.port or PORT)")
@@ -269,17 +228,10 @@ def _check_live_chain(chain: "ChainConfig", root: "Section") -> None:
         if chain.bitcoind_port in OTHER_PORTS:
             bitcoind.fail("port", f"is that of {OTHER_PORTS[chain.bitcoind_port]}")
     elif chain.backend == "esplora":
-        if chain.esplora_agree < 2 and not all(map(is_loopback, map(_host_of, chain.esplora_urls))):
+        if chain.esplora_agree < 2 and not all(map(is_loopback, map(host_of, chain.esplora_urls))):
             esplora.fail("agree", "must be at least 2 on network live: one server could invent coins")
         if any(name in url.lower() for url in chain.esplora_urls for name in ("testnet", "signet", "regtest")):
             esplora.fail("urls", "names another network")
-
-
-def _host_of(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
 
 
 # --- files ---

@@ -5,9 +5,8 @@ status 2. Environment variables override `PORT`, `PAYCHAN_STATE_DIR`, `PAYCHAN_W
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ..core import network as networks
 from ..core.errors import Rejection
@@ -15,14 +14,12 @@ from ..core.fees import FeeBounds
 from ..core.network import Network, decode_address
 from ..core.sharding import SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX
 from ..core.units import DUST_LIMIT, MAX_MONEY, SECONDS_PER_HOUR
-from . import dangers
+from . import dangers, hosts
 from .models import SETTLEMENT_BYTES, ChainConfig, Common, ServerConfig, SignerConfig, StoreConfig
 from .sections import Section, read_sections
 
 RPC_PORTS = {"live": 8332, "test": 18332, "regtest": 18443}
 """On which Bitcoin Core answers RPC calls, by network."""
-
-EXIT_BAD_CONFIG = 2
 
 
 def _common(root: Section, env: Mapping[str, str]) -> tuple[Common, Section]:
@@ -56,6 +53,15 @@ def _from_env(root: Section, env: Mapping[str, str], name: str, low: int, high: 
     return int(text)
 
 
+def _host(section: Section, key: str, read: Callable[[str], str], default: str) -> str:
+    text = section.text(key, default)
+    try:
+        return read(text) if text else default
+    except ValueError as error:
+        section.fail(key, str(error))
+        return default
+
+
 def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os.environ) -> ServerConfig:
     """Return the checked `server.toml`. Raises ConfigError."""
     root = read_sections(path)
@@ -67,12 +73,12 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
     floor = settlement.integer("fee_per_byte_min", 1, 100_000, 1)
     config = ServerConfig(
         common=common,
-        http_host=http.text("host", "127.0.0.1"),
+        http_host=_host(http, "host", hosts.listening_address, "127.0.0.1"),
         http_port=_from_env(root, env, "PORT", 1, 65535, port),
         workers=_from_env(root, env, "PAYCHAN_WORKERS", 1, 256, workers),
         public_url=http.text("public_url", "").rstrip("/"),
         direct_base_port=direct.integer("base_port", 0, 65535, 0),
-        direct_public_host=direct.text("public_host", ""),
+        direct_public_host=hosts.in_url(_host(direct, "public_host", hosts.host, "")),
         store=peers.address("store", common.state_dir),
         signer=peers.address("signer", common.state_dir),
         chain=_chain_config(root, common),
@@ -91,7 +97,7 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         total_exposure_max=exposure.integer("total_value_max", 0, MAX_MONEY, MAX_MONEY),
     )
     _check_server(config, root)
-    root.finish()
+    root.finish(config)
     return config
 
 
@@ -122,7 +128,7 @@ def _chain_config(root: Section, common: Common) -> ChainConfig:
         tip_age_max=chain.integer("tip_age_minutes_max", 1, 1_000_000, 180) * 60,
         lookups_per_second=chain.integer("lookups_per_second", 1, 10_000, 50),
         fixture_file=chain.path("fixture_file"),
-        bitcoind_host=bitcoind.text("host", "127.0.0.1"),
+        bitcoind_host=_host(bitcoind, "host", hosts.host, "127.0.0.1"),
         bitcoind_port=bitcoind.integer("port", 1, 65535, RPC_PORTS[common.network.name]),
         bitcoind_cookie_file=_in_state_dir(common, bitcoind.path("cookie_file")),
         bitcoind_user=bitcoind.text("user", ""),
@@ -166,15 +172,15 @@ def _check_esplora(config: ChainConfig, common: Common, sections: Mapping[str, S
     esplora = sections["esplora"]
     if not config.esplora_urls:
         esplora.fail("urls", "is missing")
-    troubles = [why for url in config.esplora_urls if (why := dangers.check_url(url))]
+    troubles = [why for url in config.esplora_urls if (why := hosts.trouble_with_url(url))]
     if troubles:
         esplora.fail("urls", troubles[0])
         return
-    hosts = [urlsplit(url).hostname for url in config.esplora_urls]
-    if len(set(hosts)) < len(hosts):
+    names = [hosts.host_of(url) for url in config.esplora_urls]
+    if len(set(names)) < len(names):
         esplora.fail("urls", "names a host twice: it would agree with itself")
-    plain = {urlsplit(url).hostname for url in config.esplora_urls if url.startswith("http://")}
-    if common.network is networks.LIVE and plain - {"127.0.0.1", "::1", "localhost"}:
+    plain = [hosts.host_of(url) for url in config.esplora_urls if url.startswith("http://")]
+    if common.network is networks.LIVE and not all(map(hosts.is_loopback, plain)):
         esplora.fail("urls", "must be https:// on network live: whoever is on the way could be all of them")
     if config.esplora_agree > len(config.esplora_urls) > 0:
         esplora.fail("agree", "exceeds the number of urls")
@@ -200,7 +206,7 @@ def load_store_config(path: str | os.PathLike[str], env: Mapping[str, str] = os.
     dangers.check_address(section, "address", config.address, common.state_dir, common.network is networks.LIVE)
     if why := dangers.trouble_with_path(config.server_pubkey_file):
         section.fail("server_pubkey_file", why)
-    root.finish()
+    root.finish(config)
     return config
 
 
@@ -226,7 +232,7 @@ def load_signer_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
     )
     dangers.check_address(section, "address", config.address, common.state_dir, common.network is networks.LIVE)
     dangers.check_signer(config, root)
-    root.finish()
+    root.finish(config)
     return config
 
 

@@ -50,7 +50,7 @@ class ChainConfig:
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """`paychan-server`: money in satoshi, times in seconds."""
+    """`paychan-server`: money in satoshi, times in seconds. http_host: an IP address; direct_public_host: as it stands in a URL."""
 
     common: Common
     http_host: str

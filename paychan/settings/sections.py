@@ -8,6 +8,9 @@ from typing import TypeVar
 from ..core.errors import ConfigError
 from ..rpc.connection import Address
 
+FILE_BYTES_MAX = 1 << 20
+"""Ours have 2 kB; a device may have no end."""
+
 Kind = TypeVar("Kind")
 _KIND_NAMES: dict[type, str] = {int: "an integer", str: "text", bool: "true or false", list: "a list"}
 
@@ -43,18 +46,18 @@ class Section:
         """Return whether the file gives this key."""
         return key in self._values
 
-    def finish(self) -> None:
-        """Complain about keys that nobody asked for, then raise ConfigError if there were any problems."""
+    def finish(self, config: object) -> None:
+        """Complain about keys that nobody asked for, then raise ConfigError if there were any problems. config: what was read."""
         for section in (self, *self._tables):
             for key in section._values:
                 if key not in section._known:
                     section.fail(key, "is unknown")
-        self.raise_problems()
+        self.raise_problems(config)
 
-    def raise_problems(self) -> None:
+    def raise_problems(self, config: object = None) -> None:
         """Raise ConfigError with all problems so far, if there are any."""
         if self.problems:
-            raise ConfigError(*self.problems)
+            raise ConfigError(*self.problems, config=config)
 
     def _get(self, key: str, kind: type[Kind], default: Kind | None) -> Kind | None:
         """Return the value, or None after noting a problem. Without a default the key must be there."""
@@ -121,7 +124,10 @@ def read_sections(path: str | os.PathLike[str]) -> Section:
     source = os.fspath(path)
     try:
         with open(source, "rb") as file:
-            values = tomllib.load(file)
+            content = file.read(FILE_BYTES_MAX + 1)
+        if len(content) > FILE_BYTES_MAX:
+            raise ConfigError(f"{source}: is no TOML: it is longer than {FILE_BYTES_MAX} bytes")
+        values = tomllib.loads(content.decode("utf-8-sig"))  # some editors begin a file with a byte order mark
     except OSError as error:
         raise ConfigError(f"{source}: cannot be read: {error.strerror}") from error
     except RecursionError as error:

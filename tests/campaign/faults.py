@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from paychan.exits import EXIT_BAD_CONFIG
 from paychan.rpc.connection import Address, bind
-from paychan.settings.load import EXIT_BAD_CONFIG
 from tests.campaign import small_disk
 from tests.campaign.borrowed import cut, ends_of
 from tests.power.shim import Switch

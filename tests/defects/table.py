@@ -238,8 +238,8 @@ ORIGINALS = (
         ("O17", "E6"),
         "Location is whatever the Host header says",
         "paychan/server/app.py",
-        "if not _HOST.match(host):",
-        "if False:",
+        'if is_host(host.encode()) else ""',
+        'if True else ""',
         ("tests/process/test_bad_input.py::test_a_strange_host_is_not_reflected",),
     ),
     Break(

@@ -5,10 +5,11 @@ import re
 from paychan._fast.http import HttpStatus as S
 from paychan._fast.http import Method
 
-REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[^\n]*) ([^\n]{8})\r\Z")
-TARGET = re.compile(rb"/[!-\"$-~]*\Z")
-HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~]*)\r\Z")
+REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) ([^\n]+) ([^\n]{8})\r\Z")
+HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)\r\Z")
 HOST = re.compile(rb"([0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?\Z")
+PLAIN = re.compile(rb"[!-\"$-~]+\Z")
+ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(.*)\Z")
 LENGTH = re.compile(rb"(0|[1-9][0-9]*)\Z")
 OPTION = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*\Z")
 METHODS = {method.name.encode(): int(method) for method in Method if method is not Method.OTHER}
@@ -33,22 +34,33 @@ def read_request_line(text: bytes) -> tuple[bytes, bytes, bytes]:
     method, target, version = parts.groups()
     if len(target) > 4096:
         raise Verdict(S.TARGET_TOO_LONG)
-    if not TARGET.match(target):
-        raise Verdict(S.MALFORMED_REQUEST_LINE)
+    read_target(target)
     if version not in (b"HTTP/1.1", b"HTTP/1.0"):
         raise Verdict(S.UNSUPPORTED_VERSION if re.match(rb"HTTP/[0-9]\.[0-9]\Z", version) else S.MALFORMED_REQUEST_LINE)
     return method, target, version
 
 
+def read_target(target: bytes) -> tuple[bytes | None, bytes, bytes]:
+    """Return authority, if there is one, path and query."""
+    authority, rest = None, target
+    if absolute := ABSOLUTE.match(target):
+        authority, rest = absolute.groups()
+        rest = rest if rest.startswith(b"/") else b"/" + rest
+    if not PLAIN.match(target) or (authority is not None and not HOST.match(authority)):
+        raise Verdict(S.MALFORMED_REQUEST_LINE)
+    if not rest.startswith(b"/") and rest != b"*":
+        raise Verdict(S.MALFORMED_REQUEST_LINE)
+    path, _, query = rest.partition(b"?")
+    return authority, path, query
+
+
 def read_header(found: dict[bytes, bytes], name: bytes, value: bytes, body_max: int) -> None:
     if name == b"transfer-encoding":
         raise Verdict(S.HAS_TRANSFER_ENCODING)
-    if name in (b"host", b"content-length", b"content-type", b"expect") and name in found:
+    if name in (b"host", b"content-length", b"expect") and name in found:
         raise Verdict(S.REPEATED_HEADER)
     if name == b"host" and not HOST.match(value):
         raise Verdict(S.INVALID_HOST)
-    if name == b"content-type" and not value:
-        raise Verdict(S.INVALID_CONTENT_TYPE)
     if name == b"expect" and value.lower() != b"100-continue":
         raise Verdict(S.UNKNOWN_EXPECTATION)
     if name == b"content-length":
@@ -82,14 +94,13 @@ def read(data: bytes, body_max: int) -> dict[str, object]:
     is_1_1 = version == b"HTTP/1.1"
     if is_1_1 and b"host" not in found:
         raise Verdict(S.INVALID_HOST)
-    path, _, query = target.partition(b"?")
+    authority, path, query = read_target(target)
     closes = b"close" in [option.strip(b" \t").lower() for option in found.get(b"connection", b"").split(b",")]
     return {
         "method": METHODS.get(method, int(Method.OTHER)),
         "path": path,
         "query": query,
-        "host": found.get(b"host"),
-        "content_type": found.get(b"content-type"),
+        "host": found.get(b"host") if authority is None else authority,
         "content_length": int(found.get(b"content-length", 0)),
         "head_size": start + 2,
         "keep_alive": is_1_1 and not closes,

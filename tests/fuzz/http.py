@@ -9,16 +9,17 @@ from paychan._fast import http
 from tests.differential.http_cases import BAD, GOOD
 from tests.fuzz.build import load_engine
 
-NAMES = ["Host", "Content-Length", "Transfer-Encoding", "Connection", "Content-Type", "Expect", "Upgrade", "X"]
+NAMES = ["Host", "Content-Length", "Transfer-Encoding", "Connection", "Expect", "Upgrade", "X"]
 VALUES = [
-    *["a", "a:80", "[::1]:80", "close", "keep-alive", "close,x", "upgrade", "100-continue", "application/json", "text/plain; a=b"],
+    *["a", "a:80", "[::1]:80", "close", "keep-alive", "close,x", "upgrade", "100-continue", "caf\xe9", "a\xa0b"],
     *["0", "1", "5", "12", "4096", "4097", "00", "01", "+5", "-5", "0x5", "5,5", "18446744073709551621", "9999999999999999999"],
     *["chunked", "identity", "\x0bchunked"],
 ]
-TOKENS = [f"{name}: {value}".encode() for name in NAMES for value in VALUES] + [
-    text.encode()
+TOKENS = [f"{name}: {value}".encode("latin-1") for name in NAMES for value in VALUES] + [
+    text.encode("latin-1")
     for text in [*NAMES, *VALUES, "GET", "PUT", "POST", "HEAD", "DELETE", "OPTIONS", "PATCH", "CONNECT", "M" * 17]
-    + [" HTTP/1.1", " HTTP/1.0", " HTTP/1.2", " HTTP/2.0", "http://a/", "*", "\r\n", "\r\n\r\n", "\n\n", "\r\n ", "\r\n\t", ": "]
+    + ["http://a/", "http://", "HTTPS://[::1]:80", "?", "*"]
+    + [" HTTP/1.1", " HTTP/1.0", " HTTP/1.2", " HTTP/2.0", "\r\n", "\r\n\r\n", "\n\n", "\r\n ", "\r\n\t", ": "]
     + ["0\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "Content-Length : 5", "Transfer-Encoding\t: chunked", "x" * 8, "%2f"]
 ]
 

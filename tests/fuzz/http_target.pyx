@@ -2,7 +2,7 @@
 
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.stdint cimport uintptr_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memcmp, memcpy
 
 from paychan._fast.http cimport HEAD_SIZE_MAX, HEADERS_MAX, RequestHead
 
@@ -28,9 +28,9 @@ ctypedef int (*Parser)(const unsigned char *, Py_ssize_t, Py_ssize_t, Py_ssize_t
 cpdef enum Broken:
     NOTHING = 0
     KNOWN_STATUS = 1       # the verdict is one of HttpStatus
-    INSIDE = 2             # every pointer of the view lies in the head, and path and query follow each other
+    INSIDE = 2             # every pointer of the view lies in the head, and path and query follow each other, if there is a path
     FIRST_BLANK_LINE = 3   # a complete head ends at the first CR LF CR LF; without one nothing is complete, with one not incomplete
-    PLAIN_BYTES = 4        # no CR without LF nor LF without CR, only 0x20 to 0x7e and HTAB; in the target neither blank nor '#'
+    PLAIN_BYTES = 4        # no CR or LF alone, no control character but HTAB; in first line and host nothing above 0x7e
     LENIENT_READER = 5     # whoever reads a complete head with less care finds the same body length, one host, no transfer encoding
     BODY_BOUND = 6         # the body's length is within the caller's bound
     PREFIX = 7             # less of the same bytes is incomplete or gets the same verdict and view
@@ -154,17 +154,30 @@ cdef bint _is_inside(const unsigned char *part, Py_ssize_t part_size, const unsi
         and <uintptr_t> part + <uintptr_t> part_size <= <uintptr_t> data + <uintptr_t> size
 
 
+cdef bint _is_plain(const unsigned char *part, Py_ssize_t size) noexcept nogil:
+    """Whether it has neither a blank nor '#', nor anything above 0x7e."""
+    cdef Py_ssize_t i
+    for i in range(size):
+        if part[i] <= 0x20 or part[i] > 0x7E or part[i] == c"#":
+            return False
+    return True
+
+
 cdef int _check_view(const unsigned char *data, Py_ssize_t size, RequestHead *head) noexcept nogil:
-    cdef Py_ssize_t i, end = head.head_size, line_ends = 0, target_size = head.path_size + 1 + head.query_size
+    cdef Py_ssize_t i, end = head.head_size, line_ends = 0
     if end < 4 or end > size or end > HEAD_SIZE_MAX:
         return INSIDE
-    if head.path == NULL or head.query == NULL or head.path_size < 1 or head.path[0] != c"/":
+    if head.path == NULL or head.query == NULL or head.path_size < 1:
         return INSIDE
-    if not (_is_inside(head.path, head.path_size, data, end) and _is_inside(head.query, head.query_size, data, end)
-            and _is_inside(head.host, head.host_size, data, end)
-            and _is_inside(head.content_type, head.content_type_size, data, end)):
+    if head.path[0] != c"/" and (head.path[0] != c"*" or head.path_size + head.query_size > 1):
         return INSIDE
-    if head.query != head.path + head.path_size + (head.path[head.path_size] == c"?"):
+    if not (_is_inside(head.query, head.query_size, data, end) and _is_inside(head.host, head.host_size, data, end)):
+        return INSIDE
+    if head.has_no_path:
+        if head.path_size != 1 or _is_inside(head.path, 1, data, end):
+            return INSIDE
+    elif not _is_inside(head.path, head.path_size, data, end) \
+            or head.query != head.path + head.path_size + (head.path[head.path_size] == c"?"):
         return INSIDE
     if _blank_line(data, size) != end - 4:
         return FIRST_BLANK_LINE
@@ -176,11 +189,10 @@ cdef int _check_view(const unsigned char *data, Py_ssize_t size, RequestHead *he
             line_ends += 1
             if i == 0 or data[i - 1] != c"\r":
                 return PLAIN_BYTES
-        elif (data[i] < 0x20 and data[i] != c"\t") or data[i] > 0x7E:
+        elif (data[i] < 0x20 and data[i] != c"\t") or data[i] == 0x7F or (data[i] > 0x7F and line_ends == 0):
             return PLAIN_BYTES
-    if head.query_size == 0:
-        target_size = head.path_size
-    if memchr(head.path, c"#", target_size) != NULL or memchr(head.path, c" ", target_size) != NULL:
+    if not (_is_plain(head.path, head.path_size) and _is_plain(head.query, head.query_size)
+            and _is_plain(head.host, head.host_size)):
         return PLAIN_BYTES
     if line_ends - 2 > HEADERS_MAX:
         return HEADER_COUNT
@@ -241,7 +253,6 @@ cdef bint _same(RequestHead *a, RequestHead *b, bint with_size) noexcept nogil:
         and _same_text(a.path, a.path_size, b.path, b.path_size)
         and _same_text(a.query, a.query_size, b.query, b.query_size)
         and _same_text(a.host, a.host_size, b.host, b.host_size)
-        and _same_text(a.content_type, a.content_type_size, b.content_type, b.content_type_size)
         and a.content_length == b.content_length
         and (not with_size or a.head_size == b.head_size)
         and a.keep_alive == b.keep_alive
@@ -259,24 +270,25 @@ cdef Py_ssize_t _serialize(const unsigned char *data, RequestHead *head, unsigne
     """Write the view in the fewest bytes: never more than it was read from, so that no bound is passed."""
     cdef Py_ssize_t at = 0, first = 0
     cdef const unsigned char *version = head.query + head.query_size   # SP HTTP/1.x
+    cdef bint is_bare = head.has_no_path and version[8] == c"0"        # a '/' and a Host would be a byte more
     cdef char number[32]
     while data[first] != c" ":
         first += 1
     at = _put(out, at, data, first + 1)
-    at = _put(out, at, head.path, head.path_size)
+    if is_bare:
+        at = _put(out, at, <const unsigned char *> b"http://", 7)
+        at = _put(out, at, head.host, head.host_size)
+    else:
+        at = _put(out, at, head.path, head.path_size)
     if head.query_size:
         at = _put(out, at, <const unsigned char *> b"?", 1)
         at = _put(out, at, head.query, head.query_size)
     at = _put(out, at, <const unsigned char *> b" HTTP/1.", 8)
     at = _put(out, at, version + 8, 1)
     at = _put(out, at, <const unsigned char *> b"\r\n", 2)
-    if head.host != NULL:
+    if head.host != NULL and not is_bare:
         at = _put(out, at, <const unsigned char *> b"Host:", 5)
         at = _put(out, at, head.host, head.host_size)
-        at = _put(out, at, <const unsigned char *> b"\r\n", 2)
-    if head.content_type != NULL:
-        at = _put(out, at, <const unsigned char *> b"Content-Type:", 13)
-        at = _put(out, at, head.content_type, head.content_type_size)
         at = _put(out, at, <const unsigned char *> b"\r\n", 2)
     if head.content_length:
         at = _put(out, at, <const unsigned char *> b"Content-Length:", 15)

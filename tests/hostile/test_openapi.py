@@ -44,13 +44,16 @@ def test_headers_are_those_that_are_sent(described):
     sent = {name: value for name, value in headers.SUCCESS_HEADERS if name != "content-type"}
     listed = {name.lower(): header["schema"].get("const") for name, header in described["components"]["headers"].items()}
     assert {name: listed[name] for name in sent} == sent
-    assert set(listed) - set(sent) == {"location", "retry-after"}
-    for _, _, operation in operations(described):
+    assert set(listed) - set(sent) == {"location", "retry-after", "access-control-max-age"}
+    assert listed["access-control-max-age"] == str(headers.PREFLIGHT_SECONDS)
+    for method, _, operation in operations(described):
         for status, response in operation["responses"].items():
             if "$ref" in response:
                 response = described["components"]["responses"][response["$ref"].rpartition("/")[2]]
                 assert ("Retry-After" in response["headers"]) == (status == "503")
             assert {name.lower() for name in response["headers"]} >= set(sent)
+        if method == "options":
+            assert "Access-Control-Max-Age" in operation["responses"]["200"]["headers"]
 
 
 def test_every_route_is_described_and_no_other(described):
@@ -109,7 +112,7 @@ def test_a_server_publishes_it_and_answers_as_it_says(tmp_path):
         for port in (system.port, own_port):
             system_url = f"http://127.0.0.1:{port}"
             found = examine(system_url, 12)
-            assert len(found) == 9  # all but the description itself
+            assert len(found) == 14  # all but the description itself
             assert sum(sum(statuses.values()) for statuses in found.values()) > 100
         answer = system.client().request("GET", "/v1/openapi.json")
         assert (answer.status, answer.body) == (200, DESCRIPTION.read_bytes())

@@ -13,6 +13,7 @@ in the state directory's `node.blocks`; transactions that wait are not. Like Bit
 import argparse
 import ctypes
 import json
+import logging
 import os
 import signal
 import sys
@@ -23,10 +24,12 @@ from typing import Any
 
 from bitcoin.base58 import CBase58Data
 
+from paychan import logs
 from paychan.core.errors import ConfigError, Rejection
 from paychan.core.network import REGTEST, decode_address
 from paychan.core.units import COIN
-from paychan.settings.load import EXIT_BAD_CONFIG, load_server_config, load_signer_config
+from paychan.exits import EXIT_BAD_CONFIG
+from paychan.settings.load import load_server_config, load_signer_config
 from paychan.settings.models import ServerConfig
 from signer.keys import create_key
 
@@ -105,7 +108,8 @@ def _run(config: ServerConfig, arguments: argparse.Namespace) -> None:
         _write_cookie(_cookie_file(config), node.api_key)
         if node.height < FIRST_BLOCKS:
             node.mine(FIRST_BLOCKS - node.height)
-        print(f"bitcoin node ready at 127.0.0.1:{node.port}, height {node.height}", flush=True)
+        ready = {"name": "tests.node", "msg": f"bitcoin node ready at 127.0.0.1:{node.port}, height {node.height}"}
+        print(logs.LineFormatter("node").format(logging.makeLogRecord(ready | {"levelname": "INFO"})), flush=True)
         try:
             raise NodeError(node.wait(), "the node has ended")
         except KeyboardInterrupt:

@@ -131,7 +131,7 @@ class Node:
         blocks = str(self._blocks_file) if self._blocks_file else None
         options = json.dumps({"apiKey": self.api_key, "port": self.port, "blocks": blocks})
         self._process = subprocess.Popen(
-            [*node, str(HERE / "start-node.js"), str(cache), options],
+            [*node, "--no-deprecation", str(HERE / "start-node.js"), str(cache), options],  # bcoin's own are not ours to mend
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -28,7 +28,7 @@ WAYS = {
     "shared": ("shared", ""),
     "own": ("own", ""),
     "public, by access log": ("shared", "access log"),
-    "public, by version": ("shared", "other version"),
+    "public, by source": ("shared", "other source"),
     "private, rust tasks": ("shared", "rust tasks"),
 }
 """How payments come in: door and setting of granian."""

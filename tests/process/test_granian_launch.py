@@ -3,6 +3,7 @@ life."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import ROOT, System, free_port, make_config, wait_until
+from tests.system import ROOT, Client, System, free_port, make_config, running, wait_until
 
 
 @contextmanager
@@ -53,3 +54,33 @@ def test_processes_started_one_by_one_with_plain_granian_serve_a_channel(tmp_pat
             assert payer.pay(5).json["value_received"] == 5
             assert payer.close().status == 202
     assert len(system.broadcast()) == 4
+
+
+def test_localhost_is_an_address(tmp_path):
+    """granian takes addresses only; a name once ended every start in a traceback."""
+    with running(tmp_path, changes={"server.toml": {"host = ": 'host = "localhost"'}}) as system:
+        payer = system.payer("localhost")
+        assert payer.open().status == 201
+        assert system.own_ports()
+    assert "Traceback" not in "".join(system.output)
+
+
+def test_an_ipv6_address_is_served_and_told_in_brackets(tmp_path):
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+            port = probe.getsockname()[1]
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    config = make_config(tmp_path / "config", {"server.toml": {"host = ": 'host = "::1"', "base_port = ": "base_port = 0"}})
+    system = System(tmp_path / "state", config, port)
+    process = system.spawn()
+    try:
+        line = next(line for line in process.stdout if line.startswith("ready "))
+        assert line.startswith(f"ready http://[::1]:{port} ")
+        client = Client(port, "::1")
+        assert client.request("GET", "/healthz").json == {"alive": True}
+        client.close()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0

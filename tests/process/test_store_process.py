@@ -3,6 +3,7 @@ start. Real processes in a temporary directory, fake workers over the real socke
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from paychan.rpc.store_messages import (
     encode_commit,
     encode_load,
 )
+from tests.system import wait_until
 
 ROOT = Path(__file__).parents[2]
 OK, STALE_EPOCH, CONFLICT, FORBIDDEN, STOPPED = EntryStatus
@@ -358,4 +360,33 @@ def test_a_wrong_call_prints_the_usage(arguments):
     command = [sys.executable, "-m", "store", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("usage: paychan-store FILE ")
+    assert re.match(r"usage: paychan-store (FILE|check \[-h\] DIR|restore \[-h\] FILE DIR)\n", done.stderr)
+
+
+def test_what_is_closed_at_the_start_is_not_the_next_file_s_place(store):
+    """Else a library's complaint on descriptor 2 would be written into the database."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "store", str(store.file)], cwd=ROOT, preexec_fn=lambda: [os.close(number) for number in range(3)]
+    )
+    try:
+        wait_until((store.directory / "state" / "run" / "store.sock").exists, WAIT_S, "the store's socket")
+        assert [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)] == ["/dev/null"] * 3
+    finally:
+        process.terminate()
+        assert process.wait(WAIT_S) == 0
+
+
+def test_a_sighup_while_the_store_waits_for_the_key_does_not_end_it(store):
+    """There is no event loop yet."""
+    store.configure(server_pubkey=f'"" # {PUBKEY.hex()}')
+    process = subprocess.Popen([sys.executable, "-m", "store", str(store.file)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until((store.directory / "state" / "store" / "lock").exists, WAIT_S, "the store's lock")
+        process.send_signal(signal.SIGHUP)
+        assert "SIGHUP: this process reads its configuration when it starts" in process.stderr.readline()
+        (store.directory / "state" / "signer.pub").write_text(PUBKEY.hex())
+        assert "ready at" in process.stderr.readline()
+    finally:
+        process.terminate()
+        process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0

@@ -173,20 +173,23 @@ class DirectPort:
         return b"%s%d\r\n\r\n%s" % (_head(reply.status, headers, self._second), len(reply.body), body)
 
     def _root(self, request: DirectRequest) -> str:
-        host = request.host.decode() or f"{self._config.http_host}:{self.port}"
-        return self._config.public_url or f"http://{host}"
+        """Return scheme, host and port as the client can reach them; empty if it named no host."""
+        host = request.host.decode()
+        return self._config.public_url or (f"http://{host}" if host else "")
 
 
 def _listen(host: str, base_port: int) -> socket.socket | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for port in range(base_port, min(base_port + PORTS_MAX, 65536)):
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener = None
         try:
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((host, port))
             listener.listen(CONNECTIONS_MAX)
         except OSError:
-            listener.close()
+            if listener is not None:
+                listener.close()
             continue
         listener.setblocking(False)
         return listener

@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Protocol
 
 from ...core.errors import PaychanError, Rejection, Unavailable
-from ..protocol.replies import INTERNAL_ERROR, Reply, json_reply, problem
+from ...printing import place_of
+from ..protocol.replies import INTERNAL_ERROR, Form, Reply, json_reply, problem
 from .direct import BATCH_PATH
 
 log = logging.getLogger("paychan.server")
 
 _DESCRIPTION = Reply(200, Path(__file__).with_name("openapi.json").read_bytes())
 """v1 in OpenAPI 3.1, for client generators and testers; tests/hostile/test_openapi.py holds it to the code."""
+
+_MAY_BE_ASKED = Reply(200, form=Form.OPTIONS)
+"""On every path, those of no resource too: a browser shows a page the 404 only if its preflight passed; and `*` is no path."""
 
 
 class Answers(Protocol):
@@ -56,6 +60,10 @@ async def _answer(worker: Answers, method: str, path: str, query: str, body: byt
     """Raises Rejection, Unavailable. PUT, the hot one, is asked for first."""
     if method == "PUT":
         return await worker.pay(path, query)
+    if method == "OPTIONS":
+        return _MAY_BE_ASKED
+    if method == "HEAD":  # the door leaves the body out
+        method = "GET"
     if method == "GET" and _is_fundings(path):
         return await worker.funding_info(query)
     if method == "POST" and _is_new_channel(path):
@@ -64,8 +72,6 @@ async def _answer(worker: Answers, method: str, path: str, query: str, body: byt
         return await worker.pay_batch(body)
     if method == "DELETE" and _is_channel(path):
         return await worker.close(path, query)
-    if method == "OPTIONS" and (_is_new_channel(path) or _is_channel(path)):
-        return Reply(200)
     if method == "GET" and path == "/v1/openapi.json":
         return _DESCRIPTION
     if method == "GET" and path == "/healthz":
@@ -85,9 +91,5 @@ async def answer(worker: Answers | None, method: str, path: str, query: str, bod
         return problem(error)
     except Exception as error:
         # A bug of ours. Its text could hold a request's bytes, so only its kind and place are logged.
-        frame = error.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else "nowhere"
-        log.error("internal error: %s at %s", type(error).__name__, place)
+        log.error("internal error: %s at %s", type(error).__name__, place_of(error.__traceback__))
         return INTERNAL_ERROR

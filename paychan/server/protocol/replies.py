@@ -1,5 +1,6 @@
 """Answers, before they become HTTP: status, body, and where to find the channel. Bodies have v1's keys (spec section 6)."""
 
+from enum import IntEnum
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -12,14 +13,21 @@ from ...core.outpoint import txid_hex
 RETRY_AFTER_SECONDS = 1
 
 
+class Form(IntEnum):
+    """What a success has for a body: a JSON object, the answers to many payments, or nothing, as OPTIONS has."""
+
+    JSON = 0
+    BATCH = 1
+    OPTIONS = 2
+
 
 class Reply(NamedTuple):
-    """`location` is a path of this server (the HTTP layer makes it absolute), a whole URL, or empty."""
+    """`location` is a path of this server (the HTTP layer makes it absolute), a whole URL, or empty. `form`: of a success."""
 
     status: int
     body: bytes = b""
     location: str = ""
-    is_binary: bool = False
+    form: Form = Form.JSON
 
     @property
     def is_problem(self) -> bool:

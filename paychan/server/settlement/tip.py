@@ -87,5 +87,5 @@ class TipFollower:
 
     def _note(self, trouble: str) -> None:
         if trouble != self.trouble:
-            log.warning("chain source: %s", trouble or "answers")
+            log.log(logging.WARNING if trouble else logging.INFO, "chain source: %s", trouble or "answers")
         self.trouble = trouble

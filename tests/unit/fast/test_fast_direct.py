@@ -368,9 +368,35 @@ async def test_no_other_request_has_a_body(method):
         scene = Scene()
         scene.connection.data_received(method + b" " + path + b" HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello" + get())
         await settle()
-        assert [status for status, _ in scene.answers] == [400]
-        assert b"body_not_allowed" in scene.wire.written
+        head, _, body = scene.wire.written.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert (b"body_not_allowed" in body) == (method != b"HEAD") and (body == b"") == (method == b"HEAD")
         assert scene.wire.is_closed and scene.asked == []
+
+
+# --- targets ----------------------------------------------------------------------------------------------------------
+
+TARGETS = [
+    (b"/a?b", "/a", "b"),
+    (b"*", "*", ""),
+    (b"http://x:1/a?b", "/a", "b"),
+    (b"HTTPS://[::1]/a%2fb?", "/a/b", ""),
+    (b"http://x", "/", ""),
+    (b"http://x?", "/", ""),
+    (b"http://x?/a", "/", "/a"),
+    (b"http://x/", "/", ""),
+    (b"http://x/?a", "/", "a"),
+]
+
+
+@pytest.mark.parametrize(("target", "path", "query"), TARGETS)
+@asynchronous
+async def test_a_target_of_any_form_is_asked_for_by_its_path(target, path, query):
+    scene = Scene()
+    requests = [b"%s %s HTTP/1.1\r\nHost: h\r\n\r\n" % (method, target) for method in (b"GET", b"PUT", b"OPTIONS")]
+    scene.connection.data_received(b"".join(requests))
+    await settle()
+    assert scene.asked == [(method, path, query, b"") for method in ("GET", "PUT", "OPTIONS")]
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ BODY_MAX = 10**6
 TOKEN = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 TARGET = VISIBLE.replace("#", "")
-KNOWN = {"host", "content-length", "content-type", "connection", "expect", "transfer-encoding"}
+KNOWN = {"host", "content-length", "connection", "expect", "transfer-encoding"}
 QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -38,7 +38,8 @@ HOSTS = st.from_regex(r"[A-Za-z0-9._-]{1,40}(:[0-9]{1,5})?", fullmatch=True) | s
     r"\[[0-9a-f:.]{2,45}\](:[0-9]{1,5})?", fullmatch=True
 )
 FILLERS = st.tuples(
-    st.text(TOKEN, min_size=1, max_size=20).filter(lambda name: name.lower() not in KNOWN), st.text(VISIBLE + " \t", max_size=60)
+    st.text(TOKEN, min_size=1, max_size=20).filter(lambda name: name.lower() not in KNOWN),
+    st.text(VISIBLE + " \té日\x85\xa0", max_size=60),
 )
 
 
@@ -50,24 +51,24 @@ def requests(draw):
     query = draw(st.none() | st.text(TARGET, max_size=150))
     host = draw(HOSTS)
     length = draw(st.none() | st.integers(0, BODY_MAX))
-    content_type = draw(st.none() | st.text(VISIBLE, min_size=1, max_size=30))
+    authority = draw(st.none() | HOSTS)
     closes, expects = draw(st.booleans()), draw(st.booleans())
     known = [("host", host)]
     known += [("content-length", str(length))] if length is not None else []
-    known += [("content-type", content_type)] if content_type else []
     known += [("connection", draw(st.sampled_from(["close", "Close", "x, close", "close,keep-alive"])))] if closes else []
     known += [("expect", "100-continue")] if expects else []
     known = [(draw(any_case(name)), value) for name, value in known]
     headers = draw(st.permutations(known + draw(st.lists(FILLERS, max_size=6))))
     lines = [f"{name}:{draw(BLANKS)}{value}{draw(BLANKS)}" for name, value in headers]
+    path = "" if authority and path == "/" and draw(st.booleans()) else path
     target = path if query is None else f"{path}?{query}"
+    target = f"{draw(st.sampled_from(['http', 'https', 'Http']))}://{authority}{target}" if authority else target
     request = "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""]).encode()
     return request, {
         "method": int(Method[method]) if method != "PATCH" else int(Method.OTHER),
-        "path": path.encode(),
+        "path": path.encode() or b"/",
         "query": (query or "").encode(),
-        "host": host.encode(),
-        "content_type": content_type.encode() if content_type else None,
+        "host": (authority or host).encode(),
         "content_length": length or 0,
         "head_size": len(request),
         "keep_alive": not closes,

@@ -4,6 +4,7 @@ Every complaint is one line that names the file and the key.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -322,8 +323,10 @@ def check(directory: Path, state_dir: Path) -> tuple[int, list[str]]:
 
 
 def filled_in(directory: Path) -> Path:
+    cookie = directory / "cookie"
+    cookie.touch(mode=0o600)
     for process, changes in (
-        ("server", {"bitcoind.cookie_file": "/node/.cookie"}),
+        ("server", {"bitcoind.cookie_file": str(cookie)}),
         ("store", {}),
         ("signer", {"policy.funds_destination_address": LIVE_ADDRESS}),
     ):
@@ -372,3 +375,97 @@ def test_the_check_of_broken_files_says_so_once_for_each(tmp_path):
     status, problems = check(tmp_path, tmp_path)
     assert status == 2
     assert len(problems) == 3 and all("is no TOML" in problem for problem in problems)
+
+
+def problems_of(tmp_path: Path, kind: str = "live", **changes: dict) -> list[str]:
+    """Return what the check says of a shipped configuration that is filled in, and then changed."""
+    put_key(tmp_path / "signer.key", "11" * 32 + "\n")
+    (tmp_path / "cookie").touch(mode=0o600)
+    fillings = {
+        "server": {"bitcoind.cookie_file": "cookie"} if kind != "debug" else {},
+        "store": {},
+        "signer": {"policy.funds_destination_address": {"live": LIVE_ADDRESS}.get(kind, TEST_ADDRESS)},
+    }
+    for process, filling in fillings.items():
+        (tmp_path / f"{process}.toml").write_text(changed(kind, process, filling | changes.get(process, {})))
+    return check(tmp_path, tmp_path)[1]
+
+
+def test_the_check_says_what_files_disagree_about_beside_their_own_mistakes(tmp_path):
+    """One round, whatever is wrong: three files, a mistake each, that are for two networks and know two stores."""
+    problems = problems_of(
+        tmp_path,
+        server={"chain.poll_seconds": 0, "processes.store": "unix:run/other.sock"},
+        store={"store.lease_ms": 1, "network": "test"},
+        signer={"signer.hardening_required": 1},
+    )
+    assert [problem.split(": ")[:2] for problem in problems] == [
+        ["server.toml", "chain.poll_seconds"],
+        ["store.toml", "store.lease_ms"],
+        ["signer.toml", "signer.hardening_required"],
+        ["store.toml", "network"],
+        ["server.toml", "processes.store"],
+    ]
+
+
+def test_what_is_wrong_already_is_not_compared(tmp_path):
+    faults = {"server": {"processes.store": "elsewhere"}, "store": {"store.address": 5}, "signer": {"debug.enable": 1}}
+    problems = problems_of(tmp_path, **faults)
+    assert [problem.split(": ")[:2] for problem in problems] == [
+        ["server.toml", "processes.store"],
+        ["store.toml", "store.address"],
+        ["signer.toml", "debug.enable"],
+    ]
+
+
+def test_the_check_finds_a_public_key_that_the_signer_does_not_write(tmp_path):
+    (problem,) = problems_of(tmp_path, store={"store.server_pubkey_file": "other.pub"})
+    assert problem.startswith("store.toml: store.server_pubkey_file: ") and "signer.pub" in problem
+    assert problems_of(tmp_path, store={"store.server_pubkey_file": "./run/.." + "/signer.pub"})  # leads upwards: refused anyway
+    assert problems_of(tmp_path, store={"store.server_pubkey_file": None, "store.server_pubkey": "02" + "11" * 32}) == []
+
+
+def test_the_check_finds_a_signer_that_refuses_what_settlements_are_expected_to_cost(tmp_path):
+    (problem,) = problems_of(tmp_path, "test", signer={"policy.fee_per_byte_max": 39})
+    assert problem.startswith("signer.toml: policy.fee_per_byte_max: ") and "settlement.fee_per_byte" in problem
+    assert problems_of(tmp_path, "test", signer={"policy.fee_per_byte_max": 40}) == []
+
+
+def test_the_check_looks_at_every_file_that_is_named(tmp_path):
+    (problem,) = problems_of(tmp_path, server={"bitcoind.cookie_file": "none"})
+    assert problem.startswith("server.toml: bitcoind.cookie_file: ") and "No such file" in problem and "makes it" in problem
+    password = {"bitcoind.cookie_file": None, "bitcoind.user": "u", "bitcoind.password_file": "none"}
+    (problem,) = problems_of(tmp_path, server=password)
+    assert problem.startswith("server.toml: bitcoind.password_file: ")
+    (tmp_path / "folder").mkdir(mode=0o700)
+    (problem,) = problems_of(tmp_path, server=password | {"bitcoind.password_file": "folder"})
+    assert problem.endswith("is not a regular file")
+    fixture = {"chain.backend": "fixture", "chain.fixture_file": str(tmp_path / "none.json")}
+    (problem,) = problems_of(tmp_path, "test", server=fixture)
+    assert problem.startswith("server.toml: chain.fixture_file: ")
+
+
+def test_a_node_that_is_started_beside_the_server_makes_its_cookie(tmp_path):
+    """config/regtest has one, and must be well before its first start."""
+    shutil.copytree(CONFIGS / "regtest", tmp_path / "regtest")
+    (tmp_path / "state").mkdir()
+    put_key(tmp_path / "state" / "signer.key", "11" * 32 + "\n")
+    assert check(tmp_path / "regtest", tmp_path / "state") == (0, [])
+    (tmp_path / "regtest" / "node.sh").unlink()
+    (problem,) = check(tmp_path / "regtest", tmp_path / "state")[1]
+    assert problem.startswith("server.toml: bitcoind.cookie_file: ")
+
+
+@pytest.mark.parametrize("process", LOADERS)
+def test_a_byte_order_mark_and_windows_line_ends_are_taken(tmp_path, process):
+    path = tmp_path / f"{process}.toml"
+    text = (CONFIGS / "debug" / f"{process}.toml").read_text()
+    path.write_text(text)
+    plain = LOADERS[process](path, {})
+    path.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+    assert LOADERS[process](path, {}) == plain
+
+
+def test_a_file_without_end_is_none_of_ours(tmp_path):
+    with pytest.raises(ConfigError, match="is longer than"):
+        load_server_config("/dev/zero", {})

@@ -1,11 +1,14 @@
 """Aim: the key file is made once, read only if private, and never quoted. Method: real files in tmp_path."""
 
+import errno
 import os
 import stat
 
 import pytest
 from coincurve import PrivateKey
 
+from paychan.client import StateError, read_key
+from paychan.client import create_key as create_payers_key
 from paychan.core.errors import ConfigError
 from paychan.settings.load import load_signer_config
 from signer.keys import create_key, load_key, public_key, publish_public_key
@@ -57,7 +60,28 @@ def test_create_makes_a_private_file_and_never_overwrites(tmp_path):
     assert path.read_text() == key.secret.hex() + "\n"
 
 
-@pytest.mark.parametrize("text", [KEY.secret.hex(), KEY.secret.hex() + "\n", KEY.secret.hex().upper() + "\n"])
+TEXTS = [KEY.secret.hex(), KEY.secret.hex() + "\n", KEY.secret.hex().upper() + "\n", KEY.secret.hex().upper() + "\r\n"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_payer_takes_the_same_texts(tmp_path, text):
+    put_key(tmp_path / "key", text.encode())
+    assert read_key(tmp_path / "key").secret == KEY.secret
+
+
+@pytest.mark.parametrize("make", [create_key, create_payers_key])
+def test_a_key_that_could_not_be_written_is_not_in_the_way_later(tmp_path, monkeypatch, make):
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises((OSError, StateError), match="No space left"):
+            make(tmp_path / "key")
+    assert make(tmp_path / "key").secret
+
+
+@pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("mode", [0o600, 0o400])
 def test_load_takes_a_private_key_file(tmp_path, text, mode):
     settings = config(tmp_path)
@@ -80,7 +104,8 @@ def test_load_refuses_a_file_that_others_may_open(tmp_path, mode):
         KEY.secret.hex()[:-1].encode(),
         KEY.secret.hex().encode() + b"0",
         KEY.secret.hex().encode() + b"\n\n",
-        KEY.secret.hex().encode() + b"\r\n",
+        KEY.secret.hex().encode() + b"\r",
+        KEY.secret.hex().encode() + b"\r\n\n",
         b" " + KEY.secret.hex().encode(),
         b"g" * 64,
         KEY.secret,
@@ -94,6 +119,8 @@ def test_load_refuses_what_is_no_key(tmp_path, text):
     settings = config(tmp_path)
     put_key(settings.key_file, text)
     complaint(settings)
+    with pytest.raises(StateError):
+        read_key(settings.key_file)
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])

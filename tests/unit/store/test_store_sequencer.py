@@ -9,9 +9,10 @@ import pytest
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
+from paychan.exits import EXIT_FAILED
 from paychan.rpc.store_messages import Entry, EntryStatus, encode_commit
 from store.engine import Engine
-from store.sequencer import EXIT_WRITE_FAILED, QUEUE_BYTES_MAX, Sequencer
+from store.sequencer import QUEUE_BYTES_MAX, Sequencer
 
 OK, STALE_EPOCH, CONFLICT, FORBIDDEN, STOPPED = EntryStatus
 SHARDS = 4
@@ -162,7 +163,7 @@ def test_a_failing_write_ends_the_process_without_an_answer(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", FAILING, str(tmp_path / "db")], capture_output=True, text=True, timeout=30, check=False
     )
-    assert done.returncode == EXIT_WRITE_FAILED, done.stderr
+    assert done.returncode == EXIT_FAILED, done.stderr
     assert done.stdout == ""
     assert "injected" in done.stderr
 
@@ -182,7 +183,7 @@ def test_after_a_failing_write_this_process_does_nothing_more(rig, monkeypatch):
     engine.commit = fail
     monkeypatch.setattr("os._exit", end)
     sequencer.add(commit_job([entry(ABSENT, 1000, 1000)], answers))
-    with pytest.raises(Ended, match=str(EXIT_WRITE_FAILED)):
+    with pytest.raises(Ended, match=str(EXIT_FAILED)):
         turns.run()
     assert answers == []
 

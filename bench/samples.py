@@ -1,9 +1,11 @@
-"""No bench: what the benches work on: one channel and payments with distinct signatures, made before the clock starts."""
+"""What the benches work on: one channel and payments with distinct signatures, made before the clock starts."""
 
 import base64
 
 from paychan._fast.channel import ChannelTable
+from paychan._fast.meter import VerifyBatch
 from tests.differential.channels import SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
+from tests.reference import sighash
 
 COUNT = 500
 """Payments in one round: enough that one repeated signature cannot flatter, few enough for the test suite."""
@@ -11,6 +13,7 @@ COUNT = 500
 SAMPLE = make_sample("bench")
 PAYMENTS = [SAMPLE.sign(9_000_000 - step) for step in range(COUNT)]
 QUERIES = ["payment=" + base64.urlsafe_b64encode(paid.raw).decode() for paid in PAYMENTS]
+DIGESTS = [sighash(SAMPLE.account, paid.change_value, paid.sighash_type) for paid in PAYMENTS]
 
 
 def loaded_table() -> ChannelTable:
@@ -20,9 +23,7 @@ def loaded_table() -> ChannelTable:
     return table
 
 
-def report_each(benchmark) -> None:
-    """Add microseconds for each payment, from the fastest and the median round, to the bench's report."""
-    if benchmark.stats:
-        stats = benchmark.stats.stats
-        benchmark.extra_info["us_each_best"] = round(stats.min / COUNT * 1e6, 3)
-        benchmark.extra_info["us_each_median"] = round(stats.median / COUNT * 1e6, 3)
+def verify_batch(count: int) -> VerifyBatch:
+    """The first `count` payments' signatures, parsed, so that its `run` does nothing but verify."""
+    pairs = zip(PAYMENTS[:count], DIGESTS[:count], strict=True)
+    return VerifyBatch([(paid.signature, digest, SAMPLE.terms.client_pubkey) for paid, digest in pairs])
