@@ -285,8 +285,7 @@ class Worker:
         key = self._signer.public_key
         if not key:
             raise Unavailable("signer_unavailable")
-        reply, _ = self._opening.funding_info(query, key, self._clock.now())
-        return reply
+        return self._opening.funding_info(query, key, self._clock.now())
 
     # --- here or elsewhere ---
 
