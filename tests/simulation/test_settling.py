@@ -110,8 +110,7 @@ class Rig:
         self.chain.market.rate = rate
         for _ in range(12):
             self.chain._find(self.now)
-        self.chain.minimum = 0.3 * rate
-        self.chain.mempool = {txid: tx for txid, tx in self.chain.mempool.items() if tx.fee_rate >= self.chain.minimum}
+        self.chain.ask(0.3 * rate)
 
     def mine(self, blocks: int) -> None:
         for _ in range(blocks):
