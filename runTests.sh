@@ -29,6 +29,8 @@ if [ $# -gt 0 ]; then
     _part tests "$BIN/python" -m pytest "$@"
 else
     _part ruff "$BIN/ruff" check .
+    _part cython-lint env PATH="$BIN:$PATH" "$BIN/cython-lint" paychan/_fast bench/load tests/fuzz  # it calls pycodestyle by name
+    _part mypy "$BIN/mypy"
     _part tests "$BIN/python" -m pytest
     _part "checked build" sh tests/run_checked.sh "$BIN/python"
 fi

@@ -1,16 +1,16 @@
 """The command `paychan`: for operators, and for payers."""
 
-import argparse
 import sys
 
 from . import __version__
 from .cli import operator, payer
+from .cli.arguments import Parser
 from .core.errors import ConfigError
 
 
 def main() -> None:
     """Parse the command line and run what it names."""
-    parser = argparse.ArgumentParser(prog="paychan", description="Bitcoin payment channels")
+    parser = Parser(prog="paychan", description="Bitcoin payment channels")
     parser.add_argument("--version", action="version", version=f"paychan {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     operator.register(subparsers)

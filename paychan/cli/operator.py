@@ -15,10 +15,10 @@ from ..core.channel import ChannelState, ChannelTerms, Phase
 from ..core.errors import ConfigError, Rejection
 from ..core.outpoint import format_outpoint, parse_outpoint, txid_hex
 from ..core.units import LOCKTIME_MAX
+from ..parts import require_server
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, Stored, StoreMessage
-from ..server.doors.peers import FORWARDED, PAYLOAD_MAX, PeerRequest, decode_reply
 from ..settings.load import EXIT_BAD_CONFIG, load_server_config, load_signer_config, load_store_config
 from ..settings.models import ServerConfig, StoreConfig
 from ..supervisor import Supervisor
@@ -56,6 +56,7 @@ def register(subparsers: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    require_server("paychan run")
     return Supervisor(arguments.config_dir).run()
 
 
@@ -201,6 +202,7 @@ def _outpoint(text: str) -> bytes:
 
 
 def _settle(arguments: argparse.Namespace) -> int:
+    require_server("paychan settle")
     config = load_server_config(arguments.config_dir / "server.toml")
     body = asyncio.run(_settle_by_its_owner(config, _outpoint(arguments.outpoint)))
     print(json.dumps(body) if arguments.json else body.get("settlement_txid") or body.get("detail"))
@@ -209,6 +211,8 @@ def _settle(arguments: argparse.Namespace) -> int:
 
 async def _settle_by_its_owner(config: ServerConfig, outpoint: bytes) -> dict[str, Any]:
     """Ask the workers, one after the other, until the channel's owner answers."""
+    from ..server.doors.peers import FORWARDED, PAYLOAD_MAX, PeerRequest, decode_reply  # a payer's installation has it not
+
     request = PeerRequest("settle", outpoint).encode()
     for path in sorted((config.common.state_dir / "run").absolute().glob("worker-*.sock")):
         try:

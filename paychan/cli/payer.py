@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ..client import ClientError, Refused
 from ..core.errors import Rejection
 from ..core.network import BY_NAME
+from . import arguments as forms
 from . import commands, completion, funding
 from .output import EXIT_TEXT, EXIT_UNKNOWN, UsageError, exit_status, print_error
 
@@ -41,7 +42,7 @@ def guarded(command: Command) -> Command:
     return run
 
 
-def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def register(subparsers: "argparse._SubParsersAction[forms.Parser]") -> None:
     """Add keygen, fund, open, pay, status, close, refund, list and completion to a parser's commands."""
 
     def add(name: str, command: Command, about: str) -> argparse.ArgumentParser:
@@ -70,51 +71,44 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     shells.add_argument("shell", choices=completion.SHELLS)
 
 
-def _complete(arguments: argparse.Namespace, subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> int:
+def _complete(arguments: argparse.Namespace, subparsers: "argparse._SubParsersAction[forms.Parser]") -> int:
     print(completion.script(arguments.shell, "paychan", dict(subparsers.choices)), end="")
     return 0
 
 
 def _named(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("name", metavar="NAME", help="the channel")
+    parser.add_argument("name", metavar="NAME", type=forms.name, help="the channel")
     return parser
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e9:
-        raise ValueError
-    return value
 
 
 def _deadline(parser: argparse.ArgumentParser) -> None:
     about = "give up on an unknown outcome after this long (default: 30)"
-    parser.add_argument("--deadline", type=_positive, default=DEADLINE_SECONDS, metavar="SECONDS", help=about)
+    parser.add_argument("--deadline", type=forms.seconds, default=DEADLINE_SECONDS, metavar="SECONDS", help=about)
 
 
 def _chain(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--esplora", metavar="URL", help="a block explorer's API, e.g. https://blockstream.info/testnet/api")
-    parser.add_argument("--bitcoind", metavar="URL", help="your own node, http://[USER:PASSWORD@]HOST:PORT")
+    parser.add_argument("--esplora", type=forms.url, metavar="URL", help="a block explorer's API, e.g. https://blockstream.info/testnet/api")
+    parser.add_argument("--bitcoind", type=forms.node_url, metavar="URL", help="your own node, http://[USER:PASSWORD@]HOST:PORT")
     parser.add_argument("--cookie", metavar="FILE", default="", help="the node's cookie file, instead of user and password")
 
 
 def _waiting(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--poll-seconds", type=_positive, default=15.0, metavar="SECONDS", help="how often it is asked")
-    parser.add_argument("--wait-seconds", type=_positive, default=86_400.0, metavar="SECONDS", help="how long it is asked")
+    parser.add_argument("--poll-seconds", type=forms.seconds, default=15.0, metavar="SECONDS", help="how often it is asked")
+    parser.add_argument("--wait-seconds", type=forms.seconds, default=86_400.0, metavar="SECONDS", help="how long it is asked")
 
 
 def _add_fund(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("url", metavar="URL", help="the server, e.g. https://pay.example.com")
-    value = parser.add_mutually_exclusive_group()
-    value.add_argument("--amount", type=int, metavar="SATOSHI", help="how much to lock up")
-    value.add_argument("--btc", metavar="BITCOINS", help="the same in bitcoins")
-    parser.add_argument("--expires-in", type=_positive, required=True, metavar="DAYS", help="when your refund becomes possible")
-    parser.add_argument("--network", choices=sorted(BY_NAME), default="live", help="default: live")
-    parser.add_argument("--name", metavar="NAME", help="what to call the channel (default: channel-N)")
+    parser.add_argument("url", metavar="URL", type=forms.url, help="the server, e.g. https://pay.example.com")
+    value = parser.add_mutually_exclusive_group(required=True)
+    value.add_argument("--amount", type=forms.funding_value, metavar="SATOSHI", help="how much to lock up")
+    value.add_argument("--btc", type=forms.bitcoins, metavar="BITCOINS", help="the same in bitcoins")
+    value.add_argument("--debug", action="store_true", help="the server is in debug mode: no money is needed")
+    parser.add_argument("--expires-in", type=forms.days, required=True, metavar="DAYS", help="when your refund becomes possible")
+    parser.add_argument("--network", choices=sorted(BY_NAME), help="default: live; with --debug: test")
+    parser.add_argument("--name", type=forms.name, metavar="NAME", help="what to call the channel (default: channel-N)")
     parser.add_argument("--key", metavar="FILE", help="your secret key (default: a new one, NAME.key)")
     parser.add_argument("--change-address", metavar="ADDRESS", help="where your change goes (default: your key's address)")
     parser.add_argument("--wait", action="store_true", help="wait for the money; needs --esplora or --bitcoind")
-    parser.add_argument("--debug", action="store_true", help="the server is in debug mode: no money is needed")
     parser.add_argument("--allow-http", action="store_true", help="use plain http for real bitcoins")
     _chain(parser)
     _waiting(parser)
@@ -123,10 +117,12 @@ def _add_fund(parser: argparse.ArgumentParser) -> None:
 
 def _add_open(parser: argparse.ArgumentParser) -> None:
     _named(parser)
-    parser.add_argument("--amount", type=int, metavar="SATOSHI", help="the first payment (default: the open price agreed)")
+    about = "the first payment (default: the open price agreed)"
+    parser.add_argument("--amount", type=forms.satoshi, metavar="SATOSHI", help=about)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--funding-tx", metavar="FILE", help="the funding transaction in hex: proves its output's value")
-    which.add_argument("--funding", metavar="TXID:VOUT:SATOSHI", help="the funding output, if you are sure of its value")
+    about = "the funding output, if you are sure of its value"
+    which.add_argument("--funding", type=forms.funding, metavar="TXID:VOUT:SATOSHI", help=about)
     parser.add_argument("--resume", action="store_true", help="sign again after the channel was put on hold")
     _chain(parser)
     _waiting(parser)
@@ -135,16 +131,16 @@ def _add_open(parser: argparse.ArgumentParser) -> None:
 
 def _add_pay(parser: argparse.ArgumentParser) -> None:
     _named(parser)
-    parser.add_argument(
-        "amount", metavar="AMOUNT", type=commands.amount_or_all, help="satoshi, or all: that closes the channel"
-    )
+    about = "satoshi, or all: that closes the channel"
+    parser.add_argument("amount", metavar="AMOUNT", type=forms.satoshi_or_all, help=about)
+    parser.add_argument("--yes", action="store_true", help="do not ask before all is given away")
     parser.add_argument("--resume", action="store_true", help="sign again after the channel was put on hold")
     _deadline(parser)
 
 
 def _add_refund(parser: argparse.ArgumentParser) -> None:
     _named(parser)
-    parser.add_argument("--fee-rate", type=_positive, required=True, metavar="N", help="satoshi per byte")
+    parser.add_argument("--fee-rate", type=forms.fee_rate, required=True, metavar="N", help="satoshi per byte")
     parser.add_argument("--broadcast", action="store_true", help="publish it; needs --esplora or --bitcoind")
     _chain(parser)
     parser.set_defaults(deadline=DEADLINE_SECONDS)

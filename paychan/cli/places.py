@@ -5,17 +5,28 @@ import os
 import re
 from pathlib import Path
 
+from ..client import StateError
 from .output import UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
 
 
 def state_directory(arguments: argparse.Namespace) -> Path:
-    """Return --state-dir, else $XDG_DATA_HOME/paychan, else ~/.local/share/paychan."""
+    """Return --state-dir, else $XDG_DATA_HOME/paychan, else ~/.local/share/paychan. Raises UsageError if there is no such place."""
     if arguments.state_dir:
         return Path(arguments.state_dir)
     data_home = os.environ.get("XDG_DATA_HOME", "")
-    return (Path(data_home) if os.path.isabs(data_home) else Path.home() / ".local" / "share") / "paychan"
+    if os.path.isabs(data_home):
+        return Path(data_home) / "paychan"
+    home = os.path.expanduser("~") if os.environ.get("HOME", "~") else ""
+    if not os.path.isabs(home):  # no HOME, and a user id that no account has
+        raise UsageError("this user has no home directory: say where channels are kept, with --state-dir DIR")
+    return Path(home) / ".local" / "share" / "paychan"
+
+
+def is_name(text: str) -> bool:
+    """Return whether a channel can be called so."""
+    return bool(_NAME.match(text))
 
 
 def channel_path(arguments: argparse.Namespace, name: str) -> Path:
@@ -26,8 +37,15 @@ def channel_path(arguments: argparse.Namespace, name: str) -> Path:
 
 
 def channel_names(arguments: argparse.Namespace) -> list[str]:
-    """Return the names of all channels, sorted."""
-    return sorted(path.stem for path in state_directory(arguments).glob("*.json") if _NAME.match(path.stem))
+    """Return the names of all channels, sorted. Raises StateError if there is a directory that cannot be read."""
+    directory = state_directory(arguments)
+    try:
+        found = [name.removesuffix(".json") for name in os.listdir(directory) if name.endswith(".json")]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StateError(f"{directory}: cannot be read: {error.strerror}") from error
+    return sorted(name for name in found if _NAME.match(name))
 
 
 def free_name(arguments: argparse.Namespace) -> str:

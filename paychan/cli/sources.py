@@ -45,18 +45,19 @@ class Esplora:
     """An Esplora server. It is not trusted with amounts: each is taken from the funding transaction, whose hash proves it."""
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self._connection = Connection(parse_url(url))
 
     def _ask(self, method: str, target: str, body: bytes = b"") -> Reply:
         reply = self._connection.exchange(method, target, TIMEOUT, body)
         if isinstance(reply, NoReply):
-            raise Unreachable(f"the block explorer: {reply.reason}")
+            raise Unreachable(f"the block explorer {self._url}: {reply.reason}")
         return reply
 
     def _get(self, target: str) -> bytes:
         reply = self._ask("GET", target)
         if reply.status != 200:
-            raise Unreachable(f"the block explorer answers {reply.status}")
+            raise Unreachable(f"the block explorer {self._url} answers {reply.status}")
         return reply.body
 
     def find(self, agreement: Agreement) -> list[Found]:
@@ -67,7 +68,7 @@ class Esplora:
             height = int(self._get("/blocks/tip/height"))
             return [self._prove(agreement, output, height) for output in outputs]
         except (ValueError, KeyError, IndexError, RecursionError) as error:
-            raise Unreachable("the block explorer's answer makes no sense") from error
+            raise Unreachable(f"the answer of the block explorer {self._url} makes no sense") from error
 
     def _prove(self, agreement: Agreement, output: object, tip_height: int) -> Found:
         if not isinstance(output, dict) or not isinstance(output["status"], dict):
@@ -133,20 +134,37 @@ class BackendSource:
         self._run(lambda backend: backend.broadcast(raw))
 
 
-def bitcoind(url: str, cookie: str, network: Network) -> BackendSource:
-    """Return the payer's own Bitcoin Core node. url: http://[USER:PASSWORD@]HOST:PORT; cookie: the node's cookie file.
+class NodeAddress(NamedTuple):
+    """Where a Bitcoin Core node answers RPC calls; user and password are empty where a cookie file has them."""
 
-    Raises ValueError for another form of URL.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname or not parts.port:
-        raise ValueError("--bitcoind is http://[USER:PASSWORD@]HOST:PORT")
-    host, port, user, password = parts.hostname, parts.port, unquote(parts.username or ""), unquote(parts.password or "")
+    host: str
+    port: int
+    user: str
+    password: str
+
+
+def parse_node_url(url: str) -> NodeAddress:
+    """Return what http://[USER:PASSWORD@]HOST:PORT names. Raises ValueError, which does not repeat it."""
+    form = "must be http://[USER:PASSWORD@]HOST:PORT"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(form) from None
+    if not host or not port or parts.scheme != "http" or not url.isascii():
+        raise ValueError(form)
+    return NodeAddress(host, port, unquote(parts.username or ""), unquote(parts.password or ""))
+
+
+def bitcoind(node: NodeAddress, cookie: str, network: Network) -> BackendSource:
+    """Return the payer's own Bitcoin Core node. cookie: its cookie file, empty if the address has user and password."""
 
     def make() -> ChainBackend:
         from ..chain.bitcoind import BitcoindChain
 
         login = Path(cookie) if cookie else None
-        return BitcoindChain(host, port, network, cookie=login, user=user, password=password, wallet="paychan-payer")
+        return BitcoindChain(
+            node.host, node.port, network, cookie=login, user=node.user, password=node.password, wallet="paychan-payer"
+        )
 
     return BackendSource(make)

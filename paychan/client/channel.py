@@ -11,13 +11,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from ..core.network import Network
+from bitcoin.core import Hash160
+from coincurve import PrivateKey
+
+from ..core.network import Network, p2pkh_address
+from .debug import debug_funding
 from .errors import Refused, StateError
-from .protocol import Outcome, Protocol, ask_terms
+from .protocol import Outcome, Protocol
 from .record import ChannelRecord, Funding, parse_record
 from .refund import Refund, check_settlement, make_refund
 from .steps import Chances, RetryPolicy, Save, Send, Step, Steps
-from .storage import ChannelFile, read_key
+from .storage import ChannelFile, is_there, read_key, write_key
+from .terms import Proposal, ask_terms
 from .transport import AsyncConnection, Connection
 from .wire import NoReply, Reply, parse_url
 
@@ -50,16 +55,13 @@ class _Base:
         return check_settlement(self.record, raw)
 
 
-def _start_record(path: Path, key_file: Path) -> tuple[ChannelFile, bytes]:
-    """Lock the place of a new state file; return it and the public key. Raises Refused if there is one already."""
-    file = ChannelFile(path)
-    try:
-        if file.exists():
-            raise Refused(f"{file.path}: this channel exists already", "channel_exists")
-        return file, read_key(key_file).public_key.format()
-    except BaseException:
-        file.close()
-        raise
+def _save_nothing(_: bytes) -> None:
+    """There is no state before there is an agreement."""
+
+
+def _refuse_if_there(path: Path) -> None:
+    if is_there(path):
+        raise Refused(f"{path}: this channel exists already", "channel_exists")
 
 
 def _relative(key_file: Path, path: Path) -> str:
@@ -84,31 +86,49 @@ class Channel(_Base):
         key_file: str | os.PathLike[str],
         network: Network,
         exp_time: int,
-        change_address: str,
+        change_address: str = "",
         policy: RetryPolicy = DEFAULT_POLICY,
+        funding_value: int | None = None,
     ) -> "Channel":
-        """Agree on a channel with a server and write its state file. exp_time: unix seconds.
+        """Agree on a channel with a server, and write its state file. Its key is made if `key_file` is missing.
 
-        Raises Refused, ServerMisbehaved, Unreachable, StateError; then there is no state file.
+        exp_time: unix seconds. change_address: if empty, the key's own (P2PKH). funding_value: satoshi that will be paid to it;
+        named, what the server would open no channel on is refused here (`funding_too_large`, `too_small`, `exp_time_too_soon`).
+        Raises Refused, WrongNetwork, ServerMisbehaved, Unreachable, StateError: nothing was written then, and no address told.
         """
-        file, client_pubkey = _start_record(Path(path), Path(key_file))
+        path, key_file = Path(path), Path(key_file)
+        _refuse_if_there(path)
+        is_new_key = not is_there(key_file)
+        key = PrivateKey() if is_new_key else read_key(key_file)
+        pubkey = key.public_key.format()
+        change_address = change_address or p2pkh_address(network, Hash160(pubkey))
         connection = Connection(parse_url(server_url))
         try:
-            steps = ask_terms(server_url, network, client_pubkey, exp_time, change_address, policy, CHANCES)
-            agreement = _drive(steps, connection, file)
-            file.save(ChannelRecord(agreement, _relative(Path(key_file), Path(path))).serialize())
+            proposal = Proposal(server_url, network, pubkey, exp_time, change_address, funding_value)
+            agreement = _drive(ask_terms(proposal, int(time.time()), policy, CHANCES), connection, _save_nothing)
         finally:
             connection.close()
+        file = ChannelFile(path, is_new=True)
+        try:
+            _refuse_if_there(path)
+            if is_new_key:
+                write_key(key_file, key)
+            file.save(ChannelRecord(agreement, _relative(key_file, path)).serialize())
+        finally:
             file.close()
         return cls(path, policy)
 
     def _run(self, operation: Callable[[], Steps[T]]) -> T:
         with self._mutex:
-            return _drive(operation(), self._connection, self._file)
+            return _drive(operation(), self._connection, self._file.save)
 
     def set_funding(self, funding: Funding) -> None:
         """Note the funding output. Its value must be certain: a value too small signs too much away."""
         self._run(lambda: self._protocol.fund(funding))
+
+    def fund_debug(self) -> None:
+        """Note the output that a server in debug mode makes up: no money moves. Raises Refused but on network test."""
+        self.set_funding(debug_funding(self.record.agreement))
 
     def open(self, amount: int | None = None) -> Outcome:
         """See Protocol.open."""
@@ -142,8 +162,8 @@ class Channel(_Base):
         self.release()
 
 
-def _drive(steps: Steps[T], connection: Connection, file: ChannelFile) -> T:
-    """Run an operation's steps, blocking."""
+def _drive(steps: Steps[T], connection: Connection, save: Callable[[bytes], None]) -> T:
+    """Run an operation's steps, blocking. save: makes the state durable, or raises StateError."""
     result: Reply | NoReply | None = None
     try:
         while True:
@@ -151,7 +171,7 @@ def _drive(steps: Steps[T], connection: Connection, file: ChannelFile) -> T:
             result = None
             if isinstance(step, Save):
                 try:
-                    file.save(step.content)
+                    save(step.content)
                 except StateError as error:
                     steps.throw(error)
             elif isinstance(step, Send):
@@ -180,11 +200,13 @@ class AsyncChannel(_Base):
         key_file: str | os.PathLike[str],
         network: Network,
         exp_time: int,
-        change_address: str,
+        change_address: str = "",
         policy: RetryPolicy = DEFAULT_POLICY,
+        funding_value: int | None = None,
     ) -> "AsyncChannel":
         """See Channel.create. It runs in a thread: it happens once, and has no payment to lose."""
-        made = await asyncio.to_thread(Channel.create, path, server_url, key_file, network, exp_time, change_address, policy)
+        terms = (server_url, key_file, network, exp_time, change_address, policy, funding_value)
+        made = await asyncio.to_thread(Channel.create, path, *terms)
         made.release()
         return cls(path, policy)
 
@@ -215,6 +237,10 @@ class AsyncChannel(_Base):
     async def set_funding(self, funding: Funding) -> None:
         """See Channel.set_funding."""
         await self._run(lambda: self._protocol.fund(funding))
+
+    async def fund_debug(self) -> None:
+        """See Channel.fund_debug."""
+        await self.set_funding(debug_funding(self.record.agreement))
 
     async def open(self, amount: int | None = None) -> Outcome:
         """See Protocol.open."""

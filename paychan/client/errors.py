@@ -1,6 +1,11 @@
 """How a payer's operation can fail. Each error has a stable `code` and a `detail` of one line, without keys and payments."""
 
 
+def printable(text: str) -> str:
+    """Return text without what could move a terminal's cursor, or end a line."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 class ClientError(Exception):
     """Base of all errors of `paychan.client`."""
 
@@ -8,8 +13,8 @@ class ClientError(Exception):
 
     def __init__(self, detail: str, code: str = "") -> None:
         self.code = code or type(self).code
-        self.detail = detail
-        super().__init__(f"{self.code}: {detail}")
+        self.detail = printable(detail)
+        super().__init__(f"{self.code}: {self.detail}")
 
 
 class Refused(ClientError):
@@ -22,6 +27,16 @@ class InvalidAmount(Refused):
     """No payment can be signed for this amount; nothing was sent."""
 
     code = "invalid_amount"
+
+
+class WrongNetwork(Refused):
+    """The server is on another network than the channel was to be on. `networks`: the names of those it may be on."""
+
+    code = "wrong_network"
+
+    def __init__(self, detail: str, networks: tuple[str, ...]) -> None:
+        self.networks = networks
+        super().__init__(detail)
 
 
 class ChannelUnknown(Refused):
@@ -76,6 +91,12 @@ class StateError(ClientError):
     """The state file or the key file is missing, damaged, readable by others, or cannot be written."""
 
     code = "state_error"
+
+
+class ChannelMissing(StateError):
+    """There is no state file at this place, so no channel. Nothing was made."""
+
+    code = "channel_missing"
 
 
 HOLDING = {kind.code: kind for kind in (ServerMisbehaved, StateBehindServer)}

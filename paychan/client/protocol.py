@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 from coincurve import PrivateKey
 
-from ..core.errors import Rejection
-from ..core.network import Network, decode_address
 from ..core.outpoint import format_outpoint, txid_hex, txid_of, vout_of
 from ..core.payment import Payment
 from ..core.sender import Sender, sign_payment
-from ..core.units import DUST_LIMIT, check_satoshi, is_expiry
-from .answers import Result, check_funding_info, check_result, read_problem
+from ..core.units import DUST_LIMIT, check_satoshi
+from .answers import Result, check_result, read_problem
 from .errors import (
     HOLDING,
     ChannelClosed,
@@ -22,14 +20,12 @@ from .errors import (
     ChannelUnknown,
     ClientError,
     InvalidAmount,
-    OutcomeUnknown,
     Refused,
     ServerMisbehaved,
     StateBehindServer,
     StateError,
-    Unreachable,
 )
-from .record import Agreement, ChannelRecord, Funding, Hold, PayerPhase
+from .record import ChannelRecord, Funding, Hold, PayerPhase
 from .steps import Chances, RetryPolicy, Save, Steps, persist
 from .wire import Reply
 
@@ -40,6 +36,8 @@ BEHIND = (
     "the server holds a newer payment than this state file, which is an old copy. Your money is safe: the server can take only "
     "what you signed, and the rest returns with its settlement or your refund. Restore the newest state file to go on"
 )
+
+NOT_OPEN = "the channel is not open, so there is nothing to close; what was paid to it returns by `refund` after its expiry"
 
 
 @dataclass(frozen=True)
@@ -53,33 +51,6 @@ class Outcome:
     amount: int
     recovered: int
     settlement_txid: str
-
-
-def ask_terms(
-    server_url: str,
-    network: Network,
-    client_pubkey: bytes,
-    exp_time: int,
-    change_address: str,
-    policy: RetryPolicy,
-    chances: Chances,
-) -> Steps[Agreement]:
-    """Ask the server for its terms, and derive the funding address. Raises Refused, ServerMisbehaved, Unreachable."""
-    try:
-        decode_address(network, change_address)
-    except Rejection as error:
-        raise Refused(error.detail, error.code) from error
-    if not is_expiry(exp_time):
-        raise Refused("exp_time is no time that a channel can expire at", "invalid_exp_time")
-    target = f"/v1/fundingInfo?client_pubkey={client_pubkey.hex()}&exp_time={exp_time}"
-    try:
-        reply, _ = yield from persist("GET", target, policy, chances)
-    except OutcomeUnknown as error:
-        raise Unreachable(error.detail) from error
-    if reply.status != 200:
-        code, detail = read_problem(reply)
-        raise Refused(detail, code)
-    return check_funding_info(reply, server_url, network, client_pubkey, exp_time, change_address)
 
 
 class Protocol:
@@ -149,7 +120,7 @@ class Protocol:
         if record.phase is PayerPhase.CLOSED:
             return self._outcome()
         if record.signed is None:
-            raise Refused("the channel was never opened; its money returns by `refund`", "not_open")
+            raise Refused(NOT_OPEN, "not_open")
         paid_before = record.paid_value
         if record.phase is PayerPhase.OPEN:
             record.phase = PayerPhase.CLOSING
@@ -207,7 +178,7 @@ class Protocol:
     def _request(self, method: str, target: str) -> Steps[tuple[Reply, bool]]:
         """Send a request about a payment, after making the state durable."""
         yield self._save()
-        return (yield from persist(method, target, self._policy, self._chances))
+        return (yield from persist(method, target, self.record.agreement.server_url, self._policy, self._chances))
 
     def _newest(self) -> Payment:
         if self.record.signed is None:
@@ -287,6 +258,8 @@ class Protocol:
             code, detail = yield from self._read_problem(reply)
             if reply.status == 410:
                 raise ChannelClosing(detail, code)
+            if reply.status == 404 and record.phase is PayerPhase.OPENING:
+                raise ChannelUnknown(NOT_OPEN, "not_open")
             if reply.status == 404:
                 raise ChannelUnknown(detail, code)
             if code != "not_newest_payment":

@@ -19,11 +19,13 @@ from ..core.outpoint import format_outpoint, parse_outpoint
 from ..core.payment import Payment, decode_payment
 from ..core.script import funding_address, p2sh_script_pubkey, redeem_script
 from ..core.settlement import verify_payment
-from ..core.units import check_satoshi, is_expiry
+from ..core.units import MAX_MONEY, check_satoshi, is_expiry
 from .errors import HOLDING, Refused, StateError
 from .wire import parse_url
 
 VERSION = 1
+HOURS_MAX = 1000
+CONFIRMATIONS_MAX = 1000
 Kind = TypeVar("Kind")
 _TXID = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -40,7 +42,11 @@ class PayerPhase(StrEnum):
 
 @dataclass(frozen=True)
 class Agreement:
-    """What payer and server agreed on before any money moved. Values in satoshi, `exp_time` in unix seconds."""
+    """What payer and server agreed on before any money moved. Values in satoshi, `exp_time` in unix seconds.
+
+    planned_value: what the payer said it would lock up, None if it did not say. confirmations_needed: what the server asks for
+    that, None if it did not tell. open_before: unix seconds by the payer's clock; later the server does not open the channel.
+    """
 
     server_url: str
     network: Network
@@ -51,6 +57,14 @@ class Agreement:
     settlement_period_hours: int
     funding_tx_min_conf: int
     open_price: int
+    planned_value: int | None = None
+    confirmations_needed: int | None = None
+    open_before: int | None = None
+
+    @property
+    def confirmations(self) -> int:
+        """How many blocks must confirm the funding output, as far as the server has told."""
+        return self.funding_tx_min_conf if self.confirmations_needed is None else self.confirmations_needed
 
     @property
     def redeem_script(self) -> bytes:
@@ -153,6 +167,9 @@ class ChannelRecord:
             "settlement_period_hours": agreed.settlement_period_hours,
             "funding_tx_min_conf": agreed.funding_tx_min_conf,
             "open_price": agreed.open_price,
+            "planned_value": agreed.planned_value,
+            "confirmations_needed": agreed.confirmations_needed,
+            "open_before": agreed.open_before,
             "funding_address": agreed.funding_address,
             "redeem_script": agreed.redeem_script.hex(),
             "key_file": self.key_file,
@@ -181,7 +198,7 @@ def parse_record(raw: bytes) -> ChannelRecord:
         _check(record, content)
     except StateError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Rejection) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Rejection, Refused) as error:
         raise StateError(f"the state file is damaged: {type(error).__name__}") from error
     return record
 
@@ -200,6 +217,12 @@ def _part(content: object, name: str) -> object:
     return None if part is None else _field(content, name, dict)
 
 
+def _number_or_none(content: object, name: str) -> int | None:
+    """Return what may be null, and is not there in files of earlier versions. Raises StateError."""
+    is_told = isinstance(content, dict) and content.get(name) is not None
+    return _field(content, name, int) if is_told else None
+
+
 def _record(content: object) -> ChannelRecord:
     agreed = Agreement(
         server_url=_field(content, "server_url", str),
@@ -211,6 +234,9 @@ def _record(content: object) -> ChannelRecord:
         settlement_period_hours=_field(content, "settlement_period_hours", int),
         funding_tx_min_conf=_field(content, "funding_tx_min_conf", int),
         open_price=_field(content, "open_price", int),
+        planned_value=_number_or_none(content, "planned_value"),
+        confirmations_needed=_number_or_none(content, "confirmations_needed"),
+        open_before=_number_or_none(content, "open_before"),
     )
     hold = _part(content, "hold")
     return ChannelRecord(
@@ -246,9 +272,14 @@ def _check(record: ChannelRecord, content: object) -> None:
     PublicKey(agreed.server_pubkey), PublicKey(agreed.client_pubkey)
     check_satoshi(agreed.open_price, "open_price")
     _require(is_expiry(agreed.exp_time), "exp_time")
+    _require(0 <= agreed.settlement_period_hours <= HOURS_MAX, "settlement_period_hours")
+    _require(0 <= agreed.funding_tx_min_conf <= CONFIRMATIONS_MAX, "funding_tx_min_conf")
+    _require(0 <= (agreed.planned_value or 0) <= MAX_MONEY, "planned_value")
+    _require(0 <= (agreed.confirmations_needed or 0) <= CONFIRMATIONS_MAX, "confirmations_needed")
+    _require(0 <= (agreed.open_before or 0) <= agreed.exp_time, "open_before")
     parse_url(agreed.server_url)
     _require(agreed.change_script, "change_address")
-    _require("\0" not in record.key_file, "key_file")
+    _require(b"\0" not in record.key_file.encode(errors="surrogateescape"), "key_file")
     _require(_field(content, "funding_address", str) == agreed.funding_address, "funding_address")
     _require(_field(content, "redeem_script", str) == agreed.redeem_script.hex(), "redeem_script")
     _require(record.hold is None or record.hold.code in HOLDING, "hold")

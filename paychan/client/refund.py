@@ -9,7 +9,7 @@ from coincurve import PrivateKey
 from ..core import refund as core
 from ..core.channel import ChannelTerms
 from ..core.outpoint import make_outpoint, txid_hex
-from ..core.units import SECONDS_PER_HOUR
+from ..core.units import SECONDS_PER_HOUR, is_satoshi
 from .errors import InvalidAmount, Refused, ServerMisbehaved
 from .record import Agreement, ChannelRecord, Funding
 
@@ -63,7 +63,7 @@ def find_funding(agreement: Agreement, raw: bytes) -> Funding:
         for vout, output in enumerate(transaction.vout)
         if bytes(output.scriptPubKey) == agreement.script_pubkey
     ]
-    if len(found) != 1:
+    if len(found) != 1 or not (is_satoshi(found[0].value) and found[0].value > 0):
         raise Refused(f"{len(found)} outputs of this transaction pay to {agreement.funding_address}", "funding_not_found")
     return found[0]
 

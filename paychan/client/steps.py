@@ -67,9 +67,10 @@ _PASSING = frozenset((408, 425, 429))
 """Statuses below 500 after which the same request may succeed."""
 
 
-def persist(method: str, target: str, policy: RetryPolicy, chances: Chances) -> Steps[tuple[Reply, bool]]:
+def persist(method: str, target: str, server_url: str, policy: RetryPolicy, chances: Chances) -> Steps[tuple[Reply, bool]]:
     """Send one request, the same bytes each time, until it has a definite answer.
 
+    server_url: what an error calls the server.
     Returns the answer, and whether the server may have seen the request before: then it may count it as a repetition.
     Raises OutcomeUnknown, or Unreachable if no attempt got as far as sending.
     """
@@ -85,8 +86,8 @@ def persist(method: str, target: str, policy: RetryPolicy, chances: Chances) -> 
         is_sent = is_sent or isinstance(outcome, Reply) or outcome.is_sent
         pause = max(wait * (1 - chances.fraction() / 2), _retry_after(outcome, policy))
         if chances.clock() + pause >= deadline:
-            why = f"the server answers {outcome.status}" if isinstance(outcome, Reply) else outcome.reason
-            raise (OutcomeUnknown if is_sent else Unreachable)(why)
+            why = f" answers {outcome.status}" if isinstance(outcome, Reply) else f": {outcome.reason}"
+            raise (OutcomeUnknown if is_sent else Unreachable)(server_url + why)
         yield Wait(pause)
         wait = min(wait * 2, policy.wait_max)
 

@@ -3,11 +3,12 @@
 import fcntl
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from coincurve import PrivateKey
 
-from .errors import ChannelBusy, StateError
+from .errors import ChannelBusy, ChannelMissing, StateError
 
 _KEY = re.compile(rb"[0-9a-f]{64}\n?\Z")
 _STATE_SIZE_MAX = 1 << 16
@@ -29,27 +30,51 @@ def _write_synced(descriptor: int, content: bytes) -> None:
 
 
 class ChannelFile:
-    """A channel's state file. While one is open no other process can open it: `FILE.lock` is locked (flock), and stays."""
+    """A channel's state file. While one is open no other process can open it: `FILE.lock` is locked (flock).
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    The lock file stays as long as there is a channel, and goes with the lock where none came of it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], is_new: bool = False) -> None:
+        """Lock the file, or with `is_new` the place for one. Raises ChannelMissing, ChannelBusy, StateError."""
         self.path = Path(os.path.realpath(path))
         self._written = b""
+        if is_new:
+            make_directory(self.path.parent)
+        elif not self.exists():
+            raise ChannelMissing(f"{self.path}: there is no channel")
+        while True:
+            self._lock = self._take_lock()
+            if self._is_at_its_place():
+                break
+            os.close(self._lock)  # whoever held it has just removed it
+
+    def _take_lock(self) -> int:
+        """Return a descriptor that holds the lock. Raises ChannelBusy, StateError."""
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self._beside(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._beside(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StateError(f"{self.path}: cannot be locked: {error.strerror}") from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            os.close(self._lock)
-            raise ChannelBusy(f"{self.path}: another process is using this channel") from error
+            os.close(descriptor)
+            if isinstance(error, BlockingIOError):
+                raise ChannelBusy(f"{self.path}: another process is using this channel") from error
+            raise StateError(f"{self.path}: cannot be locked: {error.strerror}") from error
+        return descriptor
+
+    def _is_at_its_place(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._beside(".lock")), os.fstat(self._lock))
+        except FileNotFoundError:
+            return False
 
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)
 
     def exists(self) -> bool:
-        return self.path.exists()
+        return is_there(self.path)
 
     def read(self) -> bytes:
         """Return the state. Raises StateError."""
@@ -77,8 +102,30 @@ class ChannelFile:
     def close(self) -> None:
         """Give the lock up."""
         if self._lock >= 0:
+            with suppress(OSError, StateError):
+                if not self.exists():
+                    os.unlink(self._beside(".lock"))
             os.close(self._lock)
             self._lock = -1
+
+
+def is_there(path: Path) -> bool:
+    """Return whether there is a file, of whatever kind. Raises StateError if that cannot be seen."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise StateError(f"{path}: cannot be read: {error.strerror}") from error
+    return True
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory that only its owner may enter, with those above it. Raises StateError if there is none afterwards."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(f"{directory}: this directory cannot be made: {error.strerror}") from error
 
 
 def read_state(path: Path) -> bytes:
@@ -94,16 +141,21 @@ def read_state(path: Path) -> bytes:
 
 
 def create_key(path: Path) -> PrivateKey:
-    """Write a new secret key (64 hexadecimal digits, newline; mode 0600), durably. Raises StateError, also if it exists."""
+    """Write a new secret key; see `write_key`."""
     key = PrivateKey()
+    write_key(path, key)
+    return key
+
+
+def write_key(path: Path, key: PrivateKey) -> None:
+    """Write a secret key (64 hexadecimal digits, newline; mode 0600), durably. Raises StateError, also if the file exists."""
+    make_directory(path.parent)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         _write_synced(descriptor, key.secret.hex().encode() + b"\n")
         _sync_directory(path.parent)
     except OSError as error:
         raise StateError(f"{path}: the key cannot be written: {error.strerror}") from error
-    return key
 
 
 def read_key(path: Path) -> PrivateKey:

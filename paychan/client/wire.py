@@ -51,17 +51,22 @@ class Server:
 
 
 def parse_url(url: str) -> Server:
-    """Return the server behind an http(s) URL. A final `/v1` is dropped. Raises ValueError."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ValueError(f"not a server's URL: {url!r}")
+    """Return the server behind an http(s) URL. A final `/v1` is dropped. Raises ValueError, which does not repeat the URL: it may
+    hold a password."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError("the URL's host or port makes no sense") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("the URL must be http://HOST[:PORT][/PATH] or https://...")
     if not re.fullmatch(r"[\x21-\x7e]+", url) or not re.fullmatch(r"[0-9A-Za-z.:_-]{1,253}", parts.hostname):
-        raise ValueError("a server's URL is plain ASCII")
-    if any(len(label) > 63 for label in parts.hostname.split(".")):
-        raise ValueError("a part of the server's name is too long")
+        raise ValueError("the URL must be plain ASCII")
+    if not all(0 < len(label) <= 63 for label in parts.hostname.removesuffix(".").split(".")) or port == 0:
+        raise ValueError("the URL's host or port makes no sense")
     is_tls = parts.scheme == "https"
     prefix = parts.path.rstrip("/").removesuffix("/v1")
-    return Server(is_tls, parts.hostname, parts.port or (443 if is_tls else 80), prefix)
+    return Server(is_tls, parts.hostname, port or (443 if is_tls else 80), prefix)
 
 
 def render_request(server: Server, method: str, target: str, body: bytes = b"") -> bytes:

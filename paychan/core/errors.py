@@ -42,6 +42,7 @@ _TABLE = (
     Code(38, "dust_change", 400, "The change value is below the dust limit of 700 satoshi"),
     Code(39, "change_value_range", 400, "The change value exceeds the funding value or all bitcoins there can be"),
     Code(40, "invalid_batch", 400, "The body is not a list of at most 1024 payments"),
+    Code(41, "invalid_funding_value", 400, "funding_value must be a plain decimal from 1 to 2100000000000000"),
     # 400, found by looking at the channel
     Code(50, "out_of_order", 400, "The payment leaves the payer more than an earlier one"),
     Code(51, "bad_signature", 400, "The signature does not fit this payment on this channel"),

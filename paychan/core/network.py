@@ -34,6 +34,11 @@ def p2sh_address(network: Network, script_hash: bytes) -> str:
     return str(CBase58Data.from_bytes(script_hash, network.p2sh_version))
 
 
+def p2pkh_address(network: Network, key_hash: bytes) -> str:
+    """Return the base58check address of a 20-byte public key hash."""
+    return str(CBase58Data.from_bytes(key_hash, network.p2pkh_version))
+
+
 def decode_address(network: Network, address: str) -> bytes:
     """Return the script pubkey that `address` stands for: 25 bytes for P2PKH, 23 for P2SH.
 

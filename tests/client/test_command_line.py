@@ -1,7 +1,4 @@
-"""Aim: the payer's commands, as a shell script would use them. Method: subprocesses against a real system and a block explorer.
-
-`python -m tests.client.payer_cli` stands for `paychan`: a parser with the payer's commands only.
-"""
+"""Aim: the payer's commands, as a shell script would use them. Method: subprocesses against a real system and a block explorer."""
 
 import json
 import subprocess
@@ -19,6 +16,7 @@ from paychan.cli.sources import BackendSource
 from paychan.client import Channel, Funding, Refused, Unreachable, parse_record
 from paychan.core.errors import Unavailable
 from paychan.core.outpoint import txid_hex
+from tests.client.payer_system import ask_paychan, run_paychan
 from tests.settled import settled_change
 from tests.system import CHANGE_ADDRESS, ROOT, free_port, running
 
@@ -32,20 +30,7 @@ def system(tmp_path_factory):
 @pytest.fixture
 def paychan(tmp_path):
     """Return a function that runs a command and returns (exit status, stdout as JSON, stderr as JSON)."""
-
-    def run(command: str, *arguments: object) -> tuple[int, dict, dict]:
-        words = [command, *map(str, arguments), "--json", "--state-dir", str(tmp_path / "state")]
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.client.payer_cli", *words], capture_output=True, text=True, cwd=ROOT, timeout=60
-        )
-        assert "Traceback" not in done.stderr
-        assert done.stdout.count("\n") <= 1
-        try:
-            return done.returncode, json.loads(done.stdout or "{}"), json.loads(done.stderr or "{}")
-        except ValueError:
-            return done.returncode, {}, {"text": done.stderr}
-
-    return run
+    return lambda *words: ask_paychan(tmp_path / "state", *words)
 
 
 def url(system) -> str:
@@ -53,7 +38,7 @@ def url(system) -> str:
 
 
 def fund(paychan, system, *more: object) -> tuple[int, dict, dict]:
-    return paychan("fund", url(system), "--network", "test", "--debug", "--expires-in", "7", *more)
+    return paychan("fund", url(system), "--debug", "--expires-in", "7", *more)
 
 
 def test_a_channel_s_life(paychan, system, tmp_path):
@@ -92,7 +77,7 @@ def test_a_channel_s_life(paychan, system, tmp_path):
 def test_names_list_and_paying_all(paychan, system, tmp_path):
     assert [fund(paychan, system)[1]["name"] for _ in range(2)] == ["channel-1", "channel-2"]
     assert paychan("open", "channel-1", "--amount", 100_000)[0] == 0
-    paid = paychan("pay", "channel-1", "all")[1]
+    paid = paychan("pay", "channel-1", "all", "--yes")[1]
     assert (paid["status"], paid["change_value"]) == ("closed", 0)
     (tmp_path / "state" / "broken.json").write_text("{}")
     channels = paychan("list")[1]["channels"]
@@ -111,9 +96,10 @@ def test_exit_statuses(paychan, system, tmp_path):
     assert paychan("pay", "a", 0)[2]["code"] == "invalid_amount"
     assert paychan("pay", "a", "-5")[0] == paychan("pay", "a", "x")[0] == paychan("pay", "a")[0] == 2
     assert paychan("pay", "../a", 1)[2]["code"] == "usage"
-    assert paychan("status", "nobody")[::2][0] == 9
+    status, _, error = paychan("status", "nobody")
+    assert (status, error["code"], error["detail"]) == (9, "channel_missing", 'no channel "nobody"; `paychan list` shows yours')
     assert fund(paychan, system, "--name", "a")[2]["code"] == "channel_exists"
-    assert paychan("fund", url(system), "--expires-in", 1e8, "--network", "test", "--debug")[2]["code"] == "invalid_exp_time"
+    assert paychan("fund", url(system), "--expires-in", 1e8, "--debug")[2]["code"] == "invalid_exp_time"
     assert fund(paychan, system, "--name", "b", "--change-address", "nonsense")[0] == 1
     assert paychan("fund", url(system), "--expires-in", 7, "--network", "test", "--amount", 1000)[2]["code"] == "too_small"
     assert paychan("fund", "ftp://x", "--expires-in", 7, "--amount", 10**6)[0] == 2
@@ -222,7 +208,7 @@ def test_a_node_of_the_payer_s_own_is_asked_through_the_chain_backends():
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(paychan, shell):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.client.payer_cli", "completion", shell], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-m", "paychan", "completion", shell], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0 and "keygen" in done.stdout and "fee-rate" in done.stdout
     if shell == "bash":
@@ -232,14 +218,8 @@ def test_completion_scripts(paychan, shell):
 
 
 def test_people_get_lines_and_one_line_errors(system, tmp_path):
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        where = ("--state-dir", str(tmp_path))
-        return subprocess.run(
-            [sys.executable, "-m", "tests.client.payer_cli", *words, *where], capture_output=True, text=True, cwd=ROOT
-        )
-
-    done = run("fund", url(system), "--network", "test", "--debug", "--expires-in", "7")
-    assert "funding address: 2" in done.stdout
-    done = run("pay", "channel-1", "1")
+    done = run_paychan(tmp_path, "fund", url(system), "--debug", "--expires-in", "7")
+    assert "funding address: 2" in done.stdout and done.stdout.endswith("\nthen: paychan open channel-1\n")
+    done = run_paychan(tmp_path, "pay", "channel-1", "1")
     assert (done.returncode, done.stderr) == (1, "paychan: the channel is not open yet (not_open)\n")
-    assert "exit statuses:" in run("pay", "--help").stdout
+    assert "exit statuses:" in run_paychan(tmp_path, "pay", "--help").stdout

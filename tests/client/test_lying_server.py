@@ -131,6 +131,22 @@ def test_a_price_raised_after_the_agreement_is_not_paid(server, tmp_path):
     assert server.best_change == DEBUG_FUNDING_VALUE - PRICE
 
 
+def test_closing_a_channel_whose_opening_was_refused_says_that_it_is_not_open(server, tmp_path):
+    def refuse(method: str, answer: tuple) -> tuple | None:
+        refusals = {"POST": (400, {"code": "funding_not_found"}, {}), "DELETE": (404, {"code": "no_such_channel"}, {})}
+        return refusals.get(method)
+
+    with new_channel(tmp_path, server.port, is_open=False) as channel:
+        server.misbehave = refuse
+        for tries in range(2):
+            with pytest.raises(Refused, match="the channel is not open, so there is nothing to close") as refusal:
+                channel.close_channel()
+            assert refusal.value.code == "not_open"
+            if not tries:
+                with pytest.raises(Refused):
+                    channel.open()
+
+
 def test_another_channel_s_location_is_not_followed(server, tmp_path):
     server.misbehave = lambda method, answer: (
         (201, answer[1], {"Location": f"http://thief.invalid/v1/channels/{TXID}/0"}) if method == "POST" else None

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from bitcoin.core import COutPoint, CTransaction, CTxIn, CTxOut
+from bitcoin.core.script import CScript
 from coincurve import PrivateKey
 
 from paychan.client import Agreement, ChannelRecord, Funding, InvalidAmount, PayerPhase, Refused, ServerMisbehaved, find_funding
@@ -13,6 +15,7 @@ from paychan.core.outpoint import make_outpoint
 from paychan.core.refund import sign_refund
 from paychan.core.sender import sign_payment
 from paychan.core.settlement import sign_settlement
+from paychan.core.units import MAX_MONEY
 from tests.system import CHANGE_ADDRESS
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "settlement-and-refund.json").read_text())
@@ -103,3 +106,10 @@ def test_the_funding_transaction_proves_the_value():
     before, _, after = tx.partition(bytes.fromhex("1976a9143ddb8c53651c445a5bbdd1fb323f9704da23fc4a88ac"))
     funded = find_funding(AGREEMENT, before + b"\x17" + AGREEMENT.script_pubkey + after)
     assert funded.value == ROW["funding_value"] - ROW["fee"] and funded.outpoint[32:] == bytes(4)
+
+
+@pytest.mark.parametrize("value", [0, -1, MAX_MONEY + 1, 2**63 - 1])
+def test_an_output_of_no_sensible_value_funds_nothing(value):
+    outputs = [CTxOut(value, CScript(AGREEMENT.script_pubkey))]
+    with pytest.raises(Refused):
+        find_funding(AGREEMENT, CTransaction([CTxIn(COutPoint(bytes(32), 0))], outputs).serialize())

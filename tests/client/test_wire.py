@@ -63,13 +63,22 @@ BAD_URLS = [
     "http://h/#f",
     "http://é",
     "http://a b",
+    "http://h:x",
+    "http://h:0",
+    "http://[::1",
+    "http://a..b",
+    "https://.b",
+    "http://" + "a" * 64,
+    "http://:80",
+    "http://@h",
 ]
 
 
 @pytest.mark.parametrize("url", BAD_URLS)
 def test_bad_urls_are_refused(url):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="the URL") as refusal:
         parse_url(url)
+    assert "u:p" not in str(refusal.value)
 
 
 def test_requests_go_below_the_server_s_prefix():

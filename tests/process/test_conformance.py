@@ -17,6 +17,7 @@ from coincurve import PrivateKey
 from paychan.core.channel import ChannelTerms
 from paychan.core.network import TEST, decode_address
 from paychan.core.outpoint import format_outpoint
+from paychan.core.units import DUST_LIMIT, MAX_MONEY
 from tests.conformance_table import CODES_INSTEAD, DEVIATIONS
 from tests.own_port_table import VERSION_OF_ANSWERS_TO_1_0
 from tests.raw_http import RawAnswer, ask
@@ -41,6 +42,9 @@ CODES_BY_TEXT = {
 }
 DETAILS_KEPT = {"Initial payment short": "open_price_short", "out-of-order payment": "out_of_order"}
 """Texts with numbers in them: by their beginning."""
+
+ADDED_TO_FUNDING_INFO = {"network": "test", "funding_value_max": MAX_MONEY, "dust_limit": DUST_LIMIT}
+"""What our fundingInfo has beside the recorded keys, and the two bounds of the expiry."""
 
 GUILTY = re.compile(r'Missing (\w+) query|query arg "(\w+)"|(\w+): failed to decode path arg')
 
@@ -181,6 +185,11 @@ def check_success(case: Case, ours: RawAnswer, changed_values: dict[str, int]) -
     assert ours.headers["content-type"] == "application/json"
     values = ours.json
     txid = values.pop("settlement_txid", None)
+    if case.target.startswith("/v1/fundingInfo"):
+        soonest, latest = values.pop("exp_time_min"), values.pop("exp_time_max")
+        assert 7 * 3600 <= soonest - CLOCK_START < latest - CLOCK_START
+        added = {key: values.pop(key) for key in ADDED_TO_FUNDING_INFO}
+        assert added == ADDED_TO_FUNDING_INFO
     if case.values is not None:
         assert values == case.values | changed_values
     if values.get("channel_status") == "closed":

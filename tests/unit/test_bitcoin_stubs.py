@@ -1,4 +1,4 @@
-"""Aim: stubs/bitcoin, by which mypy judges our use of python-bitcoinlib, says of each name what the package has.
+"""Aim: tests/stubs/bitcoin, by which mypy judges our use of python-bitcoinlib, says of each name what the package has.
 
 Method: each name, base class, parameter and plain default of the stubs (ast) against the package; each property against instances.
 """
@@ -12,12 +12,13 @@ import pytest
 from bitcoin.core import COutPoint, CTransaction, CTxIn, CTxOut
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "stubs").rglob("*.pyi"))
+STUBS = ROOT / "tests" / "stubs"
+FILES = sorted(STUBS.rglob("*.pyi"))
 INSTANCES = {made.__class__.__name__: made for made in (COutPoint(), CTxIn(), CTxOut(), CTransaction([CTxIn()], [CTxOut()]))}
 
 
 def module_of(file):
-    return importlib.import_module(".".join(file.relative_to(ROOT / "stubs").with_suffix("").parts).removesuffix(".__init__"))
+    return importlib.import_module(".".join(file.relative_to(STUBS).with_suffix("").parts).removesuffix(".__init__"))
 
 
 def members():

@@ -84,6 +84,7 @@ FLOORS = (
     "paychan.clock",
     "paychan.rpc",
     "paychan.settings",
+    "paychan.parts",
     "paychan.chain",
     "paychan.client",
     "paychan.server.protocol",

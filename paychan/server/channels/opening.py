@@ -9,9 +9,9 @@ from ...core.network import decode_address
 from ...core.payment import Payment, decode_payment
 from ...core.script import funding_address, p2sh_script_pubkey, redeem_script
 from ...core.settlement import verify_payment
-from ...core.units import SECONDS_PER_HOUR
+from ...core.units import DUST_LIMIT, LOCKTIME_MAX, LOCKTIME_THRESHOLD, SECONDS_PER_HOUR
 from ...settings.models import ServerConfig
-from ..protocol.parameters import Query, decode_exp_time, decode_funding_outpoint, decode_pubkey
+from ..protocol.parameters import Query, decode_exp_time, decode_funding_outpoint, decode_funding_value, decode_pubkey
 from ..protocol.replies import Reply, json_reply
 from .lookups import Lookups
 
@@ -37,16 +37,30 @@ class Opening:
         self._config, self._lookups = config, lookups
 
     def funding_info(self, query_text: str, server_pubkey: bytes, now: int) -> tuple[Reply, FundingRequest]:
-        """Return the answer to GET /v1/fundingInfo, and what the chain backend is to look out for. Raises Rejection."""
-        client_pubkey, exp_time = self._keys(Query(query_text), server_pubkey, now)
+        """Return the answer to GET /v1/fundingInfo, and what the chain backend is to look out for. Raises Rejection.
+
+        Beside v1's five keys it has what this server opens channels on, so that nobody locks money up that it will refuse.
+        """
+        query, config = Query(query_text), self._config
+        client_pubkey, exp_time = self._keys(query, server_pubkey, now)
+        funding_value = query.optional("funding_value", decode_funding_value)
         redeem = redeem_script(server_pubkey, client_pubkey, exp_time)
+        soonest, latest = self._expiries(now)
         content = {
             "server_pubkey": server_pubkey.hex(),
-            "funding_address_copy": funding_address(self._config.common.network, redeem),
-            "settlement_period_hours": self._config.settlement_period_hours,
-            "funding_tx_min_conf": self._config.funding_tx_min_conf,
-            "open_price": self._config.open_price,
+            "funding_address_copy": funding_address(config.common.network, redeem),
+            "settlement_period_hours": config.settlement_period_hours,
+            "funding_tx_min_conf": config.funding_tx_min_conf,
+            "open_price": config.open_price,
+            "network": config.common.network.name,
+            "funding_value_max": config.funding_value_max,
+            "dust_limit": DUST_LIMIT,
+            "exp_time_min": soonest,
+            "exp_time_max": latest,
         }
+        if funding_value is not None:
+            self._check_funding_value(funding_value)
+            content["confirmations_needed"] = config.confirmations_needed(funding_value)
         location = f"/v1/channels/new?client_pubkey={client_pubkey.hex()}&exp_time={exp_time}"
         return json_reply(200, content, location), FundingRequest(client_pubkey, exp_time, p2sh_script_pubkey(redeem))
 
@@ -65,9 +79,13 @@ class Opening:
             raise Rejection("pubkey_is_servers", parameter="client_pubkey")
         return client_pubkey, self._check_exp_time(query.required("exp_time", decode_exp_time), now)
 
-    def _check_exp_time(self, exp_time: int, now: int) -> int:
+    def _expiries(self, now: int) -> tuple[int, int]:
+        """Return the soonest and the latest expiry (unix seconds) of a channel that is opened now."""
         soonest = now + self._config.settlement_period + self._config.duration_min
-        latest = now + self._config.duration_max
+        return max(soonest, LOCKTIME_THRESHOLD), min(now + self._config.duration_max, LOCKTIME_MAX)
+
+    def _check_exp_time(self, exp_time: int, now: int) -> int:
+        soonest, latest = self._expiries(now)
         if exp_time < soonest:
             hours = -(-(soonest - now) // SECONDS_PER_HOUR)
             raise Rejection("exp_time_too_soon", f"exp_time must be at least {hours} hours ahead", "exp_time")
@@ -104,6 +122,17 @@ class Opening:
             opened_at=now,
         )
 
+    def _check_funding_value(self, value: int) -> None:
+        """Refuse an amount (satoshi) that no channel can be opened with. Raises Rejection."""
+        if value > self._config.funding_value_max:
+            raise Rejection("funding_too_large", self._too_large(), "funding_value")
+        if value < self._config.open_price:
+            detail = f"The open price is {self._config.open_price} satoshi, more than {value} satoshi can pay"
+            raise Rejection("open_price_short", detail, "funding_value")
+
+    def _too_large(self) -> str:
+        return f"The funding output exceeds {self._config.funding_value_max} satoshi"
+
     def check(self, terms: ChannelTerms, payment: Payment, funding: FundingOutput) -> int:
         """Judge the funding output and the opening payment; return the payment's value in satoshi. Raises Rejection."""
         need = self._config.confirmations_needed(funding.value)
@@ -113,8 +142,7 @@ class Opening:
         if funding.is_coinbase and funding.confirmations < COINBASE_MATURITY:
             raise Rejection("funding_immature")
         if funding.value > self._config.funding_value_max:
-            most = self._config.funding_value_max
-            raise Rejection("funding_too_large", f"The funding output exceeds {most} satoshi")
+            raise Rejection("funding_too_large", self._too_large())
         if payment.change_value > terms.funding_value:
             raise Rejection("change_value_range", parameter="payment")
         if not verify_payment(terms, payment):

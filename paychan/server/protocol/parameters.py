@@ -10,10 +10,11 @@ from coincurve import PublicKey
 from ..._fast.request import QUERY_SIZE_MAX
 from ...core.errors import Rejection
 from ...core.outpoint import parse_outpoint
-from ...core.units import LOCKTIME_MAX, LOCKTIME_THRESHOLD
+from ...core.units import LOCKTIME_MAX, LOCKTIME_THRESHOLD, MAX_MONEY
 
 _PUBKEY_HEX = re.compile(r"0[23][0-9a-fA-F]{64}\Z")
 _INTEGER = re.compile(r"[1-9][0-9]{8,9}\Z")
+_SATOSHI = re.compile(r"[1-9][0-9]{0,15}\Z")
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 
 T = TypeVar("T")
@@ -72,6 +73,13 @@ def decode_exp_time(text: str) -> int:
     """Return an expiry in unix seconds. Raises Rejection("invalid_exp_time")."""
     if not _INTEGER.match(text) or not LOCKTIME_THRESHOLD <= int(text) <= LOCKTIME_MAX:
         raise Rejection("invalid_exp_time", parameter="exp_time")
+    return int(text)
+
+
+def decode_funding_value(text: str) -> int:
+    """Return an amount of at least 1 satoshi. Raises Rejection("invalid_funding_value")."""
+    if not _SATOSHI.match(text) or int(text) > MAX_MONEY:
+        raise Rejection("invalid_funding_value", parameter="funding_value")
     return int(text)
 
 

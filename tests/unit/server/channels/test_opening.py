@@ -16,6 +16,7 @@ from paychan.core.outpoint import make_outpoint
 from paychan.core.payment import Payment
 from paychan.core.script import Hash160, p2sh_script_pubkey, redeem_script
 from paychan.core.sender import sign_payment
+from paychan.core.units import DUST_LIMIT, LOCKTIME_MAX, LOCKTIME_THRESHOLD
 from paychan.server.channels.lookups import Lookups
 from paychan.server.channels.opening import COINBASE_MATURITY, Opening, OpenRequest
 from paychan.settings.load import load_server_config
@@ -149,8 +150,48 @@ def test_funding_info_tells_where_to_pay_and_what_it_costs(config):
         "settlement_period_hours": config.settlement_period_hours,
         "funding_tx_min_conf": 2,
         "open_price": config.open_price,
+        "network": "regtest",
+        "funding_value_max": 10 * VALUE,
+        "dust_limit": DUST_LIMIT,
+        "exp_time_min": soonest(config),
+        "exp_time_max": NOW + config.duration_max,
     }
     assert (reply.status, reply.location) == (200, f"/v1/channels/new?client_pubkey={PUBKEY.hex()}&exp_time={exp_time}")
+
+
+def told(config: ServerConfig, value: object, exp_time: int | None = None, now: int = NOW) -> dict:
+    """Return fundingInfo's answer about a funding value."""
+    text = f"client_pubkey={PUBKEY.hex()}&exp_time={exp_time or soonest(config)}&funding_value={value}"
+    return orjson.loads(opening(config).funding_info(text, SERVER, now)[0].body)
+
+
+@pytest.mark.parametrize(("value", "needed"), [(VALUE, 2), (VALUE + 1, 6), (10 * VALUE, 6)])
+def test_funding_info_tells_the_confirmations_that_an_amount_needs_at_open(config, value, needed):
+    assert told(config, value)["confirmations_needed"] == needed
+    assert verdict(config, output(value=value, confirmations=needed - 1), 700_000) == "funding_unconfirmed"
+    assert verdict(config, output(value=value, confirmations=needed), 700_000) == value - 700_000
+
+
+@pytest.mark.parametrize(("beyond", "code"), [(1, "funding_too_large"), (-1, "open_price_short")])
+def test_an_amount_with_which_no_channel_can_be_opened_is_refused_before_it_is_paid(config, beyond, code):
+    edge = config.funding_value_max if beyond > 0 else config.open_price
+    assert told(config, edge)["funding_value_max"] == config.funding_value_max
+    with pytest.raises(Rejection) as caught:
+        told(config, edge + beyond)
+    assert (caught.value.code, caught.value.parameter) == (code, "funding_value")
+
+
+def test_the_expiries_that_are_told_are_those_that_can_be_asked_for(config):
+    long = dataclasses.replace(config, duration_max=1 << 40)
+    for changed, latest in ((config, NOW + config.duration_max), (long, LOCKTIME_MAX)):
+        first, last = (told(changed, VALUE)[key] for key in ("exp_time_min", "exp_time_max"))
+        assert last == latest
+        for good, bad in ((first, first - 1), (last, last + 1)):
+            assert told(changed, VALUE, exp_time=good)["exp_time_min"] == first
+            with pytest.raises(Rejection, match="exp_time"):
+                told(changed, VALUE, exp_time=bad)
+    early = LOCKTIME_THRESHOLD - 10 * config.settlement_period
+    assert told(config, VALUE, exp_time=LOCKTIME_THRESHOLD, now=early)["exp_time_min"] == LOCKTIME_THRESHOLD
 
 
 # --- which output ---

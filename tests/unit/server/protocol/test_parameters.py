@@ -10,7 +10,14 @@ from paychan._fast.channel import read_channel_request
 from paychan._fast.request import QUERY_SIZE_MAX
 from paychan.core.errors import Rejection
 from paychan.core.outpoint import make_outpoint
-from paychan.server.protocol.parameters import Query, decode_exp_time, decode_funding_outpoint, decode_pubkey
+from paychan.core.units import MAX_MONEY
+from paychan.server.protocol.parameters import (
+    Query,
+    decode_exp_time,
+    decode_funding_outpoint,
+    decode_funding_value,
+    decode_pubkey,
+)
 
 KEY = PrivateKey(b"\x07" * 32).public_key
 KEY_HEX = KEY.format().hex()
@@ -128,6 +135,20 @@ def test_expiry_is_read(number):
 )
 def test_other_expiries_are_refused(text):
     assert refusal(decode_exp_time, text) == ("invalid_exp_time", "exp_time")
+
+
+@pytest.mark.parametrize("number", [1, 9, 10, 700, 2**50, MAX_MONEY])
+def test_a_funding_value_is_read(number):
+    assert decode_funding_value(str(number)) == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "00", "01", "-1", "+1", "1.0", "1e3", " 1", "1 ", "1\n", "1_000", "0x10", "١", "nan", "all", "None", "true"]
+    + [str(MAX_MONEY + 1), "9" * 16, "9" * 17, "9" * 2000],
+)
+def test_other_funding_values_are_refused(text):
+    assert refusal(decode_funding_value, text) == ("invalid_funding_value", "funding_value")
 
 
 def test_funding_outpoint_is_both_or_none():

@@ -1,0 +1,147 @@
+"""Aim: what a release offers installs, pays and serves, away from the checkout. Method: both packages are built as for a release,
+and the wheel is installed by a real pip, with what it depends on, into empty environments that see no compiler: into one the
+payer's parts alone, into the other the server's too. The first pays the second."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.packages.build import build, tree_files
+from tests.system import free_port, make_config, own_ports_block, wait_until
+
+FROM_OUTSIDE = {"PATH", "PYTHONPATH", "VIRTUAL_ENV", "CC", "XDG_DATA_HOME"}
+PAYERS = {"coincurve", "paychan", "python-bitcoinlib", "segno"}
+IN_NO_SOURCE_PACKAGE = (".ci/", ".git")
+SERVERS_COMMANDS = (
+    ("paychan", "run", "config"),
+    ("paychan", "settle", "config", f"{'00' * 32}/0"),
+    ("paychan-server", "server.toml"),
+    ("paychan-store", "store.toml"),
+    ("paychan-signer", "signer.toml"),
+)
+
+PAY = """
+import sys, time
+from pathlib import Path
+from paychan.chain.debug import DEBUG_FUNDING_VALUE, debug_outpoint
+from paychan.client import Channel, Funding, create_key, read_key
+from paychan.core.network import TEST
+
+assert Path(sys.modules["paychan"].__file__).is_relative_to(sys.prefix)
+create_key(Path("me.key"))
+expiry = int(time.time()) + 7 * 86400
+with Channel.create("shop.json", sys.argv[1], "me.key", TEST, expiry, "mmA2XECa7bVERzQKkyy1pNBQ3PC4HnxTC5") as channel:
+    channel.set_funding(Funding(debug_outpoint(read_key(Path("me.key")).public_key.format(), expiry), DEBUG_FUNDING_VALUE))
+    print(channel.open().amount, [channel.pay(5).paid_value for _ in range(3)], len(channel.close_channel().settlement_txid))
+"""
+
+
+class Environment:
+    """An empty virtual environment whose programs find no other program."""
+
+    def __init__(self, place: Path) -> None:
+        self.place, self.work = place, place / "work"
+        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True, env=_outside())
+        self.work.mkdir()
+        self.env = {**_outside(), "PATH": str(place / "bin"), "XDG_DATA_HOME": str(self.work)}
+
+    def run(self, program: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+        command = [str(self.place / "bin" / program), *map(str, arguments)]
+        return subprocess.run(command, cwd=self.work, env=self.env, capture_output=True, text=True, timeout=300)
+
+    def install(self, what: str) -> "Environment":
+        done = self.run("python", "-m", "pip", "install", "--disable-pip-version-check", what)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return self
+
+
+def _outside() -> dict[str, str]:
+    """What a new terminal has: nothing of the tests' own environment."""
+    return {name: value for name, value in os.environ.items() if name not in FROM_OUTSIDE and not name.startswith("PAYCHAN")}
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    place = tmp_path_factory.mktemp("packages")
+    (place / "scratch").mkdir()
+    return build(place, place / "scratch")
+
+
+@pytest.fixture(scope="module")
+def installed(packages, tmp_path_factory):
+    """Both installations, made at the same time."""
+
+    def install(name, extra):
+        return Environment(tmp_path_factory.mktemp(name) / "a place").install(f"{packages.wheel}{extra}")
+
+    with ThreadPoolExecutor() as pool:
+        payers, servers = pool.submit(install, "payers", ""), pool.submit(install, "servers", "[server]")
+        return payers.result(), servers.result()
+
+
+@pytest.fixture
+def payers(installed):
+    return installed[0]
+
+
+@pytest.fixture
+def servers(installed):
+    return installed[1]
+
+
+def test_the_source_package_has_the_whole_project(packages):
+    """So that it builds, runs and tests as a clone does: the wheel beside it was made from it, in an empty environment."""
+    with tarfile.open(packages.sdist) as archive:
+        (_, *names) = (name.partition("/")[2] for name in archive.getnames())
+    expected = {name for name in tree_files() if not name.startswith(IN_NO_SOURCE_PACKAGE)}
+    assert {"setup.py", "paychan/_fast/status.pyx", "bench/load/client.pyx", "tests/packages/build.py"} <= expected
+    assert expected <= set(names)
+    assert not [name for name in names if name.endswith((".so", ".pyc")) or name.startswith("state/")]
+
+
+def test_the_wheel_is_for_any_linux_and_has_what_runs(packages):
+    assert "manylinux" in packages.wheel.name
+    names = set(zipfile.ZipFile(packages.wheel).namelist())
+    assert {"paychan/py.typed", "paychan/server/doors/openapi.json", "store/engine.py", "signer/policy.py"} <= names
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"paychan", "store", "signer"}
+    compiled = {Path(name).name.partition(".")[0] for name in names if name.endswith(".so")}
+    assert compiled == {Path(name).stem for name in tree_files() if name.startswith("paychan/_fast/") and name.endswith(".pyx")}
+    assert not [name for name in names if name.endswith((".pyx", ".c"))]
+
+
+def test_a_payers_installation_is_small(payers):
+    listed = payers.run("python", "-m", "pip", "list", "--format", "freeze", "--disable-pip-version-check").stdout
+    names = {line.partition(" @")[0].partition("==")[0].lower() for line in listed.splitlines()}
+    assert names - {"pip", "setuptools"} == PAYERS
+
+
+@pytest.mark.parametrize("command", SERVERS_COMMANDS, ids=" ".join)
+def test_a_payers_installation_says_in_one_line_how_to_get_the_servers_commands(payers, command):
+    done = payers.run(*command)
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("pip install 'paychan[server]'")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_payers_installation_pays_a_server_that_was_installed_too(payers, servers, tmp_path):
+    port, log = free_port(), tmp_path / "log"
+    with own_ports_block() as base_port, log.open("w") as output:
+        config = make_config(tmp_path / "config", {"server.toml": {"base_port = ": f"base_port = {base_port}"}})
+        env = {**servers.env, "PORT": str(port), "PAYCHAN_STATE_DIR": str(tmp_path / "state")}
+        command = [str(servers.place / "bin" / "paychan"), "run", str(config)]
+        system = subprocess.Popen(command, cwd=servers.work, env=env, stdout=output, stderr=output)
+        try:
+            wait_until(lambda: "\nready " in "\n" + log.read_text() or system.poll() is not None, 60, "starting the server")
+            done = payers.run("python", "-c", PAY, f"http://127.0.0.1:{port}")
+            assert done.returncode == 0, done.stderr + log.read_text()
+        finally:
+            system.terminate()
+            assert system.wait(30) == 0
+    assert done.stdout == "83240 [83245, 83250, 83255] 64\n"

@@ -1,0 +1,65 @@
+"""Aim: `pip install paychan` brings what a payer's code imports, and the extra `server` the rest. Method: pyproject.toml is
+compared with the imports of the shipped modules. That the two installations work is for tests/packages."""
+
+import ast
+import re
+import sys
+import tomllib
+
+import pytest
+
+from paychan import parts
+from tests.unit.test_layering import ROOT, SHIPPED, module_name, python_imports, within
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+IMPORTED_AS = {"python-bitcoinlib": "bitcoin"}
+NOT_FOREIGN = {"paychan", "store", "signer", "libc", "cpython", "cython", *sys.stdlib_module_names}
+SERVERS = ("paychan.server", "store", "signer")
+
+
+def brought_by(requirements):
+    names = {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}
+    return {IMPORTED_AS.get(name, name) for name in names}
+
+
+def foreign(file):
+    """The packages of others that a module imports, wherever in it."""
+    if file.suffix == ".pyx":
+        names = re.findall(r"(?m)^(?:from|import)\s+(\w+)", file.read_text())
+    else:
+        names = {name.partition(".")[0] for name in python_imports(file)}
+    return set(names) - NOT_FOREIGN
+
+
+def imported(is_servers):
+    files = [file for file in SHIPPED if file.suffix in (".py", ".pyx") and within(module_name(file), *SERVERS) == is_servers]
+    return set().union(*map(foreign, files))
+
+
+def test_a_payers_installation_brings_what_a_payers_code_imports_and_no_more():
+    assert imported(is_servers=False) == brought_by(PROJECT["dependencies"])
+
+
+def test_the_extra_brings_what_the_servers_code_imports_besides():
+    extra = brought_by(PROJECT["optional-dependencies"]["server"])
+    assert imported(is_servers=True) - imported(is_servers=False) == extra == set(parts.SERVER)
+
+
+def test_who_develops_has_the_server_too():
+    assert "paychan[server]" in PROJECT["optional-dependencies"]["dev"]
+
+
+def test_modules_that_a_payer_has_import_no_server_when_they_are_loaded():
+    for file in SHIPPED:
+        if file.suffix == ".py" and not within(module_name(file), *SERVERS):
+            loaded = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)]
+            assert not [node.module for node in loaded if re.match(r"(paychan\.)?server\b", node.module or "")], file
+
+
+def test_what_is_missing_is_named_with_the_way_to_get_it(monkeypatch, capsys):
+    monkeypatch.setattr(parts, "find_spec", lambda name: None if name in ("granian", "uvloop") else object())
+    with pytest.raises(SystemExit, match="2"):
+        parts.require_server("paychan-store")
+    assert capsys.readouterr() == ("", "paychan-store: needs granian, uvloop: pip install 'paychan[server]'\n")
+    monkeypatch.setattr(parts, "find_spec", lambda name: object())
+    parts.require_server("paychan-store")
