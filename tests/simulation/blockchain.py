@@ -1,8 +1,8 @@
 """The simulated block chain: blocks, two mempools with Bitcoin Core's rules, a market for block space, reorganisations.
 
-The mempools are the server's node's and the miners'. They differ where transactions conflict: each keeps what came first, unless the
-other pays enough to replace it. Settlements are checked with the production code's own check; of none is it said that it is good
-because we made it. The chain knows no channels: only funding outputs, what spends them, and the terms that their scripts stand for.
+The mempools are the server's node's and the miners'. They differ where transactions conflict: each keeps what came first, unless
+the other pays enough to replace it. Settlements are checked with the production code's own check; of none is it said that it is
+good because we made it. The chain knows no channels: only funding outputs, what spends them, and the terms that their scripts stand for.
 """
 
 import hashlib
@@ -69,8 +69,8 @@ class Market:
 class BlockChain:
     """One chain as every honest node sees it. `now`: true unix seconds, given by whoever calls.
 
-    own, miners: the two mempools, by their rules. meddle(raw) is called with each settlement on its way from our node to the miners,
-    before it gets there. fullness: our node's minimum fee as a share of the miners'; a larger mempool asks less.
+    own, miners: the two mempools, by their rules. meddle(raw) is called with each settlement on its way from our node to the
+    miners, before it gets there. fullness: our node's minimum fee as a share of the miners'; a larger mempool asks less.
     """
 
     chance: random.Random
