@@ -2,7 +2,8 @@
 
 The mempools are the server's node's and the miners'. They differ where transactions conflict: each keeps what came first, unless
 the other pays enough to replace it. Settlements are checked with the production code's own check; of none is it said that it is
-good because we made it. The chain knows no channels: only funding outputs, what spends them, and the terms that their scripts stand for.
+good because we made it. The chain knows no channels: only funding outputs, what spends them, and the terms that their scripts
+stand for.
 """
 
 import hashlib
