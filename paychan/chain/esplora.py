@@ -11,7 +11,7 @@ servers lie, or are wrong, together. The rules, all in the pure functions `agree
   money, nor to hold up a settlement until it is too late.
 - *The best block* is the highest one of which `agree` servers tell the same height, hash, time and median time. The clock trusts
   the median time (it never goes back), so it is never taken from fewer. A server may be a few blocks ahead.
-- *Fees*: the median; the caller has bounds besides.
+- *Fees*: the median; the caller has bounds besides. That a transaction pays too little is believed of `agree` servers.
 - If two answers that exclude each other both have, or both lack, enough support: Unavailable, "contradict each other".
 
 A server that is silent, malformed or of another network is left out (and logged when that changes), as long as `agree` others
@@ -40,7 +40,17 @@ from ..core.errors import Unavailable
 from ..core.network import Network
 from ..core.outpoint import make_outpoint, txid_hex, txid_of, vout_of
 from ..core.units import LOCKTIME_MAX, is_satoshi
-from .base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Tip
+from .base import (
+    FUNDING_OUTPUTS_MAX,
+    UNKNOWN,
+    BroadcastRefused,
+    FundingOutput,
+    FundingRequest,
+    FundingStatus,
+    Spender,
+    Tip,
+    is_for_fee,
+)
 from .http import HttpClient, HttpFailure
 
 ANSWER_SIZE_MAX = 4 * 1024 * 1024
@@ -452,6 +462,17 @@ class EsploraChain:
             lambda said: statistics.median_high(fee_for(estimates, blocks) for estimates in said.values()),
         )
 
+    async def spender(self, txid: bytes) -> Spender:
+        """Return a spender's bytes, which prove themselves. What hangs on it, no server's word is taken for."""
+        try:
+            return Spender(await self._transaction(txid))
+        except Unavailable:
+            return Spender()
+
+    async def relay_fee_per_kb(self) -> int | None:
+        """None: Esplora does not tell."""
+        return None
+
     async def broadcast(self, transaction: bytes) -> None:
         """Publish through every server; one that takes it, or has it, is enough."""
         txid = CTransaction.deserialize(transaction).GetTxid()
@@ -468,9 +489,10 @@ class EsploraChain:
         if "" in results:
             return
         said = zip(self._servers, results, strict=True)
-        reasons = [f"{server.name}: {result}" for server, result in said if isinstance(result, str)]
+        reasons = {server.name: result for server, result in said if isinstance(result, str)}
         if reasons:
-            raise BroadcastRefused(_clean("; ".join(reasons)))
+            for_fee = sum(map(is_for_fee, reasons.values())) >= self._agree
+            raise BroadcastRefused(_clean("; ".join(f"{name}: {reason}" for name, reason in reasons.items())), for_fee)
         raise _unavailable("No Esplora server took the transaction: " + "; ".join(map(str, results)))
 
     async def _output(self, outpoint: bytes, script_pubkey: bytes, confirmations: int) -> FundingOutput | None:

@@ -212,6 +212,11 @@ class BlockChain:
         return max(self.miners.minimum, self.miners.rules.relay_per_kb / 1000)
 
     @property
+    def own_minimum(self) -> float:
+        """The same of our node's mempool."""
+        return max(self.own.minimum, self.own.rules.relay_per_kb / 1000)
+
+    @property
     def evictions(self) -> int:
         return self.miners.evictions
 
@@ -316,6 +321,13 @@ class BlockChain:
         if height is None:
             return 0 if txid in self.own else -1
         return self.height - height + 1
+
+    def transaction(self, txid: bytes) -> Tx | None:
+        """Return what our node has of a transaction, in a block or in its mempool."""
+        height = self._heights.get(txid)
+        if height is None:
+            return self.own.entries.get(txid)
+        return next(tx for tx in self.blocks[height].transactions if tx.txid == txid)
 
     def spender(self, outpoint: bytes, pool: Mempool | None = None) -> Tx | None:
         """Return what spends an output, in a block or in a mempool: our node's, or the one given."""
