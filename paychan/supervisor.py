@@ -131,6 +131,9 @@ class Supervisor:
                 problems.append(f"{other.common.source}: debug.enable: differs from {server.common.source}")
             if other.address != address:
                 problems.append(f"{server.common.source}: processes.{key}: differs from {other.common.source}")
+        if signer.settlement_period < server.settlement_period:
+            why = f"is shorter than settlement.period_hours in {server.common.source}: it would refuse what is urgent there"
+            problems.append(f"{signer.common.source}: policy.settlement_period_hours: {why}")
         if problems:
             raise ConfigError(*problems)
 

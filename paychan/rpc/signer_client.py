@@ -28,12 +28,16 @@ class SignerClient:
 
     async def settle(self, terms: ChannelTerms, payment: Payment, fee: int, funding_transaction: bytes) -> bytes:
         """Return the signed settlement. fee: satoshi. Raises SignerRefused, ConnectionGone."""
-        request = SettleRequest(terms, payment, fee, funding_transaction)
+        return await self._ask(SignerMessage.SETTLE, SettleRequest(terms, payment, fee, funding_transaction))
+
+    async def note(self, terms: ChannelTerms, payment: Payment, funding_transaction: bytes) -> None:
+        """Have the signer remember a payment: it signs nothing that leaves the payer more. Raises SignerRefused, ConnectionGone."""
+        await self._ask(SignerMessage.NOTE, SettleRequest(terms, payment, 0, funding_transaction))
+
+    async def _ask(self, kind: SignerMessage, request: SettleRequest) -> bytes:
         connection = self.link.connection
         try:
-            return await asyncio.wait_for(
-                connection.call(SignerMessage.SETTLE, request.encode()), ANSWER_SECONDS_MAX
-            )
+            return await asyncio.wait_for(connection.call(kind, request.encode()), ANSWER_SECONDS_MAX)
         except TimeoutError:
             connection.close()
             raise ConnectionGone() from None

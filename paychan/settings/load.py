@@ -24,6 +24,9 @@ RPC_PORTS = {"live": 8332, "test": 18332, "regtest": 18443}
 
 EXIT_BAD_CONFIG = 2
 
+FEE_SUM_PER_DAY = 5_000_000
+"""Satoshi, on network live: a tenth of what the shipped exposure limits let be unsettled."""
+
 
 def _common(root: Section, env: Mapping[str, str]) -> tuple[Common, Section]:
     """Return what all three files have, and the debug table."""
@@ -221,6 +224,8 @@ def load_signer_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         fee_per_byte_max=policy.integer("fee_per_byte_max", 1, 100_000),
         fee_share_percent_max=policy.integer("fee_share_percent_max", 1, 100),
         versions_max=policy.integer("versions_max", 1, 10_000, 100),
+        settlement_period=policy.integer("settlement_period_hours", 1, 1000, 6) * SECONDS_PER_HOUR,
+        fee_sum_per_day_max=policy.integer("fee_sum_per_day_max", 0, MAX_MONEY, _fee_sum(common)),
         waive_funding_proof=waive,
         hardening_required=section.boolean("hardening_required", common.network is networks.LIVE),
     )
@@ -228,6 +233,11 @@ def load_signer_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
     dangers.check_signer(config, root)
     root.finish()
     return config
+
+
+def _fee_sum(common: Common) -> int:
+    """Return how many satoshi of fees a signer signs in a day unless the configuration says it."""
+    return FEE_SUM_PER_DAY if common.network is networks.LIVE else MAX_MONEY
 
 
 def _destination(policy: Section, network: Network) -> bytes:

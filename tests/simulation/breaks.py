@@ -281,13 +281,13 @@ def _the_signers_ledger_is_not_synced() -> Iterator[None]:
 
 @_break
 def _the_signer_forgets_what_it_signed() -> Iterator[None]:
-    with patch.object(signer.policy, "_check_progress", lambda request, before: None):
+    with patch.object(signer.policy, "_check_progress", lambda request, memory: None):
         yield
 
 
 @_break
 def _the_signer_does_not_bound_the_fee() -> Iterator[None]:
-    with patch.object(signer.policy, "_check_fee", lambda policy, request: None):
+    with patch.object(signer.policy, "_check_fee", lambda policy, request, memory, now: None):
         yield
 
 

@@ -56,7 +56,8 @@ DESTINATION = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
 OPEN_PRICE = 1_100
 CONFIRMATIONS = 3
 FEE_RATE_MAX = 500  # satoshi per byte: what the live configurations of server and signer allow
-FEE_SHARE_PERCENT_MAX = 50  # and the live signer's share
+FEE_SHARE_PERCENT_MAX = 50  # less than the live signer's share
+FEE_SUM_PER_DAY_MAX = 300_000  # satoshi
 VERSIONS_MAX = 100
 PERIOD = 3600  # seconds of the chain's time
 STATE_DIR = "/sim"
@@ -123,7 +124,9 @@ def store_config(lease_ms: int) -> StoreConfig:
     return dataclasses.replace(_read(load_store_config, _STORE_TOML), lease_ms=lease_ms)
 
 
-POLICY = Policy(SERVER_KEY, SERVER_PUBKEY, DESTINATION, FEE_RATE_MAX, FEE_SHARE_PERCENT_MAX, VERSIONS_MAX)
+POLICY = Policy(
+    SERVER_KEY, SERVER_PUBKEY, DESTINATION, FEE_RATE_MAX, FEE_SHARE_PERCENT_MAX, VERSIONS_MAX, PERIOD, FEE_SUM_PER_DAY_MAX
+)
 
 
 # --- what production code finds where it looks for the outside ---

@@ -14,6 +14,7 @@ from paychan.core.errors import Unavailable
 from paychan.core.fees import FeeBounds
 from paychan.core.sender import Sender
 from paychan.core.settlement import settlement_size_max
+from paychan.core.units import MAX_MONEY
 from paychan.rpc.store_messages import Entry, EntryStatus, Stored
 from paychan.server.settlement.settling import Settling, SettlingRules
 from signer.policy import Policy
@@ -54,7 +55,8 @@ class Rig:
         payment = self.payment = sender.pay(received)
         self.stored = Stored(sender.terms.serialize(), ChannelState(Phase.CLOSING, payment).serialize(), b"")
         self.vault = Vault(
-            Policy(SERVER_KEY, SERVER_KEY.public_key.format(), DESTINATION, 500, share_max, 100)
+            Policy(SERVER_KEY, SERVER_KEY.public_key.format(), DESTINATION, 500, share_max, 100, PERIOD, MAX_MONEY),
+            lambda: self.now,
         )
         self.process = Process()
         self.settling = self.loop.run_until_complete(self.process.spawn_in(self.loop, self._make()))

@@ -69,7 +69,13 @@ class World:
         self.market = Market(self._chance("market"), plan.fee_base, 80.0, 1.0, plan.fee_base)
         self.chain = WatchedChain(self._chance("chain"), self.market, 0.0)
         self.node, self.node_chance = Node(self.chain), self._chance("node")
-        self.judge = self.chain.judge = Judge(self.chain, plan.lease_ms / 1000, lambda: self.kernel.now)
+        self.judge = self.chain.judge = Judge(
+            self.chain,
+            plan.lease_ms / 1000,
+            lambda: self.kernel.now,
+            lambda: int(self.now() + max(self.wall_errors)),
+            lambda: len(self.wall_errors) == 1,
+        )
         self.wall_errors = [plan.wall_error]
         self.hosts: dict[str, Process] = {}
         self.rest: dict[str, float] = {}
