@@ -1,4 +1,5 @@
-"""The command `paychan-signer`: `paychan-signer FILE` runs, `paychan-signer --init KEYFILE` makes a key."""
+"""The command `paychan-signer`: `paychan-signer FILE` runs, `paychan-signer --init KEYFILE` makes a key, and after a restore of an
+old backup `paychan-signer --forget-note FILE TXID/VOUT` has a channel settled by what is left of it."""
 
 import asyncio
 import logging
@@ -12,19 +13,20 @@ from typing import NoReturn
 import uvloop
 
 from paychan.clock import wall_clock
-from paychan.core.errors import ConfigError
+from paychan.core.errors import ConfigError, Rejection
 from paychan.core.network import LIVE
+from paychan.core.outpoint import format_outpoint, parse_outpoint
 from paychan.rpc.connection import bind
 from paychan.settings.load import EXIT_BAD_CONFIG, load_signer_config
 from paychan.settings.models import SignerConfig
 
 from .hardening import forbid_dumps, harden_early, harden_late
 from .keys import create_key, load_key, public_key, publish_public_key
-from .ledger import Ledger, lock_directory
+from .ledger import Ledger, LedgerError, lock_directory
 from .policy import Policy
 from .server import SignerServer
 
-USAGE = "usage: paychan-signer FILE | paychan-signer --init KEYFILE"
+USAGE = "usage: paychan-signer FILE | paychan-signer --init KEYFILE | paychan-signer --forget-note FILE TXID/VOUT"
 EXIT_LEDGER_FAILED = 70
 """EX_SOFTWARE: start it again only when the disk is well."""
 
@@ -37,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
         match sys.argv[1:] if arguments is None else arguments:
             case ["--init", key_file]:
                 initialise(Path(key_file).absolute())
+            case ["--forget-note", config_file, outpoint] if not config_file.startswith("-"):
+                forget_note(config_file, outpoint)
             case [config_file] if not config_file.startswith("-"):
                 run(config_file)
             case _:
@@ -56,6 +60,30 @@ def initialise(key_file: Path) -> None:
     except OSError as error:
         raise ConfigError(f"{key_file}: the key file cannot be made: {error.strerror}") from error
     print(public_key(key).hex())
+
+
+def forget_note(config_file: str, text: str) -> None:
+    """Forget which payment was noted for a channel, and say so: settlements that leave its payer more are signed again. That is for
+    who restored a store from before the note, and knows that the payer does not come again. Raises ConfigError, also while a
+    signer runs."""
+    config = load_signer_config(config_file)
+    source, directory = config.common.source, config.common.state_dir / "signer"
+    try:
+        outpoint = parse_outpoint(*text.split("/")) if text.count("/") == 1 else None
+    except Rejection:
+        outpoint = None
+    if outpoint is None:
+        raise ConfigError(f"{text[:80]!r} is no outpoint: TXID/VOUT")
+    forbid_dumps()
+    lock_directory(directory, source)
+    ledger = Ledger(directory, config.common.network.name, public_key(load_key(config)), source)
+    try:
+        was_noted = ledger.forget_note(outpoint)
+    except LedgerError as error:
+        raise ConfigError(f"{source}: state_dir: the ledger cannot be written: {error}") from error
+    finally:
+        ledger.close()
+    print(f"{'forgotten' if was_noted else 'nothing was noted'}: {format_outpoint(outpoint)}")
 
 
 def run(config_file: str) -> None:

@@ -20,6 +20,7 @@ from ..settings.models import ServerConfig
 from .channels.funding import FundingChecks
 from .channels.life import ChannelLife, refusal_of_form
 from .channels.lookups import NEGATIVE_SECONDS, Lookups
+from .channels.notes import Notes
 from .channels.opening import Opening
 from .channels.payments import Payments
 from .doors.peers import PeerRequest, Peers
@@ -68,7 +69,7 @@ class Worker:
         self._life: ChannelLife | None = None
         self._intake: Intake | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._parts: list[Settler | Settling | Watcher] = []
+        self._parts: list[Settler | Settling | Watcher | Notes] = []
 
     # --- life ---
 
@@ -128,6 +129,7 @@ class Worker:
         self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, now)
         loader = Loader(channels, shard_count, store)
         self._life = ChannelLife(channels, shard_count, self._committer, loader, settling, self._opening, now, self._own_url)
+        notes = Notes(channels, store, self._signer, self._chain, config.unnoted_value_max)
         self._payments = Payments(
             config.common.network,
             channels,
@@ -138,6 +140,7 @@ class Worker:
             self._tip,
             now,
             config.channel_exposure_max,
+            notes,
             self.trouble,
             self._pay_elsewhere,
         )
@@ -149,7 +152,7 @@ class Worker:
         watcher = Watcher(self._ownership, store, self._tip, self._chain, self.settle)
         settler.start()
         watcher.start()
-        self._parts = [settler, watcher, settling]
+        self._parts = [settler, watcher, settling, notes]
 
     async def stop(self) -> None:
         """Leave: requests in flight have been answered by now; closing the store's connection frees the shards."""

@@ -24,6 +24,9 @@ RPC_PORTS = {"live": 8332, "test": 18332, "regtest": 18443}
 
 EXIT_BAD_CONFIG = 2
 
+UNNOTED_VALUE = 100_000
+"""Satoshi, on network live: a twentieth of what the shipped limits let be received on one channel."""
+
 FEE_SUM_PER_DAY = 5_000_000
 """Satoshi, on network live: a tenth of what the shipped exposure limits let be unsettled."""
 
@@ -92,10 +95,16 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         settlement_confirmations=settlement.integer("confirmations", 1, 1000, 6),
         channel_exposure_max=exposure.integer("channel_value_max", 0, MAX_MONEY, MAX_MONEY),
         total_exposure_max=exposure.integer("total_value_max", 0, MAX_MONEY, MAX_MONEY),
+        unnoted_value_max=exposure.integer("unnoted_value_max", 1, MAX_MONEY, _unnoted(common)),
     )
     _check_server(config, root)
     root.finish()
     return config
+
+
+def _unnoted(common: Common) -> int:
+    """Return how many satoshi are received on a channel between two notes, unless the configuration says it."""
+    return UNNOTED_VALUE if common.network is networks.LIVE else MAX_MONEY
 
 
 def _check_server(config: ServerConfig, root: Section) -> None:

@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import signer.ledger
 import signer.policy
 import store.sequencer
 from paychan.clock import Clock
 from paychan.core.channel import ABSENT, ChannelState, Phase
 from paychan.core.errors import Unavailable
+from paychan.core.fees import LADDER
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_client import StoreClient
 from paychan.rpc.store_messages import Entry, Stored, decode_commit, encode_commit
@@ -29,6 +31,7 @@ from paychan.server.settlement.settler import Settler
 from paychan.server.settlement.settling import Settling
 from paychan.server.shards.ownership import Ownership
 from paychan.server.worker import Worker
+from signer.policy import Memory
 from store import keys
 from store.group import Group, PaymentGroup
 
@@ -282,6 +285,25 @@ def _the_signers_ledger_is_not_synced() -> Iterator[None]:
 @_break
 def _the_signer_forgets_what_it_signed() -> Iterator[None]:
     with patch.object(signer.policy, "_check_progress", lambda request, memory: None):
+        yield
+
+
+@_break
+def _the_signer_forgets_what_was_noted() -> Iterator[None]:
+    with (
+        patch.object(signer.policy, "_check_progress", _progress_without_notes(signer.policy._check_progress)),
+        patch.object(signer.ledger, "_PUT", signer.ledger._PUT.replace("change_value < :change_value", "change_value < -1")),
+    ):
+        yield
+
+
+def _progress_without_notes(check: Callable[..., None]) -> Callable[..., None]:
+    return lambda request, memory: check(request, Memory(memory.signed, None, memory.fees_of_the_day))
+
+
+@_break
+def _the_signer_does_not_know_the_time() -> Iterator[None]:
+    with patch.object(signer.policy, "rung_at", lambda left, period: LADDER[-1]):
         yield
 
 

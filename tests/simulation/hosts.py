@@ -59,6 +59,7 @@ FEE_RATE_MAX = 500  # satoshi per byte: what the live configurations of server a
 FEE_SHARE_PERCENT_MAX = 50  # less than the live signer's share
 FEE_SUM_PER_DAY_MAX = 300_000  # satoshi
 VERSIONS_MAX = 100
+UNNOTED_VALUE_MAX = 20_000  # satoshi received between two payments that the signer is told of
 PERIOD = 3600  # seconds of the chain's time
 STATE_DIR = "/sim"
 BASE_PORT = 8100
@@ -94,6 +95,8 @@ period_hours = 1
 fee_per_byte = 1
 fee_per_byte_max = 1000
 confirmations = {CONFIRMATIONS}
+[exposure]
+unnoted_value_max = {UNNOTED_VALUE_MAX}
 """
 
 _STORE_TOML = f"""

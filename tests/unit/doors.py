@@ -128,6 +128,7 @@ class Desk:
             SimpleNamespace(is_doubtful=False),
             lambda: NOW,
             1 << 60,
+            SimpleNamespace(want=lambda outpoint: None),
             lambda: self.trouble,
             lambda request, outpoint, _: self.sent_elsewhere.append((request, outpoint)),
         )
