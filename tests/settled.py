@@ -34,5 +34,6 @@ def settled_change(raw: bytes, txid: str, terms: ChannelTerms) -> int:
     assert bytes(servers.scriptPubKey) == DESTINATION
     assert [bytes(output.scriptPubKey) for output in change] in ([], [terms.change_script])
     left = change[0].nValue if change else 0
-    assert 0 < terms.funding_value - left - servers.nValue <= 350 * 40, "the fee"
+    fee, received = terms.funding_value - left - servers.nValue, terms.funding_value - left
+    assert 0 < fee <= max(350 * 40, min(873 * 2 * 40, received * 2 // 100)), "the fee"  # at most twice the rate, for the largest copy
     return left
