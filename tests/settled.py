@@ -34,6 +34,7 @@ def settled_change(raw: bytes, txid: str, terms: ChannelTerms) -> int:
     assert bytes(servers.scriptPubKey) == DESTINATION
     assert [bytes(output.scriptPubKey) for output in change] in ([], [terms.change_script])
     left = change[0].nValue if change else 0
-    fee, received = terms.funding_value - left - servers.nValue, terms.funding_value - left
-    assert 0 < fee <= max(350 * 40, min(873 * 2 * 40, received * 2 // 100)), "the fee"  # at most twice the rate, for the largest copy
+    received = terms.funding_value - left
+    most = max(350 * 40, min(873 * 2 * 40, received * 2 // 100))  # twice the rate for the largest copy, if 2 % pay for it
+    assert 0 < received - servers.nValue <= most, "the fee"
     return left

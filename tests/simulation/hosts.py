@@ -222,17 +222,20 @@ def staged() -> Iterator[None]:
     """Put the stand-ins in place. They speak for the world on the `Stage`."""
     logger, listener = logging.getLogger("paychan"), _Listener()
     level, propagate = logger.level, logger.propagate
+    settling = logging.getLogger("paychan.settling")
     with ExitStack() as stack:
         for target, replacements in _stand_ins():
             stack.enter_context(patch.multiple(target, **replacements))
         logger.addHandler(listener)
         logger.setLevel(logging.ERROR)
+        settling.setLevel(logging.WARNING)
         logger.propagate = False
         try:
             yield
         finally:
             logger.removeHandler(listener)
             logger.setLevel(level)
+            settling.setLevel(logging.NOTSET)
             logger.propagate = propagate
 
 
@@ -247,10 +250,15 @@ class _Sqlite:
 
 
 class _Listener(logging.Handler):
-    """Reads the log as an operator would: an ERROR is a bug, but for what a failing disk does to the store and the signer."""
+    """Reads the log as an operator would: an ERROR is a bug, but for what a failing disk does to the store and the signer; and a
+    loss is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
+        if record.levelno < logging.ERROR:
+            if "was spent by another" in text:
+                Stage.world.judge.auditor.lost_logged.add(text.split()[0])
+            return
         if "the store ends: OSError" in text or "the ledger failed" in text or "Killed" in text:
             return
         Stage.world.judge.breach(f"logged: {text[-600:]}")

@@ -21,7 +21,7 @@ from store import keys
 from tests.campaign.signer_oracle import INFLATION, Oracle, Rules
 from tests.tiling import History, Operation, check
 
-from .auditor import SETTLEMENT_SIZE, SHARE_WORTH_PERCENT, Auditor
+from .auditor import INFLATED_SIZE, SETTLEMENT_SIZE, SHARE_WORTH_PERCENT, Auditor
 from .blockchain import BlockChain, payment_in
 from .hosts import (
     CONFIRMATIONS,
@@ -35,6 +35,9 @@ from .hosts import (
 )
 
 LATE_SLACK_SECONDS = 1800
+ATTACKED_SHARE_PERCENT = 25
+"""Less than the ladder's first share: what an attack asks for can be paid before the period is half over."""
+
 CHANCES_MIN = 6
 """Blocks, as many as a settlement period has on average."""
 
@@ -293,14 +296,19 @@ class Judge:
         if payment is None:
             if is_economic:
                 self.breach(f"{where}: lost {self.auditor.received(account)} satoshi to the refund")
+        elif format_outpoint(outpoint) in self.auditor.lost_logged:
+            self.breach(f"{where}: was told as a loss, and a settlement is on the chain")
         elif payment.change_value > promise.lowest:
             self.breach(f"{where}: settled with a change of {payment.change_value}, acknowledged was {promise.lowest}")
         elif payment.change_value != state.payment.change_value:
             self.breach(f"{where}: settled with another payment than the store holds")
 
     def _is_worth_its_fee(self, promise: Promise, received: int) -> bool:
-        """Whether what was received would have paid for every block of the settlement period, with something to spare."""
-        end = promise.terms.exp_time
+        """Whether what was received would have paid for every block of the settlement period, with something to spare; where the
+        settlement was attacked, from the period's beginning on."""
+        end, account = promise.terms.exp_time, self.auditor.accounts[promise.terms.outpoint]
         dearest = max((block.threshold for block in self.chain.blocks if end - PERIOD <= block.time <= end), default=1.0)
-        affordable = min(received * SHARE_WORTH_PERCENT // 100, received - DUST_LIMIT)
-        return affordable >= 1.3 * dearest * SETTLEMENT_SIZE
+        is_attacked = self.auditor.has_copies or account.pinned > 0
+        share = ATTACKED_SHARE_PERCENT if is_attacked else SHARE_WORTH_PERCENT
+        affordable = min(received * share // 100, received - DUST_LIMIT)
+        return affordable >= 1.3 * dearest * (INFLATED_SIZE if is_attacked else SETTLEMENT_SIZE) + account.pinned
