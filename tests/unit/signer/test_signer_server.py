@@ -161,7 +161,8 @@ def test_the_clock_and_the_days_fees_are_looked_at(ledger, monkeypatch):
     server = SignerServer(dataclasses.replace(POLICY, fee_sum_per_day_max=15_000), ledger, lambda: now, fatal)
     other = make_request(9_000_000, 10_000, exp_time=GOOD.terms.exp_time + 1)
     assert ask(server, SignerMessage.SETTLE, GOOD.encode())[0] == SignerMessage.SETTLE + REPLY
-    assert ask(server, SignerMessage.SETTLE, other.encode()).code == RefusalCode.FEES_OF_THE_DAY
+    answer = ask(server, SignerMessage.SETTLE, other.encode())
+    assert isinstance(answer, Refusal) and answer.code == RefusalCode.FEES_OF_THE_DAY
     now += period + 1
     assert ask(server, SignerMessage.SETTLE, other.encode())[0] == SignerMessage.SETTLE + REPLY
 
