@@ -12,6 +12,7 @@ from coincurve import PrivateKey
 
 from paychan.core.channel import ChannelTerms
 from paychan.core.errors import Rejection
+from paychan.core.funding import is_proven, output_at
 from paychan.core.outpoint import txid_of, vout_of
 from paychan.core.payment import parse_payment
 from paychan.core.script import p2sh_script_pubkey
@@ -88,18 +89,33 @@ def judge(policy: Policy, request: SettleRequest, before: Record | None) -> Sign
     Raises SettlementError only if our own product is wrong.
     """
     try:
-        _check_shape(request)
-        _check_ours(policy, request.terms)
-        if not policy.waive_funding_proof:
-            _check_funding(request)
-        if not verify_payment(request.terms, request.payment):
-            raise _Refused(RefusalCode.BAD_PAYMENT_SIGNATURE, "the payer did not sign this payment on this channel")
-        _check_fee(policy, request)
-        _check_progress(request, before)
+        _check(policy, request, before)
         raw, txid = _sign(policy, request)
         return Signed(raw, _next_record(policy, request, txid, before))
     except _Refused as refused:
         return refused.refusal
+
+
+def objection(policy: Policy, request: SettleRequest, before: Record | None) -> Refusal | None:
+    """Return why a request would not be signed, None if it would. Nothing is signed, and nothing is to be recorded."""
+    try:
+        _check(policy, request, before)
+        _check_versions(policy, before.versions if before else 0)
+        return None
+    except _Refused as refused:
+        return refused.refusal
+
+
+def _check(policy: Policy, request: SettleRequest, before: Record | None) -> None:
+    """Check all that is known before a signature is made."""
+    _check_shape(request)
+    _check_ours(policy, request.terms)
+    if not policy.waive_funding_proof:
+        _check_funding(request)
+    if not verify_payment(request.terms, request.payment):
+        raise _Refused(RefusalCode.BAD_PAYMENT_SIGNATURE, "the payer did not sign this payment on this channel")
+    _check_fee(policy, request)
+    _check_progress(request, before)
 
 
 def _check_shape(request: SettleRequest) -> None:
@@ -131,19 +147,15 @@ def _check_ours(policy: Policy, terms: ChannelTerms) -> None:
 
 def _check_funding(request: SettleRequest) -> None:
     """Check that the outpoint exists as the terms say. A legacy signature does not cover the amount spent: with a wrong
-    one, the difference would silently become a fee."""
-    terms = request.terms
-    try:
-        funding = CTransaction.deserialize(request.funding_transaction)
-    except Exception as error:
-        raise _Refused(RefusalCode.FUNDING_NOT_PROVEN, "the funding transaction does not parse") from error
-    vout = vout_of(terms.outpoint)
-    if funding.GetTxid() != txid_of(terms.outpoint) or vout >= len(funding.vout):
+    one, the difference would silently become a fee. Nothing is read that the outpoint's txid does not cover."""
+    terms, funding = request.terms, request.funding_transaction
+    output = output_at(funding, vout_of(terms.outpoint)) if is_proven(funding, txid_of(terms.outpoint)) else None
+    if output is None:
         raise _Refused(RefusalCode.FUNDING_NOT_PROVEN, "the funding transaction does not have this outpoint")
-    output = funding.vout[vout]
-    if output.nValue != terms.funding_value:
+    value, script = output
+    if value != terms.funding_value:
         raise _Refused(RefusalCode.FUNDING_NOT_PROVEN, "the funding output has another value")
-    if output.scriptPubKey != p2sh_script_pubkey(terms.redeem_script):
+    if script != p2sh_script_pubkey(terms.redeem_script):
         raise _Refused(RefusalCode.FUNDING_NOT_PROVEN, "the funding output pays to another script")
 
 
@@ -187,6 +199,10 @@ def _next_record(policy: Policy, request: SettleRequest, txid: bytes, before: Re
     versions = before.versions if before else 0
     if before and before.txid == txid:
         return before
+    _check_versions(policy, versions)
+    return Record(request.payment.change_value, request.fee, versions + 1, txid)
+
+
+def _check_versions(policy: Policy, versions: int) -> None:
     if versions >= policy.versions_max:
         raise _Refused(RefusalCode.TOO_MANY_VERSIONS, f"{versions} settlements were signed for this channel")
-    return Record(request.payment.change_value, request.fee, versions + 1, txid)

@@ -1,4 +1,4 @@
-"""The signer's socket: two requests, public key and settle. What may be signed is in `policy.py`."""
+"""The signer's socket: three requests, public key, settle and judge. What may be signed is in `policy.py`."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from paychan.rpc.signer_messages import PAYLOAD_MAX, Refusal, RefusalCode, Settl
 from paychan.rpc.store_messages import MessageError
 
 from .ledger import Ledger, LedgerError
-from .policy import Policy, judge
+from .policy import Policy, judge, objection
 
 log = logging.getLogger("paychan.signer")
 
@@ -70,8 +70,8 @@ class SignerServer:
             connection.close()
         elif kind == SignerMessage.PUBLIC_KEY:
             connection.reply(kind, request_id, self._policy.pubkey)
-        elif kind == SignerMessage.SETTLE:
-            answer = self._settle(payload)
+        elif kind in (SignerMessage.SETTLE, SignerMessage.JUDGE):
+            answer = self._judge(payload, self._sign if kind == SignerMessage.SETTLE else self._object)
             if isinstance(answer, Refusal):
                 connection.refuse(request_id, answer.encode())
             else:
@@ -79,10 +79,10 @@ class SignerServer:
         else:
             connection.close()
 
-    def _settle(self, payload: bytes) -> bytes | Refusal:
-        """Return the signed transaction or a refusal. No exception leaves: it could carry what must stay here."""
+    def _judge(self, payload: bytes, decide: Callable[[SettleRequest], bytes | Refusal]) -> bytes | Refusal:
+        """Return what `decide` makes of a request. No exception leaves: it could carry what must stay here."""
         try:
-            return self._sign(SettleRequest.decode(payload))
+            return decide(SettleRequest.decode(payload))
         except MessageError as error:
             return Refusal(RefusalCode.MALFORMED, str(error))
         except LedgerError as error:
@@ -92,7 +92,16 @@ class SignerServer:
             log.error("a request failed with %s", type(error).__name__)
             return Refusal(RefusalCode.MALFORMED, "the request could not be judged")
 
+    def _object(self, request: SettleRequest) -> bytes | Refusal:
+        """Return nothing if the request would be signed, else why not. The ledger stays as it is."""
+        outpoint = request.terms.outpoint
+        refusal = objection(self._policy, request, self._ledger.get(outpoint))
+        if refusal is not None:
+            log.warning("would refuse %s: %s, %s", format_outpoint(outpoint), refusal.code.name, refusal.detail)
+        return refusal or b""
+
     def _sign(self, request: SettleRequest) -> bytes | Refusal:
+        """Return the signed transaction, or why it is refused."""
         outpoint = request.terms.outpoint
         before = self._ledger.get(outpoint)
         answer = judge(self._policy, request, before)

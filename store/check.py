@@ -15,8 +15,9 @@ from typing import Protocol
 from rocksdict import ReadOptions
 
 from paychan.core.channel import ChannelState, ChannelTerms, Phase
+from paychan.core.funding import txid_without_witness
 from paychan.core.network import BY_NAME
-from paychan.core.outpoint import OUTPOINT_SIZE, format_outpoint
+from paychan.core.outpoint import OUTPOINT_SIZE, format_outpoint, txid_of
 from paychan.core.payment import SIGHASH_CHANGE, SIGHASH_NO_CHANGE, Payment
 from paychan.rpc.store_messages import LEASE_COUNT
 
@@ -27,6 +28,7 @@ from .mark import Mark, path_of
 from .restored import describe_restored
 
 BATCH = 512  # channels whose records are looked up at once
+FUNDING_BATCH = 16  # funding transactions, of up to a megabyte each
 PROBLEMS_SHOWN_MAX = 1000  # the others are counted
 SIGNATURE_SIZES = range(8, 73)  # strict DER
 
@@ -70,13 +72,15 @@ class StoredRecords:
 
 @dataclass
 class Report:
-    """What was found. `problems`: the first PROBLEMS_SHOWN_MAX, one line each; `problem_count`: all. Values in satoshi."""
+    """What was found. `problems`: the first PROBLEMS_SHOWN_MAX, one line each; `problem_count`: all. Values in satoshi. `unproven`:
+    unsettled channels without a kept funding transaction."""
 
     identity: Identity | None = None
     phases: Counter[Phase] = field(default_factory=Counter)
     open_value: int = 0
     funding: int = 0
     left: int = 0
+    unproven: int = 0
     restored: str = ""
     problems: list[str] = field(default_factory=list)
     problem_count: int = 0
@@ -95,6 +99,8 @@ class Report:
         counts = ", ".join(f"{self.phases[phase]} {phase.name.lower()}" for phase in Phase)
         yield f"{sum(self.phases.values())} channels: {counts}; {self.open_value} satoshi received on open ones"
         yield f"of {self.funding} satoshi {self.funding - self.left} were received and {self.left} are left"
+        if self.unproven:
+            yield f"{self.unproven} unsettled channels have no funding transaction: only a signer in debug mode settles them"
         yield from self.problems
         if self.problem_count > len(self.problems):
             yield f"and {self.problem_count - len(self.problems)} more"
@@ -126,6 +132,7 @@ def check_records(records: Records, verify: Verify | None = None) -> Report:
     report.identity = _check_identity(records, report)
     _check_channels(records, report, verify)
     _check_companions(records, report)
+    _check_fundings(records, report)
     _check_rest(records, report)
     return report
 
@@ -164,6 +171,7 @@ def _check_batch(records: Records, batch: list[tuple[bytes, bytes]], report: Rep
     names = [prefix + outpoint for outpoint, _ in batch for prefix in (keys.TERMS, keys.SETTLEMENT, keys.UNFINISHED)]
     found = records.get(names)
     indexed: list[bytes] = []
+    unsettled: Counter[bytes] = Counter()
     for number, (outpoint, record) in enumerate(batch):
         terms_record, settlement, unfinished = found[3 * number : 3 * number + 3]
         try:
@@ -178,6 +186,8 @@ def _check_batch(records: Records, batch: list[tuple[bytes, bytes]], report: Rep
             report.complain(f"{format_outpoint(outpoint)}: {error}")
             continue
         report.phases[state.phase] += 1
+        if state.phase < Phase.SETTLED:
+            unsettled[txid_of(outpoint)] += 1
         report.funding += terms.funding_value
         report.left += state.payment.change_value
         if state.phase == Phase.OPEN:
@@ -186,6 +196,13 @@ def _check_batch(records: Records, batch: list[tuple[bytes, bytes]], report: Rep
     for key, value in zip(indexed, records.get(indexed) if indexed else [], strict=True):
         if value != b"":
             report.complain(f"{format_outpoint(key[5:])}: open, and not in the index of expiries")
+
+
+    wanted = list(unsettled)
+    for start in range(0, len(wanted), FUNDING_BATCH):
+        txids = wanted[start : start + FUNDING_BATCH]
+        kept = records.get([keys.FUNDING + txid for txid in txids])
+        report.unproven += sum(unsettled[txid] for txid, funding in zip(txids, kept, strict=True) if funding is None)
 
 
 def _check_terms(outpoint: bytes, record: bytes | None, identity: Identity | None) -> ChannelTerms:
@@ -254,6 +271,12 @@ def _check_owners(records: Records, prefix: bytes, batch: list[tuple[bytes, byte
                 continue  # said already
             if state[1] != Phase.OPEN or key != keys.expiring_key(expiry, outpoints[number]):
                 report.complain(f"{name}: in the index of expiries, where it does not belong")
+
+
+def _check_fundings(records: Records, report: Report) -> None:
+    for key, value in records.walk(keys.FUNDING):
+        if txid_without_witness(value) != key[1:]:
+            report.complain(f"a funding transaction is not the one that its key names: {key.hex()}")
 
 
 def _check_rest(records: Records, report: Report) -> None:

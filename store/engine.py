@@ -127,6 +127,10 @@ class Engine:
         # The terms are asked for before the settlement, as the keys above.
         return [None if state is None else Stored(next(others) or b"", state, next(others) or b"") for state in states]
 
+    def funding(self, txid: bytes) -> bytes | None:
+        """Return a kept funding transaction without its witness, or None."""
+        return self._get([keys.FUNDING + txid])[0]
+
     def _get(self, names: list[bytes]) -> list[bytes | None]:
         return self._db.get(names)  # type: ignore[arg-type, return-value]  # rocksdict tells of its own union, and of anything
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from paychan._fast.group import PaymentGroup, StateCache
 from paychan.core.channel import ChannelTerms
+from paychan.core.funding import txid_without_witness
 from paychan.rpc.store_messages import Entry
 
 from . import keys, table
@@ -20,6 +21,8 @@ class Reader(Protocol):
     def states(self, outpoints: list[bytes]) -> list[bytes | None]: ...
 
     def terms(self, outpoints: list[bytes]) -> list[bytes | None]: ...
+
+    def funding(self, txid: bytes) -> bytes | None: ...
 
 
 class Group(PaymentGroup):
@@ -59,6 +62,12 @@ class Group(PaymentGroup):
 
     def _terms(self, outpoint: bytes) -> bytes | None:
         return self._writes.get(keys.TERMS + outpoint) or self._reader.terms([outpoint])[0]
+
+    def keep_funding(self, transaction: bytes) -> None:
+        """Keep a funding transaction, unless it is kept already: many channels may have one."""
+        txid = txid_without_witness(transaction)
+        if self._reader.funding(txid) is None:
+            self._writes[keys.FUNDING + txid] = transaction
 
     def raise_epochs(self, epochs: Mapping[int, int]) -> None:
         """Give leases (by number) new epochs: entries judged from here on are held against them."""

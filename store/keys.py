@@ -8,6 +8,7 @@ The layout is on disk and cannot change; a new one takes a new `identity.FORMAT_
     "T" | 36 outpoint                         terms record (paychan.core.channel)
     "S" | 36 outpoint                         state record (paychan.core.channel); once settled, the tombstone, kept for ever
     "X" | 36 outpoint                         settlement transaction, from phase signed on
+    "F" | 32 txid                             funding transaction without its witness: the proof of its channels, kept for ever
     "O" | u32 expiry, big-endian | outpoint   empty: index of open channels, soonest expiry first
     "U" | 36 outpoint                         u8 phase: index of settlements that have begun and are not settled
     "V"                                       u64, little-endian: satoshi received on open channels
@@ -21,12 +22,13 @@ EPOCH = b"E"
 TERMS = b"T"
 STATE = b"S"
 SETTLEMENT = b"X"
+FUNDING = b"F"
 EXPIRING = b"O"
 UNFINISHED = b"U"
 OPEN_VALUE = b"V"
 RESTORED = b"R"
 SINGLE = (IDENTITY, OPEN_VALUE, RESTORED)
-MANY = (EPOCH, TERMS, STATE, SETTLEMENT, EXPIRING, UNFINISHED)
+MANY = (EPOCH, TERMS, STATE, SETTLEMENT, FUNDING, EXPIRING, UNFINISHED)
 
 
 def epoch_key(lease: int) -> bytes:

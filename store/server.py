@@ -17,6 +17,8 @@ from paychan.rpc.store_messages import (
     StoreMessage,
     Welcome,
     check_commit,
+    check_funding,
+    check_txid,
     decode_load,
     encode_found,
     encode_heartbeat_reply,
@@ -74,6 +76,8 @@ class StoreServer:
             StoreMessage.SCAN_EXPIRING: self._scan_expiring,
             StoreMessage.SCAN_UNFINISHED: self._scan_unfinished,
             StoreMessage.HEARTBEAT: self._heartbeat,
+            StoreMessage.KEEP_FUNDING: self._keep_funding,
+            StoreMessage.LOAD_FUNDING: self._load_funding,
         }
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -196,19 +200,33 @@ class StoreServer:
                 session.connection.send(StoreMessage.OWNERS, 0, owners)
 
     def _commit(self, session: Session, request_id: int, payload: bytes) -> None:
+        check_commit(payload)
+        self._write(session, StoreMessage.COMMIT, request_id, payload, lambda group: group.judge(payload))
+
+    def _keep_funding(self, session: Session, request_id: int, payload: bytes) -> None:
+        transaction = check_funding(payload)
+        self._write(session, StoreMessage.KEEP_FUNDING, request_id, payload, lambda group: group.keep_funding(transaction))
+
+    def _write(
+        self, session: Session, kind: StoreMessage, request_id: int, payload: bytes, write: Callable[[Group], bytes | None]
+    ) -> None:
+        """Queue a frame's writes for the next group; its answer, what `write` returns, goes out once they are durable."""
         if session.worker == OBSERVER:
             raise Refusal("an observer writes nothing")
-        check_commit(payload)
         connection = session.connection
         if not self._sequencer.has_room(len(payload)):
             connection.refuse(request_id, b"too many updates wait")
             return
 
         def job(group: Group) -> Answer:
-            statuses = group.judge(payload)
-            return lambda: connection.reply(StoreMessage.COMMIT, request_id, statuses)
+            answer = write(group) or b""
+            return lambda: connection.reply(kind, request_id, answer)
 
         self._sequencer.add(job, len(payload))
+
+    def _load_funding(self, session: Session, request_id: int, payload: bytes) -> None:
+        txid = check_txid(payload)
+        self._read(session, StoreMessage.LOAD_FUNDING, request_id, lambda: self._engine.funding(txid) or b"")
 
     def _load(self, session: Session, request_id: int, payload: bytes) -> None:
         outpoints = decode_load(payload)

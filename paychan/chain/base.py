@@ -81,7 +81,8 @@ class ChainBackend(Protocol):
         """Return what became of a channel's funding output; `settlement_txid` is the spender that we know of, if any."""
 
     async def funding_transaction(self, terms: ChannelTerms) -> bytes:
-        """Return the serialised funding transaction, which proves the amount to the signer; empty where none exists."""
+        """Return the funding transaction without its witness (`core/funding.py`), which proves the amount to the signer; empty
+        where none exists."""
 
     async def fee_per_byte(self, blocks: int) -> int:
         """Return the fee with which a transaction should confirm within `blocks`, satoshi for each byte, rounded up."""

@@ -25,6 +25,7 @@ from ..core.script import p2sh_script_pubkey
 from .answers import clean, is_absent, need, need_amount, need_bytes, need_field, need_hash, need_object, need_rows
 from .base import UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Tip
 from .jsonrpc import METHOD_NOT_FOUND, JsonRpc, RpcError, unavailable
+from .proof import proof_of
 from .wallets import WatchingWallets
 
 VERSION_MIN = 250000
@@ -201,20 +202,20 @@ class BitcoindChain:
         return FundingStatus(funding, True, spender, spent_confirmations)
 
     async def funding_transaction(self, terms: ChannelTerms) -> bytes:
-        """Return the funding transaction's bytes. Raises Unavailable if the node no longer has them."""
+        """Return the funding transaction without its witness. Raises Unavailable if the node no longer has it."""
         txid = txid_of(terms.outpoint)
         answer, output = await self._rpc.batch(
             [("getrawtransaction", txid_hex(txid), 0), ("gettxout", txid_hex(txid), vout_of(terms.outpoint), True)]
         )
         if not is_absent(answer):
-            return _checked(need_bytes(answer, "transaction"), txid)
+            return await _proof(answer, txid)
         seen = await self._wallets.transaction(txid)
         if seen is not None:
-            return _checked(seen[1], txid)
+            return await _proof(seen[1], txid)
         if need(output) is not None and need_field(output, "confirmations", int) > 0:
             answer = await self._from_block(txid, output)
             if not isinstance(answer, RpcError):
-                return _checked(need_bytes(answer, "transaction"), txid)
+                return await _proof(answer, txid)
         why = "it is pruned" if self._is_pruned else "it needs txindex=1"
         raise unavailable(f"The Bitcoin node does not have the funding transaction: {why}")
 
@@ -323,12 +324,11 @@ def _reject_reason(test: dict[str, object]) -> str:
     return "" if need_field(test, "allowed", bool) else need_field(test, "reject-reason", str)
 
 
-def _checked(raw: bytes, txid: bytes) -> bytes:
-    """Return the transaction if its id is `txid`."""
+async def _proof(answer: object, txid: bytes) -> bytes:
+    """Return the transaction without its witness if its id is `txid`."""
+    if not isinstance(answer, str):
+        raise unavailable("The Bitcoin node's answer is not understood: a transaction is no text")
     try:
-        matches = CTransaction.deserialize(raw).GetTxid() == txid
-    except Exception:  # python-bitcoinlib raises errors of many kinds
-        matches = False
-    if not matches:
-        raise unavailable("The Bitcoin node gave another transaction than the one asked for")
-    return raw
+        return await proof_of(answer, txid)
+    except ValueError:
+        raise unavailable("The Bitcoin node gave another transaction than the one asked for") from None

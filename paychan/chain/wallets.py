@@ -126,14 +126,14 @@ class WatchingWallets:
                     found.append(make_outpoint(need_hash(row, "txid"), need_field(row, "vout", int)))
         return list(dict.fromkeys(found))[:FUNDING_OUTPUTS_MAX]
 
-    async def transaction(self, txid: bytes) -> tuple[int, bytes] | None:
-        """Return confirmations (negative: a conflicting one is in a block) and bytes of a transaction, None if unseen."""
+    async def transaction(self, txid: bytes) -> tuple[int, str] | None:
+        """Return confirmations (negative: a conflicting one is in a block) and hexadecimal of a transaction, None if unseen."""
         for number in reversed(await self._loaded()):
             answer = await self._call(number, "gettransaction", txid_hex(txid))
             if isinstance(answer, RpcError) and answer.code == METHOD_NOT_FOUND:
                 return None
             if not is_absent(answer):
-                return need_field(answer, "confirmations", int), need_bytes(need_field(answer, "hex", str), "hex")
+                return need_field(answer, "confirmations", int), need_field(answer, "hex", str)
         return None
 
     async def _import_pending(self) -> None:

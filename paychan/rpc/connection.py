@@ -34,6 +34,13 @@ class RemoteRefusal(Exception):
         self.payload = payload
 
 
+class TooLarge(RemoteRefusal):
+    """A request that the other process would close the connection for, and with it all that is in flight: it was not sent."""
+
+    def __init__(self) -> None:
+        super().__init__(b"it is larger than the other process takes")
+
+
 @dataclass(frozen=True)
 class Address:
     """Where a process listens: a Unix socket's path, or a host and port on loopback."""
@@ -66,7 +73,10 @@ def reachable_path(path: str) -> tuple[str, int]:
 
 
 class FrameConnection(asyncio.Protocol):
-    """One connection, either end. `on_frame(connection, kind, request_id, payload)` is called for each frame received."""
+    """One connection, either end. `on_frame(connection, kind, request_id, payload)` is called for each frame received.
+
+    payload_max: bytes, the same at both ends. What comes with more ends the connection; nothing with more is sent.
+    """
 
     def __init__(
         self,
@@ -75,7 +85,7 @@ class FrameConnection(asyncio.Protocol):
         on_close: Callable[["FrameConnection"], None],
         on_open: Callable[["FrameConnection"], None] | None = None,
     ) -> None:
-        self._reader = FrameReader(payload_max)
+        self._reader, self._payload_max = FrameReader(payload_max), payload_max
         self._on_frame, self._on_close, self._on_open = on_frame, on_close, on_open
         self._transport: asyncio.Transport | None = None
         self._calls: dict[int, asyncio.Future[bytes]] = {}
@@ -129,8 +139,11 @@ class FrameConnection(asyncio.Protocol):
         return self._transport.get_write_buffer_size() if self._transport else 0
 
     def call(self, kind: int, payload: bytes = b"") -> "asyncio.Future[bytes]":
-        """Send a request; the future gives the answer's payload, ConnectionGone or RemoteRefusal."""
+        """Send a request; the future gives the answer's payload, ConnectionGone or RemoteRefusal (TooLarge: it was not sent)."""
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        if len(payload) > self._payload_max:
+            future.set_exception(TooLarge())
+            return future
         if len(self._calls) >= CALLS_MAX:
             self._calls = {number: call for number, call in self._calls.items() if not call.done()}
         transport = self._open_transport()
@@ -143,8 +156,11 @@ class FrameConnection(asyncio.Protocol):
         return future
 
     def send(self, kind: int, request_id: int, payload: bytes = b"") -> None:
-        """Send an answer or a message that nobody answers; nothing happens if the connection is gone."""
+        """Send an answer or a message that nobody answers; nothing happens if the connection is gone. Of an answer that is too
+        large only that is told."""
         transport = self._open_transport()
+        if len(payload) > self._payload_max:
+            kind, payload = ERROR, b"the answer is too large"
         if transport is not None:
             transport.write(encode_frame(kind, request_id, payload))
 

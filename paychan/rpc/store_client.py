@@ -67,6 +67,14 @@ class StoreClient:
             raise MessageError("the answer to LOAD is not about the channels that were asked for")
         return found
 
+    async def keep_funding(self, transaction: bytes) -> None:
+        """Have a funding transaction, without its witness, kept: on return it is on disk. Raises ConnectionGone, RemoteRefusal."""
+        await self._ask(StoreMessage.KEEP_FUNDING, transaction)
+
+    async def load_funding(self, txid: bytes) -> bytes:
+        """Return a kept funding transaction, empty if none is kept. Raises ConnectionGone, RemoteRefusal."""
+        return await self._ask(StoreMessage.LOAD_FUNDING, txid)
+
     async def scan(self, kind: StoreMessage, before: int = 0, most: int = MOST) -> list[tuple[int, bytes]]:
         """Return the (number, outpoint) pairs of an index, see `Scan`; the first `most` of them. Raises ConnectionGone."""
         found: list[tuple[int, bytes]] = []

@@ -11,7 +11,8 @@ from enum import IntEnum
 from typing import Any
 
 from .._fast.group import check_entries, split_entries
-from ..core.outpoint import OUTPOINT_SIZE
+from ..core.funding import STRIPPED_SIZE_MAX
+from ..core.outpoint import OUTPOINT_SIZE, TXID_SIZE
 
 PAYLOAD_MAX = 4 << 20
 """Bytes; room for a group of ENTRIES_MAX entries with their settlement transactions."""
@@ -30,6 +31,8 @@ class StoreMessage(IntEnum):
     SCAN_EXPIRING = 5
     SCAN_UNFINISHED = 6
     HEARTBEAT = 7
+    KEEP_FUNDING = 8
+    LOAD_FUNDING = 9
 
 
 class Lease(IntEnum):
@@ -294,6 +297,26 @@ def decode_load_reply(payload: bytes) -> list[Stored | None]:
     if end != len(payload):
         raise MessageError("the answer to LOAD has a wrong length")
     return found
+
+
+# --- KEEP_FUNDING, LOAD_FUNDING ---------------------------------------------------------------------------------------
+# A funding transaction without its witness is kept under its id, which is its hash: no two workers can mean different ones, so
+# neither shard nor epoch is asked for. KEEP_FUNDING carries it and is answered, empty, once it is on disk; LOAD_FUNDING carries a
+# txid and is answered with the transaction, empty if none is kept.
+
+
+def check_funding(payload: bytes) -> bytes:
+    """Return the transaction in a KEEP_FUNDING. Raises MessageError."""
+    if not 0 < len(payload) <= STRIPPED_SIZE_MAX:
+        raise MessageError("KEEP_FUNDING carries no transaction that a block can hold")
+    return payload
+
+
+def check_txid(payload: bytes) -> bytes:
+    """Return the txid in a LOAD_FUNDING. Raises MessageError."""
+    if len(payload) != TXID_SIZE:
+        raise MessageError("LOAD_FUNDING takes a txid")
+    return payload
 
 
 # --- SCANS ------------------------------------------------------------------------------------------------------------

@@ -178,12 +178,10 @@ def replay(channel: Channel) -> Attempt | None:
 
 
 def with_witness(channel: Channel) -> Attempt | None:
-    """A funding transaction with witnesses has the same id."""
-    if channel.is_exhausted:
-        return None
+    """A funding transaction with witnesses has the same id, which does not cover them."""
     tx = CMutableTransaction.from_tx(CTransaction.deserialize(channel.funding))
     tx.wit = CTxWitness([CTxInWitness(CScriptWitness([channel.rng.randbytes(64)]))])
-    return Attempt(channel.payload(funding=tx.serialize()), unless_worn(channel))
+    return Attempt(channel.payload(funding=tx.serialize()), codes(RefusalCode.FUNDING_NOT_PROVEN))
 
 
 # --- replays and contradictions --------------------------------------------------------------------------------------

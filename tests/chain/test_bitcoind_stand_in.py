@@ -19,10 +19,12 @@ from paychan.chain.jsonrpc import BODY_SIZE_MAX, JsonRpc, parse_amount
 from paychan.chain.wallets import with_checksum
 from paychan.core.channel import ChannelTerms
 from paychan.core.errors import Unavailable
+from paychan.core.funding import WHOLE_SIZE_MAX
 from paychan.core.network import BY_NAME, REGTEST, p2sh_address
 from paychan.core.outpoint import make_outpoint
 from paychan.core.script import p2sh_script_pubkey
 from tests.chain.core_stand_in import BLOCK_HASH, TIP_HEIGHT, TIP_TIME, CoreError, CoreStandIn, btc
+from tests.chain.esplora_stand_in import whole
 
 NOW = 1_800_000_123
 TERMS_KEYS = b"\x02" + b"\x11" * 32, b"\x03" + b"\x22" * 32
@@ -589,6 +591,23 @@ def test_the_funding_transaction_comes_from_its_block_where_only_the_output_is_k
         core.results["getrawtransaction"] = lambda *parameters: RAW.hex() if parameters[2:] == (block,) else ABSENT
         assert await chain.funding_transaction(TERMS) == RAW
         assert core.calls("getrawtransaction") == [[FUNDING_ID, 0], [FUNDING_ID, 0, block]]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("witness", [b"\x00", bytes(WHOLE_SIZE_MAX - len(RAW))], ids=len)
+@pytest.mark.parametrize("way", ["index", "wallet", "block"])
+def test_the_funding_transaction_comes_without_its_witness_whichever_way_it_comes(way: str, witness: bytes) -> None:
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        text = whole(FUNDING, witness).hex()
+        if way == "index":
+            core.results["getrawtransaction"] = text
+        elif way == "wallet":
+            core.wallet_transactions = {FUNDING_ID: {"confirmations": 8, "hex": text}}
+        else:
+            core.results["gettxout"] = output(SCRIPT, confirmations=10)
+            core.results["getrawtransaction"] = lambda *parameters: text if parameters[2:] else ABSENT
+        assert await chain.funding_transaction(TERMS) == RAW
 
     play(scenario)
 

@@ -8,6 +8,7 @@ import json
 import shutil
 import ssl
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
@@ -15,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bitcoin.core import CTransaction
+from bitcoin.core import CTransaction, CTxOut
+from bitcoin.core.script import CScript
 
+from paychan.chain import proof
 from paychan.chain.base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus
 from paychan.chain.esplora import EsploraChain
 from paychan.core.channel import ChannelTerms
 from paychan.core.errors import Unavailable
+from paychan.core.funding import STRIPPED_SIZE_MAX, WHOLE_SIZE_MAX
 from paychan.core.network import REGTEST, Network
 from paychan.core.outpoint import make_outpoint
 from paychan.core.script import p2sh_script_pubkey
@@ -456,6 +460,58 @@ async def test_a_server_that_tells_of_a_spend_before_the_funding_is_understood()
         servers[0].model.mine(count=2)
         servers[0].overrides[f"/tx/{display(funding.GetTxid())}/status"] = (200, '{"confirmed":false}')
         assert await chain.funding_status(terms_of(funding)) == FundingStatus(2, True, spender.GetTxid(), 2)
+
+
+@asynchronous
+@pytest.mark.parametrize("padding", [b"", b"\x00", bytes(600_000), bytes(WHOLE_SIZE_MAX - 200)], ids=len)
+async def test_a_liar_cannot_pad_a_funding_transaction_with_witness(padding: bytes) -> None:
+    """The id does not cover it; and the first answer whose id is right is taken."""
+    async with servers_and_chain(3, 2) as (servers, chain):
+        funding = servers[0].model.pay(SCRIPT, VALUE)
+        servers[0].witness, servers[1].silent, servers[2].silent = padding, True, True
+        assert await chain.funding_transaction(terms_of(funding)) == funding.serialize()
+        (found,) = await _alone(servers[0], lambda chain: chain.find_funding(by_outpoint(outpoint_of(funding))))
+        assert found == FundingOutput(outpoint_of(funding), VALUE, 0)
+
+
+async def _alone(server: EsploraStandIn, ask: Callable[[EsploraChain], Awaitable[Any]]) -> Any:
+    """Ask one server alone."""
+    chain = EsploraChain((server.url,), 1, REGTEST)
+    try:
+        return await ask(chain)
+    finally:
+        await chain.stop()
+
+
+@asynchronous
+async def test_a_funding_transaction_of_any_size_that_consensus_allows_is_taken_and_none_larger() -> None:
+    async with servers_and_chain(1, 1) as (servers, chain):
+        outputs = (STRIPPED_SIZE_MAX - 100) // len(CTxOut(VALUE, CScript(SCRIPT)).serialize())
+        greatest = servers[0].model.pay(SCRIPT, *[VALUE] * outputs)
+        servers[0].model.mine()
+        servers[0].witness = b"\x00"
+        last = outpoint_of(greatest, outputs - 1)
+        assert await chain.find_funding(by_outpoint(last)) == [FundingOutput(last, VALUE, 1)]
+        assert await chain.funding_transaction(terms_of(greatest)) == greatest.serialize()
+        larger = servers[0].model.pay(SCRIPT, *[VALUE] * (outputs + 5))
+        servers[0].model.mine()
+        for witness in (b"", b"\x00"):
+            servers[0].witness = witness
+            assert "another transaction" in await refusal_of(chain.funding_transaction(terms_of(larger)))
+
+
+@asynchronous
+async def test_what_a_large_transaction_takes_to_read_no_other_question_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with servers_and_chain(1, 1) as (servers, chain):
+        large = servers[0].model.pay(SCRIPT, *[VALUE] * 5000)
+        loop_thread, seen = threading.get_ident(), list[bool]()
+        usual = proof.without_witness
+        monkeypatch.setattr(
+            proof, "without_witness", lambda *given: (seen.append(threading.get_ident() == loop_thread), usual(*given))[1]
+        )
+        assert await chain.funding_transaction(terms_of(large)) == large.serialize()
+        assert await chain.funding_transaction(terms_of(servers[0].model.pay(SCRIPT, VALUE)))
+        assert seen == [False, True]
 
 
 @asynchronous

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from paychan.chain.base import UNKNOWN, FundingStatus, Tip
-from paychan.chain.esplora import (
+from paychan.chain.agreement import (
     Contradiction,
     Listed,
     Sighting,
@@ -19,6 +18,7 @@ from paychan.chain.esplora import (
     attested,
     fee_for,
 )
+from paychan.chain.base import UNKNOWN, FundingStatus, Tip
 
 OURS, THEIRS = b"\x01" * 32, b"\x02" * 32
 OUTPOINT = bytes(36)

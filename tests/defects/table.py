@@ -172,7 +172,7 @@ ORIGINALS = (
     Break(
         ("O12", "B10"),
         "what a single explorer says is believed",
-        "paychan/chain/esplora.py",
+        "paychan/chain/agreement.py",
         "if count >= agree > len(listings) - count:",
         "if True:",
         ("tests/chain/test_esplora_agreement.py::test_one_liar_about_listed_outputs_beside_two_honest_servers",),
@@ -487,7 +487,7 @@ TRANSACTIONS = (
         ("B9", "C1"),
         "the signer believes the amount that it is told: the difference becomes a fee",
         POLICY,
-        "if output.nValue != terms.funding_value:",
+        "if value != terms.funding_value:",
         "if False:",
         (f"{UNIT}signer/test_signer_policy.py::test_an_outpoint_or_amount_that_is_not_proven_is_refused",),
     ),
@@ -791,7 +791,51 @@ OPERATIONS = (
     ),
 )
 
-BREAKS: tuple[Break, ...] = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS)
+REVIEW = (
+    Break(
+        ("R1",),
+        "the signer's frame is smaller than a request with the greatest funding transaction",
+        "paychan/rpc/signer_messages.py",
+        "PAYLOAD_MAX = 1 << 20",
+        "PAYLOAD_MAX = 512 << 10",
+        (f"{UNIT}signer/test_signer_policy.py::test_the_greatest_funding_transaction_that_consensus_allows_is_a_proof_and_fits_a_frame",),
+    ),
+    Break(
+        ("R1",),
+        "a request that is too large is sent, and costs the connection that all payments depend on",
+        "paychan/rpc/connection.py",
+        "            future.set_exception(TooLarge())\n            return future\n",
+        "            pass\n",
+        (
+            f"{UNIT}rpc/test_connection.py::test_a_request_that_is_too_large_is_not_sent_and_the_others_are_answered",
+            f"{UNIT}rpc/test_connection.py::test_a_settlement_that_is_too_large_for_the_signer_costs_no_payment_its_link",
+            f"{UNIT}rpc/test_connection.py::test_a_group_that_is_too_large_for_the_store_costs_no_worker_its_shards",
+        ),
+        fails_by="ConnectionGone",
+    ),
+    Break(
+        ("R2",),
+        "a funding transaction travels with whatever witness a lying explorer gave it",
+        "paychan/core/funding.py",
+        "return stripped\n",
+        "return raw\n",
+        (
+            "tests/chain/test_esplora.py::test_a_liar_cannot_pad_a_funding_transaction_with_witness",
+            "tests/chain/test_bitcoind_stand_in.py::test_the_funding_transaction_comes_without_its_witness_whichever_way_it_comes",
+            "tests/chain/test_esplora_liar.py::test_one_liar_of_three_holds_up_neither_an_open_nor_a_settlement",
+        ),
+    ),
+    Break(
+        ("R2",),
+        "one explorer that says it took a settlement hides that all others refuse it",
+        "paychan/chain/agreement.py",
+        "(taken == 0 or taken < agree <= refusals)",
+        "taken == 0",
+        ("tests/chain/test_esplora_liar.py::test_a_liar_that_says_it_took_a_settlement_does_not_hide_that_the_others_refuse_it",),
+    ),
+)
+
+BREAKS: tuple[Break, ...] = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
 
 NOT_APPLICABLE: dict[str, str] = {
     "C5": "No nonce is made here: libsecp256k1 makes it from key and digest (RFC 6979), and the vectors pin the signatures.",

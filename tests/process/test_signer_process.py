@@ -75,12 +75,12 @@ class Signer:
     def pubkey(self) -> bytes:
         return bytes.fromhex((self.state / "signer.pub").read_text())
 
-    def ask(self, *frames: tuple[int, bytes]) -> list:
+    def ask(self, *frames: tuple[int, bytes], payload_max: int = PAYLOAD_MAX) -> list:
         """Send requests over one connection; return payloads, refusal codes, or ConnectionGone."""
 
         async def run() -> list:
             address = Address.parse("unix:run/signer.sock", self.state)
-            connection = await connect(address, lambda: FrameConnection(PAYLOAD_MAX, lambda *_: None, lambda _: None))
+            connection = await connect(address, lambda: FrameConnection(payload_max, lambda *_: None, lambda _: None))
             calls = [connection.call(*frame) for frame in frames]
             answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), WAIT_SECONDS)
             connection.close()
@@ -137,7 +137,7 @@ def test_it_ends_cleanly_when_told(signer, number):
 def test_an_unknown_type_or_an_oversized_frame_closes_only_that_connection(signer):
     signer.start()
     for frame in ((100, b""), (SignerMessage.SETTLE, bytes(PAYLOAD_MAX + 1))):
-        (answer,) = signer.ask(frame)
+        (answer,) = signer.ask(frame, payload_max=PAYLOAD_MAX + 1)
         assert isinstance(answer, ConnectionGone)
     assert signer.ask((SignerMessage.PUBLIC_KEY, b"")) == [signer.pubkey]
 

@@ -205,6 +205,9 @@ class Database:
     def states(self, outpoints: list[bytes]) -> list[bytes | None]:
         return [self.data.get(keys.STATE + outpoint) for outpoint in outpoints]
 
+    def funding(self, txid: bytes) -> bytes | None:
+        return self.data.get(keys.FUNDING + txid)
+
     def terms(self, outpoints: list[bytes]) -> list[bytes | None]:
         return [self.data.get(keys.TERMS + outpoint) for outpoint in outpoints]
 

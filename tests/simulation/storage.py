@@ -43,6 +43,9 @@ class Disk:
     def terms(self, outpoints: list[bytes]) -> list[bytes | None]:
         return [self.data.get(keys.TERMS + outpoint) for outpoint in outpoints]
 
+    def funding(self, txid: bytes) -> bytes | None:
+        return self.data.get(keys.FUNDING + txid)
+
     def load(self, outpoint: bytes) -> Stored | None:
         parts = [self.data.get(prefix + outpoint) for prefix in (keys.TERMS, keys.STATE, keys.SETTLEMENT)]
         return None if parts[1] is None else Stored(parts[0] or b"", parts[1], parts[2] or b"")
@@ -138,13 +141,16 @@ class Store:
 
     def commit(self, payload: bytes) -> "asyncio.Future[bytes]":
         check_commit(payload)
+        return self.write(payload, lambda group: group.judge(payload))
+
+    def write(self, payload: bytes, write: Callable[[Group], bytes | None]) -> "asyncio.Future[bytes]":
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[answer] = None
         answer.add_done_callback(lambda done: self._waiting.pop(done, None))
 
         def job(group: Group) -> Callable[[], None]:
-            statuses = group.judge(payload)
-            return lambda: None if answer.done() else answer.set_result(statuses)
+            written = write(group) or b""
+            return lambda: None if answer.done() else answer.set_result(written)
 
         self.sequencer.add(job, len(payload))
         return answer
@@ -222,10 +228,24 @@ class MemoryStoreClient:
             raise ConnectionGone()
 
     async def commit(self, payload: bytes) -> bytes:
+        return await self._write(lambda: self._store.commit(payload))
+
+    async def keep_funding(self, transaction: bytes) -> None:
+        await self._write(lambda: self._store.write(transaction, lambda group: group.keep_funding(transaction)))
+
+    async def load_funding(self, txid: bytes) -> bytes:
         if not self.link.is_up:
             raise ConnectionGone()
         await self._cross()
-        answer = self._store.commit(payload)
+        found = self._store.disk.funding(txid) or b""
+        await self._cross()
+        return found
+
+    async def _write(self, write: Callable[[], "asyncio.Future[bytes]"]) -> bytes:
+        if not self.link.is_up:
+            raise ConnectionGone()
+        await self._cross()
+        answer = write()
         try:
             statuses = await asyncio.wait_for(answer, ANSWER_SECONDS_MAX)
         except TimeoutError:

@@ -7,7 +7,7 @@ from paychan.core.payment import Payment
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.signer_client import SignerRefused
 from paychan.rpc.signer_messages import Refusal, SettleRequest
-from signer.policy import Policy, Record, judge
+from signer.policy import Policy, Record, judge, objection
 
 from .loop import Wire
 from .storage import _Link
@@ -29,6 +29,9 @@ class Vault:
         self.signatures += 1
         return outcome.raw
 
+    def objection(self, request: SettleRequest) -> Refusal | None:
+        return objection(self.policy, SettleRequest.decode(request.encode()), self._ledger.get(request.terms.outpoint))
+
 
 class MemorySignerClient:
     """`paychan.rpc.signer_client.SignerClient` without sockets."""
@@ -37,6 +40,13 @@ class MemorySignerClient:
         self._vault, self._wire, self._chance = vault, wire, chance
         self.public_key = vault.policy.pubkey
         self.link = _SignerLink(vault)
+
+    async def judge(self, terms: ChannelTerms, payment: Payment, fee: int, funding_transaction: bytes) -> None:
+        await self._cross()
+        refusal = self._vault.objection(SettleRequest(terms, payment, fee, funding_transaction))
+        await self._cross()
+        if refusal is not None:
+            raise SignerRefused(refusal)
 
     async def settle(self, terms: ChannelTerms, payment: Payment, fee: int, funding_transaction: bytes) -> bytes:
         await self._cross()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from paychan._fast.frame import ERROR, HEAD_SIZE, REPLY, FrameError, FrameReader, encode_frame
 from paychan.core.channel import ChannelTerms
+from paychan.core.funding import STRIPPED_SIZE_MAX
 from paychan.core.payment import Payment
 from paychan.rpc import signer_messages, store_messages
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest, SignerMessage
@@ -60,8 +61,10 @@ def test_message_numbers_never_change():
         "SCAN_EXPIRING": 5,
         "SCAN_UNFINISHED": 6,
         "HEARTBEAT": 7,
+        "KEEP_FUNDING": 8,
+        "LOAD_FUNDING": 9,
     }
-    assert {message.name: int(message) for message in SignerMessage} == {"PUBLIC_KEY": 1, "SETTLE": 2}
+    assert {message.name: int(message) for message in SignerMessage} == {"PUBLIC_KEY": 1, "SETTLE": 2, "JUDGE": 3}
     assert [int(status) for status in EntryStatus] == [0, 1, 2, 3, 4]
     assert all(int(message) + REPLY < ERROR for message in (*StoreMessage, *SignerMessage))
 
@@ -267,7 +270,7 @@ def test_limits_are_kept():
         with pytest.raises(MessageError):
             Scan.decode(Scan(limit).encode())
     assert len(encode_found([(0, bytes(36))] * SCAN_LIMIT_MAX)) < store_messages.PAYLOAD_MAX
-    assert signer_messages.PAYLOAD_MAX > 400_000
+    assert signer_messages.PAYLOAD_MAX > STRIPPED_SIZE_MAX
 
 
 def test_bad_payments_in_a_settle_request_are_message_errors():

@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 
 from paychan.core import settlement
 from paychan.core.channel import ChannelTerms
+from paychan.core.funding import STRIPPED_SIZE_MAX
 from paychan.core.outpoint import make_outpoint
 from paychan.core.payment import Payment
 from paychan.core.script import p2sh_script_pubkey
 from paychan.core.sender import sign_payment
 from paychan.core.settlement import SettlementError, sign_settlement
-from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest
+from paychan.rpc.signer_messages import PAYLOAD_MAX, Refusal, RefusalCode, SettleRequest
 from paychan.settings.load import load_signer_config
 from signer import policy as policy_module
-from signer.policy import Policy, Record, Signed, judge
+from signer.policy import Policy, Record, Signed, judge, objection
 
 SERVER, CLIENT, STRANGER = (PrivateKey(bytes([n]) * 32) for n in (1, 2, 3))
 PUBKEY = SERVER.public_key.format()
@@ -125,11 +126,32 @@ def test_a_higher_fee_or_a_newer_payment_is_a_new_version():
     assert (newer.record.versions, newer.record.change_value, newer.record.fee) == (3, 8_000_000, GOOD.fee - 1)
 
 
-def test_a_funding_transaction_with_a_witness_proves_its_outpoint():
+def test_a_witness_proves_nothing_and_is_not_read():
     tx = CMutableTransaction.from_tx(CTransaction.deserialize(GOOD.funding_transaction))
     tx.wit = CTxWitness([CTxInWitness(CScriptWitness([b"\x01" * 64]))])
-    assert tx.serialize() != GOOD.funding_transaction
-    oracle(signed(dataclasses.replace(GOOD, funding_transaction=tx.serialize())).raw, GOOD)
+    assert CTransaction.deserialize(tx.serialize()).GetTxid() == GOOD.terms.outpoint[:32]
+    assert refusal(dataclasses.replace(GOOD, funding_transaction=tx.serialize())) == RefusalCode.FUNDING_NOT_PROVEN
+
+
+def greatest_request() -> SettleRequest:
+    """Return the request whose funding transaction is the greatest that consensus allows; the channel is its last output."""
+    terms = make_terms()
+    output = CTxOut(VALUE, CScript(p2sh_script_pubkey(terms.redeem_script)))
+    count = (STRIPPED_SIZE_MAX - 100) // len(output.serialize())
+    size = len(CTransaction([CTxIn(COutPoint(b"\x07" * 32, 3))], [output] * count).serialize())
+    padding = CScript(bytes(STRIPPED_SIZE_MAX - size))
+    tx = CTransaction([CTxIn(COutPoint(b"\x07" * 32, 3), padding)], [output] * count)
+    assert len(tx.serialize()) == STRIPPED_SIZE_MAX
+    terms = dataclasses.replace(terms, outpoint=make_outpoint(tx.GetTxid(), count - 1))
+    return SettleRequest(terms, sign_payment(terms, 9_000_000, CLIENT), 10_000, tx.serialize())
+
+
+def test_the_greatest_funding_transaction_that_consensus_allows_is_a_proof_and_fits_a_frame():
+    request = greatest_request()
+    assert SettleRequest.decode(request.encode()) == request
+    oracle(signed(request).raw, request)
+    longest = dataclasses.replace(request.terms, change_script=bytes(255))
+    assert len(dataclasses.replace(request, terms=longest).encode()) + 1000 < PAYLOAD_MAX
 
 
 def test_every_output_of_a_funding_transaction_can_be_the_channel():
@@ -332,6 +354,31 @@ def test_a_settlement_of_ours_with_another_signature_does_not_leave(monkeypatch)
         judge(POLICY, GOOD, None)
 
 
+# --- dry: judged as it would be, before there is anything to sign ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("request_", "before"),
+    [
+        (GOOD, None),
+        (GOOD, Record(9_000_000, 10_000, 3, bytes(32))),
+        (GOOD, Record(8_999_999, 1, 1, bytes(32))),
+        (GOOD, Record(9_000_000, 10_001, 1, bytes(32))),
+        (make_request(0), None),
+        (make_request(fee=10**9), None),
+        (make_request(fee=35_000), None),
+        (make_request(server_pubkey=STRANGER.public_key.format()), None),
+        (dataclasses.replace(GOOD, funding_transaction=b""), None),
+        (dataclasses.replace(GOOD, fee=-1), None),
+        (dataclasses.replace(GOOD, payment=sign_payment(GOOD.terms, 9_000_000, STRANGER)), None),
+        (unproven(value=VALUE + 1), None),
+    ],
+)
+def test_an_objection_is_what_a_judgement_would_say(request_, before):
+    judged = judge(POLICY, request_, before)
+    assert objection(POLICY, request_, before) == (judged if isinstance(judged, Refusal) else None)
+
+
 # --- whatever is asked, in whatever order ---------------------------------------------------------------------------
 
 CHANGE_VALUES = st.sampled_from([0, 700, 701, 5_000_000, 9_000_000, VALUE - 20_000, VALUE - 10_000, VALUE - 700, VALUE])
@@ -355,6 +402,7 @@ def test_every_signature_satisfies_the_oracle_whatever_is_asked(asks):
         request = SettleRequest(terms, payment, fee, funding)
         answer = judge(POLICY, request, records.get(terms.outpoint))
         if isinstance(answer, Refusal):
+            assert objection(POLICY, request, records.get(terms.outpoint)) == answer
             continue
         assert key is CLIENT and not proof
         change, paid = oracle(answer.raw, request)

@@ -7,6 +7,7 @@ import pytest
 
 from paychan._fast.frame import ERROR, REPLY
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SignerMessage
+from signer import policy as policy_module
 from signer import server as server_module
 from signer.ledger import Ledger, LedgerError
 from signer.server import SignerServer
@@ -88,12 +89,28 @@ def test_the_ledger_decides_the_next_request(server):
     assert ask(server, SignerMessage.SETTLE, make_request(9_000_001).encode()).code == RefusalCode.GIVES_PAYER_MORE
 
 
+def test_a_judgement_signs_and_records_nothing(server, ledger, monkeypatch):
+    def fails(*_):
+        raise AssertionError("it was signed")
+
+    monkeypatch.setattr(policy_module, "sign_settlement", fails)
+    assert ask(server, SignerMessage.JUDGE, GOOD.encode()) == (SignerMessage.JUDGE + REPLY, b"")
+    assert ask(server, SignerMessage.JUDGE, make_request(fee=10**9).encode()).code == RefusalCode.UNECONOMIC
+    assert ledger.get(GOOD.terms.outpoint) is None
+
+
+def test_a_judgement_knows_what_was_signed_before(server):
+    ask(server, SignerMessage.SETTLE, GOOD.encode())
+    assert ask(server, SignerMessage.JUDGE, make_request(9_000_001).encode()).code == RefusalCode.GIVES_PAYER_MORE
+
+
+@pytest.mark.parametrize("kind", [SignerMessage.SETTLE, SignerMessage.JUDGE])
 @pytest.mark.parametrize("payload", [b"", b"x", GOOD.encode()[:60], GOOD.encode()[:200], b"\xff" * 1000])
-def test_a_malformed_payload_is_refused(server, payload):
-    assert ask(server, SignerMessage.SETTLE, payload).code == RefusalCode.MALFORMED
+def test_a_malformed_payload_is_refused(server, payload, kind):
+    assert ask(server, kind, payload).code == RefusalCode.MALFORMED
 
 
-@pytest.mark.parametrize("kind", [0, 3, 127])
+@pytest.mark.parametrize("kind", [0, 4, 127])
 def test_an_unknown_type_closes_the_connection(server, kind):
     assert ask(server, kind) is None
 

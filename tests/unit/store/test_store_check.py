@@ -7,6 +7,7 @@ import pytest
 
 from paychan._fast.group import StateCache
 from paychan.core.channel import ABSENT, ChannelState, Phase
+from paychan.core.funding import txid_without_witness
 from paychan.core.payment import Payment
 from paychan.core.settlement import verify_payment
 from paychan.rpc.store_messages import LEASE_COUNT, encode_commit
@@ -120,6 +121,26 @@ def test_any_record_out_of_place_is_found(content, phase):
     kept, made = content
     for key, value in wrong(kept, made, phase):
         assert check_records(Kept({**kept, key: value})).problem_count, (phase.name, key, value)
+
+
+def test_a_funding_transaction_that_is_not_the_one_its_key_names_is_found(content):
+    kept, _ = content
+    for key, value in ((txid_without_witness(b"one"), b"two"), (txid_without_witness(b"one")[:31], b"one"), (b"", b"")):
+        assert check_records(Kept({**kept, keys.FUNDING + key: value})).problem_count == 1
+    assert check_records(Kept({**kept, keys.FUNDING + txid_without_witness(b"one"): b"one"})).problem_count == 0
+
+
+def test_unsettled_channels_without_their_funding_transaction_are_counted(content):
+    kept, made = content
+    unsettled = [channel.outpoint for channel in made if channel.phase != Phase.SETTLED]
+    report = check_records(kept)
+    assert (report.unproven, report.problem_count) == (len(unsettled), 0)
+    told = f"{len(unsettled)} unsettled channels have no funding transaction: only a signer in debug mode settles them"
+    assert told in report.lines()
+    proven = Kept({**kept, **{keys.FUNDING + outpoint[:32]: b"" for outpoint in unsettled[:-1]}})
+    assert check_records(proven).unproven == 1
+    proven[keys.FUNDING + unsettled[-1][:32]] = b""
+    assert not any("only a signer" in line for line in check_records(proven).lines())
 
 
 def test_problems_beyond_the_first_are_counted():
