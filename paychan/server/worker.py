@@ -40,6 +40,11 @@ also looks again when an owner table comes, but that is not enough: the new owne
 HIGHEST_SECONDS = 60.0
 """Between two notes of the highest time seen."""
 
+KEPT_AHEAD = (
+    "%s holds a time that is %d seconds ahead of the wall clock, and is believed as far as the chain allows. If the wall clock is "
+    "right, stop the server, remove the file and start again"
+)
+
 log = logging.getLogger("paychan.worker")
 
 
@@ -57,9 +62,9 @@ class Worker:
         self._config, self._on_joined, self._own_url = config, on_joined, own_url
         self._highest_file = config.common.state_dir / "clock"
         highest = 0 if config.common.debug else read_highest(self._highest_file)
-        self._clock = Clock(wall_clock(config.common.clock_start), highest)
-        self._chain = make_chain(config.chain, config.common, config.fee_per_byte)
         chain = config.chain
+        self._clock = Clock(wall_clock(config.common.clock_start), highest, chain.tip_age_max, time.monotonic)
+        self._chain = make_chain(chain, config.common, config.fee_per_byte)
         self._tip = TipFollower(self._chain, self._clock, chain.poll_seconds, chain.tip_age_max, self._on_tip_moved)
         negative_seconds = NEGATIVE_SECONDS if chain.has_network else 0.0
         self._opening = Opening(config, Lookups(self._chain, chain.lookups_per_second, time.monotonic, negative_seconds))
@@ -89,10 +94,13 @@ class Worker:
         self._store.link.start()
 
     async def _keep_highest(self) -> None:
-        """Note the highest time seen, for the next start; in debug mode clocks start where they are told."""
+        """Note the highest time that is sure, for the next start; in debug mode clocks start where they are told."""
+        if ahead := self._clock.kept_ahead():
+            log.warning(KEPT_AHEAD, self._highest_file, ahead)
         while not self._config.common.debug:
             try:
-                write_highest(self._highest_file, self._clock.now())
+                if not self._clock.doubt():
+                    write_highest(self._highest_file, self._clock.sure())
             except OSError as error:
                 log.warning("the highest time seen could not be noted: %s", error.strerror)
             await asyncio.sleep(HIGHEST_SECONDS)
@@ -116,14 +124,14 @@ class Worker:
             self._payments.intake.forget_links()
 
     def _build(self, shard_count: int) -> None:
-        config, store, now = self._config, self._store, self._clock.now
+        config, store, now, sure = self._config, self._store, self._clock.now, self._clock.sure
         channels = ChannelTable(shard_count, config.settlement_period)
         self._ownership = Ownership(channels, shard_count)
         self._committer = Committer(channels, store)
         self._funding = FundingChecks(channels, store, self._chain, min(config.funding_tx_min_conf, 1))
         self._funding.tip_moved(self._tip.generation)
         rules = SettlingRules(config.settlement_period, config.settlement_confirmations, config.fee_bounds)
-        self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, now)
+        self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, sure)
         loader = Loader(channels, shard_count, store)
         self._life = ChannelLife(channels, shard_count, self._committer, loader, settling, self._opening, now, self._own_url)
         self._payments = Payments(
@@ -142,7 +150,7 @@ class Worker:
         self._intake = self._payments.intake
         self._on_joined(self._intake)
         settler = Settler(
-            self._ownership, store, self._tip, self.settle, config.settlement_period, config.total_exposure_max, now
+            self._ownership, store, self._tip, self.settle, config.settlement_period, config.total_exposure_max, sure
         )
         watcher = Watcher(self._ownership, store, self._tip, self._chain, self.settle)
         settler.start()
@@ -191,6 +199,8 @@ class Worker:
             trouble = "shard_stopped"
         if trouble:
             return problem(Unavailable(trouble))
+        if doubt := self._tip.clock_doubt:
+            return problem(Unavailable("clock_doubtful", f"{doubt}; {self._highest_file.name} may be at fault (OPERATING.md)"))
         if self._tip.is_doubtful:  # no channel opens, and those near their expiry take no payments
             return problem(Unavailable("chain_unavailable", self._tip.doubt))
         content: dict[str, object] = {
@@ -200,6 +210,8 @@ class Worker:
             "uneconomic_channels": len(self._settling.uneconomic),
             "stopped_shards": {str(shard): why for shard, why in self._ownership.stopped.items()},
         }
+        if ahead := self._clock.kept_ahead():
+            content["clock_ahead_seconds"] = ahead
         if self._config.chain.has_network and self._tip.tip is not None:
             tip = self._tip.tip
             content["chain"] = {"height": tip.height, "tip_age_seconds": max(0, self._clock.now() - tip.time)}
@@ -237,6 +249,8 @@ class Worker:
         """POST a new channel: everything that can be judged here is, before the chain is asked."""
         self._check_interlocks()
         key = self._signer.public_key
+        if doubt := self._tip.clock_doubt:
+            raise Unavailable("clock_doubtful", doubt)
         request = self._opening.parse(query, key, self._clock.now())
         if self._tip.is_doubtful:
             raise Unavailable("chain_unavailable", self._tip.doubt)
