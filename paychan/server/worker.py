@@ -230,8 +230,9 @@ class Worker:
     async def pay_batch(self, body: bytes) -> Reply:
         """POST of many payments, for any channels: each is answered as its PUT would be, after one group commit for all."""
         self._check_interlocks()
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        batch = Batch(body, _to_text, lambda answers: None if future.done() else future.set_result(answers))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
+        batch = Batch(body, _to_text, lambda answers: None if future.done() else future.set_result(answers), loop.call_soon)
         try:
             batch.submit(self._payments.intake)
         except ValueError as error:
@@ -256,8 +257,8 @@ class Worker:
             raise Unavailable("chain_unavailable", self._tip.doubt)
         try:
             found = await self._opening.find_funding(request, key)
-        except Rejection:
-            if request.outpoint is None:
+        except Rejection as error:
+            if request.outpoint is None or error.code != "funding_not_found":
                 raise
             found = FundingOutput(request.outpoint, 0, 0)
         return await self._dispatch(

@@ -20,7 +20,7 @@ IDS = (
     *(f"B{number}" for number in range(1, 19)),
     *(f"C{number}" for number in range(1, 7)),
     "D",
-    *(f"E{number}" for number in range(1, 11)),
+    *(f"E{number}" for number in range(1, 15)),
     *(f"F{number}" for number in range(1, 9)),
 )
 TRIED = ("a settlement that was begun", "a channel opens for less than its price")

@@ -229,7 +229,8 @@ class Desk:
                 at += 4 + size
             assert at == len(content)
 
-        Batch(body, lambda raw: base64.urlsafe_b64encode(raw).decode(), done).submit(self.intake)
+        later = asyncio.get_running_loop().call_soon
+        Batch(body, lambda raw: base64.urlsafe_b64encode(raw).decode(), done, later).submit(self.intake)
 
 
 def state_of(entry_state: bytes) -> ChannelState:

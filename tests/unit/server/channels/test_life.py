@@ -19,7 +19,7 @@ from paychan.core.errors import PaychanError
 from paychan.core.payment import Payment
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import EntryStatus, Stored, decode_commit
-from paychan.server.channels.life import ChannelLife, refusal_of_form
+from paychan.server.channels.life import CLOSED_SECONDS, ChannelLife, refusal_of_form
 from paychan.server.channels.opening import Opening, OpenRequest
 from paychan.server.shards.committer import Committer
 from paychan.server.shards.loading import Loader
@@ -155,6 +155,20 @@ async def test_what_exists_is_not_opened_again(phase, code):
     assert rig.written == []
 
 
+@pytest.mark.parametrize("phase", [Phase.OPEN, Phase.CLOSING, Phase.SETTLED])
+@asynchronous
+async def test_a_stranger_who_names_anothers_channel_learns_nothing_of_it(phase):
+    rig, other = Rig(), make_sample("life, a stranger")
+    rig.load(phase)
+    own = dataclasses.replace(other.terms, outpoint=rig.outpoint)
+    signed = dataclasses.replace(other, terms=own).sign(9_000_000)
+    request = OpenRequest(own.client_pubkey, own.exp_time, own.change_script, rig._payment(signed), rig.outpoint)
+    work = rig.life.open(request, rig.funding(0), rig.sample.terms.server_pubkey)
+    assert await refusal(work) == "funding_not_found"  # as for an outpoint that is no channel
+    request = dataclasses.replace(rig.request(9_000_000), payment=rig._payment(signed))
+    assert await refusal(rig.life.open(request, rig.funding(0), rig.sample.terms.server_pubkey)) == "bad_signature"
+
+
 @asynchronous
 async def test_of_two_that_open_at_once_the_second_finds_the_firsts():
     rig = Rig()
@@ -211,6 +225,22 @@ async def test_only_who_has_the_whole_newest_payment_may_close():
         assert await refusal(rig.close(wrong)) == "not_newest_payment"
     assert orjson.loads((await rig.close(token[:-1])).body)["code"] == "invalid_der"
     assert rig.settled == [] and rig.table.phase(rig.outpoint) == Phase.OPEN
+
+
+@asynchronous
+async def test_a_close_that_is_repeated_at_once_is_answered_from_the_look_before():
+    rig = Rig()
+    rig.load()
+    token = rig.sample.opening.raw
+    replies = [await rig.close(token) for _ in range(50)]
+    assert {reply.body for reply in replies} == {replies[0].body}
+    assert len(rig.settled) == 1
+    rig.settlement = b"\x78" * 32
+    await asyncio.sleep(CLOSED_SECONDS + 0.05)
+    assert orjson.loads((await rig.close(token)).body)["settlement_txid"] == rig.settlement.hex()
+    rig.table.load(rig.sample.terms, ChannelState(Phase.SETTLED, rig._payment(rig.sample.opening), TXID))
+    await rig.close(token)
+    assert len(rig.settled) == 3  # another phase is looked at at once
 
 
 @asynchronous
