@@ -837,6 +837,22 @@ NETWORK = (
 
 OPERATIONS = (
     Break(
+        ("C4",),
+        "whoever listens at a socket of the state directory is believed",
+        "paychan/rpc/connection.py",
+        "if uid not in (None, 0, os.geteuid()):",
+        "if False:",
+        (f"{UNIT}rpc/test_connect.py::test_a_socket_of_another_user_is_not_spoken_to",),
+    ),
+    Break(
+        ("C4",),
+        "a state directory in which others may rename the sockets is accepted",
+        DANGERS,
+        "if mode & stat.S_IWOTH and (place in ways or not mode & stat.S_ISVTX):",
+        "if False:",
+        (f"{UNIT}settings/test_state_dir.py::test_a_state_directory_that_others_may_write_to_is_refused",),
+    ),
+    Break(
         ("F2",),
         "a misspelt setting is ignored",
         "paychan/settings/sections.py",

@@ -29,7 +29,7 @@ from ..shards.ownership import NotOwner
 from .opening import Opening, OpenRequest
 
 CLOSED_SECONDS = 1.0
-"""How long a DELETE is answered as the one before it was, while the channel's phase is the same. A look costs the node some calls."""
+"""How long a DELETE is answered as the one before it was, while the phase is the same. A look costs the node some calls."""
 
 CLOSED_MAX = 10_000
 """Channels whose last DELETE is remembered; some 5 MB."""
