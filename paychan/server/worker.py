@@ -133,7 +133,10 @@ class Worker:
         rules = SettlingRules(config.settlement_period, config.settlement_confirmations, config.fee_bounds)
         self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, sure)
         loader = Loader(channels, shard_count, store)
-        self._life = ChannelLife(channels, shard_count, self._committer, loader, settling, self._opening, now, self._own_url)
+        exposure_max = config.channel_exposure_max
+        self._life = ChannelLife(
+            channels, shard_count, self._committer, loader, settling, self._opening, now, self._own_url, exposure_max
+        )
         self._payments = Payments(
             config.common.network,
             channels,
@@ -143,7 +146,7 @@ class Worker:
             self._funding,
             self._tip,
             now,
-            config.channel_exposure_max,
+            exposure_max,
             self.trouble,
             self._pay_elsewhere,
         )

@@ -853,6 +853,14 @@ OPERATIONS = (
         (f"{UNIT}settings/test_state_dir.py::test_a_state_directory_that_others_may_write_to_is_refused",),
     ),
     Break(
+        ("F8",),
+        "what an opening payment brings is not held against the exposure limit",
+        LIFE,
+        "        if received > self._exposure_max:",
+        "        if False:",
+        (f"{UNIT}server/channels/test_life.py::test_an_opening_payment_counts_against_the_exposure_limit",),
+    ),
+    Break(
         ("F2",),
         "a misspelt setting is ignored",
         "paychan/settings/sections.py",

@@ -57,9 +57,12 @@ class ChannelLife:
         opening: Opening,
         clock: Callable[[], int],
         own_url: str,
+        exposure_max: int,
     ) -> None:
+        """exposure_max: satoshi; a channel that holds more is settled, also if its opening payment brought it all."""
         self._channels, self._shard_count, self._committer, self._loader = channels, shard_count, committer, loader
         self._settling, self._opening, self._clock, self._own_url = settling, opening, clock, own_url
+        self._exposure_max = exposure_max
         self._closed: OrderedDict[bytes, _Closed] = OrderedDict()
         self._early: set[asyncio.Task[Reply]] = set()
 
@@ -108,6 +111,8 @@ class ChannelLife:
             raise NotOwner(terms.outpoint)
         if phase == Phase.CLOSING:
             return await self.settle_begun(terms.outpoint, received)
+        if received > self._exposure_max:
+            self.settle_early(terms.outpoint)
         return payment_result(201, request.payment.change_value, received, self._location(terms.outpoint))
 
     def _location(self, outpoint: bytes) -> str:

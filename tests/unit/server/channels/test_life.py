@@ -29,6 +29,7 @@ from tests.unit.doors import asynchronous, settle
 from tests.unit.settings.test_config import CONFIGS, load_server_config
 
 TXID = b"\x77" * 32
+EXPOSURE_MAX = 6_000_000
 
 
 class Rig:
@@ -46,7 +47,7 @@ class Rig:
         loader = Loader(self.table, SHARD_COUNT, self)
         url = "http://own"
         settling = SimpleNamespace(settle=self._settle)
-        self.life = ChannelLife(self.table, SHARD_COUNT, self.committer, loader, settling, self.opening, lambda: NOW, url)
+        self.life = ChannelLife(self.table, SHARD_COUNT, self.committer, loader, settling, self.opening, lambda: NOW, url, EXPOSURE_MAX)
 
     async def commit(self, payload):
         entries = decode_commit(payload)
@@ -133,6 +134,19 @@ async def test_a_channel_that_gives_up_everything_at_once_is_closing_and_settled
     reply = await rig.open(0, 0x82)
     assert (reply.status, orjson.loads(reply.body)["value_received"]) == (202, 10_000_000)
     assert rig.settled == [(rig.outpoint, [Phase.CLOSING])]
+
+
+@pytest.mark.parametrize(("received", "settles"), [(EXPOSURE_MAX, False), (EXPOSURE_MAX + 1, True)])
+@asynchronous
+async def test_an_opening_payment_counts_against_the_exposure_limit(received, settles):
+    rig = Rig()
+    terms, paid = rig.sample.terms, rig.sample.sign(10_000_000 - received)
+    rig.has[rig.outpoint] = None
+    assert (await rig.open(10_000_000 - received)).status == 201
+    rig.has[rig.outpoint] = Stored(terms.serialize(), ChannelState(Phase.OPEN, rig._payment(paid)).serialize(), b"")
+    await settle()
+    assert [ChannelState.parse(entry.state).phase for entry in rig.written] == [Phase.OPEN] + [Phase.CLOSING] * settles
+    assert len(rig.settled) == settles
 
 
 @asynchronous
