@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..core.channel import ChannelTerms
+from ..core.units import LOCKTIME_MAX
 
 FUNDING_OUTPUTS_MAX = 16
 """Outputs at one address that an open looks at; each costs a signature check."""
+
+HEIGHT_MAX = 1 << 31
+"""Above every height that there will be for some thousand years."""
 
 UNKNOWN = -1
 """Confirmations of a transaction that the source knows neither in a block nor in its mempool."""
@@ -24,6 +28,12 @@ class Tip:
     block_hash: bytes
     time: int
     median_time_past: int
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a block can have these numbers. What a source says is held against it before anything believes it."""
+        times = (self.time, self.median_time_past)
+        return 0 <= self.height <= HEIGHT_MAX and all(0 <= seconds <= LOCKTIME_MAX for seconds in times)
 
 
 @dataclass(frozen=True)

@@ -111,12 +111,11 @@ class BitcoindChain:
         """Return the best block. A node that has fallen behind: Unavailable."""
         (info,) = await self._rpc.batch([("getblockchaininfo",)])
         self._check_progress(info)
-        return Tip(
-            need_field(info, "blocks", int),
-            need_hash(info, "bestblockhash"),
-            need_field(info, "time", int),
-            need_field(info, "mediantime", int),
-        )
+        height, time, median = (need_field(info, name, int) for name in ("blocks", "time", "mediantime"))
+        tip = Tip(height, need_hash(info, "bestblockhash"), time, median)
+        if not tip.is_possible:
+            raise unavailable("The Bitcoin node's answer is not understood: the best block's height or time is out of range")
+        return tip
 
     def _check_progress(self, info: object) -> None:
         behind = need_field(info, "headers", int) - need_field(info, "blocks", int)

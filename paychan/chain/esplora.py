@@ -27,7 +27,7 @@ from ..core.errors import Unavailable
 from ..core.funding import is_coinbase, output_at
 from ..core.network import Network
 from ..core.outpoint import make_outpoint, txid_hex, txid_of, vout_of
-from ..core.units import LOCKTIME_MAX, is_satoshi
+from ..core.units import is_satoshi
 from .agreement import (
     Contradiction,
     Listed,
@@ -39,7 +39,7 @@ from .agreement import (
     fee_for,
     is_refused,
 )
-from .base import UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Tip
+from .base import HEIGHT_MAX, UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Tip
 from .http import HttpClient, HttpFailure
 from .proof import TRANSACTION_HEX_MAX, proof_of
 
@@ -55,7 +55,6 @@ GRACE_SECONDS = 0.5
 TIP_DEPTH = 4
 """Newest blocks of each server that are compared: servers within three blocks of each other still have one in common."""
 
-HEIGHT_MAX = 1 << 31
 FEE_PER_BYTE_MAX = 1_000_000
 """Satoshi; an estimate above is none."""
 
@@ -237,9 +236,10 @@ class EsploraServer:
 
     def _block(self, row: object) -> Tip:
         height, time, median = (self._field(row, name, int) for name in ("height", "timestamp", "mediantime"))
-        if not (0 <= height <= HEIGHT_MAX and 0 <= time <= LOCKTIME_MAX and 0 <= median <= LOCKTIME_MAX):
+        tip = Tip(height, self._hash_in(row, "id"), time, median)
+        if not tip.is_possible:
             raise self._malformed("a block's height or time is out of range")
-        return Tip(height, self._hash_in(row, "id"), time, median)
+        return tip
 
     def _confirmations(self, status: object, tip_height: int) -> int:
         """Return a transaction's confirmations from its status. One in a block newer than the height has just come: 1."""

@@ -82,6 +82,7 @@ _TABLE = (
     Code(87, "funding_disappeared", 503, "The funding transaction is not confirmed any more; wait until it is again"),
     Code(88, "too_many_failures", 503, "Too many payments with bad signatures for this channel; send the same request again"),
     Code(89, "shard_stopped", 503, "The channel's accounts are being looked at; send the same request again later"),
+    Code(90, "clock_doubtful", 503, "The server's clock and the chain contradict each other; send the same request again later"),
 )
 
 BY_CODE = {row.code: row for row in _TABLE}

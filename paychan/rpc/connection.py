@@ -1,6 +1,7 @@
 """Frames over asyncio: a server's end and a client's end of one connection. What the frames mean is not known here."""
 
 import asyncio
+import errno
 import itertools
 import os
 import re
@@ -179,23 +180,33 @@ class FrameConnection(asyncio.Protocol):
 
     def peer_uid(self) -> int | None:
         """Return the user id of the process at the other end of a Unix socket, or None on TCP."""
-        sock = self._transport.get_extra_info("socket") if self._transport else None
-        if sock is None or sock.family != socket.AF_UNIX:
-            return None
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return int.from_bytes(raw[4:8], "little")
+        return uid_at_the_other_end(self._transport) if self._transport else None
+
+
+def uid_at_the_other_end(transport: asyncio.BaseTransport) -> int | None:
+    """Return the user id of who listens at a Unix socket, or has connected to it; None on TCP."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family != socket.AF_UNIX:
+        return None
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(raw[4:8], "little")
 
 
 async def connect(address: Address, make: Callable[[], _Protocol]) -> _Protocol:
-    """Connect to a process. Raises OSError."""
+    """Connect to a process. Raises OSError; PermissionError if another user than root or ours listens at a Unix socket: what it
+    says would be believed."""
     loop = asyncio.get_running_loop()
     if address.path:
         path, handle = reachable_path(address.path)
         try:
-            _, connection = await loop.create_unix_connection(make, path)
+            transport, connection = await loop.create_unix_connection(make, path)
         finally:
             if handle >= 0:
                 os.close(handle)
+        uid = uid_at_the_other_end(transport)
+        if uid not in (None, 0, os.geteuid()):
+            transport.abort()
+            raise PermissionError(errno.EACCES, f"the socket belongs to user {uid}", address.path)
     else:
         _, connection = await loop.create_connection(make, address.host, address.port)
     return connection

@@ -42,6 +42,11 @@ HIGHEST_SECONDS = 60.0
 
 PEERS_RETRY_SECONDS = 1.0
 
+KEPT_AHEAD = (
+    "%s holds a time that is %d seconds ahead of the wall clock, and is believed as far as the chain allows. If the wall clock is "
+    "right, stop the server, remove the file and start again"
+)
+
 log = logging.getLogger("paychan.worker")
 
 
@@ -64,9 +69,9 @@ class Worker:
         self._config, self._on_joined, self._own_url, self._granian_way = config, on_joined, own_url, granian_way
         self._highest_file = config.common.state_dir / "clock"
         highest = 0 if config.common.debug else read_highest(self._highest_file)
-        self._clock = Clock(wall_clock(config.common.clock_start), highest)
-        self._chain = make_chain(config.chain, config.common, config.fee_per_byte)
         chain = config.chain
+        self._clock = Clock(wall_clock(config.common.clock_start), highest, chain.tip_age_max, time.monotonic)
+        self._chain = make_chain(chain, config.common, config.fee_per_byte)
         self._tip = TipFollower(self._chain, self._clock, chain.poll_seconds, chain.tip_age_max, self._on_tip_moved)
         negative_seconds = NEGATIVE_SECONDS if chain.has_network else 0.0
         self._opening = Opening(config, Lookups(self._chain, chain.lookups_per_second, time.monotonic, negative_seconds))
@@ -108,10 +113,13 @@ class Worker:
                 await asyncio.sleep(PEERS_RETRY_SECONDS)
 
     async def _keep_highest(self) -> None:
-        """Note the highest time seen, for the next start; in debug mode clocks start where they are told."""
+        """Note the highest time that is sure, for the next start; in debug mode clocks start where they are told."""
+        if ahead := self._clock.kept_ahead():
+            log.warning(KEPT_AHEAD, self._highest_file, ahead)
         while not self._config.common.debug:
             try:
-                write_highest(self._highest_file, self._clock.now())
+                if not self._clock.doubt():
+                    write_highest(self._highest_file, self._clock.sure())
             except OSError as error:
                 log.warning("the highest time seen could not be noted: %s", error.strerror)
             await asyncio.sleep(HIGHEST_SECONDS)
@@ -135,16 +143,19 @@ class Worker:
             self._payments.intake.forget_links()
 
     def _build(self, shard_count: int) -> None:
-        config, store, now = self._config, self._store, self._clock.now
+        config, store, now, sure = self._config, self._store, self._clock.now, self._clock.sure
         channels = ChannelTable(shard_count, config.settlement_period)
         self._ownership = Ownership(channels, shard_count)
         self._committer = Committer(channels, store)
         self._funding = FundingChecks(channels, store, self._chain, min(config.funding_tx_min_conf, 1))
         self._funding.tip_moved(self._tip.generation)
         rules = SettlingRules(config.settlement_period, config.settlement_confirmations, config.fee_bounds)
-        self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, now)
+        self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, sure)
         loader = Loader(channels, shard_count, store)
-        self._life = ChannelLife(channels, shard_count, self._committer, loader, settling, self._opening, now, self._own_url)
+        exposure_max = config.channel_exposure_max
+        self._life = ChannelLife(
+            channels, shard_count, self._committer, loader, settling, self._opening, now, self._own_url, exposure_max
+        )
         self._payments = Payments(
             config.common.network,
             channels,
@@ -154,14 +165,14 @@ class Worker:
             self._funding,
             self._tip,
             now,
-            config.channel_exposure_max,
+            exposure_max,
             self.trouble,
             self._pay_elsewhere,
         )
         self._intake = self._payments.intake
         self._on_joined(self._intake)
         settler = Settler(
-            self._ownership, store, self._tip, self.settle, config.settlement_period, config.total_exposure_max, now
+            self._ownership, store, self._tip, self.settle, config.settlement_period, config.total_exposure_max, sure
         )
         watcher = Watcher(self._ownership, store, self._tip, self._chain, self.settle)
         settler.start()
@@ -210,6 +221,8 @@ class Worker:
             trouble = "shard_stopped"
         if trouble:
             return problem(Unavailable(trouble))
+        if doubt := self._tip.clock_doubt:
+            return problem(Unavailable("clock_doubtful", f"{doubt}; {self._highest_file.name} may be at fault (OPERATING.md)"))
         if self._tip.is_doubtful:  # no channel opens, and those near their expiry take no payments
             return problem(Unavailable("chain_unavailable", self._tip.doubt))
         content: dict[str, object] = {
@@ -220,6 +233,8 @@ class Worker:
             "stopped_shards": {str(shard): why for shard, why in self._ownership.stopped.items()},
             "granian_door": self._granian_way(),
         }
+        if ahead := self._clock.kept_ahead():
+            content["clock_ahead_seconds"] = ahead
         if self._config.chain.has_network and self._tip.tip is not None:
             tip = self._tip.tip
             content["chain"] = {"height": tip.height, "tip_age_seconds": max(0, self._clock.now() - tip.time)}
@@ -238,8 +253,9 @@ class Worker:
     async def pay_batch(self, body: bytes) -> Reply:
         """POST of many payments, for any channels: each is answered as its PUT would be, after one group commit for all."""
         self._check_interlocks()
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        batch = Batch(body, _to_text, lambda answers: None if future.done() else future.set_result(answers))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
+        batch = Batch(body, _to_text, lambda answers: None if future.done() else future.set_result(answers), loop.call_soon)
         try:
             batch.submit(self._payments.intake)
         except ValueError as error:
@@ -257,13 +273,15 @@ class Worker:
         """POST a new channel: everything that can be judged here is, before the chain is asked."""
         self._check_interlocks()
         key = self._signer.public_key
+        if doubt := self._tip.clock_doubt:
+            raise Unavailable("clock_doubtful", doubt)
         request = self._opening.parse(query, key, self._clock.now())
         if self._tip.is_doubtful:
             raise Unavailable("chain_unavailable", self._tip.doubt)
         try:
             found = await self._opening.find_funding(request, key)
-        except Rejection:
-            if request.outpoint is None:
+        except Rejection as error:
+            if request.outpoint is None or error.code != "funding_not_found":
                 raise
             found = FundingOutput(request.outpoint, 0, 0)
         return await self._dispatch(

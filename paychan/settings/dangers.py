@@ -4,6 +4,8 @@ The forms of single values are checked where they are read (load.py); this is ab
 money only (`live`); what is wrong everywhere is refused everywhere.
 """
 
+import os
+import stat
 from hashlib import new as new_hash
 from hashlib import sha256
 from pathlib import Path
@@ -97,7 +99,7 @@ def trouble_with_path(path: Path) -> str:
     return "must not lead upwards (..)" if ".." in path.parts else ""
 
 
-def check_state_dir(root: "Section", state_dir: Path, is_live: bool) -> None:
+def check_state_dir(root: "Section", state_dir: Path, is_live: bool, is_debug: bool) -> None:
     why = trouble_with_path(state_dir)
     if why:
         root.fail("state_dir", why)
@@ -105,6 +107,25 @@ def check_state_dir(root: "Section", state_dir: Path, is_live: bool) -> None:
         root.fail("state_dir", "must not be the root directory: what is in it would be open to all")
     elif is_live and any(state_dir.absolute().is_relative_to(place) for place in VOLATILE):
         root.fail("state_dir", "is lost at the next restart of the machine: the key and all payments with it")
+    elif not is_debug and (open_place := _open_to_others(state_dir)):
+        root.fail("state_dir", f"others may write to {open_place}: who renames what is in it is store and signer")
+
+
+def _open_to_others(state_dir: Path) -> str:
+    """Return the first place on the way to a state directory, or at its end, that other users may write to, empty if there is none.
+
+    A parent like /tmp, whose sticky bit keeps what is in it for its owner, is none; the state directory itself must be ours alone.
+    Both ways are looked at, with symbolic links and without: who may change a link leads us elsewhere.
+    """
+    ways = (state_dir.absolute(), Path(os.path.realpath(state_dir)))
+    for place in dict.fromkeys(place for way in ways for place in (way, *way.parents)):
+        try:
+            mode = place.stat().st_mode
+        except OSError:
+            continue  # it will be made, for us alone
+        if mode & stat.S_IWOTH and (place in ways or not mode & stat.S_ISVTX):
+            return str(place)
+    return ""
 
 
 def check_address(section: "Section", key: str, address: "Address", state_dir: Path, is_live: bool) -> None:

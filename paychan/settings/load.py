@@ -39,7 +39,7 @@ def _common(root: Section, env: Mapping[str, str]) -> tuple[Common, Section]:
     elif clock is not None and not (clock.isascii() and clock.isdigit() and len(clock) <= 10 and int(clock) < 1 << 32):
         root.fail("PAYCHAN_CLOCK_START", "must be unix seconds")
     root.raise_problems()
-    dangers.check_state_dir(root, state_dir, name == "live")
+    dangers.check_state_dir(root, state_dir, name == "live", enabled)
     return Common(root.source, networks.BY_NAME[name], state_dir, enabled, int(clock) if clock else None), debug
 
 

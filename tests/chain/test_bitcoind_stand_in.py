@@ -142,6 +142,17 @@ def test_a_node_that_falls_behind_later_has_no_tip() -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize("name", ["time", "mediantime", "blocks"])
+@pytest.mark.parametrize("number", [-1, 1 << 32, 1 << 70])
+def test_a_best_block_that_no_chain_has_is_not_believed(name: str, number: int) -> None:
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        _info(core, **{name: number, "headers": number if name == "blocks" else TIP_HEIGHT})
+        with pytest.raises(Unavailable, match="out of range"):
+            await chain.tip()
+
+    play(scenario)
+
+
 def test_the_first_wallet_is_blank_without_keys_and_loaded_at_startup() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         wallet = core.wallets[WALLET]

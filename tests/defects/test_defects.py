@@ -17,10 +17,10 @@ from .table import BREAKS, NOT_APPLICABLE, Break
 IDS = (
     *(f"O{number}" for number in range(1, 19)),
     *(f"A{number}" for number in range(1, 15)),
-    *(f"B{number}" for number in range(1, 18)),
+    *(f"B{number}" for number in range(1, 19)),
     *(f"C{number}" for number in range(1, 7)),
     "D",
-    *(f"E{number}" for number in range(1, 11)),
+    *(f"E{number}" for number in range(1, 15)),
     *(f"F{number}" for number in range(1, 9)),
     *(f"R{number}" for number in (1, 2)),
 )

@@ -115,7 +115,7 @@ def batch_target(modules: dict[str, ModuleType]) -> Call:
         answers: list[bytes] = []
         expected = split_batch(data)
         try:
-            batch.Batch(data, lambda raw: raw.hex(), answers.append).submit(rules.intake)
+            batch.Batch(data, lambda raw: raw.hex(), answers.append, lambda call: call()).submit(rules.intake)
         except ValueError:
             assert expected is None and not answers
             return 1

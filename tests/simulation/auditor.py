@@ -7,7 +7,7 @@ from bitcoin.core import CTransaction
 
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.core.outpoint import format_outpoint
-from paychan.core.units import DUST_LIMIT
+from paychan.core.units import DUST_LIMIT, MAX_MONEY
 from store import keys
 
 from .blockchain import BlockChain, payment_in
@@ -20,10 +20,15 @@ SETTLEMENT_SIZE = 350  # bytes, about
 CLOCK_SLACK_SECONDS = 2 * 3600
 """By so much a worker that cannot see the chain may lag behind it."""
 
+EARLY_SECONDS = 6 * 3600
+"""By so much a worker may be ahead of the median time past: an hour and more is between it and the best block, and a wall clock is
+believed up to `tip_age_minutes_max` beyond that one."""
+
 
 @dataclass
 class Account:
-    """One channel. lowest: the lowest change value that was acknowledged (the funding value: nothing was)."""
+    """One channel. lowest: the lowest change value that was acknowledged (the funding value: nothing was). may_close: the payer has
+    asked to close it, or it may hold more than the exposure limits allow."""
 
     terms: ChannelTerms
     lowest: int
@@ -33,17 +38,20 @@ class Account:
     settled_by: bytes = b""
     bumps: int = 0
     closing_at: int = 0
+    may_close: bool = False
 
 
 @dataclass
 class Auditor:
-    """`settlement_period`: seconds; `confirmations`: what settled means; `fee_rate_max`: satoshi per byte, of server and signer."""
+    """`settlement_period`: seconds; `confirmations`: what settled means; `fee_rate_max`: satoshi per byte, of server and signer;
+    `exposure_max`: satoshi, above which a channel is settled early."""
 
     chain: BlockChain
     destination: bytes
     settlement_period: int
     confirmations: int
     fee_rate_max: int
+    exposure_max: int = MAX_MONEY
     accounts: dict[bytes, Account] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     uneconomic_logged: set[str] = field(default_factory=set)
@@ -115,6 +123,11 @@ class Auditor:
             if state.payment.change_value > before.payment.change_value:
                 self.breach(outpoint, "its change value rose")
         if state.phase != Phase.OPEN and not account.closing_at:
+            left = account.terms.exp_time - self.settlement_period - self.chain.median_time_past
+            may_close = account.may_close or not state.payment.change_value
+            may_close = may_close or account.terms.funding_value - state.payment.change_value > self.exposure_max
+            if left > EARLY_SECONDS and not may_close:
+                self.breach(outpoint, f"was settled {left} seconds before its settlement period, and nobody had asked")
             account.closing_at = self.chain.median_time_past
         if state.phase == Phase.SETTLED and self.chain.depths.get(outpoint, 0) < self.confirmations:
             depth = self.chain.depths.get(outpoint, 0)

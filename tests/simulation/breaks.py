@@ -250,7 +250,8 @@ def _the_close_is_not_made_durable() -> Iterator[None]:
 
 @_break
 def _the_clock_is_the_wall_alone() -> Iterator[None]:
-    with patch.object(Clock, "observe", lambda self, seconds: None):
+    observe = Clock.observe
+    with patch.object(Clock, "observe", lambda self, block_time, _: observe(self, block_time, 0)):
         yield
 
 

@@ -148,6 +148,7 @@ class Payer:
     async def _close(self) -> None:
         assert self._payment is not None, "a channel is opened with a payment"
         path, _, query = self._sender.channel_target(self._payment).partition("?")
+        self._auditor.accounts[self._sender.terms.outpoint].may_close = True
         for _ in range(3):
             reply = await self._front.ask(lambda worker: worker.close(path, query))
             if reply is not None and reply.status != 503:

@@ -84,7 +84,7 @@ fee_per_byte_max = 1000
 confirmations = {CONFIRMATIONS}
 [exposure]
 channel_value_max = 4_000_000
-total_value_max = 40_000_000
+total_value_max = 4_000_000_000
 """
 
 
@@ -161,7 +161,9 @@ class World:
         pubkey = SERVER_KEY.public_key.format()
         policy = Policy(SERVER_KEY, pubkey, DESTINATION, FEE_RATE_MAX, FEE_SHARE_PERCENT_MAX, 100)
         self.vault = Vault(policy)
-        self.auditor = Auditor(self.chain, DESTINATION, config.settlement_period, CONFIRMATIONS, FEE_RATE_MAX)
+        self.auditor = Auditor(
+            self.chain, DESTINATION, config.settlement_period, CONFIRMATIONS, FEE_RATE_MAX, config.channel_exposure_max
+        )
         self.disk = Disk(self._see_writes)
         self.auditor.data = self.disk.data
         self.node = Node(self.chain)
@@ -178,14 +180,19 @@ class World:
         return random.Random(f"{self.seed}/{name}")
 
     def _make_wall(self, chance: random.Random) -> list[tuple[float, float]]:
-        """Return the wall clock's errors as (from true seconds, offset): right, wrong, or set back in between."""
-        kind = chance.choice(("right", "behind", "ahead", "set back", "set back"))
+        """Return the wall clock's errors as (from true seconds, offset): right, wrong, set back, or far ahead for a time."""
+        kind = chance.choice(("right", "behind", "ahead", "set back", "set back", "decades", "leap", "leap"))
         if kind == "right":
             return [(0, 0.0)]
         if kind == "behind":
             return [(0, -chance.uniform(0, 14 * HOUR))]
         if kind == "ahead":
             return [(0, chance.uniform(0, HOUR))]
+        if kind == "decades":  # before 1970 is no time; the chain's median time past is all that there is
+            return [(0, -chance.uniform(0, GENESIS))]
+        if kind == "leap":
+            leaps = chance.choice((0.0, chance.uniform(0, 40) * HOUR))
+            return [(0, 0.0), (leaps, chance.choice((8, 24, 24 * 3650)) * HOUR), (leaps + chance.choice((90, 5 * HOUR)), 0.0)]
         return [(0, 0.0), (chance.uniform(2, 24) * HOUR, -chance.uniform(1, 14) * HOUR)]
 
     def now(self) -> float:

@@ -27,7 +27,8 @@ def test_the_same_seed_replays_the_same_run():
 
 
 def test_the_auditor_sees_channels_whose_clock_is_the_wall_alone(monkeypatch):
-    monkeypatch.setattr(Clock, "observe", lambda self, seconds: None)
+    observe = Clock.observe
+    monkeypatch.setattr(Clock, "observe", lambda self, block_time, _: observe(self, block_time, 0))
     world = World("wall alone", 12, make_config())
     world._wall = [(0, -12 * 3600.0)]
     world.run()

@@ -97,8 +97,13 @@ class Opening:
     async def find_funding(self, request: OpenRequest, server_pubkey: bytes) -> FundingOutput:
         """Look the funding output up. Of several at one address, take the one that the payment signs for.
 
-        Raises Rejection("funding_not_found"), Unavailable("chain_unavailable").
+        Raises Rejection("funding_not_found") or ("bad_signature"), Unavailable("chain_unavailable"). The payment's signature covers
+        the outpoint and no value, so where that is named, nothing is looked up for who has not signed.
         """
+        if request.outpoint is not None:
+            named = FundingOutput(request.outpoint, 0, 0)
+            if not verify_payment(self.terms(request, named, server_pubkey, 0), request.payment):
+                raise Rejection("bad_signature", parameter="payment")
         script_pubkey = p2sh_script_pubkey(redeem_script(server_pubkey, request.client_pubkey, request.exp_time))
         found = await self._lookups.find(
             FundingRequest(request.client_pubkey, request.exp_time, script_pubkey, request.outpoint)

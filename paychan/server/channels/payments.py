@@ -90,9 +90,12 @@ class Payments:
         """Return the answer to all payments while an interlock is tripped, and the time to judge by (unix seconds). Both hold for
         this turn of the event loop."""
         asyncio.get_running_loop().call_soon(self.intake.look_again)
-        trouble = self._trouble()
-        doubt = DOUBT_MARGIN_SECONDS if self._tip.is_doubtful else 0
-        return problem(Unavailable(trouble)) if trouble else None, self._clock() + doubt
+        refusal = None
+        if trouble := self._trouble():
+            refusal = problem(Unavailable(trouble))
+        elif doubt := self._tip.clock_doubt:
+            refusal = problem(Unavailable("clock_doubtful", doubt))
+        return refusal, self._clock() + (DOUBT_MARGIN_SECONDS if self._tip.is_doubtful else 0)
 
     def not_owner(self, outpoint: bytes) -> NotOwner:
         return NotOwner(outpoint)

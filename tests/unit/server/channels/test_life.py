@@ -19,7 +19,7 @@ from paychan.core.errors import PaychanError
 from paychan.core.payment import Payment
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import EntryStatus, Stored, decode_commit
-from paychan.server.channels.life import ChannelLife, refusal_of_form
+from paychan.server.channels.life import CLOSED_SECONDS, ChannelLife, refusal_of_form
 from paychan.server.channels.opening import Opening, OpenRequest
 from paychan.server.shards.committer import Committer
 from paychan.server.shards.loading import Loader
@@ -29,6 +29,7 @@ from tests.unit.doors import asynchronous, settle
 from tests.unit.settings.test_config import CONFIGS, load_server_config
 
 TXID = b"\x77" * 32
+EXPOSURE_MAX = 6_000_000
 
 
 class Rig:
@@ -46,7 +47,7 @@ class Rig:
         loader = Loader(self.table, SHARD_COUNT, self)
         url = "http://own"
         settling = SimpleNamespace(settle=self._settle)
-        self.life = ChannelLife(self.table, SHARD_COUNT, self.committer, loader, settling, self.opening, lambda: NOW, url)
+        self.life = ChannelLife(self.table, SHARD_COUNT, self.committer, loader, settling, self.opening, lambda: NOW, url, EXPOSURE_MAX)
 
     async def commit(self, payload):
         entries = decode_commit(payload)
@@ -135,6 +136,19 @@ async def test_a_channel_that_gives_up_everything_at_once_is_closing_and_settled
     assert rig.settled == [(rig.outpoint, [Phase.CLOSING])]
 
 
+@pytest.mark.parametrize(("received", "settles"), [(EXPOSURE_MAX, False), (EXPOSURE_MAX + 1, True)])
+@asynchronous
+async def test_an_opening_payment_counts_against_the_exposure_limit(received, settles):
+    rig = Rig()
+    terms, paid = rig.sample.terms, rig.sample.sign(10_000_000 - received)
+    rig.has[rig.outpoint] = None
+    assert (await rig.open(10_000_000 - received)).status == 201
+    rig.has[rig.outpoint] = Stored(terms.serialize(), ChannelState(Phase.OPEN, rig._payment(paid)).serialize(), b"")
+    await settle()
+    assert [ChannelState.parse(entry.state).phase for entry in rig.written] == [Phase.OPEN] + [Phase.CLOSING] * settles
+    assert len(rig.settled) == settles
+
+
 @asynchronous
 async def test_a_bad_opening_writes_nothing():
     rig = Rig()
@@ -153,6 +167,20 @@ async def test_what_exists_is_not_opened_again(phase, code):
         assert orjson.loads(reply.body)["code"] == code
         assert reply.location == (f"http://own{rig.sample.path}" if phase is Phase.OPEN else "")
     assert rig.written == []
+
+
+@pytest.mark.parametrize("phase", [Phase.OPEN, Phase.CLOSING, Phase.SETTLED])
+@asynchronous
+async def test_a_stranger_who_names_anothers_channel_learns_nothing_of_it(phase):
+    rig, other = Rig(), make_sample("life, a stranger")
+    rig.load(phase)
+    own = dataclasses.replace(other.terms, outpoint=rig.outpoint)
+    signed = dataclasses.replace(other, terms=own).sign(9_000_000)
+    request = OpenRequest(own.client_pubkey, own.exp_time, own.change_script, rig._payment(signed), rig.outpoint)
+    work = rig.life.open(request, rig.funding(0), rig.sample.terms.server_pubkey)
+    assert await refusal(work) == "funding_not_found"  # as for an outpoint that is no channel
+    request = dataclasses.replace(rig.request(9_000_000), payment=rig._payment(signed))
+    assert await refusal(rig.life.open(request, rig.funding(0), rig.sample.terms.server_pubkey)) == "bad_signature"
 
 
 @asynchronous
@@ -211,6 +239,22 @@ async def test_only_who_has_the_whole_newest_payment_may_close():
         assert await refusal(rig.close(wrong)) == "not_newest_payment"
     assert orjson.loads((await rig.close(token[:-1])).body)["code"] == "invalid_der"
     assert rig.settled == [] and rig.table.phase(rig.outpoint) == Phase.OPEN
+
+
+@asynchronous
+async def test_a_close_that_is_repeated_at_once_is_answered_from_the_look_before():
+    rig = Rig()
+    rig.load()
+    token = rig.sample.opening.raw
+    replies = [await rig.close(token) for _ in range(50)]
+    assert {reply.body for reply in replies} == {replies[0].body}
+    assert len(rig.settled) == 1
+    rig.settlement = b"\x78" * 32
+    await asyncio.sleep(CLOSED_SECONDS + 0.05)
+    assert orjson.loads((await rig.close(token)).body)["settlement_txid"] == rig.settlement.hex()
+    rig.table.load(rig.sample.terms, ChannelState(Phase.SETTLED, rig._payment(rig.sample.opening), TXID))
+    await rig.close(token)
+    assert len(rig.settled) == 3  # another phase is looked at at once
 
 
 @asynchronous

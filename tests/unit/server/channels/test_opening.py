@@ -220,10 +220,20 @@ def test_an_output_that_is_not_there_opens_nothing(config):
 
 def test_the_script_that_is_looked_for_holds_both_keys_and_the_expiry(config):
     chain = Chain(output())
-    request = dataclasses.replace(request_for(config, output(), 900_000), outpoint=b"\7" * 36)
+    named = output().outpoint
+    request = dataclasses.replace(request_for(config, output(), 900_000), outpoint=named)
     find(Opening(config, Lookups(chain, 1000, lambda: 0.0)), request)
     script = p2sh_script_pubkey(redeem_script(SERVER, PUBKEY, soonest(config)))
-    assert chain.asked == [FundingRequest(PUBKEY, soonest(config), script, b"\7" * 36)]
+    assert chain.asked == [FundingRequest(PUBKEY, soonest(config), script, named)]
+
+
+def test_a_named_output_is_not_looked_up_for_who_has_not_signed(config):
+    chain = Chain(output())
+    request = dataclasses.replace(request_for(config, output(9), 900_000), outpoint=output().outpoint)
+    with pytest.raises(Rejection) as caught:
+        find(Opening(config, Lookups(chain, 1000, lambda: 0.0)), request)
+    assert (caught.value.code, caught.value.parameter) == ("bad_signature", "payment")
+    assert chain.asked == []
 
 
 def test_a_chain_that_is_silent_is_no_answer(config):
