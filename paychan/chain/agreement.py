@@ -9,7 +9,7 @@ What fewer than `agree` of them say is not believed, so the trust is: fewer than
   money, nor to hold up a settlement until it is too late.
 - *The best block* is the highest one of which `agree` servers tell the same height, hash, time and median time. The clock trusts
   the median time (it never goes back), so it is never taken from fewer. A server may be a few blocks ahead.
-- *Fees*: the median; the caller has bounds besides.
+- *Fees*: the median; the caller has bounds besides. That a transaction pays too little is believed of `agree` servers.
 - *A broadcast* that `agree` servers refuse is refused, if fewer than that say that they took it: one of those who refuse is honest,
   and whoever lies may say that he took what he did not pass on. Else one that takes it is enough.
 - If two answers that exclude each other both have, or both lack, enough support: Unavailable, "contradict each other".

@@ -69,6 +69,15 @@ class FundingStatus:
     spent_confirmations: int = 0
 
 
+@dataclass(frozen=True)
+class Spender:
+    """A transaction that spends a channel's funding output. transaction: its bytes, empty if the source does not have them. fees:
+    satoshi, what it and all that descends from it in the mempool pay; None if the source does not tell."""
+
+    transaction: bytes = b""
+    fees: int | None = None
+
+
 class ChainBackend(Protocol):
     """What the server asks of the block chain."""
 
@@ -94,12 +103,33 @@ class ChainBackend(Protocol):
         """Return the funding transaction without its witness (`core/funding.py`), which proves the amount to the signer; empty
         where none exists."""
 
-    async def fee_per_byte(self, blocks: int) -> int:
-        """Return the fee with which a transaction should confirm within `blocks`, satoshi for each byte, rounded up."""
+    async def fee_per_byte(self, blocks: int) -> int | None:
+        """Return the fee with which a transaction should confirm within `blocks`, satoshi for each byte, rounded up; None if the
+        source has no estimate."""
+
+    async def spender(self, txid: bytes) -> Spender:
+        """Return what the source has of a transaction that it named as a funding output's spender, in a block or in its mempool."""
+
+    async def relay_fee_per_kb(self) -> int | None:
+        """Return what the source's mempool asks of any transaction now, satoshi for 1000 bytes; None if it does not tell."""
 
     async def broadcast(self, transaction: bytes) -> None:
         """Publish a serialised transaction. Sending it again is no error. Raises BroadcastRefused with the source's reason."""
 
 
 class BroadcastRefused(Exception):
-    """The source will not take the transaction; `str()` is its reason."""
+    """The source will not take the transaction; `str()` is its reason. for_fee: it would if that paid more."""
+
+    def __init__(self, reason: str, for_fee: bool = False) -> None:
+        super().__init__(reason)
+        self.for_fee = for_fee
+
+
+FEE_REASONS = ("min relay fee not met", "mempool min fee not met", "insufficient fee", "replacement-failed")
+"""What Bitcoin Core says of a transaction that pays too little: at all, for a full mempool, to replace what it conflicts with
+(before version 31, and since)."""
+
+
+def is_for_fee(reason: str) -> bool:
+    """Return whether a node's reason to refuse a transaction is its fee."""
+    return any(known in reason for known in FEE_REASONS)

@@ -23,7 +23,7 @@ from ..core.network import REGTEST, Network
 from ..core.outpoint import txid_hex, txid_of, vout_of
 from ..core.script import p2sh_script_pubkey
 from .answers import clean, is_absent, need, need_amount, need_bytes, need_field, need_hash, need_object, need_rows
-from .base import UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Tip
+from .base import UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Spender, Tip, is_for_fee
 from .jsonrpc import METHOD_NOT_FOUND, JsonRpc, RpcError, unavailable
 from .proof import proof_of
 from .wallets import WatchingWallets
@@ -237,6 +237,35 @@ class BitcoindChain:
             raise unavailable("The Bitcoin node's answer is not understood: no fee and no reason")
         return max(1, -(-max(fee, floor) // SATOSHI_PER_KB_BYTE))
 
+    async def spender(self, txid: bytes) -> Spender:
+        """Return a spender's bytes, which prove themselves, and while it is in the mempool, the fees of its family there."""
+        name = txid_hex(txid)
+        answer, entry = await self._rpc.batch([("getrawtransaction", name, 0), ("getmempoolentry", name)])
+        seen = await self._wallets.transaction(txid) if is_absent(answer) else None
+        if seen is not None:
+            answer = seen[1].hex()
+        elif isinstance(answer, RpcError):
+            confirmations = await self._locate(txid)
+            if confirmations is not None and confirmations > 0:
+                answer = await self._at_depth(txid, confirmations)
+        fees = entry.get("fees") if isinstance(entry, dict) else None  # not in the mempool, or an old or strange node
+        return Spender(
+            b"" if isinstance(answer, RpcError) else _checked(need_bytes(answer, "transaction"), txid),
+            need_amount(fees, "descendant") if fees is not None else None,
+        )
+
+    async def _at_depth(self, txid: bytes, confirmations: int) -> object:
+        """Return getrawtransaction's answer for a transaction that has so many confirmations."""
+        (info,) = await self._rpc.batch([("getblockchaininfo",)])
+        (block,) = await self._rpc.batch([("getblockhash", need_field(info, "blocks", int) - confirmations + 1)])
+        (answer,) = await self._rpc.batch([("getrawtransaction", txid_hex(txid), 0, need(block))])
+        return answer
+
+    async def relay_fee_per_kb(self) -> int | None:
+        """Return the larger of what the node's mempool asks while it is full, and of what it relays at all."""
+        (mempool,) = await self._rpc.batch([("getmempoolinfo",)])
+        return max(need_amount(mempool, "mempoolminfee"), need_amount(mempool, "minrelaytxfee"))
+
     async def broadcast(self, transaction: bytes) -> None:
         """Publish a transaction; one that the mempool or the chain has already is no error. The node's own limit on the fee
         rate (0.1 BTC for 1000 bytes) holds."""
@@ -264,7 +293,7 @@ class BitcoindChain:
             confirmations = await self._locate(CTransaction.deserialize(transaction).GetTxid())
             if confirmations is not None and confirmations > 0:
                 return
-        raise BroadcastRefused(clean(reason))
+        raise BroadcastRefused(clean(reason), is_for_fee(reason))
 
     async def confirmations(self, terms: ChannelTerms, txid: bytes) -> int:
         """Return the confirmations of a settlement. Without `txindex` a confirmed one is known by the watching wallet, or

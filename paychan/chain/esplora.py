@@ -39,7 +39,17 @@ from .agreement import (
     fee_for,
     is_refused,
 )
-from .base import HEIGHT_MAX, UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Tip
+from .base import (
+    HEIGHT_MAX,
+    UNKNOWN,
+    BroadcastRefused,
+    FundingOutput,
+    FundingRequest,
+    FundingStatus,
+    Spender,
+    Tip,
+    is_for_fee,
+)
 from .http import HttpClient, HttpFailure
 from .proof import TRANSACTION_HEX_MAX, proof_of
 
@@ -345,6 +355,17 @@ class EsploraChain:
             lambda said: statistics.median_high(fee_for(estimates, blocks) for estimates in said.values()),
         )
 
+    async def spender(self, txid: bytes) -> Spender:
+        """Return a spender's bytes, which prove themselves. What hangs on it, no server's word is taken for."""
+        try:
+            return Spender(await self._transaction(txid))
+        except Unavailable:
+            return Spender()
+
+    async def relay_fee_per_kb(self) -> int | None:
+        """None: Esplora does not tell."""
+        return None
+
     async def broadcast(self, transaction: bytes) -> None:
         """Publish through every server."""
         txid = CTransaction.deserialize(transaction).GetTxid()
@@ -359,9 +380,10 @@ class EsploraChain:
             if isinstance(result, BaseException) and not isinstance(result, ServerTrouble):
                 raise result
         said = zip(self._servers, results, strict=True)
-        reasons = [f"{server.name}: {result}" for server, result in said if result and isinstance(result, str)]
+        reasons = {server.name: result for server, result in said if result and isinstance(result, str)}
         if is_refused(len(reasons), results.count(""), self._agree):
-            raise BroadcastRefused(_clean("; ".join(reasons)))
+            for_fee = sum(map(is_for_fee, reasons.values())) >= self._agree
+            raise BroadcastRefused(_clean("; ".join(f"{name}: {reason}" for name, reason in reasons.items())), for_fee)
         if "" not in results:
             raise _unavailable("No Esplora server took the transaction: " + "; ".join(map(str, results)))
 

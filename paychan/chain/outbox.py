@@ -8,7 +8,7 @@ from ..core.channel import ChannelTerms
 from ..core.outpoint import txid_hex
 from ..core.settlement import settlement_txid
 from ..core.units import LOCKTIME_MAX
-from .base import FundingRequest, FundingStatus, Tip
+from .base import FundingRequest, FundingStatus, Spender, Tip
 
 CONFIRMATIONS = 1_000_000
 """What a written transaction is taken to have: no block will ever bury it."""
@@ -40,6 +40,12 @@ class OutboxChain:
 
     async def fee_per_byte(self, blocks: int) -> int:
         return self._fee_per_byte
+
+    async def spender(self, txid: bytes) -> Spender:
+        return Spender()
+
+    async def relay_fee_per_kb(self) -> int | None:
+        return None
 
     async def broadcast(self, transaction: bytes) -> None:
         """Write a transaction durably: synced before it is renamed to its name."""

@@ -13,7 +13,7 @@ import pytest
 from bitcoin.core import CoreMainParams, CoreRegTestParams, CoreTestNetParams, COutPoint, CTransaction, CTxIn, CTxOut
 from bitcoin.core.script import CScript
 
-from paychan.chain.base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingRequest
+from paychan.chain.base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingRequest, Spender
 from paychan.chain.bitcoind import BitcoindChain
 from paychan.chain.jsonrpc import BODY_SIZE_MAX, JsonRpc, parse_amount
 from paychan.chain.wallets import with_checksum
@@ -427,6 +427,7 @@ def test_the_fee_target_stays_in_the_nodes_range_and_an_empty_answer_is_unavaila
 # Broadcasting
 
 RAW = FUNDING.serialize()
+RAW_ID = CTransaction.deserialize(RAW).GetTxid()
 ACCEPTED: dict[str, dict[str, Any]] = {
     "new": {},
     "in the mempool": {"testmempoolaccept": [{"allowed": False, "reject-reason": "txn-already-in-mempool"}]},
@@ -448,7 +449,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "undecodable": ("TX decode failed", {"testmempoolaccept": CoreError(-22, "TX decode failed. Make sure ..")}),
     "verify error": ("missingorspent", {"sendrawtransaction": CoreError(-25, "bad-txns-inputs-missingorspent")}),
     "rejected": ("min relay fee", {"sendrawtransaction": CoreError(-26, "min relay fee not met, 10 < 331")}),
+    "full": ("mempool min fee", {"testmempoolaccept": [{"allowed": False, "reject-reason": "mempool min fee not met"}]}),
+    "cheaper": ("insufficient", {"testmempoolaccept": [{"allowed": False, "reject-reason": "insufficient fee"}]}),
+    "diagram": ("replacement-failed", {"testmempoolaccept": [{"allowed": False, "reject-reason": "replacement-failed"}]}),
+    "no full RBF": ("conflict", {"testmempoolaccept": [{"allowed": False, "reject-reason": "txn-mempool-conflict"}]}),
 }
+FOR_FEE = ("rejected", "full", "cheaper", "diagram")
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
@@ -468,8 +474,9 @@ def test_a_refusal_carries_the_nodes_reason(case: str) -> None:
 
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         core.results.update(results)
-        with pytest.raises(BroadcastRefused, match=reason):
+        with pytest.raises(BroadcastRefused, match=reason) as caught:
             await chain.broadcast(RAW)
+        assert caught.value.for_fee == (case in FOR_FEE)
 
     play(scenario)
 
@@ -483,6 +490,54 @@ def test_a_reason_is_bounded_and_printable_and_other_errors_are_no_refusal() -> 
         core.results["sendrawtransaction"] = CoreError(-28, "Verifying blocks")
         with pytest.raises(Unavailable, match="Verifying"):
             await chain.broadcast(RAW)
+
+    play(scenario)
+
+
+# What is in a settlement's way
+
+
+def test_a_spender_in_the_mempool_comes_with_the_fees_of_all_that_hangs_on_it() -> None:
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        core.results["getrawtransaction"] = lambda txid: RAW.hex()
+        fees = {"base": btc("0.00003480"), "ancestor": btc("0.00003480"), "descendant": btc("0.00103480")}
+        core.results["getmempoolentry"] = {"vsize": 348, "fees": fees}
+        assert await chain.spender(RAW_ID) == Spender(RAW, 103_480)
+        core.results["getmempoolentry"] = {"size": 348, "fee": btc("0.00003480")}  # a node of another kind
+        assert await chain.spender(RAW_ID) == Spender(RAW)
+        core.results["getmempoolentry"] = {"fees": {**fees, "descendant": "many"}}
+        with pytest.raises(Unavailable, match="descendant is no amount"):
+            await chain.spender(RAW_ID)
+
+    play(scenario)
+
+
+def test_a_spender_in_a_block_is_found_by_index_by_wallet_or_by_its_block() -> None:
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        core.results["getmempoolentry"] = CoreError(-5, "Transaction not in mempool")
+        core.results["getrawtransaction"] = RAW.hex()
+        assert await chain.spender(RAW_ID) == Spender(RAW)
+        await _restart(core, chain, NO_INDEX)
+        assert await chain.spender(RAW_ID) == Spender()
+        core.wallet_transactions = {RAW_ID[::-1].hex(): {"confirmations": 3, "hex": RAW.hex()}}
+        assert await chain.spender(RAW_ID) == Spender(RAW)
+        core.wallet_transactions = {}
+        core.results["gettxout"] = lambda txid, vout, mempool: output(b"\x51", "1", 5) if not mempool else None
+        core.results["getrawtransaction"] = lambda *asked: RAW.hex() if asked[2:] == (f"{TIP_HEIGHT - 4:064x}",) else ABSENT
+        assert await chain.spender(RAW_ID) == Spender(RAW)
+        other = CTransaction([CTxIn(COutPoint(b"\x77" * 32, 1))], [CTxOut(4_000_000, CScript(b"\x51"))])
+        core.results["getrawtransaction"] = lambda *asked: other.serialize().hex()
+        with pytest.raises(Unavailable, match="another transaction"):
+            await chain.spender(RAW_ID)
+
+    play(scenario)
+
+
+def test_the_mempool_says_what_it_asks_of_everything() -> None:
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        assert await chain.relay_fee_per_kb() == 1000
+        core.results["getmempoolinfo"] = {"mempoolminfee": btc("0.00027001"), "minrelaytxfee": btc("0.00001000")}
+        assert await chain.relay_fee_per_kb() == 27_001
 
     play(scenario)
 

@@ -20,7 +20,15 @@ from bitcoin.core import CTransaction, CTxOut
 from bitcoin.core.script import CScript
 
 from paychan.chain import proof
-from paychan.chain.base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus
+from paychan.chain.base import (
+    FUNDING_OUTPUTS_MAX,
+    UNKNOWN,
+    BroadcastRefused,
+    FundingOutput,
+    FundingRequest,
+    FundingStatus,
+    Spender,
+)
 from paychan.chain.esplora import EsploraChain
 from paychan.core.channel import ChannelTerms
 from paychan.core.errors import Unavailable
@@ -593,6 +601,26 @@ async def test_one_server_that_takes_a_transaction_is_enough() -> None:
         servers[0].refusal, servers[1].silent = "min relay fee not met", True
         await chain.broadcast(servers[0].model.pay(SCRIPT, VALUE).serialize())
         assert len(servers[2].received) == 1
+
+
+@asynchronous
+@pytest.mark.parametrize(("saying", "for_fee"), [(0, False), (1, False), (2, True), (3, True)])
+async def test_that_a_transaction_pays_too_little_is_believed_of_enough_servers(saying: int, for_fee: bool) -> None:
+    async with servers_and_chain(3, 2) as (servers, chain):
+        for number, server in enumerate(servers):
+            server.refusal = "insufficient fee, rejecting replacement" if number < saying else "bad-txns-inputs-missingorspent"
+        with pytest.raises(BroadcastRefused) as caught:
+            await chain.broadcast(servers[0].model.pay(SCRIPT, VALUE).serialize())
+        assert caught.value.for_fee is for_fee
+
+
+@asynchronous
+async def test_a_spender_is_proven_by_its_bytes_and_nothing_is_believed_of_what_hangs_on_it() -> None:
+    async with servers_and_chain(2, 2, timeout=SHORT) as (servers, chain):
+        transaction = servers[0].model.pay(SCRIPT, VALUE)
+        assert await chain.spender(transaction.GetTxid()) == Spender(transaction.serialize())
+        assert await chain.spender(bytes(32)) == Spender()
+        assert await chain.relay_fee_per_kb() is None
 
 
 @asynchronous

@@ -19,7 +19,8 @@ from paychan.core.payment import Payment
 from paychan.core.refund import sign_refund
 from paychan.core.script import p2sh_script_pubkey, push
 from paychan.core.sender import sign_payment
-from paychan.core.settlement import sign_settlement
+from paychan.core.settlement import inflated_size_max, read_settlement, settlement_txid, sign_settlement
+from tests.copies import LARGEST, inflated, minimal_push, renamed, split_script_sig, with_flag, with_script_sig
 
 pbk = pytest.importorskip("pbk")
 from regtest import Regtest  # noqa: E402  (needs pbk)
@@ -263,3 +264,106 @@ def test_the_mutations_can_tell():
         assert verifies(terms, mutated(weak, mutate)), mutate.__name__
     for mutate in (change_sequence, change_lock_time, change_version, change_outpoint, put_output_first):
         assert not verifies(terms, mutated(weak, mutate)), mutate.__name__
+
+
+# --- the scriptSig, which no signature covers ------------------------------------------------------------
+
+
+def is_true(value: bytes) -> bool:
+    return any(value[:-1]) or value[-1:] not in (b"", b"\x00", b"\x80")
+
+
+def random_flag(rng: random.Random) -> tuple[bytes, bool, bool]:
+    """Return bytes of script in place of OP_1, whether they push something true of a valid length, and whether nodes relay it."""
+    number = rng.choice((-1, *range(17)))
+    if rng.random() < 0.4:
+        return bytes(({-1: 0x4F, 0: 0x00}.get(number, 0x50 + number),)), number != 0, number != 0
+    size = rng.choice((0, 1, 2, 75, 76, 255, 256, 519, 520, 521, rng.randint(1, 600)))
+    data = rng.choice((rng.randbytes(size), bytes(size), bytes(max(0, size - 1)) + b"\x80"))
+    shortest = minimal_push(data)
+    is_good = is_true(data) and len(data) <= LARGEST
+    if rng.random() < 0.7 or len(data) > 0xFF:
+        return shortest, is_good, is_good and data != b"\x81"
+    longer = rng.choice((b"\x4d" + len(data).to_bytes(2, "little"), b"\x4e" + len(data).to_bytes(4, "little"))) + data
+    return longer, is_good, False
+
+
+def byte_changed(rng: random.Random, script_sig: bytes) -> bytes:
+    at, kind = rng.randrange(len(script_sig)), rng.randrange(4)
+    other = bytes((script_sig[at] ^ (1 << rng.randrange(8)),))
+    return script_sig[:at] + (other, b"", other + script_sig[at : at + 1], rng.randbytes(3))[kind] + script_sig[at + 1 :]
+
+
+def pieces_changed(rng: random.Random, raw: bytes) -> bytes:
+    """Return a scriptSig whose pushes are doubled, dropped, swapped, or lie on others that nobody asked for."""
+    before, flag, redeem = split_script_sig(raw)
+    client, server = before[: 1 + before[0]], before[1 + before[0] :]
+    pieces = [client, server, flag, redeem]
+    kind = rng.randrange(4)
+    if kind == 0:
+        pieces.insert(rng.randrange(5), minimal_push(rng.randbytes(rng.randint(1, LARGEST))))
+    elif kind == 1:
+        pieces.insert(rng.randrange(5), rng.choice(pieces))
+    elif kind == 2:
+        pieces.pop(rng.randrange(4))
+    else:
+        rng.shuffle(pieces)
+    return b"".join(pieces)
+
+
+def test_what_a_stranger_makes_of_a_script_sig_pays_the_same_and_is_known_for_what_it_is():
+    """Of all that may be done to the scriptSig, what stays valid keeps its outputs, is recognised as a settlement, and if nodes
+    relay it, is no larger than the fee is reckoned for."""
+    rng, largest, valid = random.Random(20_361_122), 0, 0
+    for _ in range(COUNT):
+        terms, server, client = random_channel(rng)
+        payment = sign_payment(terms, rng.choice([0, 700, rng.randint(700, terms.funding_value - 200_000)]), client)
+        raw = sign_settlement(terms, payment, DESTINATION, rng.randint(0, 190_000), server)
+        original, script_sig = CTransaction.deserialize(raw), bytes(CTransaction.deserialize(raw).vin[0].scriptSig)
+        known = read_settlement(raw, terms)
+        assert known is not None and known.change_value == payment.change_value
+        for _ in range(4):
+            flag, is_valid, is_relayed = random_flag(rng)
+            copy = with_flag(raw, flag)
+            tx = CTransaction.deserialize(copy)
+            assert verifies(terms, tx) == is_valid, copy.hex()
+            assert not verifies(terms, mutated(tx, rng.choice(MUTATIONS))), copy.hex()
+            if is_valid:
+                valid += 1
+                assert read_settlement(copy, terms) == dataclasses.replace(known, size=len(copy))
+            if is_relayed:
+                largest = max(largest, len(copy) - inflated_size_max(terms, payment, DESTINATION))
+        for changed in (byte_changed(rng, script_sig), pieces_changed(rng, raw)):
+            copy = with_script_sig(raw, changed)
+            tx = CTransaction.deserialize(copy)
+            if verifies(terms, tx):
+                assert tx.vout == original.vout
+                assert read_settlement(copy, terms) == dataclasses.replace(known, size=len(copy))
+    assert valid > COUNT
+    assert -4 <= largest <= 0  # a signature may be a few bytes shorter than the bound
+
+
+def test_the_largest_copy_has_872_bytes(chain):
+    terms = open_channel(chain)
+    honest = settle(terms, 9 * 10**7)
+    copy = CTransaction.deserialize(inflated(honest.serialize()))
+    assert honest.serialize() != copy.serialize() and copy.vout == honest.vout
+    assert len(copy.serialize()) <= inflated_size_max(terms, sign_payment(terms, 9 * 10**7, CLIENT), DESTINATION) <= 873
+    assert not chain.mine(CTransaction.deserialize(inflated(honest.serialize(), LARGEST + 1)))
+    assert chain.mine(copy)
+    assert not chain.mine(honest)
+
+
+@pytest.mark.parametrize("number", [2, 16])
+def test_a_settlement_may_be_mined_under_another_txid(chain, number):
+    terms = open_channel(chain)
+    raw = settle(terms, 9 * 10**7).serialize()
+    copy = renamed(raw, number)
+    assert len(copy) == len(raw) and settlement_txid(copy) != settlement_txid(raw)
+    assert chain.mine(CTransaction.deserialize(copy))
+    assert read_settlement(copy, terms) == read_settlement(raw, terms)
+
+
+def test_a_refund_is_no_settlement(chain):
+    terms = open_channel(chain)
+    assert read_settlement(sign_refund(terms, FEE, CLIENT), terms) is None

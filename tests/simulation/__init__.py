@@ -14,5 +14,5 @@
     judge.py     what was promised, what is safe, what was signed, what is on the chain
     breaks.py    planted faults that must be found
 
-Both share the chain (`blockchain.py`, `node.py`).
+Both share the chain (`blockchain.py`, `node.py`) and its mempools (`mempool.py`).
 """

@@ -163,11 +163,11 @@ class Payer:
         late = self._chance.choice((0, 0, 0, 3 * 3600))
         while chain.median_time_past <= terms.exp_time + late:
             await self._pause(60, 400)
-        while (spender := chain.spender(outpoint)) is None or chain.confirmations(spender.txid) < 6:
+        while (spender := chain.spender(outpoint, chain.miners)) is None or chain.confirmations(spender.txid) < 6:
             rate = 1.5 * max(chain.market.rate, chain.minimum, spender.fee_rate + 5 if spender else 1)
             fee = min(round(rate * REFUND_SIZE), terms.funding_value - DUST_LIMIT)
             with contextlib.suppress(Refused):
-                chain.submit(sign_refund(terms, fee, self._sender.key))
+                chain.publish(sign_refund(terms, fee, self._sender.key))
             await self._pause(200, 900)
 
 

@@ -332,10 +332,10 @@ class Person:
         terms, chain = self.sender.terms, self.world.chain
         while chain.median_time_past <= terms.exp_time:
             await asyncio.sleep(1.0)
-        while (spender := chain.spender(terms.outpoint)) is None or chain.confirmations(spender.txid) < 1:
+        while (spender := chain.spender(terms.outpoint, chain.miners)) is None or chain.confirmations(spender.txid) < 1:
             rate = 1.5 * max(chain.market.rate, chain.minimum, spender.fee_rate + 5 if spender else 1)
             with contextlib.suppress(Refused):
-                chain.submit(sign_refund(terms, min(round(rate * REFUND_SIZE), terms.funding_value - DUST_LIMIT), self.sender.key))
+                chain.publish(sign_refund(terms, min(round(rate * REFUND_SIZE), terms.funding_value - DUST_LIMIT), self.sender.key))
             await asyncio.sleep(1.5)
 
     # --- not so honest ---

@@ -13,6 +13,7 @@ from paychan.core.channel import ChannelState, Phase
 from paychan.core.errors import Unavailable
 from paychan.core.fees import FeeBounds
 from paychan.core.sender import Sender
+from paychan.core.settlement import settlement_size_max
 from paychan.rpc.store_messages import Entry, EntryStatus, Stored
 from paychan.server.settlement.settling import Settling, SettlingRules
 from signer.policy import Policy
@@ -50,7 +51,7 @@ class Rig:
         self.terms = sender.terms
         self.chain.fund(sender.terms, raw)
         self.chain._find(self.now)
-        payment = sender.pay(received)
+        payment = self.payment = sender.pay(received)
         self.stored = Stored(sender.terms.serialize(), ChannelState(Phase.CLOSING, payment).serialize(), b"")
         self.vault = Vault(
             Policy(SERVER_KEY, SERVER_KEY.public_key.format(), DESTINATION, 500, share_max, 100)
@@ -69,7 +70,7 @@ class Rig:
         chance = Steady(1)
         channels = ChannelTable(4, PERIOD)
         channels.own([1] * 4)
-        rules = SettlingRules(PERIOD, 6, FeeBounds(1, 1000))
+        rules = SettlingRules(PERIOD, 6, FeeBounds(1, 1000), 40)
         chain = NodeChain(Node(self.chain), Wire(chance, 0.01, 0.0), chance)
         signer = MemorySignerClient(self.vault, Wire(chance, 0.01, 0.0), chance)
         return Settling(rules, channels, 4, self, self, signer, chain, lambda: self.now)  # type: ignore[arg-type]
@@ -110,8 +111,7 @@ class Rig:
         self.chain.market.rate = rate
         for _ in range(12):
             self.chain._find(self.now)
-        self.chain.minimum = 0.3 * rate
-        self.chain.mempool = {txid: tx for txid, tx in self.chain.mempool.items() if tx.fee_rate >= self.chain.minimum}
+        self.chain.ask(0.3 * rate)
 
     def mine(self, blocks: int) -> None:
         for _ in range(blocks):
@@ -146,7 +146,7 @@ def test_an_evicted_settlement_comes_back_with_a_higher_fee():
     rig.dearer(100.0)
     assert rig.published_fee == 0
     assert rig.settle() == ""
-    assert rig.published_fee == rig.fee > 4 * before
+    assert rig.published_fee == rig.fee >= 100 * 345 > 3 * before
 
 
 def test_an_evicted_settlement_comes_back_as_it_was_when_the_signer_is_away():
@@ -193,4 +193,5 @@ def test_bumps_towards_the_expiry_are_all_relayed():
         assert rig.published_fee == rig.fee
         fees.append(rig.fee)
     assert fees == sorted(fees)
-    assert len(set(fees)) == 4  # the rungs' factors: 1, 1, 2, 4, 8
+    assert fees[0] == 2 * settlement_size_max(rig.terms, rig.payment, DESTINATION)
+    assert fees[-1] > 13_000  # by then what waited has been raised, to nearly all that the signer allows
