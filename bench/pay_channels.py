@@ -6,7 +6,7 @@ import sys
 
 from coincurve import PublicKey
 
-from bench.load.failure import Failed
+from bench.load.failure import Failed, positive
 from paychan import printing
 
 NAME = "benchPayChanServer.sh"
@@ -27,12 +27,6 @@ def _allow_files(channels: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive count")
-    return int(text)
-
-
 def _pubkey(text: str) -> bytes:
     try:
         return PublicKey(bytes.fromhex(text)).format()
@@ -43,8 +37,8 @@ def _pubkey(text: str) -> bytes:
 def main() -> int:
     """Parse the command line, run, report; return the exit status, 1 if an answer was wrong or none came."""
     parser = argparse.ArgumentParser(prog=NAME, description="Measures how many payments a server in debug mode takes.")
-    parser.add_argument("payments", type=_count, metavar="NUM_PAYMENTS", help="one-satoshi payments for each channel")
-    parser.add_argument("channels", type=_count, metavar="NUM_THREADS", help="channels, all paid at once, a connection each")
+    parser.add_argument("payments", type=positive, metavar="NUM_PAYMENTS", help="one-satoshi payments for each channel")
+    parser.add_argument("channels", type=positive, metavar="NUM_THREADS", help="channels, all paid at once, a connection each")
     parser.add_argument("server", metavar="HOST:PORT", help="of a server in debug mode")
     parser.add_argument("pubkey", nargs="?", type=_pubkey, default=b"", metavar="SERVER_PUBKEY", help="else it is asked for")
     arguments = parser.parse_args()

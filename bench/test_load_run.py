@@ -13,7 +13,7 @@ import pytest
 
 from bench.load.cores import NO_RANK, ONE_CORE, Apart
 from bench.load.provenance import commit
-from tests.system import ROOT
+from tests.system import ROOT, make_config
 
 NUMBERS = ["1", "2a", "2b", "2c", "2d", "3a", "3b", "4", "5", "6", "7a", "7b", "7c", "8a", "8b", "9", "10a", "10b", "11"]
 PLOTS = ("throughput", "latency")
@@ -113,8 +113,8 @@ def test_on_one_core_nothing_is_moved_and_a_note_says_so(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "status", "why"),
     [
-        (["--rounds", "0"], 2, "'0' is no positive number"),
-        (["--rounds", "-1"], 2, "no positive number"),
+        (["--rounds", "0"], 2, "'0' is no positive count"),
+        (["--rounds", "-1"], 2, "no positive count"),
         (["--tiny", "--long"], 2, "not allowed with"),
         (["--compare", "nowhere.json"], 2, "expected 2 arguments"),
         (["--compare", "nowhere.json", "nowhere.json"], 1, "bench/run.sh: nowhere.json: No such file or directory"),
@@ -144,3 +144,43 @@ def test_a_server_that_does_not_start_ends_it_in_one_line(tmp_path):
     assert "Traceback" not in result.stderr
     assert re.match(r"bench/run\.sh: \w+ ended with status \d+: .*", result.stderr.splitlines()[-1])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_store_is_populated_and_what_is_wrong_is_said_in_one_line(tmp_path):
+    config = make_config(tmp_path / "config")
+
+    def populate(directory, *more):
+        env = {**os.environ, "PAYCHAN_STATE_DIR": str(tmp_path / "state")}
+        argv = [sys.executable, "-m", "bench.load.populate", str(directory), "--channels", "50", *more]
+        return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+
+    done = populate(config)
+    assert re.fullmatch(r"50 channels in \d+ s\n", done.stdout), done.stderr
+    for result, why in (
+        (populate(tmp_path / "nowhere"), "store.toml: cannot be read"),
+        (populate(config), "the store refused an update"),
+        (populate(config, "--channels", "0"), "'0' is no positive count"),
+        (populate(ROOT / "config" / "live"), ""),
+    ):
+        assert result.returncode in (1, 2) and result.stdout == ""
+        assert why in result.stderr.splitlines()[-1] and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "why"),
+    [
+        ("bench.load", ["--tiny"], "./bench/run.sh builds and installs what is needed"),
+        ("bench.load", ["--compare", "a", "b"], "bench/run.sh: a: No such file or directory"),
+        ("bench.pay_channels", ["1", "1", "localhost:1"], "./bench/run.sh builds what is needed"),
+    ],
+)
+def test_a_checkout_that_is_not_built(module, arguments, why):
+    program = f"""
+import runpy, sys
+sys.modules["paychan._fast"] = sys.modules["bench.load.client"] = None  # cannot be imported
+sys.argv[1:] = {arguments}
+runpy.run_module({module!r}, run_name="__main__")
+"""
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert why in result.stderr and len(result.stderr.splitlines()) == 1

@@ -43,7 +43,8 @@ def test_another_repository_is_not_taken_for_ours(checkout, monkeypatch, tmp_pat
     inner = checkout / "unpacked"
     inner.mkdir()
     assert commit(inner) == UNKNOWN
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
+    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"):
+        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
     assert commit(checkout) == run(checkout, "rev-parse", "HEAD")[:12]
 
 

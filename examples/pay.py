@@ -14,7 +14,7 @@ from pathlib import Path
 
 from paychan.client import TEST, Channel
 
-url = sys.argv[1] if len(sys.argv) > 1 else "http://localhost:8000"
+url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
 directory = Path(sys.argv[2] if len(sys.argv) > 2 else tempfile.mkdtemp(prefix="paychan-"))  # keep it: key and state are the money
 in_a_week = int(time.time()) + 7 * 86400
 

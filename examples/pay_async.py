@@ -25,7 +25,7 @@ async def live(url: str, directory: Path, name: str) -> int:
 
 
 async def main() -> None:
-    url = sys.argv[1] if len(sys.argv) > 1 else "http://localhost:8000"
+    url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
     directory = Path(sys.argv[2] if len(sys.argv) > 2 else tempfile.mkdtemp(prefix="paychan-"))  # keep it: it is the money
     print("paid:", await asyncio.gather(*(live(url, directory, name) for name in ("news", "music", "maps"))))
 

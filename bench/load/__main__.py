@@ -6,17 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.load import compare
-from bench.load.failure import Failed
+from bench.load.failure import Failed, positive
 from paychan import printing
 
 NAME = "bench/run.sh"
 RESULTS = Path(__file__).parent.parent / "results"
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
-    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument(
         "--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="measure nothing, put two results side by side"
     )
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="instead of 7, of the long form 15")
+    parser.add_argument("--rounds", type=positive, metavar="N", help="instead of 7, of the long form 15")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON there, too")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="instead of bench/results")
     parser.add_argument("--publish", action="store_true", help="write RESULTS/published.* too, which git tracks")

@@ -36,11 +36,11 @@ class App:
 app = App()
 
 
-def main() -> None:
+def main() -> int:
     """Run the server's own program with another application."""
     granian = program.Granian
     program.Granian = lambda _, **flags: granian("bench.load.constant:app", **flags)  # type: ignore[misc, assignment]
-    program.main()
+    return program.main()
 
 
 if __name__ == "__main__":

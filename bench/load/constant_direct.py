@@ -1,6 +1,7 @@
 """H of a worker's own port: `python -m bench.load.constant_direct PORT` is the same door with the same reading of requests, and an
 intake that is never asked to judge: an interlock answers for it, with one constant."""
 
+import argparse
 import asyncio
 import sys
 from email.utils import formatdate
@@ -8,11 +9,14 @@ from email.utils import formatdate
 import uvloop
 
 from bench.load.constant import BODY, HEADERS
+from bench.load.failure import positive
+from paychan import printing
 from paychan._fast.channel import ChannelTable
 from paychan._fast.commit import CommitQueue
 from paychan._fast.direct import DirectDoor
 from paychan._fast.intake import Intake
 
+NAME = "python -m bench.load.constant_direct"
 FIELDS = [("date", formatdate(usegmt=True)), *HEADERS, ("content-length", str(len(BODY)))]
 HEAD = "".join(f"{name}: {value}\r\n" for name, value in FIELDS)
 ANSWER = b"HTTP/1.1 200 OK\r\n" + HEAD.encode() + b"\r\n" + BODY
@@ -48,5 +52,18 @@ async def serve(port: int) -> None:
     await server.serve_forever()
 
 
+def main() -> int:
+    """Serve on the port that the command line names; return the exit status."""
+    parser = argparse.ArgumentParser(prog=NAME, description="Answers every payment with a constant, at 127.0.0.1.")
+    parser.add_argument("port", type=positive, metavar="PORT")
+    port = parser.parse_args().port
+    try:
+        uvloop.run(serve(port))
+    except (OSError, OverflowError) as error:
+        printing.say(f"{NAME}: {error}")
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1])))
+    sys.exit(printing.run(NAME, main))

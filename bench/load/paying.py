@@ -8,6 +8,8 @@ import http.client
 import secrets
 import time
 from array import array
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +29,9 @@ SLICE_SECONDS = 1.0
 
 BUSY_SECONDS_MAX = 120.0
 BUSY_PAUSE_SECONDS = 0.1
+
+AT_ONCE = 16
+"""Channels that are being opened or closed: each waits for the disk."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,12 @@ class Server:
             if status != 503 or time.monotonic() > deadline:
                 return status, content if isinstance(content, dict) else {}
             time.sleep(BUSY_PAUSE_SECONDS)
+
+    def expect(self, expected: int, method: str, target: str, otherwise: str) -> None:
+        """Send a request as `ask` does. Raises Failed, with `otherwise`, if its status is not the expected one."""
+        status, content = self.ask(method, target)
+        if status != expected:
+            raise Failed(f"{self.text}: {otherwise}: {_told(status, content)}")
 
     def terms(self) -> tuple[bytes, int, int]:
         """Return the server's public key, its price of opening in satoshi, and an expiry that it takes. Raises Failed."""
@@ -124,18 +135,20 @@ def run(server: Server, channels: int, payments: int, key: bytes = b"") -> Tally
     payers = [Payer(seed, number, key or told, exp_time, server.text) for number in range(channels)]
     progress = Progress(2 * channels * payments + 2 * channels)
     try:
-        for payer in payers:
-            _expect(server, 201, *server.ask("POST", payer.opening(price)), "a channel was not opened, which takes debug mode")
-            progress.step("opening", 1)
+        opened = "a channel was not opened, which takes debug mode"
+        _each("opening", payers, lambda payer: server.expect(201, "POST", payer.opening(price), opened), progress)
         tally = pay(server, payers, payments, progress)
-        for payer in payers:
-            _expect(server, 202, *server.ask("DELETE", payer.closing()), "a channel was not closed")
-            progress.step("closing", 1)
+        _each("closing", payers, lambda payer: server.expect(202, "DELETE", payer.closing(), "a channel was not closed"), progress)
     finally:
         progress.end()
     return tally
 
 
-def _expect(server: Server, expected: int, status: int, content: dict[str, Any], what: str) -> None:
-    if status != expected:
-        raise Failed(f"{server.text}: {what}: {_told(status, content)}")
+def _each(what: str, payers: list[Payer], work: Callable[[Payer], None], progress: Progress) -> None:
+    """Do something for each payer, a few at once. Raises what `work` does; what has not begun then is left."""
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        for _ in pool.map(work, payers):
+            progress.step(what, 1)
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -12,16 +12,19 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench.load.failure import await_
+from bench.load.failure import Failed, await_, last_line, positive
 from bench.load.payers import Payer
 from bench.load.processes import spawn, stop_politely
 from bench.load.progress import Progress
 from bench.load.store_feed import StoreFeed, listens
+from paychan import printing
 from paychan.core.channel import ABSENT
+from paychan.core.errors import ConfigError
 from paychan.rpc.connection import Address
 from paychan.rpc.store_messages import ENTRIES_MAX
 from paychan.settings.load import load_signer_config, load_store_config
 
+NAME = "python -m bench.load.populate"
 SEED = "many"
 AHEAD = 2
 """Frames: the store writes one while the next is being signed."""
@@ -57,36 +60,47 @@ def opened_payer(number: int, server_pubkey: bytes, seed: str = SEED) -> Payer:
     return payer
 
 
-def main() -> None:
-    """Parse the command line, start signer and store, populate, stop them."""
-    parser = argparse.ArgumentParser(prog="python -m bench.load.populate", description=__doc__.splitlines()[0])
-    parser.add_argument("config", type=Path, metavar="CONFIG_DIR")
-    parser.add_argument("--channels", type=int, default=1_000_000)
-    parser.add_argument("--seed", default=SEED)
-    arguments = parser.parse_args()
-    store = load_store_config(arguments.config / "store.toml")
+def run(config: Path, channels: int, seed: str) -> None:
+    """Start signer and store of a configuration, populate, stop them. Raises Failed, ConfigError, OSError."""
+    store = load_store_config(config / "store.toml")
     if not store.common.debug:
-        sys.exit("populate: debug mode only")
-    key_file = load_signer_config(arguments.config / "signer.toml").public_key_file
+        raise Failed("debug mode only")
+    key_file = load_signer_config(config / "signer.toml").public_key_file
     log = Path(tempfile.mkstemp(prefix="populate-", suffix=".log")[1])
-    begun = time.monotonic()
-    children = [spawn(name, (arguments.config / f"{name}.toml").absolute(), log=log) for name in ("signer", "store")]
+    children = [spawn(name, (config / f"{name}.toml").absolute(), log=log) for name in ("signer", "store")]
+    progress = Progress(channels)
+
+    def is_up() -> bool:
+        if any(child.poll() is not None for child in children):
+            raise Failed(f"signer or store ended: {last_line(log)}")
+        return key_file.exists() and listens(store.address)
+
     try:
-        await_(lambda: key_file.exists() and listens(store.address), 30, f"starting the store ({log})")
-        progress = Progress(arguments.channels)
-        populate(
-            store.address,
-            bytes.fromhex(key_file.read_text().strip()),
-            arguments.channels,
-            arguments.seed,
-            lambda count: progress.step("channels", count),
-        )
-        progress.end()
+        await_(is_up, 30, f"starting the store ({log})")
+        key = bytes.fromhex(key_file.read_text().strip())
+        populate(store.address, key, channels, seed, lambda count: progress.step("channels", count))
     finally:
+        progress.end()
         stop_politely(reversed(children))
     log.unlink()
-    print(f"{arguments.channels} channels in {time.monotonic() - begun:.0f} s")
+
+
+def main() -> int:
+    """Parse the command line, populate; return the exit status."""
+    parser = argparse.ArgumentParser(prog=NAME, description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path, metavar="CONFIG_DIR")
+    parser.add_argument("--channels", type=positive, default=1_000_000)
+    parser.add_argument("--seed", default=SEED)
+    arguments = parser.parse_args()
+    begun = time.monotonic()
+    try:
+        run(arguments.config, arguments.channels, arguments.seed)
+    except (Failed, ConfigError, OSError) as error:
+        printing.say(f"{NAME}: {error}")
+        return 1
+    printing.show(f"{arguments.channels} channels in {time.monotonic() - begun:.0f} s")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(printing.run(NAME, main))

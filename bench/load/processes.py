@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench.load.failure import Failed, await_
+from bench.load.failure import Failed, await_, last_line
 from bench.load.payers import Payer
 from bench.load.store_feed import listens
 from paychan.rpc.connection import Address
@@ -126,8 +126,7 @@ class Instance:
         """Return True while all processes live. Raises Failed with the last line of the log if one has ended."""
         for name, process in self._running.items():
             if process.poll() is not None:
-                said = (self.directory / "log").read_text(errors="replace").split("\n")
-                raise Failed(f"{name} ended with status {process.returncode}: {next(filter(None, reversed(said)), '')}")
+                raise Failed(f"{name} ended with status {process.returncode}: {last_line(self.directory / 'log')}")
         return True
 
     def _is_ready(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.system import ROOT
+ROOT = Path(__file__).parent.parent.parent
 
 FORMAT = 1
 """Of a result's JSON. Another number where what `compare` reads has changed its meaning."""

@@ -25,7 +25,7 @@ def make() -> Wrapped:
     return Wrapped(make_app())
 
 
-def main() -> None:
+def main() -> int:
     """Run the server's own program with the wrapper."""
     granian = program.Granian
 
@@ -33,7 +33,7 @@ def main() -> None:
         return granian("bench.load.public_way:make", factory=True, **options)
 
     program.Granian = wrapping  # type: ignore[misc, assignment]
-    program.main()
+    return program.main()
 
 
 if __name__ == "__main__":

@@ -45,6 +45,9 @@ class ScriptedServer(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a client that has gone away, as impatient ones do."""
+
     @property
     def port(self) -> int:
         return self.server_address[1]

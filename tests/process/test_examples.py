@@ -55,12 +55,12 @@ def test_an_example_uses_the_public_client_alone(path):
         elif isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
     assert {name for name in names if name.split(".")[0] not in sys.stdlib_module_names} == {"paychan.client"}
-    assert 'else "http://localhost:8000"' in path.read_text()
+    assert 'else "http://127.0.0.1:8000"' in path.read_text()
 
 
 @pytest.mark.parametrize("arguments", [1, 2])
 def test_pay(system, tmp_path, arguments):
-    out = run("pay.py", tmp_path, f"http://localhost:{system.port}", *[str(tmp_path / "kept")][: arguments - 1])
+    out = run("pay.py", tmp_path, f"http://127.0.0.1:{system.port}", *[str(tmp_path / "kept")][: arguments - 1])
     assert re.findall(r"^(\w+): ", out, re.M) == ["opened", "paid", "paid", "paid", "closed"]
     assert settled_values(system, tmp_path) == [PRICE + 15]
     assert (tmp_path / "kept" / "shop.json").exists() == (arguments == 2)
@@ -68,6 +68,6 @@ def test_pay(system, tmp_path, arguments):
 
 @pytest.mark.parametrize("arguments", [1, 2])
 def test_pay_async(system, tmp_path, arguments):
-    out = run("pay_async.py", tmp_path, f"http://localhost:{system.port}", *[str(tmp_path / "kept")][: arguments - 1])
+    out = run("pay_async.py", tmp_path, f"http://127.0.0.1:{system.port}", *[str(tmp_path / "kept")][: arguments - 1])
     assert out == f"paid: [{PRICE + 50}, {PRICE + 50}, {PRICE + 50}]\n"
     assert sorted(settled_values(system, tmp_path)) == [PRICE + 50] * 3

@@ -13,13 +13,13 @@ from tests.system import ROOT, running
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = sorted(path.relative_to(ROOT) for place in ("", "docs", "tests") for path in (ROOT / place).glob("*.md"))
-SHIPPED_URL = "http://localhost:8000"
+SHIPPED_URL = "http://127.0.0.1:8000"
 
 
 def block(language: str, port: int) -> str:
     (code,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
     assert code.count(SHIPPED_URL) == 1
-    return code.replace(SHIPPED_URL, f"http://localhost:{port}")
+    return code.replace(SHIPPED_URL, f"http://127.0.0.1:{port}")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@ loop, with a chain source that does what each test says.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 from paychan.chain.base import Tip
@@ -223,7 +222,6 @@ async def test_a_tip_is_stale_from_the_second_on_that_follows_the_configured_age
 
 
 def test_trouble_is_logged_when_it_begins_and_when_it_ends(caplog):
-    caplog.set_level(logging.INFO, "paychan")
     @simulated
     async def run(rig):
         await rig.wait(3)
