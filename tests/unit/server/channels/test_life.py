@@ -47,7 +47,8 @@ class Rig:
         loader = Loader(self.table, SHARD_COUNT, self)
         url = "http://own"
         settling = SimpleNamespace(settle=self._settle)
-        self.life = ChannelLife(self.table, SHARD_COUNT, self.committer, loader, settling, self.opening, lambda: NOW, url, EXPOSURE_MAX)
+        parts = self.table, SHARD_COUNT, self.committer, loader, settling, self.opening
+        self.life = ChannelLife(*parts, lambda: NOW, url, EXPOSURE_MAX)
 
     async def commit(self, payload):
         entries = decode_commit(payload)
