@@ -243,14 +243,14 @@ class BitcoindChain:
         answer, entry = await self._rpc.batch([("getrawtransaction", name, 0), ("getmempoolentry", name)])
         seen = await self._wallets.transaction(txid) if is_absent(answer) else None
         if seen is not None:
-            answer = seen[1].hex()
+            answer = seen[1]
         elif isinstance(answer, RpcError):
             confirmations = await self._locate(txid)
             if confirmations is not None and confirmations > 0:
                 answer = await self._at_depth(txid, confirmations)
         fees = entry.get("fees") if isinstance(entry, dict) else None  # not in the mempool, or an old or strange node
         return Spender(
-            b"" if isinstance(answer, RpcError) else _checked(need_bytes(answer, "transaction"), txid),
+            b"" if isinstance(answer, RpcError) else await _proof(answer, txid),
             need_amount(fees, "descendant") if fees is not None else None,
         )
 

@@ -406,7 +406,7 @@ PAYMENTS: list[tuple[str, Callable[[Sender], str], str, str, str]] = [
         "more than is left",
         lambda s: valued(s, s.terms.funding_value + 1),
         "change_value_range",
-        "out_of_order",
+        "bad_signature",
         "not_newest_payment",
     ),
 ]
@@ -550,8 +550,8 @@ def test_the_outpoint_in_opens_query(scene, parameter, _, change):
         ("funding_txid={0}&funding_vout=", "invalid_vout", "funding_vout"),
         ("funding_txid={0}&funding_vout={1}&funding_vout={1}", "repeated_parameter", "funding_vout"),
         ("funding_txid={0}&funding_txid={0}&funding_vout={1}", "repeated_parameter", "funding_txid"),
-        ("funding_txid={0}&funding_vout=6", "funding_not_found", ""),
-        ("funding_txid=" + "00" * 32 + "&funding_vout={1}", "funding_not_found", ""),
+        ("funding_txid={0}&funding_vout=6", "bad_signature", "payment"),
+        ("funding_txid=" + "00" * 32 + "&funding_vout={1}", "bad_signature", "payment"),
     ],
 )
 def test_half_an_outpoint_or_another(scene, extra, code, parameter):
