@@ -47,14 +47,9 @@ class Rig:
         loader = Loader(self.table, SHARD_COUNT, self)
         url = "http://own"
         settling = SimpleNamespace(settle=self._settle)
-<<<<<<< HEAD
         self.life = ChannelLife(
             self.table, SHARD_COUNT, self.committer, loader, settling, self.opening, lambda: NOW, url, EXPOSURE_MAX
         )
-=======
-        parts = self.table, SHARD_COUNT, self.committer, loader, settling, self.opening
-        self.life = ChannelLife(*parts, lambda: NOW, url, EXPOSURE_MAX)
->>>>>>> h-strange
 
     async def commit(self, payload):
         entries = decode_commit(payload)
