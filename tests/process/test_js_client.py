@@ -123,7 +123,7 @@ def system(tmp_path_factory, request):
 def new_client(system: System, name: str, **rest) -> Client2016:
     key = PrivateKey(sha256(name.encode()).digest())
     terms = make_sender(system.server_pubkey, key, EXP_TIME).terms
-    return Client2016(f"http://localhost:{system.asked_port}", terms, key, **rest)
+    return Client2016(f"http://127.0.0.1:{system.asked_port}", terms, key, **rest)
 
 
 @pytest.mark.parametrize("is_debug", [False, True])
@@ -131,7 +131,7 @@ def test_its_whole_session(system, is_debug):
     client = new_client(system, f"session {is_debug}", is_debug=is_debug)
     info = client.get_funding_info()
     assert info["open_price"] <= OPEN_AMOUNT
-    assert client.open_url == f"http://localhost:{system.asked_port}/v1/channels/new"
+    assert client.open_url == f"http://127.0.0.1:{system.asked_port}/v1/channels/new"
     assert client.open(OPEN_AMOUNT) == OPEN_AMOUNT
     assert client.pay(100) == 100
     assert client.pay(1) == 1
