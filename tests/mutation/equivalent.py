@@ -66,8 +66,10 @@ EQUIVALENT: dict[str, dict[tuple[str, str], str]] = {
         ): "without terms the value is not used",
     },
     "signer/keys.py": {
-        ("_KEY_FILE_SIZE_MAX = 65", "65 becomes 66"): "what is longer than a key is refused however much is read",
-        ("text = os.read(descriptor, _KEY_FILE_SIZE_MAX + 1)", "1 becomes 2"): "as above",
+        (
+            "secret = parse_key_text(os.read(descriptor, KEY_FILE_SIZE_MAX + 1))",
+            "1 becomes 2",
+        ): "what is longer than a key is refused however much is read",
         (
             "descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not make us wait",
             "BitOr becomes BitAnd (2)",

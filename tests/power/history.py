@@ -19,6 +19,7 @@ from paychan._fast.group import StateCache
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
+from paychan.hangup import HangUp
 from paychan.rpc.store_messages import Entry, encode_commit
 from paychan.settings.load import load_store_config
 from paychan.settings.models import StoreConfig
@@ -246,7 +247,7 @@ def main() -> int:
     config = configure(directory)
     script = Script(shape, seed)
 
-    async def serve(_: StoreConfig, identity: Identity, engine: Engine) -> None:
+    async def serve(_: StoreConfig, identity: Identity, engine: Engine, hang_up: HangUp) -> None:
         mark(b"A")  # it would say "ready" here
         script.resume(engine)
         script.run(engine)
@@ -255,7 +256,7 @@ def main() -> int:
 
     command._serve = serve
     while script.left:
-        command.run(config)
+        command.run(config, HangUp())
     return 0
 
 

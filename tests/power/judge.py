@@ -8,6 +8,7 @@ from pathlib import Path
 import store.__main__ as command
 import store.engine as engine
 from paychan.core.errors import ConfigError
+from paychan.hangup import HangUp
 from paychan.settings.models import StoreConfig
 from store import keys, peek
 from store.engine import Engine
@@ -33,13 +34,13 @@ def open_store(config: StoreConfig) -> dict[bytes, bytes]:
     """Start the store as the command does, up to where it would serve; return what it holds. Raises ConfigError."""
     found: dict[bytes, bytes] = {}
 
-    async def serve(_: StoreConfig, identity: Identity, opened: Engine) -> None:
+    async def serve(_: StoreConfig, identity: Identity, opened: Engine, hang_up: HangUp) -> None:
         found.update(read_all(opened))
 
     command._serve, real = serve, command._serve
     engine.peek, real_peek = peek.read_sequence, engine.peek  # a process for each image would take most of the time
     try:
-        command.run(config)
+        command.run(config, HangUp())
     finally:
         command._serve, engine.peek = real, real_peek
     return found

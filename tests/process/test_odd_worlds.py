@@ -368,3 +368,13 @@ def test_an_operator_reads_times_in_utc_and_no_news_of_connections(scene):
     assert last.startswith(f"{len(lines)} channel{'' if len(lines) == 1 else 's'}, ")
     shown = look("channel", str(scene.system.config_dir), scene.outpoint)
     assert f"exp_time: {expiry}\n" in shown and re.search(r"(?m)^opened_at: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$", shown)
+
+
+def test_a_store_that_turns_an_operator_away_is_told_of_in_one_line(scene, tmp_path):
+    shutil.copytree(scene.system.config_dir, tmp_path / "config")
+    file = tmp_path / "config" / "store.toml"
+    file.write_text(file.read_text().replace("server_pubkey_file = ", f'server_pubkey = "02{"11" * 32}" # '))
+    command = [sys.executable, "-m", "paychan", "channels", str(tmp_path / "config")]
+    done = subprocess.run(command, cwd=ROOT, env=scene.env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"paychan: the store at unix:\S+ does not answer \(RemoteRefusal: .*\)\n", done.stderr)

@@ -31,6 +31,7 @@ from paychan.rpc.store_messages import (
     encode_commit,
     encode_load,
 )
+from tests.system import wait_until
 
 ROOT = Path(__file__).parents[2]
 OK, STALE_EPOCH, CONFLICT, FORBIDDEN, STOPPED = EntryStatus
@@ -360,3 +361,16 @@ def test_a_wrong_call_prints_the_usage(arguments):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert done.returncode == 2
     assert re.match(r"usage: paychan-store (FILE|check \[-h\] DIR|restore \[-h\] FILE DIR)\n", done.stderr)
+
+
+def test_what_is_closed_at_the_start_is_not_the_next_file_s_place(store):
+    """Else a library's complaint on descriptor 2 would be written into the database."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "store", str(store.file)], cwd=ROOT, preexec_fn=lambda: [os.close(number) for number in range(3)]
+    )
+    try:
+        wait_until((store.directory / "state" / "run" / "store.sock").exists, WAIT_S, "the store's socket")
+        assert [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)] == ["/dev/null"] * 3
+    finally:
+        process.terminate()
+        assert process.wait(WAIT_S) == 0

@@ -110,6 +110,7 @@ def test_a_sighup_reloads_and_a_healthy_life_says_nothing_above_info(tmp_path, n
     """From the first moment on, a SIGHUP ends nothing. All that is said has the one form, and the ready line stands alone."""
     with started(tmp_path, EVERYTHING, node) as system:
         supervisor = pid_of(system, "paychan run")
+        os.kill(system.process.pid, signal.SIGHUP)  # the interpreter only starts: it has no handler yet
         for module in ("signer", "store", "paychan.server"):  # while the system starts, as soon as there is another process
             pid_of(system, module)
             os.kill(system.process.pid, signal.SIGHUP)
