@@ -7,7 +7,6 @@ ROOT=$(dirname "$(readlink -f "$0")")
 NEEDS=dev
 . "$ROOT/setupVenv.sh"
 cd "$ROOT"
-export PYTHONUNBUFFERED=1  # progress is seen in a file too
 BIN="$VENV/bin"
 told=$(mktemp) summary=$(mktemp) failed=0
 trap 'rm -f "$told" "$summary"' EXIT
@@ -27,12 +26,12 @@ _part() {  # NAME COMMAND...
 }
 
 if [ $# -gt 0 ]; then
-    _part tests "$BIN/python" -m pytest "$@"
+    _part tests "$BIN/python" -u -m pytest "$@"
 else
     _part ruff "$BIN/ruff" check .
     _part cython-lint env PATH="$BIN:$PATH" "$BIN/cython-lint" paychan/_fast bench/load tests/fuzz  # it calls pycodestyle by name
     _part mypy "$BIN/mypy"
-    _part tests "$BIN/python" -m pytest
+    _part tests "$BIN/python" -u -m pytest
     _part "checked build" sh tests/run_checked.sh "$BIN/python"
 fi
 echo "== what ran"

@@ -9,21 +9,21 @@ What fewer than `agree` of them say is not believed, so the trust is: fewer than
   money, nor to hold up a settlement until it is too late.
 - *The best block* is the highest one of which `agree` servers tell the same height, hash, time and median time. The clock trusts
   the median time (it never goes back), so it is never taken from fewer. A server may be a few blocks ahead.
-- *Fees*: the median; the caller has bounds besides. That a transaction pays too little is believed of `agree` servers.
+- *Fees*: the median, of an even number the lower of the middle ones: of two servers of which one lies, too little can be made up
+  for later, too much is gone. An estimate for a longer time than was asked for is none, and so are fewer than `agree` of them.
+  That a transaction pays too little is believed of `agree` servers.
 - *A broadcast* that `agree` servers refuse is refused, if fewer than that say that they took it: one of those who refuse is honest,
   and whoever lies may say that he took what he did not pass on. Else one that takes it is enough.
 - If two answers that exclude each other both have, or both lack, enough support: Unavailable, "contradict each other".
 """
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from .base import FUNDING_OUTPUTS_MAX, UNKNOWN, FundingStatus, Tip
-
-FEE_PER_BYTE_LEAST = 1
-"""What a server without any estimate is taken to say; the caller's floor should be higher."""
 
 
 class Contradiction(Exception):
@@ -123,9 +123,13 @@ def _names(names: Collection[str]) -> str:
     return " and ".join(sorted(names))
 
 
-def fee_for(estimates: Mapping[int, float], blocks: int) -> int:
-    """Return satoshi for each byte, rounded up: the estimate for the nearest target at or below `blocks`, else the shortest."""
-    if not estimates:
-        return FEE_PER_BYTE_LEAST
+def agreed_fee(said: Collection[Mapping[int, float]], blocks: int, agree: int) -> int | None:
+    """Return satoshi for each byte, rounded up, with which a transaction should confirm within `blocks`; None: too few say."""
+    fees = [fee for fee in (fee_for(estimates, blocks) for estimates in said) if fee is not None]
+    return statistics.median_low(fees) if len(fees) >= agree else None
+
+
+def fee_for(estimates: Mapping[int, float], blocks: int) -> int | None:
+    """Return satoshi for each byte, rounded up: the estimate for the nearest target at or below `blocks`, None without one."""
     reached = [target for target in estimates if target <= blocks]
-    return max(FEE_PER_BYTE_LEAST, math.ceil(estimates[max(reached) if reached else min(estimates)]))
+    return max(1, math.ceil(estimates[max(reached)])) if reached else None

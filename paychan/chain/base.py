@@ -90,9 +90,6 @@ class ChainBackend(Protocol):
     async def tip(self) -> Tip:
         """Return the best block."""
 
-    async def watch(self, request: FundingRequest) -> None:
-        """Prepare to find outputs to a script pubkey later (called by fundingInfo; may do nothing)."""
-
     async def find_funding(self, request: FundingRequest) -> list[FundingOutput]:
         """Return the unspent outputs that fit, at most FUNDING_OUTPUTS_MAX; an empty list if there are none."""
 
@@ -105,7 +102,7 @@ class ChainBackend(Protocol):
 
     async def fee_per_byte(self, blocks: int) -> int | None:
         """Return the fee with which a transaction should confirm within `blocks`, satoshi for each byte, rounded up; None if the
-        source has no estimate."""
+        source has no estimate for so few blocks."""
 
     async def spender(self, txid: bytes) -> Spender:
         """Return what the source has of a transaction that it named as a funding output's spender, in a block or in its mempool."""

@@ -13,7 +13,7 @@ import json
 import logging
 import re
 import ssl
-import statistics
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from hashlib import sha256
@@ -32,11 +32,11 @@ from .agreement import (
     Contradiction,
     Listed,
     Sighting,
+    agreed_fee,
     agreed_listing,
     agreed_status,
     agreed_tip,
     agreed_unspent,
-    fee_for,
     is_refused,
 )
 from .base import (
@@ -64,6 +64,9 @@ GRACE_SECONDS = 0.5
 
 TIP_DEPTH = 4
 """Newest blocks of each server that are compared: servers within three blocks of each other still have one in common."""
+
+PROOFS_MAX = 16
+"""Transactions that were proven lately and are kept: an open wants its own twice."""
 
 FEE_PER_BYTE_MAX = 1_000_000
 """Satoshi; an estimate above is none."""
@@ -296,6 +299,7 @@ class EsploraChain:
         if len({server.name for server in self._servers}) != len(urls):
             raise ValueError("two Esplora URLs have one host: its agreement with itself says nothing")
         self._agree, self._timeout = agree, timeout
+        self._proofs: OrderedDict[bytes, bytes] = OrderedDict()
 
     async def start(self) -> None:
         """Check that enough servers answer and are of our network; others are checked when they first answer."""
@@ -311,9 +315,6 @@ class EsploraChain:
     async def tip(self) -> Tip:
         """Return the best block on which enough servers agree."""
         return await self._collect(EsploraServer.newest_blocks, lambda chains: agreed_tip(chains, self._agree))
-
-    async def watch(self, request: FundingRequest) -> None:
-        """Nothing to prepare: Esplora finds outputs by script at any time."""
 
     async def find_funding(self, request: FundingRequest) -> list[FundingOutput]:
         """Return the unspent outputs that pay exactly the script pubkey, the one asked for or those of most value."""
@@ -348,11 +349,10 @@ class EsploraChain:
         """Return the funding transaction without its witness, from whichever server gives it first."""
         return await self._transaction(txid_of(terms.outpoint))
 
-    async def fee_per_byte(self, blocks: int) -> int:
-        """Return the median of the servers' estimates; of an even number, the higher of the middle ones."""
+    async def fee_per_byte(self, blocks: int) -> int | None:
+        """Return the fee that enough servers have an estimate for, None if they have not."""
         return await self._collect(
-            EsploraServer.fee_estimates,
-            lambda said: statistics.median_high(fee_for(estimates, blocks) for estimates in said.values()),
+            EsploraServer.fee_estimates, lambda said: agreed_fee(said.values(), blocks, self._agree)
         )
 
     async def spender(self, txid: bytes) -> Spender:
@@ -396,7 +396,10 @@ class EsploraChain:
         return FundingOutput(outpoint, value, confirmations, is_coinbase(transaction))
 
     async def _transaction(self, txid: bytes) -> bytes:
-        """Return a transaction without its witness from the first server that gives it: its hash proves it."""
+        """Return a transaction without its witness from the first server that gives it: its hash proves it, for good."""
+        if txid in self._proofs:
+            self._proofs.move_to_end(txid)
+            return self._proofs[txid]
         tasks = [asyncio.create_task(self._of(server, lambda server: server.transaction(txid))) for server in self._servers]
         troubles = []
         try:
@@ -407,6 +410,9 @@ class EsploraChain:
                     troubles.append(str(error))
                 else:
                     if raw is not None:
+                        self._proofs[txid] = raw
+                        if len(self._proofs) > PROOFS_MAX:
+                            self._proofs.popitem(last=False)
                         return raw
         finally:
             await _end(tasks)

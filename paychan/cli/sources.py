@@ -125,7 +125,6 @@ class BackendSource:
         request = FundingRequest(agreement.client_pubkey, agreement.exp_time, agreement.script_pubkey)
 
         async def ask(backend: ChainBackend) -> list[FundingOutput]:
-            await backend.watch(request)
             return await backend.find_funding(request)
 
         return [Found(Funding(output.outpoint, output.value), output.confirmations) for output in self._run(ask)]
@@ -164,7 +163,14 @@ def bitcoind(node: NodeAddress, cookie: str, network: Network) -> BackendSource:
 
         login = Path(cookie) if cookie else None
         return BitcoindChain(
-            node.host, node.port, network, cookie=login, user=node.user, password=node.password, wallet="paychan-payer"
+            node.host,
+            node.port,
+            network,
+            cookie=login,
+            user=node.user,
+            password=node.password,
+            wallet="paychan-payer",
+            must_replace=False,
         )
 
     return BackendSource(make)

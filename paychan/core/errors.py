@@ -52,6 +52,7 @@ _TABLE = (
     Code(55, "funding_unconfirmed", 400, "The funding output has too few confirmations"),
     Code(56, "funding_immature", 400, "The funding output is a coinbase with fewer than 100 confirmations"),
     Code(57, "funding_too_large", 400, "The funding output exceeds what this server accepts"),
+    Code(58, "not_settleable", 400, "The server could not settle a channel on this funding output"),
     # other statuses of v1
     Code(60, "no_such_channel", 404, "No such channel"),
     Code(61, "no_such_payment", 404, "No such payment resource: the channel is settled"),

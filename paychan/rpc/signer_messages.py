@@ -19,7 +19,7 @@ class SignerMessage(IntEnum):
 
     PUBLIC_KEY = 1  # answer: 33 bytes
     SETTLE = 2  # answer: the serialised settlement transaction
-    JUDGE = 3  # what SETTLE carries; answer: empty, it would be signed. Nothing is, and nothing is recorded
+    JUDGE = 4  # what SETTLE carries; answer: empty, it would be signed. Nothing is, and nothing is recorded
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .channels.life import ChannelLife, refusal_of_form
 from .channels.lookups import NEGATIVE_SECONDS, Lookups
 from .channels.opening import Opening
 from .channels.payments import Payments
+from .channels.proving import Proving
 from .doors.peers import PeerRequest, Peers
 from .protocol.replies import INTERNAL_ERROR, Form, Reply, json_reply, problem
 from .settlement.highwater import read_highest, write_highest
@@ -154,9 +155,10 @@ class Worker:
         )
         self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, sure)
         loader = Loader(channels, shard_count, store)
+        proving = Proving(self._chain, self._signer, store, None if config.common.debug else config.fee_bounds.floor)
         exposure_max = config.channel_exposure_max
         self._life = ChannelLife(
-            channels, shard_count, self._committer, loader, settling, self._opening, now, self._own_url, exposure_max
+            channels, shard_count, self._committer, loader, settling, self._opening, proving, now, self._own_url, exposure_max
         )
         self._payments = Payments(
             config.common.network,
@@ -295,13 +297,11 @@ class Worker:
         return await self._dispatch(PeerRequest("settle", outpoint))
 
     async def funding_info(self, query: str) -> Reply:
-        """GET fundingInfo: pure computation, once the signer's key is known; the chain is told what to look out for."""
+        """GET fundingInfo: pure computation, once the signer's key is known."""
         key = self._signer.public_key
         if not key:
             raise Unavailable("signer_unavailable")
-        reply, request = self._opening.funding_info(query, key, self._clock.now())
-        await self._chain.watch(request)
-        return reply
+        return self._opening.funding_info(query, key, self._clock.now())
 
     # --- here or elsewhere ---
 

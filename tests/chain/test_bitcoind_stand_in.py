@@ -16,13 +16,14 @@ from bitcoin.core.script import CScript
 from paychan.chain.base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingRequest, Spender
 from paychan.chain.bitcoind import BitcoindChain
 from paychan.chain.jsonrpc import BODY_SIZE_MAX, JsonRpc, parse_amount
-from paychan.chain.wallets import with_checksum
+from paychan.chain.wallets import LISTED_MAX, LISTINGS_MAX, with_checksum
 from paychan.core.channel import ChannelTerms
 from paychan.core.errors import Unavailable
 from paychan.core.funding import WHOLE_SIZE_MAX
 from paychan.core.network import BY_NAME, REGTEST, p2sh_address
 from paychan.core.outpoint import make_outpoint
 from paychan.core.script import p2sh_script_pubkey
+from paychan.core.units import COIN
 from tests.chain.core_stand_in import BLOCK_HASH, TIP_HEIGHT, TIP_TIME, CoreError, CoreStandIn, btc
 from tests.chain.esplora_stand_in import whole
 
@@ -70,11 +71,19 @@ def output(script: bytes, value: str = "0.05000000", confirmations: int = 3, **m
     return {**answer, "scriptPubKey": {"hex": script.hex(), "type": "scripthash"}, **more}
 
 
-def row(number: int, vout: int, wallet: str = WALLET) -> dict[str, Any]:
+def row(number: int, vout: int, wallet: str = WALLET, satoshi: int = 5_000_000) -> dict[str, Any]:
     """Return one row of listunspent, with the wallet that has it."""
     script = request(number).script_pubkey
     address = p2sh_address(REGTEST, script[2:22])
-    return {"wallet": wallet, "address": address, "txid": FUNDING_ID, "vout": vout, "scriptPubKey": script.hex()}
+    amount = btc(f"{satoshi // COIN}.{satoshi % COIN:08}")
+    return {
+        "wallet": wallet,
+        "address": address,
+        "txid": FUNDING_ID,
+        "vout": vout,
+        "amount": amount,
+        "scriptPubKey": script.hex(),
+    }
 
 
 # Starting
@@ -91,6 +100,13 @@ def _info(core: CoreStandIn, **changes: Any) -> None:
     core.results["getblockchaininfo"] = {**core.results["getblockchaininfo"], **changes}
 
 
+def _replacing(core: CoreStandIn, major: int, told: object) -> None:
+    """Be a release that says something else about replacing, or (None) nothing."""
+    core.is_version(major)
+    info = {name: value for name, value in core.results["getmempoolinfo"].items() if name != "fullrbf"}
+    core.results["getmempoolinfo"] = info if told is None else {**info, "fullrbf": told}
+
+
 TROUBLES: dict[str, tuple[str, Callable[[CoreStandIn], None]]] = {
     "initial block download": ("still syncing", lambda core: _info(core, initialblockdownload=True)),
     "headers far ahead": ("still syncing: 50 blocks behind", lambda core: _info(core, headers=TIP_HEIGHT + 50)),
@@ -103,6 +119,11 @@ TROUBLES: dict[str, tuple[str, Callable[[CoreStandIn], None]]] = {
     "other genesis": ("another network", lambda core: core.results.update(getblockhash="00" * 32)),
     "old version": ("version is 240100", lambda core: core.results.update(getnetworkinfo={"version": 240100})),
     "no version": ("version is missing", lambda core: core.results.update(getnetworkinfo={"version": "25.0"})),
+    "Core 25 as it is": ("replaces no transactions", lambda core: core.is_version(25)),
+    "Core 27 as it is": ("replaces no transactions.*mempoolfullrbf=1", lambda core: core.is_version(27)),
+    "Core 28 that was told not to": ("replaces no transactions", lambda core: core.is_version(28, full_rbf=False)),
+    "old and silent about replacing": ("replaces no transactions", lambda core: _replacing(core, 27, None)),
+    "malformed about replacing": ("replaces no transactions", lambda core: _replacing(core, 29, 1)),
     "warming up": (
         r"Loading block index.* \(-28\)",
         lambda core: core.results.update(getblockhash=CoreError(-28, "Loading block index…")),
@@ -126,6 +147,44 @@ def test_a_node_that_cannot_serve_is_refused_at_start_with_the_reason(trouble: s
         assert caught.value.code == "chain_unavailable" and core.password not in str(caught.value)
 
     play(scenario, start=False, network="test")
+
+
+REPLACING: dict[str, Callable[[CoreStandIn], None]] = {
+    "Core 25 that was told to": lambda core: core.is_version(25, full_rbf=True),
+    "Core 27 that was told to": lambda core: core.is_version(27, full_rbf=True),
+    "Core 28": lambda core: core.is_version(28),
+    "Core 32": lambda core: core.is_version(32),
+    "Core that no longer says so": lambda core: _replacing(core, 32, None),
+}
+
+
+@pytest.mark.parametrize("node", REPLACING)
+def test_a_settlements_fee_is_raised_on_every_node_that_is_accepted(node: str) -> None:
+    first, dearer = (CTransaction(FUNDING.vin, [CTxOut(value, CScript(b"\x51"))]) for value in (5000, 4000))
+
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        REPLACING[node](core)
+        await chain.start()
+        for transaction in (first, dearer, dearer):
+            await chain.broadcast(transaction.serialize())
+        assert list(core.mempool.values()) == [dearer]
+
+    play(scenario, start=False, network="test")
+
+
+def test_a_node_that_replaces_nothing_serves_a_payer_and_regtest() -> None:
+    """Nothing of theirs is signed again with a higher fee."""
+    first, dearer = (CTransaction(FUNDING.vin, [CTxOut(value, CScript(b"\x51"))]) for value in (5000, 4000))
+
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        core.is_version(25)
+        await chain.start()
+        await chain.broadcast(first.serialize())
+        with pytest.raises(BroadcastRefused, match="txn-mempool-conflict"):
+            await chain.broadcast(dearer.serialize())
+
+    play(scenario, start=False, network="test", must_replace=False)
+    play(scenario, start=False)
 
 
 def test_a_node_that_falls_behind_later_has_no_tip() -> None:
@@ -184,7 +243,7 @@ def test_descriptor_checksums_are_those_of_bip_380() -> None:
 def test_watching_imports_the_script_once_from_two_hours_before_now() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         for _ in range(3):
-            await chain.watch(request(5))
+            await chain.find_funding(request(5))
         (imported,) = core.wallets[WALLET]["imports"]
         assert imported == {"desc": with_checksum(f"raw({request(5).script_pubkey.hex()})"), "timestamp": NOW - 7200}
 
@@ -194,10 +253,10 @@ def test_watching_imports_the_script_once_from_two_hours_before_now() -> None:
 def test_watches_that_come_during_an_import_share_the_next_one() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         core.import_gate.clear()
-        tasks = [asyncio.create_task(chain.watch(request(0)))]
+        tasks = [asyncio.create_task(chain.find_funding(request(0)))]
         while not core.calls("importdescriptors"):
             await asyncio.sleep(0)
-        tasks += [asyncio.create_task(chain.watch(request(number))) for number in range(1, 50)]
+        tasks += [asyncio.create_task(chain.find_funding(request(number))) for number in range(1, 50)]
         await asyncio.sleep(0)
         core.import_gate.set()
         await asyncio.gather(*tasks)
@@ -209,14 +268,14 @@ def test_watches_that_come_during_an_import_share_the_next_one() -> None:
 def test_an_import_waits_for_another_workers_rescan_and_fails_for_other_errors() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         core.import_errors.append(CoreError(-4, "Wallet is currently rescanning. Abort existing rescan or wait."))
-        await chain.watch(request(1))
+        await chain.find_funding(request(1))
         core.import_errors.append(CoreError(-4, "Wallet has no room"))
         with pytest.raises(Unavailable, match="no room"):
-            await chain.watch(request(2))
-        await chain.watch(request(2))
+            await chain.find_funding(request(2))
+        await chain.find_funding(request(2))
         core.results["importdescriptors"] = [{"success": False, "error": {"code": -5, "message": "no"}}]
         with pytest.raises(Unavailable, match="refuses to watch"):
-            await chain.watch(request(3))
+            await chain.find_funding(request(3))
 
     play(scenario)
 
@@ -224,7 +283,7 @@ def test_an_import_waits_for_another_workers_rescan_and_fails_for_other_errors()
 def test_a_full_wallet_is_followed_by_a_new_one_and_the_one_before_is_unloaded() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         for number in range(7):
-            await chain.watch(request(number))
+            await chain.find_funding(request(number))
         state = {name[-1]: (len(w["imports"]), w["loaded"], w["on_startup"]) for name, w in core.wallets.items()}
         assert state == {"1": (2, False, False), "2": (2, False, False), "3": (2, True, True), "4": (1, True, True)}
 
@@ -235,7 +294,7 @@ def test_a_wallet_that_another_worker_filled_is_not_overfilled_after_a_restart()
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         core.wallets[WALLET] = {"loaded": True, "imports": [{"desc": "x"}] * 5}
         await chain.start()
-        await chain.watch(request(1))
+        await chain.find_funding(request(1))
         assert [len(wallet["imports"]) for wallet in core.wallets.values()] == [5, 1]
 
     play(scenario, start=False, watched_max=5)
@@ -244,7 +303,7 @@ def test_a_wallet_that_another_worker_filled_is_not_overfilled_after_a_restart()
 def test_funding_is_found_in_the_current_and_the_previous_wallet() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         for number in range(3):
-            await chain.watch(request(number))
+            await chain.find_funding(request(number))
         core.unspent = [row(1, 0), row(2, 7, "paychan-watch-2")]
         core.results["gettxout"] = lambda txid, vout: output(request(1 if vout == 0 else 2).script_pubkey)
         for number, vout in ((1, 0), (2, 7)):
@@ -256,7 +315,7 @@ def test_funding_is_found_in_the_current_and_the_previous_wallet() -> None:
 
 def test_a_script_whose_wallet_another_worker_unloaded_is_imported_anew() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
-        await chain.watch(request(1))
+        await chain.find_funding(request(1))
         core.wallets[WALLET]["loaded"] = False
         core.wallets["paychan-watch-2"] = {"loaded": True, "imports": []}
         core.unspent = [row(1, 0, "paychan-watch-2")]
@@ -297,6 +356,36 @@ def test_no_more_outputs_than_the_bound_are_looked_at() -> None:
         core.unspent = [row(1, vout) for vout in range(40)]
         core.results["gettxout"] = output(request(1).script_pubkey)
         assert len(await chain.find_funding(request(1))) == FUNDING_OUTPUTS_MAX
+
+    play(scenario)
+
+
+DECOYS = {
+    "as many as are looked at": [546] * FUNDING_OUTPUTS_MAX,
+    "a page": [546] * LISTED_MAX,
+    "many pages of dust": [546] * 5 * LISTED_MAX,
+    "more and more worth": [*range(546, 546 + 3 * LISTED_MAX)],
+    "less and less worth": [*range(3 * LISTED_MAX, 0, -1)],
+    "larger ones among them": [546] * LISTED_MAX + [6_000_000] * (FUNDING_OUTPUTS_MAX - 1) + [547] * LISTED_MAX,
+}
+
+
+@pytest.mark.parametrize("decoys", DECOYS)
+@pytest.mark.parametrize("is_last", [True, False], ids=["listed last", "listed first"])
+def test_decoys_do_not_crowd_out_a_payers_output(decoys: str, is_last: bool) -> None:
+    """The node lists in no order that means anything; the worst is that the payer's output comes last."""
+
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        values = [*DECOYS[decoys], 5_000_000] if is_last else [5_000_000, *DECOYS[decoys]]
+        core.unspent = [row(1, vout, satoshi=value) for vout, value in enumerate(values)]
+        core.results["gettxout"] = lambda txid, vout: output(
+            request(1).script_pubkey, f"{values[vout] // COIN}.{values[vout] % COIN:08}"
+        )
+        found = [found.value for found in await chain.find_funding(request(1))]
+        assert found == sorted(values, reverse=True)[:FUNDING_OUTPUTS_MAX]
+        assert 5_000_000 in found
+        assert all(len(call[4]) == 2 and call[4]["maximumCount"] == LISTED_MAX for call in core.calls("listunspent"))
+        assert len(core.calls("listunspent")) <= LISTINGS_MAX
 
     play(scenario)
 
@@ -398,10 +487,12 @@ def test_every_amount_in_satoshi_survives_the_way_through_decimals() -> None:
         ({"feerate": btc("0.00012000"), "blocks": 6}, "0.00001000", 12),
         ({"feerate": btc("0.00000100"), "blocks": 6}, "0.00000100", 1),
         ({"feerate": btc("0.00002000"), "blocks": 6}, "0.00050001", 51),
-        ({"errors": ["Insufficient data or no feerate found"], "blocks": 6}, "0.00003000", 3),
+        ({"feerate": btc("0.00012345"), "blocks": 2}, "0.00001000", 13),
+        ({"feerate": btc("0.00002000"), "blocks": 7}, "0.00001000", None),
+        ({"errors": ["Insufficient data or no feerate found"], "blocks": 6}, "0.00003000", None),
     ],
 )
-def test_the_fee_is_rounded_up_and_at_least_what_the_mempool_asks(estimate: Any, mempool_minimum: str, fee: int) -> None:
+def test_the_fee_is_rounded_up_and_at_least_what_the_mempool_asks(estimate: Any, mempool_minimum: str, fee: int | None) -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         core.results["estimatesmartfee"] = estimate
         core.results["getmempoolinfo"] = {"mempoolminfee": btc(mempool_minimum), "minrelaytxfee": btc("0.00000100")}
@@ -863,7 +954,7 @@ def test_a_result_of_another_shape_than_documented_is_never_more_than_unavailabl
                 (
                     chain.start,
                     chain.tip,
-                    lambda: chain.watch(request(9)),
+                    lambda: chain.find_funding(request(9)),
                     lambda: chain.find_funding(request(8)),
                     lambda: chain.find_funding(request(8, OUTPOINT)),
                     lambda: chain.funding_status(TERMS, SPENDER),

@@ -118,7 +118,7 @@ def begun(chain: Regtest, name: str) -> dict[str, Channel]:
     for step, fault, code in (
         ("sent", {"lost": {"sendrawtransaction"}}, "chain_unavailable"),  # done, but nobody was told
         ("signed", {"refused": {"sendrawtransaction"}}, "settlement_refused"),
-        ("closing", {"refused": {"getrawtransaction", "sendrawtransaction"}}, "chain_unavailable"),
+        ("closing", {"refused": {"estimatesmartfee", "sendrawtransaction"}}, "chain_unavailable"),
     ):
         chain.gate.open()
         for which, methods in fault.items():

@@ -22,6 +22,9 @@ from tests.process.worlds import WORLDS
 from tests.system import ROOT, System, free_port, running
 
 UNPRINTED = 10
+IS_ROOT = os.geteuid() == 0
+"""Who may read everything."""
+
 OUTPOINT = "11" * 32 + "/0"
 BAD_BYTES = os.fsdecode(b"sh\xff\xfep")
 """An argument that is no UTF-8."""
@@ -65,6 +68,7 @@ COMMANDS = [
     Command("paychan config check {odd}/folders", 2),
     Command("paychan config check {odd}/binary", 2),
     Command("paychan config check {odd}/wide", 2),
+    Command("paychan config check {odd}/locked", 0 if IS_ROOT else 2),
     Command("paychan config check /dev", 2),
     Command("paychan config check", 2, more=("{odd}/" + BAD_BYTES,)),
     Command("paychan channels {config}", 0),
@@ -101,6 +105,7 @@ COMMANDS = [
     Command("paychan list --state-dir {payer}", 0),
     Command("paychan list --state-dir {payer} --json", 0),
     Command("paychan list --state-dir {odd}/file", 9),
+    Command("paychan list --state-dir {odd}/shut", 0 if IS_ROOT else 9),
     Command("paychan list --state-dir /proc/1/none", 0),
     Command("paychan list --state-dir", 0, more=("{new}" + BAD_BYTES,)),
     Command("paychan completion bash", 0),
@@ -179,6 +184,7 @@ class Scene:
 def make_odd(odd: Path, config: Path) -> None:
     odd.mkdir()
     (odd / "file").write_text("text\n")
+    (odd / "shut").mkdir(mode=0)
     (odd / "noise").write_bytes(os.urandom(3000))
     for name in ("server.toml", "store.toml", "signer.toml"):
         text = (config / name).read_text()
@@ -186,9 +192,11 @@ def make_odd(odd: Path, config: Path) -> None:
             ("binary", os.urandom(3000)),
             ("bom", text.replace("\n", "\r\n").encode("utf-8-sig")),
             ("wide", text.encode("utf-16")),
+            ("locked", text.encode()),
         ):
             (odd / kind).mkdir(exist_ok=True)
             (odd / kind / name).write_bytes(content)
+        (odd / "locked" / name).chmod(0)
         (odd / "folders" / name).mkdir(parents=True)
 
 

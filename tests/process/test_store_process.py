@@ -374,3 +374,19 @@ def test_what_is_closed_at_the_start_is_not_the_next_file_s_place(store):
     finally:
         process.terminate()
         assert process.wait(WAIT_S) == 0
+
+
+def test_a_sighup_while_the_store_waits_for_the_key_does_not_end_it(store):
+    """There is no event loop yet."""
+    store.configure(server_pubkey=f'"" # {PUBKEY.hex()}')
+    process = subprocess.Popen([sys.executable, "-m", "store", str(store.file)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until((store.directory / "state" / "store" / "lock").exists, WAIT_S, "the store's lock")
+        process.send_signal(signal.SIGHUP)
+        assert "SIGHUP: this process reads its configuration when it starts" in process.stderr.readline()
+        (store.directory / "state" / "signer.pub").write_text(PUBKEY.hex())
+        assert "ready at" in process.stderr.readline()
+    finally:
+        process.terminate()
+        process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0

@@ -82,9 +82,10 @@ def pid_of(system: System, module: str) -> int:
 
     def look() -> bool:
         found[:] = [pid for pid, command in family(system.process.pid).items() if f"-m {module} " in command]
-        return bool(found)
+        return bool(found) or system.process.poll() is not None
 
     wait_until(look, START_SECONDS, f"finding {module}")
+    assert found, "the system has ended"
     return found[0]
 
 

@@ -69,9 +69,6 @@ class NodeChain:
         await self._answer()
         return answer
 
-    async def watch(self, request: FundingRequest) -> None:
-        """Nothing to prepare."""
-
     async def find_funding(self, request: FundingRequest) -> list[FundingOutput]:
         chain = await self._ask()
         found = []
@@ -95,7 +92,10 @@ class NodeChain:
         return answer
 
     async def funding_transaction(self, terms: ChannelTerms) -> bytes:
+        """As a node without txindex: it finds a transaction by its unspent output, and our own settlement spends that."""
         chain = await self._ask()
+        if chain.spender(terms.outpoint):
+            raise Unavailable("chain_unavailable", "the simulated node has no txindex")
         _, raw = chain.fundings[terms.outpoint]
         await self._answer()
         return raw
@@ -103,7 +103,7 @@ class NodeChain:
     async def fee_per_byte(self, blocks: int) -> int | None:
         answer = (await self._ask()).estimate(blocks) if self._node.knows_fees else None
         await self._answer()
-        return answer
+        return None if self._chance.random() < 0.05 else answer
 
     async def spender(self, txid: bytes) -> Spender:
         chain = await self._ask()

@@ -48,7 +48,7 @@ class Rig:
         self.now = EXPIRY - PERIOD
         self.chain = BlockChain(chance, Market(chance, rate, 1000.0, 1.0, rate), 0.0)
         sender, raw = self._channel(received)
-        self.terms = sender.terms
+        self.terms, self.proof = sender.terms, raw
         self.chain.fund(sender.terms, raw)
         self.chain._find(self.now)
         payment = self.payment = sender.pay(received)
@@ -77,6 +77,9 @@ class Rig:
 
     async def load(self, outpoint: bytes) -> Stored:
         return self.stored
+
+    async def load_funding(self, txid: bytes) -> bytes:
+        return self.proof
 
     async def write(self, entry: Entry) -> EntryStatus:
         self.stored = Stored(self.stored.terms, entry.state, entry.extra or self.stored.settlement)

@@ -15,6 +15,7 @@ from paychan._fast.frame import REPLY, encode_frame
 from paychan.chain import wallets
 from paychan.core.channel import Phase
 from paychan.core.errors import Unavailable
+from paychan.core.network import REGTEST
 from paychan.rpc import connection as connection_module
 from paychan.rpc.connection import ConnectionGone, FrameConnection
 from paychan.rpc.store_messages import SCAN_LIMIT_MAX, StoreMessage
@@ -382,6 +383,51 @@ async def test_the_scripts_that_wait_for_the_nodes_wallet_are_bounded(monkeypatc
     gate.set()
     await asyncio.gather(first, *waiting)
     assert imported == [b"first", b"a", b"b"]
+
+
+@asynchronous
+async def test_the_addresses_that_strangers_have_the_nodes_wallet_look_for_are_bounded(monkeypatch):
+    now, imported = [0.0], []
+    watching = wallets.WatchingWallets(None, REGTEST, "w", 10, lambda: now[0])
+
+    async def take(scripts):
+        imported.extend(scripts)
+        watching._known.update(dict.fromkeys(scripts, "w-1"))
+
+    async def loaded():
+        return [1]
+
+    async def largest(*_):
+        return {}
+
+    monkeypatch.setattr(watching, "_import", take)
+    monkeypatch.setattr(watching, "_loaded", loaded)
+    monkeypatch.setattr(watching, "_largest", largest)
+
+    async def ask(number):
+        await watching.unspent(b"\xa9\x14" + number.to_bytes(20, "big") + b"\x87")
+
+    for number in range(wallets.ASKED_BURST_MAX):
+        await ask(number)
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="overloaded.*name the funding output"):
+            await ask(10**6)
+    await ask(5)  # is looked for already
+    await watching.watch(b"of a channel that was paid for")
+    now[0] += 60
+    for number in range(wallets.ASKED_PER_MINUTE):
+        await ask(10**6 + number)
+    with pytest.raises(Unavailable):
+        await ask(10**7)
+    now[0] -= 10**9  # a clock that jumps gives nothing
+    with pytest.raises(Unavailable):
+        await ask(10**7)
+    now[0] += 10**10
+    for number in range(wallets.ASKED_BURST_MAX):
+        await ask(10**8 + number)
+    with pytest.raises(Unavailable):
+        await ask(10**9)
+    assert len(imported) == 2 * wallets.ASKED_BURST_MAX + wallets.ASKED_PER_MINUTE + 1
 
 
 def test_the_responses_that_are_kept_for_a_second_are_bounded():

@@ -27,6 +27,7 @@ from ..shards.committer import LOST, Committer
 from ..shards.loading import Loader
 from ..shards.ownership import NotOwner
 from .opening import Opening, OpenRequest
+from .proving import Proving
 
 CLOSED_SECONDS = 1.0
 """How long a DELETE is answered as the one before it was, while the phase is the same. A look costs the node some calls."""
@@ -55,13 +56,15 @@ class ChannelLife:
         loader: Loader,
         settling: Settling,
         opening: Opening,
+        proving: Proving,
         clock: Callable[[], int],
         own_url: str,
         exposure_max: int,
     ) -> None:
         """exposure_max: satoshi; a channel that holds more is settled, also if its opening payment brought it all."""
         self._channels, self._shard_count, self._committer, self._loader = channels, shard_count, committer, loader
-        self._settling, self._opening, self._clock, self._own_url = settling, opening, clock, own_url
+        self._settling, self._opening, self._proving = settling, opening, proving
+        self._clock, self._own_url = clock, own_url
         self._exposure_max = exposure_max
         self._closed: OrderedDict[bytes, _Closed] = OrderedDict()
         self._early: set[asyncio.Task[Reply]] = set()
@@ -88,6 +91,12 @@ class ChannelLife:
             raise Rejection("funding_not_found")
         self._refuse_if_stopped(terms.outpoint)
         received = self._opening.check(terms, request.payment, funding)
+        try:
+            await self._proving.prove(terms, request.payment)
+        except Rejection:  # maybe of one that opened meanwhile, and is settled already
+            if await self._loader.load(terms.outpoint):
+                return self._exists(terms.outpoint)
+            raise
         phase = next_phase(ABSENT, Event.EXHAUST if request.payment.exhausts else Event.OPEN)
         state = ChannelState(phase, request.payment)
         shard = shard_of(terms.outpoint, self._shard_count)

@@ -36,8 +36,8 @@ class Opening:
     def __init__(self, config: ServerConfig, lookups: Lookups) -> None:
         self._config, self._lookups = config, lookups
 
-    def funding_info(self, query_text: str, server_pubkey: bytes, now: int) -> tuple[Reply, FundingRequest]:
-        """Return the answer to GET /v1/fundingInfo, and what the chain backend is to look out for. Raises Rejection.
+    def funding_info(self, query_text: str, server_pubkey: bytes, now: int) -> Reply:
+        """Return the answer to GET /v1/fundingInfo. Raises Rejection.
 
         Beside v1's five keys it has what this server opens channels on, so that nobody locks money up that it will refuse.
         """
@@ -62,7 +62,7 @@ class Opening:
             self._check_funding_value(funding_value)
             content["confirmations_needed"] = config.confirmations_needed(funding_value)
         location = f"/v1/channels/new?client_pubkey={client_pubkey.hex()}&exp_time={exp_time}"
-        return json_reply(200, content, location), FundingRequest(client_pubkey, exp_time, p2sh_script_pubkey(redeem))
+        return json_reply(200, content, location)
 
     def parse(self, query_text: str, server_pubkey: bytes, now: int) -> OpenRequest:
         """Return the checked parameters of POST /v1/channels/new, in v1's order. Raises Rejection."""

@@ -15,7 +15,7 @@ from ...chain.base import BroadcastRefused, ChainBackend, FundingStatus
 from ...core.channel import ChannelState, ChannelTerms, Event, Phase, next_phase
 from ...core.errors import Unavailable
 from ...core.fees import BLIND_FACTOR, FeeBounds, Rung, asked_fee, bump_fee_min, fee_limit, replacement_fee, rung_at, wanted_fee
-from ...core.outpoint import format_outpoint, txid_hex
+from ...core.outpoint import format_outpoint, txid_hex, txid_of
 from ...core.payment import Payment
 from ...core.settlement import SettlementError, Uneconomic, check_settlement
 from ...core.standardness import check_standard
@@ -69,8 +69,8 @@ class Settling:
         self._rules, self._channels, self._shard_count, self._committer = rules, channels, shard_count, committer
         self._store, self._signer, self._chain, self._now = store, signer, chain, now
         self._spends = Spends(chain)
-        self._has_estimates = True
         self._running: dict[bytes, asyncio.Task[ChannelState]] = {}
+        self._has_estimates = True
         self.uneconomic: set[bytes] = set()
         """Outpoints of channels that were found to be worth less than their settlement's fee."""
 
@@ -260,7 +260,7 @@ class Settling:
         none. A signature that was made before a crash, with a higher fee, is asked for again as it was: the signer lets no fee
         fall.
         """
-        proof = await self._chain.funding_transaction(terms)
+        proof = await self._proof(terms)
         while True:
             try:
                 return await self._signer.settle(terms, payment, fee, proof), fee
@@ -274,6 +274,13 @@ class Settling:
                 else:
                     raise
         return await self._signer.settle(terms, payment, fee, proof), fee
+
+    async def _proof(self, terms: ChannelTerms) -> bytes:
+        """Return the funding transaction that was kept at the open; empty where none exists."""
+        try:
+            return await self._store.load_funding(txid_of(terms.outpoint))
+        except (ConnectionGone, RemoteRefusal) as error:
+            raise Unavailable("store_unavailable") from error
 
     async def _publish(self, case: Case) -> None:
         """Offer the newest version to the network; if it is refused for its fee, make another one at once, as dear as is asked."""

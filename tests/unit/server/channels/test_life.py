@@ -15,7 +15,7 @@ from paychan._fast.channel import ChannelTable
 from paychan._fast.status import Status
 from paychan.chain.base import FundingOutput
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
-from paychan.core.errors import PaychanError
+from paychan.core.errors import PaychanError, Rejection
 from paychan.core.payment import Payment
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import EntryStatus, Stored, decode_commit
@@ -40,7 +40,8 @@ class Rig:
         self.sample = make_sample("life", funding_value=10_000_000)
         self.outpoint = self.sample.terms.outpoint
         self.written, self.answer, self.gate, self.has = [], EntryStatus.OK, None, {}
-        self.settled, self.settlement = [], TXID
+        self.settled, self.settlement, self.proven, self.objection = [], TXID, [], None
+        self.appearing = None
         self.committer = Committer(self.table, self)
         config = load_server_config(CONFIGS / "regtest" / "server.toml", {})
         self.opening = Opening(dataclasses.replace(config, base_price=1000, price_add_settlement_fee=False), None)
@@ -48,7 +49,7 @@ class Rig:
         url = "http://own"
         settling = SimpleNamespace(settle=self._settle)
         self.life = ChannelLife(
-            self.table, SHARD_COUNT, self.committer, loader, settling, self.opening, lambda: NOW, url, EXPOSURE_MAX
+            self.table, SHARD_COUNT, self.committer, loader, settling, self.opening, self, lambda: NOW, url, EXPOSURE_MAX
         )
 
     async def commit(self, payload):
@@ -62,6 +63,13 @@ class Rig:
 
     async def load_many(self, outpoints):
         return [self.has.get(outpoint) for outpoint in outpoints]
+
+    async def prove(self, terms, payment):
+        self.proven.append((terms, payment, list(self.written)))
+        if self.appearing is not None:
+            self.has[terms.outpoint] = self.appearing
+        if self.objection is not None:
+            raise self.objection
 
     async def _settle(self, outpoint):
         self.settled.append((outpoint, [ChannelState.parse(entry.state).phase for entry in self.written]))
@@ -156,6 +164,32 @@ async def test_a_bad_opening_writes_nothing():
     rig = Rig()
     assert await refusal(rig.open(9_999_500)) == "open_price_short"
     assert await refusal(rig.open(value=0)) == "funding_not_found"
+    assert rig.written == []
+
+
+@asynchronous
+async def test_what_would_not_be_settled_is_not_opened():
+    rig = Rig()
+    rig.objection = Rejection("not_settleable")
+    assert await refusal(rig.open()) == "not_settleable"
+    assert (rig.written, rig.settled) == ([], [])
+    assert await refusal(rig.open(9_999_500)) == "open_price_short"
+    assert len(rig.proven) == 1, "only what is right in all else is asked about"
+    rig.objection = None
+    assert (await rig.open()).status == 201
+    terms, payment, written = rig.proven[-1]
+    assert (terms, payment, written) == (rig.sample.terms, rig.request(9_000_000).payment, [])
+
+
+@asynchronous
+async def test_what_another_opened_while_it_was_judged_is_told_as_existing():
+    """It may have given up everything: then the signer has signed for it, and would give the payer no more."""
+    rig = Rig()
+    rig.objection = Rejection("not_settleable")
+    opened = ChannelState(Phase.OPEN, rig._payment(rig.sample.opening))
+    rig.appearing = Stored(rig.sample.terms.serialize(), opened.serialize(), b"")
+    reply = await rig.open()
+    assert orjson.loads(reply.body)["code"] == "channel_exists"
     assert rig.written == []
 
 

@@ -90,7 +90,9 @@ class Rig:
         self.looked_for.append(settlement_txid)
         return self.status if settlement_txid == self.state.settlement_txid else FundingStatus(20, True, settlement_txid, BURIED)
 
-    async def funding_transaction(self, terms):
+    async def load_funding(self, txid):
+        self._raise("load_funding")
+        assert txid == TERMS.outpoint[:32]
         return b""
 
     async def fee_per_byte(self, blocks):
@@ -340,6 +342,24 @@ def test_a_fee_that_became_too_low_is_raised(rig):
     assert rig.settle() == ""
     assert rig.events == [30 * rig.size, Phase.BROADCAST, "broadcast"]
     assert rig.fee == 30 * rig.size > before
+
+
+def test_without_an_estimate_the_configured_rate_is_taken_and_told_once(rig, caplog):
+    rig.rate = None
+    assert rig.settle() == ""
+    assert rig.fee == USUAL * rig.size
+    rig.settle()
+    assert caplog.text.count("no estimate: 40 satoshi a byte are taken for one") == 1
+    rig.rate = 60
+    rig.settle()
+    assert rig.fee == 60 * rig.size
+    assert caplog.text.count("estimates are back") == 1
+
+
+def test_without_an_estimate_the_configured_rate_climbs_the_ladder_too(rig):
+    rig.rate, rig.now = None, EXPIRY - PERIOD // 20
+    assert rig.settle() == ""
+    assert rig.fee == 8 * USUAL * rig.size
 
 
 def test_a_raise_that_is_too_small_is_not_made(rig):
@@ -648,17 +668,6 @@ def test_a_refusal_for_another_reason_raises_nothing(rig):
     assert len(set(asking.refused)) == 1
 
 
-def test_without_an_estimate_the_configured_rate_is_taken_and_told_once(rig, caplog):
-    rig.rate = None
-    assert rig.settle() == ""
-    assert rig.fee == USUAL * rig.size
-    rig.settle()
-    assert caplog.text.count("no estimate: 40 satoshi a byte are taken for one") == 1
-    rig.rate = 50
-    rig.settle()
-    assert caplog.text.count("estimates are back") == 1
-
-
 # --- waiting ---
 
 
@@ -770,6 +779,8 @@ def test_nothing_is_remembered_of_what_is_settled(rig):
     [
         ("load", ConnectionGone(), "store_unavailable"),
         ("load", RemoteRefusal(b""), "store_unavailable"),
+        ("load_funding", ConnectionGone(), "store_unavailable"),
+        ("load_funding", RemoteRefusal(b""), "store_unavailable"),
         ("funding_status", Unavailable("chain_unavailable"), "chain_unavailable"),
         ("fee_per_byte", Unavailable("chain_unavailable"), "chain_unavailable"),
         ("broadcast", BroadcastRefused("min relay fee not met"), "settlement_refused"),
