@@ -26,6 +26,7 @@ cdef struct Channel:
     uint64_t sent_change_value
     uint64_t durable_change_value
     uint64_t serial                  # of this loading; no two are the same; 0 in a free slot
+    uint64_t watched_above           # satoshi received above which the rules hear of each payment; see intake.pyx
     uint64_t group                   # number of the commit group that it was last queued in, 0: none; see commit.pyx
     uint32_t place                   # of its write in that group
     uint32_t chain_generation        # of the chain's tip when the funding output was last found well; 0: never
@@ -81,6 +82,7 @@ cdef class ChannelTable:
     cdef int64_t _refilled_at
     # rises with every new best block: what was checked before must be checked again
     cdef public uint32_t chain_generation
+    cdef public uint64_t watch_above         # satoshi: `watched_above` of channels when they are loaded
     # the outcome of the last pay()
     cdef readonly uint32_t shard
     cdef readonly uint64_t value_received

@@ -123,6 +123,7 @@ cdef class ChannelTable:
         self._failing_ns = self._failing_ns_max = self._failing_per_mille * (FAILING_WINDOW_NS // 1000)
         self._refilled_at = monotonic_ns()
         self.chain_generation = 1
+        self.watch_above = _MAX_MONEY
         self._seed = int.from_bytes(os.urandom(8), "little")
         memset(self._epochs, 0, sizeof(self._epochs))
         memset(self._is_stopped, 0, sizeof(self._is_stopped))
@@ -251,6 +252,7 @@ cdef class ChannelTable:
         channel.serial = self._serial
         channel.client_key = key
         channel.funding_value = funding_value
+        channel.watched_above = self.watch_above
         channel.exp_time = exp_time
         channel.shard = <uint16_t> shard_of_outpoint(outpoint, self._shard_count)
         channel.redeem_size = <unsigned char> len(redeem)
@@ -466,6 +468,15 @@ cdef class ChannelTable:
     def phase(self, bytes outpoint not None):
         """Return the phase number of a loaded channel. Raises KeyError."""
         return <int> self._get(outpoint).phase
+
+    def received(self, bytes outpoint not None):
+        """Return what was received on a loaded channel, satoshi. Raises KeyError."""
+        cdef Channel *channel = self._get(outpoint)
+        return channel.funding_value - channel.change_value
+
+    def watch(self, bytes outpoint not None, uint64_t above):
+        """Have the rules hear of payments on a loaded channel that has received more than so many satoshi. Raises KeyError."""
+        self._get(outpoint).watched_above = above
 
     def newest_payment(self, bytes outpoint not None):
         """Return the newest payment of a loaded channel in binary form. Raises KeyError."""

@@ -71,15 +71,15 @@ def find_funding(agreement: Agreement, raw: bytes) -> Funding:
 def check_settlement(record: ChannelRecord, raw: bytes) -> int:
     """Check that the serialised settlement `raw` pays the payer its change; return that, in satoshi.
 
-    Raises ServerMisbehaved if it pays less than the newest signed payment leaves, or is not the one that was announced.
+    It is judged by what it pays, not by its txid: no signature covers its scriptSig, so anybody can have it mined under another one
+    than was announced, and an older version with a lower fee may be the one that is mined. Raises ServerMisbehaved if it pays less
+    than the newest signed payment leaves, or does not spend the channel's funding output.
     """
     terms = record.terms
     try:
         transaction = CTransaction.deserialize(raw)
     except Exception as error:
         raise Refused("the settlement does not parse", "invalid_transaction") from error
-    if record.settlement_txid and txid_hex(transaction.GetTxid()) != record.settlement_txid:
-        raise ServerMisbehaved(f"this transaction is not the settlement {record.settlement_txid}")
     spent = [make_outpoint(spends.prevout.hash, spends.prevout.n) for spends in transaction.vin]
     if terms.outpoint not in spent:
         raise ServerMisbehaved("this transaction does not spend the channel's funding output")

@@ -39,6 +39,10 @@ class SignerClient:
         """Return if such a settlement would be signed. Raises SignerRefused, ConnectionGone."""
         await self._ask(SignerMessage.JUDGE, SettleRequest(terms, payment, fee, funding_transaction))
 
+    async def note(self, terms: ChannelTerms, payment: Payment, funding_transaction: bytes) -> None:
+        """Have the signer remember a payment: it signs nothing that leaves the payer more. Raises SignerRefused, ConnectionGone."""
+        await self._ask(SignerMessage.NOTE, SettleRequest(terms, payment, 0, funding_transaction))
+
     async def _ask(self, kind: SignerMessage, request: SettleRequest) -> bytes:
         async with self._places:
             connection = self.link.connection

@@ -19,6 +19,7 @@ class SignerMessage(IntEnum):
 
     PUBLIC_KEY = 1  # answer: 33 bytes
     SETTLE = 2  # answer: the serialised settlement transaction
+    NOTE = 3  # the same request, without a fee; answer: empty. From then on no settlement leaves the payer more
     JUDGE = 4  # what SETTLE carries; answer: empty, it would be signed. Nothing is, and nothing is recorded
 
 
@@ -61,7 +62,8 @@ class SettleRequest:
 
 
 class RefusalCode(IntEnum):
-    """Why the signer did not sign. UNECONOMIC may pass when fees fall; the others are somebody's fault."""
+    """Why the signer did not sign. UNECONOMIC may pass when fees fall, FEE_TOO_HIGH nearer to the expiry, FEES_OF_THE_DAY tomorrow;
+    the others are somebody's fault."""
 
     MALFORMED = 1
     NOT_OUR_CHANNEL = 2
@@ -72,6 +74,7 @@ class RefusalCode(IntEnum):
     GIVES_PAYER_MORE = 7
     FEE_FALLS = 8
     TOO_MANY_VERSIONS = 9
+    FEES_OF_THE_DAY = 10
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ..settings.models import ServerConfig
 from .channels.funding import FundingChecks
 from .channels.life import ChannelLife, refusal_of_form
 from .channels.lookups import NEGATIVE_SECONDS, Lookups
+from .channels.notes import Notes
 from .channels.opening import Opening
 from .channels.payments import Payments
 from .channels.proving import Proving
@@ -81,7 +82,7 @@ class Worker:
         self._life: ChannelLife | None = None
         self._intake: Intake | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._parts: list[Settler | Settling | Watcher] = []
+        self._parts: list[Settler | Settling | Watcher | Notes] = []
 
     # --- life ---
 
@@ -160,6 +161,7 @@ class Worker:
         self._life = ChannelLife(
             channels, shard_count, self._committer, loader, settling, self._opening, proving, now, self._own_url, exposure_max
         )
+        notes = Notes(channels, store, self._signer, config.unnoted_value_max)
         self._payments = Payments(
             config.common.network,
             channels,
@@ -170,6 +172,7 @@ class Worker:
             self._tip,
             now,
             exposure_max,
+            notes,
             self.trouble,
             self._pay_elsewhere,
         )
@@ -181,7 +184,7 @@ class Worker:
         watcher = Watcher(self._ownership, store, self._tip, self._chain, self.settle)
         settler.start()
         watcher.start()
-        self._parts = [settler, watcher, settling]
+        self._parts = [settler, watcher, settling, notes]
 
     async def stop(self) -> None:
         """Leave: requests in flight have been answered by now; closing the store's connection frees the shards."""

@@ -38,6 +38,9 @@ def disagreements(server: ServerConfig | None, store: StoreConfig | None, signer
             f"{signer.common.source}: policy.fee_per_byte_max: is below what the server expects to pay"
             f" (settlement.fee_per_byte and fee_per_byte_min in {server.common.source}): its settlements would be refused"
         )
+    if server is not None and signer is not None and signer.settlement_period < server.settlement_period:
+        why = f"is shorter than settlement.period_hours in {server.common.source}: what is urgent there would be refused"
+        problems.append(f"{signer.common.source}: policy.settlement_period_hours: {why}")
     return problems
 
 

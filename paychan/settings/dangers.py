@@ -38,6 +38,10 @@ SIGNER_FEE_PER_BYTE_LIVE_MAX = 5000
 """Satoshi: above what any block ever asked; a broken-into server could burn so much of each channel."""
 
 FEE_SHARE_PERCENT_LIVE_MAX = 95
+SIGNER_PERIOD_HOURS_LIVE_MAX = 72
+SETTLEMENT_BYTES_MAX = 873
+"""Of the largest copy of a settlement that anybody can make."""
+
 LOOKUPS_LIVE_MAX = 1000
 """Beyond it a flood of opens would keep the node from telling us of blocks and spent outputs."""
 
@@ -184,6 +188,13 @@ def check_signer(config: "SignerConfig", root: "Section") -> None:
         policy.fail("fee_share_percent_max", f"must be at most {FEE_SHARE_PERCENT_LIVE_MAX} on network live: all could be burnt")
     if config.versions_max < 2:
         policy.fail("versions_max", "must be at least 2 on network live: no fee could be raised")
+    if config.settlement_period > SIGNER_PERIOD_HOURS_LIVE_MAX * SECONDS_PER_HOUR:
+        policy.fail(
+            "settlement_period_hours",
+            f"must be at most {SIGNER_PERIOD_HOURS_LIVE_MAX} on network live: so long a settlement may burn nearly everything",
+        )
+    if config.fee_sum_per_day_max < FEE_PER_BYTE_LIVE_MIN * SETTLEMENT_BYTES_MAX:
+        policy.fail("fee_sum_per_day_max", "does not pay for one settlement a day on network live")
 
 
 # --- real money ---

@@ -21,6 +21,12 @@ from .sections import Section, read_sections
 RPC_PORTS = {"live": 8332, "test": 18332, "regtest": 18443}
 """On which Bitcoin Core answers RPC calls, by network."""
 
+UNNOTED_VALUE = 100_000
+"""Satoshi, on network live: a twentieth of what the shipped limits let be received on one channel."""
+
+FEE_SUM_PER_DAY = 5_000_000
+"""Satoshi, on network live: a tenth of what the shipped exposure limits let be unsettled."""
+
 
 def _common(root: Section, env: Mapping[str, str]) -> tuple[Common, Section]:
     """Return what all three files have, and the debug table."""
@@ -95,10 +101,16 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         settlement_confirmations=settlement.integer("confirmations", 1, 1000, 6),
         channel_exposure_max=exposure.integer("channel_value_max", 0, MAX_MONEY, MAX_MONEY),
         total_exposure_max=exposure.integer("total_value_max", 0, MAX_MONEY, MAX_MONEY),
+        unnoted_value_max=exposure.integer("unnoted_value_max", 1, MAX_MONEY, _unnoted(common)),
     )
     _check_server(config, root)
     root.finish(config)
     return config
+
+
+def _unnoted(common: Common) -> int:
+    """Return how many satoshi are received on a channel between two notes, unless the configuration says it."""
+    return UNNOTED_VALUE if common.network is networks.LIVE else MAX_MONEY
 
 
 def _check_server(config: ServerConfig, root: Section) -> None:
@@ -227,6 +239,8 @@ def load_signer_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         fee_per_byte_max=policy.integer("fee_per_byte_max", 1, 100_000),
         fee_share_percent_max=policy.integer("fee_share_percent_max", 1, 100),
         versions_max=policy.integer("versions_max", 1, 10_000, 100),
+        settlement_period=policy.integer("settlement_period_hours", 1, 1000, 6) * SECONDS_PER_HOUR,
+        fee_sum_per_day_max=policy.integer("fee_sum_per_day_max", 0, MAX_MONEY, _fee_sum(common)),
         waive_funding_proof=waive,
         hardening_required=section.boolean("hardening_required", common.network is networks.LIVE),
     )
@@ -234,6 +248,11 @@ def load_signer_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
     dangers.check_signer(config, root)
     root.finish(config)
     return config
+
+
+def _fee_sum(common: Common) -> int:
+    """Return how many satoshi of fees a signer signs in a day unless the configuration says it."""
+    return FEE_SUM_PER_DAY if common.network is networks.LIVE else MAX_MONEY
 
 
 def _destination(policy: Section, network: Network) -> bytes:

@@ -75,6 +75,7 @@ class ServerConfig:
     settlement_confirmations: int
     channel_exposure_max: int
     total_exposure_max: int
+    unnoted_value_max: int
 
     @property
     def settlement_period(self) -> int:
@@ -106,7 +107,7 @@ class StoreConfig:
 
 @dataclass(frozen=True)
 class SignerConfig:
-    """`paychan-signer`: its policy. Money in satoshi."""
+    """`paychan-signer`: its policy. Money in satoshi, the settlement period in seconds."""
 
     common: Common
     address: Address
@@ -116,5 +117,7 @@ class SignerConfig:
     fee_per_byte_max: int
     fee_share_percent_max: int
     versions_max: int
+    settlement_period: int
+    fee_sum_per_day_max: int
     waive_funding_proof: bool
     hardening_required: bool

@@ -25,6 +25,7 @@ UNIT = "tests/unit/"
 PAYMENT, CHANNEL, GROUP = (f"paychan/_fast/{name}.pyx" for name in ("payment", "channel", "group"))
 SETTLEMENT, OPENING, DANGERS = "paychan/core/settlement.py", "paychan/server/channels/opening.py", "paychan/settings/dangers.py"
 POLICY, SETTLER, SETTLING = "signer/policy.py", "paychan/server/settlement/settler.py", "paychan/server/settlement/settling.py"
+FEES = "paychan/core/fees.py"
 LIFE, FUNDING = "paychan/server/channels/life.py", "paychan/server/channels/funding.py"
 
 ORIGINALS = (
@@ -130,9 +131,9 @@ ORIGINALS = (
         ("O10", "C1"),
         "the signer takes any fee that it is told",
         POLICY,
-        "if fee > policy.fee_per_byte_max * size:",
+        "if fee > policy.fee_per_byte_max * inflated_size_max(terms, payment, policy.destination):",
         "if False:",
-        (f"{UNIT}signer/test_signer_policy.py::test_the_fee_rate_is_bounded",),
+        (f"{UNIT}signer/test_signer_policy.py::test_the_fee_rate_is_bounded_before_the_settlement_period",),
     ),
     Break(
         ("O10", "C1"),
@@ -579,8 +580,8 @@ TRANSACTIONS = (
         ("B13", "F8"),
         "a refund that won is taken for our settlement, and told as one",
         SETTLING,
-        "status.spent_by in (case.state.settlement_txid, b\"\"):\n            await",
-        "True:\n            await",
+        "elif case.state.phase == Phase.BROADCAST and not status.spent_by:",
+        "elif case.state.phase == Phase.BROADCAST:",
         (f"{UNIT}server/settlement/test_settling.py::test_a_refund_that_won_is_told_as_a_loss",),
     ),
     Break(
@@ -638,7 +639,7 @@ KEYS = (
         ("C1", "C2"),
         "a signature leaves before the signer has noted it on disk",
         "signer/server.py",
-        "if answer.record != before:",
+        "if answer.record != memory.signed:",
         "if False:",
         (f"{UNIT}signer/test_signer_server.py::test_the_record_is_written_before_the_answer",),
     ),
@@ -1023,6 +1024,151 @@ REVIEW = (
         (
             "tests/simulation/test_settling.py::test_bumps_towards_the_expiry_are_all_relayed",
             "tests/process/test_unsettleable.py::test_its_proof_is_kept_and_the_source_is_not_asked_again",
+        ),
+    ),
+    Break(
+        ("R3",),
+        "a copy of the settlement that is larger than ours is not reckoned with",
+        FEES,
+        "size = stake.size_inflated if is_late else min(max(stake.size, seen), stake.size_inflated)",
+        "size = stake.size",
+        (
+            f"{UNIT}core/test_fees.py::test_a_copy_that_the_network_has_is_paid_for",
+            f"{UNIT}core/test_fees.py::test_the_estimate_is_paid_for_the_bytes_that_a_rung_reckons_with",
+            f"{UNIT}server/settlement/test_settling.py::test_an_inflated_copy_is_outbid_for_the_bytes_that_it_has",
+        ),
+    ),
+    Break(
+        ("R3",),
+        "the first fee knows the time and not the stake",
+        FEES,
+        "max(by_estimate, by_stake, by_waiting)",
+        "max(by_estimate, by_waiting)",
+        (f"{UNIT}core/test_fees.py::test_the_first_fee_grows_with_what_is_at_stake",),
+    ),
+    Break(
+        ("R3",),
+        "what hangs on the settlement is not counted among what a replacement must pay",
+        FEES,
+        "evicted = rival.fee if rival.evicted is None else max(rival.evicted, rival.fee)",
+        "evicted = rival.fee",
+        (
+            f"{UNIT}core/test_fees.py::test_what_is_reckoned_for_a_replacement_is_hardly_too_much",
+            f"{UNIT}server/settlement/test_settling.py::test_what_hangs_on_the_settlement_is_paid_for_when_it_is_replaced",
+            f"{UNIT}server/settlement/test_settling.py::test_what_may_not_be_paid_yet_is_told_and_waited_for",
+        ),
+    ),
+    Break(
+        ("R3",),
+        "a refusal for the fee changes nothing: the same version is offered until the ladder's next rung",
+        SETTLING,
+        "if not left or not error.for_fee or not await self._pay_what_is_asked(case):",
+        "if True:",
+        (
+            f"{UNIT}server/settlement/test_settling.py::test_what_is_too_cheap_for_a_full_mempool_is_signed_again_at_once_by_less_than_a_quarter",
+            f"{UNIT}server/settlement/test_settling.py::test_a_refused_replacement_learns_what_it_must_beat",
+            f"{UNIT}server/settlement/test_settling.py::test_where_nobody_tells_what_would_do_it_is_doubled_once_at_each_look",
+        ),
+    ),
+    Break(
+        ("R11",),
+        "a settlement that was mined under another txid counts as lost",
+        "paychan/core/settlement.py",
+        "len(pushed) < 4 or pushed[-1]",
+        "len(pushed) != 4 or pushed[-2] != bytes((1,)) or pushed[-1]",
+        (
+            f"{UNIT}core/test_settlement.py::test_a_settlement_is_known_by_what_it_pays",
+            f"{UNIT}server/settlement/test_settling.py::test_a_settlement_that_was_mined_in_another_form_is_settled_and_not_lost",
+            "tests/consensus/test_kernel.py::test_a_settlement_may_be_mined_under_another_txid",
+        ),
+    ),
+    Break(
+        ("R11",),
+        "whatever spends the output and looks like a settlement is taken for one, whoever signed it",
+        "paychan/core/settlement.py",
+        "or not _verifies(signature[:-1], digest, terms.server_pubkey):",
+        "or False:",
+        (f"{UNIT}core/test_settlement.py::test_anything_else_is_no_settlement",),
+    ),
+    Break(
+        ("R11",),
+        "the payer's client calls the server a liar when somebody has moved the settlement's txid",
+        "paychan/client/refund.py",
+        "    paid = sum(",
+        """    if record.settlement_txid and txid_hex(transaction.GetTxid()) != record.settlement_txid:
+        raise ServerMisbehaved("another transaction")
+    paid = sum(""",
+        ("tests/client/test_refund_and_settlement.py::test_a_settlement_is_judged_by_what_it_pays_and_not_by_its_txid",),
+        fails_by="ServerMisbehaved",
+    ),
+    Break(
+        ("R12",),
+        "the signer does not know the time: nearly all of a channel can be burnt long before its expiry",
+        POLICY,
+        "rung_at(left, policy.settlement_period).share_percent",
+        "rung_at(0, policy.settlement_period).share_percent",
+        (f"{UNIT}signer/test_signer_policy.py::test_the_fees_share_is_bounded_by_the_ladder",),
+    ),
+    Break(
+        ("R12",),
+        "the fees of a day have no bound",
+        POLICY,
+        "if memory.fees_of_the_day + fee > policy.fee_sum_per_day_max:",
+        "if False:",
+        (
+            f"{UNIT}signer/test_signer_policy.py::test_a_days_fees_are_bounded_before_the_settlement_period",
+            f"{UNIT}signer/test_signer_server.py::test_the_clock_and_the_days_fees_are_looked_at",
+        ),
+    ),
+    Break(
+        ("R12",),
+        "the opening payment is signed after a newer one was noted",
+        POLICY,
+        "if memory.noted is not None and change_value > memory.noted:",
+        "if False:",
+        (
+            f"{UNIT}signer/test_signer_policy.py::test_a_payment_is_noted_and_nothing_may_go_behind_it",
+            f"{UNIT}server/channels/test_notes.py::test_what_was_noted_is_what_the_signer_goes_behind_no_more",
+        ),
+    ),
+    Break(
+        ("R12",),
+        "the signer notes a payment on a channel that nobody funded: a thief's own on the same outpoint",
+        POLICY,
+        """        _check_truth(policy, request)
+        return request.payment.change_value""",
+        """        _check_shape(request)
+        return request.payment.change_value""",
+        (f"{UNIT}signer/test_signer_policy.py::test_only_a_true_payment_on_a_funded_channel_of_ours_is_noted",),
+    ),
+    Break(
+        ("R12",),
+        "the signer is told of what the store may lose",
+        "paychan/server/channels/notes.py",
+        "payment = ChannelState.parse(stored.state).payment",
+        "from ...core.payment import parse_payment; payment = parse_payment(self._channels.newest_payment(outpoint))",
+        (f"{UNIT}server/channels/test_notes.py::test_only_what_is_durable_is_noted",),
+    ),
+    Break(
+        ("R19",),
+        "what waits is never made dearer",
+        "paychan/server/settlement/spends.py",
+        "now - memory.since >= rung.patience * BLOCK_SECONDS",
+        "now - memory.since < 0",
+        (
+            f"{UNIT}server/settlement/test_settling.py::test_what_waits_near_the_expiry_is_raised_at_each_block",
+            f"{UNIT}server/settlement/test_settling.py::test_what_waits_long_before_the_expiry_is_reckoned_for_its_largest_copy",
+        ),
+    ),
+    Break(
+        ("R19",),
+        "a new block does not end the pause of a settlement that waits",
+        SETTLER,
+        "            self._pauses.clear()",
+        "            pass",
+        (
+            f"{UNIT}server/settlement/test_settler.py::test_a_new_best_block_ends_every_pause",
+            f"{UNIT}server/settlement/test_settler.py::test_what_was_broadcast_is_looked_at_with_each_block_and_seldom_between",
         ),
     ),
 )

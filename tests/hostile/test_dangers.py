@@ -103,6 +103,8 @@ TABLE = [
     signer("policy.fee_per_byte_max", 50000, "a broken-into server could burn nearly everything as fees"),
     signer("policy.fee_share_percent_max", 100, "a broken-into server could burn everything as fees"),
     signer("policy.versions_max", 1, "no fee could ever be raised"),
+    signer("policy.settlement_period_hours", 73, "a broken-into server could burn nearly everything, days before it is urgent"),
+    signer("policy.fee_sum_per_day_max", 1000, "no settlement would be signed before it is urgent"),
     # exposure
     server("exposure.channel_value_max", None, "what can be lost on one channel is not bounded"),
     server("exposure.total_value_max", None, "what can be lost at once is not bounded"),

@@ -16,6 +16,7 @@ SHARE_WORTH_PERCENT = 50
 """A channel is worth more than its fee if so much of what was received pays for most blocks of its settlement period."""
 
 SETTLEMENT_SIZE = 350  # bytes, about
+INFLATED_SIZE = 873  # of the largest copy that anybody can make of it
 
 CLOCK_SLACK_SECONDS = 2 * 3600
 """By so much a worker that cannot see the chain may lag behind it."""
@@ -39,6 +40,8 @@ class Account:
     bumps: int = 0
     closing_at: int = 0
     may_close: bool = False
+    pinned: int = 0
+    """Satoshi: the most that hung on a version of the settlement in the miners' mempools."""
 
 
 @dataclass
@@ -51,10 +54,13 @@ class Auditor:
     settlement_period: int
     confirmations: int
     fee_rate_max: int
+    has_copies: bool = False
+    """Whether somebody makes copies of settlements."""
     exposure_max: int = MAX_MONEY
     accounts: dict[bytes, Account] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     uneconomic_logged: set[str] = field(default_factory=set)
+    lost_logged: set[str] = field(default_factory=set)
     data: Mapping[bytes, bytes] = field(default_factory=dict)
 
     def breach(self, outpoint: bytes, what: str) -> None:
@@ -64,6 +70,11 @@ class Auditor:
         """A payer has funded a channel; `terms` are the truth."""
         account = self.accounts[terms.outpoint] = Account(terms, terms.funding_value)
         return account
+
+    def pinned(self, outpoint: bytes, satoshi: int) -> None:
+        """So much hangs on a settlement now."""
+        account = self.accounts[outpoint]
+        account.pinned = max(account.pinned, satoshi)
 
     # --- what payers are told ---
 
@@ -161,6 +172,8 @@ class Auditor:
                 self.breach(outpoint, "lapsed without a word in the log")
             return
         account.settled_by = b"settlement"
+        if format_outpoint(outpoint) in self.lost_logged:
+            self.breach(outpoint, "was told as a loss, and a settlement is on the chain")
         if payment.change_value > account.lowest:
             self.breach(outpoint, f"settled with a change of {payment.change_value}, acknowledged was {account.lowest}")
         if bytes(tx.vout[-1].scriptPubKey) != self.destination:
@@ -171,10 +184,12 @@ class Auditor:
         return account.terms.funding_value - state.payment.change_value
 
     def must_settle(self, account: Account) -> bool:
-        """Whether the channel is worth more than its fee: it could have paid for most of the blocks of its settlement period."""
+        """Whether the channel is worth more than its fee: it could have paid for most of the blocks of its settlement period, in
+        the form that the miners had of it, and for what hung on it."""
         start, end = account.terms.exp_time - self.settlement_period, account.terms.exp_time
         prices = sorted(block.threshold for block in self.chain.blocks if start <= block.time <= end)
         price = prices[len(prices) // 2] if prices else 1.0
         received = self.received(account)
         affordable = min(received * SHARE_WORTH_PERCENT // 100, received - DUST_LIMIT)
-        return price <= self.fee_rate_max and affordable >= price * SETTLEMENT_SIZE
+        size = INFLATED_SIZE if self.has_copies else SETTLEMENT_SIZE
+        return price <= self.fee_rate_max and affordable >= price * size + account.pinned

@@ -1,7 +1,7 @@
 """Planted faults: `python -m tests.simulation.breaks [--most N] [--only NAME]`. Each must be found by the simulation.
 
 A simulation that finds nothing is worth what it can find. Each break takes one rule away that keeps money safe, in memory only; the
-seeds of `world.py` are run until one fails.
+seeds of `world.py`, or of `pinning.py`, are run until one fails.
 """
 
 import argparse
@@ -10,14 +10,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+import signer.ledger
 import signer.policy
 import store.sequencer
 from paychan.clock import Clock
 from paychan.core.channel import ABSENT, ChannelState, Phase
 from paychan.core.errors import Unavailable
+from paychan.core.fees import LADDER, Rival, Stake, replacement_fee, wanted_fee
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_client import StoreClient
 from paychan.rpc.store_messages import Entry, Stored, decode_commit, encode_commit
@@ -25,14 +28,19 @@ from paychan.server.channels.funding import FundingChecks
 from paychan.server.channels.life import ChannelLife
 from paychan.server.doors.peers import Peers
 from paychan.server.protocol.replies import payment_result
+from paychan.server.settlement import settling
 from paychan.server.settlement.settler import Settler
 from paychan.server.settlement.settling import Settling
+from paychan.server.settlement.spends import Spends
 from paychan.server.shards.ownership import Ownership
 from paychan.server.worker import Worker
+from signer.policy import Memory
 from store import keys
 from store.group import Group, PaymentGroup
 
+from . import node
 from .disk import Database, LedgerConnection
+from .pinning import Fight
 from .world import describe, run_seed, shrink, staged
 
 BREAKS: dict[str, Callable[[], Any]] = {}
@@ -265,6 +273,66 @@ def _vanished_funding_is_not_noticed() -> Iterator[None]:
         yield
 
 
+# --- settlements that somebody is at work on ---
+
+
+@_break
+def _the_copies_that_miners_have_are_not_reckoned_with() -> Iterator[None]:
+    def cheap(stake: Stake, *rest: Any, **_: Any) -> int:
+        return wanted_fee(replace(stake, size_inflated=stake.size), *rest)
+
+    with patch.object(settling, "wanted_fee", cheap):
+        yield
+
+
+@_break
+def _what_hangs_on_a_settlement_is_not_paid_for() -> Iterator[None]:
+    """It is neither asked for before, nor learnt from a refusal."""
+    with (
+        patch.object(settling, "replacement_fee", lambda rival, size: replacement_fee(Rival(rival.fee, rival.size), size)),
+        patch.object(settling, "BLIND_FACTOR", 1),
+    ):
+        yield
+
+
+@_break
+def _a_refusal_for_the_fee_teaches_nothing() -> Iterator[None]:
+    with patch.object(node, "is_for_fee", lambda reason: False):
+        yield
+
+
+@_break
+def _what_waits_is_not_raised() -> Iterator[None]:
+    with patch.object(Spends, "is_overdue", lambda self, case, rung, now: False):
+        yield
+
+
+@_break
+def _no_settlement_without_an_estimate() -> Iterator[None]:
+    fee_per_byte = node.NodeChain.fee_per_byte
+
+    async def needed(self: Any, blocks: int) -> int:
+        estimate = await fee_per_byte(self, blocks)
+        if estimate is None:
+            raise Unavailable("chain_unavailable")
+        return estimate
+
+    with patch.object(node.NodeChain, "fee_per_byte", needed):
+        yield
+
+
+@_break
+def _a_settlement_under_another_txid_counts_as_lost() -> Iterator[None]:
+    look = Spends.look
+
+    async def literal(self: Spends, case: Any, status: Any) -> Any:
+        spend = await look(self, case, status)
+        return spend if spend is None or spend.txid == case.state.settlement_txid else replace(spend, paid=None)
+
+    with patch.object(Spends, "look", literal):
+        yield
+
+
 # --- the signer ---
 
 
@@ -282,18 +350,53 @@ def _the_signers_ledger_is_not_synced() -> Iterator[None]:
 
 @_break
 def _the_signer_forgets_what_it_signed() -> Iterator[None]:
-    with patch.object(signer.policy, "_check_progress", lambda request, before: None):
+    with patch.object(signer.policy, "_check_progress", lambda request, memory: None):
+        yield
+
+
+@_break
+def _the_signer_forgets_what_was_noted() -> Iterator[None]:
+    with (
+        patch.object(signer.policy, "_check_progress", _progress_without_notes(signer.policy._check_progress)),
+        patch.object(signer.ledger, "_PUT", signer.ledger._PUT.replace("change_value < :change_value", "change_value < -1")),
+    ):
+        yield
+
+
+def _progress_without_notes(check: Callable[..., None]) -> Callable[..., None]:
+    return lambda request, memory: check(request, Memory(memory.signed, None, memory.fees_of_the_day))
+
+
+@_break
+def _the_signer_does_not_know_the_time() -> Iterator[None]:
+    with patch.object(signer.policy, "rung_at", lambda left, period: LADDER[-1]):
         yield
 
 
 @_break
 def _the_signer_does_not_bound_the_fee() -> Iterator[None]:
-    with patch.object(signer.policy, "_check_fee", lambda policy, request: None):
+    with patch.object(signer.policy, "_check_fee", lambda policy, request, memory, now: None):
         yield
+
+
+FIGHTS = (
+    "the copies that miners have are not reckoned with",
+    "what hangs on a settlement is not paid for",
+    "a refusal for the fee teaches nothing",
+    "no settlement without an estimate",
+    "what waits is not raised",
+)
+"""Found in `pinning.py`, where settlements are all that there is."""
 
 
 def find(name: str, first: int, most: int) -> tuple[int, str]:
     """Return how many seeds it took to find a break, 0: it was not found; and what the judge said."""
+    if name in FIGHTS:
+        with BREAKS[name]():
+            for number in range(most):
+                if violation := Fight(str(first + number)).run().violation():
+                    return number + 1, violation
+        return 0, ""
     with staged(), BREAKS[name]():
         for number in range(most):
             violations = run_seed(str(first + number)).judge.violations
@@ -316,7 +419,7 @@ def main() -> int:
         missed += [name] * (not count)
         found = f"found by seed {options.first + count - 1}: {what}" if count else f"NOT FOUND in {options.most} seeds"
         print(f"{name}: {found} ({time.monotonic() - began:.0f} s)", flush=True)
-        if count and options.shrink:
+        if count and options.shrink and name not in FIGHTS:
             with staged(), BREAKS[name]():
                 seed = str(options.first + count - 1)
                 print(describe(seed, shrink(seed)), flush=True)

@@ -253,7 +253,8 @@ class LedgerConnection(sqlite3.Connection):
         cursor = super().execute(sql, *parameters)
         if sql.startswith("PRAGMA synchronous"):
             self._is_synced = sql.endswith(("FULL", "EXTRA"))
-        self._save()
+        if not self.in_transaction:
+            self._save()
         return cursor
 
     def executescript(self, script: str) -> sqlite3.Cursor:

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 from bitcoin.base58 import CBase58Data
@@ -24,10 +25,12 @@ from paychan.core.units import DUST_LIMIT
 from paychan.server.protocol.replies import Reply
 from paychan.server.worker import Worker
 
+from .attacks import Pinner
 from .auditor import Auditor
 from .blockchain import BlockChain, Refused
 
 REFUND_SIZE = 310  # bytes, about
+PINNERS = 0.15
 
 
 class Front(Protocol):
@@ -82,9 +85,25 @@ class Payer:
         self._chain.fund(self._sender.terms, self._funding)
         await asyncio.sleep(self._chance.uniform(60, 3000))
         ends = self._chance.choice(("close", "exhaust", "silence", "silence"))
+        pinning = asyncio.ensure_future(self._pin(outpoint)) if self._chance.random() < PINNERS else None
         if await self._open(last_payment_at):
             await self._pay_on(last_payment_at, ends)
         await self._refund(outpoint)
+        if pinning is not None:
+            pinning.cancel()
+
+    async def _pin(self, outpoint: bytes) -> None:
+        """Hang as much on the change as the rules let it be, at a price below that of blocks, wherever a settlement is seen."""
+        chance = self._chance
+        rate, count = math.exp(chance.uniform(math.log(0.1), math.log(10))), chance.choice((1, 2, 24, 63))
+        size = chance.choice((100_000, 100_000, chance.randint(1_000, 100_000)))
+        told = partial(self._auditor.pinned, outpoint)
+        pinner = Pinner(self._chain, outpoint, rate, count, size, told)
+        patience = chance.choice((1, 30, 300))
+        while True:
+            await asyncio.sleep(patience)
+            pinner.rate = min(rate, max(0.1, 0.9 * self._chain.market.rate))
+            pinner.strike()
 
     async def _pause(self, low: float, high: float) -> None:
         await asyncio.sleep(self._chance.uniform(low, high))

@@ -29,8 +29,13 @@ SIDE_KINDS = ("replay", "junk", "twin", "fork", "reopen", "close old", "batch", 
 FAULT_KINDS = (
     "kill", "kill", "kill at write", "kill at write", "disk", "disk", "power", "power at disk", "stop", "stop", "slow", "hold",
     "hold", "cut", "cut", "lag", "disk stall", "node", "reorg", "reorg", "fees", "evict", "wall", "hostile", "hostile",
-    "double spend", "handover", "handover", "handover",
+    "double spend", "handover", "handover", "handover", "copies", "copies", "pin", "pin", "no estimates", "forget own",
 )  # fmt: skip
+ATTACKS = ("copies", "pin", "pin", "no estimates")
+"""Of them one is often drawn where channels are settled: nothing else comes of them."""
+
+POLICIES = (("28", "28"), ("31", "31"), ("28", "31"), ("31", "28"))
+"""Whose rules our node's and the miners' mempools have."""
 
 LINKS = (("worker", "store"), ("worker", "store"), ("worker", "worker"), ("worker", "signer"), ("payers", "worker"))
 
@@ -74,6 +79,9 @@ class Plan:
     settles: bool
     is_late: bool
     """Whether trouble may go on until a settlement can come too late."""
+    policies: tuple[str, str]
+    fullness: float
+    node_kind: int
     channels: list[ChannelPlan] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     calm_at: float = 0.0
@@ -103,6 +111,9 @@ def draw_plan(seed: str) -> Plan:
         total_exposure_max=chance.choice((50_000, 500_000)) if has_limits else MAX_MONEY,
         settles=settles,
         is_late=settles and chance.random() < 0.15,
+        policies=chance.choice(POLICIES),
+        fullness=chance.choice((1.0, 1.0, 0.5, 0.0)),
+        node_kind=chance.choice((0, 0, 1, 2)),
     )
     count = chance.choice((1, 1, 1, 2, 2, 2, 3, 4))
     is_long = chance.random() < 0.03
@@ -116,6 +127,9 @@ def draw_plan(seed: str) -> Plan:
     busy = [at for at, *_ in events]
     for _ in range(_draw_count(chance) * (4 if is_long else 1)):
         events.append(_draw_fault(chance, plan, chance.choice(busy), max(busy)))
+    if settles and chance.random() < 0.6:
+        kind = chance.choice(ATTACKS)
+        events.append((chance.uniform(0.05, max(busy)), kind, -1, _draw_details(chance, plan, kind)))
     events.sort(key=lambda event: event[0])
     plan.events = [Event(number, *event) for number, event in enumerate(events)]
     plan.calm_at = max([max(busy), *(_end(event) for event in plan.events if event.channel < 0)]) + 0.5
@@ -188,6 +202,15 @@ def _draw_details(chance: random.Random, plan: Plan, kind: str) -> tuple[Any, ..
         "double spend": lambda: (chance.randrange(1 << 16),),
         "hostile": lambda: (chance.randrange(1 << 16), round(chance.random(), 4), round(chance.random(), 4)),
         "evict": lambda: (),
+        "forget own": lambda: (),
+        "no estimates": lambda: (round(chance.uniform(5, 60), 1),),
+        "copies": lambda: (chance.choice(("inflated", "inflated", "renamed")), round(chance.choice((0.5, 1.0, 1.0)), 1)),
+        "pin": lambda: (
+            chance.randrange(1 << 16),
+            round(math.exp(chance.uniform(math.log(0.1), math.log(10))), 2),
+            chance.choice((1, 2, 24, 63)),
+            chance.choice((100_000, 100_000, chance.randint(1_000, 100_000))),
+        ),
     }
     return draws["disk" if kind == "power at disk" else kind]()
 

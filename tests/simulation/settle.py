@@ -38,10 +38,12 @@ from paychan.settings.load import load_server_config
 from paychan.settings.models import ServerConfig
 from signer.policy import Policy
 
+from .attacks import Meddler
 from .auditor import Auditor
 from .blockchain import BLOCK_SECONDS, GENESIS, BlockChain, Market
 from .loop import CURRENT, Process, SimulatedLoop, Wire
-from .node import Node, NodeChain
+from .mempool import CORE_28, CORE_31
+from .node import KINDS, Node, NodeChain
 from .payer import Payer, make_channel
 from .storage import Disk, MemoryStoreClient, Store
 from .vault import MemorySignerClient, Vault
@@ -52,7 +54,8 @@ CONFIRMATIONS = 6
 OPEN_PRICE = 1_100
 SETTLEMENT_HOURS = 6
 FEE_RATE_MAX = 500  # satoshi per byte: what the live configurations of server and signer allow
-FEE_SHARE_PERCENT_MAX = 50  # and the live signer's share
+FEE_SHARE_PERCENT_MAX = 50  # less than the live signer's share
+FEE_SUM_PER_DAY_MAX = 5_000_000  # satoshi: the live signer's
 DESTINATION = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
 SERVER_KEY = PrivateKey(b"\x11" * 32)
 HOUR = 3600
@@ -100,6 +103,8 @@ class Summary:
     bumps: int = 0
     reorgs: int = 0
     evictions: int = 0
+    copies: int = 0
+    pins: int = 0
     worker_crashes: int = 0
     store_crashes: int = 0
     node_outages: int = 0
@@ -157,16 +162,22 @@ class World:
         self.loop = SimulatedLoop()
         base = chance.choice((1.5, 4.0, 10.0))
         market = Market(self._stream("market"), base, chance.choice((20.0, 80.0, 250.0)), chance.choice((1800, 5400, 21_600)))
-        self.chain = BlockChain(self._stream("chain"), market, chance.choice((0.0, 0.02, 0.06)))
+        rules = chance.choice(((CORE_28, CORE_28), (CORE_31, CORE_31), (CORE_28, CORE_31), (CORE_31, CORE_28)))
+        fullness = chance.choice((1.0, 1.0, 0.5, 0.0))
+        self.chain = BlockChain(self._stream("chain"), market, chance.choice((0.0, 0.02, 0.06)), *rules, fullness)
+        self.meddler = Meddler(self.chain, self._stream("meddler"), chance.choice((0.0, 0.0, 0.3, 1.0)))
+        self.chain.meddle = self.meddler
         pubkey = SERVER_KEY.public_key.format()
-        policy = Policy(SERVER_KEY, pubkey, DESTINATION, FEE_RATE_MAX, FEE_SHARE_PERCENT_MAX, 100)
-        self.vault = Vault(policy)
+        period = SETTLEMENT_HOURS * HOUR
+        policy = Policy(SERVER_KEY, pubkey, DESTINATION, FEE_RATE_MAX, FEE_SHARE_PERCENT_MAX, 100, period, FEE_SUM_PER_DAY_MAX)
+        self.vault = Vault(policy, self.wall)
+        has_copies, exposure_max = self.meddler.luck > 0, config.channel_exposure_max
         self.auditor = Auditor(
-            self.chain, DESTINATION, config.settlement_period, CONFIRMATIONS, FEE_RATE_MAX, config.channel_exposure_max
+            self.chain, DESTINATION, config.settlement_period, CONFIRMATIONS, FEE_RATE_MAX, has_copies, exposure_max
         )
         self.disk = Disk(self._see_writes)
         self.auditor.data = self.disk.data
-        self.node = Node(self.chain)
+        self.node = Node(self.chain, chance.choice(KINDS))
         self.summary = Summary(channels=channels)
         self._crash = chance.choice((0.0, 0.0002, 0.001))
         self._highest = 0
@@ -299,8 +310,16 @@ class World:
             self.node.is_up, self.node.is_silent = False, chance.random() < 0.5
             await asyncio.sleep(min(1.5 * HOUR, chance.expovariate(1 / (0.4 * HOUR))))
             self.node.is_up = True
-            if chance.random() < 0.3:
-                self.chain.forget_mempool()
+            chance.choice((self.chain.forget_mempool, self.chain.forget_own, lambda: None, lambda: None))()
+
+    async def _forget_fees(self) -> None:
+        """The node restarts now and then, and has no estimate until it has seen some blocks."""
+        chance = self._stream("estimates")
+        while True:
+            await asyncio.sleep(chance.expovariate(1 / (12 * HOUR)))
+            self.node.knows_fees = False
+            await asyncio.sleep(chance.uniform(0.5, 4) * HOUR)
+            self.node.knows_fees = True
 
     async def _break_signer(self) -> None:
         chance = self._stream("signer outages")
@@ -330,7 +349,7 @@ class World:
 
     async def _run(self) -> None:
         self.store = Store(self.disk, SHARDS, self._stream("store"))
-        works = [self._mine(), self._trade(), self._break_node(), self._break_signer(), self._break_store()]
+        works = [self._mine(), self._trade(), self._break_node(), self._break_signer(), self._break_store(), self._forget_fees()]
         tasks = [asyncio.ensure_future(work) for work in works]
         tasks += [asyncio.ensure_future(self._host(number)) for number in range(self._worker_count)]
         payers = [asyncio.ensure_future(live) for live in self._payers()]
@@ -373,7 +392,8 @@ class World:
                 summary.refunded += account.settled_by == b"refund"
                 summary.uneconomic += not self.auditor.must_settle(account)
                 summary.bumps += account.bumps
-        summary.reorgs, summary.evictions = chain.reorgs, chain.evictions
+        summary.reorgs, summary.evictions, summary.copies = chain.reorgs, chain.evictions, self.meddler.overtaken
+        summary.pins = sum(account.pinned > 0 for account in self.auditor.accounts.values())
         summary.hours = round(self.loop.time() / HOUR)
         return summary
 
@@ -411,6 +431,8 @@ class _Listener(logging.Handler):
         text = self.format(record)
         if record.levelno >= logging.ERROR:
             self._auditor.violations.append(f"logged: {text[-800:]}")
+        if "was spent by another" in text:
+            self._auditor.lost_logged.update(word for word in text.split() if "/" in word)
         if "settlement_uneconomic" in text or "was spent by another" in text:
             self._auditor.uneconomic_logged.update(word.strip(":,") for word in text.split() if "/" in word)
 

@@ -28,6 +28,8 @@ QUICK_BREAKS = (
     "settlements are not retried",
     "a settlement is published before it is durable",
     "the signer does not bound the fee",
+    "the signer forgets what was noted",
+    "a settlement under another txid counts as lost",
 )
 
 

@@ -1,12 +1,14 @@
 """What goes wrong in a simulated world: each kind of fault in a plan is a method here, named as the kind."""
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from paychan.core.payment import Payment
 from paychan.rpc.connection import FrameConnection
 from paychan.rpc.signer_messages import PAYLOAD_MAX, SettleRequest, SignerMessage
 
+from .attacks import Pinner
 from .hosts import BASE_PORT, STATE_DIR
 from .kernel import TURN_SECONDS, Process
 from .people import Person
@@ -147,6 +149,35 @@ class Troubles:
             self._world.chain.refresh_minimum()
 
         self._world.later(seconds, end)
+
+    def _forget_own(self) -> None:
+        self._world.chain.forget_own()
+
+    def _no_estimates(self, seconds: float) -> None:
+        self._world.node.knows_fees = False
+
+        def end() -> None:
+            self._world.node.knows_fees = True
+
+        self._world.later(seconds, end)
+
+    def _copies(self, kind: str, luck: float) -> None:
+        """From now on somebody makes such copies of settlements, and overtakes them with that much luck."""
+        self._world.meddler.kinds, self._world.meddler.luck = (kind,), luck
+        self._world.judge.auditor.has_copies = True
+
+    def _pin(self, which: int, rate: float, count: int, size: int) -> None:
+        """From now on a payer hangs what it can on each version of its channel's settlement, at a price below that of blocks."""
+        person = self._world.people[which % len(self._world.people)]
+        told = partial(self._world.judge.auditor.pinned, person.sender.terms.outpoint)
+        pinner = Pinner(self._world.chain, person.sender.terms.outpoint, rate, count, size, told)
+
+        def strike() -> None:
+            pinner.rate = min(rate, max(0.1, 0.9 * self._world.market.rate))
+            pinner.strike()
+            self._world.later(1.0, strike)
+
+        strike()
 
     def _evict(self) -> None:
         self._world.chain.forget_mempool()

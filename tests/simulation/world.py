@@ -27,16 +27,20 @@ from typing import Any
 from paychan.core.channel import ChannelState, Phase
 from store import keys
 
+from .attacks import Meddler
 from .blockchain import GENESIS, BlockChain, Market
 from .disk import Disk
 from .hosts import BASE_PORT, Stage, staged, start_signer, start_store, start_worker
 from .judge import Judge
 from .kernel import Kernel, Process
+from .mempool import CORE_28, CORE_31
 from .network import Network
-from .node import Node
+from .node import KINDS, Node
 from .people import Crowd, Person
 from .plan import BLOCK_SECONDS, PERIOD_SECONDS, SCALE, Plan, draw_plan
 from .troubles import Troubles
+
+RULES = {rules.name: rules for rules in (CORE_28, CORE_31)}
 
 RECOVERY_SECONDS = 40.0
 """Simulated; so long after the last fault an honest payment may take. Timeouts of 12 s, and pauses, add up."""
@@ -67,9 +71,17 @@ class World:
         self.network = Network(self.kernel, self._chance("network"), plan.network_delay, plan.tear)
         self.disk = Disk(self._chance("disk"), plan.disk_stall)
         self.market = Market(self._chance("market"), plan.fee_base, 80.0, 1.0, plan.fee_base)
-        self.chain = WatchedChain(self._chance("chain"), self.market, 0.0)
-        self.node, self.node_chance = Node(self.chain), self._chance("node")
-        self.judge = self.chain.judge = Judge(self.chain, plan.lease_ms / 1000, lambda: self.kernel.now)
+        own, miners = (RULES[name] for name in plan.policies)
+        self.chain = WatchedChain(self._chance("chain"), self.market, 0.0, own, miners, plan.fullness)
+        self.meddler = self.chain.meddle = Meddler(self.chain, self._chance("meddler"))
+        self.node, self.node_chance = Node(self.chain, KINDS[plan.node_kind]), self._chance("node")
+        self.judge = self.chain.judge = Judge(
+            self.chain,
+            plan.lease_ms / 1000,
+            lambda: self.kernel.now,
+            lambda: int(self.now() + max(self.wall_errors)),
+            lambda: len(self.wall_errors) == 1,
+        )
         self.wall_errors = [plan.wall_error]
         self.hosts: dict[str, Process] = {}
         self.rest: dict[str, float] = {}
@@ -250,6 +262,8 @@ class World:
         seen = self.judge.seen
         seen["worlds"], seen["simulated seconds"], seen["callbacks"] = 1, round(self.kernel.now), self.kernel.steps
         seen["reorganisations"] = self.chain.reorgs
+        seen["settlements overtaken by copies"] = self.meddler.overtaken
+        seen["settlements pinned"] = sum(account.pinned > 0 for account in self.judge.auditor.accounts.values())
         seen["channels settled"] = sum(account.phase == Phase.SETTLED for account in self.judge.auditor.accounts.values())
         for promise in self.judge.promises.values():
             seen["answers lost"] += sum(operation.lost > 0 for operation in promise.operations)

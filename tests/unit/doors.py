@@ -129,6 +129,7 @@ class Desk:
             self.tip,
             lambda: NOW,
             1 << 60,
+            SimpleNamespace(want=lambda outpoint: None),
             lambda: self.trouble,
             lambda request, outpoint, _: self.sent_elsewhere.append((request, outpoint)),
         )

@@ -14,6 +14,7 @@ import pytest
 from coincurve import PrivateKey
 
 from paychan.core.errors import ConfigError
+from paychan.core.units import MAX_MONEY
 from paychan.settings.load import load_server_config, load_signer_config, load_store_config
 from signer.keys import load_key
 
@@ -192,6 +193,8 @@ SIGNER = [
     ({"policy.fee_share_percent_max": 101}, "policy.fee_share_percent_max"),
     ({"policy.fee_share_percent_max": 0}, "policy.fee_share_percent_max"),
     ({"policy.versions_max": 0}, "policy.versions_max"),
+    ({"policy.settlement_period_hours": 0}, "policy.settlement_period_hours"),
+    ({"policy.fee_sum_per_day_max": -1}, "policy.fee_sum_per_day_max"),
     ({"policy.velocity": 1}, "policy.velocity"),
 ]
 TABLE = [("server", *row) for row in COMMON + SERVER] + [("store", *row) for row in COMMON + STORE]
@@ -332,6 +335,27 @@ def filled_in(directory: Path) -> Path:
     ):
         (directory / f"{process}.toml").write_text(changed("live", process, changes))
     return directory
+
+
+def test_the_day_s_fees_are_bounded_with_real_money_unless_told_otherwise(tmp_path):
+    unset = {"state_dir": str(tmp_path), "policy.settlement_period_hours": None, "policy.fee_sum_per_day_max": None}
+    for kind, address, fee_sum in (("live", LIVE_ADDRESS, 5_000_000), ("test", TEST_ADDRESS, MAX_MONEY)):
+        changes = {name: value for name, value in unset.items() if kind == "live" or value is not None}
+        (tmp_path / "signer.toml").write_text(changed(kind, "signer", {**changes, "policy.funds_destination_address": address}))
+        config = load_signer_config(tmp_path / "signer.toml", {})
+        assert (config.settlement_period, config.fee_sum_per_day_max) == (6 * 3600, fee_sum)
+
+
+def test_a_signer_that_would_refuse_what_is_urgent_for_the_server_is_named(tmp_path):
+    directory, state = tmp_path / "live", tmp_path / "state"
+    for place in (directory, state):
+        place.mkdir(mode=0o700)
+    filled_in(directory)
+    signer = changed("live", "signer", {"policy.funds_destination_address": LIVE_ADDRESS, "policy.settlement_period_hours": 5})
+    (directory / "signer.toml").write_text(signer)
+    put_key(state / "signer.key", PrivateKey().secret.hex() + "\n")
+    status, problems = check(directory, state)
+    assert status == 2 and [problem.split(": ")[:2] for problem in problems] == [["signer.toml", "policy.settlement_period_hours"]]
 
 
 @pytest.mark.parametrize("kind", ["live", "test"])

@@ -1,5 +1,6 @@
 """Aim: each frame gets its answer, no exception and no secret leaves. Method: frames into the handler."""
 
+import dataclasses
 import logging
 import os
 
@@ -79,9 +80,9 @@ def test_a_settlement_is_signed_and_remembered(server, ledger):
     kind, raw = ask(server, SignerMessage.SETTLE, GOOD.encode())
     assert kind == SignerMessage.SETTLE + REPLY
     oracle(raw, GOOD)
-    assert ledger.get(GOOD.terms.outpoint).change_value == GOOD.payment.change_value
+    assert ledger.get(GOOD.terms.outpoint, NOW).signed.change_value == GOOD.payment.change_value
     assert ask(server, SignerMessage.SETTLE, GOOD.encode()) == (kind, raw)
-    assert ledger.get(GOOD.terms.outpoint).versions == 1
+    assert ledger.get(GOOD.terms.outpoint, NOW).signed.versions == 1
 
 
 def test_the_ledger_decides_the_next_request(server):
@@ -127,7 +128,7 @@ def test_a_failing_handler_answers_and_tells_nothing(server, monkeypatch, caplog
     assert SERVER.secret.hex() not in caplog.text + answer.detail
 
 
-@pytest.mark.parametrize("method", ["get", "put"])
+@pytest.mark.parametrize("method", ["get", "put", "note"])
 def test_nothing_is_answered_when_the_ledger_fails(server, ledger, monkeypatch, method):
     def fails(*_):
         raise LedgerError("disk I/O error")
@@ -135,7 +136,10 @@ def test_nothing_is_answered_when_the_ledger_fails(server, ledger, monkeypatch, 
     monkeypatch.setattr(ledger, method, fails)
     peer = let_in(server)
     with pytest.raises(Ended):
-        server.on_frame(peer, SignerMessage.SETTLE, 7, GOOD.encode())
+        if method == "note":
+            server.on_frame(peer, SignerMessage.NOTE, 7, NEWER.encode())
+        else:
+            server.on_frame(peer, SignerMessage.SETTLE, 7, GOOD.encode())
     assert peer.sent == []
 
 
@@ -146,6 +150,38 @@ def test_the_record_is_written_before_the_answer(server, ledger, monkeypatch):
     server.on_frame(peer, SignerMessage.SETTLE, 7, GOOD.encode())
     assert seen == [[]]
     assert len(peer.sent) == 1
+
+
+NEWER = make_request(8_000_000, 0)
+
+
+def test_a_payment_is_noted_durably_before_the_answer_and_decides_what_is_signed(server, ledger, monkeypatch):
+    peer, seen = let_in(server), []
+    note = ledger.note
+    monkeypatch.setattr(ledger, "note", lambda *row: (note(*row), seen.append(list(peer.sent))))
+    server.on_frame(peer, SignerMessage.NOTE, 7, NEWER.encode())
+    assert seen == [[]] and peer.sent == [(SignerMessage.NOTE + REPLY, 7, b"")]
+    assert ledger.get(NEWER.terms.outpoint, NOW).noted == 8_000_000
+    assert ask(server, SignerMessage.SETTLE, GOOD.encode()).code == RefusalCode.GIVES_PAYER_MORE
+    assert ask(server, SignerMessage.SETTLE, make_request(8_000_000).encode())[0] == SignerMessage.SETTLE + REPLY
+
+
+def test_what_is_not_noted_is_refused_and_changes_nothing(server, ledger):
+    assert ask(server, SignerMessage.NOTE, GOOD.encode()).code == RefusalCode.MALFORMED
+    assert ask(server, SignerMessage.NOTE, b"x").code == RefusalCode.MALFORMED
+    assert ledger.get(GOOD.terms.outpoint, NOW).noted is None
+
+
+def test_the_clock_and_the_days_fees_are_looked_at(ledger, monkeypatch):
+    period = POLICY.settlement_period
+    now = GOOD.terms.exp_time - 2 * period
+    server = SignerServer(dataclasses.replace(POLICY, fee_sum_per_day_max=15_000), ledger, lambda: now, fatal)
+    other = make_request(9_000_000, 10_000, exp_time=GOOD.terms.exp_time + 1)
+    assert ask(server, SignerMessage.SETTLE, GOOD.encode())[0] == SignerMessage.SETTLE + REPLY
+    answer = ask(server, SignerMessage.SETTLE, other.encode())
+    assert isinstance(answer, Refusal) and answer.code == RefusalCode.FEES_OF_THE_DAY
+    now += period + 1
+    assert ask(server, SignerMessage.SETTLE, other.encode())[0] == SignerMessage.SETTLE + REPLY
 
 
 OTHER = 65533

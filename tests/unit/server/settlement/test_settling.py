@@ -19,6 +19,7 @@ from paychan.core.payment import Payment
 from paychan.core.refund import sign_refund
 from paychan.core.sender import sign_payment
 from paychan.core.settlement import inflated_size_max, settlement_size_max, sign_settlement
+from paychan.core.units import MAX_MONEY
 from paychan.rpc.connection import ConnectionGone, RemoteRefusal
 from paychan.rpc.signer_client import SignerRefused
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest
@@ -26,7 +27,7 @@ from paychan.rpc.store_messages import EntryStatus, Stored
 from paychan.server.settlement.case import DESTINATION_SIZE_MAX
 from paychan.server.settlement.settling import Settling, SettlingRules
 from paychan.server.shards.committer import LOST
-from signer.policy import Policy, judge
+from signer.policy import Memory, Policy, judge
 from tests.copies import inflated, renamed
 
 SERVER, CLIENT = PrivateKey(b"\x11" * 32), PrivateKey(b"\x22" * 32)
@@ -59,7 +60,8 @@ class Rig:
         self.stored = Stored(TERMS.serialize(), ChannelState(Phase.CLOSING, self.payment).serialize(), b"")
         self.status, self.rate, self.now, self.events = FundingStatus(10), 10, EXPIRY - 10 * PERIOD, []
         self.ledger, self.is_signer_up, self.depth = {}, True, 0
-        self.policy = Policy(SERVER, SERVER.public_key.format(), DESTINATION, rate_max, share_max, 100, True)
+        pubkey = SERVER.public_key.format()
+        self.policy = Policy(SERVER, pubkey, DESTINATION, rate_max, share_max, 100, PERIOD, MAX_MONEY, True)
         self.errors, self.outcome, self.tamper = {}, EntryStatus.OK, lambda raw: raw
         self.seen, self.asked, self.looked_for, self.on_broadcast = {}, None, [], lambda raw: None
         channels = ChannelTable(4, PERIOD)
@@ -170,7 +172,8 @@ class Signer:
         if not rig.is_signer_up:
             raise ConnectionGone()
         rig.events.append(fee)
-        outcome = judge(rig.policy, SettleRequest(terms, payment, fee, proof), rig.ledger.get(terms.outpoint))
+        memory = Memory(rig.ledger.get(terms.outpoint))
+        outcome = judge(rig.policy, SettleRequest(terms, payment, fee, proof), memory, rig.now)
         if isinstance(outcome, Refusal):
             raise SignerRefused(outcome)
         rig.ledger[terms.outpoint] = outcome.record
