@@ -40,6 +40,8 @@ def run(name: str, command: Callable[[], int]) -> int:
     """Run a command that is all that this process is for; return its exit status. name: what its last words begin with."""
     _unprinted.clear()
     _open_missing()
+    if not sys.stderr:  # argparse up to Python 3.11.2 writes to it without a look
+        sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115  # as long as the process
     if hasattr(sys.stdout, "reconfigure"):  # standard error is so already
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
