@@ -95,7 +95,7 @@ class ChannelLife:
             await self._proving.prove(terms, request.payment)
         except Rejection:  # maybe of one that opened meanwhile, and is settled already
             if await self._loader.load(terms.outpoint):
-                return self._exists(terms.outpoint)
+                return self._exists(terms, request.payment)
             raise
         phase = next_phase(ABSENT, Event.EXHAUST if request.payment.exhausts else Event.OPEN)
         state = ChannelState(phase, request.payment)

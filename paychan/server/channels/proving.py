@@ -13,7 +13,7 @@ from ...rpc.connection import ConnectionGone, RemoteRefusal
 from ...rpc.signer_client import SignerClient, SignerRefused
 from ...rpc.signer_messages import RefusalCode
 from ...rpc.store_client import StoreClient
-from ..settlement.settling import DESTINATION_SIZE_MAX
+from ..settlement.case import DESTINATION_SIZE_MAX
 
 
 class Proving:
