@@ -19,14 +19,15 @@ from paychan.core.channel import ChannelTerms
 from paychan.core.script import p2sh_script_pubkey
 from paychan.core.sender import sign_payment
 from paychan.core.settlement import settlement_size_max
+from paychan.core.units import MAX_MONEY
 from paychan.rpc.signer_messages import PAYLOAD_MAX, SettleRequest
-from signer.policy import Policy, Signed, judge
+from signer.policy import Memory, Policy, Signed, judge
 from tests.chain.esplora_stand_in import EsploraStandIn, fake_hash
 from tests.chain.test_esplora import VALUE, asynchronous, outpoint_of, servers_and_chain
 
 SERVER, CLIENT = PrivateKey(b"\x11" * 32), PrivateKey(b"\x22" * 32)
 DESTINATION = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
-POLICY = Policy(SERVER, SERVER.public_key.format(), DESTINATION, 500, 95, 100)
+POLICY = Policy(SERVER, SERVER.public_key.format(), DESTINATION, 500, 95, 100, 6 * 3600, MAX_MONEY)
 CHANGE_SCRIPT = b"\xa9\x14" + b"\xcc" * 20 + b"\x87"
 TERMS = ChannelTerms(bytes(36), POLICY.pubkey, CLIENT.public_key.format(), 1_900_000_000, VALUE, CHANGE_SCRIPT)
 SCRIPT = p2sh_script_pubkey(TERMS.redeem_script)
@@ -136,7 +137,7 @@ async def settled(chain: EsploraChain, terms: ChannelTerms) -> None:
     assert rate is not None and min(FEES) <= rate <= max(FEES)
     request = SettleRequest(terms, payment, rate * settlement_size_max(terms, payment, DESTINATION), proof)
     assert len(request.encode()) <= PAYLOAD_MAX
-    signed = judge(POLICY, request, None)
+    signed = judge(POLICY, request, Memory(), TERMS.exp_time - 86_400)
     assert isinstance(signed, Signed)
     await chain.broadcast(signed.raw)
     status = await chain.funding_status(terms, signed.record.txid)

@@ -162,7 +162,7 @@ class Rig:
     def slot(self, outpoint):
         """Return where the worker's table has a channel."""
         chunk = pointer(pointer(id(self.table) + OBJECT_HEAD))
-        at = chunk + ctypes.string_at(chunk, 4096).index(outpoint) - 76
+        at = chunk + ctypes.string_at(chunk, 4096).index(outpoint) - 84
         assert pointer(at) == 10_000_000
         return at
 

@@ -97,7 +97,7 @@ def test_a_judgement_signs_and_records_nothing(server, ledger, monkeypatch):
     monkeypatch.setattr(policy_module, "sign_settlement", fails)
     assert ask(server, SignerMessage.JUDGE, GOOD.encode()) == (SignerMessage.JUDGE + REPLY, b"")
     assert ask(server, SignerMessage.JUDGE, make_request(fee=10**9).encode()).code == RefusalCode.UNECONOMIC
-    assert ledger.get(GOOD.terms.outpoint) is None
+    assert ledger.get(GOOD.terms.outpoint, NOW).signed is None
 
 
 def test_a_judgement_knows_what_was_signed_before(server):

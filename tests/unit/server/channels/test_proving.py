@@ -12,10 +12,10 @@ from paychan.rpc.connection import ConnectionGone, RemoteRefusal
 from paychan.rpc.signer_client import SignerRefused
 from paychan.rpc.signer_messages import RefusalCode, SettleRequest
 from paychan.server.channels.proving import Proving
-from paychan.server.settlement.settling import DESTINATION_SIZE_MAX
-from signer.policy import Record, objection
+from paychan.server.settlement.case import DESTINATION_SIZE_MAX
+from signer.policy import Memory, Record, objection
 from tests.unit.doors import asynchronous
-from tests.unit.signer.test_signer_policy import CLIENT, GOOD, POLICY, STRANGER, greatest_request, make_request, unproven
+from tests.unit.signer.test_signer_policy import CLIENT, EARLY, GOOD, POLICY, STRANGER, greatest_request, make_request, unproven
 
 FLOOR = 10
 
@@ -41,7 +41,7 @@ class Rig:
         self._raise("judge")
         request = SettleRequest(terms, payment, fee, funding_transaction)
         self.asked.append(request)
-        refusal = objection(self.policy, request, self.before)
+        refusal = objection(self.policy, request, Memory(self.before), EARLY)
         if refusal is not None:
             raise SignerRefused(refusal)
 
@@ -75,7 +75,7 @@ async def test_what_the_signer_would_sign_is_proven_and_its_proof_is_kept():
         (dataclasses.replace(GOOD, funding_transaction=b""), POLICY, None, RefusalCode.FUNDING_NOT_PROVEN),
         (unproven(value=GOOD.terms.funding_value - 1), POLICY, None, RefusalCode.FUNDING_NOT_PROVEN),
         (GOOD, POLICY, Record(8_000_000, 1, 1, bytes(32)), RefusalCode.GIVES_PAYER_MORE),
-        (GOOD, dataclasses.replace(POLICY, fee_per_byte_max=FLOOR - 1), None, RefusalCode.FEE_TOO_HIGH),
+        (GOOD, dataclasses.replace(POLICY, fee_per_byte_max=FLOOR // 3), None, RefusalCode.FEE_TOO_HIGH),
         (GOOD, dataclasses.replace(POLICY, pubkey=STRANGER.public_key.format()), None, RefusalCode.NOT_OUR_CHANNEL),
         (make_request(10_000_000 - 5000), POLICY, None, RefusalCode.FEE_TOO_HIGH),
         (

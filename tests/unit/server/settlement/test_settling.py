@@ -359,12 +359,6 @@ def test_without_an_estimate_the_configured_rate_is_taken_and_told_once(rig, cap
     assert caplog.text.count("estimates are back") == 1
 
 
-def test_without_an_estimate_the_configured_rate_climbs_the_ladder_too(rig):
-    rig.rate, rig.now = None, EXPIRY - PERIOD // 20
-    assert rig.settle() == ""
-    assert rig.fee == 8 * USUAL * rig.size
-
-
 def test_a_raise_that_is_too_small_is_not_made(rig):
     rig.settle()
     before, least = rig.fee, bump_fee_min(rig.fee, rig.size)
