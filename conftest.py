@@ -11,8 +11,14 @@ from pathlib import Path
 
 import pytest
 
+OURS = ("PYTHONPATH", "PYTHONSAFEPATH")
+"""Set by ./runTests.sh. Other variables of Python that a machine happens to have (unbuffered streams, no bytecode) are kept from
+the processes that tests start: they hide what everybody else meets."""
+
 
 def pytest_configure(config):
+    for name in [name for name in os.environ if name.startswith("PYTHON") and name not in OURS]:
+        del os.environ[name]
     config.addinivalue_line("markers", "privileged(why): needs root, and says what for")
     config.stash[_STARTED] = time.monotonic()
 

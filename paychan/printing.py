@@ -7,6 +7,7 @@ asked for. Whatever cannot be written is lost; if it was a command's result, its
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -40,8 +41,7 @@ def run(name: str, command: Callable[[], int]) -> int:
     """Run a command that is all that this process is for; return its exit status. name: what its last words begin with."""
     _unprinted.clear()
     _open_missing()
-    if not sys.stderr:  # argparse up to Python 3.11.2 writes to it without a look
-        sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115  # as long as the process
+    _unbuffer_stderr()
     if hasattr(sys.stdout, "reconfigure"):  # standard error is so already
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -82,6 +82,15 @@ def _open_missing() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
+
+
+def _unbuffer_stderr() -> None:
+    """Have a standard error that keeps nothing back: what a full disk refused would be tried again whenever anybody flushes it, as
+    multiprocessing does before each fork, and that would not happen. And have one at all: argparse up to Python 3.11.2 needs it."""
+    if not sys.stderr or isinstance(getattr(sys.stderr, "buffer", None), io.BufferedWriter):
+        encoding = sys.stderr.encoding if sys.stderr else None
+        raw = io.FileIO(2, "w", closefd=False)
+        sys.stderr = io.TextIOWrapper(raw, encoding, "backslashreplace", write_through=True)
 
 
 def _drop_unwritten(stream: TextIO | None) -> Exception | None:

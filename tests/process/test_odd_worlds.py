@@ -176,8 +176,7 @@ class Scene:
 
     @property
     def env(self) -> dict[str, str]:
-        ours = ("PORT", "PYTHONUNBUFFERED")  # unbuffered, argparse swallows what a write of its help raises
-        clean = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("PAYCHAN_")}
+        clean = {name: value for name, value in os.environ.items() if name != "PORT" and not name.startswith("PAYCHAN_")}
         return clean | {"PORT": str(self.system.port), "PAYCHAN_STATE_DIR": str(self.system.state_dir)}
 
 
