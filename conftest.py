@@ -17,7 +17,7 @@ the processes that tests start: they hide what everybody else meets."""
 
 
 def pytest_configure(config):
-    for name in [name for name in os.environ if name.startswith("PYTHON") and name not in OURS]:
+    for name in [name for name in os.environ if name.startswith(("PYTHON", "PYTEST_XDIST")) and name not in OURS]:
         del os.environ[name]
     config.addinivalue_line("markers", "privileged(why): needs root, and says what for")
     config.stash[_STARTED] = time.monotonic()
@@ -40,7 +40,7 @@ def pytest_runtest_logreport(report):
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):
     report = os.environ.get("PAYCHAN_TEST_REPORT")
-    if not report:
+    if not report or hasattr(config, "workerinput"):
         return
     stats = terminalreporter.stats
     counts = {name: len(stats.get(name, ())) for name in ("passed", "failed", "error", "skipped")}
