@@ -7,10 +7,11 @@ import os
 import re
 import socket
 import stat
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .._fast.frame import ERROR, REPLY, FrameError, FrameReader, encode_frame
 
@@ -212,6 +213,11 @@ async def connect(address: Address, make: Callable[[], _Protocol]) -> _Protocol:
     return connection
 
 
+_KEEPS_THE_SOCKET: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""From Python 3.13 on a server removes its socket's path in the end. `bind` has done that for the next one, under the lock; and the
+path that the kernel knows may be one through a descriptor that is closed by then."""
+
+
 def bind(address: Address) -> socket.socket:
     """Return a socket bound to an address; a Unix socket is only for its owner (mode 0600), and a dead process' is replaced.
 
@@ -245,5 +251,5 @@ async def listen(
     loop = asyncio.get_running_loop()
     sock = bind(address) if sock is None else sock
     if address.path:
-        return await loop.create_unix_server(make, sock=sock)
+        return await loop.create_unix_server(make, sock=sock, **_KEEPS_THE_SOCKET)
     return await loop.create_server(make, sock=sock)

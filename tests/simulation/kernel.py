@@ -163,7 +163,7 @@ class Process(asyncio.AbstractEventLoop):
     async def create_unix_connection(self, protocol_factory: Callable[[], Any], path: str) -> Any:  # type: ignore[override]
         return await self.network.connect(self, protocol_factory, path)
 
-    async def create_unix_server(self, protocol_factory: Callable[[], Any], *, sock: Any) -> Any:  # type: ignore[override]
+    async def create_unix_server(self, protocol_factory: Callable[[], Any], *, sock: Any, **_: Any) -> Any:  # type: ignore[override]
         return self.network.listen(self, protocol_factory, sock.path)
 
     async def create_server(self, protocol_factory: Callable[[], Any], *, sock: Any, **_: Any) -> Any:  # type: ignore[override]

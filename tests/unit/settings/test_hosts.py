@@ -2,6 +2,7 @@
 for any text. Method: tables for each place where one stands; any text against what granian's own reader of addresses takes."""
 
 import sys
+from ipaddress import ip_address
 
 import pytest
 from granian._granian import ListenerSpec
@@ -116,7 +117,7 @@ PLACES = [
 
 @pytest.mark.parametrize("text", ADDRESSES)
 def test_an_address_to_listen_on(text):
-    assert hosts.listening_address(text) == ADDRESSES[text]
+    assert hosts.listening_address(text) == str(ip_address(ADDRESSES[text]))  # Python 3.13 writes mapped ones in another form
     ListenerSpec(ADDRESSES[text], 8000, 128)
 
 
