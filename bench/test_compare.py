@@ -139,6 +139,14 @@ def test_what_is_no_result_is_refused_in_one_line(tmp_path, content, why):
     assert str(raised.value).startswith(f"{file}: ") and "\n" not in str(raised.value)
 
 
+def test_what_was_too_little_to_be_measured_has_no_ratio(make):
+    file = make("a")
+    content = json.loads(file.read_text())
+    content["slices"]["granian 128"].update(cpu_in_v=[0.0])
+    file.write_text(json.dumps(content))
+    assert "| granian 128 | 0 | 0 |  | measured once |" in compare(file, file)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -95,6 +95,8 @@ def load(file: Path) -> Side:
 
 def _side(file: Path, content: Mapping[str, Any]) -> Side:
     verify, machine, slices = _numbers([content["verify"]])[0], content["machine"], content["slices"]
+    if verify <= 0:
+        raise ValueError("a verification takes no time")
     rows = {}
     for row in content["rows"]:
         values = _numbers(row["values"])
@@ -129,7 +131,7 @@ def _numbers(values: Any) -> list[float]:
     """Return a list of numbers as it is. Raises ValueError, TypeError for anything else, or none."""
     if not isinstance(values, list) or not values or any(type(value) not in (int, float) for value in values):
         raise TypeError("a list of numbers was expected")
-    if not all(map(math.isfinite, values)) or (len(values) == 1 and values[0] == 0):
+    if not all(map(math.isfinite, values)):
         raise ValueError("a number is not one that was measured")
     return [float(value) for value in values]
 

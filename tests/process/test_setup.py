@@ -91,7 +91,8 @@ class Checkout:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def stamps(self) -> dict[str, int]:
-        return {file.name: file.stat().st_mtime_ns for file in (self.place / ".venv").glob(".[a-z]*")}
+        files = (self.place / ".venv").glob(".[a-z]*")  # from Python 3.13 on, venv puts a .gitignore there
+        return {file.name: file.stat().st_mtime_ns for file in files if file.name != ".gitignore"}
 
     def take_away_writing(self) -> None:
         for path in [self.place, *self.place.rglob("*")]:
