@@ -300,10 +300,15 @@ class Worker:
         return await self._dispatch(PeerRequest("settle", outpoint))
 
     async def funding_info(self, query: str) -> Reply:
-        """GET fundingInfo: pure computation, once the signer's key is known."""
+        """GET fundingInfo: pure computation, once the signer's key is known. Nobody is told where to lock money as long as the
+        chain, or the time, could not be trusted to open the channel."""
         key = self._signer.public_key
         if not key:
             raise Unavailable("signer_unavailable")
+        if self._tip.clock_doubt:
+            raise Unavailable("clock_doubtful", self._tip.clock_doubt)
+        if self._tip.is_doubtful:
+            raise Unavailable("chain_unavailable", self._tip.doubt)
         return self._opening.funding_info(query, key, self._clock.now())
 
     # --- here or elsewhere ---

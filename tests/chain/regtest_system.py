@@ -277,7 +277,7 @@ class Channel:
         return p2sh_script_pubkey(self.terms.redeem_script)
 
     def ask_address(self) -> Answer:
-        """GET fundingInfo, as payers do first: the node is told to watch the address."""
+        """GET fundingInfo, as payers do first."""
         pubkey = self.terms.client_pubkey.hex()
         return self.client.request("GET", f"/v1/fundingInfo?client_pubkey={pubkey}&exp_time={self.terms.exp_time}")
 

@@ -10,7 +10,8 @@ from paychan.core.sender import Sender
 from paychan.core.settlement import check_settlement
 from paychan.core.sharding import shard_of
 from store.maintenance import audit
-from tests.campaign.load import FEE_MAX, is_outpoint_of
+from tests.campaign.load import is_outpoint_of
+from tests.settled import FEE_MAX
 from tests.system import Client, Payer, System, running, wait_until
 
 SHARDS = 256
