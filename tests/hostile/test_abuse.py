@@ -36,12 +36,15 @@ def doors(tmp_path_factory):
 @pytest.mark.parametrize("door", ["shared", "own"])
 def test_good_payments_count_under_attack(doors, door):
     system, ports, _ = doors
-    row = abuse.measure(system, "everything", ports[door], rounds=1, seconds=2)
-    assert row["troubles"] == []
-    assert row["good"] > 0
-    before, after = row["memory"]
+    row = abuse.measure(abuse.place_of(system), "everything", ports[door], rounds=1, seconds=2)
+    assert row.troubles == []
+    assert row.times["with"]
+    before, after = row.memory
     assert after - before < MEMORY_GROWTH_MAX
-    assert row["victim"] == (200, 100)
+    assert row.victim == (200, 100)
+    assert {attack.__name__ for attack in abuse.REVIEWED} < set(abuse.ATTACKS)
+    assert [code for code in abuse.TELLING if row.told[code]] == []
+    assert row.told["bad_signature"] > 0 and row.told["no_such_channel"] > 0
 
 
 def payments_that_count(system, port, case_name):
@@ -53,7 +56,7 @@ def payments_that_count(system, port, case_name):
     case = abuse.smuggling_cases(inner)[case_name]
 
     async def send():
-        return await abuse.Scene(port, 5, "").send(case)
+        return await abuse.Scene(port, 5).send(case)
 
     answer = asyncio.run(send())
     probe = system.client().request("PUT", payer.sender.channel_target(payment))
