@@ -26,13 +26,14 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
 from coincurve import PrivateKey
 
 from paychan._fast.channel import ChannelTable
 from paychan._fast.status import Status
-from paychan.core.outpoint import format_outpoint
+from paychan.core.outpoint import format_outpoint, txid_hex, txid_of, vout_of
 from paychan.core.payment import Payment
 from paychan.core.sender import Sender
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
@@ -287,7 +288,7 @@ def _made_up(scene: Scene, expires_in: int = 7 * 24 * 3600) -> Sender:
 
 async def made_up_keys(scene: Scene) -> int:
     """fundingInfo, and opens by the address that it gives, for keys that nobody funded."""
-    numbers = iter(range(10**9))
+    numbers = count()
 
     def make() -> bytes:
         if next(numbers) % 4:
@@ -299,17 +300,24 @@ async def made_up_keys(scene: Scene) -> int:
     return await scene.paced(make)
 
 
+def _open_of_nothing(scene: Scene, is_signed: bool) -> bytes:
+    sender = _made_up(scene)
+    sender.terms = replace(sender.terms, outpoint=secrets.token_bytes(36))
+    payment, outpoint = sender.pay(100_000), sender.terms.outpoint
+    if not is_signed:
+        payment = replace(payment, change_value=payment.change_value - 7)
+    named = f"&funding_txid={txid_hex(txid_of(outpoint))}&funding_vout={vout_of(outpoint)}"
+    return head("POST", sender.open_target(payment) + named)
+
+
 async def made_up_outpoints(scene: Scene) -> int:
     """Opens that are right in all but that nobody funded the outpoint that they name."""
+    return await scene.paced(lambda: _open_of_nothing(scene, True), FLOOD_PER_SECOND)
 
-    def make() -> bytes:
-        sender = _made_up(scene)
-        sender.terms = replace(sender.terms, outpoint=secrets.token_bytes(36))
-        outpoint, target = sender.terms.outpoint, sender.open_target(sender.pay(100_000))
-        named = f"&funding_txid={outpoint[31::-1].hex()}&funding_vout={int.from_bytes(outpoint[32:], 'little')}"
-        return head("POST", target + named)
 
-    return await scene.paced(make, FLOOD_PER_SECOND)
+async def unsigned_opens(scene: Scene) -> int:
+    """The same, and not even signed for."""
+    return await scene.paced(lambda: _open_of_nothing(scene, False))
 
 
 async def closing_again(scene: Scene) -> int:
@@ -318,7 +326,8 @@ async def closing_again(scene: Scene) -> int:
 
 
 REVIEWED: tuple[Attack, ...] = (
-    unknown_batches, junk_batches, junk_batches_on_many, probing, made_up_keys, made_up_outpoints, closing_again,
+    unknown_batches, junk_batches, junk_batches_on_many, probing, made_up_keys, made_up_outpoints, unsigned_opens,
+    closing_again,
 )  # fmt: skip
 
 
@@ -445,13 +454,26 @@ class Place:
     def __init__(self, system: System, make_payer: Callable[[str], Payer], asked: Callable[[], Counter[str]]) -> None:
         """make_payer(name): a payer whose channel is funded; asked(): what the node was asked for since the last time."""
         self.system, self.make_payer, self.asked = system, make_payer, asked
-        self._numbers = iter(range(10**9))
+        self._numbers = (f"{secrets.token_hex(4)} {number}" for number in count())
 
     def open_one(self, name: str = "opener") -> Payer:
         payer = self.make_payer(f"{name} {next(self._numbers)}")
         answer = payer.open()
         assert answer.status == 201, (answer.status, answer.code)
         return payer
+
+    def watch(self, port: int, seconds: float) -> Counter[str]:
+        """Open a channel now and then, at most one attempt each; return how many were tried ("opens"), how many got through
+        ("opened"), and what the node was asked for meanwhile."""
+        seen, ends = Counter[str](), time.monotonic() + seconds
+        self.asked()
+        while time.monotonic() < ends:
+            payer = self.make_payer(f"beside {next(self._numbers)}")
+            payer.client = Client(port)
+            seen += Counter(opens=1, opened=int(payer.open().status == 201))
+            payer.client.close()
+            time.sleep(min(0.5, max(0.0, ends - time.monotonic())))
+        return seen + self.asked()
 
     def scene(self, port: int) -> tuple[Scene, Payer, Payment]:
         """Return what a stranger knows, one of the payers whose channels they are, and a payment of his that was not sent yet."""
@@ -489,15 +511,14 @@ def verification_seconds() -> float:
 
 @dataclass
 class Row:
-    """What came of an attack. times: of good payments, seconds, "without" and "with"; opens: those that were tried beside it, and
-    those that got through; asked: what the node was asked for while it lasted; verified_share: of a worker's core."""
+    """What came of an attack. By phase, "without" and "with": times of good payments, in seconds; what the node was asked for, and
+    the opens that were tried and got through. verified_share: of a worker's core."""
 
     attack: str
     times: dict[str, list[float]]
     came_to: int
     told: Counter[str]
-    asked: Counter[str]
-    opens: tuple[int, int]
+    asked: dict[str, Counter[str]]
     verified_share: float
     troubles: list[str]
     memory: tuple[int, int]
@@ -511,12 +532,13 @@ class Row:
         lines = [
             f"{self.attack:20} {self.came_to:8,} | p50 {ratios[0]} | p99 {ratios[1]} | {before / 1e6:.0f} -> {after / 1e6:.0f} MB",
             f"    told: {told}; verifying took {100 * self.verified_share:.1f} % of a core;"
-            f" opens {self.opens[1]} of {self.opens[0]}",
+            f" opens {self.asked['with']['opened']} of {self.asked['with']['opens']}",
             f"    good payments {len(with_)}, {len(self.troubles)} troubles {self.troubles[:3]}",
         ]
-        if self.asked:
-            asked = ", ".join(f"{what} {count:,}" for what, count in self.asked.most_common())
-            lines.append(f"    the node was asked for: {asked}")
+        kinds = sorted(kind for kind in self.asked["without"] | self.asked["with"] if not kind.startswith("open"))
+        if kinds:
+            counts = ", ".join(f"{kind} {self.asked['without'][kind]} -> {self.asked['with'][kind]}" for kind in kinds)
+            lines.append(f"    the node was asked for: {counts}")
         return "\n".join(lines)
 
 
@@ -534,20 +556,16 @@ def measure(place: Place, name: str, port: int, rounds: int, seconds: float) -> 
     """Have good traffic with and without one attack, by turns; return what came of it."""
     good = GoodPayer(place.make_payer(f"good {name} {port}"), port)
     scene, victim, signed = place.scene(port)
-    before, came_to, told, asked, tried, opened = memory_of(place.system), 0, Counter[str](), Counter[str](), 0, 0
+    before, came_to, told = memory_of(place.system), 0, Counter[str]()
+    asked = {"without": Counter[str](), "with": Counter[str]()}
     good.start()
     for _ in range(rounds):
         good.phase = "without"
-        time.sleep(seconds)
+        asked["without"] += place.watch(port, seconds)
         attack = start_attack(name, scene, seconds + 1.0)
         time.sleep(1.0)  # it starts
         good.phase = "with"
-        place.asked()
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            tried, opened = tried + 1, opened + _opens(place, port)
-            time.sleep(min(0.5, max(0.0, ends - time.monotonic())))
-        asked += place.asked()
+        asked["with"] += place.watch(port, seconds)
         good.phase = "without"
         sent, seen = json.loads(attack.communicate(timeout=60)[0] or "[0, {}]")
         came_to, told = came_to + sent, told + Counter(seen)
@@ -556,16 +574,9 @@ def measure(place: Place, name: str, port: int, rounds: int, seconds: float) -> 
     answer, _ = victim.client.persist("PUT", victim.sender.channel_target(signed))
     share = told["bad_signature"] * verification_seconds() / (rounds * (seconds + 1.0))
     return Row(
-        name, good.times, came_to, told, asked, (tried, opened), share, good.troubles, (before, memory_of(place.system)),
+        name, good.times, came_to, told, asked, share, good.troubles, (before, memory_of(place.system)),
         (answer.status, answer.json.get("value_received")),
     )  # fmt: skip
-
-
-def _opens(place: Place, port: int) -> bool:
-    """Whether a channel can be opened now, by who asks once."""
-    payer = place.make_payer(f"beside {secrets.token_hex(8)}")
-    payer.client = Client(port)
-    return payer.open().status == 201
 
 
 def main(arguments: list[str]) -> int:

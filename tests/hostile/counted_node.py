@@ -38,8 +38,8 @@ TIP_CALLS = ("getblockchaininfo", "getblockhash", "getindexinfo", "getnetworkinf
 class CountedNode:
     """The handle. Its process ends with its input."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.hostile.counted_node"]
+    def __init__(self, is_still: bool = False) -> None:
+        command = [sys.executable, "-m", "tests.hostile.counted_node", *(["still"] if is_still else [])]
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._lock = threading.Lock()
         self.port, self.cookie = json.loads(self._ask(""))
@@ -57,8 +57,13 @@ class CountedNode:
         self._ask(transaction.hex())
 
     def asked(self) -> Counter[str]:
-        """Return what it was asked for since the last time, by method; what it is asked for anyway is left out."""
+        """Return what it was asked for since the last time, by method, but what it is asked for anyway. "made up": for outputs
+        that it does not have."""
         return Counter(json.loads(self._ask("asked")))
+
+    def find_block(self) -> None:
+        """Find one now; `is_still` nodes find no others."""
+        self._ask("block")
 
     def stop(self) -> None:
         assert self._process.stdin is not None
@@ -78,9 +83,9 @@ class FundedPayer(Payer):
 
 
 @contextlib.contextmanager
-def served(directory: Path, own_port: int) -> Iterator[tuple[System, CountedNode]]:
+def served(directory: Path, own_port: int, is_still: bool = False) -> Iterator[tuple[System, CountedNode]]:
     """Run a system on regtest that has this node."""
-    node = CountedNode()
+    node = CountedNode(is_still)
     state, config = directory / "state", directory / "config"
     state.mkdir(mode=0o700)
     for name, text in (("signer.key", PrivateKey(b"\x09" * 32).to_hex() + "\n"), ("node.cookie", node.cookie)):
@@ -115,14 +120,15 @@ def funded_payer(system: System, node: CountedNode, name: str) -> FundedPayer:
 
 
 class _Blocks:
-    """What is in blocks, of which the best changes each second."""
+    """What is in blocks, of which there is a new one each second, or (is_still) when somebody asks for one."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_still: bool) -> None:
         self._began, self._known = int(time.time()), dict[str, CTransaction]()
+        self._is_still, self.found, self.made_up = is_still, 0, 0
 
     @property
     def height(self) -> int:
-        return TIP_HEIGHT + int(time.time()) - self._began
+        return TIP_HEIGHT + self.found + (0 if self._is_still else int(time.time()) - self._began)
 
     def info(self) -> dict[str, Any]:
         now = int(time.time())
@@ -138,6 +144,7 @@ class _Blocks:
     def output(self, txid: str, number: int) -> dict[str, Any] | None:
         transaction = self._known.get(txid)
         if transaction is None or number >= len(transaction.vout):
+            self.made_up += 1
             return None
         output = transaction.vout[number]
         return {
@@ -151,11 +158,12 @@ class _Blocks:
         return known.serialize().hex() if known is not None else CoreError(-5, "No such mempool or blockchain transaction.")
 
 
-async def _serve() -> None:
-    blocks, loop = _Blocks(), asyncio.get_running_loop()
+async def _serve(is_still: bool) -> None:
+    blocks, loop = _Blocks(is_still), asyncio.get_running_loop()
     async with CoreStandIn() as core:
         core.results |= {
             "getblockchaininfo": lambda: blocks.info(),
+            "estimatesmartfee": {"feerate": btc("0.00010000"), "blocks": 6},
             "getblockheader": lambda _: {"height": blocks.height},
             "getindexinfo": lambda: {"txindex": {"synced": True, "best_block_height": blocks.height}},
             "gettxout": lambda txid, number: blocks.output(txid, number),
@@ -165,12 +173,16 @@ async def _serve() -> None:
         while line := (await loop.run_in_executor(None, sys.stdin.readline)).strip():
             if line == "asked":
                 calls = Counter(method for batch in core.requests for method, _ in batch if method not in TIP_CALLS)
+                calls["made up"], blocks.made_up = blocks.made_up, 0
                 core.requests.clear()
                 print(json.dumps(calls), flush=True)
+            elif line == "block":
+                blocks.found += 1
+                print("", flush=True)
             else:
                 blocks.take(line)
                 print("", flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    asyncio.run(_serve("still" in sys.argv))

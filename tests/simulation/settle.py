@@ -56,6 +56,7 @@ OPEN_PRICE = 1_100
 SETTLEMENT_HOURS = 6
 FEE_RATE_MAX = 500  # satoshi per byte: what the live configurations of server and signer allow
 FEE_SHARE_PERCENT_MAX = 50  # less than the live signer's share
+FIRST_SHARE_PERCENT = 25  # less than the ladder's first, which is all that a signer signs whose clock never gets there
 FEE_SUM_PER_DAY_MAX = 5_000_000  # satoshi: the live signer's
 DESTINATION = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
 SERVER_KEY = PrivateKey(b"\x11" * 32)
@@ -183,6 +184,8 @@ class World:
         self._crash = chance.choice((0.0, 0.0002, 0.001))
         self._highest = 0
         self._wall = self._make_wall(chance)
+        if min(error for _, error in self._wall) < -HOUR:
+            self.auditor.share_worth_percent = FIRST_SHARE_PERCENT
         self._workers: list[tuple[Process, Worker]] = []
         self._worker_count = chance.choice((1, 1, 2))
         self._trace = hashlib.sha256()
