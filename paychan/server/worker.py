@@ -21,7 +21,7 @@ from .channels.funding import FundingChecks
 from .channels.life import ChannelLife, refusal_of_form
 from .channels.lookups import NEGATIVE_SECONDS, Lookups
 from .channels.notes import Notes
-from .channels.opening import Opening
+from .channels.opening import Opening, OpenRequest
 from .channels.payments import Payments
 from .channels.proving import Proving
 from .doors.peers import PeerRequest, Peers
@@ -43,6 +43,9 @@ HIGHEST_SECONDS = 60.0
 """Between two notes of the highest time seen."""
 
 PEERS_RETRY_SECONDS = 1.0
+
+EXPIRY_CODES = ("exp_time_too_soon", "exp_time_too_far")
+"""Refusals for which the time must be certain."""
 
 KEPT_AHEAD = (
     "%s holds a time that is %d seconds ahead of the wall clock, and is believed as far as the chain allows. If the wall clock is "
@@ -280,9 +283,7 @@ class Worker:
         """POST a new channel: everything that can be judged here is, before the chain is asked."""
         self._check_interlocks()
         key = self._signer.public_key
-        if doubt := self._tip.clock_doubt:
-            raise Unavailable("clock_doubtful", doubt)
-        request = self._opening.parse(query, key, self._clock.now())
+        request = self._parse_open(query, key)
         if self._tip.is_doubtful:
             raise Unavailable("chain_unavailable", self._tip.doubt)
         try:
@@ -294,6 +295,17 @@ class Worker:
         return await self._dispatch(
             PeerRequest("open", found.outpoint, "", query, found.value, found.confirmations, found.is_coinbase)
         )
+
+    def _parse_open(self, query: str, key: bytes) -> OpenRequest:
+        """Return a checked open request. Raises Rejection; for its expiry only by a time that has been held against the chain."""
+        if doubt := self._tip.clock_doubt:
+            raise Unavailable("clock_doubtful", doubt)
+        try:
+            return self._opening.parse(query, key, self._clock.now())
+        except Rejection as error:
+            if error.code in EXPIRY_CODES and self._tip.is_doubtful:
+                raise Unavailable("chain_unavailable", self._tip.doubt) from error
+            raise
 
     async def settle(self, outpoint: bytes) -> Reply:
         """Have a channel settled by its owner, because its time has come."""
@@ -329,7 +341,7 @@ class Worker:
         if request.verb == "settle":
             return await life.settle(request.outpoint)
         key = self._signer.public_key
-        return await life.open(self._opening.parse(request.query, key, self._clock.now()), request.funding, key)
+        return await life.open(self._parse_open(request.query, key), request.funding, key)
 
     async def _answer_peer(self, request: PeerRequest) -> Reply:
         try:

@@ -561,6 +561,22 @@ TRANSACTIONS = (
         (f"{UNIT}server/channels/test_payments.py::test_no_payment_is_taken_by_a_clock_in_doubt",),
     ),
     Break(
+        ("B18",),
+        "an open is refused for good by a clock that no block was held against yet",
+        "paychan/server/worker.py",
+        "if error.code in EXPIRY_CODES and self._tip.is_doubtful:",
+        "if False:",
+        (f"{UNIT}server/test_worker_open.py::test_before_a_block_was_seen_no_expiry_is_refused_for_good",),
+    ),
+    Break(
+        ("B18",),
+        "the owner of a new channel judges its expiry by a clock in doubt",
+        "paychan/server/worker.py",
+        'raise Unavailable("clock_doubtful", doubt)\n        try:',
+        "pass\n        try:",
+        (f"{UNIT}server/test_worker_open.py::test_a_clock_far_beyond_the_chain_judges_nothing",),
+    ),
+    Break(
         ("B12",),
         "a node that is stuck is believed",
         "paychan/server/settlement/tip.py",
@@ -824,7 +840,10 @@ NETWORK = (
         OPENING,
         "        if request.outpoint is not None:\n",
         "        if False:\n",
-        (f"{UNIT}server/channels/test_opening.py::test_a_named_output_is_not_looked_up_for_who_has_not_signed",),
+        (
+            f"{UNIT}server/channels/test_opening.py::test_a_named_output_is_not_looked_up_for_who_has_not_signed",
+            "tests/hostile/test_abuse.py::test_who_has_not_signed_causes_no_look_up_and_is_told_nothing",
+        ),
     ),
     Break(
         ("E14",),

@@ -57,6 +57,8 @@ class Auditor:
     has_copies: bool = False
     """Whether somebody makes copies of settlements."""
     exposure_max: int = MAX_MONEY
+    share_worth_percent: int = SHARE_WORTH_PERCENT
+    """Less where the signer's clock is behind, whose first share then holds until late, or the end."""
     accounts: dict[bytes, Account] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     uneconomic_logged: set[str] = field(default_factory=set)
@@ -190,6 +192,6 @@ class Auditor:
         prices = sorted(block.threshold for block in self.chain.blocks if start <= block.time <= end)
         price = prices[len(prices) // 2] if prices else 1.0
         received = self.received(account)
-        affordable = min(received * SHARE_WORTH_PERCENT // 100, received - DUST_LIMIT)
+        affordable = min(received * self.share_worth_percent // 100, received - DUST_LIMIT)
         size = INFLATED_SIZE if self.has_copies else SETTLEMENT_SIZE
         return price <= self.fee_rate_max and affordable >= price * size + account.pinned

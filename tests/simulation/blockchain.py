@@ -71,7 +71,8 @@ class BlockChain:
     """One chain as every honest node sees it. `now`: true unix seconds, given by whoever calls.
 
     own, miners: the two mempools, by their rules. meddle(raw) is called with each settlement on its way from our node to the
-    miners, before it gets there. fullness: our node's minimum fee as a share of the miners'; a larger mempool asks less.
+    miners, before it gets there. fullness: our node's minimum fee as a share of the miners'; a larger mempool asks less. crowd:
+    what mempools ask, as a share of what the next block does, while they are fuller than its price tells.
     """
 
     chance: random.Random
@@ -80,6 +81,7 @@ class BlockChain:
     own_rules: Rules = CORE_28
     miners_rules: Rules = CORE_28
     fullness: float = 1.0
+    crowd: float = 0.0
     meddle: Callable[[bytes], None] = lambda raw: None
     blocks: list[Block] = field(default_factory=list)
     fundings: dict[bytes, tuple[ChannelTerms, bytes]] = field(default_factory=dict)
@@ -227,7 +229,7 @@ class BlockChain:
     def refresh_minimum(self) -> None:
         """Have the mempools take what they take at the market's rate, and forget what pays less."""
         rate = self.market.rate
-        self.ask(0.3 * rate if rate > 20 else 0.0)
+        self.ask(max(self.crowd, 0.3 if rate > 20 else 0.0) * rate)
 
     def ask(self, minimum: float) -> None:
         """Have miners' mempools ask so much of everything (satoshi for each byte), and ours its share of that."""

@@ -16,14 +16,18 @@ from unittest.mock import patch
 
 import signer.ledger
 import signer.policy
+import signer.server
 import store.sequencer
 from paychan.clock import Clock
-from paychan.core.channel import ABSENT, ChannelState, Phase
+from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.core.errors import Unavailable
 from paychan.core.fees import LADDER, Rival, Stake, replacement_fee, wanted_fee
+from paychan.core.payment import Payment
+from paychan.core.units import DUST_LIMIT
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_client import StoreClient
 from paychan.rpc.store_messages import Entry, Stored, decode_commit, encode_commit
+from paychan.server import worker
 from paychan.server.channels.funding import FundingChecks
 from paychan.server.channels.life import ChannelLife
 from paychan.server.doors.peers import Peers
@@ -167,7 +171,7 @@ def _the_lease_is_not_looked_at() -> Iterator[None]:
 
     def careless(self: Worker) -> str:
         what = trouble(self)
-        return "" if what in ("owner_moved", "store_unavailable") and self._engine is not None else what
+        return "" if what in ("owner_moved", "store_unavailable") and self._life is not None else what
 
     with patch.object(Worker, "trouble", careless), patch.object(Ownership, "lose", lambda self: None):
         yield
@@ -191,9 +195,10 @@ def _an_unanswered_forward_is_sent_again() -> Iterator[None]:
 def _an_open_is_credited_again() -> Iterator[None]:
     exists = ChannelLife._exists
 
-    def generous(self: ChannelLife, outpoint: bytes) -> Any:
+    def generous(self: ChannelLife, terms: ChannelTerms, payment: Payment) -> Any:
+        outpoint = terms.outpoint
         left = int.from_bytes(self._channels.newest_payment(outpoint)[:8], "little")
-        return payment_result(201, left, 1_100) if self._channels.phase(outpoint) == Phase.OPEN else exists(self, outpoint)
+        return payment_result(201, left, 1_100) if self._channels.phase(outpoint) == Phase.OPEN else exists(self, terms, payment)
 
     with patch.object(ChannelLife, "_exists", generous):
         yield
@@ -264,12 +269,63 @@ def _the_clock_is_the_wall_alone() -> Iterator[None]:
 
 
 @_break
+def _a_clock_beyond_the_chain_is_believed() -> Iterator[None]:
+    def trusting(self: Clock) -> int:
+        self._sure = max(self._wall(), self._kept, self._sure)
+        return self._sure
+
+    with patch.object(Clock, "doubt", lambda self: ""), patch.multiple(Clock, sure=trusting, now=trusting):
+        yield
+
+
+@_break
+def _an_expiry_is_judged_before_a_block_was_seen() -> Iterator[None]:
+    with patch.object(worker, "EXPIRY_CODES", ()):
+        yield
+
+
+@_break
+def _the_owner_of_a_new_channel_does_not_doubt_its_clock() -> Iterator[None]:
+    parse, open_ = Worker._parse_open, Worker.open
+
+    async def doubting(self: Worker, query: str) -> Any:
+        if doubt := self._tip.clock_doubt:
+            raise Unavailable("clock_doubtful", doubt)
+        return await open_(self, query)
+
+    def trusting(self: Worker, query: str, key: bytes) -> Any:
+        with patch.object(Clock, "doubt", lambda self: ""):
+            return parse(self, query, key)
+
+    with patch.object(Worker, "open", doubting), patch.object(Worker, "_parse_open", trusting):
+        yield
+
+
+@_break
 def _vanished_funding_is_not_noticed() -> Iterator[None]:
     async def blind(self: FundingChecks, outpoint: bytes) -> None:
         if self._channels.is_loaded(outpoint):
             self._channels.mark_checked(outpoint, self._channels.chain_generation)
 
     with patch.object(FundingChecks, "check", blind):
+        yield
+
+
+# --- funding transactions that no node would relay, and nodes that keep little ---
+
+
+@_break
+def _the_signer_reads_half_a_megabyte() -> Iterator[None]:
+    with patch.object(signer.server, "PAYLOAD_MAX", 512 << 10):
+        yield
+
+
+@_break
+def _the_proof_is_asked_for_when_it_is_needed() -> Iterator[None]:
+    async def late(self: Settling, terms: Any) -> bytes:
+        return await self._chain.funding_transaction(terms)
+
+    with patch.object(Settling, "_proof", late):
         yield
 
 
@@ -318,6 +374,29 @@ def _no_settlement_without_an_estimate() -> Iterator[None]:
         return estimate
 
     with patch.object(node.NodeChain, "fee_per_byte", needed):
+        yield
+
+
+@_break
+def _an_estimate_is_believed_whatever_it_says() -> Iterator[None]:
+    """It is paid without a look at the share, and the signer signs whatever it is asked for."""
+
+    def rich(stake: Stake, rung: Any, estimate: int, *_: Any, **__: Any) -> int:
+        return min(estimate * rung.factor * stake.size, stake.received - DUST_LIMIT)
+
+    with (
+        patch.object(settling, "wanted_fee", rich),
+        patch.object(signer.policy, "_check_fee", lambda policy, request, memory, now: None),
+    ):
+        yield
+
+
+@_break
+def _what_full_mempools_ask_is_not_paid() -> Iterator[None]:
+    async def hopeful(self: Settling, case: Any) -> bool:
+        return False
+
+    with patch.object(Settling, "_pay_what_is_asked", hopeful):
         yield
 
 
@@ -385,6 +464,8 @@ FIGHTS = (
     "a refusal for the fee teaches nothing",
     "no settlement without an estimate",
     "what waits is not raised",
+    "what full mempools ask is not paid",
+    "the proof is asked for when it is needed",
 )
 """Found in `pinning.py`, where settlements are all that there is."""
 
@@ -401,6 +482,7 @@ def find(name: str, first: int, most: int) -> tuple[int, str]:
         for number in range(most):
             violations = run_seed(str(first + number)).judge.violations
             if violations:
+                assert "breaks.py" not in violations[0], f"the break itself is broken: {violations[0]}"
                 return number + 1, violations[0]
     return 0, ""
 

@@ -59,13 +59,16 @@ class Promise:
 @dataclass
 class Judge:
     """`now()`: simulated seconds. `latest()`: unix seconds by the most hasty clock that the machine had; `has_one_clock()`: whether
-    it was never set. `safe`: the store's data as the disk would certainly have it after a power loss."""
+    it was never set; `believed()`: the latest time that the server may act upon. has_limits: whether channels may be settled for
+    what they hold. `safe`: the store's data as the disk would certainly have it after a power loss."""
 
     chain: BlockChain
     lease_seconds: float
     now: Any
     latest: Callable[[], int]
     has_one_clock: Callable[[], bool]
+    believed: Callable[[], int]
+    has_limits: bool
     violations: list[str] = field(default_factory=list)
     promises: dict[bytes, Promise] = field(default_factory=dict)
     safe: dict[bytes, bytes] = field(default_factory=dict)
@@ -82,6 +85,8 @@ class Judge:
         self._signed: dict[bytes, list[tuple[int, int, bytes]]] = {}
         self._noted: dict[bytes, int] = {}
         self._notes: dict[tuple[Any, int], bytes] = {}
+        self.has_thief = False
+        """Whether somebody else asks the signer: the server must take what was signed for him."""
         rules = (SERVER_PUBKEY, DESTINATION, FEE_RATE_MAX, FEE_SHARE_PERCENT_MAX, VERSIONS_MAX, PERIOD, FEE_SUM_PER_DAY_MAX)
         self._oracle = Oracle(Rules(*rules))
 
@@ -91,7 +96,7 @@ class Judge:
 
     def expect(self, terms: ChannelTerms) -> Promise:
         """A payer has funded a channel; `terms` are the truth."""
-        self.auditor.expect(terms).may_close = True  # people here close in too many ways; settle.py looks at what is settled early
+        self.auditor.expect(terms).may_close = self.has_limits
         promise = self.promises[terms.outpoint] = Promise(terms, lowest=terms.funding_value)
         return promise
 
@@ -131,6 +136,18 @@ class Judge:
                 self.safe[key] = value
                 if key[:1] == keys.SETTLEMENT:
                     self._settlements.add(value)
+                    self._judge_bid(key[1:], value)
+
+    def _judge_bid(self, outpoint: bytes, raw: bytes) -> None:
+        """Hold the fee of a version that the server wants to publish against the time that it may believe."""
+        terms, tx = self.promises[outpoint].terms, CTransaction.deserialize(raw)
+        payment = payment_in(tx)
+        if payment is None or self.has_thief:
+            return
+        fee, received = terms.funding_value - sum(out.nValue for out in tx.vout), terms.funding_value - payment.change_value
+        left = terms.exp_time - self.believed()
+        if not self._is_small(fee, received, len(raw) + 3) and fee * 100 > received * self._oracle.rules.share_at(left):
+            self.breach(f"{format_outpoint(outpoint)[:8]}: bids {fee} of {received}, {left} s before its expiry")
 
     def see_recovery(self, data: Mapping[bytes, bytes]) -> None:
         """The store has read its disk after a start: nothing that was safe is missing."""
@@ -241,8 +258,7 @@ class Judge:
     def _judge_fee(self, where: str, terms: ChannelTerms, fee: int, received: int, size: int) -> None:
         """Hold a new fee against what is allowed at this time, by the most hasty clock that the machine had."""
         left = terms.exp_time - self.latest()
-        is_small = fee <= 2 * size and fee * 100 <= received * FEE_SHARE_PERCENT_MAX
-        if not is_small and fee * 100 > received * self._oracle.rules.share_at(left):
+        if not self._is_small(fee, received, size) and fee * 100 > received * self._oracle.rules.share_at(left):
             self.breach(f"the signer signed {where} with a fee of {fee} of {received}, {left} s before its expiry")
         if left > PERIOD and fee > FEE_RATE_MAX * (size + INFLATION):
             self.breach(f"the signer signed {where} with a fee of {fee}, before its time")
@@ -250,6 +266,11 @@ class Judge:
         if is_over and self.has_one_clock():
             self.breach(f"the signer signed {where} with a fee of {fee}, beyond the day's sum")
         self._oracle.saw_burnt(self.latest(), terms.outpoint, fee)
+
+    @staticmethod
+    def _is_small(fee: int, received: int, size: int) -> bool:
+        """Whether a fee is the least that can be replaced: that much is allowed at any time."""
+        return fee <= 2 * size and fee * 100 <= received * FEE_SHARE_PERCENT_MAX
 
     def see_published(self, raw: bytes) -> None:
         """A transaction comes to the network. A settlement is safe on disk before anybody sees it."""
@@ -274,8 +295,9 @@ class Judge:
             for problem in check(history).problems:
                 self.breach(problem)
             if settles:
-                had_chances = wall_error > -PERIOD or self._chances(promise.terms.exp_time) >= CHANCES_MIN
-                self._judge_end(outpoint, promise, state, is_late or not had_chances)
+                is_behind = wall_error <= -PERIOD
+                had_chances = not is_behind or self._chances(promise.terms.exp_time) >= CHANCES_MIN
+                self._judge_end(outpoint, promise, state, is_late or not had_chances, is_behind)
 
     def _chances(self, exp_time: int) -> int:
         """Return how many blocks came in the settlement period, told by the chain's median time alone: a clock that is behind by
@@ -283,11 +305,11 @@ class Judge:
         medians = map(self.chain.median_time_at, range(10, self.chain.height))
         return sum(exp_time - PERIOD <= median < exp_time for median in medians)
 
-    def _judge_end(self, outpoint: bytes, promise: Promise, state: ChannelState, is_late: bool) -> None:
+    def _judge_end(self, outpoint: bytes, promise: Promise, state: ChannelState, is_late: bool, is_behind: bool) -> None:
         where, account, spender = format_outpoint(outpoint)[:8], self.auditor.accounts[outpoint], self.chain.spender(outpoint)
         if promise.is_void or state.phase == ABSENT:
             return
-        is_economic = not is_late and self._is_worth_its_fee(promise, self.auditor.received(account))
+        is_economic = not is_late and self._is_worth_its_fee(promise, self.auditor.received(account), is_behind)
         if spender is None:
             if is_economic:
                 self.breach(f"{where}: nothing spends it after its expiry, its phase is {state.phase.name}")
@@ -303,12 +325,15 @@ class Judge:
         elif payment.change_value != state.payment.change_value:
             self.breach(f"{where}: settled with another payment than the store holds")
 
-    def _is_worth_its_fee(self, promise: Promise, received: int) -> bool:
+    def _is_worth_its_fee(self, promise: Promise, received: int, is_behind: bool) -> bool:
         """Whether what was received would have paid for every block of the settlement period, with something to spare; where the
-        settlement was attacked, from the period's beginning on."""
+        settlement was attacked, from the period's beginning on. is_behind: the signer's clock never saw that period, so that its
+        first share and its sum of a day held until the end."""
         end, account = promise.terms.exp_time, self.auditor.accounts[promise.terms.outpoint]
         dearest = max((block.threshold for block in self.chain.blocks if end - PERIOD <= block.time <= end), default=1.0)
         is_attacked = self.auditor.has_copies or account.pinned > 0
-        share = ATTACKED_SHARE_PERCENT if is_attacked else SHARE_WORTH_PERCENT
+        share = ATTACKED_SHARE_PERCENT if is_attacked or is_behind else SHARE_WORTH_PERCENT
         affordable = min(received * share // 100, received - DUST_LIMIT)
+        if is_behind:
+            affordable = min(affordable, FEE_SUM_PER_DAY_MAX // len(self.promises) // 2)
         return affordable >= 1.3 * dearest * (INFLATED_SIZE if is_attacked else SETTLEMENT_SIZE) + account.pinned

@@ -20,6 +20,12 @@ from paychan.core.errors import Unavailable
 from .blockchain import BlockChain, Refused
 from .loop import Wire
 
+ESTIMATES = ("none", "sparse", "tiny", "huge")
+"""What a node says of fees when it is wrong: nothing at all, nothing for soon, the least there is, a bitcoin for a kilobyte."""
+
+SPARSE_BLOCKS = 6
+HUGE_PER_BYTE = 100_000
+
 KINDS = ("node", "node without an index of spenders", "explorer")
 """What answers: an explorer knows no descendants and no minimum; a plain node names no spender in a block but the one asked for."""
 
@@ -27,11 +33,17 @@ KINDS = ("node", "node without an index of spenders", "explorer")
 class Node:
     """The node's state: whether it answers, and whether it refuses at once or only after a timeout while it does not.
 
-    knows_fees: whether it has an estimate, now.
+    estimates: empty, or which of ESTIMATES it gives now.
     """
 
     def __init__(self, chain: BlockChain, kind: str = KINDS[0]) -> None:
-        self.chain, self.kind, self.is_up, self.is_silent, self.knows_fees = chain, kind, True, False, True
+        self.chain, self.kind, self.is_up, self.is_silent, self.estimates = chain, kind, True, False, ""
+
+    def estimate(self, blocks: int) -> int | None:
+        """Return what it says that a byte must pay (satoshi) to be mined within so many blocks."""
+        if self.estimates == "none" or (self.estimates == "sparse" and blocks < SPARSE_BLOCKS):
+            return None
+        return {"tiny": 1, "huge": HUGE_PER_BYTE}.get(self.estimates) or self.chain.estimate(blocks)
 
 
 class NodeChain:
@@ -101,7 +113,8 @@ class NodeChain:
         return raw
 
     async def fee_per_byte(self, blocks: int) -> int | None:
-        answer = (await self._ask()).estimate(blocks) if self._node.knows_fees else None
+        await self._ask()
+        answer = self._node.estimate(blocks)
         await self._answer()
         return None if self._chance.random() < 0.05 else answer
 

@@ -40,9 +40,10 @@ class Front(Protocol):
 
 
 def make_channel(
-    chance: random.Random, number: int, server_pubkey: bytes, exp_time: int, value: int = 0
+    chance: random.Random, number: int, server_pubkey: bytes, exp_time: int, value: int = 0, size: int = 0
 ) -> tuple[Sender, bytes]:
-    """Return the payer's side of a new channel, and its funding transaction. value: satoshi; 0: drawn."""
+    """Return the payer's side of a new channel, and its funding transaction. value: satoshi; 0: drawn. size: bytes of the
+    transaction, 0: as few as can be."""
     key = PrivateKey(chance.randbytes(32))
     pubkey = key.public_key.format()
     is_p2sh = chance.random() < 0.5
@@ -54,9 +55,17 @@ def make_channel(
     output = CTxOut(value, CScript(p2sh_script_pubkey(terms.redeem_script)))
     vout = chance.randint(0, 1)
     others = [CTxOut(5000, CScript(b"\x51"))] * vout
-    tx = CTransaction([CTxIn(COutPoint(chance.randbytes(32), number))], [*others, output])
+    source, outputs = CTxIn(COutPoint(chance.randbytes(32), number)), [*others, output]
+    tx = CTransaction([source], outputs)
+    if size:
+        tx = CTransaction([source], [*outputs, _padding(size - len(tx.serialize()))])
     terms = ChannelTerms(make_outpoint(tx.GetTxid(), vout), server_pubkey, pubkey, exp_time, value, script)
     return Sender(terms, key, str(address)), tx.serialize()
+
+
+def _padding(size: int) -> CTxOut:
+    """Return an output of about so many bytes: nodes do not relay such scripts, but a miner may put them into a block."""
+    return CTxOut(0, CScript(b"\x6a" * max(1, size - 13)))
 
 
 class Payer:

@@ -27,7 +27,7 @@ from .attacks import Meddler, Pinner
 from .auditor import INFLATED_SIZE, SETTLEMENT_SIZE
 from .blockchain import BLOCK_SECONDS, Refused, payment_in
 from .mempool import CORE_28, CORE_31
-from .node import KINDS
+from .node import ESTIMATES, KINDS
 from .payer import REFUND_SIZE
 from .rig import EXPIRY, PERIOD, Rig
 
@@ -43,7 +43,8 @@ BLOCKS_MIN = 3
 @dataclass(frozen=True)
 class Scenario:
     """received: satoshi; early: seconds between the close and the settlement period; rate, rise, rises_at: the price of blocks,
-    what it is multiplied by, and when (seconds after the close). pin: satoshi a byte, 0: none; luck: of the maker of copies."""
+    what it is multiplied by, and when (seconds after the close). pin: satoshi a byte, 0: none; luck: of the maker of copies.
+    estimates: what the node says of fees; until `sensible_at` (seconds into the settlement period), but for "none" and "sparse"."""
 
     received: int
     early: int
@@ -59,7 +60,8 @@ class Scenario:
     fullness: float
     kind: str
     minimum: float
-    knows_fees: bool
+    estimates: str
+    sensible_at: int
 
     @property
     def is_seen(self) -> bool:
@@ -86,7 +88,8 @@ def draw(seed: str) -> Scenario:
         fullness=chance.choice((1.0, 1.0, 0.5, 0.0)),
         kind=chance.choice(KINDS),
         minimum=chance.choice((0.0, 0.3, 0.3, 0.8, 1.3)),
-        knows_fees=chance.random() < 0.8,
+        estimates=chance.choice(("", "", "", *ESTIMATES)),
+        sensible_at=chance.randint(0, PERIOD // 2),
     )
 
 
@@ -140,7 +143,7 @@ class Fight:
             scenario.received, scenario.rate, 95, own=own, miners=miners, fullness=scenario.fullness, kind=scenario.kind,
             bounds=(2, 500), fee_sum=5_000_000, chance=random.Random(f"{seed}/chain"),
         )  # fmt: skip
-        self.rig.node.knows_fees = scenario.knows_fees
+        self.rig.node.estimates = scenario.estimates
         self.rig.now = EXPIRY - PERIOD - scenario.early
         self.chain = self.rig.chain
         self.chain.meddle = Meddler(self.chain, random.Random(f"{seed}/meddler"), scenario.luck, ("inflated",))
@@ -155,6 +158,12 @@ class Fight:
         for _ in range(12):
             self.chain.find(self.rig.now)
 
+    @property
+    def _misled_until(self) -> int:
+        """Unix seconds: from when on no estimate is absurd."""
+        scenario = self.scenario
+        return EXPIRY - PERIOD + scenario.sensible_at if scenario.estimates in ("tiny", "huge") else 0
+
     def _move_market(self, since: int) -> None:
         scenario, market = self.scenario, self.chain.market
         goal = scenario.rate * (scenario.rise if since >= scenario.rises_at else 1.0)
@@ -167,6 +176,8 @@ class Fight:
         start, seen_at, blocks = rig.now, -1, list[tuple[int, float]]()
         while not self._is_over() and rig.now < EXPIRY + 12 * 3600:
             self._move_market(rig.now - start)
+            if rig.now > self._misled_until > 0:
+                rig.node.estimates = ""
             has_block = self.chance.random() < STEP_SECONDS / BLOCK_SECONDS
             if has_block:
                 chain.find(rig.now)
@@ -224,7 +235,7 @@ class Fight:
         least = 0
         ends = (None, *(rung.period_percent for rung in LADDER[:-1]))
         for rung, begins in zip(LADDER, ends, strict=True):
-            since = EXPIRY - PERIOD * begins // 100 if begins is not None else 0
+            since = max(self._misled_until, EXPIRY - PERIOD * begins // 100 if begins is not None else 0)
             left = sorted(price for at, price in blocks if since <= at < EXPIRY - BLOCK_SECONDS)
             if len(left) < BLOCKS_MIN:
                 continue

@@ -43,8 +43,9 @@ from .auditor import Auditor
 from .blockchain import BLOCK_SECONDS, GENESIS, BlockChain, Market
 from .loop import CURRENT, Process, SimulatedLoop, Wire
 from .mempool import CORE_28, CORE_31
-from .node import KINDS, Node, NodeChain
+from .node import ESTIMATES, KINDS, Node, NodeChain
 from .payer import Payer, make_channel
+from .plan import draw_funding_size
 from .storage import Disk, MemoryStoreClient, Store
 from .vault import MemorySignerClient, Vault
 
@@ -55,6 +56,7 @@ OPEN_PRICE = 1_100
 SETTLEMENT_HOURS = 6
 FEE_RATE_MAX = 500  # satoshi per byte: what the live configurations of server and signer allow
 FEE_SHARE_PERCENT_MAX = 50  # less than the live signer's share
+FIRST_SHARE_PERCENT = 25  # less than the ladder's first, which is all that a signer signs whose clock never gets there
 FEE_SUM_PER_DAY_MAX = 5_000_000  # satoshi: the live signer's
 DESTINATION = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
 SERVER_KEY = PrivateKey(b"\x11" * 32)
@@ -182,6 +184,8 @@ class World:
         self._crash = chance.choice((0.0, 0.0002, 0.001))
         self._highest = 0
         self._wall = self._make_wall(chance)
+        if min(error for _, error in self._wall) < -HOUR:
+            self.auditor.share_worth_percent = FIRST_SHARE_PERCENT
         self._workers: list[tuple[Process, Worker]] = []
         self._worker_count = chance.choice((1, 1, 2))
         self._trace = hashlib.sha256()
@@ -191,7 +195,7 @@ class World:
         return random.Random(f"{self.seed}/{name}")
 
     def _make_wall(self, chance: random.Random) -> list[tuple[float, float]]:
-        """Return the wall clock's errors as (from true seconds, offset): right, wrong, set back, or far ahead for a time."""
+        """Return the wall clock's errors as (from true seconds, offset): right, wrong, set back, or beyond belief for a time."""
         kind = chance.choice(("right", "behind", "ahead", "set back", "set back", "decades", "leap", "leap"))
         if kind == "right":
             return [(0, 0.0)]
@@ -203,7 +207,8 @@ class World:
             return [(0, -chance.uniform(0, GENESIS))]
         if kind == "leap":
             leaps = chance.choice((0.0, chance.uniform(0, 40) * HOUR))
-            return [(0, 0.0), (leaps, chance.choice((8, 24, 24 * 3650)) * HOUR), (leaps + chance.choice((90, 5 * HOUR)), 0.0)]
+            error = chance.choice((8, 24, 24 * 3650, 24 * 365 * 53, -24 * 365 * 30)) * HOUR
+            return [(0, 0.0), (leaps, error), (leaps + chance.choice((90, 5 * HOUR)), 0.0)]
         return [(0, 0.0), (chance.uniform(2, 24) * HOUR, -chance.uniform(1, 14) * HOUR)]
 
     def now(self) -> float:
@@ -312,14 +317,23 @@ class World:
             self.node.is_up = True
             chance.choice((self.chain.forget_mempool, self.chain.forget_own, lambda: None, lambda: None))()
 
-    async def _forget_fees(self) -> None:
-        """The node restarts now and then, and has no estimate until it has seen some blocks."""
+    async def _spoil_estimates(self) -> None:
+        """Now and then the node has no estimate, as after a restart, or one that is worth nothing."""
         chance = self._stream("estimates")
         while True:
             await asyncio.sleep(chance.expovariate(1 / (12 * HOUR)))
-            self.node.knows_fees = False
-            await asyncio.sleep(chance.uniform(0.5, 4) * HOUR)
-            self.node.knows_fees = True
+            self.node.estimates = kind = chance.choice(ESTIMATES)
+            await asyncio.sleep(chance.uniform(0.5, 4 if kind in ("none", "sparse") else 1.5) * HOUR)
+            self.node.estimates = ""
+
+    async def _crowd_mempools(self) -> None:
+        """Now and then mempools are full of what waits for cheaper blocks: they ask for more, and forget what pays less."""
+        chance = self._stream("crowds")
+        while True:
+            await asyncio.sleep(chance.expovariate(1 / (10 * HOUR)))
+            for share in (0.4, 0.7, chance.uniform(0.7, 1.0), 0.0):
+                self.chain.crowd = share
+                await asyncio.sleep(chance.uniform(0.2, 1.5) * HOUR)
 
     async def _break_signer(self) -> None:
         chance = self._stream("signer outages")
@@ -343,13 +357,15 @@ class World:
             chance = self._stream(f"payer {number}")
             starts_in = chance.uniform(0, 24 * HOUR)
             exp_time = int(self.now() + starts_in + (SETTLEMENT_HOURS + chance.uniform(3, 16)) * HOUR)
-            sender, funding = make_channel(chance, number, SERVER_KEY.public_key.format(), exp_time)
+            size = draw_funding_size(chance)
+            sender, funding = make_channel(chance, number, SERVER_KEY.public_key.format(), exp_time, size=size)
             payer = Payer(chance, sender, funding, self, self.chain, self.auditor, self.now, OPEN_PRICE)
             yield payer.live(starts_in, exp_time - SETTLEMENT_HOURS * HOUR - HOUR)
 
     async def _run(self) -> None:
         self.store = Store(self.disk, SHARDS, self._stream("store"))
-        works = [self._mine(), self._trade(), self._break_node(), self._break_signer(), self._break_store(), self._forget_fees()]
+        breaking = [self._break_node(), self._break_signer(), self._break_store(), self._spoil_estimates()]
+        works = [self._mine(), self._trade(), self._crowd_mempools(), *breaking]
         tasks = [asyncio.ensure_future(work) for work in works]
         tasks += [asyncio.ensure_future(self._host(number)) for number in range(self._worker_count)]
         payers = [asyncio.ensure_future(live) for live in self._payers()]

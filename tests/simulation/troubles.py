@@ -25,6 +25,7 @@ class Troubles:
 
     def __init__(self, world: "World") -> None:
         self._world = world
+        self._wall_error = world.plan.wall_error
 
     def strike(self, event: Event) -> None:
         """Have a fault happen, or begin."""
@@ -139,6 +140,7 @@ class Troubles:
         person = self._world.people[which % len(self._world.people)]
         if self._world.chain.unmake(person.sender.terms.outpoint, int(self._world.now())):
             person.promise.is_void = True
+            self._world.judge.auditor.accounts[person.sender.terms.outpoint].may_close = True
 
     def _fees(self, factor: float, seconds: float) -> None:
         self._world.market.rate = min(80.0, self._world.market.base * factor)
@@ -153,11 +155,23 @@ class Troubles:
     def _forget_own(self) -> None:
         self._world.chain.forget_own()
 
-    def _no_estimates(self, seconds: float) -> None:
-        self._world.node.knows_fees = False
+    def _estimates(self, kind: str, seconds: float) -> None:
+        self._world.node.estimates = kind
 
         def end() -> None:
-            self._world.node.knows_fees = True
+            self._world.node.estimates = ""
+
+        self._world.later(seconds, end)
+
+    def _minimum(self, share: float, seconds: float) -> None:
+        """Mempools fill up: they ask for so much of what the next block does, and forget what pays less."""
+        chain = self._world.chain
+        chain.crowd = share
+        chain.refresh_minimum()
+
+        def end() -> None:
+            chain.crowd = 0.0
+            chain.refresh_minimum()
 
         self._world.later(seconds, end)
 
@@ -183,10 +197,17 @@ class Troubles:
         self._world.chain.forget_mempool()
 
     def _wall(self, error: float) -> None:
+        self._wall_error = error
         self._world.wall_errors.append(error)
+
+    def _leap(self, error: float, seconds: float) -> None:
+        """The wall clock is wrong by more than anybody could miss, until its owner sets it right."""
+        self._world.wall_errors.append(error)
+        self._world.later(seconds, lambda: self._world.wall_errors.append(self._wall_error))
 
     def _hostile(self, which: int, fee_share: float, old: float) -> None:
         """A thief who has taken over a server asks the signer for what suits the payer."""
+        self._world.judge.has_thief = True
         person = self._world.people[which % len(self._world.people)]
         state = self._world.state(person)
         known = [] if state is None else [pay for pay in person.payments if pay.change_value >= state.payment.change_value]

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from paychan.core.channel import ChannelState, Phase
+from paychan.core.units import MAX_MONEY
 from store import keys
 
 from .attacks import Meddler
@@ -50,6 +51,13 @@ SETTLED_SECONDS = 45.0
 
 NOTICED_SECONDS = 16.0
 """Simulated; so long after the last fault every worker has seen the newest block: a silent node is asked again after 10 s."""
+
+
+STAMP_AHEAD_MAX = 7200
+"""Seconds of the chain's time; miners' stamps are ahead by less."""
+
+TIP_AGE_MAX = 10_800
+"""The server's `tip_age_minutes_max`, in seconds."""
 
 
 class WatchedChain(BlockChain):
@@ -81,6 +89,8 @@ class World:
             lambda: self.kernel.now,
             lambda: int(self.now() + max(self.wall_errors)),
             lambda: len(self.wall_errors) == 1,
+            self.believed,
+            plan.total_exposure_max < MAX_MONEY,
         )
         self.wall_errors = [plan.wall_error]
         self.hosts: dict[str, Process] = {}
@@ -100,6 +110,11 @@ class World:
     def wall(self) -> int:
         """What the machine's clock says."""
         return int(self.now() + self.wall_errors[-1])
+
+    def believed(self) -> int:
+        """The latest time that anybody may act upon: what is further from the best block, whose stamp may be ahead, is in doubt."""
+        most = max(self.wall_errors)
+        return int(self.now() + max(STAMP_AHEAD_MAX, min(most, STAMP_AHEAD_MAX + TIP_AGE_MAX)))
 
     # --- hosts: what dies is started again ---
 

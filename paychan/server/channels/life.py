@@ -158,8 +158,9 @@ class ChannelLife:
 
     async def _close_once(self, outpoint: bytes) -> Reply:
         """Carry the settlement on, unless that was tried a moment ago: then say what became of it."""
-        known, phase = self._closed.get(outpoint), self._channels.phase(outpoint)
-        if known is None or known.phase != phase or asyncio.get_running_loop().time() - known.at >= CLOSED_SECONDS:
+        known, is_loaded = self._closed.get(outpoint), self._channels.is_loaded(outpoint)
+        is_same = known is not None and is_loaded and known.phase == self._channels.phase(outpoint)
+        if known is None or not is_same or asyncio.get_running_loop().time() - known.at >= CLOSED_SECONDS:
             known = await self._close_now(outpoint)
         if isinstance(known.outcome, Unavailable):
             raise known.outcome

@@ -294,6 +294,23 @@ async def test_a_close_that_is_repeated_at_once_is_answered_from_the_look_before
 
 
 @asynchronous
+async def test_a_close_whose_channel_leaves_the_table_meanwhile_goes_on():
+    """Found by the simulation: another's write on the same channel had failed, and it had to be read again."""
+    rig = Rig()
+    rig.load()
+    make_durable = rig.committer.make_durable
+
+    async def overtaken(outpoint):
+        outcome = await make_durable(outpoint)
+        rig.table.drop(outpoint)
+        return outcome
+
+    rig.committer.make_durable = overtaken
+    assert (await rig.close(rig.sample.opening.raw)).status == 202
+    assert rig.settled == [(rig.outpoint, [Phase.CLOSING])]
+
+
+@asynchronous
 async def test_a_close_waits_for_the_payment_that_is_being_written():
     rig = Rig()
     rig.load()
