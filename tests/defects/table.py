@@ -1150,6 +1150,33 @@ REVIEW = (
         (f"{UNIT}server/channels/test_notes.py::test_only_what_is_durable_is_noted",),
     ),
     Break(
+        ("R18",),
+        "the payer's command takes whatever arrives first for its own money",
+        "paychan/cli/waiting.py",
+        "if output.funding.value == agreed.planned_value]",
+        "]",
+        (
+            "tests/client/test_decoys.py::test_what_has_another_value_is_not_taken_for_the_funding_and_waiting_goes_on",
+            "tests/client/test_decoys.py::test_of_several_the_one_with_the_amount_asked_for_funds_the_channel",
+        ),
+    ),
+    Break(
+        ("R18",),
+        "dust at the channel's address hides the payer's money from its own command",
+        "paychan/cli/sources.py",
+        "return value == planned_value, value",
+        "return False, -value",
+        ("tests/client/test_decoys.py::test_dust_without_end_does_not_hide_the_payer_s_money_nor_cost_more_than_some_questions",),
+    ),
+    Break(
+        ("R18",),
+        "a refund takes back the channel's own funding alone, whatever else of the payer's lies at its address",
+        "paychan/client/channel.py",
+        "self.record.terms if funding is None else self.record.terms_on(funding)",
+        "self.record.terms",
+        ("tests/client/test_decoys.py::test_a_refund_reaches_whatever_lies_at_the_channel_s_address",),
+    ),
+    Break(
         ("R19",),
         "what waits is never made dearer",
         "paychan/server/settlement/spends.py",
