@@ -9,22 +9,27 @@ from .errors import Rejection
 
 @dataclass(frozen=True)
 class Network:
-    """Chain parameters. Version bytes are those of base58check addresses; `genesis` is the first block's hash, as displayed."""
+    """Chain parameters. chain: Bitcoin Core's name of it. Version bytes are those of base58check addresses; `genesis` is the first
+    block's hash, as displayed."""
 
     name: str
+    chain: str
     p2pkh_version: int
     p2sh_version: int
     genesis: str
 
 
-LIVE = Network("live", 0x00, 0x05, "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f")
-TEST = Network("test", 0x6F, 0xC4, "000000000933ea01ad0ee984209779baaec3ced90fa3f408719526f8d77f4943")
-"""The test network is testnet3."""
+LIVE = Network("live", "main", 0x00, 0x05, "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f")
+TEST = Network("test", "test", 0x6F, 0xC4, "000000000933ea01ad0ee984209779baaec3ced90fa3f408719526f8d77f4943")
+"""The test network is testnet3. All others but the live one have its addresses' versions."""
 
-REGTEST = Network("regtest", 0x6F, 0xC4, "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206")
-"""Bitcoin Core's regtest has the test network's address versions."""
+TESTNET4 = Network("testnet4", "testnet4", 0x6F, 0xC4, "00000000da84f2bafbbc53dee25a72ae507ff4914b867c565be350b0da8bf043")
+SIGNET = Network("signet", "signet", 0x6F, 0xC4, "00000008819873e925422c1ff0f99f7cc9bbb232af63a077a480a3633bee1ef6")
+"""A signet of somebody's own has the same first block, and differs in who signs its blocks."""
 
-BY_NAME = {network.name: network for network in (LIVE, TEST, REGTEST)}
+REGTEST = Network("regtest", "regtest", 0x6F, 0xC4, "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206")
+
+BY_NAME = {network.name: network for network in (LIVE, TEST, TESTNET4, SIGNET, REGTEST)}
 
 _HASH_SIZE = 20
 

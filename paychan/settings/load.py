@@ -18,7 +18,7 @@ from . import dangers, hosts
 from .models import SETTLEMENT_BYTES, ChainConfig, Common, ServerConfig, SignerConfig, StoreConfig
 from .sections import Section, read_sections
 
-RPC_PORTS = {"live": 8332, "test": 18332, "regtest": 18443}
+RPC_PORTS = {"live": 8332, "test": 18332, "testnet4": 48332, "signet": 38332, "regtest": 18443}
 """On which Bitcoin Core answers RPC calls, by network."""
 
 UNNOTED_VALUE = 100_000
