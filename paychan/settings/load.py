@@ -261,7 +261,7 @@ def _destination(policy: Section, network: Network) -> bytes:
         return decode_address(network, address)
     except Rejection:
         if address:
-            policy.fail("funds_destination_address", f"is no P2PKH or P2SH address of network {network.name}")
+            policy.fail("funds_destination_address", f"is no address of network {network.name}")
         return b""
 
 

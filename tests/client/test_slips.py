@@ -83,7 +83,7 @@ FUND = ("--expires-in", 3, "--name", "try")
         ),
         (
             ("--amount", 500_000, "--network", "regtest", "--change-address", "1BoatSLRHtKNngkdXEeobR76b53LETtpyT"),
-            "change_address is no P2PKH or P2SH address of network regtest; see --change-address (invalid_change_address)",
+            "change_address is no address of network regtest; see --change-address (invalid_change_address)",
         ),
     ],
     ids=str,

@@ -186,7 +186,7 @@ SIGNER = [
     ({"policy.funds_destination_address": LIVE_ADDRESS}, "policy.funds_destination_address"),
     ({"policy.funds_destination_address": TEST_ADDRESS[:-1]}, "policy.funds_destination_address"),
     (
-        {"policy.funds_destination_address": "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx"},
+        {"policy.funds_destination_address": "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"},
         "policy.funds_destination_address",
     ),
     ({"policy.fee_per_byte_max": 0}, "policy.fee_per_byte_max"),
