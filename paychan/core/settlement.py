@@ -30,6 +30,9 @@ in bounding it."""
 
 _SIGNATURE_SIZE_MAX = 72  # 71 bytes of DER with low S, and the sighash type
 
+SETTLEMENT_SIZE_MAX = 367
+"""Bytes of the largest settlement: with the longest keys, signatures, expiry and addresses that there are."""
+
 
 class SettlementError(ValueError):
     """A settlement that cannot be built or must not be published; `str()` says why, without secrets."""

@@ -409,6 +409,47 @@ CONCURRENCY = (
         "False",
         (f"{UNIT}settings/test_config.py::test_a_base_price_that_does_not_pay_for_the_settlement_is_refused_outside_debug",),
     ),
+    Break(
+        ("A14",),
+        "the price by the estimate may be too low for the signer, or for the fee of the last rung",
+        FEES,
+        "return max(fee + DUST_LIMIT, -(-100 * fee // LADDER[-1].share_percent), least_price(bounds, size))",
+        "return fee",
+        (
+            f"{UNIT}server/channels/test_prices.py::test_the_price_pays_for_the_settlement_at_the_estimate_and_hardly_more",
+            f"{UNIT}server/channels/test_prices.py::test_the_prices_that_operators_read_of",
+        ),
+    ),
+    Break(
+        ("A14",),
+        "what is tolerated below a price goes below what the signer settles",
+        "paychan/server/channels/prices.py",
+        "max(tolerated, least_price(config.fee_bounds, SETTLEMENT_SIZE_MAX))",
+        "tolerated",
+        (
+            f"{UNIT}server/channels/test_prices.py"
+            "::test_who_pays_the_least_that_is_taken_is_never_refused_as_not_worth_its_settlement",
+        ),
+    ),
+    Break(
+        ("A14",),
+        "a payer that was told a price is refused once the estimate has risen, with its money locked up",
+        "paychan/server/channels/prices.py",
+        "lowest = min(self._now, self._held[0][1] if self._held else self._now)",
+        "lowest = self._now",
+        (
+            f"{UNIT}server/channels/test_prices.py::test_what_was_told_is_taken_for_six_hours_after_it_was_told_last",
+            f"{UNIT}server/channels/test_prices.py::test_a_price_that_stays_is_held_from_its_last_moment_on",
+        ),
+    ),
+    Break(
+        ("A14",),
+        "a price that was told once is taken for ever",
+        "paychan/server/channels/prices.py",
+        "self._clock() - self._held[0][0] > HOLD_SECONDS",
+        "False",
+        (f"{UNIT}server/channels/test_prices.py::test_what_was_told_is_taken_for_six_hours_after_it_was_told_last",),
+    ),
 )
 
 TRANSACTIONS = (

@@ -93,6 +93,7 @@ TABLE = [
         700,
         "an opening that does not pay for its own settlement is a gift",
         settlement__fee_per_byte=500,
+        open__price="fixed",
         open__price_add_settlement_fee=False,
     ),
     server("open.funding_value_max", None, "without a bound one channel can hold everything"),
