@@ -397,7 +397,7 @@ CONCURRENCY = (
         ("A14",),
         "a channel opens for less than its price",
         OPENING,
-        "if received < price:",
+        "if received < self._prices.least:",
         "if False:",
         (f"{UNIT}server/channels/test_opening.py::test_the_open_price_is_the_least",),
     ),
@@ -414,7 +414,7 @@ CONCURRENCY = (
         "the price by the estimate may be too low for the signer, or for the fee of the last rung",
         FEES,
         "return max(fee + DUST_LIMIT, -(-100 * fee // LADDER[-1].share_percent), least_price(bounds, size))",
-        "return fee",
+        "return fee + DUST_LIMIT",
         (
             f"{UNIT}server/channels/test_prices.py::test_the_price_pays_for_the_settlement_at_the_estimate_and_hardly_more",
             f"{UNIT}server/channels/test_prices.py::test_the_prices_that_operators_read_of",
