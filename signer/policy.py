@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from bitcoin.core import CTransaction
 from coincurve import PrivateKey
 
+from paychan.core.address_script import is_address_script
 from paychan.core.channel import ChannelTerms
 from paychan.core.errors import Rejection
 from paychan.core.fees import RELAY_FEE_PER_BYTE, bump_fee_min, rung_at
@@ -18,6 +19,7 @@ from paychan.core.outpoint import txid_of, vout_of
 from paychan.core.payment import parse_payment
 from paychan.core.script import p2sh_script_pubkey
 from paychan.core.settlement import (
+    LONGEST_DESTINATION,
     SettlementError,
     Uneconomic,
     check_settlement,
@@ -165,20 +167,14 @@ def _check_shape(request: SettleRequest) -> None:
     terms = request.terms
     if not (is_satoshi(request.fee) and is_satoshi(terms.funding_value) and is_expiry(terms.exp_time)):
         raise _Refused(RefusalCode.MALFORMED, "an amount or the expiry is out of range")
-    if not _is_address_script(terms.change_script):
-        raise _Refused(RefusalCode.MALFORMED, "the change script is neither P2PKH nor P2SH")
+    if not is_address_script(terms.change_script):  # others may not be relayed, and lift the fee bound
+        raise _Refused(RefusalCode.MALFORMED, "the change script is no address's")
     try:
         parse_payment(request.payment.serialize())
     except (Rejection, ValueError, OverflowError) as error:
         raise _Refused(RefusalCode.MALFORMED, "the payment is malformed") from error
     if request.payment.change_value > terms.funding_value:
         raise _Refused(RefusalCode.MALFORMED, "the change value exceeds the funding value")
-
-
-def _is_address_script(script: bytes) -> bool:
-    """Return whether an address of v1 stands for this script: others may not be relayed, and lift the fee bound."""
-    p2pkh = len(script) == 25 and script[:3] == b"\x76\xa9\x14" and script[23:] == b"\x88\xac"
-    return p2pkh or (len(script) == 23 and script[:2] == b"\xa9\x14" and script[22:] == b"\x87")
 
 
 def _check_ours(policy: Policy, terms: ChannelTerms) -> None:
@@ -216,7 +212,7 @@ def _check_fee(policy: Policy, request: SettleRequest, memory: Memory, now: int)
         raise _Refused(RefusalCode.FEE_TOO_HIGH, f"at most {share} % of the value are allowed {left} seconds before the expiry")
     if left <= policy.settlement_period:
         return
-    if fee > policy.fee_per_byte_max * inflated_size_max(terms, payment, policy.destination):
+    if fee > policy.fee_per_byte_max * inflated_size_max(terms, payment, LONGEST_DESTINATION):
         raise _Refused(RefusalCode.FEE_TOO_HIGH, f"at most {policy.fee_per_byte_max} satoshi per byte are allowed")
     if memory.fees_of_the_day + fee > policy.fee_sum_per_day_max:
         raise _Refused(RefusalCode.FEES_OF_THE_DAY, f"at most {policy.fee_sum_per_day_max} satoshi of fees are signed in a day")
@@ -224,7 +220,7 @@ def _check_fee(policy: Policy, request: SettleRequest, memory: Memory, now: int)
 
 def _small_fee(policy: Policy, request: SettleRequest, received: int) -> int:
     """Return what the ladder lets any channel pay, a small one too: the least that is relayed, and its first replacement."""
-    size = settlement_size_max(request.terms, request.payment, policy.destination)
+    size = settlement_size_max(request.terms, request.payment, LONGEST_DESTINATION)
     return min(bump_fee_min(RELAY_FEE_PER_BYTE * size, size), received * policy.fee_share_percent_max // 100)
 
 

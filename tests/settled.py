@@ -14,7 +14,7 @@ FEE_PER_BYTE_MAX = 80
 """Satoshi: config/debug's rate is 40; config/regtest's, whose node has no estimates, is 10, and 8 times that near the expiry."""
 
 
-def settled_change(raw: bytes, txid: str, terms: ChannelTerms) -> int:
+def settled_change(raw: bytes, txid: str, terms: ChannelTerms, destination: bytes = DESTINATION) -> int:
     """Check that `raw` is a final settlement of this channel, validly signed by both; return the payer's change in satoshi.
 
     The outputs must be the payer's change (if it has any left), then the server's; the server must sign SIGHASH_ALL.
@@ -34,10 +34,10 @@ def settled_change(raw: bytes, txid: str, terms: ChannelTerms) -> int:
         digest = SignatureHash(CScript(redeem), transaction, 0, signature[-1])
         assert PublicKey(key).verify(signature[:-1], digest, hasher=None)
     *change, servers = transaction.vout
-    assert bytes(servers.scriptPubKey) == DESTINATION
+    assert bytes(servers.scriptPubKey) == destination
     assert [bytes(output.scriptPubKey) for output in change] in ([], [terms.change_script])
     left = change[0].nValue if change else 0
     received = terms.funding_value - left
-    most = max(350 * 40, min(873 * 2 * 40, received * 2 // 100))  # twice the rate for the largest copy, if 2 % pay for it
+    most = max(368 * 40, min(891 * 2 * 40, received * 2 // 100))  # twice the rate for the largest copy, if 2 % pay for it
     assert 0 < received - servers.nValue <= most, "the fee"
     return left

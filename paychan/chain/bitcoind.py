@@ -99,8 +99,9 @@ class BitcoindChain:
         info, genesis, network_info, indexes, mempool = await self._rpc.batch(
             [("getblockchaininfo",), ("getblockhash", 0), ("getnetworkinfo",), ("getindexinfo",), ("getmempoolinfo",)]
         )
-        if need(genesis) != self._network.genesis:
-            raise unavailable(f"The Bitcoin node is of another network than {self._network.name}")
+        chain = need_field(info, "chain", str)
+        if need(genesis) != self._network.genesis or chain != self._network.chain:
+            raise unavailable(f"The Bitcoin node is of another network than {self._network.name}: its chain is {clean(chain)}")
         version = need_field(network_info, "version", int)
         if version < VERSION_MIN:
             raise unavailable(f"The Bitcoin node's version is {version}, at least {VERSION_MIN} is needed")

@@ -52,7 +52,8 @@ def make_refund(terms: ChannelTerms, key: PrivateKey, fee_rate: float) -> Refund
 def find_funding(agreement: Agreement, raw: bytes) -> Funding:
     """Return the output of the serialised transaction `raw` that funds the channel: its value is proven by the txid.
 
-    Raises Refused if it has none, or several: then one must be chosen by its outpoint.
+    Of several at the channel's address, the one with the amount that was asked for. Raises Refused if there is none, or no such
+    one: then it must be chosen by its outpoint.
     """
     try:
         transaction = CTransaction.deserialize(raw)
@@ -63,6 +64,8 @@ def find_funding(agreement: Agreement, raw: bytes) -> Funding:
         for vout, output in enumerate(transaction.vout)
         if bytes(output.scriptPubKey) == agreement.script_pubkey
     ]
+    if len(found) > 1:
+        found = [funding for funding in found if funding.value == agreement.planned_value] or found
     if len(found) != 1 or not (is_satoshi(found[0].value) and found[0].value > 0):
         raise Refused(f"{len(found)} outputs of this transaction pay to {agreement.funding_address}", "funding_not_found")
     return found[0]

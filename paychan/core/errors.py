@@ -32,7 +32,7 @@ _TABLE = (
     Code(28, "invalid_exp_time", 400, "exp_time must be a plain integer from 500000000 to 4294967295"),
     Code(29, "exp_time_too_soon", 400, "exp_time is too close, or past"),
     Code(30, "exp_time_too_far", 400, "exp_time is too far ahead"),
-    Code(31, "invalid_change_address", 400, "change_address is no P2PKH or P2SH address of this network"),
+    Code(31, "invalid_change_address", 400, "change_address is no address of this network"),
     Code(32, "invalid_base64", 400, "payment is not canonical base64url"),
     Code(33, "invalid_payment", 400, "payment has the wrong length or structure"),
     Code(34, "invalid_der", 400, "The signature is not strict DER"),

@@ -110,12 +110,30 @@ def wanted_fee(stake: Stake, rung: Rung, estimate: int, bounds: FeeBounds, *, se
     """
     is_late = rung.is_late or overdue > 0
     size = stake.size_inflated if is_late else min(max(stake.size, seen), stake.size_inflated)
-    by_estimate = min(max(estimate * rung.factor, bounds.floor), bounds.ceiling) * size
+    by_estimate = _rate(rung, estimate, bounds) * size
     by_stake = min(
         stake.received * STAKE_PERCENT // 100, min(estimate * STAKE_FACTOR, bounds.ceiling) * stake.size_inflated
     )
     by_waiting = -(-overdue * (100 + rung.growth_percent) // 100)
     return min(max(by_estimate, by_stake, by_waiting), fee_limit(stake, rung, bounds))
+
+
+def _rate(rung: Rung, estimate: int, bounds: FeeBounds) -> int:
+    return min(max(estimate * rung.factor, bounds.floor), bounds.ceiling)
+
+
+def settlement_price(estimate: int, bounds: FeeBounds, size: int) -> int:
+    """Return what must be received on a channel so that its settlement of `size` bytes pays for itself at today's estimate: the
+    first rung's fee, as far as the last rung lets it be paid, and an output above dust."""
+    fee = _rate(LADDER[0], estimate, bounds) * size
+    return max(fee + DUST_LIMIT, -(-100 * fee // LADDER[-1].share_percent), least_price(bounds, size))
+
+
+def least_price(bounds: FeeBounds, size: int) -> int:
+    """Return what must be received so that a settlement of at most `size` bytes is signed at any time: the first rung's share of it
+    pays for the floor, and an output above dust is left."""
+    fee = bounds.floor * size
+    return max(fee + DUST_LIMIT, -(-100 * fee // LADDER[0].share_percent))
 
 
 def bump_fee_min(fee: int, size: int) -> int:

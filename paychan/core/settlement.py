@@ -15,6 +15,7 @@ from bitcoin.core.script import SIGHASH_ALL, CScript, SignatureHash
 from coincurve import PrivateKey, PublicKey
 
 from .._fast.sighash import payment_sighash
+from .address_script import ADDRESS_SCRIPT_SIZE_MAX
 from .channel import ChannelTerms
 from .outpoint import txid_of, vout_of
 from .payment import Payment
@@ -22,7 +23,15 @@ from .script import ELEMENT_SIZE_MAX, push, read_pushes
 from .units import DUST_LIMIT, check_satoshi
 
 SEQUENCE_FINAL = 0xFFFFFFFF
+
+LONGEST_DESTINATION = bytes(ADDRESS_SCRIPT_SIZE_MAX)
+"""In place of the server's output script, which the signer alone knows, where a fee is reckoned: by the server, and by the signer
+in bounding it."""
+
 _SIGNATURE_SIZE_MAX = 72  # 71 bytes of DER with low S, and the sighash type
+
+SETTLEMENT_SIZE_MAX = 367
+"""Bytes of the largest settlement: with the longest keys, signatures, expiry and addresses that there are."""
 
 
 class SettlementError(ValueError):

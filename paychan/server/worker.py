@@ -23,6 +23,7 @@ from .channels.lookups import NEGATIVE_SECONDS, Lookups
 from .channels.notes import Notes
 from .channels.opening import Opening, OpenRequest
 from .channels.payments import Payments
+from .channels.prices import Prices
 from .channels.proving import Proving
 from .doors.peers import PeerRequest, Peers
 from .protocol.replies import INTERNAL_ERROR, Form, Reply, json_reply, problem
@@ -79,7 +80,9 @@ class Worker:
         self._chain = make_chain(chain, config.common, config.fee_per_byte)
         self._tip = TipFollower(self._chain, self._clock, chain.poll_seconds, chain.tip_age_max, self._on_tip_moved)
         negative_seconds = NEGATIVE_SECONDS if chain.has_network else 0.0
-        self._opening = Opening(config, Lookups(self._chain, chain.lookups_per_second, time.monotonic, negative_seconds))
+        self._prices = Prices(config, self._chain, time.monotonic)
+        lookups = Lookups(self._chain, chain.lookups_per_second, time.monotonic, negative_seconds)
+        self._opening = Opening(config, lookups, self._prices)
         self._signer = SignerClient(config.signer)
         self._peers = Peers(config.common.state_dir / "run", self._answer_peer, lambda: self._intake, self._pay_patiently)
         self._life: ChannelLife | None = None
@@ -94,6 +97,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         self._signer.link.start()
         self._tip.start()
+        self._prices.start()
         self._tasks = [loop.create_task(self._join()), loop.create_task(self._keep_highest())]
 
     async def _join(self) -> None:
@@ -196,6 +200,7 @@ class Worker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for part in self._parts:
             await part.stop()
+        await self._prices.stop()
         await self._tip.stop()
         if self._life is not None:
             await self._store.link.stop()

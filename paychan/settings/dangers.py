@@ -39,7 +39,7 @@ SIGNER_FEE_PER_BYTE_LIVE_MAX = 5000
 
 FEE_SHARE_PERCENT_LIVE_MAX = 95
 SIGNER_PERIOD_HOURS_LIVE_MAX = 72
-SETTLEMENT_BYTES_MAX = 873
+SETTLEMENT_BYTES_MAX = 891
 """Of the largest copy of a settlement that anybody can make."""
 
 LOOKUPS_LIVE_MAX = 1000
@@ -88,9 +88,9 @@ def hash160(data: bytes) -> bytes:
     return new_hash("ripemd160", sha256(data).digest()).digest()
 
 
-def pay_to_pubkey_hash(pubkey: bytes) -> bytes:
-    """Return the script of a public key's own address."""
-    return b"\x76\xa9\x14" + hash160(pubkey) + b"\x88\xac"
+def pays_to_key(script: bytes, pubkey: bytes) -> bool:
+    """Return whether an address script is that of a public key's own address: by its hash, or (P2TR) by the key itself."""
+    return hash160(pubkey) in script or pubkey[1:] in script
 
 
 # --- everywhere ---
@@ -171,9 +171,9 @@ def check_signer(config: "SignerConfig", root: "Section") -> None:
     if config.common.network.name != "live":
         return
     for pubkey in PUBLISHED_PUBKEYS:
-        if config.destination_script == pay_to_pubkey_hash(bytes.fromhex(pubkey)):
+        if pays_to_key(config.destination_script, bytes.fromhex(pubkey)):
             policy.fail("funds_destination_address", "has a published key: anyone could spend what is settled")
-    hashes = (config.destination_script[2:22].hex(), config.destination_script[3:23].hex())  # P2SH, P2PKH
+    hashes = (config.destination_script[2:22].hex(), config.destination_script[3:23].hex())  # P2SH or P2WPKH, P2PKH
     for sample in filter(None, map(_SAMPLE_HASHES.get, hashes)):
         policy.fail("funds_destination_address", sample)
     if config.fee_per_byte_max > SIGNER_FEE_PER_BYTE_LIVE_MAX:

@@ -18,7 +18,7 @@ from . import dangers, hosts
 from .models import SETTLEMENT_BYTES, ChainConfig, Common, ServerConfig, SignerConfig, StoreConfig
 from .sections import Section, read_sections
 
-RPC_PORTS = {"live": 8332, "test": 18332, "regtest": 18443}
+RPC_PORTS = {"live": 8332, "test": 18332, "testnet4": 48332, "signet": 38332, "regtest": 18443}
 """On which Bitcoin Core answers RPC calls, by network."""
 
 UNNOTED_VALUE = 100_000
@@ -77,6 +77,8 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
     settlement, exposure = root.table("settlement"), root.table("exposure")
     port, workers = http.integer("port", 1, 65535), http.integer("workers", 1, 256, 1)
     floor = settlement.integer("fee_per_byte_min", 1, 100_000, 1)
+    chain = _chain_config(root, common)
+    is_settlement = _price_is_settlement(opening, common, chain)
     config = ServerConfig(
         common=common,
         http_host=_host(http, "host", hosts.listening_address, "127.0.0.1"),
@@ -87,9 +89,10 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         direct_public_host=hosts.in_url(_host(direct, "public_host", hosts.host, "")),
         store=peers.address("store", common.state_dir),
         signer=peers.address("signer", common.state_dir),
-        chain=_chain_config(root, common),
-        base_price=opening.integer("base_price", 0, MAX_MONEY),
-        price_add_settlement_fee=opening.boolean("price_add_settlement_fee"),
+        chain=chain,
+        price_is_settlement=is_settlement,
+        base_price=opening.integer("base_price", 0, MAX_MONEY, 0 if is_settlement else None),
+        price_add_settlement_fee=not is_settlement and opening.boolean("price_add_settlement_fee"),
         funding_tx_min_conf=opening.integer("funding_tx_min_conf", 0, 1000),
         confirmations_from=opening.pairs("confirmations_from"),
         funding_value_max=opening.integer("funding_value_max", 1, MAX_MONEY, MAX_MONEY),
@@ -108,6 +111,18 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
     return config
 
 
+def _price_is_settlement(opening: Section, common: Common, chain: ChainConfig) -> bool:
+    """Return whether the open price is what the settlement costs: the default where the chain is many people's."""
+    is_default = chain.has_network and not common.debug and common.network is not networks.REGTEST
+    price = opening.text("price", "settlement" if is_default else "fixed")
+    if price not in ("settlement", "fixed"):
+        opening.fail("price", "must be settlement or fixed")
+    if price == "settlement" and opening.has("price_add_settlement_fee"):
+        opening.boolean("price_add_settlement_fee")
+        opening.fail("price_add_settlement_fee", 'is of price = "fixed": the settlement\'s fee is the price')
+    return price == "settlement"
+
+
 def _unnoted(common: Common) -> int:
     """Return how many satoshi are received on a channel between two notes, unless the configuration says it."""
     return UNNOTED_VALUE if common.network is networks.LIVE else MAX_MONEY
@@ -121,7 +136,8 @@ def _check_server(config: ServerConfig, root: Section) -> None:
     if config.duration_max <= config.duration_min:
         opening.fail("duration_hours_max", "must exceed duration_hours_min")
     fee = SETTLEMENT_BYTES * config.fee_per_byte
-    if not config.common.debug and config.open_price < fee * 11 // 10 + DUST_LIMIT:
+    is_free = config.common.debug or config.price_is_settlement
+    if not is_free and config.open_price < fee * 11 // 10 + DUST_LIMIT:
         opening.fail("base_price", "the open price must pay for a settlement's fee and an output above dust")
     dangers.check_server(config, root)
     if not config.common.debug and config.common.network is not networks.REGTEST:
@@ -261,7 +277,7 @@ def _destination(policy: Section, network: Network) -> bytes:
         return decode_address(network, address)
     except Rejection:
         if address:
-            policy.fail("funds_destination_address", f"is no P2PKH or P2SH address of network {network.name}")
+            policy.fail("funds_destination_address", f"is no address of network {network.name}")
         return b""
 
 

@@ -22,6 +22,7 @@ REQUEST_HEAD = struct.Struct("<36sQHH")  # outpoint, fee, length of the terms, l
 TERMS_HEAD = struct.Struct("<BBIQQ33s33s")  # version, length of the script, expiry, funding value, opened at, keys
 ALL = 1
 SERVER_SIGNATURE_SIZE_MAX = 72  # with its sighash type
+DESTINATION_SIZE_MAX = 34  # bytes: what a fee is reckoned with, whatever the address
 INFLATION = 524  # bytes: what a stranger can add to a settlement
 TIMES_FROM = 500_000_000
 
@@ -167,7 +168,8 @@ class Oracle:
             demand(DUST <= change[0].nValue == paid.change_value <= ALL_BITCOINS, "the change is another amount")
         is_p2pkh = len(change_script) == 25 and change_script[:3] == b"\x76\xa9\x14" and change_script[23:] == b"\x88\xac"
         is_p2sh = len(change_script) == 23 and change_script[:2] == b"\xa9\x14" and change_script[22:] == b"\x87"
-        demand(is_p2pkh or is_p2sh, "the change script is no address's")
+        is_segwit = (change_script[:2], len(change_script)) in ((b"\0\x14", 22), (b"\0\x20", 34), (b"\x51\x20", 34))
+        demand(is_p2pkh or is_p2sh or is_segwit, "the change script is no address's")
 
         # signatures
         pushes = list(spend.scriptSig)
@@ -189,7 +191,7 @@ class Oracle:
         # money
         received = read.value - paid.change_value
         burnt = received - ours.nValue
-        size = len(raw) + SERVER_SIGNATURE_SIZE_MAX - len(server_signature)
+        size = len(raw) + SERVER_SIGNATURE_SIZE_MAX - len(server_signature) + DESTINATION_SIZE_MAX - len(rules.destination)
         demand(0 <= burnt == read.fee, "another fee than the one asked for")
         if raw not in self.memories.get(outpoint, Memory(0, 0)).answers.values():
             left = read.expiry - now

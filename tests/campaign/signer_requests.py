@@ -26,10 +26,11 @@ from tests.reference import GROUP_ORDER, encode_der, split_der
 MAX_MONEY = 21 * 10**14
 DUST = 700
 EXPIRIES = (500_000_000, 500_000_001, 2**31 - 1, 2**31, 2**32 - 1)
-SIZE_MIN, SIZE_MAX = 270, 350
+SIZE_MIN, SIZE_MAX = 270, 368
 """Bytes: no settlement is shorter or longer. For fees that are surely within or above the bound of the fee rate."""
 
 INFLATION = 524
+DESTINATION_SIZE_MAX = 34
 """Bytes that a stranger can add to a settlement, which a fee rate is reckoned with."""
 
 RUNG_MARGIN = 120
@@ -157,9 +158,9 @@ class Channel:
 
 
 def address_script(rng: random.Random) -> bytes:
-    if rng.random() < 0.5:
-        return b"\xa9\x14" + rng.randbytes(20) + b"\x87"
-    return b"\x76\xa9\x14" + rng.randbytes(20) + b"\x88\xac"
+    hash160, hash256 = rng.randbytes(20), rng.randbytes(32)
+    base58 = (b"\xa9\x14" + hash160 + b"\x87", b"\x76\xa9\x14" + hash160 + b"\x88\xac")
+    return rng.choice((*base58, b"\x00\x14" + hash160, b"\x00\x20" + hash256, b"\x51\x20" + hash256))
 
 
 def fund(rng: random.Random, terms: ChannelTerms, value: int | None = None, script: bytes | None = None):
@@ -295,7 +296,7 @@ def fee_rate_just_too_high(channel: Channel) -> Attempt | None:
     if not channel.is_early:
         return None
     payment = channel.pay(channel.rng.choice((0, DUST)))
-    outputs = 34 if channel.rules.destination[0] == 0x76 else 32
+    outputs = 9 + DESTINATION_SIZE_MAX
     outputs += 0 if payment.exhausts else 9 + len(channel.terms.change_script)
     redeem = len(channel.terms.redeem_script)
     script_sig = 2 + len(payment.signature) + 1 + 72 + 1 + 2 + redeem
@@ -345,7 +346,7 @@ def destination_hint(channel: Channel) -> Attempt:
 
 
 def change_to_a_strange_script(channel: Channel) -> Attempt:
-    script = channel.rng.choice((b"", b"\x51", b"\x6a\x04abcd", b"\x00\x14" + bytes(20), b"\x51\x20" + bytes(32), b"\xac" * 255))
+    script = channel.rng.choice((b"", b"\x51", b"\x6a\x04abcd", b"\x00\x14" + bytes(21), b"\x52\x20" + bytes(32), b"\xac" * 255))
     change_value = max(DUST, channel.lower())
     payment = Payment(change_value, channel.sign_freely(change_value, script, 0x83), 0x83)
     return Attempt(channel.payload(payment, change_script=script), codes(RefusalCode.MALFORMED))

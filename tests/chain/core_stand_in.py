@@ -58,7 +58,7 @@ class CoreStandIn:
         self.user, self.password = "__cookie__", "first"
         self.results: dict[str, Any] = {
             "getblockchaininfo": {
-                "chain": network,
+                "chain": BY_NAME[network].chain,
                 "blocks": TIP_HEIGHT,
                 "headers": TIP_HEIGHT,
                 "bestblockhash": BLOCK_HASH,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bitcoin.core import CoreMainParams, CoreRegTestParams, CoreTestNetParams, COutPoint, CTransaction, CTxIn, CTxOut
+from bitcoin.core import CBlockHeader, CoreMainParams, CoreRegTestParams, CoreTestNetParams, COutPoint, CTransaction, CTxIn, CTxOut
 from bitcoin.core.script import CScript
 
 from paychan.chain.base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingRequest, Spender
@@ -90,8 +90,15 @@ def row(number: int, vout: int, wallet: str = WALLET, satoshi: int = 5_000_000) 
 
 
 def test_the_genesis_hashes_are_those_of_the_networks() -> None:
-    params = {"live": CoreMainParams, "test": CoreTestNetParams, "regtest": CoreRegTestParams}
-    assert {name: p.GENESIS_BLOCK.GetHash()[::-1].hex() for name, p in params.items()} == {
+    known = {"live": CoreMainParams, "test": CoreTestNetParams, "regtest": CoreRegTestParams}
+    hashes = {name: params.GENESIS_BLOCK.GetHash() for name, params in known.items()}
+    message = b"03/May/2024 000000000000000000001ebd58c244970b3aa9d783bb001011fbe8ea8e98e00e"
+    script_sig = CScript(bytes.fromhex("04ffff001d01044c") + bytes((len(message),)) + message)
+    coinbase = CTransaction([CTxIn(COutPoint(), script_sig)], [CTxOut(50 * COIN, CScript(b"\x21" + bytes(33) + b"\xac"))])
+    hashes["testnet4"] = CBlockHeader(1, bytes(32), coinbase.GetTxid(), 1714777860, 0x1D00FFFF, 393743547).GetHash()
+    satoshis = CoreMainParams.GENESIS_BLOCK.hashMerkleRoot
+    hashes["signet"] = CBlockHeader(1, bytes(32), satoshis, 1598918400, 0x1E0377AE, 52613770).GetHash()
+    assert {name: found[::-1].hex() for name, found in hashes.items()} == {
         name: network.genesis for name, network in BY_NAME.items()
     }
 
@@ -117,6 +124,8 @@ TROUBLES: dict[str, tuple[str, Callable[[CoreStandIn], None]]] = {
         lambda core: _info(core, headers=TIP_HEIGHT + 50, verificationprogress=10**400),
     ),
     "other genesis": ("another network", lambda core: core.results.update(getblockhash="00" * 32)),
+    "other chain": ("another network than .*: its chain is signet", lambda core: _info(core, chain="signet")),
+    "no chain": ("chain is missing", lambda core: _info(core, chain=None)),
     "old version": ("version is 240100", lambda core: core.results.update(getnetworkinfo={"version": 240100})),
     "no version": ("version is missing", lambda core: core.results.update(getnetworkinfo={"version": "25.0"})),
     "Core 25 as it is": ("replaces no transactions", lambda core: core.is_version(25)),

@@ -29,6 +29,15 @@ from paychan.core.settlement import inflated_size_max, read_settlement, sign_set
 from tests.copies import LARGEST, minimal_push, split_script_sig, with_flag, with_script_sig
 
 DESTINATION = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
+ADDRESSES = (
+    lambda rng: b"\x76\xa9\x14" + rng.randbytes(20) + b"\x88\xac",
+    lambda rng: b"\xa9\x14" + rng.randbytes(20) + b"\x87",
+    lambda rng: b"\x00\x14" + rng.randbytes(20),
+    lambda rng: b"\x00\x20" + rng.randbytes(32),
+    lambda rng: b"\x51\x20" + rng.randbytes(32),
+)
+"""Scripts of each kind of address."""
+
 THIEF = b"\x76\xa9\x14" + b"\xee" * 20 + b"\x88\xac"
 SCRIPT_SIG_STANDARD_MAX = 1650
 PUSHES = 4
@@ -46,10 +55,10 @@ def verifies(terms: ChannelTerms, tx: CTransaction) -> bool:
 def random_channel(rng: random.Random) -> tuple[ChannelTerms, PrivateKey, PrivateKey]:
     server, client = (PrivateKey(rng.randbytes(32)) for _ in range(2))
     exp_time = rng.choice([rng.randint(500_000_000, 2**32 - 1), 500_000_000, 2**31 - 1, 2**31, 2**32 - 1])
-    p2sh, p2pkh = b"\xa9\x14" + rng.randbytes(20) + b"\x87", b"\x76\xa9\x14" + rng.randbytes(20) + b"\x88\xac"
+    script = rng.choice(ADDRESSES)(rng)
     outpoint = make_outpoint(rng.randbytes(32), rng.choice([0, 1, rng.randrange(2**32), 2**32 - 1]))
     keys = server.public_key.format(), client.public_key.format()
-    terms = ChannelTerms(outpoint, *keys, exp_time, rng.randint(10**6, 21 * 10**14), rng.choice([p2sh, p2pkh]))
+    terms = ChannelTerms(outpoint, *keys, exp_time, rng.randint(10**6, 21 * 10**14), script)
     return terms, server, client
 
 

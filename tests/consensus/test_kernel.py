@@ -19,7 +19,7 @@ from paychan.core.payment import Payment
 from paychan.core.refund import sign_refund
 from paychan.core.script import p2sh_script_pubkey, push
 from paychan.core.sender import sign_payment
-from paychan.core.settlement import inflated_size_max, read_settlement, settlement_txid, sign_settlement
+from paychan.core.settlement import LONGEST_DESTINATION, inflated_size_max, read_settlement, settlement_txid, sign_settlement
 from tests.copies import LARGEST, inflated, renamed, with_flag, with_script_sig
 
 pytest.importorskip("pbk")
@@ -52,6 +52,7 @@ from tests.consensus.mutations import (  # noqa: E402
 COUNT = int(os.environ.get("PAYCHAN_CONSENSUS_COUNT", "200"))
 SERVER, CLIENT = PrivateKey(b"\x01" * 32), PrivateKey(b"\x02" * 32)
 CHANGE_SCRIPT = b"\x76\xa9\x14" + b"\xcc" * 20 + b"\x88\xac"
+LONGEST = b"\x51\x20" + b"\xdd" * 32
 VALUE = 10**8
 FEE = 10_000
 SINGLE_ANYONE, NONE_ANYONE = SIGHASH_SINGLE | SIGHASH_ANYONECANPAY, SIGHASH_NONE | SIGHASH_ANYONECANPAY
@@ -252,12 +253,13 @@ def test_what_a_stranger_makes_of_a_script_sig_pays_the_same_and_is_known_for_wh
     assert -4 <= largest <= 0  # a signature may be a few bytes shorter than the bound
 
 
-def test_the_largest_copy_has_872_bytes(chain):
-    terms = open_channel(chain)
-    honest = settle(terms, 9 * 10**7)
+def test_the_largest_copy_has_890_bytes(chain):
+    terms = dataclasses.replace(open_channel(chain), change_script=LONGEST)
+    payment = sign_payment(terms, 9 * 10**7, CLIENT)
+    honest = CTransaction.deserialize(sign_settlement(terms, payment, LONGEST, FEE, SERVER))
     copy = CTransaction.deserialize(inflated(honest.serialize()))
     assert honest.serialize() != copy.serialize() and copy.vout == honest.vout
-    assert len(copy.serialize()) <= inflated_size_max(terms, sign_payment(terms, 9 * 10**7, CLIENT), DESTINATION) <= 873
+    assert len(copy.serialize()) <= inflated_size_max(terms, payment, LONGEST_DESTINATION) <= 891
     assert not chain.mine(CTransaction.deserialize(inflated(honest.serialize(), LARGEST + 1)))
     assert chain.mine(copy)
     assert not chain.mine(honest)

@@ -25,7 +25,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "paychan/core/sharding.py": unit_tests("sharding"),
     "paychan/core/standardness.py": unit_tests("standardness"),
     "paychan/core/fees.py": unit_tests("fees"),
-    "paychan/core/network.py": unit_tests("network"),
+    "paychan/core/network.py": unit_tests("network", "bech32"),
+    "paychan/core/bech32.py": unit_tests("bech32"),
+    "paychan/core/address_script.py": unit_tests("standardness", "bech32", "signer_policy"),
     "paychan/clock.py": unit_tests("clock"),
     # the store's rules
     "store/table.py": unit_tests("store_table", "store_group", "store_engine"),

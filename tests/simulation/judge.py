@@ -18,7 +18,7 @@ from paychan.core.units import DUST_LIMIT
 from paychan.rpc.signer_messages import SignerMessage
 from paychan.rpc.store_messages import PAYLOAD_MAX, OwnerTable, StoreMessage, decode_commit
 from store import keys
-from tests.campaign.signer_oracle import INFLATION, Oracle, Rules
+from tests.campaign.signer_oracle import DESTINATION_SIZE_MAX, INFLATION, Oracle, Rules
 from tests.tiling import History, Operation, check
 
 from .auditor import INFLATED_SIZE, SETTLEMENT_SIZE, SHARE_WORTH_PERCENT, Auditor
@@ -244,7 +244,7 @@ class Judge:
         if bytes(tx.vout[-1].scriptPubKey) != DESTINATION or fee < 0:
             self.breach(f"the signer signed {where} with a fee of {fee} or to another destination")
         if (payment.change_value, fee, tx.GetTxid()) not in before:
-            self._judge_fee(where, promise.terms, fee, received, len(raw) + 3)
+            self._judge_fee(where, promise.terms, fee, received, len(raw) + 3 + DESTINATION_SIZE_MAX - len(DESTINATION))
         noted = self._noted.get(outpoint, value)
         if payment.change_value > noted and (payment.change_value, fee, tx.GetTxid()) not in before:
             self.breach(f"the signer signed {where} for {payment.change_value}, and {noted} was noted")

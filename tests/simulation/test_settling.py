@@ -5,11 +5,10 @@ policy and mempool rules; a store and a committer that do what they are told.
 import pytest
 
 from paychan.core.channel import ChannelState, Phase
-from paychan.core.settlement import settlement_size_max
+from paychan.core.settlement import LONGEST_DESTINATION, settlement_size_max
 from paychan.rpc.store_messages import Stored
 
 from .rig import EXPIRY, PERIOD, Rig
-from .settle import DESTINATION
 
 
 def test_a_settlement_goes_all_the_way():
@@ -87,5 +86,5 @@ def test_bumps_towards_the_expiry_are_all_relayed():
         assert rig.published_fee == rig.fee
         fees.append(rig.fee)
     assert fees == sorted(fees)
-    assert fees[0] == 2 * settlement_size_max(rig.terms, rig.payment, DESTINATION)
+    assert fees[0] == 2 * settlement_size_max(rig.terms, rig.payment, LONGEST_DESTINATION)
     assert fees[-1] > 13_000  # by then what waited has been raised, to nearly all that the signer allows

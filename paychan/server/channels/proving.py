@@ -8,12 +8,11 @@ from ...chain.base import ChainBackend
 from ...core.channel import ChannelTerms
 from ...core.errors import Rejection, Unavailable
 from ...core.payment import Payment
-from ...core.settlement import Uneconomic, settlement_size_max
+from ...core.settlement import LONGEST_DESTINATION, Uneconomic, settlement_size_max
 from ...rpc.connection import ConnectionGone, RemoteRefusal
 from ...rpc.signer_client import SignerClient, SignerRefused
 from ...rpc.signer_messages import RefusalCode
 from ...rpc.store_client import StoreClient
-from ..settlement.case import DESTINATION_SIZE_MAX
 
 
 class Proving:
@@ -52,4 +51,4 @@ class Proving:
         """Return the least fee that the channel's settlement would be signed with, satoshi. Raises Uneconomic."""
         if self._fee_floor is None:
             return 0
-        return self._fee_floor * settlement_size_max(terms, payment, bytes(DESTINATION_SIZE_MAX))
+        return self._fee_floor * settlement_size_max(terms, payment, LONGEST_DESTINATION)

@@ -5,10 +5,7 @@ from functools import cached_property
 
 from ...core.channel import ChannelState, ChannelTerms
 from ...core.fees import Stake
-from ...core.settlement import Paid, inflated_size_max, read_settlement, settlement_size_max
-
-DESTINATION_SIZE_MAX = 25
-"""Bytes of the server's output script: a P2PKH one. The fee is computed for it; P2SH has two fewer."""
+from ...core.settlement import LONGEST_DESTINATION, Paid, inflated_size_max, read_settlement, settlement_size_max
 
 
 @dataclass
@@ -36,9 +33,9 @@ class Case:
     @cached_property
     def stake(self) -> Stake:
         """What is at stake, and how many bytes it takes."""
-        destination = bytes(DESTINATION_SIZE_MAX)
+        terms, payment = self.terms, self.state.payment
         return Stake(
-            self.terms.funding_value - self.state.payment.change_value,
-            settlement_size_max(self.terms, self.state.payment, destination),
-            inflated_size_max(self.terms, self.state.payment, destination),
+            terms.funding_value - payment.change_value,
+            settlement_size_max(terms, payment, LONGEST_DESTINATION),
+            inflated_size_max(terms, payment, LONGEST_DESTINATION),
         )

@@ -78,8 +78,9 @@ def test_the_ladder_steepens():
 
 def test_the_ladder_is_the_documented_one():
     text = (Path(__file__).parents[3] / "docs" / "SETTLING.md").read_text()
-    rows = re.findall(r"(?m)^\| [^|]*?(\d+) %[^|]*\| (\d+) \| (\d+) \| (\d+) % \| (as signed|872) \| (\d+) \| (\d+) % \|$", text)
-    told = [(*map(int, row[:4]), row[4] == "872", *map(int, row[5:])) for row in rows]
+    form = r"(?m)^\| [^|]*?(\d+) %[^|]*\| (\d+) \| (\d+) \| (\d+) % \| (as signed|the largest copy) \| (\d+) \| (\d+) % \|$"
+    rows = re.findall(form, text)
+    told = [(*map(int, row[:4]), row[4] != "as signed", *map(int, row[5:])) for row in rows]
     assert [row[1:] for row in told] == [
         (rung.blocks, rung.factor, rung.share_percent, rung.is_late, rung.patience, rung.growth_percent) for rung in LADDER
     ]

@@ -258,7 +258,7 @@ GOOD = Payment(SAMPLE.opening.change_value, SAMPLE.opening.signature, 0x83)
     [
         ({"outpoint": bytes(35)}, {}),
         ({"outpoint": bytes(37)}, {}),
-        ({"change_script": bytes(26)}, {}),
+        ({"change_script": bytes(35)}, {}),
         ({"client_pubkey": b""}, {}),
         ({"client_pubkey": SAMPLE.terms.client_pubkey[:32]}, {}),
         ({"client_pubkey": SAMPLE.terms.client_pubkey + b"\0"}, {}),

@@ -14,6 +14,8 @@ import pytest
 from coincurve import PrivateKey
 
 from paychan.core.errors import ConfigError
+from paychan.core.fees import settlement_price
+from paychan.core.settlement import SETTLEMENT_SIZE_MAX
 from paychan.core.units import MAX_MONEY
 from paychan.settings.load import load_server_config, load_signer_config, load_store_config
 from signer.keys import load_key
@@ -186,7 +188,7 @@ SIGNER = [
     ({"policy.funds_destination_address": LIVE_ADDRESS}, "policy.funds_destination_address"),
     ({"policy.funds_destination_address": TEST_ADDRESS[:-1]}, "policy.funds_destination_address"),
     (
-        {"policy.funds_destination_address": "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx"},
+        {"policy.funds_destination_address": "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"},
         "policy.funds_destination_address",
     ),
     ({"policy.fee_per_byte_max": 0}, "policy.fee_per_byte_max"),
@@ -222,9 +224,49 @@ def test_what_loses_money_is_refused_on_mainnet(tmp_path, process, changes, key)
     assert complaint(tmp_path, process, changed("live", process, changes)).startswith(f"{key}: ")
 
 
+COOKIE = {"bitcoind.cookie_file": "/node/.cookie"}
+FIXED = {**COOKIE, "open.price": "fixed", "open.price_add_settlement_fee": True}
+
+
 def test_a_base_price_that_does_not_pay_for_the_settlement_is_refused_outside_debug(tmp_path):
-    changes = {"open.base_price": 700, "open.price_add_settlement_fee": True, "bitcoind.cookie_file": "/node/.cookie"}
-    assert complaint(tmp_path, "server", changed("test", "server", changes)).startswith("open.base_price: ")
+    text = changed("test", "server", {**FIXED, "open.base_price": 700})
+    assert complaint(tmp_path, "server", text).startswith("open.base_price: ")
+
+
+@pytest.mark.parametrize("kind", ["live", "test"])
+def test_the_price_is_the_settlement_s_where_the_chain_is_many_people_s(tmp_path, kind):
+    def load(changes):
+        path = tmp_path / "server.toml"
+        path.write_text(changed(kind, "server", {**COOKIE, **changes}))
+        return load_server_config(path, {})
+
+    for told in ({}, {"open.price": None}):
+        config = load(told)
+        assert config.price_is_settlement and config.open_price == settlement_price(40, config.fee_bounds, SETTLEMENT_SIZE_MAX)
+    assert load({"open.base_price": 5}).open_price == config.open_price + 5
+    fixed = load({**FIXED, "open.base_price": 70_000})
+    assert not fixed.price_is_settlement and fixed.open_price == 83_240
+
+
+@pytest.mark.parametrize("kind", ["debug", "regtest"])
+def test_the_price_is_the_recorded_one_elsewhere(kind):
+    config = load_server_config(CONFIGS / kind / "server.toml", {})
+    assert not config.price_is_settlement and config.open_price == {"debug": 83_240, "regtest": 5310}[kind]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"open.price": "cheap"}, "open.price"),
+        ({"open.price": 5}, "open.price"),
+        ({"open.price": "settlement", "open.price_add_settlement_fee": False}, "open.price_add_settlement_fee"),
+        ({"open.price": None, "open.price_add_settlement_fee": True, "open.base_price": 70_000}, "open.price_add_settlement_fee"),
+        ({"open.price": "fixed"}, "open.base_price"),
+    ],
+    ids=str,
+)
+def test_what_does_not_make_a_price_is_refused(tmp_path, changes, key):
+    assert complaint(tmp_path, "server", changed("live", "server", {**COOKIE, **changes})).startswith(f"{key}: ")
 
 
 ENVIRONMENT = [
@@ -453,6 +495,14 @@ def test_the_check_finds_a_signer_that_refuses_what_settlements_are_expected_to_
     (problem,) = problems_of(tmp_path, "test", signer={"policy.fee_per_byte_max": 39})
     assert problem.startswith("signer.toml: policy.fee_per_byte_max: ") and "settlement.fee_per_byte" in problem
     assert problems_of(tmp_path, "test", signer={"policy.fee_per_byte_max": 40}) == []
+
+
+def test_the_check_finds_a_signer_that_would_not_settle_what_the_open_price_pays_for(tmp_path):
+    (problem,) = problems_of(tmp_path, signer={"policy.fee_share_percent_max": 29})
+    assert problem.startswith("signer.toml: policy.fee_share_percent_max: ") and "open.price" in problem
+    assert problems_of(tmp_path, signer={"policy.fee_share_percent_max": 30}) == []
+    fixed = {"open.price": "fixed", "open.base_price": 70_000, "open.price_add_settlement_fee": True}
+    assert problems_of(tmp_path, server=fixed, signer={"policy.fee_share_percent_max": 29}) == []
 
 
 def test_the_check_looks_at_every_file_that_is_named(tmp_path):

@@ -202,7 +202,8 @@ def test_neither_key_nor_transaction_is_shown_by_repr():
 @pytest.mark.parametrize(
     "changes",
     [{"funding_value": 21 * 10**14 + 1}, {"exp_time": 499_999_999}, {"exp_time": 2**32}, {"change_script": b""}]
-    + [{"change_script": script} for script in (CHANGE_SCRIPT + b"\0", b"\x00\x14" + bytes(20), b"\x6a" * 255)],
+    + [{"change_script": script} for script in (CHANGE_SCRIPT + b"\0", b"\x00\x14" + bytes(21), b"\x6a" * 255)]
+    + [{"change_script": b"\x52\x20" + bytes(32)}],
     ids=str,
 )
 def test_terms_out_of_range_are_malformed(changes):
@@ -321,7 +322,7 @@ def test_a_client_key_off_the_curve_is_refused():
 
 def test_the_fee_rate_is_bounded_before_the_settlement_period():
     """For the bytes of the largest copy: that is what a rate may have to be paid for."""
-    size = settlement.inflated_size_max(GOOD.terms, GOOD.payment, DESTINATION)
+    size = settlement.inflated_size_max(GOOD.terms, GOOD.payment, settlement.LONGEST_DESTINATION)
     at_bound = dataclasses.replace(GOOD, fee=size * 100)
     oracle(signed(at_bound).raw, at_bound)
     above = dataclasses.replace(GOOD, fee=size * 100 + 1)
@@ -351,13 +352,13 @@ def test_the_configured_share_bounds_the_ladders():
 
 
 def test_a_small_channel_may_pay_the_least_that_is_relayed_and_its_first_replacement():
-    size = settlement.settlement_size_max(GOOD.terms, GOOD.payment, DESTINATION)
+    size = settlement.settlement_size_max(GOOD.terms, GOOD.payment, settlement.LONGEST_DESTINATION)
     policy = dataclasses.replace(POLICY, fee_share_percent_max=95)
     at_bound = make_request(VALUE - 2_000, 2 * size)  # more than 30 %
     oracle(signed(at_bound, policy=policy).raw, at_bound, policy)
     assert refusal(make_request(VALUE - 2_000, 2 * size + 1), policy=policy) == RefusalCode.FEE_TOO_HIGH
     assert refusal(make_request(VALUE - 1_000, 501)) == RefusalCode.UNECONOMIC
-    assert refusal(make_request(VALUE - 1_400, 2 * size)) == RefusalCode.FEE_TOO_HIGH  # the configured share holds for all
+    assert refusal(make_request(VALUE - 1_430, 2 * size)) == RefusalCode.FEE_TOO_HIGH  # the configured share holds for all
 
 
 def test_a_days_fees_are_bounded_before_the_settlement_period():
@@ -534,9 +535,10 @@ def test_every_signature_satisfies_the_oracle_whatever_is_asked(asks):
 # --- scripts and settings, to the byte -----------------------------------------------------------------------------
 
 P2PKH_CHANGE = b"\x76\xa9\x14" + b"\xcc" * 20 + b"\x88\xac"
+SEGWIT_CHANGE = [b"\x00\x14" + b"\xcc" * 20, b"\x00\x20" + b"\xcc" * 32, b"\x51\x20" + b"\xcc" * 32]
 
 
-@pytest.mark.parametrize("script", [CHANGE_SCRIPT, P2PKH_CHANGE])
+@pytest.mark.parametrize("script", [CHANGE_SCRIPT, P2PKH_CHANGE, *SEGWIT_CHANGE], ids=bytes.hex)
 def test_the_change_goes_to_an_address_and_to_nothing_like_one(script):
     assert oracle(signed(make_request(change_script=script)).raw, make_request(change_script=script)) == (9_000_000, 10_000)
     around = [at for at in range(len(script)) if script[at] != 0xCC]

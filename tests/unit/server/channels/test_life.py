@@ -21,6 +21,7 @@ from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import EntryStatus, Stored, decode_commit
 from paychan.server.channels.life import CLOSED_SECONDS, ChannelLife, refusal_of_form
 from paychan.server.channels.opening import Opening, OpenRequest
+from paychan.server.channels.prices import Prices
 from paychan.server.shards.committer import Committer
 from paychan.server.shards.loading import Loader
 from paychan.server.shards.ownership import NotOwner
@@ -44,7 +45,8 @@ class Rig:
         self.appearing = None
         self.committer = Committer(self.table, self)
         config = load_server_config(CONFIGS / "regtest" / "server.toml", {})
-        self.opening = Opening(dataclasses.replace(config, base_price=1000, price_add_settlement_fee=False), None)
+        config = dataclasses.replace(config, base_price=1000, price_add_settlement_fee=False)
+        self.opening = Opening(config, None, Prices(config, None, lambda: 0.0))
         loader = Loader(self.table, SHARD_COUNT, self)
         url = "http://own"
         settling = SimpleNamespace(settle=self._settle)

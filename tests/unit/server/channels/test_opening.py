@@ -19,6 +19,7 @@ from paychan.core.sender import sign_payment
 from paychan.core.units import DUST_LIMIT, LOCKTIME_MAX, LOCKTIME_THRESHOLD
 from paychan.server.channels.lookups import Lookups
 from paychan.server.channels.opening import COINBASE_MATURITY, Opening, OpenRequest
+from paychan.server.channels.prices import Prices
 from paychan.settings.load import load_server_config
 from paychan.settings.models import ServerConfig
 from tests.unit.settings.test_config import CONFIGS
@@ -52,7 +53,11 @@ def output(number: int = 0, value: int = VALUE, confirmations: int = 6, is_coinb
 
 
 def opening(config: ServerConfig, *found: FundingOutput) -> Opening:
-    return Opening(config, Lookups(Chain(*found), 1000, lambda: 0.0))
+    return with_lookups(config, Chain(*found))
+
+
+def with_lookups(config: ServerConfig, chain: object, prices: Prices | None = None) -> Opening:
+    return Opening(config, Lookups(chain, 1000, lambda: 0.0), prices or Prices(config, chain, lambda: 0.0))
 
 
 def soonest(config: ServerConfig) -> int:
@@ -221,7 +226,7 @@ def test_the_script_that_is_looked_for_holds_both_keys_and_the_expiry(config):
     chain = Chain(output())
     named = output().outpoint
     request = dataclasses.replace(request_for(config, output(), 900_000), outpoint=named)
-    find(Opening(config, Lookups(chain, 1000, lambda: 0.0)), request)
+    find(with_lookups(config, chain), request)
     script = p2sh_script_pubkey(redeem_script(SERVER, PUBKEY, soonest(config)))
     assert chain.asked == [FundingRequest(PUBKEY, soonest(config), script, named)]
 
@@ -230,7 +235,7 @@ def test_a_named_output_is_not_looked_up_for_who_has_not_signed(config):
     chain = Chain(output())
     request = dataclasses.replace(request_for(config, output(9), 900_000), outpoint=output().outpoint)
     with pytest.raises(Rejection) as caught:
-        find(Opening(config, Lookups(chain, 1000, lambda: 0.0)), request)
+        find(with_lookups(config, chain), request)
     assert (caught.value.code, caught.value.parameter) == ("bad_signature", "payment")
     assert chain.asked == []
 
@@ -241,7 +246,7 @@ def test_a_chain_that_is_silent_is_no_answer(config):
             raise Unavailable("chain_unavailable")
 
     with pytest.raises(Unavailable):
-        find(Opening(config, Lookups(Silent(), 1000, lambda: 0.0)), request_for(config, output(), 900_000))
+        find(with_lookups(config, Silent()), request_for(config, output(), 900_000))
 
 
 def test_the_terms_are_those_of_the_output_and_of_the_request(config):

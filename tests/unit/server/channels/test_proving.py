@@ -7,12 +7,11 @@ import pytest
 
 from paychan.core.errors import PaychanError, Rejection, Unavailable
 from paychan.core.sender import sign_payment
-from paychan.core.settlement import settlement_size_max
+from paychan.core.settlement import LONGEST_DESTINATION, settlement_size_max
 from paychan.rpc.connection import ConnectionGone, RemoteRefusal
 from paychan.rpc.signer_client import SignerRefused
 from paychan.rpc.signer_messages import RefusalCode, SettleRequest
 from paychan.server.channels.proving import Proving
-from paychan.server.settlement.case import DESTINATION_SIZE_MAX
 from signer.policy import Memory, Record, objection
 from tests.unit.doors import asynchronous
 from tests.unit.signer.test_signer_policy import CLIENT, EARLY, GOOD, POLICY, STRANGER, greatest_request, make_request, unproven
@@ -66,7 +65,7 @@ async def test_what_the_signer_would_sign_is_proven_and_its_proof_is_kept():
         await rig.prove()
         assert rig.kept == [request.funding_transaction]
         (asked,) = rig.asked
-        assert asked.fee == FLOOR * settlement_size_max(request.terms, request.payment, bytes(DESTINATION_SIZE_MAX))
+        assert asked.fee == FLOOR * settlement_size_max(request.terms, request.payment, LONGEST_DESTINATION)
 
 
 @pytest.mark.parametrize(

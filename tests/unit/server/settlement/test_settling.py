@@ -11,6 +11,7 @@ from coincurve import PrivateKey
 
 from paychan._fast.channel import ChannelTable
 from paychan.chain.base import BroadcastRefused, FundingStatus, Spender
+from paychan.core.address_script import BASE58, SEGWIT, is_address_script
 from paychan.core.channel import ChannelState, ChannelTerms, Phase
 from paychan.core.errors import Unavailable
 from paychan.core.fees import LADDER, FeeBounds, bump_fee_min
@@ -18,20 +19,19 @@ from paychan.core.outpoint import format_outpoint, txid_hex
 from paychan.core.payment import Payment
 from paychan.core.refund import sign_refund
 from paychan.core.sender import sign_payment
-from paychan.core.settlement import inflated_size_max, settlement_size_max, sign_settlement
+from paychan.core.settlement import LONGEST_DESTINATION, inflated_size_max, settlement_size_max, sign_settlement
 from paychan.core.units import MAX_MONEY
 from paychan.rpc.connection import ConnectionGone, RemoteRefusal
 from paychan.rpc.signer_client import SignerRefused
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest
 from paychan.rpc.store_messages import EntryStatus, Stored
-from paychan.server.settlement.case import DESTINATION_SIZE_MAX
 from paychan.server.settlement.settling import Settling, SettlingRules
 from paychan.server.shards.committer import LOST
 from signer.policy import Memory, Policy, judge
 from tests.copies import inflated, renamed
 
 SERVER, CLIENT = PrivateKey(b"\x11" * 32), PrivateKey(b"\x22" * 32)
-DESTINATION = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
+DESTINATION = b"\x51\x20" + b"\xdd" * 32
 PERIOD = 6 * 3600
 EXPIRY = 1_700_000_000
 TERMS = ChannelTerms(
@@ -131,11 +131,11 @@ class Rig:
 
     @property
     def size(self):
-        return settlement_size_max(TERMS, self.payment, bytes(DESTINATION_SIZE_MAX))
+        return settlement_size_max(TERMS, self.payment, LONGEST_DESTINATION)
 
     @property
     def size_inflated(self):
-        return inflated_size_max(TERMS, self.payment, bytes(DESTINATION_SIZE_MAX))
+        return inflated_size_max(TERMS, self.payment, LONGEST_DESTINATION)
 
     def spent_by(self, raw, fees=None, depth=0, name=True):
         """Have a transaction spend the funding output; return its txid."""
@@ -415,8 +415,9 @@ def test_a_signer_that_asks_for_a_fee_that_was_asked_for_is_not_asked_again(rig)
     assert asked == [10 * rig.size]
 
 
-def test_the_fee_is_computed_for_the_larger_kind_of_output():
-    assert len(DESTINATION) == DESTINATION_SIZE_MAX
+def test_the_fee_is_computed_for_the_largest_kind_of_output():
+    assert is_address_script(DESTINATION)
+    assert len(DESTINATION) == len(LONGEST_DESTINATION) == max(size for size, _, _ in BASE58 + SEGWIT)
 
 
 def test_only_what_failed_is_logged_as_that(rig, caplog):
