@@ -58,6 +58,8 @@ def test_what_is_unsettled_is_bounded_while_settlements_stand_still(tmp_path):
         assert small[1].pay(UNSETTLED - TOTAL).status == 200  # open: 750 001, and 750 000 wait to be settled
         workers = [system.client(), *map(Client, system.own_ports())]
         wait_until(lambda: all(map(says_so, workers)), 20, "a stop")
+        detail = system.client().request("GET", "/readyz").json["detail"]
+        assert detail == f"{UNSETTLED + 1} satoshi are unsettled, {UNSETTLED} may be"
         system.kill("store")
         wait_until(lambda: system.child_pid("store"), 20, "another store, which knows it, too")
         for client in workers:
@@ -65,8 +67,6 @@ def test_what_is_unsettled_is_bounded_while_settlements_stand_still(tmp_path):
             wait_until(lambda client=client, target=target: is_refused(client.request("PUT", target)), 20, "the same for payments")
         assert is_refused(system.payer("late").open())
         assert batch_code(system, small[1]) == "too_much_unsettled"
-        detail = system.client().request("GET", "/readyz").json["detail"]
-        assert detail == f"{UNSETTLED + 1} satoshi are unsettled, {UNSETTLED} may be"
 
         assert (closing := small[1].close()).code == "chain_unavailable", closing.body  # begun, and held up by the file alone
         blocked.unlink()
