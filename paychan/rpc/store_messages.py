@@ -325,7 +325,7 @@ def check_txid(payload: bytes) -> bytes:
 SCAN_LIMIT_MAX = 4096
 
 RECEIVED_MAX = 64
-"""Channels in one answer to SCAN_RECEIVED, for which the store reads two records each: so long payments wait, 2 ms on a busy machine."""
+"""Channels in one answer to SCAN_RECEIVED, for which the store reads two records each. Payments wait meanwhile."""
 
 
 @dataclass(frozen=True)
