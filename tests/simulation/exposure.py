@@ -12,6 +12,9 @@ from paychan.core.channel import Phase
 DECIDED_SECONDS = 60.0
 """So long before a channel's closing is on disk it may have been decided upon. The settler sweeps every 15 s here."""
 
+SWEEP_SECONDS = 10.0
+"""Less than between two sweeps: what is settled early in so short a time was chosen together, the largest first."""
+
 LARGER_SECONDS = 600.0
 """So long a larger channel, which is settled in the same sweep, may take to be closed: its worker may be another."""
 
@@ -71,8 +74,9 @@ class Exposure:
         """Yield what was settled early without a reason."""
         for at, outpoint, received in self.early:
             most = self._most_open(at - DECIDED_SECONDS, at)
-            if most <= self.total_max:
-                yield outpoint, f"was settled early with {received} satoshi while {most} of {self.total_max} were open"
+            beside = sum(value for when, _, value in self.early if value > received and abs(when - at) < SWEEP_SECONDS / 2)
+            if most - beside <= self.total_max:
+                yield outpoint, f"was settled early with {received} satoshi: {most} were open, and {beside} were settled beside it"
             larger = [other for other in self._histories if other != outpoint and self._stays_larger(other, at, received)]
             if larger:
                 yield outpoint, f"was settled early with {received} satoshi, and {len(larger)} that held more were not"
