@@ -69,7 +69,11 @@ class Largest:
         """Return the largest channels that are still open, until so many satoshi less are open and none holds more than it may."""
         chosen: list[bytes] = []
         kept, rest = list[tuple[int, bytes]](), self._ranking
-        while rest and len(chosen) < EARLY_MAX and (excess > 0 or rest[0][0] > self._channel_max):
+
+        def is_due(received: int) -> bool:
+            return len(chosen) < EARLY_MAX and (excess > 0 or received > self._channel_max)
+
+        while rest and is_due(rest[0][0]):
             part, rest = rest[:EARLY_MAX], rest[EARLY_MAX:]
             found = await self._store.load_many([outpoint for _, outpoint in part])
             for (_, outpoint), stored in zip(part, found, strict=True):
@@ -77,7 +81,7 @@ class Largest:
                 if received is None:
                     continue
                 kept.append((received, outpoint))
-                if len(chosen) < EARLY_MAX and (excess > 0 or received > self._channel_max):
+                if is_due(received):
                     chosen.append(outpoint)
                     excess -= received
         self._ranking = sorted(kept + rest, reverse=True)
