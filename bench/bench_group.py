@@ -55,7 +55,7 @@ def test_store_group(benchmark, size):
             assert not any(group.judge(payload))
             assert len(group.writes) == size
             group.keep()
-            value = group.open_value
+            value = group.unsettled
         return value
 
     what = f"the store's judging of a payment, in groups of {size}, without disk"

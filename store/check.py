@@ -1,6 +1,7 @@
 """`paychan-store check DIR`: whether every record in a store is whole and fits the others, and whether the money comes out even:
-each channel leaves its payer no more than it holds, and all open ones received what their updates were counted to bring, one
-by one, when they came. `audit DIR`: also whether each newest payment is its payer's. Reads only, and one channel at a time.
+each channel leaves its payer no more than it holds; all open ones, and all that are being settled, received what their updates
+were counted to bring, one by one, when they came. `audit DIR`: also whether each newest payment is its payer's. Reads only, and one
+channel at a time.
 
 Pure but for `StoredRecords`: the rules take any `Records`.
 """
@@ -78,6 +79,7 @@ class Report:
     identity: Identity | None = None
     phases: Counter[Phase] = field(default_factory=Counter)
     open_value: int = 0
+    begun_value: int = 0
     funding: int = 0
     left: int = 0
     unproven: int = 0
@@ -97,7 +99,8 @@ class Report:
         if self.restored:
             yield self.restored
         counts = ", ".join(f"{self.phases[phase]} {phase.name.lower()}" for phase in Phase)
-        yield f"{sum(self.phases.values())} channels: {counts}; {self.open_value} satoshi received on open ones"
+        yield f"{sum(self.phases.values())} channels: {counts}"
+        yield f"{self.open_value} satoshi received on open ones, {self.begun_value} on those being settled"
         yield f"of {self.funding} satoshi {self.funding - self.left} were received and {self.left} are left"
         if self.unproven:
             yield f"{self.unproven} unsettled channels have no funding transaction: only a signer in debug mode settles them"
@@ -186,12 +189,14 @@ def _check_batch(records: Records, batch: list[tuple[bytes, bytes]], report: Rep
             report.complain(f"{format_outpoint(outpoint)}: {error}")
             continue
         report.phases[state.phase] += 1
+        received = terms.funding_value - state.payment.change_value
         if state.phase < Phase.SETTLED:
             unsettled[txid_of(outpoint)] += 1
+            report.begun_value += received if state.phase != Phase.OPEN else 0
         report.funding += terms.funding_value
         report.left += state.payment.change_value
         if state.phase == Phase.OPEN:
-            report.open_value += terms.funding_value - state.payment.change_value
+            report.open_value += received
             indexed.append(keys.expiring_key(terms.exp_time, outpoint))
     for key, value in zip(indexed, records.get(indexed) if indexed else [], strict=True):
         if value != b"":
@@ -279,16 +284,24 @@ def _check_fundings(records: Records, report: Report) -> None:
             report.complain(f"a funding transaction is not the one that its key names: {key.hex()}")
 
 
+def _check_unsettled(record: bytes | None, report: Report) -> None:
+    try:
+        told = keys.decode_unsettled(record)
+    except ValueError as error:
+        report.complain(str(error))
+        return
+    if told.open != report.open_value:
+        report.complain(f"the record of the open value says {told.open}, the channels {report.open_value}")
+    if told.begun != report.begun_value and not (record is not None and len(record) == keys.OPEN_ALONE_SIZE):
+        report.complain(f"the record of the value being settled says {told.begun}, the channels {report.begun_value}")
+
+
 def _check_rest(records: Records, report: Report) -> None:
     leases = (report.identity.shard_count if report.identity else 1 << 16) + LEASE_COUNT
     for key, value in records.walk(keys.EPOCH):
         if len(key) != 3 or int.from_bytes(key[1:], "big") >= leases or len(value) != 8:
             report.complain(f"an epoch record is damaged: {key.hex()}")
-    (total,) = records.get([keys.OPEN_VALUE])
-    if total is not None and len(total) != 8:
-        report.complain("the record of the open value is damaged")
-    elif keys.decode_value(total) != report.open_value:
-        report.complain(f"the record of the open value says {keys.decode_value(total)}, the channels {report.open_value}")
+    _check_unsettled(records.get([keys.UNSETTLED])[0], report)
     (restored,) = records.get([keys.RESTORED])
     if restored is not None:
         try:

@@ -11,6 +11,7 @@ from paychan.core.errors import ConfigError
 from paychan.rpc.connection import FrameConnection, listen
 from paychan.rpc.store_messages import (
     PAYLOAD_MAX,
+    RECEIVED_MAX,
     Hello,
     MessageError,
     Scan,
@@ -23,6 +24,7 @@ from paychan.rpc.store_messages import (
     encode_found,
     encode_heartbeat_reply,
     encode_load_reply,
+    encode_received,
 )
 from paychan.settings.models import StoreConfig
 
@@ -75,6 +77,7 @@ class StoreServer:
             StoreMessage.LOAD: self._load,
             StoreMessage.SCAN_EXPIRING: self._scan_expiring,
             StoreMessage.SCAN_UNFINISHED: self._scan_unfinished,
+            StoreMessage.SCAN_RECEIVED: self._scan_received,
             StoreMessage.HEARTBEAT: self._heartbeat,
             StoreMessage.KEEP_FUNDING: self._keep_funding,
             StoreMessage.LOAD_FUNDING: self._load_funding,
@@ -250,6 +253,15 @@ class StoreServer:
             lambda: encode_found(self._engine.scan_unfinished(ask.after, ask.limit)),
         )
 
+    def _scan_received(self, session: Session, request_id: int, payload: bytes) -> None:
+        ask = Scan.decode(payload, RECEIVED_MAX)
+        self._read(
+            session,
+            StoreMessage.SCAN_RECEIVED,
+            request_id,
+            lambda: encode_received(self._engine.scan_received(ask.before, ask.after_number, ask.after, ask.limit)),
+        )
+
     def _read(self, session: Session, kind: StoreMessage, request_id: int, read: Callable[[], bytes]) -> None:
         """Answer a read. A failing one (a damaged block) is refused alone: other channels can still be served."""
         connection = session.connection
@@ -264,4 +276,4 @@ class StoreServer:
         connection.reply(kind, request_id, answer)
 
     def _heartbeat(self, session: Session, request_id: int, _: bytes) -> None:
-        session.connection.reply(StoreMessage.HEARTBEAT, request_id, encode_heartbeat_reply(self._sequencer.open_value))
+        session.connection.reply(StoreMessage.HEARTBEAT, request_id, encode_heartbeat_reply(self._sequencer.unsettled))

@@ -84,6 +84,7 @@ _TABLE = (
     Code(88, "too_many_failures", 503, "Too many payments with bad signatures for this channel; send the same request again"),
     Code(89, "shard_stopped", 503, "The channel's accounts are being looked at; send the same request again later"),
     Code(90, "clock_doubtful", 503, "The server's clock and the chain contradict each other; send the same request again later"),
+    Code(91, "too_much_unsettled", 503, "Too much waits to be settled; send the same request again later"),
 )
 
 BY_CODE = {row.code: row for row in _TABLE}

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._fast.group import check_entries, split_entries
 from ..core.funding import STRIPPED_SIZE_MAX
@@ -33,6 +33,7 @@ class StoreMessage(IntEnum):
     HEARTBEAT = 7
     KEEP_FUNDING = 8
     LOAD_FUNDING = 9
+    SCAN_RECEIVED = 10
 
 
 class Lease(IntEnum):
@@ -323,6 +324,9 @@ def check_txid(payload: bytes) -> bytes:
 
 SCAN_LIMIT_MAX = 4096
 
+RECEIVED_MAX = 64
+"""Channels in one answer to SCAN_RECEIVED, for which the store reads two records each. Payments wait meanwhile."""
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -331,6 +335,7 @@ class Scan:
     SCAN_EXPIRING: open channels whose expiry is before `before` (unix seconds), soonest first; the number is the expiry.
     SCAN_UNFINISHED: channels whose settlement has begun and is not settled, in the order of their outpoints; the number is
     the phase, `before` and `after_number` are 0.
+    SCAN_RECEIVED: as SCAN_EXPIRING, at most RECEIVED_MAX; the answer has what was received on each, too.
     """
 
     limit: int
@@ -344,9 +349,9 @@ class Scan:
         return self._FORM.pack(self.limit, self.before, self.after_number, self.after)
 
     @classmethod
-    def decode(cls, payload: bytes) -> "Scan":
+    def decode(cls, payload: bytes, limit_max: int = SCAN_LIMIT_MAX) -> "Scan":
         scan = cls(*_unpack_all(cls._FORM, payload))
-        if not 1 <= scan.limit <= SCAN_LIMIT_MAX:
+        if not 1 <= scan.limit <= limit_max:
             raise MessageError("a scan's limit is out of range")
         return scan
 
@@ -365,16 +370,46 @@ def decode_found(payload: bytes) -> list[tuple[int, bytes]]:
     return list(_FOUND.iter_unpack(payload))
 
 
-def encode_heartbeat_reply(open_value: int) -> bytes:
-    """Return the answer to HEARTBEAT: u64 satoshi received on open channels."""
-    return open_value.to_bytes(8, "little")
+_RECEIVED = struct.Struct("<IQ36s")
 
 
-def decode_heartbeat_reply(payload: bytes) -> int:
+def encode_received(found: list[tuple[int, int, bytes]]) -> bytes:
+    """Return the answer to SCAN_RECEIVED: (expiry, satoshi received, outpoint) of open channels."""
+    return b"".join(_RECEIVED.pack(*row) for row in found)
+
+
+def decode_received(payload: bytes) -> list[tuple[int, int, bytes]]:
     """Raises MessageError."""
-    if len(payload) != 8:
-        raise MessageError("the answer to HEARTBEAT has a wrong length")
-    return int.from_bytes(payload, "little")
+    if len(payload) % _RECEIVED.size:
+        raise MessageError("a scan's answer has a wrong length")
+    return list(_RECEIVED.iter_unpack(payload))
+
+
+# --- HEARTBEAT --------------------------------------------------------------------------------------------------------
+
+
+class Unsettled(NamedTuple):
+    """Satoshi received and not settled. open: on open channels; begun: on those whose settlement has begun and is not buried."""
+
+    open: int = 0
+    begun: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.open + self.begun
+
+
+_UNSETTLED = struct.Struct("<QQ")
+
+
+def encode_heartbeat_reply(unsettled: Unsettled) -> bytes:
+    """Return the answer to HEARTBEAT: u64 open | u64 begun."""
+    return _UNSETTLED.pack(*unsettled)
+
+
+def decode_heartbeat_reply(payload: bytes) -> Unsettled:
+    """Raises MessageError."""
+    return Unsettled(*_unpack_all(_UNSETTLED, payload))
 
 
 def _unpack_all(form: struct.Struct, payload: bytes) -> tuple[Any, ...]:

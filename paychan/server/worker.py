@@ -15,7 +15,7 @@ from ..clock import Clock, wall_clock
 from ..core.errors import PaychanError, Rejection, Unavailable
 from ..rpc.signer_client import SignerClient
 from ..rpc.store_client import StoreClient
-from ..rpc.store_messages import Hello, OwnerTable, Welcome
+from ..rpc.store_messages import Hello, OwnerTable, Unsettled, Welcome
 from ..settings.models import ServerConfig
 from .channels.funding import FundingChecks
 from .channels.life import ChannelLife, refusal_of_form
@@ -28,6 +28,7 @@ from .channels.proving import Proving
 from .doors.peers import PeerRequest, Peers
 from .protocol.replies import INTERNAL_ERROR, Form, Reply, json_reply, problem
 from .settlement.highwater import read_highest, write_highest
+from .settlement.largest import Largest
 from .settlement.settler import Settler
 from .settlement.settling import Settling, SettlingRules
 from .settlement.tip import TipFollower
@@ -87,6 +88,7 @@ class Worker:
         self._peers = Peers(config.common.state_dir / "run", self._answer_peer, lambda: self._intake, self._pay_patiently)
         self._life: ChannelLife | None = None
         self._intake: Intake | None = None
+        self._unsettled, self._is_over = Unsettled(), False
         self._tasks: list[asyncio.Task[None]] = []
         self._parts: list[Settler | Settling | Watcher | Notes] = []
 
@@ -106,7 +108,7 @@ class Worker:
             await asyncio.sleep(0.02)
         await self._start_peers()
         hello = Hello(self._config.common.network.name, self._signer.public_key, self._peers.address.path)
-        self._store = StoreClient(self._config.store, hello, self._on_owners, self._on_store_lost)
+        self._store = StoreClient(self._config.store, hello, self._on_owners, self._on_store_lost, self._on_unsettled)
         self._store.link.start()
 
     async def _start_peers(self) -> None:
@@ -151,6 +153,17 @@ class Worker:
             self._payments.intake.look_again()
             self._payments.intake.forget_links()
 
+    def _on_unsettled(self, unsettled: Unsettled) -> None:
+        """Note what the store counts. Looking at it must cost a payment nothing, so what follows from it is a flag."""
+        self._unsettled, was_over = unsettled, self._is_over
+        self._is_over = unsettled.total > self._config.unsettled_value_max
+        if self._is_over != was_over:
+            taken = "no opens and payments are taken" if self._is_over else "opens and payments are taken again"
+            log.warning("%s, %s", self._how_much(), taken)
+
+    def _how_much(self) -> str:
+        return f"{self._unsettled.total} satoshi are unsettled, {self._config.unsettled_value_max} may be"
+
     def _build(self, shard_count: int) -> None:
         config, store, now, sure = self._config, self._store, self._clock.now, self._clock.sure
         channels = ChannelTable(shard_count, config.settlement_period)
@@ -180,14 +193,13 @@ class Worker:
             now,
             exposure_max,
             notes,
-            self.trouble,
+            self.refusal,
             self._pay_elsewhere,
         )
         self._intake = self._payments.intake
         self._on_joined(self._intake)
-        settler = Settler(
-            self._ownership, store, self._tip, self.settle, config.settlement_period, config.total_exposure_max, sure
-        )
+        largest = Largest(store, exposure_max, config.total_exposure_max)
+        settler = Settler(self._ownership, store, self._tip, self.settle, config.settlement_period, largest, sure)
         watcher = Watcher(self._ownership, store, self._tip, self._chain, self.settle)
         settler.start()
         watcher.start()
@@ -221,6 +233,14 @@ class Worker:
             return "overloaded"
         return ""
 
+    def refusal(self) -> str:
+        """Return the code of what keeps us from taking money: an interlock, or too much that is unsettled. Else an empty text."""
+        return self.trouble() or ("too_much_unsettled" if self._is_over else "")
+
+    def _check_exposure(self) -> None:
+        if self._is_over:
+            raise Unavailable("too_much_unsettled")
+
     def _check_interlocks(self) -> ChannelLife:
         trouble = self.trouble()
         if trouble or self._life is None:
@@ -236,6 +256,8 @@ class Worker:
             trouble = "shard_stopped"
         if trouble:
             return problem(Unavailable(trouble))
+        if self._is_over:
+            return problem(Unavailable("too_much_unsettled", self._how_much()))
         if doubt := self._tip.clock_doubt:
             return problem(Unavailable("clock_doubtful", f"{doubt}; {self._highest_file.name} may be at fault (OPERATING.md)"))
         if self._tip.is_doubtful:  # no channel opens, and those near their expiry take no payments
@@ -247,6 +269,12 @@ class Worker:
             "uneconomic_channels": len(self._settling.uneconomic),
             "stopped_shards": {str(shard): why for shard, why in self._ownership.stopped.items()},
             "granian_door": self._granian_way(),
+            "exposure": {
+                "open_value": self._unsettled.open,
+                "total_value_max": self._config.total_exposure_max,
+                "unsettled_value": self._unsettled.total,
+                "unsettled_value_max": self._config.unsettled_value_max,
+            },
         }
         if ahead := self._clock.kept_ahead():
             content["clock_ahead_seconds"] = ahead
@@ -287,6 +315,7 @@ class Worker:
     async def open(self, query: str) -> Reply:
         """POST a new channel: everything that can be judged here is, before the chain is asked."""
         self._check_interlocks()
+        self._check_exposure()
         key = self._signer.public_key
         request = self._parse_open(query, key)
         if self._tip.is_doubtful:
@@ -345,6 +374,7 @@ class Worker:
             return await life.close(request.path, request.query)
         if request.verb == "settle":
             return await life.settle(request.outpoint)
+        self._check_exposure()
         key = self._signer.public_key
         return await life.open(self._parse_open(request.query, key), request.funding, key)
 

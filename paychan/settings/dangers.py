@@ -244,6 +244,8 @@ def _check_exposure(config: "ServerConfig", opening: "Section", exposure: "Secti
         exposure.fail("channel_value_max", "is below the open price: every channel would be settled at once")
     if config.total_exposure_max < config.channel_exposure_max:
         exposure.fail("total_value_max", "is below channel_value_max")
+    if config.unsettled_value_max < config.total_exposure_max + config.channel_exposure_max:
+        exposure.fail("unsettled_value_max", "is below total_value_max and channel_value_max: payments would stop at each settling")
 
 
 def _check_live_chain(chain: "ChainConfig", root: "Section") -> None:

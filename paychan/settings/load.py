@@ -24,6 +24,12 @@ RPC_PORTS = {"live": 8332, "test": 18332, "testnet4": 48332, "signet": 38332, "r
 UNNOTED_VALUE = 100_000
 """Satoshi, on network live: a twentieth of what the shipped limits let be received on one channel."""
 
+UNSETTLED_FACTOR = 2
+"""What may be unsettled in all is so many times what may be received on open channels, unless the configuration says it."""
+
+UNBOUNDED = (1 << 64) - 1
+"""Satoshi: the most that the store's sum can be. In debug mode a few hundred channels hold more money than there is."""
+
 FEE_SUM_PER_DAY = 5_000_000
 """Satoshi, on network live: a tenth of what the shipped exposure limits let be unsettled."""
 
@@ -75,6 +81,7 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
     http, peers, opening = root.table("http"), root.table("processes"), root.table("open")
     direct = root.table("direct")
     settlement, exposure = root.table("settlement"), root.table("exposure")
+    total_exposure_max = exposure.integer("total_value_max", 0, MAX_MONEY, MAX_MONEY)
     port, workers = http.integer("port", 1, 65535), http.integer("workers", 1, 256, 1)
     floor = settlement.integer("fee_per_byte_min", 1, 100_000, 1)
     chain = _chain_config(root, common)
@@ -103,7 +110,8 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         fee_bounds=FeeBounds(floor, settlement.integer("fee_per_byte_max", floor, 100_000, 1000)),
         settlement_confirmations=settlement.integer("confirmations", 1, 1000, 6),
         channel_exposure_max=exposure.integer("channel_value_max", 0, MAX_MONEY, MAX_MONEY),
-        total_exposure_max=exposure.integer("total_value_max", 0, MAX_MONEY, MAX_MONEY),
+        total_exposure_max=total_exposure_max,
+        unsettled_value_max=_unsettled_max(exposure, total_exposure_max),
         unnoted_value_max=exposure.integer("unnoted_value_max", 1, MAX_MONEY, _unnoted(common)),
     )
     _check_server(config, root)
@@ -121,6 +129,13 @@ def _price_is_settlement(opening: Section, common: Common, chain: ChainConfig) -
         opening.boolean("price_add_settlement_fee")
         opening.fail("price_add_settlement_fee", 'is of price = "fixed": the settlement\'s fee is the price')
     return price == "settlement"
+
+
+def _unsettled_max(exposure: Section, total_exposure_max: int) -> int:
+    """Return how many satoshi may be unsettled in all."""
+    if exposure.has("unsettled_value_max"):
+        return exposure.integer("unsettled_value_max", 0, MAX_MONEY)
+    return UNSETTLED_FACTOR * total_exposure_max if exposure.has("total_value_max") else UNBOUNDED
 
 
 def _unnoted(common: Common) -> int:

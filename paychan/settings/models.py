@@ -77,6 +77,7 @@ class ServerConfig:
     settlement_confirmations: int
     channel_exposure_max: int
     total_exposure_max: int
+    unsettled_value_max: int
     unnoted_value_max: int
 
     @property

@@ -184,18 +184,19 @@ def test_a_channel_that_holds_more_than_the_limit_is_settled_early(chain):
     chain.check_spender(channel)
 
 
-def test_too_much_in_all_channels_settles_the_ones_that_expire_first(tmp_path):
+def test_too_much_in_all_channels_settles_the_largest(tmp_path):
     with regtest(tmp_path, {"exposure": {"total_value_max": str(5 * OPEN_VALUE // 2)}}) as chain:
-        channels = [chain.channel(f"total-{days}", days * DAY) for days in (3, 1, 2)]
+        channels = [chain.channel(f"total-{days}", days * DAY) for days in (1, 3, 2)]
         for channel in channels:
             channel.fund(confirmations=0)
         chain.node.mine()
         for channel in channels:
             assert [before.code for before in channels[: channels.index(channel)]] == [""] * channels.index(channel)
-            channel.checked_open()
+            channel.checked_open(OPEN_VALUE + 1000 * (channel is channels[1]))
         channels[1].wait_sent()
         chain.node.mine()
         chain.check_spender(channels[1])
+        assert [channels[0].code, channels[2].code] == ["", ""]
 
 
 def test_a_channel_near_its_expiry_by_the_chains_time_takes_no_payment_and_settles_by_itself(chain):

@@ -24,6 +24,7 @@ class Break:
 UNIT = "tests/unit/"
 PAYMENT, CHANNEL, GROUP = (f"paychan/_fast/{name}.pyx" for name in ("payment", "channel", "group"))
 SETTLEMENT, OPENING, DANGERS = "paychan/core/settlement.py", "paychan/server/channels/opening.py", "paychan/settings/dangers.py"
+LARGEST = "paychan/server/settlement/largest.py"
 POLICY, SETTLER, SETTLING = "signer/policy.py", "paychan/server/settlement/settler.py", "paychan/server/settlement/settling.py"
 FEES = "paychan/core/fees.py"
 LIFE, FUNDING = "paychan/server/channels/life.py", "paychan/server/channels/funding.py"
@@ -582,7 +583,7 @@ TRANSACTIONS = (
         (f"{UNIT}test_clock.py::test_the_median_time_past_lifts_a_clock_that_is_behind_and_never_lowers_one",),
     ),
     Break(
-        ("B18",),
+        ("B18", "R15"),
         "a wall clock that is decades ahead settles every channel, at the dearest rung",
         "paychan/clock.py",
         "told if told - by_block <= self._beyond_max else by_block",
@@ -594,7 +595,7 @@ TRANSACTIONS = (
         ),
     ),
     Break(
-        ("B18",),
+        ("B18", "R15"),
         "payments are taken while clock and chain contradict each other",
         "paychan/server/channels/payments.py",
         "elif doubt := self._tip.clock_doubt:",
@@ -849,7 +850,7 @@ NETWORK = (
         (f"{UNIT}server/channels/test_life.py::test_only_who_has_the_whole_newest_payment_may_close",),
     ),
     Break(
-        ("E11",),
+        ("E11", "R8"),
         "a payment out of order is told so, with the exact figure, whoever sends it",
         CHANNEL,
         "        if not is_newest:\n",
@@ -860,7 +861,7 @@ NETWORK = (
         ),
     ),
     Break(
-        ("E11",),
+        ("E11", "R8"),
         "a stranger learns from an open what became of another's channel",
         LIFE,
         "if self._channels.redeem_script(outpoint) != terms.redeem_script:",
@@ -868,7 +869,7 @@ NETWORK = (
         (f"{UNIT}server/channels/test_life.py::test_a_stranger_who_names_anothers_channel_learns_nothing_of_it",),
     ),
     Break(
-        ("E12",),
+        ("E12", "R9"),
         "junk on many channels takes all of a worker's time",
         CHANNEL,
         "self._failing_ns -= min(monotonic_ns() - began, FAILURE_NS_MAX)",
@@ -876,7 +877,7 @@ NETWORK = (
         ("tests/hostile/test_failures.py::test_all_channels_together_have_a_budget_of_time",),
     ),
     Break(
-        ("E12",),
+        ("E12", "R9"),
         "a batch of bad signatures is verified to its end",
         "paychan/_fast/batch.pyx",
         "self._batch._failures += status == Status.BAD_SIGNATURE",
@@ -884,7 +885,7 @@ NETWORK = (
         (f"{UNIT}server/doors/test_doors.py::test_after_some_bad_signatures_the_rest_of_a_batch_is_not_looked_at",),
     ),
     Break(
-        ("E12",),
+        ("E12", "R9"),
         "a batch is judged in one turn of the event loop",
         "paychan/_fast/batch.pyx",
         "self._judged + _SLICE",
@@ -892,7 +893,7 @@ NETWORK = (
         (f"{UNIT}server/doors/test_doors.py::test_a_batch_is_judged_in_slices_with_a_turn_of_the_loop_between",),
     ),
     Break(
-        ("E13",),
+        ("E13", "R5"),
         "everybody who asks has the funding output looked up",
         FUNDING,
         "        if look is None:",
@@ -900,7 +901,7 @@ NETWORK = (
         (f"{UNIT}server/channels/test_funding.py::test_however_many_ask_an_output_is_looked_up_once",),
     ),
     Break(
-        ("E13",),
+        ("E13", "R5"),
         "each DELETE has the node asked again",
         LIFE,
         "time() - known.at >= CLOSED_SECONDS",
@@ -908,7 +909,7 @@ NETWORK = (
         (f"{UNIT}server/channels/test_life.py::test_a_close_that_is_repeated_at_once_is_answered_from_the_look_before",),
     ),
     Break(
-        ("E14",),
+        ("E14", "R10"),
         "a named output is looked up for who has not signed",
         OPENING,
         "        if request.outpoint is not None:\n",
@@ -919,7 +920,7 @@ NETWORK = (
         ),
     ),
     Break(
-        ("E14",),
+        ("E14", "R10"),
         "one key takes all look-ups of opens",
         "paychan/server/channels/lookups.py",
         "self._count(request.client_pubkey, KEY_LOOKUPS_MAX, now)",
@@ -930,7 +931,7 @@ NETWORK = (
 
 OPERATIONS = (
     Break(
-        ("C4",),
+        ("C4", "R13"),
         "whoever listens at a socket of the state directory is believed",
         "paychan/rpc/connection.py",
         "if uid not in (None, 0, os.geteuid()):",
@@ -938,7 +939,7 @@ OPERATIONS = (
         (f"{UNIT}rpc/test_connect.py::test_a_socket_of_another_user_is_not_spoken_to",),
     ),
     Break(
-        ("C4",),
+        ("C4", "R13"),
         "a state directory in which others may rename the sockets is accepted",
         DANGERS,
         "if mode & stat.S_IWOTH and (place in ways or not mode & stat.S_ISVTX):",
@@ -946,7 +947,94 @@ OPERATIONS = (
         (f"{UNIT}settings/test_state_dir.py::test_a_state_directory_that_others_may_write_to_is_refused",),
     ),
     Break(
-        ("F8",),
+        ("F8", "R7"),
+        "what waits to be settled is not summed up",
+        "store/group.py",
+        "        self._begun_value += begun_change\n",
+        "",
+        (
+            f"{UNIT}store/test_store_group.py::test_any_bytes_are_judged_as_the_rule_says",
+            f"{UNIT}store/test_store_table.py::test_any_history_matches_the_model_and_never_goes_back",
+            f"{UNIT}store/test_store_check.py::test_what_groups_wrote_has_no_problems",
+        ),
+    ),
+    Break(
+        ("F8", "R7"),
+        "a store from before the second sum begins with none of what waits to be settled",
+        "store/engine.py",
+        "return unsettled._replace(begun=self._sum_up_begun())",
+        "return unsettled",
+        (f"{UNIT}store/test_store_engine.py::test_a_store_from_before_sums_up_what_is_being_settled",),
+    ),
+    Break(
+        ("F8", "R7"),
+        "payments are taken however much is unsettled",
+        "paychan/server/worker.py",
+        'return self.trouble() or ("too_much_unsettled" if self._is_over else "")',
+        "return self.trouble()",
+        ("tests/process/test_exposure.py::test_what_is_unsettled_is_bounded_while_settlements_stand_still",),
+    ),
+    Break(
+        ("F8", "R7"),
+        "channels are opened however much is unsettled",
+        "paychan/server/worker.py",
+        '            raise Unavailable("too_much_unsettled")\n',
+        "            pass\n",
+        ("tests/process/test_exposure.py::test_what_is_unsettled_is_bounded_while_settlements_stand_still",),
+    ),
+    Break(
+        ("F8", "R7"),
+        "a second limit below the first is accepted with real money",
+        DANGERS,
+        "if config.unsettled_value_max < config.total_exposure_max + config.channel_exposure_max:",
+        "if False:",
+        (f"{UNIT}settings/test_dangers.py::test_a_dangerous_configuration_is_not_loaded",),
+    ),
+    Break(
+        ("R7",),
+        "the smallest channels are settled for what the largest hold",
+        LARGEST,
+        "sorted(heap, reverse=True), len(heap)",
+        "sorted(heap), len(heap)",
+        (
+            f"{UNIT}server/settlement/test_largest.py::test_an_attackers_large_channel_is_settled_and_no_small_one_for_it",
+            f"{UNIT}server/settlement/test_largest.py::test_no_more_are_settled_than_bring_the_sum_to_the_limit",
+            "tests/simulation/test_settle.py::test_whoever_fills_the_limit_is_settled_and_no_smaller_channel_for_him",
+        ),
+    ),
+    Break(
+        ("R7",),
+        "honest channels are settled one after the other while a large settlement waits",
+        LARGEST,
+        "(await self._store.ask_unsettled()).open",
+        "(await self._store.ask_unsettled()).total",
+        (
+            f"{UNIT}server/settlement/test_largest.py::test_what_is_being_settled_counts_as_on_its_way_however_long_it_takes",
+            "tests/simulation/test_settle.py::test_whoever_fills_the_limit_is_settled_and_no_smaller_channel_for_him",
+        ),
+    ),
+    Break(
+        ("R7",),
+        "as many channels are settled as a sweep may, however little there is too much",
+        LARGEST,
+        "                    excess -= received\n",
+        "",
+        (f"{UNIT}server/settlement/test_largest.py::test_no_more_are_settled_than_bring_the_sum_to_the_limit",),
+    ),
+    Break(
+        ("R7",),
+        "a channel above a lowered limit is left until its payer pays again",
+        LARGEST,
+        "return age > RANKING_SECONDS_MAX or (",
+        "return (",
+        (
+            f"{UNIT}server/settlement/test_largest.py::test_a_channel_that_holds_more_than_a_lowered_limit_is_found_though_nobody_pays_on_it",
+            f"{UNIT}server/settlement/test_largest.py::test_the_lease_taken_over_and_an_hour_are_reasons_to_rank_anew",
+            "tests/process/test_exposure.py::test_a_lowered_limit_settles_what_holds_more_at_the_next_start",
+        ),
+    ),
+    Break(
+        ("F8", "R7"),
         "what an opening payment brings is not held against the exposure limit",
         LIFE,
         "        if received > self._exposure_max:",

@@ -120,6 +120,7 @@ TABLE = [
     server("exposure.total_value_max", None, "what can be lost at once is not bounded"),
     server("exposure.channel_value_max", 2100000000000000, "a bound above the largest funding output bounds nothing"),
     server("exposure.channel_value_max", 0, "each channel would be settled at its opening, at our cost"),
+    server("exposure.unsettled_value_max", 51999999, "payments would stop each time that channels settle"),
     server("exposure.total_value_max", 1000000, "one channel may hold more than all together: a slip of units"),
     # keys and destinations
     signer("policy.funds_destination_address", TEST_ADDRESS, "an address of another network pays nobody"),

@@ -49,6 +49,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "paychan/server/shards/loading.py": unit_tests("loading"),
     "paychan/server/shards/committer.py": unit_tests("committer"),
     "paychan/server/settlement/settler.py": unit_tests("settler"),
+    "paychan/server/settlement/largest.py": unit_tests("largest"),
     "paychan/server/settlement/settling.py": unit_tests("settling"),
     "paychan/server/settlement/watcher.py": unit_tests("watcher"),
     "paychan/server/settlement/tip.py": unit_tests("tip"),

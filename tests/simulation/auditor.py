@@ -11,6 +11,7 @@ from paychan.core.units import DUST_LIMIT, MAX_MONEY
 from store import keys
 
 from .blockchain import BlockChain, payment_in
+from .exposure import Exposure
 
 SHARE_WORTH_PERCENT = 50
 """A channel is worth more than its fee if so much of what was received pays for most blocks of its settlement period."""
@@ -47,7 +48,7 @@ class Account:
 @dataclass
 class Auditor:
     """`settlement_period`: seconds; `confirmations`: what settled means; `fee_rate_max`: satoshi per byte, of server and signer;
-    `exposure_max`: satoshi, above which a channel is settled early."""
+    `exposure_max`: satoshi, above which a channel is settled early; `exposure`: of all, where that is limited."""
 
     chain: BlockChain
     destination: bytes
@@ -59,6 +60,7 @@ class Auditor:
     exposure_max: int = MAX_MONEY
     share_worth_percent: int = SHARE_WORTH_PERCENT
     """Less where the signer's clock is behind, whose first share then holds until late, or the end."""
+    exposure: Exposure | None = None
     accounts: dict[bytes, Account] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     uneconomic_logged: set[str] = field(default_factory=set)
@@ -90,6 +92,8 @@ class Auditor:
             self.breach(outpoint, "acknowledged a payment that is not on disk")
         if self.chain.median_time_past >= account.terms.exp_time - self.settlement_period + CLOCK_SLACK_SECONDS:
             self.breach(outpoint, "took a payment within the settlement period, by the chain's own clock")
+        if self.exposure is not None and not self.exposure.may_take:
+            self.breach(outpoint, "took a payment though too much was unsettled")
         account.opened = True
         account.lowest = min(account.lowest, change_value)
 
@@ -138,19 +142,26 @@ class Auditor:
         if state.phase != Phase.OPEN and not account.closing_at:
             left = account.terms.exp_time - self.settlement_period - self.chain.median_time_past
             may_close = account.may_close or not state.payment.change_value
-            may_close = may_close or account.terms.funding_value - state.payment.change_value > self.exposure_max
-            if left > EARLY_SECONDS and not may_close:
-                self.breach(outpoint, f"was settled {left} seconds before its settlement period, and nobody had asked")
+            received = account.terms.funding_value - state.payment.change_value
+            if left > EARLY_SECONDS and not may_close and received <= self.exposure_max:
+                if self.exposure is None:
+                    self.breach(outpoint, f"was settled {left} seconds before its settlement period, and nobody had asked")
+                else:
+                    self.exposure.settled_early(outpoint, received)
             account.closing_at = self.chain.median_time_past
         if state.phase == Phase.SETTLED and self.chain.depths.get(outpoint, 0) < self.confirmations:
             depth = self.chain.depths.get(outpoint, 0)
             self.breach(outpoint, f"counts as settled, but its spend was never deeper than {depth} blocks")
         account.phase = state.phase
+        if self.exposure is not None:
+            self.exposure.see(outpoint, state.phase, account.terms.funding_value - state.payment.change_value)
 
     # --- the end ---
 
     def judge(self) -> None:
         """Look at every channel after its time."""
+        for outpoint, what in self.exposure.breaches() if self.exposure is not None else ():
+            self.breach(outpoint, what)
         for outpoint, account in self.accounts.items():
             if account.phase == ABSENT:
                 if account.opened:

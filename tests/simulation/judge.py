@@ -162,24 +162,26 @@ class Judge:
         self.see_commit({**dict.fromkeys(safe.keys() - data.keys()), **changed})
 
     def check_store(self) -> None:
-        """The store's indexes and its sum agree with its states."""
-        expiring, unfinished, received = set(), set(), 0
+        """The store's indexes and its sums agree with its states."""
+        expiring, unfinished, opened, begun = set(), set(), 0, 0
         for key, value in self.safe.items():
             if key[:1] != keys.STATE:
                 continue
             outpoint, state = key[1:], ChannelState.parse(value)
             terms = ChannelTerms.parse(outpoint, self.safe[keys.TERMS + outpoint])
+            received = terms.funding_value - state.payment.change_value
             if state.phase == Phase.OPEN:
                 expiring.add(keys.expiring_key(terms.exp_time, outpoint))
-                received += terms.funding_value - state.payment.change_value
+                opened += received
             elif state.phase != Phase.SETTLED:
+                begun += received
                 unfinished.add(keys.UNFINISHED + outpoint)
         if {key for key in self.safe if key[:1] == keys.EXPIRING} != expiring:
             self.breach("the store's index of expiries differs from its states")
         if {key for key in self.safe if key[:1] == keys.UNFINISHED} != unfinished:
             self.breach("the store's index of settlements differs from its states")
-        if keys.decode_value(self.safe.get(keys.OPEN_VALUE)) != received:
-            self.breach("the store's sum of what open channels hold is wrong")
+        if keys.decode_unsettled(self.safe.get(keys.UNSETTLED)) != (opened, begun):
+            self.breach("the store's sums of what is unsettled are wrong")
 
     # --- what the store says: no stale owner writes ---
 

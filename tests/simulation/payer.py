@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from bitcoin.base58 import CBase58Data
 from bitcoin.core import COutPoint, CTransaction, CTxIn, CTxOut, Hash160
@@ -197,6 +197,21 @@ class Payer:
             with contextlib.suppress(Refused):
                 chain.publish(sign_refund(terms, fee, self._sender.key))
             await self._pause(200, 900)
+
+
+class Hoarder(Payer):
+    """Fills the server's limit for all channels with his own, each with as much as one may hold, and pays no more: whoever pays a
+    little beside him brings the sum above it."""
+
+    def __init__(self, *parts: Any, hoard: int) -> None:
+        """hoard: satoshi."""
+        super().__init__(*parts)
+        self._hoard = hoard
+
+    async def _pay_on(self, until: float, ends: str) -> None:
+        missing = self._hoard - (self._sender.terms.funding_value - self._sender.change_value)
+        if missing > 0:
+            await self._pay(missing)
 
 
 def _code(reply: Reply) -> str:

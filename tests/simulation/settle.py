@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,10 +41,11 @@ from signer.policy import Policy
 from .attacks import Meddler
 from .auditor import Auditor
 from .blockchain import BLOCK_SECONDS, GENESIS, BlockChain, Market
+from .exposure import Exposure
 from .loop import CURRENT, Process, SimulatedLoop, Wire
 from .mempool import CORE_28, CORE_31
 from .node import ESTIMATES, KINDS, Node, NodeChain
-from .payer import Payer, make_channel
+from .payer import Hoarder, Payer, make_channel
 from .plan import draw_funding_size
 from .storage import Disk, MemoryStoreClient, Store
 from .vault import MemorySignerClient, Vault
@@ -59,6 +60,10 @@ FEE_SHARE_PERCENT_MAX = 50  # less than the live signer's share
 FIRST_SHARE_PERCENT = 25  # less than the ladder's first, which is all that a signer signs whose clock never gets there
 FEE_SUM_PER_DAY_MAX = 5_000_000  # satoshi: the live signer's
 DESTINATION = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
+HOARDERS, HOARD, HOARD_VALUE = 2, 3_990_000, 8_000_000  # satoshi: received, and of the funding output
+HOARDED_TOTAL_MAX = HOARDERS * HOARD + 500_000  # where the limit for all channels is so low
+HOARDED_WORLDS = 0.2
+HOARDED_UNSETTLED_MAX = HOARDED_TOTAL_MAX + 4_000_000
 SERVER_KEY = PrivateKey(b"\x11" * 32)
 HOUR = 3600
 
@@ -177,6 +182,8 @@ class World:
         self.auditor = Auditor(
             self.chain, DESTINATION, config.settlement_period, CONFIRMATIONS, FEE_RATE_MAX, has_copies, exposure_max
         )
+        if config.total_exposure_max == HOARDED_TOTAL_MAX:
+            self.auditor.exposure = Exposure(HOARDED_TOTAL_MAX, HOARDED_UNSETTLED_MAX, self.loop.time)
         self.disk = Disk(self._see_writes)
         self.auditor.data = self.disk.data
         self.node = Node(self.chain, chance.choice(KINDS))
@@ -352,7 +359,16 @@ class World:
             await asyncio.sleep(chance.uniform(1, 600))
             self.store.start()
 
+    def _hoarders(self) -> Iterator[Awaitable[None]]:
+        for number in range(HOARDERS if self.auditor.exposure is not None else 0):
+            chance = self._stream(f"hoarder {number}")
+            exp_time = int(self.now() + 60 * HOUR)
+            sender, funding = make_channel(chance, self._count + number, SERVER_KEY.public_key.format(), exp_time, HOARD_VALUE)
+            parts = (chance, sender, funding, self, self.chain, self.auditor, self.now, OPEN_PRICE)
+            yield Hoarder(*parts, hoard=HOARD).live(chance.uniform(0, HOUR), exp_time - SETTLEMENT_HOURS * HOUR - HOUR)
+
     def _payers(self) -> Iterator[Awaitable[None]]:
+        yield from self._hoarders()
         for number in range(self._count):
             chance = self._stream(f"payer {number}")
             starts_in = chance.uniform(0, 24 * HOUR)
@@ -478,9 +494,15 @@ def make_config() -> ServerConfig:
         return load_server_config(path, {})
 
 
+def hoarded_config() -> ServerConfig:
+    """Return one whose limit for all channels some hoarders fill."""
+    return replace(make_config(), total_exposure_max=HOARDED_TOTAL_MAX, unsettled_value_max=HOARDED_UNSETTLED_MAX)
+
+
 def run_world(seed: str, channels: int) -> World:
     """Run one world to its end; the same seed gives the same trace."""
-    world = World(seed, channels, make_config())
+    is_hoarded = random.Random(f"{seed}/hoarded").random() < HOARDED_WORLDS
+    world = World(seed, channels, hoarded_config() if is_hoarded else make_config())
     world.run()
     return world
 

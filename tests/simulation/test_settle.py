@@ -9,7 +9,7 @@ from paychan.core.channel import ChannelState, Phase
 from paychan.core.payment import Payment
 from store import keys
 
-from .settle import CONFIRMATIONS, World, make_config, run_world
+from .settle import CONFIRMATIONS, HOARD, HOARDED_UNSETTLED_MAX, World, hoarded_config, make_config, run_world
 
 SEEDS = [f"suite/{number}" for number in range(3)]
 
@@ -20,6 +20,16 @@ def test_every_channel_worth_its_fee_is_settled_before_expiry(seed):
     assert world.auditor.violations == []
     assert world.summary.opened == 18
     assert world.summary.settled + world.summary.refunded == 18
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_whoever_fills_the_limit_is_settled_and_no_smaller_channel_for_him(number):
+    """And while more is unsettled than may be, nothing is taken; the payers come again."""
+    world = World(f"hoarded/{number}", 18, hoarded_config())
+    world.run()
+    assert world.auditor.violations == []
+    early = [received for _, _, received in world.auditor.exposure.early]
+    assert early.count(HOARD) and world.auditor.exposure.most_unsettled > HOARDED_UNSETTLED_MAX - HOARD
 
 
 def test_the_same_seed_replays_the_same_run():

@@ -25,7 +25,7 @@ from paychan.server.doors.direct import DirectPort
 from paychan.server.doors.peers import PAYLOAD_MAX
 from paychan.server.protocol.replies import Reply, problem
 from paychan.server.settlement import settling
-from paychan.server.settlement.settler import CONCURRENT_MAX, EARLY_MAX, Settler
+from paychan.server.settlement.settler import CONCURRENT_MAX, Settler
 from paychan.server.settlement.settling import Settling
 from paychan.server.shards import loading
 from paychan.server.shards.loading import Loaded, Loader
@@ -270,7 +270,10 @@ class Pages:
     """A store with a long index: every page of it is counted."""
 
     def __init__(self, count, failing_page=-1):
-        self.count, self.given, self.failing_page, self.open_value = count, 0, failing_page, 0
+        self.count, self.given, self.failing_page = count, 0, failing_page
+
+    async def due(self):
+        return []
 
     async def pages(self, kind, before=0):
         if kind == StoreMessage.SCAN_UNFINISHED:
@@ -283,7 +286,7 @@ class Pages:
 
 
 def sweeper(store, settle_one):
-    return Settler(None, store, SimpleNamespace(generation=0), settle_one, 100, 1 << 60, lambda: 0)
+    return Settler(None, store, SimpleNamespace(generation=0), settle_one, 100, store, lambda: 0)
 
 
 @asynchronous
@@ -328,24 +331,6 @@ def broken_after(count):
         raise ConnectionGone
 
     return pages
-
-
-@asynchronous
-async def test_what_is_settled_early_in_one_sweep_is_bounded():
-    asked, settled = [], []
-
-    class Store(Pages):
-        async def scan(self, kind, before=0, most=0):
-            asked.append((kind, most))
-            return [(Phase.OPEN, number.to_bytes(36, "big")) for number in range(most)]
-
-    async def settle_one(outpoint):
-        settled.append(outpoint)
-
-    store = Store(0)
-    store.open_value = 2 << 60
-    await sweeper(store, settle_one)._sweep()
-    assert asked == [(StoreMessage.SCAN_EXPIRING, EARLY_MAX)] and len(settled) == EARLY_MAX
 
 
 def test_a_client_of_the_store_that_takes_no_answers_is_turned_away():

@@ -51,6 +51,7 @@ PUBLISHED = {
     "too_many_failures": (88, 503),
     "shard_stopped": (89, 503),
     "clock_doubtful": (90, 503),
+    "too_much_unsettled": (91, 503),
 }
 
 

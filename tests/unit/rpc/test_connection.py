@@ -13,7 +13,7 @@ from paychan.rpc.signer_client import ASKED_MAX, SignerClient, SignerRefused
 from paychan.rpc.signer_messages import PAYLOAD_MAX, RefusalCode, SignerMessage
 from paychan.rpc.store_client import StoreClient
 from paychan.rpc.store_messages import PAYLOAD_MAX as STORE_PAYLOAD_MAX
-from paychan.rpc.store_messages import Hello, StoreMessage, Welcome, encode_heartbeat_reply
+from paychan.rpc.store_messages import Hello, StoreMessage, Unsettled, Welcome, encode_heartbeat_reply
 from tests.differential.channels import make_sample
 from tests.unit.doors import asynchronous
 
@@ -158,7 +158,7 @@ async def test_a_signer_that_takes_too_long_ends_its_link_and_holds_nobody_back_
 async def test_a_group_that_is_too_large_for_the_store_costs_no_worker_its_shards(tmp_path):
     async with listening(tmp_path, STORE_PAYLOAD_MAX) as (other, address):
         other.answers[StoreMessage.HELLO] = Welcome(1, 4, 30_000).encode()
-        other.answers[StoreMessage.HEARTBEAT] = encode_heartbeat_reply(0)
+        other.answers[StoreMessage.HEARTBEAT] = encode_heartbeat_reply(Unsettled())
         client = StoreClient(address, Hello("test", bytes(33), "here"), lambda *_: None, lambda: None)
         link = await up(client.link)
         with pytest.raises(RemoteRefusal):

@@ -101,6 +101,21 @@ def test_a_form_that_is_filled_in_loads(tmp_path, kind, address):
     assert [server.confirmations_needed(value) for value in (1, 1_000_000, 5_000_000)] == [1, 3, 6]
 
 
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({}, 2**64 - 1),
+        ({"total_value_max": 7_000_000}, 14_000_000),
+        ({"total_value_max": 7_000_000, "unsettled_value_max": 9_000_000}, 9_000_000),
+        ({"unsettled_value_max": 5}, 5),
+    ],
+)
+def test_what_may_be_unsettled_follows_what_may_be_open_unless_it_is_said(tmp_path, limits, expected):
+    path = tmp_path / "server.toml"
+    path.write_text(changed("regtest", "server", {f"exposure.{key}": value for key, value in limits.items()}))
+    assert load_server_config(path, {}).unsettled_value_max == expected
+
+
 def test_the_node_s_credentials_are_relative_to_the_state_directory(tmp_path):
     def chain(**bitcoind: object):
         changes = {"bitcoind.cookie_file": None, **{f"bitcoind.{key}": value for key, value in bitcoind.items()}}

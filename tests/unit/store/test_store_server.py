@@ -17,6 +17,7 @@ from paychan.core.sharding import shard_of
 from paychan.rpc.connection import Address
 from paychan.rpc.store_messages import (
     LEASE_COUNT,
+    RECEIVED_MAX,
     Entry,
     EntryStatus,
     Hello,
@@ -27,6 +28,7 @@ from paychan.rpc.store_messages import (
     decode_found,
     decode_heartbeat_reply,
     decode_load_reply,
+    decode_received,
     encode_commit,
     encode_load,
 )
@@ -248,7 +250,7 @@ async def test_an_update_is_answered_when_it_is_durable(tmp_path):
     assert worker.sent == [(StoreMessage.COMMIT, 7, bytes([EntryStatus.OK, EntryStatus.CONFLICT]))]
     assert rig.engine.states([OUTPOINT]) == [opening().state]
     worker.ask(StoreMessage.HEARTBEAT)
-    assert decode_heartbeat_reply(worker.taken(StoreMessage.HEARTBEAT)[0]) == 100
+    assert decode_heartbeat_reply(worker.taken(StoreMessage.HEARTBEAT)[0]) == (100, 0)
 
 
 @asynchronous
@@ -347,6 +349,8 @@ async def test_reads_are_answered_at_once(tmp_path):
     for kind, expected in ((StoreMessage.SCAN_EXPIRING, [(600_000_000, OUTPOINT)]), (StoreMessage.SCAN_UNFINISHED, [])):
         worker.ask(kind, Scan(10, 600_000_001).encode())
         assert decode_found(worker.taken(kind)[0]) == expected
+    worker.ask(StoreMessage.SCAN_RECEIVED, Scan(RECEIVED_MAX, 600_000_001).encode())
+    assert decode_received(worker.taken(StoreMessage.SCAN_RECEIVED)[0]) == [(600_000_000, 100, OUTPOINT)]
 
 
 @asynchronous

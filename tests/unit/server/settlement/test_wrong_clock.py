@@ -41,8 +41,7 @@ class Machine:
         clock = Clock(lambda: self.true + self.error, kept, AGE_MAX, self.loop.time)
         self.clock, self.follower = clock, TipFollower(self, clock, POLL_SECONDS, AGE_MAX, lambda _: None)
         ownership = SimpleNamespace(holds=lambda _: True)
-        self.settler = Settler(ownership, self, self.follower, self.settle, PERIOD, 1, clock.sure)
-        self.open_value = 0
+        self.settler = Settler(ownership, self, self.follower, self.settle, PERIOD, self, clock.sure)
 
     @property
     def true(self) -> int:
@@ -65,6 +64,9 @@ class Machine:
 
     async def pages(self, kind: StoreMessage, before: int = 0) -> AsyncIterator[list[tuple[int, bytes]]]:
         yield [(DUE, b"due")] if kind is StoreMessage.SCAN_EXPIRING and before > DUE and not self.settled else []
+
+    async def due(self) -> list[bytes]:
+        return []
 
     async def settle(self, _: bytes) -> None:
         self.settled.append((self.true, LADDER.index(rung_at(DUE - self.clock.sure(), PERIOD))))
