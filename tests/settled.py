@@ -10,8 +10,8 @@ from paychan.core.network import TEST, decode_address
 DESTINATION = decode_address(TEST, "mm9mm96b8bZRBacaAvY5MEeDd6HW46qFcY")
 """funds_destination_address of config/debug."""
 
-FEE_PER_BYTE_MAX = 80
-"""Satoshi: config/debug's rate is 40; config/regtest's, whose node has no estimates, is 10, and 8 times that near the expiry."""
+FEE_MAX = 891 * 80
+"""Satoshi: for the largest copy twice config/debug's rate of 40, and 8 times config/regtest's of 10, as near the expiry."""
 
 
 def settled_change(raw: bytes, txid: str, terms: ChannelTerms, destination: bytes = DESTINATION) -> int:
@@ -37,7 +37,5 @@ def settled_change(raw: bytes, txid: str, terms: ChannelTerms, destination: byte
     assert bytes(servers.scriptPubKey) == destination
     assert [bytes(output.scriptPubKey) for output in change] in ([], [terms.change_script])
     left = change[0].nValue if change else 0
-    received = terms.funding_value - left
-    most = max(368 * 40, min(891 * 2 * 40, received * 2 // 100))  # twice the rate for the largest copy, if 2 % pay for it
-    assert 0 < received - servers.nValue <= most, "the fee"
+    assert 0 < terms.funding_value - left - servers.nValue <= FEE_MAX, "the fee"
     return left

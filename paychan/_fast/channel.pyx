@@ -1,9 +1,9 @@
 """The channel table and the one compiled call that a payment needs: `ChannelTable.pay`.
 
 Order of the checks (the first that fails is the answer): path, query, payment's form; owner; loaded; too many failures; signature;
-phase; expiry; the funding output's last look-up; order of the change values. A refused payment changes nothing. What comes after the
-signature is told only to who has signed, or holds, byte for byte, the newest payment: a channel's state, and what is left in it, are
-between payer and server, and a look at the chain costs more than a verification.
+phase; expiry; the funding output's last look-up; order of the change values. A refused payment changes nothing. What comes after
+the signature is told only to who has signed, or holds, byte for byte, the newest payment: a channel's state, and what is left in
+it, are between payer and server, and a look at the chain costs more than a verification.
 """
 
 import os

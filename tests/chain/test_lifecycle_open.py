@@ -129,7 +129,7 @@ def test_the_amount_is_what_the_node_says_not_what_the_payer_believes(chain):
     channel.rest_on(channel.terms.outpoint, VALUE)
     chain.node.mine()
     settlement = chain.check_spender(channel)
-    assert settlement.vout[0].nValue == 990_000 and settlement.vout[1].nValue > VALUE - 990_000 - 10_000
+    assert settlement.vout[0].nValue == 990_000 and settlement.vout[1].nValue > VALUE - 990_000 - 20_000
 
 
 def test_a_payer_who_claims_more_than_was_funded_is_refused(chain):

@@ -125,7 +125,11 @@ def begun(chain: Regtest, name: str) -> dict[str, Channel]:
             setattr(chain.gate, which, methods)
         answer = channels[step].close()
         assert (answer.status, answer.code) == (503, code), (step, answer.body)
-        assert bool(chain.logged(f"signed {format_outpoint(channels[step].terms.outpoint)}")) == (step != "closing")
+        signed = f"signed {format_outpoint(channels[step].terms.outpoint)}"
+        if step == "closing":
+            assert not chain.logged(signed)
+        else:
+            wait_until(lambda signed=signed: chain.logged(signed), 10, f"{step}: the signer's line")
         assert (chain.spender(channels[step]) is None) == (step != "sent")
     return channels
 
@@ -227,9 +231,10 @@ def test_a_settlement_that_waits_is_replaced_by_a_dearer_one_and_either_may_be_m
     chain.gate.open()
     second = {}
     for channel in (replaced, overtaken):
-        channel.wait_sent()
+        channel.wait_sent()  # in the old version, maybe: the server may look at it before it has seen the newest block
+        dearer = fee_of(channel, first[channel.name]) * 5 // 4
+        wait_until(lambda channel=channel, dearer=dearer: fee_of(channel, chain.spender(channel)) >= dearer, 20, "a dearer one")
         second[channel.name] = chain.spender(channel)
-        assert fee_of(channel, second[channel.name]) >= fee_of(channel, first[channel.name]) * 5 // 4
         assert second[channel.name].vout[0] == first[channel.name].vout[0]  # the payer's change
         assert channel.close().json["settlement_txid"] == txid_hex(second[channel.name].GetTxid())
     mined = (second["replaced"].serialize(), first["overtaken"].serialize())

@@ -20,6 +20,7 @@ from paychan.core.script import p2sh_script_pubkey
 from paychan.core.sender import Sender
 from paychan.core.settlement import check_settlement
 from tests.chain.esplora_stand_in import whole
+from tests.settled import FEE_MAX
 from tests.system import CHANGE_ADDRESS, WEEK, Payer, running
 
 VALUE = 10_000_000
@@ -77,7 +78,7 @@ class Coined(Payer):
 
     def check_settled(self, txid):
         raw = self.system.broadcast()[txid]
-        check_settlement(raw, self.sender.terms, self.newest, 40 * 400)
+        check_settlement(raw, self.sender.terms, self.newest, FEE_MAX)
 
 
 @pytest.fixture(scope="module")

@@ -466,6 +466,7 @@ async def test_after_some_bad_signatures_the_rest_of_a_batch_is_not_looked_at():
     payments = [(outpoint_of(desk, 0), junk)] * (BATCH_FAILURES_MAX + 1) + [(outpoint_of(desk, 0), raw_of(desk, 0, 9_000_000))]
     desk.submit_batch(payments, answers)
     await settle()
+    assert [answer.count for answer in answers] == [1] * len(answers)
     assert [answer.code for answer in answers] == ["bad_signature"] * BATCH_FAILURES_MAX + ["too_many_failures"] * 2
     good = desk.submit("batch", 0, raw_of(desk, 0, 9_000_000))
     await settle()
