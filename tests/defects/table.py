@@ -1077,8 +1077,8 @@ OPERATIONS = (
         ("F8",),
         "what is unsettled in all is told too high",
         "store/table.py",
-        "return entry.expected_change_value - funding_value",
-        "return 0",
+        " - (before if entry.expected_phase == _OPEN else 0)",
+        "",
         (f"{UNIT}store/test_store_group.py::test_any_bytes_are_judged_as_the_rule_says",),
     ),
     Break(

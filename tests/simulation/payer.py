@@ -26,7 +26,7 @@ from paychan.server.protocol.replies import Reply
 from paychan.server.worker import Worker
 
 from .attacks import Pinner
-from .auditor import Auditor
+from .auditor import EARLY_SECONDS, Auditor
 from .blockchain import BlockChain, Refused
 
 REFUND_SIZE = 310  # bytes, about
@@ -131,6 +131,8 @@ class Payer:
                 if reply.status != 409:
                     self._take(payment, reply)
                 return reply.status != 202
+            if reply is not None and _code(reply) == "exp_time_too_soon" and self._now() > until - EARLY_SECONDS:
+                return False  # it was kept from opening for long, and the server's clock may be ahead
             if reply is not None and reply.status != 503 and _code(reply) not in ("funding_not_found", "funding_unconfirmed"):
                 self._auditor.breach(self._sender.terms.outpoint, f"a good open was refused: {_code(reply)}")
                 return False
