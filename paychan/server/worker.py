@@ -346,11 +346,12 @@ class Worker:
         return await self._dispatch(PeerRequest("settle", outpoint))
 
     async def funding_info(self, query: str) -> Reply:
-        """GET fundingInfo: pure computation, once the signer's key is known. Nobody is told where to lock money as long as the
-        chain, or the time, could not be trusted to open the channel."""
+        """GET fundingInfo: pure computation, once the signer's key is known. Nobody is told where to lock money as long as no
+        channel would open: chain or time are in doubt, or too much is unsettled."""
         key = self._signer.public_key
         if not key:
             raise Unavailable("signer_unavailable")
+        self._check_exposure()
         if self._tip.clock_doubt:
             raise Unavailable("clock_doubtful", self._tip.clock_doubt)
         if self._tip.is_doubtful:

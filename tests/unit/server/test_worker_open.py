@@ -12,6 +12,7 @@ from paychan.clock import Clock
 from paychan.core.errors import PaychanError
 from paychan.core.network import REGTEST, p2pkh_address
 from paychan.server.channels.opening import Opening
+from paychan.server.channels.prices import Prices
 from paychan.server.settlement.tip import TipFollower
 from paychan.server.worker import Worker
 from tests.differential.channels import NOW, make_sample
@@ -26,7 +27,8 @@ class Reader:
     def __init__(self, error: int) -> None:
         self.error = error
         self._clock = Clock(lambda: NOW + self.error, 0, 10_800, lambda: 0.0)
-        self._opening = Opening(load_server_config(CONFIGS / "regtest" / "server.toml", {}), None)
+        config = load_server_config(CONFIGS / "regtest" / "server.toml", {})
+        self._opening = Opening(config, None, Prices(config, None, lambda: 0.0))
         self._tip = TipFollower(SimpleNamespace(), self._clock, 3.0, 10_800, lambda _: None)
 
     async def see_block(self) -> None:
