@@ -885,6 +885,22 @@ NETWORK = (
         (f"{UNIT}server/doors/test_doors.py::test_after_some_bad_signatures_the_rest_of_a_batch_is_not_looked_at",),
     ),
     Break(
+        ("E12",),
+        "all unknown channels that a batch names are looked up",
+        "paychan/_fast/batch.pyx",
+        "        elif self._loading:\n",
+        "        elif False:\n",
+        (f"{UNIT}server/doors/test_doors.py::test_unknown_channels_of_a_batch_are_looked_up_for_one_slice",),
+    ),
+    Break(
+        ("E12",),
+        "a batch may name as many unknown channels as it likes",
+        "paychan/_fast/batch.pyx",
+        "self._is_loading and reply.status == 404",
+        "False",
+        (f"{UNIT}server/doors/test_doors.py::test_unknown_channels_of_a_batch_are_looked_up_for_one_slice",),
+    ),
+    Break(
         ("E12", "R9"),
         "a batch is judged in one turn of the event loop",
         "paychan/_fast/batch.pyx",

@@ -475,6 +475,42 @@ async def test_after_some_bad_signatures_the_rest_of_a_batch_is_not_looked_at():
     assert good.status == 200
 
 
+@asynchronous
+async def test_unknown_channels_of_a_batch_are_looked_up_for_one_slice():
+    desk, held = Desk(HandStore()), []
+    desk.payments._loader = SimpleNamespace(want=lambda *wanted: held.append(wanted))
+    answers = [Answer() for _ in range(5 * BATCH_SLICE)]
+    raw = raw_of(desk, 0, 9_000_000)
+    desk.submit_batch([(number.to_bytes(36, "big"), raw) for number in range(len(answers))], answers)
+    for _ in range(5):
+        await settle()
+    assert len(held) == BATCH_SLICE
+    while held:
+        desk._load(*held.pop(0))
+    for _ in range(5):
+        await settle()
+    assert [answer.count for answer in answers] == [1] * len(answers)
+    codes = [answer.code for answer in answers]
+    assert codes == ["no_such_channel"] * BATCH_SLICE + ["too_many_failures"] * (4 * BATCH_SLICE)
+    assert desk.loads == BATCH_SLICE
+
+
+@asynchronous
+async def test_a_batch_waits_for_the_channels_of_a_slice_to_be_read_and_goes_on():
+    desk = Desk(HandStore())
+    for number in range(2):
+        desk.table.drop(outpoint_of(desk, number))
+    answers = [Answer() for _ in range(3 * BATCH_SLICE)]
+    payments = [(outpoint_of(desk, at % 2), raw_of(desk, at % 2, 9_000_000 - at)) for at in range(len(answers))]
+    desk.submit_batch(payments, answers)
+    assert [desk.loads, desk.table.is_loaded(outpoint_of(desk, 0))] == [0, False]
+    while any(answer.count == 0 for answer in answers):
+        await settle()
+        await desk.store.answer()
+    assert [answer.status for answer in answers] == [200] * len(answers)
+    assert desk.loads == BATCH_SLICE
+
+
 # --- all of it, at random ---------------------------------------------------------------------------------------------
 
 CHANNELS, VALUES = 3, 7
