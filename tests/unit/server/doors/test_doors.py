@@ -3,6 +3,7 @@ outcome is unknown is not tried again behind the payer's back. Method: every kin
 in the test's hands (as in test_committer.py); in the end random interleavings of all of it, judged by the tiling rule."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
