@@ -64,7 +64,7 @@ def test_batch_and_commit(benchmark):
 
     def run(intake, queue):
         answers = []
-        Batch(body, str, answers.append).submit(intake)
+        Batch(body, str, answers.append, lambda call: call()).submit(intake)
         commit(queue)
         return answers
 

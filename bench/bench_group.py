@@ -9,7 +9,7 @@ from paychan.core.channel import ChannelState, ChannelTerms, Phase
 from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
 from paychan.rpc.store_messages import LEASE_COUNT, Entry, encode_commit
-from store.group import Group
+from store.group import NOTHING, Group
 
 SHARDS = 256
 FUNDING = 10_000_000
@@ -49,14 +49,14 @@ def test_store_group(benchmark, size):
         return (StateCache(1 << 12),)
 
     def run(cache):
-        value = 0
+        unsettled = NOTHING
         for payload in groups:
-            group = Group(reader, cache, epochs, SHARDS, value)
+            group = Group(reader, cache, epochs, SHARDS, unsettled)
             assert not any(group.judge(payload))
             assert len(group.writes) == size
             group.keep()
-            value = group.open_value
-        return value
+            unsettled = group.unsettled
+        return unsettled.open
 
     what = f"the store's judging of a payment, in groups of {size}, without disk"
     assert measure(benchmark, what, run, fresh, count=size * GROUPS) == size * GROUPS

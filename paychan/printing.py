@@ -84,13 +84,23 @@ def _open_missing() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
 
 
+class _LosingStream(io.TextIOWrapper):
+    """Loses what cannot be written: argparse up to Python 3.11.2 does not expect anything else."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            return len(text)
+
+
 def _unbuffer_stderr() -> None:
     """Have a standard error that keeps nothing back: what a full disk refused would be tried again whenever anybody flushes it, as
-    multiprocessing does before each fork, and that would not happen. And have one at all: argparse up to Python 3.11.2 needs it."""
+    multiprocessing does before each fork, and that would not happen. And have one at all: argparse writes to it without a look."""
     if not sys.stderr or isinstance(getattr(sys.stderr, "buffer", None), io.BufferedWriter):
         encoding = sys.stderr.encoding if sys.stderr else None
         raw = io.FileIO(2, "w", closefd=False)
-        sys.stderr = io.TextIOWrapper(raw, encoding, "backslashreplace", write_through=True)
+        sys.stderr = _LosingStream(raw, encoding, "backslashreplace", write_through=True)
 
 
 def _drop_unwritten(stream: TextIO | None) -> Exception | None:

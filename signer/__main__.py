@@ -1,4 +1,5 @@
-"""The command `paychan-signer`: `paychan-signer FILE` runs, `paychan-signer --init KEYFILE` makes a key."""
+"""The command `paychan-signer`: `paychan-signer FILE` runs, `paychan-signer --init KEYFILE` makes a key, and after a restore of an
+old backup `paychan-signer --forget-note FILE TXID/VOUT` has a channel settled by what is left of it."""
 
 import argparse
 import asyncio
@@ -14,8 +15,9 @@ import uvloop
 
 from paychan import __version__, logs, printing
 from paychan.clock import wall_clock
-from paychan.core.errors import ConfigError
+from paychan.core.errors import ConfigError, Rejection
 from paychan.core.network import LIVE
+from paychan.core.outpoint import format_outpoint, parse_outpoint
 from paychan.exits import EXIT_FAILED, status_of
 from paychan.hangup import HangUp
 from paychan.rpc.connection import bind
@@ -24,11 +26,12 @@ from paychan.settings.models import SignerConfig
 
 from .hardening import forbid_dumps, harden_early, harden_late
 from .keys import create_key, load_key, public_key, publish_public_key
-from .ledger import Ledger, lock_directory
+from .ledger import Ledger, LedgerError, lock_directory
 from .policy import Policy
 from .server import SignerServer
 
-DESCRIPTION = "Run the signer with the configuration in FILE until SIGTERM or SIGINT; or make a key, and print its public key."
+DESCRIPTION = """Run the signer with the configuration in FILE until SIGTERM or SIGINT; or make a key, and print its public key; or
+forget the payment that was noted for a channel."""
 EPILOG = """environment: PAYCHAN_STATE_DIR overrides state_dir
 exit statuses: 0 stopped by a signal, or the key is made; 2 wrong usage, or a configuration that must not run;
   10 the key is made, but its public key could not be printed; 70 the disk failed: look at it, then start again"""
@@ -48,6 +51,8 @@ def command() -> int:
     try:
         if given.init is not None:
             initialise(Path(given.init).absolute())
+        elif given.forget_note is not None:
+            forget_note(*given.forget_note)
         else:
             run(given.file)
     except ConfigError as error:
@@ -59,7 +64,7 @@ def command() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="paychan-signer",
-        usage="%(prog)s FILE | %(prog)s --init KEYFILE",
+        usage="%(prog)s FILE | %(prog)s --init KEYFILE | %(prog)s --forget-note FILE TXID/VOUT",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -67,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("file", nargs="?", metavar="FILE", help="signer.toml")
     what.add_argument("--init", metavar="KEYFILE", help="make a key in a new file, and print its public key")
+    what.add_argument(
+        "--forget-note",
+        nargs=2,
+        metavar=("FILE", "TXID/VOUT"),
+        help="after a restore of an old backup: have this channel settled by what is left of it",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
@@ -79,6 +90,30 @@ def initialise(key_file: Path) -> None:
     except OSError as error:
         raise ConfigError(f"{key_file}: the key file cannot be made: {error.strerror}") from error
     printing.show(public_key(key).hex())
+
+
+def forget_note(config_file: str, text: str) -> None:
+    """Forget which payment was noted for a channel, and say so: settlements that leave its payer more are signed again. That is for
+    who restored a store from before the note, and knows that the payer does not come again. Raises ConfigError, also while a
+    signer runs."""
+    config = load_signer_config(config_file)
+    source, directory = config.common.source, config.common.state_dir / "signer"
+    try:
+        outpoint = parse_outpoint(*text.split("/")) if text.count("/") == 1 else None
+    except Rejection:
+        outpoint = None
+    if outpoint is None:
+        raise ConfigError(f"{text[:80]!r} is no outpoint: TXID/VOUT")
+    forbid_dumps()
+    lock_directory(directory, source)
+    ledger = Ledger(directory, config.common.network.name, public_key(load_key(config)), source)
+    try:
+        was_noted = ledger.forget_note(outpoint)
+    except LedgerError as error:
+        raise ConfigError(f"{source}: state_dir: the ledger cannot be written: {error}") from error
+    finally:
+        ledger.close()
+    printing.show(f"{'forgotten' if was_noted else 'nothing was noted'}: {format_outpoint(outpoint)}")
 
 
 def run(config_file: str) -> None:

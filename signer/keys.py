@@ -10,7 +10,7 @@ from coincurve import PrivateKey
 from paychan.core.errors import ConfigError
 from paychan.core.keyfile import KEY_FILE_SIZE_MAX, parse_key_text
 from paychan.core.network import LIVE
-from paychan.settings.dangers import PUBLISHED_PUBKEYS, pay_to_pubkey_hash
+from paychan.settings.dangers import PUBLISHED_PUBKEYS, pays_to_key
 from paychan.settings.models import SignerConfig
 
 from .files import make_directory, sync_directory, write_durably
@@ -46,7 +46,7 @@ def load_key(config: SignerConfig) -> PrivateKey:
         raise ConfigError(f"{config.common.source}: signer.key_file: {config.key_file}: {why}") from None
     if config.common.network is LIVE and public_key(key).hex() in PUBLISHED_PUBKEYS:
         raise ConfigError(f"{config.common.source}: signer.key_file: this key is published; anyone could sign with it")
-    if config.common.network is LIVE and config.destination_script == pay_to_pubkey_hash(public_key(key)):
+    if config.common.network is LIVE and pays_to_key(config.destination_script, public_key(key)):
         where = f"{config.common.source}: policy.funds_destination_address"
         raise ConfigError(f"{where}: belongs to this machine's own key: what is settled would stay where it can be stolen")
     return key

@@ -1,21 +1,38 @@
-"""The signer's memory: for each outpoint, what was signed. A row is on disk before the signature leaves the process.
+"""The signer's memory: for each outpoint, what was signed and what was noted. A row is on disk before an answer leaves the process.
 
 `STATE_DIR/signer/signed.db`, SQLite with a rollback journal and synchronous=EXTRA: a commit returns when file, journal
 and directory are synced. `STATE_DIR/signer/lock` is locked while a signer runs: there is one memory and not two.
-The tables cannot change; new ones take a new `user_version`.
+The tables cannot change; new ones take a new `user_version`. Format 1 had no `noted` and no `fees`; opening it adds them.
 """
 
 import fcntl
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 from paychan.core.errors import ConfigError
 
 from .files import make_directory, sync_directory
-from .policy import Record
+from .policy import Memory, Record
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+DAY_SECONDS = 86_400
+
+_ADDED_IN_2 = """
+CREATE TABLE noted (
+    outpoint BLOB PRIMARY KEY,
+    change_value INTEGER NOT NULL,   -- satoshi, the lowest noted
+    noted_at INTEGER NOT NULL        -- unix seconds
+) STRICT, WITHOUT ROWID;
+CREATE TABLE fees (                  -- of the last day only
+    outpoint BLOB NOT NULL,
+    fee INTEGER NOT NULL,            -- satoshi, of one version
+    signed_at INTEGER NOT NULL,
+    PRIMARY KEY (outpoint, fee)
+) STRICT, WITHOUT ROWID;
+"""
 
 _SCHEMA = f"""
 BEGIN;
@@ -28,19 +45,40 @@ CREATE TABLE signed (
     txid BLOB NOT NULL,              -- 32 bytes, internal order, of the newest version
     signed_at INTEGER NOT NULL       -- unix seconds
 ) STRICT, WITHOUT ROWID;
+{_ADDED_IN_2}
 PRAGMA user_version = {FORMAT_VERSION};
 COMMIT;
 """
 
+_FROM_1_TO_2 = f"BEGIN; {_ADDED_IN_2} PRAGMA user_version = 2; COMMIT;"
+
 _NAME_ONCE = "INSERT INTO identity SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM identity)"
 
-# The condition repeats the policy's rule where it cannot be raced or forgotten: a row never moves back.
+# The conditions repeat the policy's rules where they cannot be raced or forgotten: no row moves back, or behind what was noted.
 _PUT = """
-INSERT INTO signed VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO signed SELECT :outpoint, :change_value, :fee, :versions, :txid, :now
+WHERE NOT EXISTS (SELECT 1 FROM noted WHERE outpoint = :outpoint AND change_value < :change_value)
 ON CONFLICT (outpoint) DO UPDATE SET
     change_value = excluded.change_value, fee = excluded.fee, versions = excluded.versions,
     txid = excluded.txid, signed_at = excluded.signed_at
 WHERE excluded.change_value <= signed.change_value AND excluded.versions > signed.versions
+"""
+
+_COUNT_FEE = "INSERT OR REPLACE INTO fees VALUES (:outpoint, :fee, :now)"
+
+# Each version of a settlement may be the one that is mined, so of each channel the dearest counts.
+_SUM_FEES = """
+SELECT coalesce(sum(dearest), 0) FROM (
+    SELECT max(fee) AS dearest FROM fees WHERE outpoint != ? AND signed_at BETWEEN ? AND ? GROUP BY outpoint
+)
+"""
+
+_FORGET_FEES = "DELETE FROM fees WHERE signed_at NOT BETWEEN ? AND ?"
+
+_NOTE = """
+INSERT INTO noted VALUES (?, ?, ?)
+ON CONFLICT (outpoint) DO UPDATE SET change_value = excluded.change_value, noted_at = excluded.noted_at
+WHERE excluded.change_value < noted.change_value
 """
 
 
@@ -77,33 +115,67 @@ class Ledger:
             if version == 0:
                 self._db.executescript(_SCHEMA)
                 sync_directory(directory)
+            elif version == 1:
+                self._db.executescript(_FROM_1_TO_2)
             self._db.execute(_NAME_ONCE, (network, pubkey))
             identity = self._db.execute("SELECT network, pubkey FROM identity").fetchall()
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(f"{source}: state_dir: {path} cannot be used: {error}") from error
-        if version not in (0, FORMAT_VERSION):
+        if version not in (0, 1, FORMAT_VERSION):
             raise ConfigError(f"{source}: state_dir: {path} has format {version}, this signer knows {FORMAT_VERSION}")
         if identity != [(network, pubkey)]:
             raise ConfigError(f"{source}: state_dir: {path} belongs to another key or network")
 
-    def get(self, outpoint: bytes) -> Record | None:
-        """Return what was signed for an outpoint. Raises LedgerError."""
-        query = "SELECT change_value, fee, versions, txid FROM signed WHERE outpoint = ?"
+    def get(self, outpoint: bytes, now: int) -> Memory:
+        """Return what a judgement over an outpoint depends on. now: unix seconds. Raises LedgerError."""
+        since = max(0, now - DAY_SECONDS + 1)
         try:
-            row = self._db.execute(query, (outpoint,)).fetchone()
+            signed = self._row("SELECT change_value, fee, versions, txid FROM signed WHERE outpoint = ?", outpoint)
+            noted = self._row("SELECT change_value FROM noted WHERE outpoint = ?", outpoint)
+            # what a clock that was ahead has stamped does not count: it would for as long as it was ahead
+            others = self._row(_SUM_FEES, outpoint, since, now)
         except sqlite3.Error as error:
             raise LedgerError(str(error)) from error
-        return Record(*row) if row else None
+        return Memory(Record(*signed) if signed else None, noted[0] if noted else None, others[0] if others else 0)
 
-    def put(self, outpoint: bytes, record: Record, signed_at: int) -> None:
+    def _row(self, query: str, *parameters: bytes | int) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._db.execute(query, parameters).fetchone()
+        return row
+
+    def put(self, outpoint: bytes, record: Record, now: int) -> None:
         """Make a record durable: it is on disk on return. Raises LedgerError, also if the row would move back."""
-        row = (outpoint, record.change_value, record.fee, record.versions, record.txid, signed_at)
+        row = {
+            "outpoint": outpoint,
+            "change_value": record.change_value,
+            "fee": record.fee,
+            "versions": record.versions,
+            "txid": record.txid,
+            "now": now,
+        }
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             changed = self._db.execute(_PUT, row).rowcount
+            self._db.execute(_FORGET_FEES, (max(0, now - DAY_SECONDS + 1), now))
+            self._db.execute(_COUNT_FEE, {name: row[name] for name in ("outpoint", "fee", "now")})
+            self._db.execute("COMMIT" if changed == 1 else "ROLLBACK")
         except sqlite3.Error as error:
             raise LedgerError(str(error)) from error
         if changed != 1:
             raise LedgerError("a row would have moved back")
+
+    def note(self, outpoint: bytes, change_value: int, now: int) -> None:
+        """Make it durable that a payment left the payer so much (satoshi), unless less was noted before. Raises LedgerError."""
+        try:
+            self._db.execute(_NOTE, (outpoint, change_value, now))
+        except sqlite3.Error as error:
+            raise LedgerError(str(error)) from error
+
+    def forget_note(self, outpoint: bytes) -> bool:
+        """Forget what was noted for an outpoint; return whether anything was. Raises LedgerError."""
+        try:
+            return self._db.execute("DELETE FROM noted WHERE outpoint = ?", (outpoint,)).rowcount == 1
+        except sqlite3.Error as error:
+            raise LedgerError(str(error)) from error
 
     def close(self) -> None:
         """Close the database; every row that was put is on disk already."""

@@ -1,4 +1,4 @@
-"""The signer's socket: two requests, public key and settle. What may be signed is in `policy.py`."""
+"""The signer's socket: four requests, public key, settle, note and judge. What may be signed is in `policy.py`."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from paychan.rpc.signer_messages import PAYLOAD_MAX, Refusal, RefusalCode, Settl
 from paychan.rpc.store_messages import MessageError
 
 from .ledger import Ledger, LedgerError
-from .policy import Policy, judge
+from .policy import Policy, judge, judge_note, objection
 
 log = logging.getLogger("paychan.signer")
 
@@ -43,6 +43,11 @@ class SignerServer:
         self._policy, self._ledger, self._clock, self._fatal = policy, ledger, clock, fatal
         self._on_tcp = on_tcp
         self._peers: set[FrameConnection] = set()
+        self._answers: dict[int, Callable[[SettleRequest], bytes | Refusal]] = {
+            SignerMessage.SETTLE: self._sign,
+            SignerMessage.NOTE: self._note,
+            SignerMessage.JUDGE: self._object,
+        }
 
     async def listen(self, address: Address, sock: socket.socket) -> asyncio.AbstractServer:
         """Start to answer at an address, to which `sock` is bound. Raises OSError."""
@@ -70,8 +75,8 @@ class SignerServer:
             connection.close()
         elif kind == SignerMessage.PUBLIC_KEY:
             connection.reply(kind, request_id, self._policy.pubkey)
-        elif kind == SignerMessage.SETTLE:
-            answer = self._settle(payload)
+        elif kind in self._answers:
+            answer = self._answer(self._answers[kind], payload)
             if isinstance(answer, Refusal):
                 connection.refuse(request_id, answer.encode())
             else:
@@ -79,10 +84,10 @@ class SignerServer:
         else:
             connection.close()
 
-    def _settle(self, payload: bytes) -> bytes | Refusal:
-        """Return the signed transaction or a refusal. No exception leaves: it could carry what must stay here."""
+    def _answer(self, judge: Callable[[SettleRequest], bytes | Refusal], payload: bytes) -> bytes | Refusal:
+        """Return the answer to a request or a refusal. No exception leaves: it could carry what must stay here."""
         try:
-            return self._sign(SettleRequest.decode(payload))
+            return judge(SettleRequest.decode(payload))
         except MessageError as error:
             return Refusal(RefusalCode.MALFORMED, str(error))
         except LedgerError as error:
@@ -92,15 +97,24 @@ class SignerServer:
             log.error("a request failed with %s", type(error).__name__)
             return Refusal(RefusalCode.MALFORMED, "the request could not be judged")
 
+    def _object(self, request: SettleRequest) -> bytes | Refusal:
+        """Return nothing if the request would be signed, else why not. The ledger stays as it is."""
+        outpoint, now = request.terms.outpoint, self._clock()
+        refusal = objection(self._policy, request, self._ledger.get(outpoint, now), now)
+        if refusal is not None:
+            log.warning("would refuse %s: %s, %s", format_outpoint(outpoint), refusal.code.name, refusal.detail)
+        return refusal or b""
+
     def _sign(self, request: SettleRequest) -> bytes | Refusal:
-        outpoint = request.terms.outpoint
-        before = self._ledger.get(outpoint)
-        answer = judge(self._policy, request, before)
+        """Return the signed transaction, or why it is refused."""
+        outpoint, now = request.terms.outpoint, self._clock()
+        memory = self._ledger.get(outpoint, now)
+        answer = judge(self._policy, request, memory, now)
         if isinstance(answer, Refusal):
             log.warning("refused %s: %s, %s", format_outpoint(outpoint), answer.code.name, answer.detail)
             return answer
-        if answer.record != before:
-            self._ledger.put(outpoint, answer.record, self._clock())
+        if answer.record != memory.signed:
+            self._ledger.put(outpoint, answer.record, now)
         record = answer.record
         log.info(
             "signed %s: version %d, fee %d, settlement %s",
@@ -110,3 +124,12 @@ class SignerServer:
             txid_hex(record.txid),
         )
         return answer.raw
+
+    def _note(self, request: SettleRequest) -> bytes | Refusal:
+        outpoint = request.terms.outpoint
+        answer = judge_note(self._policy, request)
+        if isinstance(answer, Refusal):
+            log.warning("refused to note %s: %s, %s", format_outpoint(outpoint), answer.code.name, answer.detail)
+            return answer
+        self._ledger.note(outpoint, answer, self._clock())
+        return b""

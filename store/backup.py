@@ -40,10 +40,10 @@ _SIZES = struct.Struct("<II")
 _END = struct.Struct("<IQ")
 _NO_MORE = 0xFFFFFFFF
 _DIGEST_SIZE = 32
-RECORD_BYTES_MAX = 1 << 20  # of a key or a value: far above the greatest settlement
+RECORD_BYTES_MAX = 1 << 20  # of a key or a value: above the greatest funding transaction
 ATTEMPTS = 100  # to open a database that is being written to, between two of its changes of files
 EPOCHS_SKIPPED = 1 << 32  # more than a store ever gives out after a backup
-GROUP_RECORDS = 1000  # restored in one write
+GROUP_BYTES = 4 << 20  # restored in one write
 
 
 class BackupError(Exception):
@@ -195,11 +195,14 @@ def _fill(place: Path, pairs: Iterator[tuple[bytes, bytes]]) -> Report:
     engine = Engine(place)
     try:
         group: dict[bytes, bytes | None] = {}
+        size = 0
         for key, value in pairs:
             group[key] = _raised(value) if key[:1] == keys.EPOCH else value
-            if len(group) == GROUP_RECORDS:
+            size += len(key) + len(value)
+            if size >= GROUP_BYTES:
                 engine.commit(group)
                 group.clear()
+                size = 0
         group[keys.RESTORED] = encode_restored(int.from_bytes(taken_at, "little"), int(time.time()))
         engine.commit(group)
     finally:

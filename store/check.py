@@ -1,6 +1,7 @@
 """`paychan-store check DIR`: whether every record in a store is whole and fits the others, and whether the money comes out even:
-each channel leaves its payer no more than it holds, and all open ones received what their updates were counted to bring, one
-by one, when they came. `audit DIR`: also whether each newest payment is its payer's. Reads only, and one channel at a time.
+each channel leaves its payer no more than it holds; all open ones, and all that are being settled, received what their updates
+were counted to bring, one by one, when they came. `audit DIR`: also whether each newest payment is its payer's. Reads only, and one
+channel at a time.
 
 Pure but for `StoredRecords`: the rules take any `Records`.
 """
@@ -15,8 +16,9 @@ from typing import Protocol
 from rocksdict import ReadOptions
 
 from paychan.core.channel import ChannelState, ChannelTerms, Phase
+from paychan.core.funding import txid_without_witness
 from paychan.core.network import BY_NAME
-from paychan.core.outpoint import OUTPOINT_SIZE, format_outpoint
+from paychan.core.outpoint import OUTPOINT_SIZE, format_outpoint, txid_of
 from paychan.core.payment import SIGHASH_CHANGE, SIGHASH_NO_CHANGE, Payment
 from paychan.rpc.store_messages import LEASE_COUNT
 
@@ -27,6 +29,7 @@ from .mark import Mark, path_of
 from .restored import describe_restored
 
 BATCH = 512  # channels whose records are looked up at once
+FUNDING_BATCH = 16  # funding transactions, of up to a megabyte each
 PROBLEMS_SHOWN_MAX = 1000  # the others are counted
 SIGNATURE_SIZES = range(8, 73)  # strict DER
 
@@ -70,13 +73,16 @@ class StoredRecords:
 
 @dataclass
 class Report:
-    """What was found. `problems`: the first PROBLEMS_SHOWN_MAX, one line each; `problem_count`: all. Values in satoshi."""
+    """What was found. `problems`: the first PROBLEMS_SHOWN_MAX, one line each; `problem_count`: all. Values in satoshi. `unproven`:
+    unsettled channels without a kept funding transaction."""
 
     identity: Identity | None = None
     phases: Counter[Phase] = field(default_factory=Counter)
     open_value: int = 0
+    begun_value: int = 0
     funding: int = 0
     left: int = 0
+    unproven: int = 0
     restored: str = ""
     problems: list[str] = field(default_factory=list)
     problem_count: int = 0
@@ -93,8 +99,11 @@ class Report:
         if self.restored:
             yield self.restored
         counts = ", ".join(f"{self.phases[phase]} {phase.name.lower()}" for phase in Phase)
-        yield f"{sum(self.phases.values())} channels: {counts}; {self.open_value} satoshi received on open ones"
+        yield f"{sum(self.phases.values())} channels: {counts}"
+        yield f"{self.open_value} satoshi received on open ones, {self.begun_value} on those being settled"
         yield f"of {self.funding} satoshi {self.funding - self.left} were received and {self.left} are left"
+        if self.unproven:
+            yield f"{self.unproven} unsettled channels have no funding transaction: only a signer in debug mode settles them"
         yield from self.problems
         if self.problem_count > len(self.problems):
             yield f"and {self.problem_count - len(self.problems)} more"
@@ -126,6 +135,7 @@ def check_records(records: Records, verify: Verify | None = None) -> Report:
     report.identity = _check_identity(records, report)
     _check_channels(records, report, verify)
     _check_companions(records, report)
+    _check_fundings(records, report)
     _check_rest(records, report)
     return report
 
@@ -164,6 +174,7 @@ def _check_batch(records: Records, batch: list[tuple[bytes, bytes]], report: Rep
     names = [prefix + outpoint for outpoint, _ in batch for prefix in (keys.TERMS, keys.SETTLEMENT, keys.UNFINISHED)]
     found = records.get(names)
     indexed: list[bytes] = []
+    unsettled: Counter[bytes] = Counter()
     for number, (outpoint, record) in enumerate(batch):
         terms_record, settlement, unfinished = found[3 * number : 3 * number + 3]
         try:
@@ -178,14 +189,25 @@ def _check_batch(records: Records, batch: list[tuple[bytes, bytes]], report: Rep
             report.complain(f"{format_outpoint(outpoint)}: {error}")
             continue
         report.phases[state.phase] += 1
+        received = terms.funding_value - state.payment.change_value
+        if state.phase < Phase.SETTLED:
+            unsettled[txid_of(outpoint)] += 1
+            report.begun_value += received if state.phase != Phase.OPEN else 0
         report.funding += terms.funding_value
         report.left += state.payment.change_value
         if state.phase == Phase.OPEN:
-            report.open_value += terms.funding_value - state.payment.change_value
+            report.open_value += received
             indexed.append(keys.expiring_key(terms.exp_time, outpoint))
     for key, value in zip(indexed, records.get(indexed) if indexed else [], strict=True):
         if value != b"":
             report.complain(f"{format_outpoint(key[5:])}: open, and not in the index of expiries")
+
+
+    wanted = list(unsettled)
+    for start in range(0, len(wanted), FUNDING_BATCH):
+        txids = wanted[start : start + FUNDING_BATCH]
+        kept = records.get([keys.FUNDING + txid for txid in txids])
+        report.unproven += sum(unsettled[txid] for txid, funding in zip(txids, kept, strict=True) if funding is None)
 
 
 def _check_terms(outpoint: bytes, record: bytes | None, identity: Identity | None) -> ChannelTerms:
@@ -256,16 +278,30 @@ def _check_owners(records: Records, prefix: bytes, batch: list[tuple[bytes, byte
                 report.complain(f"{name}: in the index of expiries, where it does not belong")
 
 
+def _check_fundings(records: Records, report: Report) -> None:
+    for key, value in records.walk(keys.FUNDING):
+        if txid_without_witness(value) != key[1:]:
+            report.complain(f"a funding transaction is not the one that its key names: {key.hex()}")
+
+
+def _check_unsettled(record: bytes | None, report: Report) -> None:
+    try:
+        told = keys.decode_unsettled(record)
+    except ValueError as error:
+        report.complain(str(error))
+        return
+    if told.open != report.open_value:
+        report.complain(f"the record of the open value says {told.open}, the channels {report.open_value}")
+    if told.begun != report.begun_value and not (record is not None and len(record) == keys.OPEN_ALONE_SIZE):
+        report.complain(f"the record of the value being settled says {told.begun}, the channels {report.begun_value}")
+
+
 def _check_rest(records: Records, report: Report) -> None:
     leases = (report.identity.shard_count if report.identity else 1 << 16) + LEASE_COUNT
     for key, value in records.walk(keys.EPOCH):
         if len(key) != 3 or int.from_bytes(key[1:], "big") >= leases or len(value) != 8:
             report.complain(f"an epoch record is damaged: {key.hex()}")
-    (total,) = records.get([keys.OPEN_VALUE])
-    if total is not None and len(total) != 8:
-        report.complain("the record of the open value is damaged")
-    elif keys.decode_value(total) != report.open_value:
-        report.complain(f"the record of the open value says {keys.decode_value(total)}, the channels {report.open_value}")
+    _check_unsettled(records.get([keys.UNSETTLED])[0], report)
     (restored,) = records.get([keys.RESTORED])
     if restored is not None:
         try:

@@ -5,7 +5,7 @@ holds the interpreter's lock during a write; write without sync and `flush_wal` 
 not synced yet.)
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rocksdict import (
@@ -21,12 +21,13 @@ from rocksdict import (
     WriteOptions,
 )
 
-from paychan.rpc.store_messages import LEASE_COUNT, Stored
+from paychan.rpc.store_messages import LEASE_COUNT, SCAN_LIMIT_MAX, Stored, Unsettled
 
 from . import keys
 from .directory import sync_directory
 from .mark import Mark
 from .peek import peek
+from .table import received
 
 _MIB = 1 << 20
 BLOCK_CACHE_BYTES = 128 * _MIB  # the states of some million busy channels
@@ -127,6 +128,10 @@ class Engine:
         # The terms are asked for before the settlement, as the keys above.
         return [None if state is None else Stored(next(others) or b"", state, next(others) or b"") for state in states]
 
+    def funding(self, txid: bytes) -> bytes | None:
+        """Return a kept funding transaction without its witness, or None."""
+        return self._get([keys.FUNDING + txid])[0]
+
     def _get(self, names: list[bytes]) -> list[bytes | None]:
         return self._db.get(names)  # type: ignore[arg-type, return-value]  # rocksdict tells of its own union, and of anything
 
@@ -141,6 +146,17 @@ class Engine:
         """Return (phase, outpoint) of begun and unsettled settlements, with outpoints strictly after `after`."""
         end = bytes((keys.UNFINISHED[0] + 1,))
         return [(value[0], key[1:]) for key, value in self._scan(keys.UNFINISHED + after, end, limit)]
+
+    def scan_received(self, before: int, after_number: int, after: bytes, limit: int) -> list[tuple[int, int, bytes]]:
+        """Return (expiry, satoshi received, outpoint) of the channels that `scan_expiring` finds."""
+        found = self.scan_expiring(before, after_number, after, limit)
+        values = self._received([outpoint for _, outpoint in found])
+        return [(expiry, value, outpoint) for (expiry, outpoint), value in zip(found, values, strict=True)]
+
+    def _received(self, outpoints: list[bytes]) -> Iterator[int]:
+        """Yield how many satoshi were received on each channel."""
+        if outpoints:
+            yield from map(received, self.terms(outpoints), self.states(outpoints))
 
     def _scan(self, after: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Return the first `limit` pairs with after < key < end."""
@@ -176,9 +192,21 @@ class Engine:
         names = [keys.epoch_key(lease) for lease in range(shard_count + LEASE_COUNT)]
         return [keys.decode_epoch(value) for value in self._get(names)]
 
-    def open_value(self) -> int:
-        """Return the satoshi received on open channels."""
-        return keys.decode_value(self._get([keys.OPEN_VALUE])[0])
+    def unsettled(self) -> Unsettled:
+        """Return what has been received on channels that are not settled. Raises ValueError if the record is damaged."""
+        (record,) = self._get([keys.UNSETTLED])
+        unsettled = keys.decode_unsettled(record)
+        if record is not None and len(record) == keys.OPEN_ALONE_SIZE:
+            return unsettled._replace(begun=self._sum_up_begun())
+        return unsettled
+
+    def _sum_up_begun(self) -> int:
+        total, page = 0, self.scan_unfinished(b"", SCAN_LIMIT_MAX)
+        while page:
+            outpoints = [outpoint for _, outpoint in page]
+            total += sum(self._received(outpoints))
+            page = self.scan_unfinished(outpoints[-1], SCAN_LIMIT_MAX)
+        return total
 
     def commit(self, writes: Mapping[bytes, bytes | None]) -> None:
         """Write a group, all or nothing; on return it is on disk.

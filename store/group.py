@@ -9,9 +9,12 @@ from typing import Protocol
 
 from paychan._fast.group import PaymentGroup, StateCache
 from paychan.core.channel import ChannelTerms
-from paychan.rpc.store_messages import Entry
+from paychan.core.funding import txid_without_witness
+from paychan.rpc.store_messages import Entry, Unsettled
 
 from . import keys, table
+
+NOTHING = Unsettled()
 
 
 class Reader(Protocol):
@@ -21,17 +24,22 @@ class Reader(Protocol):
 
     def terms(self, outpoints: list[bytes]) -> list[bytes | None]: ...
 
+    def funding(self, txid: bytes) -> bytes | None: ...
+
 
 class Group(PaymentGroup):
     """One group. `judge` takes a COMMIT; `keep` is called when `writes` are durable, and fills the cache.
 
-    open_value: satoshi received on open channels, before this group and then after it.
+    unsettled: what has been received on channels that are not settled, before this group and then after it.
     epochs: of the shards and then the other leases, now; `raise_epochs` changes this list in place, so that it stays
     true for the next group (`undo` puts it back, if the group is thrown away).
     """
 
-    def __init__(self, reader: Reader, cache: StateCache, epochs: list[int], shard_count: int, open_value: int = 0) -> None:
-        super().__init__(cache, epochs, shard_count, open_value)
+    def __init__(
+        self, reader: Reader, cache: StateCache, epochs: list[int], shard_count: int, unsettled: Unsettled = NOTHING
+    ) -> None:
+        super().__init__(cache, epochs, shard_count, unsettled.open)
+        self._begun_value = unsettled.begun
         self._reader, self._epochs, self._accounts = reader, epochs, cache.accounts
         self._writes: dict[bytes, bytes | None] = {}
         self._raised: dict[int, int] = {}
@@ -42,23 +50,35 @@ class Group(PaymentGroup):
         self.put_states(self._writes, keys.STATE)
         return self._writes
 
+    @property
+    def unsettled(self) -> Unsettled:
+        return Unsettled(self.open_value, self._begun_value)
+
     def read(self, outpoints: list[bytes]) -> Iterable[tuple[bytes | None, bytes | None]]:
         """Return each channel's durable records, state and terms, None for what is not there."""
         return zip(self._reader.states(outpoints), self._reader.terms(outpoints), strict=True)
 
     def judge_step(self, *fields: *tuple[int, int, bytes, int, int, bytes, bytes, int]) -> bool:
-        """Judge what is no payment; if it is allowed, note what it writes and what it does to the open value."""
+        """Judge what is no payment; if it is allowed, note what it writes and what it does to what is unsettled."""
         entry = Entry(*fields)
         if not table.allows(entry):
             return False
-        terms = self._terms(entry.outpoint) if table.leaves_open(entry) else None
+        terms = self._terms(entry.outpoint) if table.needs_terms(entry) else None
         funding_value = ChannelTerms.parse(entry.outpoint, terms).funding_value if terms else 0
-        self.open_value += table.open_value_change(entry, funding_value)
+        open_change, begun_change = table.unsettled_change(entry, funding_value)
+        self.open_value += open_change
+        self._begun_value += begun_change
         self._writes.update(table.writes(entry, terms))
         return True
 
     def _terms(self, outpoint: bytes) -> bytes | None:
         return self._writes.get(keys.TERMS + outpoint) or self._reader.terms([outpoint])[0]
+
+    def keep_funding(self, transaction: bytes) -> None:
+        """Keep a funding transaction, unless it is kept already: many channels may have one."""
+        txid = txid_without_witness(transaction)
+        if self._reader.funding(txid) is None:
+            self._writes[keys.FUNDING + txid] = transaction
 
     def raise_epochs(self, epochs: Mapping[int, int]) -> None:
         """Give leases (by number) new epochs: entries judged from here on are held against them."""

@@ -15,7 +15,9 @@ from paychan.settings.models import StoreConfig
 from . import keys
 from .engine import Engine
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: funding transactions are kept (key "F"). A store without them could not settle its channels, and is refused."""
+
 PUBKEY_WAIT_S = 30.0  # the signer makes its key at its first start, beside ours
 PUBKEY_POLL_S = 0.05
 

@@ -8,25 +8,36 @@ The layout is on disk and cannot change; a new one takes a new `identity.FORMAT_
     "T" | 36 outpoint                         terms record (paychan.core.channel)
     "S" | 36 outpoint                         state record (paychan.core.channel); once settled, the tombstone, kept for ever
     "X" | 36 outpoint                         settlement transaction, from phase signed on
+    "F" | 32 txid                             funding transaction without its witness: the proof of its channels, kept for ever
     "O" | u32 expiry, big-endian | outpoint   empty: index of open channels, soonest expiry first
     "U" | 36 outpoint                         u8 phase: index of settlements that have begun and are not settled
-    "V"                                       u64, little-endian: satoshi received on open channels
+    "V"                                       u64 | u64, little-endian: satoshi received on open channels, and on those whose
+                                              settlement has begun and is not settled. 8 bytes: the first alone, as it was
     "R"                                       only in a store that was restored from a backup: when (restored.py)
 
 Terms and state are apart so that a payment rewrites some 90 bytes. Big-endian numbers sort as they count.
 """
+
+import struct
+
+from paychan.rpc.store_messages import Unsettled
 
 IDENTITY = b"I"
 EPOCH = b"E"
 TERMS = b"T"
 STATE = b"S"
 SETTLEMENT = b"X"
+FUNDING = b"F"
 EXPIRING = b"O"
 UNFINISHED = b"U"
-OPEN_VALUE = b"V"
+UNSETTLED = b"V"
 RESTORED = b"R"
-SINGLE = (IDENTITY, OPEN_VALUE, RESTORED)
-MANY = (EPOCH, TERMS, STATE, SETTLEMENT, EXPIRING, UNFINISHED)
+SINGLE = (IDENTITY, UNSETTLED, RESTORED)
+MANY = (EPOCH, TERMS, STATE, SETTLEMENT, FUNDING, EXPIRING, UNFINISHED)
+
+_UNSETTLED = struct.Struct("<QQ")
+OPEN_ALONE_SIZE = 8
+"""Of the value under UNSETTLED in a store that did not sum up what is being settled: the engine does, at the next start."""
 
 
 def epoch_key(lease: int) -> bytes:
@@ -44,14 +55,20 @@ def decode_epoch(value: bytes | None) -> int:
     return int.from_bytes(value, "little") if value else 0
 
 
-def encode_value(satoshi: int) -> bytes:
-    """Return the value under OPEN_VALUE."""
-    return satoshi.to_bytes(8, "little")
+def encode_unsettled(unsettled: Unsettled) -> bytes:
+    """Return the value under UNSETTLED."""
+    return _UNSETTLED.pack(*unsettled)
 
 
-def decode_value(value: bytes | None) -> int:
-    """Return the satoshi in a value; a new store has received none."""
-    return int.from_bytes(value, "little") if value else 0
+def decode_unsettled(value: bytes | None) -> Unsettled:
+    """Return the sums in a value; a new store has received nothing. Raises ValueError if it is none."""
+    if value is None:
+        return Unsettled()
+    if len(value) == OPEN_ALONE_SIZE:
+        return Unsettled(int.from_bytes(value, "little"))
+    if len(value) != _UNSETTLED.size:
+        raise ValueError("the record of what is unsettled is damaged")
+    return Unsettled(*_UNSETTLED.unpack(value))
 
 
 def expiring_key(expiry: int, outpoint: bytes = b"") -> bytes:

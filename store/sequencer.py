@@ -45,8 +45,8 @@ class Sequencer:
         self._engine, self._shard_count, self._call_soon = engine, shard_count, call_soon
         self._epochs = engine.epochs(shard_count)
         self._cache = StateCache()
-        self.open_value = engine.open_value()
-        """Satoshi received on open channels, as of the last durable group."""
+        self.unsettled = engine.unsettled()
+        """What has been received on channels that are not settled, as of the last durable group."""
         self._jobs: list[Job] = []
         self._queued_bytes = 0
 
@@ -66,12 +66,13 @@ class Sequencer:
         jobs, self._jobs, self._queued_bytes = self._jobs, [], 0
         try:
             group, answers, writes, stopped = self._judge(jobs)
-            if group.open_value != self.open_value:
-                writes[keys.OPEN_VALUE] = keys.encode_value(group.open_value)
+            unsettled = group.unsettled
+            if unsettled != self.unsettled:
+                writes[keys.UNSETTLED] = keys.encode_unsettled(unsettled)
             if writes:
                 self._engine.commit(writes)
             group.keep()
-            self.open_value = group.open_value
+            self.unsettled = unsettled
             stopped |= self._stopped()
             if stopped:
                 self._on_stopped(stopped)
@@ -85,7 +86,7 @@ class Sequencer:
         was, the others' updates are judged again without it, as if nothing had been."""
         stopped: dict[int, str] = {}
         while True:
-            group = Group(self._engine, self._cache, self._epochs, self._shard_count, self.open_value)
+            group = Group(self._engine, self._cache, self._epochs, self._shard_count, self.unsettled)
             answers = [job(group) for job in jobs]
             writes = group.writes
             found = self._stopped()

@@ -11,16 +11,20 @@ from paychan.core.errors import ConfigError
 from paychan.rpc.connection import FrameConnection, listen
 from paychan.rpc.store_messages import (
     PAYLOAD_MAX,
+    RECEIVED_MAX,
     Hello,
     MessageError,
     Scan,
     StoreMessage,
     Welcome,
     check_commit,
+    check_funding,
+    check_txid,
     decode_load,
     encode_found,
     encode_heartbeat_reply,
     encode_load_reply,
+    encode_received,
 )
 from paychan.settings.models import StoreConfig
 
@@ -73,7 +77,10 @@ class StoreServer:
             StoreMessage.LOAD: self._load,
             StoreMessage.SCAN_EXPIRING: self._scan_expiring,
             StoreMessage.SCAN_UNFINISHED: self._scan_unfinished,
+            StoreMessage.SCAN_RECEIVED: self._scan_received,
             StoreMessage.HEARTBEAT: self._heartbeat,
+            StoreMessage.KEEP_FUNDING: self._keep_funding,
+            StoreMessage.LOAD_FUNDING: self._load_funding,
         }
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -196,19 +203,33 @@ class StoreServer:
                 session.connection.send(StoreMessage.OWNERS, 0, owners)
 
     def _commit(self, session: Session, request_id: int, payload: bytes) -> None:
+        check_commit(payload)
+        self._write(session, StoreMessage.COMMIT, request_id, payload, lambda group: group.judge(payload))
+
+    def _keep_funding(self, session: Session, request_id: int, payload: bytes) -> None:
+        transaction = check_funding(payload)
+        self._write(session, StoreMessage.KEEP_FUNDING, request_id, payload, lambda group: group.keep_funding(transaction))
+
+    def _write(
+        self, session: Session, kind: StoreMessage, request_id: int, payload: bytes, write: Callable[[Group], bytes | None]
+    ) -> None:
+        """Queue a frame's writes for the next group; its answer, what `write` returns, goes out once they are durable."""
         if session.worker == OBSERVER:
             raise Refusal("an observer writes nothing")
-        check_commit(payload)
         connection = session.connection
         if not self._sequencer.has_room(len(payload)):
             connection.refuse(request_id, b"too many updates wait")
             return
 
         def job(group: Group) -> Answer:
-            statuses = group.judge(payload)
-            return lambda: connection.reply(StoreMessage.COMMIT, request_id, statuses)
+            answer = write(group) or b""
+            return lambda: connection.reply(kind, request_id, answer)
 
         self._sequencer.add(job, len(payload))
+
+    def _load_funding(self, session: Session, request_id: int, payload: bytes) -> None:
+        txid = check_txid(payload)
+        self._read(session, StoreMessage.LOAD_FUNDING, request_id, lambda: self._engine.funding(txid) or b"")
 
     def _load(self, session: Session, request_id: int, payload: bytes) -> None:
         outpoints = decode_load(payload)
@@ -232,6 +253,15 @@ class StoreServer:
             lambda: encode_found(self._engine.scan_unfinished(ask.after, ask.limit)),
         )
 
+    def _scan_received(self, session: Session, request_id: int, payload: bytes) -> None:
+        ask = Scan.decode(payload, RECEIVED_MAX)
+        self._read(
+            session,
+            StoreMessage.SCAN_RECEIVED,
+            request_id,
+            lambda: encode_received(self._engine.scan_received(ask.before, ask.after_number, ask.after, ask.limit)),
+        )
+
     def _read(self, session: Session, kind: StoreMessage, request_id: int, read: Callable[[], bytes]) -> None:
         """Answer a read. A failing one (a damaged block) is refused alone: other channels can still be served."""
         connection = session.connection
@@ -246,4 +276,4 @@ class StoreServer:
         connection.reply(kind, request_id, answer)
 
     def _heartbeat(self, session: Session, request_id: int, _: bytes) -> None:
-        session.connection.reply(StoreMessage.HEARTBEAT, request_id, encode_heartbeat_reply(self._sequencer.open_value))
+        session.connection.reply(StoreMessage.HEARTBEAT, request_id, encode_heartbeat_reply(self._sequencer.unsettled))

@@ -44,7 +44,7 @@ def _is_whole(entry: Entry, phase: int, new_phase: int) -> bool:
 def writes(entry: Entry, terms_record: bytes | None) -> list[tuple[bytes, bytes | None]]:
     """Return what an allowed step writes besides the state record, as (key, value); value None deletes the key.
 
-    terms_record: the channel's terms as stored; needed only when `leaves_open(entry)`, for the expiry.
+    terms_record: the channel's terms as stored; needed only when `needs_terms(entry)`, for the expiry.
     """
     outpoint, phase, new_phase = entry.outpoint, entry.expected_phase, entry.state[1]
     puts: list[tuple[bytes, bytes | None]] = []
@@ -64,17 +64,33 @@ def writes(entry: Entry, terms_record: bytes | None) -> list[tuple[bytes, bytes 
     return puts
 
 
-def leaves_open(entry: Entry) -> bool:
-    """Return whether an allowed step takes a channel out of the index of open ones."""
-    return entry.expected_phase == _OPEN != entry.state[1]
+def needs_terms(entry: Entry) -> bool:
+    """Return whether what an allowed step does depends on the stored terms: it takes a channel out of the open ones, or out of
+    those that are being settled."""
+    phase, new_phase = entry.expected_phase, entry.state[1]
+    return phase not in (ABSENT, new_phase) and (phase == _OPEN or new_phase == _SETTLED)
 
 
-def open_value_change(entry: Entry, funding_value: int) -> int:
-    """Return by how many satoshi an allowed step changes what has been received on open channels.
+def unsettled_change(entry: Entry, funding_value: int) -> tuple[int, int]:
+    """Return by how many satoshi an allowed step changes what has been received on open channels, and on those being settled.
 
-    funding_value: satoshi; needed only when `leaves_open(entry)`.
+    funding_value: satoshi; needed only when `needs_terms(entry)`.
     """
-    if leaves_open(entry):
-        return entry.expected_change_value - funding_value
+    if entry.expected_phase == ABSENT:
+        funding_value = entry.expected_change_value  # of which nothing was received yet
+    elif not needs_terms(entry):
+        return 0, 0
     new_phase, new_value = read_state(entry.state)
-    return entry.expected_change_value - new_value if new_phase == _OPEN else 0
+    before, after = funding_value - entry.expected_change_value, funding_value - new_value
+    opened = (after if new_phase == _OPEN else 0) - (before if entry.expected_phase == _OPEN else 0)
+    begun = (after if _OPEN < new_phase < _SETTLED else 0) - (before if _OPEN < entry.expected_phase < _SETTLED else 0)
+    return opened, begun
+
+
+def received(terms_record: bytes | None, state_record: bytes | None) -> int:
+    """Return how many satoshi were received on a channel; none on one whose records do not read: its shard will be stopped."""
+    try:
+        funding_value = ChannelTerms.parse(b"", terms_record or b"").funding_value
+        return max(0, funding_value - read_state(state_record or b"")[1])
+    except ValueError:
+        return 0

@@ -217,6 +217,8 @@ def is_signed(account: Account, paid: Paid) -> bool:
 
 def judge_payment(account: Account, paid: Paid, now: int, settlement_period: int) -> tuple[Verdict, Account]:
     """Return the verdict on a well-formed payment, and the channel as it is afterwards. Raises Refused."""
+    if paid != account.newest and not is_signed(account, paid):
+        raise Refused("bad_signature")  # before all that tells of the channel
     if account.phase != "open":
         raise Refused("no_such_payment" if account.phase == "settled" else "channel_closing")
     if account.exp_time - now <= settlement_period:
@@ -224,8 +226,6 @@ def judge_payment(account: Account, paid: Paid, now: int, settlement_period: int
     received = account.newest.change_value - paid.change_value
     if received < 0:
         raise Refused("out_of_order", shortfall=-received)
-    if paid != account.newest and not is_signed(account, paid):
-        raise Refused("bad_signature")
     if received == 0:
         return Verdict("replayed", 0, paid.change_value), account
     if paid.sighash_type == NONE_ANYONECANPAY:

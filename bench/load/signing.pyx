@@ -60,7 +60,7 @@ def sign_payments(
     cdef size_t size
     cdef Py_ssize_t i
     if len(secret) != 32 or len(outpoint) != 36 or len(redeem) > REDEEM_SIZE_MAX or len(change_script) > CHANGE_SCRIPT_SIZE_MAX:
-        raise ValueError("a secret has 32 bytes, an outpoint 36, a redeem script at most 81, a change script at most 25")
+        raise ValueError("a secret has 32 bytes, an outpoint 36, a redeem script at most 81, a change script at most 34")
     redeem_size, change_size = <unsigned char> len(redeem), <unsigned char> len(change_script)
     payments = []
     for i in range(count):

@@ -13,13 +13,22 @@ from .intake cimport Intake, PaymentRequest
 from .status cimport Status
 
 BATCH_PAYMENTS_MAX = 1024
-"""Payments in one request: some 30 ms of verifying, so that nobody else waits for long."""
+"""Payments in one request: some 30 ms of verifying, in slices."""
+
+BATCH_SLICE = 64
+"""Payments that are judged in one turn of the event loop, some 2 ms, so that nobody else waits for long."""
+
+BATCH_FAILURES_MAX = 16
+"""Bad signatures and unknown channels in one batch, after which its other payments are answered 503 unseen. Whoever relays good
+payments meets few."""
 
 BATCH_BYTES_MAX = BATCH_PAYMENTS_MAX * (36 + 1 + 81)
 """Of a request's body: what so many of the longest payments take."""
 
 cdef enum:
     OUTPOINT_SIZE = 36
+    _SLICE = 64
+    _FAILURES_MAX = 16
 
 
 cdef class BatchPayment(PaymentRequest):
@@ -29,10 +38,23 @@ cdef class BatchPayment(PaymentRequest):
     cdef Py_ssize_t _place
     cdef Py_ssize_t _at         # of its outpoint in the body
     cdef Py_ssize_t _size       # of its binary form
+    cdef bint _is_loading       # its channel is being read
 
     cdef Status judge(self, ChannelTable table, uint64_t now) except *:
         cdef const unsigned char *outpoint = <const unsigned char *> PyBytes_AS_STRING(self._batch._body) + self._at
-        return table.judge_binary(outpoint, outpoint + OUTPOINT_SIZE + 1, self._size, now)
+        self._set_loading(False)
+        if self._batch._failures >= _FAILURES_MAX:
+            return Status.TOO_MANY_FAILURES
+        cdef Status status = table.judge_binary(outpoint, outpoint + OUTPOINT_SIZE + 1, self._size, now)
+        self._batch._failures += status == Status.BAD_SIGNATURE
+        self._set_loading(status == Status.NOT_LOADED)
+        return status
+
+    cdef int _set_loading(self, bint is_loading) except -1:
+        if is_loading != self._is_loading:
+            self._is_loading = is_loading
+            self._batch.loading(1 if is_loading else -1)
+        return 0
 
     cdef str get_path(self):
         outpoint = self._batch._body[self._at:self._at + OUTPOINT_SIZE]
@@ -43,35 +65,68 @@ cdef class BatchPayment(PaymentRequest):
         return "payment=" + self._batch._to_text(self._batch._body[start:start + self._size])
 
     cdef int relay(self, bytes body) except -1:
+        self._set_loading(False)
         return self._batch.put(self._place, 200, body)
 
     cdef int refuse(self, object reply) except -1:
+        self._batch._failures += self._is_loading and reply.status == 404
+        self._set_loading(False)
         return self._batch.put(self._place, reply.status, reply.body)
 
 
 cdef class Batch:
-    """One request's payments. `done(body)` is called once with the answer; `to_text(bytes)` returns the base64url of a payment."""
+    """One request's payments. `done(body)` is called once with the answer; `to_text(bytes)` returns the base64url of a payment;
+    `later(call)` has a call made in another turn of the event loop."""
 
     cdef bytes _body
     cdef object _done
     cdef object _to_text
+    cdef object _later
+    cdef list _payments
     cdef list _answers
+    cdef Py_ssize_t _judged
     cdef Py_ssize_t _missing
+    cdef Py_ssize_t _failures
+    cdef Py_ssize_t _loading    # payments whose channels are being read
+    cdef bint _is_waiting       # the next slice, for them
 
-    def __init__(self, bytes body not None, to_text not None, done not None):
-        self._body, self._to_text, self._done = body, to_text, done
-        self._answers = []
+    def __init__(self, bytes body not None, to_text not None, done not None, later not None):
+        self._body, self._to_text, self._done, self._later = body, to_text, done, later
+        self._payments, self._answers = [], []
 
     def submit(self, Intake intake not None):
-        """Judge all payments in their order. Raises ValueError, before the first is judged, if the body is not well-formed."""
-        cdef list payments = self._split(intake)
-        cdef BatchPayment payment
-        self._missing = len(payments)
+        """Judge all payments in their order, slice by slice; the next waits until the channels of the last are read, so that who
+        names unknown ones has few of them looked up. Raises ValueError, before the first is judged, if the body is not
+        well-formed."""
+        self._payments = self._split(intake)
+        self._missing = len(self._payments)
         self._answers = [None] * self._missing
-        if not payments:
+        if not self._payments:
             self._done(b"")
-        for payment in payments:
-            intake.take(payment)
+        else:
+            self._judge_slice()
+
+    def _judge_slice(self):
+        cdef BatchPayment payment
+        cdef Py_ssize_t end = min(self._judged + _SLICE, <Py_ssize_t> len(self._payments))
+        while self._judged < end:
+            payment = self._payments[self._judged]
+            self._judged += 1
+            payment._intake.take(payment)
+        if self._judged == <Py_ssize_t> len(self._payments):
+            self._payments = []
+        elif self._loading:
+            self._is_waiting = True
+        else:
+            self._later(self._judge_slice)
+
+    cdef int loading(self, Py_ssize_t more) except -1:
+        """Count payments whose channels are being read."""
+        self._loading += more
+        if self._loading == 0 and self._is_waiting:
+            self._is_waiting = False
+            self._later(self._judge_slice)
+        return 0
 
     def _split(self, Intake intake):
         cdef const unsigned char *body = <const unsigned char *> PyBytes_AS_STRING(self._body)

@@ -1,6 +1,6 @@
 # The channels that this worker has read, each in one fixed-size slot, and what a payment does to one.
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from .payment cimport DER_SIZE_MAX, PaymentView
 from .secp256k1 cimport PublicKey
@@ -26,6 +26,7 @@ cdef struct Channel:
     uint64_t sent_change_value
     uint64_t durable_change_value
     uint64_t serial                  # of this loading; no two are the same; 0 in a free slot
+    uint64_t watched_above           # satoshi received above which the rules hear of each payment; see intake.pyx
     uint64_t group                   # number of the commit group that it was last queued in, 0: none; see commit.pyx
     uint32_t place                   # of its write in that group
     uint32_t chain_generation        # of the chain's tip when the funding output was last found well; 0: never
@@ -75,8 +76,13 @@ cdef class ChannelTable:
     cdef uint32_t _settlement_period         # seconds
     cdef unsigned char[36] _outpoint
     cdef Py_ssize_t _count
+    cdef int64_t _failing_ns                 # what is left of the time for verifications that fail
+    cdef int64_t _failing_ns_max
+    cdef int64_t _failing_per_mille
+    cdef int64_t _refilled_at
     # rises with every new best block: what was checked before must be checked again
     cdef public uint32_t chain_generation
+    cdef public uint64_t watch_above         # satoshi: `watched_above` of channels when they are loaded
     # the outcome of the last pay()
     cdef readonly uint32_t shard
     cdef readonly uint64_t value_received
@@ -94,6 +100,7 @@ cdef class ChannelTable:
                              uint64_t now) noexcept
     cdef Status _judge_payment(self, const PaymentView *payment, uint64_t now) noexcept
     cdef Status _apply(self, Channel *channel, const PaymentView *payment, uint64_t now) noexcept nogil
+    cdef Status _verify(self, Channel *channel, const PaymentView *payment, uint64_t now) noexcept nogil
     cdef Channel *_get(self, bytes outpoint) except NULL
     cdef unsigned char *seal_into(self, Channel *channel, uint64_t credit, unsigned char *end) noexcept nogil
     cdef void _forget_shards(self, const unsigned char *is_forgotten) noexcept

@@ -139,8 +139,9 @@ cdef class Intake:
     rules: `look()` returns (None or the answer to all payments now, unix seconds to judge by); `odd(request, status, outpoint)`
     takes over what is not plain; `elsewhere(request, outpoint, shard)` what another worker owns while `links` has no link to it;
     `exhausted(request, outpoint, value_received)` answers what closed its channel; `exposed(outpoint)` hears of channels that hold
-    more than `exposure_max` satoshi; `paid(body)` makes a Reply; `lost` is the answer when the store is gone, `overloaded` when too
-    many wait for it, `moved` when a channel could not be had in several attempts, `failed(error)` makes the one to a bug of ours.
+    more than `exposure_max` satoshi, or than the table watches them for; `paid(body)` makes a Reply; `lost` is the answer when the
+    store is gone, `overloaded` when too many wait for it, `moved` when a channel could not be had in several attempts,
+    `failed(error)` makes the one to a bug of ours.
     refusals: by status number, the answers to requests that are refused by their form alone, None for the others.
     """
 
@@ -198,7 +199,7 @@ cdef class Intake:
         request._status = <int> status
         request._value_left = table.value_left
         request._value_received = 0 if status == Status.REPLAYED else table.value_received
-        is_marked = status == Status.EXHAUSTED or table.exposure > self._exposure_max
+        is_marked = status == Status.EXHAUSTED or table.exposure > self._exposure_max or table.exposure > table.judged.watched_above
         request.outpoint = table.outpoint if is_marked else None
         if status != Status.REPLAYED:
             return self._queue.add(table.judged, request, request._value_received)

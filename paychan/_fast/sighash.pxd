@@ -4,8 +4,8 @@ from libc.stdint cimport uint64_t
 
 cdef enum:
     REDEEM_SIZE_MAX = 81
-    CHANGE_SCRIPT_SIZE_MAX = 25
-    PREIMAGE_SIZE_MAX = 170
+    CHANGE_SCRIPT_SIZE_MAX = 34
+    PREIMAGE_SIZE_MAX = 179
 
 cdef void sighash_for_change(
     const unsigned char *outpoint36, const unsigned char *redeem, unsigned char redeem_size,

@@ -41,7 +41,7 @@ def payment_sighash(
     """Return the 32-byte digest that the payer signs. Raises ValueError for sizes, types and values that cannot be."""
     cdef unsigned char digest[32]
     if len(outpoint) != 36 or len(redeem) > REDEEM_SIZE_MAX or len(change_script) > CHANGE_SCRIPT_SIZE_MAX:
-        raise ValueError("an outpoint has 36 bytes, a redeem script at most 81, a change script at most 25")
+        raise ValueError("an outpoint has 36 bytes, a redeem script at most 81, a change script at most 34")
     if sighash_type not in (SIGHASH_CHANGE, SIGHASH_NO_CHANGE):
         raise ValueError("the sighash type must be 0x83 or 0x82")
     if type(change_value) is not int or not 0 <= change_value < 1 << 64:

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..core.channel import ChannelTerms
+from ..core.units import LOCKTIME_MAX
 
 FUNDING_OUTPUTS_MAX = 16
 """Outputs at one address that an open looks at; each costs a signature check."""
+
+HEIGHT_MAX = 1 << 31
+"""Above every height that there will be for some thousand years."""
 
 UNKNOWN = -1
 """Confirmations of a transaction that the source knows neither in a block nor in its mempool."""
@@ -24,6 +28,12 @@ class Tip:
     block_hash: bytes
     time: int
     median_time_past: int
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a block can have these numbers. What a source says is held against it before anything believes it."""
+        times = (self.time, self.median_time_past)
+        return 0 <= self.height <= HEIGHT_MAX and all(0 <= seconds <= LOCKTIME_MAX for seconds in times)
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,15 @@ class FundingStatus:
     spent_confirmations: int = 0
 
 
+@dataclass(frozen=True)
+class Spender:
+    """A transaction that spends a channel's funding output. transaction: its bytes, empty if the source does not have them. fees:
+    satoshi, what it and all that descends from it in the mempool pay; None if the source does not tell."""
+
+    transaction: bytes = b""
+    fees: int | None = None
+
+
 class ChainBackend(Protocol):
     """What the server asks of the block chain."""
 
@@ -71,9 +90,6 @@ class ChainBackend(Protocol):
     async def tip(self) -> Tip:
         """Return the best block."""
 
-    async def watch(self, request: FundingRequest) -> None:
-        """Prepare to find outputs to a script pubkey later (called by fundingInfo; may do nothing)."""
-
     async def find_funding(self, request: FundingRequest) -> list[FundingOutput]:
         """Return the unspent outputs that fit, at most FUNDING_OUTPUTS_MAX; an empty list if there are none."""
 
@@ -81,14 +97,36 @@ class ChainBackend(Protocol):
         """Return what became of a channel's funding output; `settlement_txid` is the spender that we know of, if any."""
 
     async def funding_transaction(self, terms: ChannelTerms) -> bytes:
-        """Return the serialised funding transaction, which proves the amount to the signer; empty where none exists."""
+        """Return the funding transaction without its witness (`core/funding.py`), which proves the amount to the signer; empty
+        where none exists."""
 
-    async def fee_per_byte(self, blocks: int) -> int:
-        """Return the fee with which a transaction should confirm within `blocks`, satoshi for each byte, rounded up."""
+    async def fee_per_byte(self, blocks: int) -> int | None:
+        """Return the fee with which a transaction should confirm within `blocks`, satoshi for each byte, rounded up; None if the
+        source has no estimate for so few blocks."""
+
+    async def spender(self, txid: bytes) -> Spender:
+        """Return what the source has of a transaction that it named as a funding output's spender, in a block or in its mempool."""
+
+    async def relay_fee_per_kb(self) -> int | None:
+        """Return what the source's mempool asks of any transaction now, satoshi for 1000 bytes; None if it does not tell."""
 
     async def broadcast(self, transaction: bytes) -> None:
         """Publish a serialised transaction. Sending it again is no error. Raises BroadcastRefused with the source's reason."""
 
 
 class BroadcastRefused(Exception):
-    """The source will not take the transaction; `str()` is its reason."""
+    """The source will not take the transaction; `str()` is its reason. for_fee: it would if that paid more."""
+
+    def __init__(self, reason: str, for_fee: bool = False) -> None:
+        super().__init__(reason)
+        self.for_fee = for_fee
+
+
+FEE_REASONS = ("min relay fee not met", "mempool min fee not met", "insufficient fee", "replacement-failed")
+"""What Bitcoin Core says of a transaction that pays too little: at all, for a full mempool, to replace what it conflicts with
+(before version 31, and since)."""
+
+
+def is_for_fee(reason: str) -> bool:
+    """Return whether a node's reason to refuse a transaction is its fee."""
+    return any(known in reason for known in FEE_REASONS)

@@ -1,12 +1,16 @@
-"""The block chain as a Bitcoin Core node (version 25 or later) tells it, by JSON-RPC.
+"""The block chain as a Bitcoin Core node tells it, by JSON-RPC.
+
+Version 28 or later, or 25 to 27 with `mempoolfullrbf=1`: a settlement that waits too long is replaced by one that pays more. The
+payer's signature fixes the sequence number, so it cannot say by BIP 125 that it may be, and other nodes keep the first for ever.
 
 What the operator configures on the node:
 - `txindex=1`, recommended. Without it the node names old transactions only if the watching wallet has seen them, and some
   questions end in Unavailable, with a sentence that says so. `txospenderindex=1` (Core 31) also names confirmed spenders.
-- wallets enabled (`disablewallet=0`): funding is found by address through watch-only wallets, never by `scantxoutset`.
+- wallets enabled (`disablewallet=0`): an open that names no outpoint finds its funding through watch-only wallets, never by
+  `scantxoutset`.
 - `blockfilterindex=1`, recommended: an import looks through the last four hours of blocks, which the filters make quick.
-- not pruned: the signer wants funding transactions. (A pruned node cannot have `txindex`; it serves as long as its wallets
-  have seen every funding transaction.)
+- not pruned: the signer wants a channel's funding transaction when it opens, and its block holds that. (A pruned node cannot have
+  `txindex`; it serves as long as its wallets have seen every funding transaction.)
 """
 
 import time
@@ -23,11 +27,15 @@ from ..core.network import REGTEST, Network
 from ..core.outpoint import txid_hex, txid_of, vout_of
 from ..core.script import p2sh_script_pubkey
 from .answers import clean, is_absent, need, need_amount, need_bytes, need_field, need_hash, need_object, need_rows
-from .base import UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Tip
+from .base import UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Spender, Tip, is_for_fee
 from .jsonrpc import METHOD_NOT_FOUND, JsonRpc, RpcError, unavailable
+from .proof import proof_of
 from .wallets import WatchingWallets
 
 VERSION_MIN = 250000
+
+REPLACES_FROM = 280000
+"""The version since which Core replaces transactions that do not ask for it, unless it was told otherwise."""
 
 HEADERS_AHEAD_MAX = 3
 """Blocks by which the node may lag behind the headers it knows."""
@@ -35,8 +43,9 @@ HEADERS_AHEAD_MAX = 3
 PROGRESS_MIN = 0.999
 """Least `verificationprogress`: about three days behind on mainnet. Not looked at on regtest."""
 
+FEE_TARGET_MIN = 2
 FEE_TARGET_MAX = 1008
-"""Blocks: the longest target for which Core estimates fees."""
+"""Blocks: the shortest and the longest target for which Core estimates fees; it takes others for the nearest of these."""
 
 SATOSHI_PER_KB_BYTE = 1000
 
@@ -70,11 +79,13 @@ class BitcoindChain:
         watched_max: int = WATCHED_MAX,
         timeout: float = 10.0,
         connections_max: int = 4,
+        must_replace: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """network: which chain the node must be of. cookie: the node's cookie file, or user and password. wallet: what the
-        names of its watching wallets begin with. timeout: seconds for each request. clock: unix seconds."""
-        self._network = network
+        names of its watching wallets begin with. timeout: seconds for each request. must_replace: refuse a node that replaces
+        nothing. clock: unix seconds."""
+        self._network, self._must_replace = network, must_replace
         self._rpc = JsonRpc(
             host, port, cookie=cookie, user=user, password=password, timeout=timeout, connections_max=connections_max
         )
@@ -85,14 +96,16 @@ class BitcoindChain:
 
     async def start(self) -> None:
         """Check version, network and progress, and prepare the wallets. Raises Unavailable with what is wrong."""
-        info, genesis, network_info, indexes = await self._rpc.batch(
-            [("getblockchaininfo",), ("getblockhash", 0), ("getnetworkinfo",), ("getindexinfo",)]
+        info, genesis, network_info, indexes, mempool = await self._rpc.batch(
+            [("getblockchaininfo",), ("getblockhash", 0), ("getnetworkinfo",), ("getindexinfo",), ("getmempoolinfo",)]
         )
-        if need(genesis) != self._network.genesis:
-            raise unavailable(f"The Bitcoin node is of another network than {self._network.name}")
+        chain = need_field(info, "chain", str)
+        if need(genesis) != self._network.genesis or chain != self._network.chain:
+            raise unavailable(f"The Bitcoin node is of another network than {self._network.name}: its chain is {clean(chain)}")
         version = need_field(network_info, "version", int)
         if version < VERSION_MIN:
             raise unavailable(f"The Bitcoin node's version is {version}, at least {VERSION_MIN} is needed")
+        self._check_replaces(version, mempool)
         self._check_progress(info)
         self._is_pruned = need_field(info, "pruned", bool)
         built = need_object(indexes)
@@ -100,6 +113,16 @@ class BitcoindChain:
         if self._has_txindex and not need_field(built["txindex"], "synced", bool):
             raise unavailable("The Bitcoin node is still building its transaction index")
         await self._wallets.start()
+
+    def _check_replaces(self, version: int, mempool: object) -> None:
+        """Refuse a node that keeps the first of two conflicting transactions, whatever the second pays. Not on regtest."""
+        if not self._must_replace or self._network is REGTEST:
+            return
+        if need_object(mempool).get("fullrbf", version >= REPLACES_FROM) is not True:
+            raise unavailable(
+                f"The Bitcoin node (version {version}) replaces no transactions, so no settlement's fee could be raised: "
+                "set mempoolfullrbf=1, or use Bitcoin Core 28 or later"
+            )
 
     async def stop(self) -> None:
         """Close the connections."""
@@ -110,12 +133,11 @@ class BitcoindChain:
         """Return the best block. A node that has fallen behind: Unavailable."""
         (info,) = await self._rpc.batch([("getblockchaininfo",)])
         self._check_progress(info)
-        return Tip(
-            need_field(info, "blocks", int),
-            need_hash(info, "bestblockhash"),
-            need_field(info, "time", int),
-            need_field(info, "mediantime", int),
-        )
+        height, time, median = (need_field(info, name, int) for name in ("blocks", "time", "mediantime"))
+        tip = Tip(height, need_hash(info, "bestblockhash"), time, median)
+        if not tip.is_possible:
+            raise unavailable("The Bitcoin node's answer is not understood: the best block's height or time is out of range")
+        return tip
 
     def _check_progress(self, info: object) -> None:
         behind = need_field(info, "headers", int) - need_field(info, "blocks", int)
@@ -125,13 +147,9 @@ class BitcoindChain:
         if need_field(info, "initialblockdownload", bool) or behind > HEADERS_AHEAD_MAX or late:
             raise unavailable(f"The Bitcoin node is still syncing: {behind} blocks behind, {progress:.4f} verified")
 
-    async def watch(self, request: FundingRequest) -> None:
-        """Have the node's wallet watch the script pubkey (a P2SH one)."""
-        await self._wallets.watch(request.script_pubkey)
-
     async def find_funding(self, request: FundingRequest) -> list[FundingOutput]:
-        """Return the unspent outputs that pay exactly the script. By address it finds what was paid after the first
-        `watch` of it, or up to two hours (of block time: four) before."""
+        """Return the unspent outputs that pay exactly the script. By address it finds what was paid after it was first asked
+        for, or up to two hours (of block time: four) before."""
         if request.outpoint is not None:
             outpoints = [request.outpoint]
         else:
@@ -201,20 +219,25 @@ class BitcoindChain:
         return FundingStatus(funding, True, spender, spent_confirmations)
 
     async def funding_transaction(self, terms: ChannelTerms) -> bytes:
-        """Return the funding transaction's bytes. Raises Unavailable if the node no longer has them."""
+        """Return the funding transaction without its witness. Raises Unavailable if the node no longer has it.
+
+        It is asked for when a channel opens: from then on a node without `txindex` needs its wallet to tell what became of that.
+        """
         txid = txid_of(terms.outpoint)
+        if not self._has_txindex:
+            await self._wallets.watch(p2sh_script_pubkey(terms.redeem_script))
         answer, output = await self._rpc.batch(
             [("getrawtransaction", txid_hex(txid), 0), ("gettxout", txid_hex(txid), vout_of(terms.outpoint), True)]
         )
         if not is_absent(answer):
-            return _checked(need_bytes(answer, "transaction"), txid)
+            return await _proof(answer, txid)
         seen = await self._wallets.transaction(txid)
         if seen is not None:
-            return _checked(seen[1], txid)
+            return await _proof(seen[1], txid)
         if need(output) is not None and need_field(output, "confirmations", int) > 0:
             answer = await self._from_block(txid, output)
             if not isinstance(answer, RpcError):
-                return _checked(need_bytes(answer, "transaction"), txid)
+                return await _proof(answer, txid)
         why = "it is pruned" if self._is_pruned else "it needs txindex=1"
         raise unavailable(f"The Bitcoin node does not have the funding transaction: {why}")
 
@@ -226,16 +249,48 @@ class BitcoindChain:
         (answer,) = await self._rpc.batch([("getrawtransaction", txid_hex(txid), 0, need(block))])
         return answer
 
-    async def fee_per_byte(self, blocks: int) -> int:
-        """Return the node's estimate, but no less than what its mempool and relay rules ask now. A node that has seen too
-        little to estimate gives that least fee alone: the caller's own floor should be higher."""
+    async def fee_per_byte(self, blocks: int) -> int | None:
+        """Return the node's estimate, but no less than what its mempool and relay rules ask now. None from a node that has seen
+        too little to estimate for so few blocks."""
         target = min(max(blocks, 1), FEE_TARGET_MAX)
         estimate, mempool = await self._rpc.batch([("estimatesmartfee", target, "conservative"), ("getmempoolinfo",)])
         floor = max(need_amount(mempool, "mempoolminfee"), need_amount(mempool, "minrelaytxfee"))
-        fee = need_amount(estimate, "feerate") if "feerate" in need_object(estimate) else 0
-        if not fee and not need_field(estimate, "errors", list):
-            raise unavailable("The Bitcoin node's answer is not understood: no fee and no reason")
-        return max(1, -(-max(fee, floor) // SATOSHI_PER_KB_BYTE))
+        if "feerate" not in need_object(estimate):
+            if not need_field(estimate, "errors", list):
+                raise unavailable("The Bitcoin node's answer is not understood: no fee and no reason")
+            return None
+        if need_field(estimate, "blocks", int) > max(target, FEE_TARGET_MIN):
+            return None
+        return max(1, -(-max(need_amount(estimate, "feerate"), floor) // SATOSHI_PER_KB_BYTE))
+
+    async def spender(self, txid: bytes) -> Spender:
+        """Return a spender's bytes, which prove themselves, and while it is in the mempool, the fees of its family there."""
+        name = txid_hex(txid)
+        answer, entry = await self._rpc.batch([("getrawtransaction", name, 0), ("getmempoolentry", name)])
+        seen = await self._wallets.transaction(txid) if is_absent(answer) else None
+        if seen is not None:
+            answer = seen[1]
+        elif isinstance(answer, RpcError):
+            confirmations = await self._locate(txid)
+            if confirmations is not None and confirmations > 0:
+                answer = await self._at_depth(txid, confirmations)
+        fees = entry.get("fees") if isinstance(entry, dict) else None  # not in the mempool, or an old or strange node
+        return Spender(
+            b"" if isinstance(answer, RpcError) else await _proof(answer, txid),
+            need_amount(fees, "descendant") if fees is not None else None,
+        )
+
+    async def _at_depth(self, txid: bytes, confirmations: int) -> object:
+        """Return getrawtransaction's answer for a transaction that has so many confirmations."""
+        (info,) = await self._rpc.batch([("getblockchaininfo",)])
+        (block,) = await self._rpc.batch([("getblockhash", need_field(info, "blocks", int) - confirmations + 1)])
+        (answer,) = await self._rpc.batch([("getrawtransaction", txid_hex(txid), 0, need(block))])
+        return answer
+
+    async def relay_fee_per_kb(self) -> int | None:
+        """Return the larger of what the node's mempool asks while it is full, and of what it relays at all."""
+        (mempool,) = await self._rpc.batch([("getmempoolinfo",)])
+        return max(need_amount(mempool, "mempoolminfee"), need_amount(mempool, "minrelaytxfee"))
 
     async def broadcast(self, transaction: bytes) -> None:
         """Publish a transaction; one that the mempool or the chain has already is no error. The node's own limit on the fee
@@ -264,7 +319,7 @@ class BitcoindChain:
             confirmations = await self._locate(CTransaction.deserialize(transaction).GetTxid())
             if confirmations is not None and confirmations > 0:
                 return
-        raise BroadcastRefused(clean(reason))
+        raise BroadcastRefused(clean(reason), is_for_fee(reason))
 
     async def confirmations(self, terms: ChannelTerms, txid: bytes) -> int:
         """Return the confirmations of a settlement. Without `txindex` a confirmed one is known by the watching wallet, or
@@ -323,12 +378,11 @@ def _reject_reason(test: dict[str, object]) -> str:
     return "" if need_field(test, "allowed", bool) else need_field(test, "reject-reason", str)
 
 
-def _checked(raw: bytes, txid: bytes) -> bytes:
-    """Return the transaction if its id is `txid`."""
+async def _proof(answer: object, txid: bytes) -> bytes:
+    """Return the transaction without its witness if its id is `txid`."""
+    if not isinstance(answer, str):
+        raise unavailable("The Bitcoin node's answer is not understood: a transaction is no text")
     try:
-        matches = CTransaction.deserialize(raw).GetTxid() == txid
-    except Exception:  # python-bitcoinlib raises errors of many kinds
-        matches = False
-    if not matches:
-        raise unavailable("The Bitcoin node gave another transaction than the one asked for")
-    return raw
+        return await proof_of(answer, txid)
+    except ValueError:
+        raise unavailable("The Bitcoin node gave another transaction than the one asked for") from None

@@ -1,18 +1,8 @@
 """The block chain as several Esplora servers tell it, by HTTP (API.md of Blockstream/esplora), believed where they agree.
 
-Every question goes to all servers at once. What fewer than `agree` of them say is not believed, so the trust is: fewer than `agree`
-servers lie, or are wrong, together. The rules, all in the pure functions `agreed_*` and `attested` below:
-
-- *Amounts and scripts* are taken from the funding transaction's bytes, which prove themselves: their hash is the txid.
-- *Confirmations*: as many as `agree` servers attest at least. With just `agree` answers that is the minimum.
-- *Spent or not*: `agree` servers must say the same. A spender is named, and its depth told, only if `agree` name it; else it is
-  "spent", with no confirmation, which ends nothing. Our own settlement, seen by too few, counts as not there: it is published
-  again. A lone "spent" or "unspent" changes nothing, for a liar must be able neither to have a spent output taken for
-  money, nor to hold up a settlement until it is too late.
-- *The best block* is the highest one of which `agree` servers tell the same height, hash, time and median time. The clock trusts
-  the median time (it never goes back), so it is never taken from fewer. A server may be a few blocks ahead.
-- *Fees*: the median; the caller has bounds besides.
-- If two answers that exclude each other both have, or both lack, enough support: Unavailable, "contradict each other".
+Every question goes to all servers at once; `agreement.py` has the rules for what is believed of their answers. Amounts and scripts
+are taken from the funding transaction's bytes, which prove themselves: their hash is the txid. It covers no witness, so that is cut
+away before anything is read.
 
 A server that is silent, malformed or of another network is left out (and logged when that changes), as long as `agree` others
 answer. Choose `agree` above half the servers; two of three stands one failure, two of two none. Nothing is retried here.
@@ -21,14 +11,11 @@ answer. Choose `agree` above half the servers; two of three stands one failure, 
 import asyncio
 import json
 import logging
-import math
 import re
 import ssl
-import statistics
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -37,14 +24,37 @@ from bitcoin.core import CTransaction
 
 from ..core.channel import ChannelTerms
 from ..core.errors import Unavailable
+from ..core.funding import is_coinbase, output_at
 from ..core.network import Network
 from ..core.outpoint import make_outpoint, txid_hex, txid_of, vout_of
-from ..core.units import LOCKTIME_MAX, is_satoshi
-from .base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus, Tip
+from ..core.units import is_satoshi
+from .agreement import (
+    Contradiction,
+    Listed,
+    Sighting,
+    agreed_fee,
+    agreed_listing,
+    agreed_status,
+    agreed_tip,
+    agreed_unspent,
+    is_refused,
+)
+from .base import (
+    HEIGHT_MAX,
+    UNKNOWN,
+    BroadcastRefused,
+    FundingOutput,
+    FundingRequest,
+    FundingStatus,
+    Spender,
+    Tip,
+    is_for_fee,
+)
 from .http import HttpClient, HttpFailure
+from .proof import TRANSACTION_HEX_MAX, proof_of
 
 ANSWER_SIZE_MAX = 4 * 1024 * 1024
-"""Bytes. Above the hex of any transaction that nodes relay (100 kB), and most of those that only miners can make."""
+"""Bytes of any answer but a transaction's (TRANSACTION_HEX_MAX): of some 20 000 unspent outputs, if anybody paid so many."""
 
 ANSWER_SECONDS = 4.0
 """For all that one server is asked for one question, so that the slowest question stays below what callers wait."""
@@ -55,12 +65,11 @@ GRACE_SECONDS = 0.5
 TIP_DEPTH = 4
 """Newest blocks of each server that are compared: servers within three blocks of each other still have one in common."""
 
-HEIGHT_MAX = 1 << 31
+PROOFS_MAX = 16
+"""Transactions that were proven lately and are kept: an open wants its own twice."""
+
 FEE_PER_BYTE_MAX = 1_000_000
 """Satoshi; an estimate above is none."""
-
-FEE_PER_BYTE_LEAST = 1
-"""What a server without any estimate is taken to say; the caller's floor should be higher."""
 
 REASON_SIZE_MAX = 200
 
@@ -78,109 +87,6 @@ log = logging.getLogger("paychan.chain")
 
 class ServerTrouble(Exception):
     """One server gave no answer that can be used. `str()` names the server and says why, without what was asked."""
-
-
-class Contradiction(Exception):
-    """The answers that there are do not decide the question; further ones might. `str()` says how they differ."""
-
-
-@dataclass(frozen=True)
-class Sighting:
-    """What one server says of a funding output. confirmations: of its transaction, or UNKNOWN. spender: txid (internal
-    order) of what spends it, None if nothing does."""
-
-    confirmations: int
-    spender: bytes | None = None
-    spender_confirmations: int = 0
-
-
-@dataclass(frozen=True)
-class Listed:
-    """What one server says of an unspent output. value: satoshi."""
-
-    value: int
-    confirmations: int
-
-
-# Agreement: from what each server says (by its name) to what is believed. Pure; all raise Contradiction.
-
-
-def attested(levels: Collection[int], agree: int) -> int:
-    """Return the highest number of confirmations that `agree` servers attest at least, UNKNOWN if too few answered."""
-    return sorted(levels, reverse=True)[agree - 1] if len(levels) >= agree else UNKNOWN
-
-
-def agreed_tip(chains: Mapping[str, Sequence[Tip]], agree: int) -> Tip:
-    """Return the highest block that `agree` servers have among their newest, told alike in every respect."""
-    votes = Counter(block for chain in chains.values() for block in set(chain))
-    agreed = [block for block, count in votes.items() if count >= agree]
-    heights = ", ".join(f"{name} is at height {chain[0].height}" for name, chain in sorted(chains.items()))
-    if not agreed:
-        raise Contradiction(f"no recent block is the same for {agree} of them: {heights}")
-    best = max(block.height for block in agreed)
-    if sum(block.height == best for block in agreed) > 1:
-        raise Contradiction(f"they are on different chains: {heights}")
-    return next(block for block in agreed if block.height == best)
-
-
-def agreed_status(sightings: Mapping[str, Sighting], agree: int, settlement_txid: bytes = b"") -> FundingStatus:
-    """Return what became of a funding output. settlement_txid: our own spender, if any."""
-    spent = {name: seen for name, seen in sightings.items() if seen.spender is not None}
-    if len(spent) < agree:
-        spent = {name: seen for name, seen in spent.items() if seen.spender != settlement_txid}
-    unspent = len(sightings) - len(spent)
-    if (len(spent) >= agree) == (unspent >= agree):
-        others = _names(sightings.keys() - spent.keys())
-        raise Contradiction(f"{_names(spent)} say that a funding output is spent, {others} that it is not")
-    if unspent >= agree:  # one that does not know the transaction says nothing against its being spent, nor for it
-        return FundingStatus(attested([seen.confirmations for name, seen in sightings.items() if name not in spent], agree))
-    confirmations = attested([seen.confirmations for seen in spent.values()], agree)
-    votes = Counter(seen.spender for seen in spent.values())
-    named = [spender for spender, count in votes.items() if spender is not None and count >= agree]
-    if len(named) != 1:
-        return FundingStatus(confirmations, is_spent=True)
-    depths = [seen.spender_confirmations for seen in spent.values() if seen.spender == named[0]]
-    return FundingStatus(confirmations, True, named[0], attested(depths, agree))
-
-
-def agreed_unspent(sightings: Mapping[str, Sighting], agree: int) -> int:
-    """Return the confirmations of an output that is there and unspent, else UNKNOWN."""
-    status = agreed_status(sightings, agree)
-    knowing = {name for name, seen in sightings.items() if seen.confirmations != UNKNOWN}
-    if status.confirmations == UNKNOWN and knowing and len(sightings) - len(knowing) < agree:
-        raise Contradiction(f"{_names(knowing)} know a funding transaction, {_names(sightings.keys() - knowing)} do not")
-    return UNKNOWN if status.is_spent else status.confirmations
-
-
-def agreed_listing(listings: Mapping[str, Mapping[bytes, Listed]], agree: int) -> dict[bytes, Listed]:
-    """Return the outputs that `agree` servers list with the same value, those of most value first, FUNDING_OUTPUTS_MAX at
-    most: who would crowd out a payer's output must pay more than the payer."""
-    found: dict[bytes, Listed] = {}
-    disputed: set[str] = set()
-    for outpoint in {outpoint for listing in listings.values() for outpoint in listing}:
-        holders = {name: listing[outpoint] for name, listing in listings.items() if outpoint in listing}
-        value, count = Counter(listed.value for listed in holders.values()).most_common(1)[0]
-        if count >= agree > len(listings) - count:
-            levels = [listed.confirmations for listed in holders.values() if listed.value == value]
-            found[outpoint] = Listed(value, attested(levels, agree))
-        elif count >= agree or len(listings) - len(holders) < agree:
-            disputed |= holders.keys()
-    if disputed and not found:
-        raise Contradiction(f"{_names(disputed)} list a funding output, others do not, or not alike")
-    ranked = sorted(found, key=lambda outpoint: (-found[outpoint].value, outpoint))
-    return {outpoint: found[outpoint] for outpoint in ranked[:FUNDING_OUTPUTS_MAX]}
-
-
-def _names(names: Collection[str]) -> str:
-    return " and ".join(sorted(names))
-
-
-def fee_for(estimates: Mapping[int, float], blocks: int) -> int:
-    """Return satoshi for each byte, rounded up: the estimate for the nearest target at or below `blocks`, else the shortest."""
-    if not estimates:
-        return FEE_PER_BYTE_LEAST
-    reached = [target for target in estimates if target <= blocks]
-    return max(FEE_PER_BYTE_LEAST, math.ceil(estimates[max(reached) if reached else min(estimates)]))
 
 
 class EsploraServer:
@@ -201,7 +107,7 @@ class EsploraServer:
         self._network = network
         context = (tls or ssl.create_default_context()) if is_tls else None
         port = parts.port or (443 if is_tls else 80)
-        self._http = HttpClient(parts.hostname, port, tls=context, body_size_max=ANSWER_SIZE_MAX)
+        self._http = HttpClient(parts.hostname, port, tls=context)
 
     def close(self) -> None:
         """Close the kept connections."""
@@ -261,15 +167,14 @@ class EsploraServer:
         return listing
 
     async def transaction(self, txid: bytes) -> bytes | None:
-        """Return a transaction's bytes, proven by its id; None if the server does not know it."""
-        text = await self._text(f"/tx/{txid_hex(txid)}/hex")
+        """Return a transaction without its witness, which its id would not prove; None if the server does not know it."""
+        text = await self._text(f"/tx/{txid_hex(txid)}/hex", TRANSACTION_HEX_MAX)
         if text is None:
             return None
-        with suppress(Exception):  # python-bitcoinlib raises errors of many kinds
-            raw = bytes.fromhex(text)
-            if CTransaction.deserialize(raw).GetTxid() == txid:
-                return raw
-        raise self._malformed("it gave another transaction than the one asked for")
+        try:
+            return await proof_of(text, txid)
+        except ValueError:
+            raise self._malformed("it gave another transaction than the one asked for") from None
 
     async def fee_estimates(self) -> dict[int, float]:
         """Return satoshi for each byte by the number of blocks in which a transaction should confirm; may be empty."""
@@ -303,10 +208,10 @@ class EsploraServer:
 
     # --- reading answers ---
 
-    async def _ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, str]:
+    async def _ask(self, method: str, path: str, body: bytes = b"", size_max: int = ANSWER_SIZE_MAX) -> tuple[int, str]:
         fields = {"Content-Type": "text/plain"} if body else {}
         try:
-            status, answer = await self._http.request(method, self._base + path, fields, body)
+            status, answer = await self._http.request(method, self._base + path, fields, body, body_size_max=size_max)
         except HttpFailure as error:
             raise ServerTrouble(f"{self.name} {error}") from None
         if 300 <= status < 400:
@@ -316,9 +221,9 @@ class EsploraServer:
         except UnicodeDecodeError:
             raise self._malformed("it is no text") from None
 
-    async def _text(self, path: str) -> str | None:
+    async def _text(self, path: str, size_max: int = ANSWER_SIZE_MAX) -> str | None:
         """Return an answer, None for HTTP 404: Esplora does not know what was asked for."""
-        status, text = await self._ask("GET", path)
+        status, text = await self._ask("GET", path, size_max=size_max)
         if status not in (200, 404):
             raise ServerTrouble(f"{self.name} answers with HTTP status {status}")
         return text if status == 200 else None
@@ -344,9 +249,10 @@ class EsploraServer:
 
     def _block(self, row: object) -> Tip:
         height, time, median = (self._field(row, name, int) for name in ("height", "timestamp", "mediantime"))
-        if not (0 <= height <= HEIGHT_MAX and 0 <= time <= LOCKTIME_MAX and 0 <= median <= LOCKTIME_MAX):
+        tip = Tip(height, self._hash_in(row, "id"), time, median)
+        if not tip.is_possible:
             raise self._malformed("a block's height or time is out of range")
-        return Tip(height, self._hash_in(row, "id"), time, median)
+        return tip
 
     def _confirmations(self, status: object, tip_height: int) -> int:
         """Return a transaction's confirmations from its status. One in a block newer than the height has just come: 1."""
@@ -393,6 +299,7 @@ class EsploraChain:
         if len({server.name for server in self._servers}) != len(urls):
             raise ValueError("two Esplora URLs have one host: its agreement with itself says nothing")
         self._agree, self._timeout = agree, timeout
+        self._proofs: OrderedDict[bytes, bytes] = OrderedDict()
 
     async def start(self) -> None:
         """Check that enough servers answer and are of our network; others are checked when they first answer."""
@@ -408,9 +315,6 @@ class EsploraChain:
     async def tip(self) -> Tip:
         """Return the best block on which enough servers agree."""
         return await self._collect(EsploraServer.newest_blocks, lambda chains: agreed_tip(chains, self._agree))
-
-    async def watch(self, request: FundingRequest) -> None:
-        """Nothing to prepare: Esplora finds outputs by script at any time."""
 
     async def find_funding(self, request: FundingRequest) -> list[FundingOutput]:
         """Return the unspent outputs that pay exactly the script pubkey, the one asked for or those of most value."""
@@ -442,18 +346,28 @@ class EsploraChain:
         )
 
     async def funding_transaction(self, terms: ChannelTerms) -> bytes:
-        """Return the funding transaction, from whichever server gives it first."""
+        """Return the funding transaction without its witness, from whichever server gives it first."""
         return await self._transaction(txid_of(terms.outpoint))
 
-    async def fee_per_byte(self, blocks: int) -> int:
-        """Return the median of the servers' estimates; of an even number, the higher of the middle ones."""
+    async def fee_per_byte(self, blocks: int) -> int | None:
+        """Return the fee that enough servers have an estimate for, None if they have not."""
         return await self._collect(
-            EsploraServer.fee_estimates,
-            lambda said: statistics.median_high(fee_for(estimates, blocks) for estimates in said.values()),
+            EsploraServer.fee_estimates, lambda said: agreed_fee(said.values(), blocks, self._agree)
         )
 
+    async def spender(self, txid: bytes) -> Spender:
+        """Return a spender's bytes, which prove themselves. What hangs on it, no server's word is taken for."""
+        try:
+            return Spender(await self._transaction(txid))
+        except Unavailable:
+            return Spender()
+
+    async def relay_fee_per_kb(self) -> int | None:
+        """None: Esplora does not tell."""
+        return None
+
     async def broadcast(self, transaction: bytes) -> None:
-        """Publish through every server; one that takes it, or has it, is enough."""
+        """Publish through every server."""
         txid = CTransaction.deserialize(transaction).GetTxid()
         tasks = [
             asyncio.create_task(self._of(server, lambda server: server.broadcast(transaction, txid))) for server in self._servers
@@ -465,26 +379,27 @@ class EsploraChain:
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, ServerTrouble):
                 raise result
-        if "" in results:
-            return
         said = zip(self._servers, results, strict=True)
-        reasons = [f"{server.name}: {result}" for server, result in said if isinstance(result, str)]
-        if reasons:
-            raise BroadcastRefused(_clean("; ".join(reasons)))
-        raise _unavailable("No Esplora server took the transaction: " + "; ".join(map(str, results)))
+        reasons = {server.name: result for server, result in said if result and isinstance(result, str)}
+        if is_refused(len(reasons), results.count(""), self._agree):
+            for_fee = sum(map(is_for_fee, reasons.values())) >= self._agree
+            raise BroadcastRefused(_clean("; ".join(f"{name}: {reason}" for name, reason in reasons.items())), for_fee)
+        if "" not in results:
+            raise _unavailable("No Esplora server took the transaction: " + "; ".join(map(str, results)))
 
     async def _output(self, outpoint: bytes, script_pubkey: bytes, confirmations: int) -> FundingOutput | None:
         """Return an output as its transaction's bytes prove it, None if it is not there or pays to another script."""
-        transaction = CTransaction.deserialize(await self._transaction(txid_of(outpoint)))
-        if vout_of(outpoint) >= len(transaction.vout):
+        transaction = await self._transaction(txid_of(outpoint))
+        value, script = output_at(transaction, vout_of(outpoint)) or (0, b"")
+        if script != script_pubkey or not is_satoshi(value):
             return None
-        output = transaction.vout[vout_of(outpoint)]
-        if bytes(output.scriptPubKey) != script_pubkey or not is_satoshi(output.nValue):
-            return None
-        return FundingOutput(outpoint, output.nValue, confirmations, transaction.is_coinbase())
+        return FundingOutput(outpoint, value, confirmations, is_coinbase(transaction))
 
     async def _transaction(self, txid: bytes) -> bytes:
-        """Return a transaction's bytes from the first server that gives them: they prove themselves."""
+        """Return a transaction without its witness from the first server that gives it: its hash proves it, for good."""
+        if txid in self._proofs:
+            self._proofs.move_to_end(txid)
+            return self._proofs[txid]
         tasks = [asyncio.create_task(self._of(server, lambda server: server.transaction(txid))) for server in self._servers]
         troubles = []
         try:
@@ -495,6 +410,9 @@ class EsploraChain:
                     troubles.append(str(error))
                 else:
                     if raw is not None:
+                        self._proofs[txid] = raw
+                        if len(self._proofs) > PROOFS_MAX:
+                            self._proofs.popitem(last=False)
                         return raw
         finally:
             await _end(tasks)

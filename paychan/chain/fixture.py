@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ..core.channel import ChannelTerms
 from ..core.errors import Rejection, Unavailable
-from ..core.outpoint import parse_outpoint
+from ..core.funding import without_witness
+from ..core.outpoint import parse_outpoint, txid_of
 from ..core.script import p2sh_script_pubkey
 from ..core.units import check_satoshi
 from .base import FUNDING_OUTPUTS_MAX, FundingOutput, FundingRequest
@@ -58,8 +59,14 @@ class FixtureChain(OutboxChain):
         script_pubkey = p2sh_script_pubkey(terms.redeem_script)
         for known in self._read():
             if known.output.outpoint == terms.outpoint and known.script_pubkey == script_pubkey:
-                return known.transaction
+                return self._proof(known)
         return b""
+
+    def _proof(self, known: _Known) -> bytes:
+        try:
+            return known.transaction and without_witness(known.transaction, txid_of(known.output.outpoint))
+        except ValueError as error:
+            raise Unavailable("chain_unavailable", "The file of funding outputs has another transaction for an output") from error
 
     def _read(self) -> list[_Known]:
         """Return the outputs, reading the file again if it was replaced or changed. A broken file: Unavailable."""

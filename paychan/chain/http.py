@@ -31,8 +31,8 @@ class _Closed(Exception):
 
 
 class HttpClient:
-    """Requests to one host and port. tls: the context for https, None for http. body_size_max: bytes of an answer's body.
-    connect_delays: seconds to wait before each further attempt to connect; without any there is one attempt."""
+    """Requests to one host and port. tls: the context for https, None for http. connect_delays: seconds to wait before each
+    further attempt to connect; without any there is one attempt."""
 
     def __init__(
         self,
@@ -40,19 +40,21 @@ class HttpClient:
         port: int,
         *,
         tls: ssl.SSLContext | None = None,
-        body_size_max: int,
         connections_max: int = 8,
         connect_delays: Sequence[float] = (),
     ) -> None:
         self._host, self._port, self._tls = host, port, tls
-        self._body_size_max, self._connect_delays = body_size_max, connect_delays
+        self._connect_delays = connect_delays
         self._places = asyncio.Semaphore(connections_max)
         self._idle: list[Connection] = []
         bracketed = f"[{host}]" if ":" in host else host
         self._authority = bracketed if port == (443 if tls else 80) else f"{bracketed}:{port}"
 
-    async def request(self, method: str, path: str, fields: Mapping[str, str] | None = None, body: bytes = b"") -> HttpAnswer:
-        """Send one request and return its answer, whatever its status. path, fields: sent as they are. Raises HttpFailure."""
+    async def request(
+        self, method: str, path: str, fields: Mapping[str, str] | None = None, body: bytes = b"", *, body_size_max: int
+    ) -> HttpAnswer:
+        """Send one request and return its answer, whatever its status. path, fields: sent as they are. body_size_max: bytes of the
+        answer's body. Raises HttpFailure."""
         more = "".join(f"{name}: {value}\r\n" for name, value in (fields or {}).items())
         length = f"Content-Length: {len(body)}\r\n" if body or method != "GET" else ""
         head = f"{method} {path} HTTP/1.1\r\nHost: {self._authority}\r\nAccept-Encoding: identity\r\n{more}{length}\r\n"
@@ -60,11 +62,11 @@ class HttpClient:
             connection = self._kept()
             if connection is not None:
                 try:
-                    return await self._exchange(connection, head.encode() + body)
+                    return await self._exchange(connection, head.encode() + body, body_size_max)
                 except _Closed:
                     self.close()  # the others are as old
             try:
-                return await self._exchange(await self._connect(), head.encode() + body)
+                return await self._exchange(await self._connect(), head.encode() + body, body_size_max)
             except _Closed:
                 raise HttpFailure("closed the connection without an answer") from None
 
@@ -92,13 +94,13 @@ class HttpClient:
                     await asyncio.sleep(delay)
         raise HttpFailure("cannot be reached")
 
-    async def _exchange(self, connection: Connection, request: bytes) -> HttpAnswer:
+    async def _exchange(self, connection: Connection, request: bytes, body_size_max: int) -> HttpAnswer:
         """Send a request and read its answer; the connection is kept only if all of it was read and more may follow."""
         reader, writer = connection
         keep = False
         try:
             status, answer_fields = await _send(reader, writer, request)
-            body = await _read_body(reader, answer_fields, self._body_size_max)
+            body = await _read_body(reader, answer_fields, body_size_max)
             keep = answer_fields.get("connection", "").lower() != "close"
         except (OSError, ValueError, EOFError, asyncio.LimitOverrunError):
             raise HttpFailure("broke off its answer, or it is no HTTP/1.1 that we accept") from None

@@ -69,9 +69,7 @@ class JsonRpc:
         self._host, self._port = host, port
         self._cookie, self._login = cookie, f"{user}:{password}"
         self._timeout = timeout
-        self._http = HttpClient(
-            host, port, body_size_max=BODY_SIZE_MAX, connections_max=connections_max, connect_delays=CONNECT_DELAYS
-        )
+        self._http = HttpClient(host, port, connections_max=connections_max, connect_delays=CONNECT_DELAYS)
 
     async def call(self, method: str, *params: object, path: str = "/", timeout: float = 0) -> object:
         """Return one call's result. Raises RpcError, Unavailable."""
@@ -102,7 +100,7 @@ class JsonRpc:
         for _ in range(2 if self._cookie else 1):
             fields = {"Authorization": f"Basic {self._token()}", "Content-Type": "application/json"}
             try:
-                status, answer = await self._http.request("POST", path, fields, body)
+                status, answer = await self._http.request("POST", path, fields, body, body_size_max=BODY_SIZE_MAX)
             except HttpFailure as error:
                 raise unavailable(f"The Bitcoin node {error}") from None
             if status != 401:

@@ -8,7 +8,7 @@ from ..core.channel import ChannelTerms
 from ..core.outpoint import txid_hex
 from ..core.settlement import settlement_txid
 from ..core.units import LOCKTIME_MAX
-from .base import FundingRequest, FundingStatus, Tip
+from .base import FundingStatus, Spender, Tip
 
 CONFIRMATIONS = 1_000_000
 """What a written transaction is taken to have: no block will ever bury it."""
@@ -30,16 +30,19 @@ class OutboxChain:
     async def tip(self) -> Tip:
         return Tip(height=0, block_hash=bytes(32), time=LOCKTIME_MAX, median_time_past=0)
 
-    async def watch(self, request: FundingRequest) -> None:
-        """Nothing to prepare."""
-
     async def funding_status(self, terms: ChannelTerms, settlement_txid: bytes = b"") -> FundingStatus:
         if settlement_txid and self._path(settlement_txid).exists():
             return FundingStatus(CONFIRMATIONS, True, settlement_txid, CONFIRMATIONS)
         return FundingStatus(CONFIRMATIONS)
 
-    async def fee_per_byte(self, blocks: int) -> int:
+    async def fee_per_byte(self, blocks: int) -> int | None:
         return self._fee_per_byte
+
+    async def spender(self, txid: bytes) -> Spender:
+        return Spender()
+
+    async def relay_fee_per_kb(self) -> int | None:
+        return None
 
     async def broadcast(self, transaction: bytes) -> None:
         """Write a transaction durably: synced before it is renamed to its name."""

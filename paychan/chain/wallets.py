@@ -3,6 +3,10 @@
 Wallets are named NAME-1, NAME-2, ..: Core cannot forget a descriptor, so when one holds `watched_max` scripts the next is
 made, and the one before the last is unloaded (its file stays; `loadwallet` brings it back). A script whose wallet was
 unloaded is imported anew when it is asked for. Several workers share the wallets; each may overfill one a little.
+
+Anybody can ask for an address that nobody paid, and each is there for ever. So a script is imported only when an open asks for it
+without naming an outpoint, and only so many in an hour: the node grows by some megabytes a day at most, and what is pushed out of
+the loaded wallets is older than what a new import looks through.
 """
 
 import asyncio
@@ -10,19 +14,31 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable
 
+from ..core.errors import Unavailable
 from ..core.network import Network, p2sh_address
 from ..core.outpoint import make_outpoint, txid_hex
-from .answers import clean, is_absent, need, need_bytes, need_field, need_hash, need_list, need_rows
+from ..core.units import COIN
+from .answers import clean, is_absent, need, need_amount, need_bytes, need_field, need_hash, need_list, need_rows
 from .base import FUNDING_OUTPUTS_MAX
 from .jsonrpc import METHOD_NOT_FOUND, JsonRpc, RpcError, unavailable
 
 RESCAN_SECONDS = 2 * 3600
 """How far before now an import looks for payments; Core adds two hours more."""
 
+LISTED_MAX = 1000
+"""Outputs at one address that the node is asked for at a time. It lists them in no order that means anything."""
+
+LISTINGS_MAX = 8
+"""Times that it is asked, each time for larger outputs only: who would hide an output pays for thousands."""
+
 PENDING_MAX = 1000
 """Scripts that wait for the import under way; beyond it, requests are refused."""
 
 IMPORT_SECONDS_MAX = 60.0
+
+ASKED_BURST_MAX = 1000
+ASKED_PER_MINUTE = 10
+"""Scripts that one worker imports because an open asks for them: so many at once, and so many more each minute."""
 
 RESCAN_TRIES = 20
 
@@ -63,6 +79,10 @@ def with_checksum(descriptor: str) -> str:
     return descriptor + "#" + "".join(_CHECKSUM_CHARSET[(check >> 5 * (7 - at)) & 31] for at in range(8))
 
 
+def _ranked(values: dict[bytes, int]) -> list[bytes]:
+    return sorted(values, key=lambda outpoint: (-values[outpoint], outpoint))[:FUNDING_OUTPUTS_MAX]
+
+
 class WatchingWallets:
     """The watch-only wallets: imports scripts in groups, and lists what pays to one."""
 
@@ -73,6 +93,7 @@ class WatchingWallets:
         self._count = 0  # descriptors in the current wallet, by our last look and our own imports since
         self._pending: dict[bytes, asyncio.Future[None]] = {}
         self._importing: asyncio.Task[None] | None = None
+        self._places, self._counted_at = float(ASKED_BURST_MAX), clock()
 
     async def start(self) -> None:
         """Load or make the current wallet and the one before."""
@@ -109,31 +130,57 @@ class WatchingWallets:
         await asyncio.shield(self._pending[script_pubkey])
 
     async def unspent(self, script_pubkey: bytes) -> list[bytes]:
-        """Return outpoints that pay to the script, mempool included, as the loaded wallets know them."""
+        """Return the outpoints of most value that pay to the script, mempool included, as the loaded wallets know them: who would
+        crowd out a payer's output must pay more than the payer.
+
+        Raises Unavailable("overloaded") if too many scripts were asked for lately, Unavailable("chain_unavailable").
+        """
+        if script_pubkey not in self._known and script_pubkey not in self._pending:
+            self._take_place()
         await self.watch(script_pubkey)
         loaded = await self._loaded()
         if self._number(self._known.get(script_pubkey, "")) not in loaded:
             self._known.pop(script_pubkey, None)  # another worker has unloaded its wallet
             await self.watch(script_pubkey)
             loaded = await self._loaded()
-        address = p2sh_address(self._network, script_pubkey[2:22])
-        found: list[bytes] = []
+        found: dict[bytes, int] = {}
         for number in loaded[-2:]:
-            limits = {"maximumCount": FUNDING_OUTPUTS_MAX}
-            answer = await self._call(number, "listunspent", 0, 9_999_999, [address], True, limits)
-            for row in need_list(answer, "listunspent"):
-                if need_bytes(need_field(row, "scriptPubKey", str), "scriptPubKey") == script_pubkey:
-                    found.append(make_outpoint(need_hash(row, "txid"), need_field(row, "vout", int)))
-        return list(dict.fromkeys(found))[:FUNDING_OUTPUTS_MAX]
+            found |= await self._largest(number, script_pubkey)
+        return _ranked(found)
 
-    async def transaction(self, txid: bytes) -> tuple[int, bytes] | None:
-        """Return confirmations (negative: a conflicting one is in a block) and bytes of a transaction, None if unseen."""
+    def _take_place(self) -> None:
+        now = self._clock()
+        gained = max(0.0, now - self._counted_at) * ASKED_PER_MINUTE / 60
+        self._places, self._counted_at = min(float(ASKED_BURST_MAX), self._places + gained), now
+        if self._places < 1:
+            raise Unavailable("overloaded", "Too many new addresses are looked for; name the funding output, or try again later")
+        self._places -= 1
+
+    async def _largest(self, number: int, script_pubkey: bytes) -> dict[bytes, int]:
+        """Return the value in satoshi of each outpoint that one wallet lists, those of most value among them."""
+        address = p2sh_address(self._network, script_pubkey[2:22])
+        found: dict[bytes, int] = {}
+        least = 0
+        for _ in range(LISTINGS_MAX):
+            limits = {"minimumAmount": f"{least // COIN}.{least % COIN:08}", "maximumCount": LISTED_MAX}
+            rows = need_list(await self._call(number, "listunspent", 0, 9_999_999, [address], True, limits), "listunspent")
+            for row in rows:
+                if need_bytes(need_field(row, "scriptPubKey", str), "scriptPubKey") == script_pubkey:
+                    found[make_outpoint(need_hash(row, "txid"), need_field(row, "vout", int))] = need_amount(row, "amount")
+            ranked = _ranked(found)
+            if len(rows) < LISTED_MAX or not ranked:
+                break
+            least = max(found[ranked[-1]], least + 1)
+        return found
+
+    async def transaction(self, txid: bytes) -> tuple[int, str] | None:
+        """Return confirmations (negative: a conflicting one is in a block) and hexadecimal of a transaction, None if unseen."""
         for number in reversed(await self._loaded()):
             answer = await self._call(number, "gettransaction", txid_hex(txid))
             if isinstance(answer, RpcError) and answer.code == METHOD_NOT_FOUND:
                 return None
             if not is_absent(answer):
-                return need_field(answer, "confirmations", int), need_bytes(need_field(answer, "hex", str), "hex")
+                return need_field(answer, "confirmations", int), need_field(answer, "hex", str)
         return None
 
     async def _import_pending(self) -> None:

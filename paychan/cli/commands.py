@@ -14,7 +14,7 @@ from ..client import Channel, ChannelClosed, ChannelClosing, ChannelMissing, Out
 from ..client.refund import check_settlement
 from ..client.storage import is_there
 from ..printing import say
-from .funding import note_funding, read_transaction, source_of
+from .funding import named_funding, note_funding, read_transaction, source_of
 from .output import UsageError, utc
 from .places import channel_names, channel_path, state_directory
 from .session import policy_of, show, summary, why_closed
@@ -121,7 +121,8 @@ def refund(arguments: argparse.Namespace) -> int:
     """Write the refund transaction, maybe publish it."""
     with _channel(arguments) as channel:
         source = source_of(arguments, channel.record.agreement.network) if arguments.broadcast else None
-        made = channel.refund(arguments.fee_rate)
+        other = named_funding(arguments, channel.record.agreement)
+        made = channel.refund(arguments.fee_rate, other)
         path = channel_path(arguments, arguments.name).parent / f"{made.txid}.hex"
         _write(path, made.raw.hex() + "\n")
         result = {
@@ -138,7 +139,7 @@ def refund(arguments: argparse.Namespace) -> int:
         if source is not None:
             source.broadcast(made.raw)
     note = f"valid when the chain's median time past exceeds {utc(made.valid_after)}: expect it about {utc(made.expected_at)}"
-    if channel.record.paid_value:
+    if channel.record.paid_value and other in (None, channel.record.funding):
         note += "\nthe server can settle until then, and will if it wants what it was paid"
     show(arguments, result, note)
     return 0

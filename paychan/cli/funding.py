@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from ..chain.debug import DEBUG_FUNDING_VALUE
-from ..client import LIVE, TEST, Channel, Network, Refused, StateError, WrongNetwork, create_key, find_funding
+from ..client import LIVE, TEST, Agreement, Channel, Funding, Network, Refused, StateError, WrongNetwork, create_key, find_funding
 from ..client.storage import is_there
 from ..client.wire import parse_url
 from ..core.network import BY_NAME
@@ -16,6 +16,7 @@ from .places import channel_path, free_name, state_directory
 from .qr import terminal_qr
 from .session import payment_uri, policy_of, show, summary
 from .sources import Esplora, FundingSource, bitcoind
+from .waiting import wait_for_funding
 
 SECONDS_PER_DAY = 86_400
 
@@ -104,34 +105,18 @@ def source_of(arguments: argparse.Namespace, network: Network) -> FundingSource:
     raise UsageError("--esplora URL or --bitcoind URL is needed to look at the block chain")
 
 
-def wait_for_funding(arguments: argparse.Namespace, channel: Channel, source: FundingSource) -> None:
-    """Poll until the channel's output is there and confirmed as the server asks; note it."""
-    agreed, shown = channel.record.agreement, ""
-    deadline = time.monotonic() + arguments.wait_seconds
-    while True:
-        found = source.find(agreed)
-        if len(found) > 1:
-            raise Refused("several outputs pay to this address: choose one, `open --funding TXID:VOUT:SATOSHI`", "ambiguous")
-        count = found[0].confirmations if found else -1
-        if found and count >= agreed.confirmations:
-            channel.set_funding(found[0].funding)
-            return
-        text = f"{count} of {agreed.confirmations} confirmations" if found else "nothing has arrived yet"
-        if text != shown:
-            progress(arguments, text)
-            shown = text
-        if time.monotonic() + arguments.poll_seconds > deadline:
-            raise Refused(text, "funding_not_found")
-        time.sleep(arguments.poll_seconds)
+def named_funding(arguments: argparse.Namespace, agreed: Agreement) -> Funding | None:
+    """Return the output at the channel's address that --funding or --funding-tx names, None if neither is there."""
+    named: Funding | None = arguments.funding
+    return find_funding(agreed, read_transaction(arguments.funding_tx)) if arguments.funding_tx else named
 
 
 def note_funding(arguments: argparse.Namespace, channel: Channel) -> None:
     """Note the funding output that `open` was told of, if it was."""
     agreed = channel.record.agreement
-    if arguments.funding:
-        channel.set_funding(arguments.funding)
-    elif arguments.funding_tx:
-        channel.set_funding(find_funding(agreed, read_transaction(arguments.funding_tx)))
+    named = named_funding(arguments, agreed)
+    if named is not None:
+        channel.set_funding(named)
     elif (arguments.esplora or arguments.bitcoind) and channel.record.funding is None:
         wait_for_funding(arguments, channel, source_of(arguments, agreed.network))
     elif channel.record.funding is None:

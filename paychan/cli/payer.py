@@ -62,6 +62,14 @@ def _chain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cookie", metavar="FILE", default="", help="the node's cookie file, instead of user and password")
 
 
+def _funding(parser: argparse.ArgumentParser, what: str) -> None:
+    """Let an output at the channel's address be named, by its transaction or by its outpoint."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--funding-tx", metavar="FILE", help=f"{what} transaction in hex: proves its output's value")
+    about = f"{what} output, if you are sure of its value"
+    which.add_argument("--funding", type=forms.funding, metavar="TXID:VOUT:SATOSHI", help=about)
+
+
 def _waiting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--poll-seconds", type=forms.seconds, default=15.0, metavar="SECONDS", help="how often it is asked")
     parser.add_argument("--wait-seconds", type=forms.seconds, default=86_400.0, metavar="SECONDS", help="how long it is asked")
@@ -89,10 +97,7 @@ def _add_open(parser: argparse.ArgumentParser) -> None:
     _named(parser)
     about = "the first payment (default: the open price agreed)"
     parser.add_argument("--amount", type=forms.satoshi, metavar="SATOSHI", help=about)
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--funding-tx", metavar="FILE", help="the funding transaction in hex: proves its output's value")
-    about = "the funding output, if you are sure of its value"
-    which.add_argument("--funding", type=forms.funding, metavar="TXID:VOUT:SATOSHI", help=about)
+    _funding(parser, "the funding")
     parser.add_argument("--resume", action="store_true", help="sign again after the channel was put on hold")
     _chain(parser)
     _waiting(parser)
@@ -111,6 +116,7 @@ def _add_pay(parser: argparse.ArgumentParser) -> None:
 def _add_refund(parser: argparse.ArgumentParser) -> None:
     _named(parser)
     parser.add_argument("--fee-rate", type=forms.fee_rate, required=True, metavar="N", help="satoshi per byte")
+    _funding(parser, "instead of the channel's own, another")
     parser.add_argument("--broadcast", action="store_true", help="publish it; needs --esplora or --bitcoind")
     _chain(parser)
     parser.set_defaults(deadline=DEADLINE_SECONDS)

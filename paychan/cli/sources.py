@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from bitcoin.core import CTransaction
 
-from ..chain.base import BroadcastRefused, ChainBackend, FundingOutput, FundingRequest
+from ..chain.base import FUNDING_OUTPUTS_MAX, BroadcastRefused, ChainBackend, FundingOutput, FundingRequest
 from ..client import Agreement, Funding, Refused, Unreachable
 from ..client.transport import Connection
 from ..client.wire import NoReply, Reply, parse_url
@@ -35,7 +35,7 @@ class FundingSource(Protocol):
     """What is asked of the block chain. Raises Unreachable if the source does not answer, or not sensibly."""
 
     def find(self, agreement: Agreement) -> list[Found]:
-        """Return the unspent outputs at the channel's address, the mempool's too."""
+        """Return the unspent outputs at the channel's address, the mempool's too: the likeliest if there are many."""
 
     def broadcast(self, raw: bytes) -> None:
         """Publish a serialised transaction. Raises Refused with the source's reason."""
@@ -66,7 +66,8 @@ class Esplora:
             if not isinstance(outputs, list):
                 raise ValueError("no list of outputs")
             height = int(self._get("/blocks/tip/height"))
-            return [self._prove(agreement, output, height) for output in outputs]
+            outputs.sort(key=lambda output: _likelihood(output, agreement.planned_value), reverse=True)
+            return [self._prove(agreement, output, height) for output in outputs[:FUNDING_OUTPUTS_MAX]]
         except (ValueError, KeyError, IndexError, RecursionError) as error:
             raise Unreachable(f"the answer of the block explorer {self._url} makes no sense") from error
 
@@ -99,6 +100,13 @@ class Esplora:
             raise Refused(f"the network refuses the transaction: {reason}", "broadcast_refused")
 
 
+def _likelihood(output: object, planned_value: int | None) -> tuple[bool, int]:
+    """Order what an explorer lists by what it claims: the amount asked for first, then by value. Dust may lie there without end."""
+    value = output.get("value") if isinstance(output, dict) else 0
+    value = value if type(value) is int else 0
+    return value == planned_value, value
+
+
 class BackendSource:
     """A server's chain backend (`paychan.chain`), one that the payer runs itself and trusts with amounts."""
 
@@ -125,7 +133,6 @@ class BackendSource:
         request = FundingRequest(agreement.client_pubkey, agreement.exp_time, agreement.script_pubkey)
 
         async def ask(backend: ChainBackend) -> list[FundingOutput]:
-            await backend.watch(request)
             return await backend.find_funding(request)
 
         return [Found(Funding(output.outpoint, output.value), output.confirmations) for output in self._run(ask)]
@@ -164,7 +171,14 @@ def bitcoind(node: NodeAddress, cookie: str, network: Network) -> BackendSource:
 
         login = Path(cookie) if cookie else None
         return BitcoindChain(
-            node.host, node.port, network, cookie=login, user=node.user, password=node.password, wallet="paychan-payer"
+            node.host,
+            node.port,
+            network,
+            cookie=login,
+            user=node.user,
+            password=node.password,
+            wallet="paychan-payer",
+            must_replace=False,
         )
 
     return BackendSource(make)

@@ -14,7 +14,7 @@ run against a server in debug mode. The server is trusted with nothing but the g
 what it acknowledged. Values are satoshi.
 """
 
-from ..core.network import LIVE, REGTEST, TEST, Network
+from ..core.network import LIVE, REGTEST, SIGNET, TEST, TESTNET4, Network
 from .channel import DEFAULT_POLICY, AsyncChannel, Channel
 from .errors import (
     ChannelBusy,
@@ -42,7 +42,9 @@ __all__ = [
     "DEFAULT_POLICY",
     "LIVE",
     "REGTEST",
+    "SIGNET",
     "TEST",
+    "TESTNET4",
     "Agreement",
     "AsyncChannel",
     "Channel",

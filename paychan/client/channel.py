@@ -46,9 +46,14 @@ class _Base:
             self._file.close()
             raise
 
-    def refund(self, fee_rate: float) -> Refund:
-        """Return the signed refund. fee_rate: satoshi per byte. It is valid only after the expiry."""
-        return make_refund(self.record.terms, self._key, fee_rate)
+    def refund(self, fee_rate: float, funding: Funding | None = None) -> Refund:
+        """Return the signed refund. fee_rate: satoshi per byte. It is valid only after the expiry.
+
+        funding: another output at the channel's address, which its key reaches as well; its value must be certain: what the
+        transaction does not pay out is a fee.
+        """
+        terms = self.record.terms if funding is None else self.record.terms_on(funding)
+        return make_refund(terms, self._key, fee_rate)
 
     def check_settlement(self, raw: bytes) -> int:
         """Check the serialised settlement; return the change it pays, in satoshi. Raises ServerMisbehaved."""

@@ -121,13 +121,17 @@ class ChannelRecord:
         """The channel's terms. Raises Refused before it is funded."""
         if self.funding is None:
             raise Refused("the channel has no funding output yet", "not_funded")
+        return self.terms_on(self.funding)
+
+    def terms_on(self, funding: Funding) -> ChannelTerms:
+        """Return what the terms would be on an output at the channel's address."""
         agreed = self.agreement
         return ChannelTerms(
-            self.funding.outpoint,
+            funding.outpoint,
             agreed.server_pubkey,
             agreed.client_pubkey,
             agreed.exp_time,
-            self.funding.value,
+            funding.value,
             agreed.change_script,
         )
 

@@ -52,7 +52,8 @@ def make_refund(terms: ChannelTerms, key: PrivateKey, fee_rate: float) -> Refund
 def find_funding(agreement: Agreement, raw: bytes) -> Funding:
     """Return the output of the serialised transaction `raw` that funds the channel: its value is proven by the txid.
 
-    Raises Refused if it has none, or several: then one must be chosen by its outpoint.
+    Of several at the channel's address, the one with the amount that was asked for. Raises Refused if there is none, or no such
+    one: then it must be chosen by its outpoint.
     """
     try:
         transaction = CTransaction.deserialize(raw)
@@ -63,6 +64,8 @@ def find_funding(agreement: Agreement, raw: bytes) -> Funding:
         for vout, output in enumerate(transaction.vout)
         if bytes(output.scriptPubKey) == agreement.script_pubkey
     ]
+    if len(found) > 1:
+        found = [funding for funding in found if funding.value == agreement.planned_value] or found
     if len(found) != 1 or not (is_satoshi(found[0].value) and found[0].value > 0):
         raise Refused(f"{len(found)} outputs of this transaction pay to {agreement.funding_address}", "funding_not_found")
     return found[0]
@@ -71,15 +74,15 @@ def find_funding(agreement: Agreement, raw: bytes) -> Funding:
 def check_settlement(record: ChannelRecord, raw: bytes) -> int:
     """Check that the serialised settlement `raw` pays the payer its change; return that, in satoshi.
 
-    Raises ServerMisbehaved if it pays less than the newest signed payment leaves, or is not the one that was announced.
+    It is judged by what it pays, not by its txid: no signature covers its scriptSig, so anybody can have it mined under another one
+    than was announced, and an older version with a lower fee may be the one that is mined. Raises ServerMisbehaved if it pays less
+    than the newest signed payment leaves, or does not spend the channel's funding output.
     """
     terms = record.terms
     try:
         transaction = CTransaction.deserialize(raw)
     except Exception as error:
         raise Refused("the settlement does not parse", "invalid_transaction") from error
-    if record.settlement_txid and txid_hex(transaction.GetTxid()) != record.settlement_txid:
-        raise ServerMisbehaved(f"this transaction is not the settlement {record.settlement_txid}")
     spent = [make_outpoint(spends.prevout.hash, spends.prevout.n) for spends in transaction.vin]
     if terms.outpoint not in spent:
         raise ServerMisbehaved("this transaction does not spend the channel's funding output")

@@ -148,7 +148,7 @@ def agree(proposal: Proposal, offer: Offer, now: int) -> Agreement:
     try:
         decode_address(proposal.network, proposal.change_address)
     except Rejection as error:
-        detail = f"change_address is no P2PKH or P2SH address of network {proposal.network.name}"
+        detail = f"change_address is no address of network {proposal.network.name}"
         raise Refused(detail, error.code) from error
     _check_value(proposal, offer)
     _check_expiry(proposal, offer)

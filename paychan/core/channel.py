@@ -61,8 +61,11 @@ TRANSITIONS: dict[tuple[int, Event], Phase] = {
     (Phase.SIGNED, Event.BUMP): Phase.SIGNED,  # signed again, with a higher fee
     (Phase.SIGNED, Event.BROADCAST): Phase.BROADCAST,
     (Phase.BROADCAST, Event.BUMP): Phase.BROADCAST,
+    # a settlement of ours is buried: whichever version, even one that is not written down here (a restored store)
+    (Phase.CLOSING, Event.CONFIRM): Phase.SETTLED,
+    (Phase.SIGNED, Event.CONFIRM): Phase.SETTLED,
     (Phase.BROADCAST, Event.CONFIRM): Phase.SETTLED,
-    # the funding output was spent by another transaction, for good: an earlier version of ours, or the payer's refund
+    # the funding output was spent by another transaction, for good: the payer's refund
     (Phase.CLOSING, Event.LOSE): Phase.SETTLED,
     (Phase.SIGNED, Event.LOSE): Phase.SETTLED,
     (Phase.BROADCAST, Event.LOSE): Phase.SETTLED,

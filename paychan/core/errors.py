@@ -32,7 +32,7 @@ _TABLE = (
     Code(28, "invalid_exp_time", 400, "exp_time must be a plain integer from 500000000 to 4294967295"),
     Code(29, "exp_time_too_soon", 400, "exp_time is too close, or past"),
     Code(30, "exp_time_too_far", 400, "exp_time is too far ahead"),
-    Code(31, "invalid_change_address", 400, "change_address is no P2PKH or P2SH address of this network"),
+    Code(31, "invalid_change_address", 400, "change_address is no address of this network"),
     Code(32, "invalid_base64", 400, "payment is not canonical base64url"),
     Code(33, "invalid_payment", 400, "payment has the wrong length or structure"),
     Code(34, "invalid_der", 400, "The signature is not strict DER"),
@@ -52,6 +52,7 @@ _TABLE = (
     Code(55, "funding_unconfirmed", 400, "The funding output has too few confirmations"),
     Code(56, "funding_immature", 400, "The funding output is a coinbase with fewer than 100 confirmations"),
     Code(57, "funding_too_large", 400, "The funding output exceeds what this server accepts"),
+    Code(58, "not_settleable", 400, "The server could not settle a channel on this funding output"),
     # other statuses of v1
     Code(60, "no_such_channel", 404, "No such channel"),
     Code(61, "no_such_payment", 404, "No such payment resource: the channel is settled"),
@@ -82,6 +83,8 @@ _TABLE = (
     Code(87, "funding_disappeared", 503, "The funding transaction is not confirmed any more; wait until it is again"),
     Code(88, "too_many_failures", 503, "Too many payments with bad signatures for this channel; send the same request again"),
     Code(89, "shard_stopped", 503, "The channel's accounts are being looked at; send the same request again later"),
+    Code(90, "clock_doubtful", 503, "The server's clock and the chain contradict each other; send the same request again later"),
+    Code(91, "too_much_unsettled", 503, "Too much waits to be settled; send the same request again later"),
 )
 
 BY_CODE = {row.code: row for row in _TABLE}

@@ -8,6 +8,7 @@ import re
 
 from .errors import Rejection
 
+TXID_SIZE = 32
 OUTPOINT_SIZE = 36
 _TXID_HEX = re.compile(r"[0-9a-fA-F]{64}\Z")
 _VOUT = re.compile(r"(0|[1-9][0-9]{0,9})\Z")
@@ -16,7 +17,7 @@ _VOUT_MAX = 0xFFFFFFFF
 
 def make_outpoint(txid: bytes, vout: int) -> bytes:
     """Return the 36-byte outpoint of a 32-byte txid (internal order) and an output index (u32)."""
-    if len(txid) != 32:
+    if len(txid) != TXID_SIZE:
         raise ValueError("a txid has 32 bytes")
     return txid + vout.to_bytes(4, "little")
 
@@ -36,12 +37,12 @@ def parse_outpoint(txid_hex: str, vout_text: str) -> bytes:
 
 def txid_of(outpoint: bytes) -> bytes:
     """Return the 32-byte txid, internal order."""
-    return outpoint[:32]
+    return outpoint[:TXID_SIZE]
 
 
 def vout_of(outpoint: bytes) -> int:
     """Return the output index."""
-    return int.from_bytes(outpoint[32:], "little")
+    return int.from_bytes(outpoint[TXID_SIZE:], "little")
 
 
 def txid_hex(txid: bytes) -> str:

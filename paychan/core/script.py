@@ -8,6 +8,10 @@ from .units import is_expiry
 PUBKEY_SIZE = 33
 
 OP_PUSHDATA1 = 0x4C
+OP_1NEGATE, OP_1, OP_16 = 0x4F, 0x51, 0x60
+
+ELEMENT_SIZE_MAX = 520
+"""Bytes; a longer push makes a script invalid (Bitcoin consensus)."""
 
 
 def encode_script_number(number: int) -> bytes:
@@ -24,6 +28,28 @@ def push(data: bytes) -> bytes:
     if len(data) <= 0xFF:
         return bytes((OP_PUSHDATA1, len(data))) + data
     raise ValueError("this push is longer than any that a channel needs")
+
+
+def read_pushes(script: bytes) -> list[bytes] | None:
+    """Return what a script pushes, in whatever form consensus takes, or None if it does anything else, or is cut off."""
+    pushed, at = [], 0
+    while at < len(script):
+        opcode, at = script[at], at + 1
+        if opcode == OP_1NEGATE or OP_1 <= opcode <= OP_16:
+            pushed.append(b"\x81" if opcode == OP_1NEGATE else bytes((opcode - OP_1 + 1,)))
+            continue
+        size, width = opcode, 0
+        if OP_PUSHDATA1 <= opcode < OP_1NEGATE:
+            width = 1 << (opcode - OP_PUSHDATA1)  # the length stands in 1, 2 or 4 bytes
+            size = int.from_bytes(script[at : at + width], "little")
+        elif opcode > OP_PUSHDATA1:
+            return None
+        at += width
+        if at + size > len(script):
+            return None
+        pushed.append(script[at : at + size])
+        at += size
+    return pushed
 
 
 def redeem_script(server_pubkey: bytes, client_pubkey: bytes, exp_time: int) -> bytes:

@@ -2,21 +2,36 @@
 
 One input, the funding output; the payer's change first, then the server's output. The payer signed SINGLE|ANYONECANPAY or
 NONE|ANYONECANPAY; the server signs ALL, always: under any weaker type a stranger could replace the server's output.
+
+No signature covers the scriptSig. Anybody may replace its OP_1 by another true value, of up to 520 bytes: the txid is another one
+then, and maybe the size, but not what is paid to whom. So a settlement on the chain is known by what it pays, and by the server's
+signature.
 """
+
+from dataclasses import dataclass
 
 from bitcoin.core import COutPoint, CTransaction, CTxIn, CTxOut
 from bitcoin.core.script import SIGHASH_ALL, CScript, SignatureHash
 from coincurve import PrivateKey, PublicKey
 
 from .._fast.sighash import payment_sighash
+from .address_script import ADDRESS_SCRIPT_SIZE_MAX
 from .channel import ChannelTerms
 from .outpoint import txid_of, vout_of
 from .payment import Payment
-from .script import push
+from .script import ELEMENT_SIZE_MAX, push, read_pushes
 from .units import DUST_LIMIT, check_satoshi
 
 SEQUENCE_FINAL = 0xFFFFFFFF
+
+LONGEST_DESTINATION = bytes(ADDRESS_SCRIPT_SIZE_MAX)
+"""In place of the server's output script, which the signer alone knows, where a fee is reckoned: by the server, and by the signer
+in bounding it."""
+
 _SIGNATURE_SIZE_MAX = 72  # 71 bytes of DER with low S, and the sighash type
+
+SETTLEMENT_SIZE_MAX = 367
+"""Bytes of the largest settlement: with the longest keys, signatures, expiry and addresses that there are."""
 
 
 class SettlementError(ValueError):
@@ -55,6 +70,12 @@ def settlement_size_max(terms: ChannelTerms, payment: Payment, destination: byte
     outputs = settlement_outputs(terms, payment, destination, 0)
     script_sig = _script_sig(client_signature, bytes(_SIGNATURE_SIZE_MAX), terms.redeem_script)
     return len(_spend(terms, script_sig, outputs).serialize())
+
+
+def inflated_size_max(terms: ChannelTerms, payment: Payment, destination: bytes) -> int:
+    """Return the most bytes of a copy of the signed settlement that nodes relay: one with 520 bytes in place of OP_1."""
+    # in place of one byte: OP_PUSHDATA2, a length of two bytes, the data; and the scriptSig's own length takes three bytes, not one
+    return settlement_size_max(terms, payment, destination) - 1 + 3 + ELEMENT_SIZE_MAX + 2
 
 
 def server_sighash(terms: ChannelTerms, payment: Payment, destination: bytes, fee: int) -> bytes:
@@ -110,6 +131,49 @@ def check_settlement(raw: bytes, terms: ChannelTerms, payment: Payment, fee_max:
     if not verify_payment(terms, payment):
         raise SettlementError("the payer's signature is not valid")
     return tx.GetTxid()
+
+
+@dataclass(frozen=True)
+class Paid:
+    """What a settlement pays, whichever version it is and whatever became of its scriptSig. Values in satoshi, size in bytes.
+
+    outputs: (value, script) each; the payer's change is the first of two.
+    """
+
+    outputs: tuple[tuple[int, bytes], ...]
+    fee: int
+    size: int
+
+    @property
+    def change_value(self) -> int:
+        """What the payer gets back."""
+        return self.outputs[0][0] if len(self.outputs) > 1 else 0
+
+
+def read_settlement(raw: bytes, terms: ChannelTerms) -> Paid | None:
+    """Return what the serialised transaction `raw` pays if it is a settlement of this channel, None if it is something else: a
+    refund, or no spend of the funding output.
+
+    It is one if it carries the server's SIGHASH_ALL signature of exactly these outputs: only our signer makes that.
+    """
+    try:
+        tx = CTransaction.deserialize(raw)
+    except Exception:  # python-bitcoinlib raises errors of many kinds
+        return None
+    if len(tx.vin) != 1 or not tx.vout:
+        return None
+    (spend,) = tx.vin
+    pushed = read_pushes(bytes(spend.scriptSig))
+    spent = COutPoint(txid_of(terms.outpoint), vout_of(terms.outpoint))
+    if spend.prevout != spent or pushed is None or len(pushed) < 4 or pushed[-1] != terms.redeem_script:
+        return None
+    signature = pushed[-3]
+    digest = SignatureHash(CScript(terms.redeem_script), tx, 0, SIGHASH_ALL)
+    if signature[-1:] != bytes((SIGHASH_ALL,)) or not _verifies(signature[:-1], digest, terms.server_pubkey):
+        return None
+    outputs = tuple((output.nValue, bytes(output.scriptPubKey)) for output in tx.vout)
+    size = len(CTransaction(tx.vin, tx.vout, tx.nLockTime, tx.nVersion).serialize())  # no witness counts: a txid covers none
+    return Paid(outputs, terms.funding_value - sum(value for value, _ in outputs), size)
 
 
 def verify_payment(terms: ChannelTerms, payment: Payment) -> bool:

@@ -7,6 +7,7 @@ broadcast, because a refused settlement found out near the expiry is money lost.
 from bitcoin.core import CTransaction
 
 from .._fast.payment import split_payment
+from .address_script import is_address_script, is_segwit_script
 from .settlement import SettlementError
 
 SCRIPT_SIG_SIZE_MAX = 1650
@@ -15,17 +16,18 @@ RELAY_FEE_PER_KB_MIN = 1000
 """Satoshi; the default of nodes before 29.1, which later ones accept too."""
 
 _DUST_FEE_PER_KB = 3000
-_SPENDING_SIZE = 148  # of an input that spends such an output later, as Bitcoin Core counts it
+_SPENDING_SIZE, _SEGWIT_SPENDING_SIZE = 148, 67
+"""Bytes of an input that spends such an output later, as Bitcoin Core counts it: of a witness a quarter."""
+
 _OP_PUSHDATA1, _OP_1, _OP_16 = 0x4C, 0x51, 0x60
 
 
 def dust_limit(script_pubkey: bytes) -> int:
     """Return the least value in satoshi that an output with this script may have. Raises SettlementError for other types."""
-    is_p2pkh = len(script_pubkey) == 25 and script_pubkey[:3] == b"\x76\xa9\x14" and script_pubkey[23:] == b"\x88\xac"
-    is_p2sh = len(script_pubkey) == 23 and script_pubkey[:2] == b"\xa9\x14" and script_pubkey[22:] == b"\x87"
-    if not (is_p2pkh or is_p2sh):
-        raise SettlementError("an output's script is neither P2PKH nor P2SH")
-    return (8 + 1 + len(script_pubkey) + _SPENDING_SIZE) * _DUST_FEE_PER_KB // 1000
+    if not is_address_script(script_pubkey):
+        raise SettlementError("an output's script is no address's")
+    spending = _SEGWIT_SPENDING_SIZE if is_segwit_script(script_pubkey) else _SPENDING_SIZE
+    return (8 + 1 + len(script_pubkey) + spending) * _DUST_FEE_PER_KB // 1000
 
 
 def _pushes(script_sig: bytes) -> list[bytes]:

@@ -8,7 +8,7 @@ MAX_MONEY = 21_000_000 * COIN
 
 DUST_LIMIT = 700
 """Satoshi. A protocol constant of v1 (spec section 4): a change of 1..699 cannot be signed for, and the server makes no
-such output either. It is above every relay dust limit for the script types we pay to (546 for P2PKH)."""
+such output either. It is above every relay dust limit for the script types we pay to (546 for P2PKH, the highest)."""
 
 LOCKTIME_THRESHOLD = 500_000_000
 """Lock times below this are block heights (BIP 65), which v1 does not support as expiry."""

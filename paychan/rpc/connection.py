@@ -1,6 +1,7 @@
 """Frames over asyncio: a server's end and a client's end of one connection. What the frames mean is not known here."""
 
 import asyncio
+import errno
 import itertools
 import os
 import re
@@ -35,6 +36,13 @@ class RemoteRefusal(Exception):
         self.payload = payload
 
 
+class TooLarge(RemoteRefusal):
+    """A request that the other process would close the connection for, and with it all that is in flight: it was not sent."""
+
+    def __init__(self) -> None:
+        super().__init__(b"it is larger than the other process takes")
+
+
 @dataclass(frozen=True)
 class Address:
     """Where a process listens: a Unix socket's path, or a host and port on loopback."""
@@ -67,7 +75,10 @@ def reachable_path(path: str) -> tuple[str, int]:
 
 
 class FrameConnection(asyncio.Protocol):
-    """One connection, either end. `on_frame(connection, kind, request_id, payload)` is called for each frame received."""
+    """One connection, either end. `on_frame(connection, kind, request_id, payload)` is called for each frame received.
+
+    payload_max: bytes, the same at both ends. What comes with more ends the connection; nothing with more is sent.
+    """
 
     def __init__(
         self,
@@ -76,7 +87,7 @@ class FrameConnection(asyncio.Protocol):
         on_close: Callable[["FrameConnection"], None],
         on_open: Callable[["FrameConnection"], None] | None = None,
     ) -> None:
-        self._reader = FrameReader(payload_max)
+        self._reader, self._payload_max = FrameReader(payload_max), payload_max
         self._on_frame, self._on_close, self._on_open = on_frame, on_close, on_open
         self._transport: asyncio.Transport | None = None
         self._calls: dict[int, asyncio.Future[bytes]] = {}
@@ -130,8 +141,11 @@ class FrameConnection(asyncio.Protocol):
         return self._transport.get_write_buffer_size() if self._transport else 0
 
     def call(self, kind: int, payload: bytes = b"") -> "asyncio.Future[bytes]":
-        """Send a request; the future gives the answer's payload, ConnectionGone or RemoteRefusal."""
+        """Send a request; the future gives the answer's payload, ConnectionGone or RemoteRefusal (TooLarge: it was not sent)."""
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        if len(payload) > self._payload_max:
+            future.set_exception(TooLarge())
+            return future
         if len(self._calls) >= CALLS_MAX:
             self._calls = {number: call for number, call in self._calls.items() if not call.done()}
         transport = self._open_transport()
@@ -144,8 +158,11 @@ class FrameConnection(asyncio.Protocol):
         return future
 
     def send(self, kind: int, request_id: int, payload: bytes = b"") -> None:
-        """Send an answer or a message that nobody answers; nothing happens if the connection is gone."""
+        """Send an answer or a message that nobody answers; nothing happens if the connection is gone. Of an answer that is too
+        large only that is told."""
         transport = self._open_transport()
+        if len(payload) > self._payload_max:
+            kind, payload = ERROR, b"the answer is too large"
         if transport is not None:
             transport.write(encode_frame(kind, request_id, payload))
 
@@ -164,23 +181,33 @@ class FrameConnection(asyncio.Protocol):
 
     def peer_uid(self) -> int | None:
         """Return the user id of the process at the other end of a Unix socket, or None on TCP."""
-        sock = self._transport.get_extra_info("socket") if self._transport else None
-        if sock is None or sock.family != socket.AF_UNIX:
-            return None
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return int.from_bytes(raw[4:8], "little")
+        return uid_at_the_other_end(self._transport) if self._transport else None
+
+
+def uid_at_the_other_end(transport: asyncio.BaseTransport) -> int | None:
+    """Return the user id of who listens at a Unix socket, or has connected to it; None on TCP."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family != socket.AF_UNIX:
+        return None
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(raw[4:8], "little")
 
 
 async def connect(address: Address, make: Callable[[], _Protocol]) -> _Protocol:
-    """Connect to a process. Raises OSError."""
+    """Connect to a process. Raises OSError; PermissionError if another user than root or ours listens at a Unix socket: what it
+    says would be believed."""
     loop = asyncio.get_running_loop()
     if address.path:
         path, handle = reachable_path(address.path)
         try:
-            _, connection = await loop.create_unix_connection(make, path)
+            transport, connection = await loop.create_unix_connection(make, path)
         finally:
             if handle >= 0:
                 os.close(handle)
+        uid = uid_at_the_other_end(transport)
+        if uid not in (None, 0, os.geteuid()):
+            transport.abort()
+            raise PermissionError(errno.EACCES, f"the socket belongs to user {uid}", address.path)
     else:
         _, connection = await loop.create_connection(make, address.host, address.port)
     return connection

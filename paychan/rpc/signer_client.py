@@ -4,11 +4,15 @@ import asyncio
 
 from ..core.channel import ChannelTerms
 from ..core.payment import Payment
-from .connection import Address, ConnectionGone, FrameConnection, RemoteRefusal
+from .connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, TooLarge
 from .link import Link
-from .signer_messages import PAYLOAD_MAX, Refusal, SettleRequest, SignerMessage
+from .signer_messages import PAYLOAD_MAX, Refusal, RefusalCode, SettleRequest, SignerMessage
 
 ANSWER_SECONDS_MAX = 10.0
+
+ASKED_MAX = 8
+"""Requests that one worker has at the signer, which answers one after the other: each has the time for the few before it, and not
+for a thousand. The others wait here, for as long as it takes."""
 
 
 class SignerRefused(Exception):
@@ -25,20 +29,32 @@ class SignerClient:
     def __init__(self, address: Address) -> None:
         self.public_key = b""
         self.link = Link("signer", address, PAYLOAD_MAX, self._greet)
+        self._places = asyncio.Semaphore(ASKED_MAX)
 
     async def settle(self, terms: ChannelTerms, payment: Payment, fee: int, funding_transaction: bytes) -> bytes:
         """Return the signed settlement. fee: satoshi. Raises SignerRefused, ConnectionGone."""
-        request = SettleRequest(terms, payment, fee, funding_transaction)
-        connection = self.link.connection
-        try:
-            return await asyncio.wait_for(
-                connection.call(SignerMessage.SETTLE, request.encode()), ANSWER_SECONDS_MAX
-            )
-        except TimeoutError:
-            connection.close()
-            raise ConnectionGone() from None
-        except RemoteRefusal as error:
-            raise SignerRefused(Refusal.decode(error.payload)) from error
+        return await self._ask(SignerMessage.SETTLE, SettleRequest(terms, payment, fee, funding_transaction))
+
+    async def judge(self, terms: ChannelTerms, payment: Payment, fee: int, funding_transaction: bytes) -> None:
+        """Return if such a settlement would be signed. Raises SignerRefused, ConnectionGone."""
+        await self._ask(SignerMessage.JUDGE, SettleRequest(terms, payment, fee, funding_transaction))
+
+    async def note(self, terms: ChannelTerms, payment: Payment, funding_transaction: bytes) -> None:
+        """Have the signer remember a payment: it signs nothing that leaves the payer more. Raises SignerRefused, ConnectionGone."""
+        await self._ask(SignerMessage.NOTE, SettleRequest(terms, payment, 0, funding_transaction))
+
+    async def _ask(self, kind: SignerMessage, request: SettleRequest) -> bytes:
+        async with self._places:
+            connection = self.link.connection
+            try:
+                return await asyncio.wait_for(connection.call(kind, request.encode()), ANSWER_SECONDS_MAX)
+            except TimeoutError:
+                connection.close()
+                raise ConnectionGone() from None
+            except TooLarge as error:
+                raise SignerRefused(Refusal(RefusalCode.MALFORMED, "the request is too large for it")) from error
+            except RemoteRefusal as error:
+                raise SignerRefused(Refusal.decode(error.payload)) from error
 
     async def _greet(self, connection: FrameConnection) -> None:
         key = await connection.call(SignerMessage.PUBLIC_KEY)

@@ -9,8 +9,9 @@ from ..core.outpoint import OUTPOINT_SIZE
 from ..core.payment import Payment, parse_payment
 from .store_messages import MessageError
 
-PAYLOAD_MAX = 512 << 10
-"""Bytes; a settle request carries a funding transaction, which a standard one keeps below 400 kB."""
+PAYLOAD_MAX = 1 << 20
+"""Bytes. A settle request carries a funding transaction without its witness, which consensus keeps to STRIPPED_SIZE_MAX; all the
+rest of it finds room beside that many times over."""
 
 
 class SignerMessage(IntEnum):
@@ -18,13 +19,15 @@ class SignerMessage(IntEnum):
 
     PUBLIC_KEY = 1  # answer: 33 bytes
     SETTLE = 2  # answer: the serialised settlement transaction
+    NOTE = 3  # the same request, without a fee; answer: empty. From then on no settlement leaves the payer more
+    JUDGE = 4  # what SETTLE carries; answer: empty, it would be signed. Nothing is, and nothing is recorded
 
 
 @dataclass(frozen=True)
 class SettleRequest:
     """Everything the signer needs to rebuild and judge a settlement by itself.
 
-    fee: satoshi. funding_transaction: serialised, proves outpoint and amount; empty where none exists (debug mode).
+    fee: satoshi. funding_transaction: without its witness, proves outpoint and amount; empty where none exists (debug mode).
     """
 
     terms: ChannelTerms
@@ -59,7 +62,8 @@ class SettleRequest:
 
 
 class RefusalCode(IntEnum):
-    """Why the signer did not sign. UNECONOMIC may pass when fees fall; the others are somebody's fault."""
+    """Why the signer did not sign. UNECONOMIC may pass when fees fall, FEE_TOO_HIGH nearer to the expiry, FEES_OF_THE_DAY tomorrow;
+    the others are somebody's fault."""
 
     MALFORMED = 1
     NOT_OUR_CHANNEL = 2
@@ -70,6 +74,7 @@ class RefusalCode(IntEnum):
     GIVES_PAYER_MORE = 7
     FEE_FALLS = 8
     TOO_MANY_VERSIONS = 9
+    FEES_OF_THE_DAY = 10
 
 
 @dataclass(frozen=True)

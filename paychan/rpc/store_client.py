@@ -7,10 +7,12 @@ same payment again; STALE_EPOCH means that the shard has another owner, so stop 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+from ..core.units import LOCKTIME_MAX
 from .connection import Address, ConnectionGone, FrameConnection, RemoteRefusal
 from .link import Link
 from .store_messages import (
     PAYLOAD_MAX,
+    RECEIVED_MAX,
     SCAN_LIMIT_MAX,
     Hello,
     MessageError,
@@ -18,10 +20,12 @@ from .store_messages import (
     Scan,
     Stored,
     StoreMessage,
+    Unsettled,
     Welcome,
     decode_found,
     decode_heartbeat_reply,
     decode_load_reply,
+    decode_received,
     encode_load,
 )
 
@@ -34,7 +38,8 @@ MOST = 1 << 32
 
 
 class StoreClient:
-    """One worker's connection to the store. `on_owners(welcome, table)` gets each owner table; `on_lost()` ends it all."""
+    """One worker's connection to the store. `on_owners(welcome, table)` gets each owner table; `on_lost()` ends it all;
+    `on_unsettled(unsettled)` hears with each heartbeat what is unsettled."""
 
     def __init__(
         self,
@@ -42,12 +47,11 @@ class StoreClient:
         hello: Hello,
         on_owners: Callable[[Welcome, OwnerTable], None],
         on_lost: Callable[[], None],
+        on_unsettled: Callable[[Unsettled], None] = lambda _: None,
     ) -> None:
-        self._hello, self._on_owners, self._on_lost = hello, on_owners, on_lost
+        self._hello, self._on_owners, self._on_lost, self._on_unsettled = hello, on_owners, on_lost, on_unsettled
         self._welcome: Welcome | None = None
         self._heartbeat: asyncio.Task[None] | None = None
-        self.open_value = 0
-        """Satoshi received on open channels, as of the last heartbeat."""
         self.lease_ends = 0.0
         """Loop time until which this worker's shards cannot have gone to another unless the store told us."""
         self.link = Link("store", address, PAYLOAD_MAX, self._greet, self._on_frame, self._lost)
@@ -66,6 +70,14 @@ class StoreClient:
         if len(found) != len(outpoints):
             raise MessageError("the answer to LOAD is not about the channels that were asked for")
         return found
+
+    async def keep_funding(self, transaction: bytes) -> None:
+        """Have a funding transaction, without its witness, kept: on return it is on disk. Raises ConnectionGone, RemoteRefusal."""
+        await self._ask(StoreMessage.KEEP_FUNDING, transaction)
+
+    async def load_funding(self, txid: bytes) -> bytes:
+        """Return a kept funding transaction, empty if none is kept. Raises ConnectionGone, RemoteRefusal."""
+        return await self._ask(StoreMessage.LOAD_FUNDING, txid)
 
     async def scan(self, kind: StoreMessage, before: int = 0, most: int = MOST) -> list[tuple[int, bytes]]:
         """Return the (number, outpoint) pairs of an index, see `Scan`; the first `most` of them. Raises ConnectionGone."""
@@ -86,6 +98,23 @@ class StoreClient:
                 return
             number = page[-1][0] if kind == StoreMessage.SCAN_EXPIRING else 0
             ask = Scan(SCAN_LIMIT_MAX, before, number, page[-1][1])
+
+    async def received(self) -> AsyncIterator[list[tuple[int, bytes]]]:
+        """Yield (satoshi received, outpoint) of every open channel, a page at a time: the store reads two records for each.
+
+        Raises ConnectionGone, RemoteRefusal, MessageError.
+        """
+        ask = Scan(RECEIVED_MAX, LOCKTIME_MAX)
+        while True:
+            page = decode_received(await self._ask(StoreMessage.SCAN_RECEIVED, ask.encode()))
+            yield [(value, outpoint) for _, value, outpoint in page]
+            if len(page) < RECEIVED_MAX:
+                return
+            ask = Scan(RECEIVED_MAX, LOCKTIME_MAX, page[-1][0], page[-1][2])
+
+    async def ask_unsettled(self) -> Unsettled:
+        """Return what is unsettled now. Raises ConnectionGone, RemoteRefusal, MessageError."""
+        return decode_heartbeat_reply(await self._ask(StoreMessage.HEARTBEAT, b""))
 
     async def _ask(self, kind: int, payload: bytes) -> bytes:
         connection = self.link.connection
@@ -117,7 +146,7 @@ class StoreClient:
             sent_at = loop.time()
             try:
                 answer = await asyncio.wait_for(connection.call(StoreMessage.HEARTBEAT), 3 * pause)
-                self.open_value = decode_heartbeat_reply(answer)
+                self._on_unsettled(decode_heartbeat_reply(answer))
                 self._extend_lease(sent_at)
             except (ConnectionGone, RemoteRefusal, TimeoutError, MessageError):
                 connection.close()

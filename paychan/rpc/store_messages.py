@@ -8,10 +8,11 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._fast.group import check_entries, split_entries
-from ..core.outpoint import OUTPOINT_SIZE
+from ..core.funding import STRIPPED_SIZE_MAX
+from ..core.outpoint import OUTPOINT_SIZE, TXID_SIZE
 
 PAYLOAD_MAX = 4 << 20
 """Bytes; room for a group of ENTRIES_MAX entries with their settlement transactions."""
@@ -30,6 +31,9 @@ class StoreMessage(IntEnum):
     SCAN_EXPIRING = 5
     SCAN_UNFINISHED = 6
     HEARTBEAT = 7
+    KEEP_FUNDING = 8
+    LOAD_FUNDING = 9
+    SCAN_RECEIVED = 10
 
 
 class Lease(IntEnum):
@@ -296,9 +300,32 @@ def decode_load_reply(payload: bytes) -> list[Stored | None]:
     return found
 
 
+# --- KEEP_FUNDING, LOAD_FUNDING ---------------------------------------------------------------------------------------
+# A funding transaction without its witness is kept under its id, which is its hash: no two workers can mean different ones, so
+# neither shard nor epoch is asked for. KEEP_FUNDING carries it and is answered, empty, once it is on disk; LOAD_FUNDING carries a
+# txid and is answered with the transaction, empty if none is kept.
+
+
+def check_funding(payload: bytes) -> bytes:
+    """Return the transaction in a KEEP_FUNDING. Raises MessageError."""
+    if not 0 < len(payload) <= STRIPPED_SIZE_MAX:
+        raise MessageError("KEEP_FUNDING carries no transaction that a block can hold")
+    return payload
+
+
+def check_txid(payload: bytes) -> bytes:
+    """Return the txid in a LOAD_FUNDING. Raises MessageError."""
+    if len(payload) != TXID_SIZE:
+        raise MessageError("LOAD_FUNDING takes a txid")
+    return payload
+
+
 # --- SCANS ------------------------------------------------------------------------------------------------------------
 
 SCAN_LIMIT_MAX = 4096
+
+RECEIVED_MAX = 64
+"""Channels in one answer to SCAN_RECEIVED, for which the store reads two records each. Payments wait meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +335,7 @@ class Scan:
     SCAN_EXPIRING: open channels whose expiry is before `before` (unix seconds), soonest first; the number is the expiry.
     SCAN_UNFINISHED: channels whose settlement has begun and is not settled, in the order of their outpoints; the number is
     the phase, `before` and `after_number` are 0.
+    SCAN_RECEIVED: as SCAN_EXPIRING, at most RECEIVED_MAX; the answer has what was received on each, too.
     """
 
     limit: int
@@ -321,9 +349,9 @@ class Scan:
         return self._FORM.pack(self.limit, self.before, self.after_number, self.after)
 
     @classmethod
-    def decode(cls, payload: bytes) -> "Scan":
+    def decode(cls, payload: bytes, limit_max: int = SCAN_LIMIT_MAX) -> "Scan":
         scan = cls(*_unpack_all(cls._FORM, payload))
-        if not 1 <= scan.limit <= SCAN_LIMIT_MAX:
+        if not 1 <= scan.limit <= limit_max:
             raise MessageError("a scan's limit is out of range")
         return scan
 
@@ -342,16 +370,46 @@ def decode_found(payload: bytes) -> list[tuple[int, bytes]]:
     return list(_FOUND.iter_unpack(payload))
 
 
-def encode_heartbeat_reply(open_value: int) -> bytes:
-    """Return the answer to HEARTBEAT: u64 satoshi received on open channels."""
-    return open_value.to_bytes(8, "little")
+_RECEIVED = struct.Struct("<IQ36s")
 
 
-def decode_heartbeat_reply(payload: bytes) -> int:
+def encode_received(found: list[tuple[int, int, bytes]]) -> bytes:
+    """Return the answer to SCAN_RECEIVED: (expiry, satoshi received, outpoint) of open channels."""
+    return b"".join(_RECEIVED.pack(*row) for row in found)
+
+
+def decode_received(payload: bytes) -> list[tuple[int, int, bytes]]:
     """Raises MessageError."""
-    if len(payload) != 8:
-        raise MessageError("the answer to HEARTBEAT has a wrong length")
-    return int.from_bytes(payload, "little")
+    if len(payload) % _RECEIVED.size:
+        raise MessageError("a scan's answer has a wrong length")
+    return list(_RECEIVED.iter_unpack(payload))
+
+
+# --- HEARTBEAT --------------------------------------------------------------------------------------------------------
+
+
+class Unsettled(NamedTuple):
+    """Satoshi received and not settled. open: on open channels; begun: on those whose settlement has begun and is not buried."""
+
+    open: int = 0
+    begun: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.open + self.begun
+
+
+_UNSETTLED = struct.Struct("<QQ")
+
+
+def encode_heartbeat_reply(unsettled: Unsettled) -> bytes:
+    """Return the answer to HEARTBEAT: u64 open | u64 begun."""
+    return _UNSETTLED.pack(*unsettled)
+
+
+def decode_heartbeat_reply(payload: bytes) -> Unsettled:
+    """Raises MessageError."""
+    return Unsettled(*_unpack_all(_UNSETTLED, payload))
 
 
 def _unpack_all(form: struct.Struct, payload: bytes) -> tuple[Any, ...]:

@@ -15,16 +15,20 @@ from ..clock import Clock, wall_clock
 from ..core.errors import PaychanError, Rejection, Unavailable
 from ..rpc.signer_client import SignerClient
 from ..rpc.store_client import StoreClient
-from ..rpc.store_messages import Hello, OwnerTable, Welcome
+from ..rpc.store_messages import Hello, OwnerTable, Unsettled, Welcome
 from ..settings.models import ServerConfig
 from .channels.funding import FundingChecks
 from .channels.life import ChannelLife, refusal_of_form
 from .channels.lookups import NEGATIVE_SECONDS, Lookups
-from .channels.opening import Opening
+from .channels.notes import Notes
+from .channels.opening import Opening, OpenRequest
 from .channels.payments import Payments
+from .channels.prices import Prices
+from .channels.proving import Proving
 from .doors.peers import PeerRequest, Peers
 from .protocol.replies import INTERNAL_ERROR, Form, Reply, json_reply, problem
 from .settlement.highwater import read_highest, write_highest
+from .settlement.largest import Largest
 from .settlement.settler import Settler
 from .settlement.settling import Settling, SettlingRules
 from .settlement.tip import TipFollower
@@ -41,6 +45,14 @@ HIGHEST_SECONDS = 60.0
 """Between two notes of the highest time seen."""
 
 PEERS_RETRY_SECONDS = 1.0
+
+EXPIRY_CODES = ("exp_time_too_soon", "exp_time_too_far")
+"""Refusals for which the time must be certain."""
+
+KEPT_AHEAD = (
+    "%s holds a time that is %d seconds ahead of the wall clock, and is believed as far as the chain allows. If the wall clock is "
+    "right, stop the server, remove the file and start again"
+)
 
 log = logging.getLogger("paychan.worker")
 
@@ -64,18 +76,21 @@ class Worker:
         self._config, self._on_joined, self._own_url, self._granian_way = config, on_joined, own_url, granian_way
         self._highest_file = config.common.state_dir / "clock"
         highest = 0 if config.common.debug else read_highest(self._highest_file)
-        self._clock = Clock(wall_clock(config.common.clock_start), highest)
-        self._chain = make_chain(config.chain, config.common, config.fee_per_byte)
         chain = config.chain
+        self._clock = Clock(wall_clock(config.common.clock_start), highest, chain.tip_age_max, time.monotonic)
+        self._chain = make_chain(chain, config.common, config.fee_per_byte)
         self._tip = TipFollower(self._chain, self._clock, chain.poll_seconds, chain.tip_age_max, self._on_tip_moved)
         negative_seconds = NEGATIVE_SECONDS if chain.has_network else 0.0
-        self._opening = Opening(config, Lookups(self._chain, chain.lookups_per_second, time.monotonic, negative_seconds))
+        self._prices = Prices(config, self._chain, time.monotonic)
+        lookups = Lookups(self._chain, chain.lookups_per_second, time.monotonic, negative_seconds)
+        self._opening = Opening(config, lookups, self._prices)
         self._signer = SignerClient(config.signer)
         self._peers = Peers(config.common.state_dir / "run", self._answer_peer, lambda: self._intake, self._pay_patiently)
         self._life: ChannelLife | None = None
         self._intake: Intake | None = None
+        self._unsettled, self._is_over = Unsettled(), False
         self._tasks: list[asyncio.Task[None]] = []
-        self._parts: list[Settler | Settling | Watcher] = []
+        self._parts: list[Settler | Settling | Watcher | Notes] = []
 
     # --- life ---
 
@@ -84,6 +99,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         self._signer.link.start()
         self._tip.start()
+        self._prices.start()
         self._tasks = [loop.create_task(self._join()), loop.create_task(self._keep_highest())]
 
     async def _join(self) -> None:
@@ -92,7 +108,7 @@ class Worker:
             await asyncio.sleep(0.02)
         await self._start_peers()
         hello = Hello(self._config.common.network.name, self._signer.public_key, self._peers.address.path)
-        self._store = StoreClient(self._config.store, hello, self._on_owners, self._on_store_lost)
+        self._store = StoreClient(self._config.store, hello, self._on_owners, self._on_store_lost, self._on_unsettled)
         self._store.link.start()
 
     async def _start_peers(self) -> None:
@@ -108,10 +124,13 @@ class Worker:
                 await asyncio.sleep(PEERS_RETRY_SECONDS)
 
     async def _keep_highest(self) -> None:
-        """Note the highest time seen, for the next start; in debug mode clocks start where they are told."""
+        """Note the highest time that is sure, for the next start; in debug mode clocks start where they are told."""
+        if ahead := self._clock.kept_ahead():
+            log.warning(KEPT_AHEAD, self._highest_file, ahead)
         while not self._config.common.debug:
             try:
-                write_highest(self._highest_file, self._clock.now())
+                if not self._clock.doubt():
+                    write_highest(self._highest_file, self._clock.sure())
             except OSError as error:
                 log.warning("the highest time seen could not be noted: %s", error.strerror)
             await asyncio.sleep(HIGHEST_SECONDS)
@@ -134,17 +153,35 @@ class Worker:
             self._payments.intake.look_again()
             self._payments.intake.forget_links()
 
+    def _on_unsettled(self, unsettled: Unsettled) -> None:
+        """Note what the store counts. Looking at it must cost a payment nothing, so what follows from it is a flag."""
+        self._unsettled, was_over = unsettled, self._is_over
+        self._is_over = unsettled.total > self._config.unsettled_value_max
+        if self._is_over != was_over:
+            taken = "no opens and payments are taken" if self._is_over else "opens and payments are taken again"
+            log.warning("%s, %s", self._how_much(), taken)
+
+    def _how_much(self) -> str:
+        return f"{self._unsettled.total} satoshi are unsettled, {self._config.unsettled_value_max} may be"
+
     def _build(self, shard_count: int) -> None:
-        config, store, now = self._config, self._store, self._clock.now
+        config, store, now, sure = self._config, self._store, self._clock.now, self._clock.sure
         channels = ChannelTable(shard_count, config.settlement_period)
         self._ownership = Ownership(channels, shard_count)
         self._committer = Committer(channels, store)
         self._funding = FundingChecks(channels, store, self._chain, min(config.funding_tx_min_conf, 1))
         self._funding.tip_moved(self._tip.generation)
-        rules = SettlingRules(config.settlement_period, config.settlement_confirmations, config.fee_bounds)
-        self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, now)
+        rules = SettlingRules(
+            config.settlement_period, config.settlement_confirmations, config.fee_bounds, config.fee_per_byte
+        )
+        self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, sure)
         loader = Loader(channels, shard_count, store)
-        self._life = ChannelLife(channels, shard_count, self._committer, loader, settling, self._opening, now, self._own_url)
+        proving = Proving(self._chain, self._signer, store, None if config.common.debug else config.fee_bounds.floor)
+        exposure_max = config.channel_exposure_max
+        self._life = ChannelLife(
+            channels, shard_count, self._committer, loader, settling, self._opening, proving, now, self._own_url, exposure_max
+        )
+        notes = Notes(channels, store, self._signer, config.unnoted_value_max)
         self._payments = Payments(
             config.common.network,
             channels,
@@ -154,19 +191,19 @@ class Worker:
             self._funding,
             self._tip,
             now,
-            config.channel_exposure_max,
-            self.trouble,
+            exposure_max,
+            notes,
+            self.refusal,
             self._pay_elsewhere,
         )
         self._intake = self._payments.intake
         self._on_joined(self._intake)
-        settler = Settler(
-            self._ownership, store, self._tip, self.settle, config.settlement_period, config.total_exposure_max, now
-        )
+        largest = Largest(store, exposure_max, config.total_exposure_max)
+        settler = Settler(self._ownership, store, self._tip, self.settle, config.settlement_period, largest, sure)
         watcher = Watcher(self._ownership, store, self._tip, self._chain, self.settle)
         settler.start()
         watcher.start()
-        self._parts = [settler, watcher, settling]
+        self._parts = [settler, watcher, settling, notes]
 
     async def stop(self) -> None:
         """Leave: requests in flight have been answered by now; closing the store's connection frees the shards."""
@@ -175,6 +212,7 @@ class Worker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for part in self._parts:
             await part.stop()
+        await self._prices.stop()
         await self._tip.stop()
         if self._life is not None:
             await self._store.link.stop()
@@ -195,6 +233,14 @@ class Worker:
             return "overloaded"
         return ""
 
+    def refusal(self) -> str:
+        """Return the code of what keeps us from taking money: an interlock, or too much that is unsettled. Else an empty text."""
+        return self.trouble() or ("too_much_unsettled" if self._is_over else "")
+
+    def _check_exposure(self) -> None:
+        if self._is_over:
+            raise Unavailable("too_much_unsettled")
+
     def _check_interlocks(self) -> ChannelLife:
         trouble = self.trouble()
         if trouble or self._life is None:
@@ -210,6 +256,10 @@ class Worker:
             trouble = "shard_stopped"
         if trouble:
             return problem(Unavailable(trouble))
+        if self._is_over:
+            return problem(Unavailable("too_much_unsettled", self._how_much()))
+        if doubt := self._tip.clock_doubt:
+            return problem(Unavailable("clock_doubtful", f"{doubt}; {self._highest_file.name} may be at fault (OPERATING.md)"))
         if self._tip.is_doubtful:  # no channel opens, and those near their expiry take no payments
             return problem(Unavailable("chain_unavailable", self._tip.doubt))
         content: dict[str, object] = {
@@ -219,7 +269,15 @@ class Worker:
             "uneconomic_channels": len(self._settling.uneconomic),
             "stopped_shards": {str(shard): why for shard, why in self._ownership.stopped.items()},
             "granian_door": self._granian_way(),
+            "exposure": {
+                "open_value": self._unsettled.open,
+                "total_value_max": self._config.total_exposure_max,
+                "unsettled_value": self._unsettled.total,
+                "unsettled_value_max": self._config.unsettled_value_max,
+            },
         }
+        if ahead := self._clock.kept_ahead():
+            content["clock_ahead_seconds"] = ahead
         if self._config.chain.has_network and self._tip.tip is not None:
             tip = self._tip.tip
             content["chain"] = {"height": tip.height, "tip_age_seconds": max(0, self._clock.now() - tip.time)}
@@ -238,8 +296,9 @@ class Worker:
     async def pay_batch(self, body: bytes) -> Reply:
         """POST of many payments, for any channels: each is answered as its PUT would be, after one group commit for all."""
         self._check_interlocks()
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        batch = Batch(body, _to_text, lambda answers: None if future.done() else future.set_result(answers))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
+        batch = Batch(body, _to_text, lambda answers: None if future.done() else future.set_result(answers), loop.call_soon)
         try:
             batch.submit(self._payments.intake)
         except ValueError as error:
@@ -256,32 +315,48 @@ class Worker:
     async def open(self, query: str) -> Reply:
         """POST a new channel: everything that can be judged here is, before the chain is asked."""
         self._check_interlocks()
+        self._check_exposure()
         key = self._signer.public_key
-        request = self._opening.parse(query, key, self._clock.now())
+        request = self._parse_open(query, key)
         if self._tip.is_doubtful:
             raise Unavailable("chain_unavailable", self._tip.doubt)
         try:
             found = await self._opening.find_funding(request, key)
-        except Rejection:
-            if request.outpoint is None:
+        except Rejection as error:
+            if request.outpoint is None or error.code != "funding_not_found":
                 raise
             found = FundingOutput(request.outpoint, 0, 0)
         return await self._dispatch(
             PeerRequest("open", found.outpoint, "", query, found.value, found.confirmations, found.is_coinbase)
         )
 
+    def _parse_open(self, query: str, key: bytes) -> OpenRequest:
+        """Return a checked open request. Raises Rejection; for its expiry only by a time that has been held against the chain."""
+        if doubt := self._tip.clock_doubt:
+            raise Unavailable("clock_doubtful", doubt)
+        try:
+            return self._opening.parse(query, key, self._clock.now())
+        except Rejection as error:
+            if error.code in EXPIRY_CODES and self._tip.is_doubtful:
+                raise Unavailable("chain_unavailable", self._tip.doubt) from error
+            raise
+
     async def settle(self, outpoint: bytes) -> Reply:
         """Have a channel settled by its owner, because its time has come."""
         return await self._dispatch(PeerRequest("settle", outpoint))
 
     async def funding_info(self, query: str) -> Reply:
-        """GET fundingInfo: pure computation, once the signer's key is known; the chain is told what to look out for."""
+        """GET fundingInfo: pure computation, once the signer's key is known. Nobody is told where to lock money as long as no
+        channel would open: chain or time are in doubt, or too much is unsettled."""
         key = self._signer.public_key
         if not key:
             raise Unavailable("signer_unavailable")
-        reply, request = self._opening.funding_info(query, key, self._clock.now())
-        await self._chain.watch(request)
-        return reply
+        self._check_exposure()
+        if self._tip.clock_doubt:
+            raise Unavailable("clock_doubtful", self._tip.clock_doubt)
+        if self._tip.is_doubtful:
+            raise Unavailable("chain_unavailable", self._tip.doubt)
+        return self._opening.funding_info(query, key, self._clock.now())
 
     # --- here or elsewhere ---
 
@@ -300,8 +375,9 @@ class Worker:
             return await life.close(request.path, request.query)
         if request.verb == "settle":
             return await life.settle(request.outpoint)
+        self._check_exposure()
         key = self._signer.public_key
-        return await life.open(self._opening.parse(request.query, key, self._clock.now()), request.funding, key)
+        return await life.open(self._parse_open(request.query, key), request.funding, key)
 
     async def _answer_peer(self, request: PeerRequest) -> Reply:
         try:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from ..core.fees import LADDER
 from ..rpc.connection import Address
 from .models import ServerConfig, SignerConfig, StoreConfig
 
@@ -38,6 +39,13 @@ def disagreements(server: ServerConfig | None, store: StoreConfig | None, signer
             f"{signer.common.source}: policy.fee_per_byte_max: is below what the server expects to pay"
             f" (settlement.fee_per_byte and fee_per_byte_min in {server.common.source}): its settlements would be refused"
         )
+    least_share = LADDER[0].share_percent
+    if server is not None and signer is not None and server.price_is_settlement and signer.fee_share_percent_max < least_share:
+        why = f"is below {least_share}: who pays the open price would not be settled (open.price in {server.common.source})"
+        problems.append(f"{signer.common.source}: policy.fee_share_percent_max: {why}")
+    if server is not None and signer is not None and signer.settlement_period < server.settlement_period:
+        why = f"is shorter than settlement.period_hours in {server.common.source}: what is urgent there would be refused"
+        problems.append(f"{signer.common.source}: policy.settlement_period_hours: {why}")
     return problems
 
 

@@ -4,6 +4,8 @@ The forms of single values are checked where they are read (load.py); this is ab
 money only (`live`); what is wrong everywhere is refused everywhere.
 """
 
+import os
+import stat
 from hashlib import new as new_hash
 from hashlib import sha256
 from pathlib import Path
@@ -36,6 +38,10 @@ SIGNER_FEE_PER_BYTE_LIVE_MAX = 5000
 """Satoshi: above what any block ever asked; a broken-into server could burn so much of each channel."""
 
 FEE_SHARE_PERCENT_LIVE_MAX = 95
+SIGNER_PERIOD_HOURS_LIVE_MAX = 72
+SETTLEMENT_BYTES_MAX = 891
+"""Of the largest copy of a settlement that anybody can make."""
+
 LOOKUPS_LIVE_MAX = 1000
 """Beyond it a flood of opens would keep the node from telling us of blocks and spent outputs."""
 
@@ -82,9 +88,9 @@ def hash160(data: bytes) -> bytes:
     return new_hash("ripemd160", sha256(data).digest()).digest()
 
 
-def pay_to_pubkey_hash(pubkey: bytes) -> bytes:
-    """Return the script of a public key's own address."""
-    return b"\x76\xa9\x14" + hash160(pubkey) + b"\x88\xac"
+def pays_to_key(script: bytes, pubkey: bytes) -> bool:
+    """Return whether an address script is that of a public key's own address: by its hash, or (P2TR) by the key itself."""
+    return hash160(pubkey) in script or pubkey[1:] in script
 
 
 # --- everywhere ---
@@ -97,7 +103,7 @@ def trouble_with_path(path: Path) -> str:
     return "must not lead upwards (..)" if ".." in path.parts else ""
 
 
-def check_state_dir(root: "Section", state_dir: Path, is_live: bool) -> None:
+def check_state_dir(root: "Section", state_dir: Path, is_live: bool, is_debug: bool) -> None:
     why = trouble_with_path(state_dir)
     if why:
         root.fail("state_dir", why)
@@ -105,6 +111,25 @@ def check_state_dir(root: "Section", state_dir: Path, is_live: bool) -> None:
         root.fail("state_dir", "must not be the root directory: what is in it would be open to all")
     elif is_live and any(state_dir.absolute().is_relative_to(place) for place in VOLATILE):
         root.fail("state_dir", "is lost at the next restart of the machine: the key and all payments with it")
+    elif not is_debug and (open_place := _open_to_others(state_dir)):
+        root.fail("state_dir", f"others may write to {open_place}: who renames what is in it is store and signer")
+
+
+def _open_to_others(state_dir: Path) -> str:
+    """Return the first place on the way to a state directory, or at its end, that other users may write to, empty if there is none.
+
+    A parent like /tmp, whose sticky bit keeps what is in it for its owner, is none; the state directory itself must be ours alone.
+    Both ways are looked at, with symbolic links and without: who may change a link leads us elsewhere.
+    """
+    ways = (state_dir.absolute(), Path(os.path.realpath(state_dir)))
+    for place in dict.fromkeys(place for way in ways for place in (way, *way.parents)):
+        try:
+            mode = place.stat().st_mode
+        except OSError:
+            continue  # it will be made, for us alone
+        if mode & stat.S_IWOTH and (place in ways or not mode & stat.S_ISVTX):
+            return str(place)
+    return ""
 
 
 def check_address(section: "Section", key: str, address: "Address", state_dir: Path, is_live: bool) -> None:
@@ -146,9 +171,9 @@ def check_signer(config: "SignerConfig", root: "Section") -> None:
     if config.common.network.name != "live":
         return
     for pubkey in PUBLISHED_PUBKEYS:
-        if config.destination_script == pay_to_pubkey_hash(bytes.fromhex(pubkey)):
+        if pays_to_key(config.destination_script, bytes.fromhex(pubkey)):
             policy.fail("funds_destination_address", "has a published key: anyone could spend what is settled")
-    hashes = (config.destination_script[2:22].hex(), config.destination_script[3:23].hex())  # P2SH, P2PKH
+    hashes = (config.destination_script[2:22].hex(), config.destination_script[3:23].hex())  # P2SH or P2WPKH, P2PKH
     for sample in filter(None, map(_SAMPLE_HASHES.get, hashes)):
         policy.fail("funds_destination_address", sample)
     if config.fee_per_byte_max > SIGNER_FEE_PER_BYTE_LIVE_MAX:
@@ -163,6 +188,13 @@ def check_signer(config: "SignerConfig", root: "Section") -> None:
         policy.fail("fee_share_percent_max", f"must be at most {FEE_SHARE_PERCENT_LIVE_MAX} on network live: all could be burnt")
     if config.versions_max < 2:
         policy.fail("versions_max", "must be at least 2 on network live: no fee could be raised")
+    if config.settlement_period > SIGNER_PERIOD_HOURS_LIVE_MAX * SECONDS_PER_HOUR:
+        policy.fail(
+            "settlement_period_hours",
+            f"must be at most {SIGNER_PERIOD_HOURS_LIVE_MAX} on network live: so long a settlement may burn nearly everything",
+        )
+    if config.fee_sum_per_day_max < FEE_PER_BYTE_LIVE_MIN * SETTLEMENT_BYTES_MAX:
+        policy.fail("fee_sum_per_day_max", "does not pay for one settlement a day on network live")
 
 
 # --- real money ---
@@ -212,6 +244,8 @@ def _check_exposure(config: "ServerConfig", opening: "Section", exposure: "Secti
         exposure.fail("channel_value_max", "is below the open price: every channel would be settled at once")
     if config.total_exposure_max < config.channel_exposure_max:
         exposure.fail("total_value_max", "is below channel_value_max")
+    if config.unsettled_value_max < config.total_exposure_max + config.channel_exposure_max:
+        exposure.fail("unsettled_value_max", "is below total_value_max and channel_value_max: payments would stop at each settling")
 
 
 def _check_live_chain(chain: "ChainConfig", root: "Section") -> None:

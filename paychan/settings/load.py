@@ -18,8 +18,20 @@ from . import dangers, hosts
 from .models import SETTLEMENT_BYTES, ChainConfig, Common, ServerConfig, SignerConfig, StoreConfig
 from .sections import Section, read_sections
 
-RPC_PORTS = {"live": 8332, "test": 18332, "regtest": 18443}
+RPC_PORTS = {"live": 8332, "test": 18332, "testnet4": 48332, "signet": 38332, "regtest": 18443}
 """On which Bitcoin Core answers RPC calls, by network."""
+
+UNNOTED_VALUE = 100_000
+"""Satoshi, on network live: a twentieth of what the shipped limits let be received on one channel."""
+
+UNSETTLED_FACTOR = 2
+"""What may be unsettled in all is so many times what may be received on open channels, unless the configuration says it."""
+
+UNBOUNDED = (1 << 64) - 1
+"""Satoshi: the most that the store's sum can be. In debug mode a few hundred channels hold more money than there is."""
+
+FEE_SUM_PER_DAY = 5_000_000
+"""Satoshi, on network live: a tenth of what the shipped exposure limits let be unsettled."""
 
 
 def _common(root: Section, env: Mapping[str, str]) -> tuple[Common, Section]:
@@ -39,7 +51,7 @@ def _common(root: Section, env: Mapping[str, str]) -> tuple[Common, Section]:
     elif clock is not None and not (clock.isascii() and clock.isdigit() and len(clock) <= 10 and int(clock) < 1 << 32):
         root.fail("PAYCHAN_CLOCK_START", "must be unix seconds")
     root.raise_problems()
-    dangers.check_state_dir(root, state_dir, name == "live")
+    dangers.check_state_dir(root, state_dir, name == "live", enabled)
     return Common(root.source, networks.BY_NAME[name], state_dir, enabled, int(clock) if clock else None), debug
 
 
@@ -69,8 +81,11 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
     http, peers, opening = root.table("http"), root.table("processes"), root.table("open")
     direct = root.table("direct")
     settlement, exposure = root.table("settlement"), root.table("exposure")
+    total_exposure_max = exposure.integer("total_value_max", 0, MAX_MONEY, MAX_MONEY)
     port, workers = http.integer("port", 1, 65535), http.integer("workers", 1, 256, 1)
     floor = settlement.integer("fee_per_byte_min", 1, 100_000, 1)
+    chain = _chain_config(root, common)
+    is_settlement = _price_is_settlement(opening, common, chain)
     config = ServerConfig(
         common=common,
         http_host=_host(http, "host", hosts.listening_address, "127.0.0.1"),
@@ -81,9 +96,10 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         direct_public_host=hosts.in_url(_host(direct, "public_host", hosts.host, "")),
         store=peers.address("store", common.state_dir),
         signer=peers.address("signer", common.state_dir),
-        chain=_chain_config(root, common),
-        base_price=opening.integer("base_price", 0, MAX_MONEY),
-        price_add_settlement_fee=opening.boolean("price_add_settlement_fee"),
+        chain=chain,
+        price_is_settlement=is_settlement,
+        base_price=opening.integer("base_price", 0, MAX_MONEY, 0 if is_settlement else None),
+        price_add_settlement_fee=not is_settlement and opening.boolean("price_add_settlement_fee"),
         funding_tx_min_conf=opening.integer("funding_tx_min_conf", 0, 1000),
         confirmations_from=opening.pairs("confirmations_from"),
         funding_value_max=opening.integer("funding_value_max", 1, MAX_MONEY, MAX_MONEY),
@@ -94,11 +110,37 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         fee_bounds=FeeBounds(floor, settlement.integer("fee_per_byte_max", floor, 100_000, 1000)),
         settlement_confirmations=settlement.integer("confirmations", 1, 1000, 6),
         channel_exposure_max=exposure.integer("channel_value_max", 0, MAX_MONEY, MAX_MONEY),
-        total_exposure_max=exposure.integer("total_value_max", 0, MAX_MONEY, MAX_MONEY),
+        total_exposure_max=total_exposure_max,
+        unsettled_value_max=_unsettled_max(exposure, total_exposure_max),
+        unnoted_value_max=exposure.integer("unnoted_value_max", 1, MAX_MONEY, _unnoted(common)),
     )
     _check_server(config, root)
     root.finish(config)
     return config
+
+
+def _price_is_settlement(opening: Section, common: Common, chain: ChainConfig) -> bool:
+    """Return whether the open price is what the settlement costs: the default where the chain is many people's."""
+    is_default = chain.has_network and not common.debug and common.network is not networks.REGTEST
+    price = opening.text("price", "settlement" if is_default else "fixed")
+    if price not in ("settlement", "fixed"):
+        opening.fail("price", "must be settlement or fixed")
+    if price == "settlement" and opening.has("price_add_settlement_fee"):
+        opening.boolean("price_add_settlement_fee")
+        opening.fail("price_add_settlement_fee", 'is of price = "fixed": the settlement\'s fee is the price')
+    return price == "settlement"
+
+
+def _unsettled_max(exposure: Section, total_exposure_max: int) -> int:
+    """Return how many satoshi may be unsettled in all."""
+    if exposure.has("unsettled_value_max"):
+        return exposure.integer("unsettled_value_max", 0, MAX_MONEY)
+    return UNSETTLED_FACTOR * total_exposure_max if exposure.has("total_value_max") else UNBOUNDED
+
+
+def _unnoted(common: Common) -> int:
+    """Return how many satoshi are received on a channel between two notes, unless the configuration says it."""
+    return UNNOTED_VALUE if common.network is networks.LIVE else MAX_MONEY
 
 
 def _check_server(config: ServerConfig, root: Section) -> None:
@@ -109,7 +151,8 @@ def _check_server(config: ServerConfig, root: Section) -> None:
     if config.duration_max <= config.duration_min:
         opening.fail("duration_hours_max", "must exceed duration_hours_min")
     fee = SETTLEMENT_BYTES * config.fee_per_byte
-    if not config.common.debug and config.open_price < fee * 11 // 10 + DUST_LIMIT:
+    is_free = config.common.debug or config.price_is_settlement
+    if not is_free and config.open_price < fee * 11 // 10 + DUST_LIMIT:
         opening.fail("base_price", "the open price must pay for a settlement's fee and an output above dust")
     dangers.check_server(config, root)
     if not config.common.debug and config.common.network is not networks.REGTEST:
@@ -227,6 +270,8 @@ def load_signer_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         fee_per_byte_max=policy.integer("fee_per_byte_max", 1, 100_000),
         fee_share_percent_max=policy.integer("fee_share_percent_max", 1, 100),
         versions_max=policy.integer("versions_max", 1, 10_000, 100),
+        settlement_period=policy.integer("settlement_period_hours", 1, 1000, 6) * SECONDS_PER_HOUR,
+        fee_sum_per_day_max=policy.integer("fee_sum_per_day_max", 0, MAX_MONEY, _fee_sum(common)),
         waive_funding_proof=waive,
         hardening_required=section.boolean("hardening_required", common.network is networks.LIVE),
     )
@@ -236,13 +281,18 @@ def load_signer_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
     return config
 
 
+def _fee_sum(common: Common) -> int:
+    """Return how many satoshi of fees a signer signs in a day unless the configuration says it."""
+    return FEE_SUM_PER_DAY if common.network is networks.LIVE else MAX_MONEY
+
+
 def _destination(policy: Section, network: Network) -> bytes:
     address = policy.text("funds_destination_address")
     try:
         return decode_address(network, address)
     except Rejection:
         if address:
-            policy.fail("funds_destination_address", f"is no P2PKH or P2SH address of network {network.name}")
+            policy.fail("funds_destination_address", f"is no address of network {network.name}")
         return b""
 
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.fees import FeeBounds
+from ..core.fees import FeeBounds, settlement_price
 from ..core.network import Network
+from ..core.settlement import SETTLEMENT_SIZE_MAX
 from ..core.units import SECONDS_PER_HOUR
 from ..rpc.connection import Address
 
@@ -62,6 +63,7 @@ class ServerConfig:
     store: Address
     signer: Address
     chain: ChainConfig
+    price_is_settlement: bool
     base_price: int
     price_add_settlement_fee: bool
     funding_tx_min_conf: int
@@ -75,6 +77,8 @@ class ServerConfig:
     settlement_confirmations: int
     channel_exposure_max: int
     total_exposure_max: int
+    unsettled_value_max: int
+    unnoted_value_max: int
 
     @property
     def settlement_period(self) -> int:
@@ -88,7 +92,9 @@ class ServerConfig:
 
     @property
     def open_price(self) -> int:
-        """The least value of an opening payment (spec section 7)."""
+        """The least value of an opening payment (spec section 7); as far as it is the settlement's, without an estimate."""
+        if self.price_is_settlement:
+            return self.base_price + settlement_price(self.fee_per_byte, self.fee_bounds, SETTLEMENT_SIZE_MAX)
         return self.base_price + (SETTLEMENT_BYTES * self.fee_per_byte if self.price_add_settlement_fee else 0)
 
 
@@ -106,7 +112,7 @@ class StoreConfig:
 
 @dataclass(frozen=True)
 class SignerConfig:
-    """`paychan-signer`: its policy. Money in satoshi."""
+    """`paychan-signer`: its policy. Money in satoshi, the settlement period in seconds."""
 
     common: Common
     address: Address
@@ -116,5 +122,7 @@ class SignerConfig:
     fee_per_byte_max: int
     fee_share_percent_max: int
     versions_max: int
+    settlement_period: int
+    fee_sum_per_day_max: int
     waive_funding_proof: bool
     hardening_required: bool

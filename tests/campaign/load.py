@@ -23,10 +23,10 @@ from paychan.core.outpoint import make_outpoint, parse_outpoint, txid_hex
 from paychan.core.payment import Payment
 from paychan.core.sender import Sender
 from paychan.core.settlement import check_settlement
+from tests.settled import FEE_MAX
 from tests.system import OPEN_AMOUNT, Answer, Client, System
 from tests.tiling import History, Operation, Outcome, Verdict, check_all
 
-FEE_MAX = 50_000  # satoshi; config/debug pays some 14 000 for a settlement
 RETRY_SECONDS = 0.02
 OWN_PORT_SHARE, BATCH_SHARE = 0.25, 0.25
 """Of the attempts at payments: so many go to a worker's own port; so many, whatever the port, in a batch."""

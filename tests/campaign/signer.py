@@ -37,7 +37,7 @@ from signer.ledger import Ledger, lock_directory
 from signer.policy import Policy
 from signer.server import SignerServer
 from tests.campaign.signer_oracle import Oracle, Rules, Violation
-from tests.campaign.signer_requests import ANY, GENERATORS, SIGN, Channel
+from tests.campaign.signer_requests import ANY, GENERATORS, SIGN, Attempt, Channel
 
 ROOT = Path(__file__).parents[2]
 CHUNK = 4_000
@@ -55,7 +55,7 @@ RESTARTS = 4
 
 KEY = PrivateKey(bytes(31) + b"\x07")
 DESTINATION_ADDRESS = "mm9mm96b8bZRBacaAvY5MEeDd6HW46qFcY"
-RULES = Rules(KEY.public_key.format(), decode_address(TEST, DESTINATION_ADDRESS), 100, 50, 4)
+RULES = Rules(KEY.public_key.format(), decode_address(TEST, DESTINATION_ADDRESS), 100, 80, 4, 6 * 3600, 2_500_000)
 WAIT_SECONDS = 60
 CONFIG = f"""
 network = "test"
@@ -69,6 +69,8 @@ funds_destination_address = "{DESTINATION_ADDRESS}"
 fee_per_byte_max = {RULES.fee_per_byte_max}
 fee_share_percent_max = {RULES.fee_share_percent_max}
 versions_max = {RULES.versions_max}
+settlement_period_hours = {RULES.settlement_period // 3600}
+fee_sum_per_day_max = {RULES.fee_sum_per_day_max}
 """
 
 
@@ -105,8 +107,8 @@ class _Transport(asyncio.Transport):
 class InProcess:
     """The real handler over the real frames and the real ledger, without a socket between."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory, self._now = directory, itertools.count(1_700_000_000)
+    def __init__(self, directory: Path, rng: random.Random) -> None:
+        self._directory, self._now, self._rng = directory, 1_700_000_000, rng
         self._lock = lock_directory(directory, "campaign")
         self._policy = Policy(
             KEY,
@@ -115,12 +117,18 @@ class InProcess:
             RULES.fee_per_byte_max,
             RULES.fee_share_percent_max,
             RULES.versions_max,
+            RULES.settlement_period,
+            RULES.fee_sum_per_day_max,
         )
         self._open()
 
+    def now(self) -> int:
+        """Return the signer's time, unix seconds."""
+        return self._now
+
     def _open(self) -> None:
         self._ledger = Ledger(self._directory, "test", RULES.pubkey, "campaign")
-        self._server = SignerServer(self._policy, self._ledger, lambda: next(self._now), _fatal)
+        self._server = SignerServer(self._policy, self._ledger, self.now, _fatal)
         self._connect()
 
     def _connect(self) -> None:
@@ -129,7 +137,8 @@ class InProcess:
         self._connection.connection_made(self._transport)
 
     def ask(self, data: bytes, chunk: int = 0) -> Answers:
-        """Send bytes, whole or in chunks; return what is answered."""
+        """Send bytes, whole or in chunks; return what is answered. Before each request a minute goes by, more or less."""
+        self._now += self._rng.choice((0, 1, 60, 60, 60, 100))
         for at in range(0, len(data), chunk or len(data) or 1):
             self._connection.data_received(data[at : at + chunk] if chunk else data)
             if self._transport.is_closed:
@@ -193,6 +202,10 @@ class RealProcess:
             os.fchdir(previous)
             os.close(previous)
 
+    def now(self) -> int:
+        """Return the signer's time, unix seconds: it has the machine's clock."""
+        return int(time.time())
+
     def ask(self, data: bytes, chunk: int = 0) -> Answers:
         try:
             if chunk:
@@ -242,6 +255,7 @@ class Result:
 
     requests: int = 0
     signed: int = 0
+    noted: int = 0
     over_the_socket: int = 0
     kernel_checks: int = 0
     restarts: int = 0
@@ -250,7 +264,7 @@ class Result:
     problems: list[str] = field(default_factory=list)
 
     def add(self, other: "Result") -> None:
-        for name in ("requests", "signed", "over_the_socket", "kernel_checks", "restarts"):
+        for name in ("requests", "signed", "noted", "over_the_socket", "kernel_checks", "restarts"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.refusals += other.refusals
         self.asked += other.asked
@@ -276,14 +290,14 @@ class Campaign:
 
     def run(self, count: int) -> None:
         rng, result = self.rng, self.result
-        channels = [Channel(rng, RULES, self._clients) for _ in range(LIVE_CHANNELS)]
+        channels = [Channel(rng, RULES, self._clients, self.signer.now) for _ in range(LIVE_CHANNELS)]
         restarts = set(rng.sample(range(count), min(RESTARTS, count)))
         for number in range(count):
             if number in restarts:
                 self.signer.restart()
                 result.restarts += 1
             if rng.random() < 1 / REQUESTS_EACH:
-                channels[rng.randrange(LIVE_CHANNELS)] = Channel(rng, RULES, self._clients)
+                channels[rng.randrange(LIVE_CHANNELS)] = Channel(rng, RULES, self._clients, self.signer.now)
             result.requests += 1
             if rng.random() < 0.02:
                 self._outside_of_requests()
@@ -294,7 +308,7 @@ class Campaign:
                 attempt = GENERATORS[name][1](channel)
             result.asked[name] += 1
             try:
-                self._ask(channel, attempt.payload, attempt.expected)
+                self._ask(channel, attempt)
             except Exception as error:
                 what = str(error) if isinstance(error, Violation) else traceback.format_exc()
                 result.problems.append(f"seed {self.seed}, request {number}, {name}: {what}; {attempt.payload[:1000].hex()}")
@@ -302,22 +316,38 @@ class Campaign:
                     return
         result.kernel_checks += self.oracle.kernel_checks
 
-    def _ask(self, channel: Channel, payload: bytes, expected) -> None:
+    def _ask(self, channel: Channel, attempt: Attempt) -> None:
+        payload, expected = attempt.payload, attempt.expected
+        kind_asked = SignerMessage.NOTE if attempt.is_note else SignerMessage.SETTLE
         request_id = next(self._ids)
         chunk = self.rng.choice((0, 0, 0, 0, self.rng.randint(50, 500)))
-        answers = self.signer.ask(encode_frame(SignerMessage.SETTLE, request_id, payload), chunk)
+        answers = self.signer.ask(encode_frame(kind_asked, request_id, payload), chunk)
         if answers is None or len(answers) != 1 or answers[0][1] != request_id:
             raise Violation("not one answer to one request")
         ((kind, _, answer),) = answers
         if kind == ERROR:
             self._judge_refusal(payload, answer, expected)
             return
-        if kind != SignerMessage.SETTLE + REPLY:
+        if kind != kind_asked + REPLY:
             raise Violation(f"an answer of type {kind}")
-        self.result.signed += 1
-        self.oracle.check(payload, answer)
+        if attempt.is_note:
+            self._judge_note(channel, payload, answer)
+        else:
+            self._judge_signature(channel, payload, answer)
         if expected is not ANY and expected != SIGN:
-            raise Violation(f"signed, but it should be refused with {names(expected)}")
+            raise Violation(f"granted, but it should be refused with {names(expected)}")
+
+    def _judge_note(self, channel: Channel, payload: bytes, answer: bytes) -> None:
+        self.result.noted += 1
+        if answer:
+            raise Violation("a note is answered with more than nothing")
+        self.oracle.check_note(payload)
+        if payload[:36] == channel.terms.outpoint:
+            channel.was_noted(self.oracle.noted[payload[:36]])
+
+    def _judge_signature(self, channel: Channel, payload: bytes, answer: bytes) -> None:
+        self.result.signed += 1
+        self.oracle.check(payload, answer, self.signer.now())
         memory = self.oracle.memories[payload[:36]]
         if payload[:36] == channel.terms.outpoint:
             channel.was_signed(payload, memory.change_value, memory.fee, len(memory.answers))
@@ -325,6 +355,9 @@ class Campaign:
     def _judge_refusal(self, payload: bytes, answer: bytes, expected) -> None:
         code, signed_fee, text = RefusalCode(answer[0]), int.from_bytes(answer[1:9], "little"), answer[9:].decode("ascii")
         self.result.refusals[code.name] += 1
+        if code == RefusalCode.FEES_OF_THE_DAY:
+            self._judge_days_sum(payload)
+            return
         if len(text) > 120 or KEY.secret.hex() in text:
             raise Violation("a refusal tells more than why")
         if signed_fee and (code != RefusalCode.FEE_FALLS or signed_fee != self.oracle.memories[payload[:36]].fee):
@@ -333,6 +366,13 @@ class Campaign:
             raise Violation(f"refused with {code.name}: {text}; it should be signed")
         if expected is not ANY and code not in expected:
             raise Violation(f"refused with {code.name}: {text}; it should be {names(expected)}")
+
+    def _judge_days_sum(self, payload: bytes) -> None:
+        """That the day's sum is reached stands before much else that a request may be refused for: but only when it is."""
+        outpoint, fee = payload[:36], int.from_bytes(payload[36:44], "little")
+        expiry = int.from_bytes(payload[50:54], "little")
+        if not self.oracle.is_over_the_days_sum(outpoint, expiry, fee, self.signer.now()):
+            raise Violation("refused with FEES_OF_THE_DAY, and the day's sum is not reached")
 
     def _outside_of_requests(self) -> None:
         """Frames of other types, frames that are none, half a frame and away."""
@@ -343,7 +383,7 @@ class Campaign:
             answers = self.signer.ask(encode_frame(SignerMessage.PUBLIC_KEY, 9, rng.randbytes(rng.randrange(9))))
             good = answers == [(SignerMessage.PUBLIC_KEY + REPLY, 9, RULES.pubkey)]
         elif which == 1:
-            good = self.signer.ask(encode_frame(rng.choice((0, *range(3, 128))), 9, rng.randbytes(rng.randrange(99)))) is None
+            good = self.signer.ask(encode_frame(rng.choice((0, *range(4, 128))), 9, rng.randbytes(rng.randrange(99)))) is None
         elif which == 2:
             head = (PAYLOAD_MAX + rng.randint(1, 2**20)).to_bytes(4, "little") + b"\1\2\0\0\1\0\0\0"
             head = rng.choice((head, rng.randbytes(4) + b"\0" + rng.randbytes(60), b"\0\0\0\0\1\2\0\1\0\0\0\0"))
@@ -380,7 +420,7 @@ def quiet() -> Iterator[None]:
 def _run_chunk(seed: int, number: int, count: int, over_the_socket: bool) -> Result:
     result, rng = Result(), random.Random(f"{seed}/{number}/restarts")
     with tempfile.TemporaryDirectory(prefix="paychan-signer-", dir=fast_directory()) as directory:
-        signer = RealProcess(Path(directory), rng) if over_the_socket else InProcess(Path(directory))
+        signer = RealProcess(Path(directory), rng) if over_the_socket else InProcess(Path(directory), rng)
         try:
             Campaign(f"{seed}/{number}", signer, result).run(count)
         except Exception:
@@ -438,7 +478,7 @@ def report(result: Result, seconds: float, is_partial: bool = False) -> int:
     """Print what came out; return the exit status."""
     print(
         f"\n{result.requests} requests ({result.over_the_socket} over the socket), {result.restarts} restarts, {seconds:.0f} s:"
-        f" {result.signed} signed, {result.kernel_checks} of them verified by Bitcoin Core's interpreter"
+        f" {result.signed} signed, {result.kernel_checks} of them verified by Bitcoin Core's interpreter; {result.noted} noted"
     )
     for code in RefusalCode:
         print(f"  {code.name:24} {result.refusals[code.name]:9}")

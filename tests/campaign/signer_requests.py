@@ -26,8 +26,15 @@ from tests.reference import GROUP_ORDER, encode_der, split_der
 MAX_MONEY = 21 * 10**14
 DUST = 700
 EXPIRIES = (500_000_000, 500_000_001, 2**31 - 1, 2**31, 2**32 - 1)
-SIZE_MIN, SIZE_MAX = 270, 350
+SIZE_MIN, SIZE_MAX = 270, 368
 """Bytes: no settlement is shorter or longer. For fees that are surely within or above the bound of the fee rate."""
+
+INFLATION = 524
+DESTINATION_SIZE_MAX = 34
+"""Bytes that a stranger can add to a settlement, which a fee rate is reckoned with."""
+
+RUNG_MARGIN = 120
+"""Seconds: so near to the end of a rung nothing is said of what a fee's share may be."""
 
 SIGN = frozenset()
 """The request must be signed."""
@@ -45,24 +52,28 @@ def codes(*refused_with: RefusalCode) -> Expected:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A payload, and what must become of it: `SIGN`, codes to be refused with, or `ANY`."""
+    """A payload, and what must become of it: `SIGN`, codes to be refused with, or `ANY`. is_note: it asks to note, not to sign."""
 
     payload: bytes
     expected: Expected
+    is_note: bool = False
 
 
 class Channel:
-    """One funded channel: `lowest`, `fee`, `versions` and `newest` (a payload) tell what the signer signed for it so far."""
+    """One funded channel: `lowest`, `fee`, `versions` and `newest` (a payload) tell what the signer signed for it so far, `noted`
+    the lowest change value that it noted. `now()`: the signer's unix seconds."""
 
-    def __init__(self, rng: random.Random, rules: Rules, clients: list[PrivateKey], **changes: object) -> None:
-        self.rng, self.rules = rng, rules
+    def __init__(
+        self, rng: random.Random, rules: Rules, clients: list[PrivateKey], now: Callable[[], int], **changes: object
+    ) -> None:
+        self.rng, self.rules, self.now = rng, rules, now
         self.client = rng.choice(clients)
         value = rng.choice((rng.randint(60_000, 400_000), rng.randint(10**6, 10**9), rng.randint(10**12, MAX_MONEY // 2)))
         fields = {
             "outpoint": bytes(36),
             "server_pubkey": rules.pubkey,
             "client_pubkey": self.client.public_key.format(),
-            "exp_time": rng.choice((*EXPIRIES, rng.randint(500_000_000, 2**32 - 1))),
+            "exp_time": self._draw_expiry(),
             "funding_value": value,
             "change_script": address_script(rng),
             **changes,
@@ -70,8 +81,27 @@ class Channel:
         terms = ChannelTerms(**fields)
         self.terms, self.funding = fund(rng, terms)
         self.lowest, self.fee, self.versions = terms.funding_value, 0, 0
+        self.noted = terms.funding_value
         self.newest = b""
         self.history: list[bytes] = []
+
+    def _draw_expiry(self) -> int:
+        """Return an expiry: one of the edges, any, or one whose settlement period is near, or has begun."""
+        rng, period = self.rng, self.rules.settlement_period
+        if rng.random() < 0.4:
+            return self.now() + rng.randint(-period, 3 * period)
+        return rng.choice((*EXPIRIES, rng.randint(500_000_000, 2**32 - 1)))
+
+    @property
+    def is_early(self) -> bool:
+        """Whether the settlement period has not begun, for certain."""
+        return self.terms.exp_time - self.now() > self.rules.settlement_period + RUNG_MARGIN
+
+    def share(self) -> int | None:
+        """Return the per cent that a fee may be of what the server receives, None near the end of a rung."""
+        left = self.terms.exp_time - self.now()
+        soon, late = self.rules.share_at(left + RUNG_MARGIN), self.rules.share_at(left - RUNG_MARGIN)
+        return soon if soon == late else None
 
     # What the honest server would ask for
 
@@ -81,7 +111,7 @@ class Channel:
 
     def lower(self) -> int:
         """Return a change value below all that were signed: at first with 30 000 satoshi or more for the server."""
-        top = min(self.lowest - 1, self.terms.funding_value - 30_000)
+        top = min(self.lowest - 1, self.noted, self.terms.funding_value - 30_000)
         if top < DUST or self.rng.random() < 0.1:
             return 0
         return self.rng.choice((top, self.rng.randint(DUST, top), max(DUST, top - self.rng.randint(0, 2_000))))
@@ -119,11 +149,18 @@ class Channel:
     def is_exhausted(self) -> bool:
         return self.versions > 0 and self.lowest == 0
 
+    def was_noted(self, change_value: int) -> None:
+        self.noted = min(self.noted, change_value)
+
+    def behind(self, change_value: int, otherwise: Expected) -> Expected:
+        """Return what becomes of a settlement with so much change: refused if that is behind what was noted."""
+        return codes(RefusalCode.GIVES_PAYER_MORE) if change_value > self.noted else otherwise
+
 
 def address_script(rng: random.Random) -> bytes:
-    if rng.random() < 0.5:
-        return b"\xa9\x14" + rng.randbytes(20) + b"\x87"
-    return b"\x76\xa9\x14" + rng.randbytes(20) + b"\x88\xac"
+    hash160, hash256 = rng.randbytes(20), rng.randbytes(32)
+    base58 = (b"\xa9\x14" + hash160 + b"\x87", b"\x76\xa9\x14" + hash160 + b"\x88\xac")
+    return rng.choice((*base58, b"\x00\x14" + hash160, b"\x00\x20" + hash256, b"\x51\x20" + hash256))
 
 
 def fund(rng: random.Random, terms: ChannelTerms, value: int | None = None, script: bytes | None = None):
@@ -157,18 +194,21 @@ def higher_fee(channel: Channel) -> Attempt | None:
     if not channel.versions:
         return None
     newest = newest_parts(channel)
-    fee = min(channel.fee + channel.rng.choice((1, 100, 2_000)), 10_000)
+    fee = min(channel.fee + channel.rng.choice((1, 100, 2_000)), 9_000)
     if fee <= channel.fee:
         return None
-    return Attempt(dataclasses.replace(newest, fee=fee).encode(), unless_worn(channel))
+    expected = channel.behind(newest.payment.change_value, unless_worn(channel))
+    return Attempt(dataclasses.replace(newest, fee=fee).encode(), expected)
 
 
 def at_the_bounds(channel: Channel) -> Attempt | None:
-    """The highest fee share that is allowed."""
-    change_value = channel.lower()
-    received = channel.terms.funding_value - change_value
-    fee = received * channel.rules.fee_share_percent_max // 100
-    if channel.is_exhausted or fee > channel.rules.fee_per_byte_max * SIZE_MIN:
+    """The highest fee share that is allowed at this time."""
+    change_value, share = channel.lower(), channel.share()
+    if share is None or channel.is_exhausted:
+        return None
+    fee = (channel.terms.funding_value - change_value) * share // 100
+    is_late = channel.terms.exp_time - channel.now() < channel.rules.settlement_period - RUNG_MARGIN
+    if not is_late and fee > channel.rules.fee_per_byte_max * (SIZE_MIN + INFLATION):
         return None
     return Attempt(channel.payload(channel.pay(change_value), fee), unless_worn(channel))
 
@@ -178,12 +218,10 @@ def replay(channel: Channel) -> Attempt | None:
 
 
 def with_witness(channel: Channel) -> Attempt | None:
-    """A funding transaction with witnesses has the same id."""
-    if channel.is_exhausted:
-        return None
+    """A funding transaction with witnesses has the same id, which does not cover them."""
     tx = CMutableTransaction.from_tx(CTransaction.deserialize(channel.funding))
     tx.wit = CTxWitness([CTxInWitness(CScriptWitness([channel.rng.randbytes(64)]))])
-    return Attempt(channel.payload(funding=tx.serialize()), unless_worn(channel))
+    return Attempt(channel.payload(funding=tx.serialize()), codes(RefusalCode.FUNDING_NOT_PROVEN))
 
 
 # --- replays and contradictions --------------------------------------------------------------------------------------
@@ -198,14 +236,14 @@ def old_replay(channel: Channel) -> Attempt | None:
     if old.payment.change_value > newest.payment.change_value:
         return Attempt(payload, codes(RefusalCode.GIVES_PAYER_MORE))
     if old.fee < newest.fee:
-        return Attempt(payload, codes(RefusalCode.FEE_FALLS))
+        return Attempt(payload, channel.behind(old.payment.change_value, codes(RefusalCode.FEE_FALLS)))
     return Attempt(payload, ANY)
 
 
 def gives_payer_more(channel: Channel) -> Attempt | None:
-    low = max(channel.lowest + 1, DUST)
-    high = channel.terms.funding_value - 20_000
-    if not channel.versions or low > high:
+    low = max(min(channel.lowest, channel.noted) + 1, DUST)
+    high = channel.terms.funding_value - 30_000
+    if not (channel.versions or channel.noted < channel.terms.funding_value) or low > high:
         return None
     change_value = channel.rng.choice((low, high, channel.rng.randint(low, high)))
     return Attempt(channel.payload(channel.pay(change_value)), codes(RefusalCode.GIVES_PAYER_MORE))
@@ -215,7 +253,9 @@ def fee_falls(channel: Channel) -> Attempt | None:
     if not channel.versions or channel.fee == 0:
         return None
     fee = channel.rng.choice((0, channel.fee - 1, channel.rng.randrange(channel.fee)))
-    return Attempt(dataclasses.replace(newest_parts(channel), fee=fee).encode(), codes(RefusalCode.FEE_FALLS))
+    newest = newest_parts(channel)
+    expected = channel.behind(newest.payment.change_value, codes(RefusalCode.FEE_FALLS))
+    return Attempt(dataclasses.replace(newest, fee=fee).encode(), expected)
 
 
 def another_change_script(channel: Channel) -> Attempt | None:
@@ -229,7 +269,7 @@ def another_change_script(channel: Channel) -> Attempt | None:
 
 def another_spelling(channel: Channel) -> Attempt | None:
     """The same channel under the same outpoint, opened at another time: not a new channel."""
-    low, high = max(channel.lowest + 1, DUST), channel.terms.funding_value - 20_000
+    low, high = max(channel.lowest + 1, DUST), channel.terms.funding_value - 30_000
     if not channel.versions or low > high:
         return None
     payload = channel.payload(channel.pay(high), opened_at=channel.rng.randrange(2**64))
@@ -241,7 +281,9 @@ def another_spelling(channel: Channel) -> Attempt | None:
 
 def fee_rate_too_high(channel: Channel) -> Attempt | None:
     payment = channel.pay(channel.rng.choice((0, DUST)))
-    bound = channel.rules.fee_per_byte_max * SIZE_MAX
+    bound = channel.rules.fee_per_byte_max * (SIZE_MAX + INFLATION)
+    if not channel.is_early:
+        return None
     received = channel.terms.funding_value - payment.change_value
     if received < bound + 1 + DUST:
         return None
@@ -250,24 +292,28 @@ def fee_rate_too_high(channel: Channel) -> Attempt | None:
 
 
 def fee_rate_just_too_high(channel: Channel) -> Attempt | None:
-    """The bound by the byte: 72 bytes for the signature that does not exist yet."""
+    """The bound by the byte: 72 bytes for the signature that does not exist yet, and what a stranger can add."""
+    if not channel.is_early:
+        return None
     payment = channel.pay(channel.rng.choice((0, DUST)))
-    outputs = 34 if channel.rules.destination[0] == 0x76 else 32
+    outputs = 9 + DESTINATION_SIZE_MAX
     outputs += 0 if payment.exhausts else 9 + len(channel.terms.change_script)
     redeem = len(channel.terms.redeem_script)
     script_sig = 2 + len(payment.signature) + 1 + 72 + 1 + 2 + redeem
     size = 4 + 1 + 36 + (1 if script_sig < 253 else 3) + script_sig + 4 + 1 + outputs + 4
-    fee = channel.rules.fee_per_byte_max * size + 1
-    if (channel.terms.funding_value - payment.change_value) * channel.rules.fee_share_percent_max < fee * 100:
+    fee = channel.rules.fee_per_byte_max * (size + INFLATION) + 1
+    if (channel.terms.funding_value - payment.change_value) * channel.rules.share_at(10**10) < fee * 100:
         return None
     return Attempt(channel.payload(payment, fee), codes(RefusalCode.FEE_TOO_HIGH))
 
 
 def fee_share_too_high(channel: Channel) -> Attempt | None:
-    received = channel.rng.randint(2 * DUST, 40_000)
+    received, share = channel.rng.randint(2 * DUST, 40_000), channel.share()
     change_value = channel.terms.funding_value - received
-    fee = received * channel.rules.fee_share_percent_max // 100 + 1
-    if change_value < DUST or received < fee + DUST:
+    if share is None:
+        return None
+    fee = received * share // 100 + 1
+    if change_value < DUST or received < fee + DUST or fee <= 2 * SIZE_MAX:
         return None
     return Attempt(channel.payload(channel.pay(change_value), fee), codes(RefusalCode.FEE_TOO_HIGH))
 
@@ -300,7 +346,7 @@ def destination_hint(channel: Channel) -> Attempt:
 
 
 def change_to_a_strange_script(channel: Channel) -> Attempt:
-    script = channel.rng.choice((b"", b"\x51", b"\x6a\x04abcd", b"\x00\x14" + bytes(20), b"\x51\x20" + bytes(32), b"\xac" * 255))
+    script = channel.rng.choice((b"", b"\x51", b"\x6a\x04abcd", b"\x00\x14" + bytes(21), b"\x52\x20" + bytes(32), b"\xac" * 255))
     change_value = max(DUST, channel.lower())
     payment = Payment(change_value, channel.sign_freely(change_value, script, 0x83), 0x83)
     return Attempt(channel.payload(payment, change_script=script), codes(RefusalCode.MALFORMED))
@@ -377,9 +423,8 @@ def struct_replace(payload: bytes, exp_time: int) -> bytes:
 
 def another_servers_channel(channel: Channel) -> Attempt:
     """All is as it should be, for somebody else's key."""
-    other = Channel(
-        channel.rng, channel.rules, [channel.client], server_pubkey=PrivateKey(channel.rng.randbytes(32)).public_key.format()
-    )
+    key = PrivateKey(channel.rng.randbytes(32)).public_key.format()
+    other = Channel(channel.rng, channel.rules, [channel.client], channel.now, server_pubkey=key)
     return Attempt(other.payload(), codes(RefusalCode.NOT_OUR_CHANNEL))
 
 
@@ -488,10 +533,43 @@ def dust_change(channel: Channel) -> Attempt:
 
 def another_channels_payment(channel: Channel) -> Attempt:
     """Signed by the same payer, for another channel of its own."""
-    other = Channel(channel.rng, channel.rules, [channel.client])
+    other = Channel(channel.rng, channel.rules, [channel.client], channel.now)
     change_value = max(DUST, channel.lower())
     payment = sign_payment(other.terms, change_value, channel.client)
     return Attempt(channel.payload(payment), codes(RefusalCode.BAD_PAYMENT_SIGNATURE))
+
+
+# --- notes ------------------------------------------------------------------------------------------------------------
+
+
+def note(channel: Channel) -> Attempt:
+    """A true payment, newer or older than what is known."""
+    value = channel.terms.funding_value
+    change_value = channel.rng.choice((channel.lower(), channel.lower(), channel.rng.randint(DUST, value)))
+    if channel.rng.random() < 0.7:  # not so far down that the channel's life is over
+        change_value = max(change_value, min(channel.lowest, channel.noted, value - 30_000) - 5_000, DUST)
+    return Attempt(channel.payload(channel.pay(min(change_value, value)), 0), SIGN, is_note=True)
+
+
+def note_with_a_fee(channel: Channel) -> Attempt:
+    return Attempt(channel.payload(fee=channel.rng.choice((1, 9_000, MAX_MONEY))), codes(RefusalCode.MALFORMED), is_note=True)
+
+
+def note_of_a_lie(channel: Channel) -> Attempt:
+    """Any other lie, told to be noted instead of signed: it may not decide over what is signed later."""
+    make = channel.rng.choice(LIES)
+    attempt = make(channel)
+    parts = bytearray(attempt.payload)
+    parts[36:44] = bytes(8)  # without a fee
+    return Attempt(bytes(parts), attempt.expected, is_note=True)
+
+
+def note_by_a_thief(channel: Channel) -> Attempt:
+    """Somebody's own channel on the same outpoint: that all of it was given up is noted, if the funding is not looked at."""
+    thief = PrivateKey(channel.rng.randbytes(32))
+    terms = dataclasses.replace(channel.terms, client_pubkey=thief.public_key.format())
+    request = SettleRequest(terms, sign_payment(terms, 0, thief), 0, channel.funding)
+    return Attempt(request.encode(), codes(RefusalCode.FUNDING_NOT_PROVEN), is_note=True)
 
 
 # --- random changes ---------------------------------------------------------------------------------------------------
@@ -542,6 +620,10 @@ def garbage(channel: Channel) -> Attempt:
     return Attempt(channel.rng.randbytes(channel.rng.randrange(400)), codes(RefusalCode.MALFORMED))
 
 
+LIES = (wrong_value, wrong_vout, wrong_txid, funding_pays_another, funding_broken, another_expiry, another_servers_channel)
+LIES += (server_key_swapped, our_key_as_the_payers, funded_with_a_strange_key, strangers_payment, high_s, made_up_signature)
+LIES += (loose_der, another_sighash_type, none_called_single, dust_change, another_channels_payment, change_above_the_value)
+
 GENERATORS: dict[str, tuple[int, Callable[[Channel], Attempt | None]]] = {
     made.__name__: (weight, made)
     for weight, group in (
@@ -554,6 +636,7 @@ GENERATORS: dict[str, tuple[int, Callable[[Channel], Attempt | None]]] = {
         (1, (strangers_payment, altered_change_value, high_s, made_up_signature, loose_der, another_sighash_type)),
         (1, (none_with_value, none_called_single, single_called_none, dust_change, another_channels_payment)),
         (1, (lengths_that_lie, garbage)),
+        (1, (note, note_with_a_fee, note_of_a_lie, note_by_a_thief)),
     )
     for made in group
 }

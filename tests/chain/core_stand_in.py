@@ -1,8 +1,9 @@
 """A stand-in for Bitcoin Core's JSON-RPC server, for what bcoin lacks: wallets, testmempoolaccept, cookies, bad answers.
 
 It answers as the RPC documentation exported from Bitcoin Core 25 to 32 says (bitcoincore.org/en/doc/VERSION/rpc/), and no
-more: it knows no blocks or scripts. A test sets results in `results` (method -> value, or function of the parameters), or
-the bytes of a whole HTTP answer in `raw`. A `CoreError` as a result is answered as an error.
+more: it knows no blocks or scripts. Its mempool knows what it was sent, and which of two that conflict stays (`is_version`). A test
+sets results in `results` (method -> value, or function of the parameters), or the bytes of a whole HTTP answer in `raw`. A
+`CoreError` as a result is answered as an error.
 """
 
 import asyncio
@@ -13,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
+
+from bitcoin.core import CTransaction
 
 from paychan.chain.wallets import with_checksum
 from paychan.core.network import BY_NAME
@@ -55,7 +58,7 @@ class CoreStandIn:
         self.user, self.password = "__cookie__", "first"
         self.results: dict[str, Any] = {
             "getblockchaininfo": {
-                "chain": network,
+                "chain": BY_NAME[network].chain,
                 "blocks": TIP_HEIGHT,
                 "headers": TIP_HEIGHT,
                 "bestblockhash": BLOCK_HASH,
@@ -66,16 +69,14 @@ class CoreStandIn:
                 "pruned": False,
             },
             "getblockhash": lambda height: BY_NAME[network].genesis if height == 0 else f"{height:064x}",
-            "getnetworkinfo": {"version": 290000, "subversion": "/Satoshi:29.0.0/"},
             "getindexinfo": {"txindex": {"synced": True, "best_block_height": TIP_HEIGHT}},
             "gettxout": None,
             "gettxspendingprevout": lambda outputs: outputs,
             "getrawtransaction": CoreError(-5, "No such mempool or blockchain transaction."),
-            "getmempoolinfo": {"mempoolminfee": btc("0.00001000"), "minrelaytxfee": btc("0.00001000")},
             "getblockheader": {"height": TIP_HEIGHT},
-            "testmempoolaccept": lambda transactions: [{"allowed": True}],
-            "sendrawtransaction": "00" * 32,
         }
+        self.is_version(29)
+        self.mempool: dict[str, CTransaction] = {}
         self.wallets: dict[str, dict[str, Any]] = {}
         self.unspent: list[dict[str, Any]] = []
         self.wallet_transactions: dict[str, dict[str, Any]] = {}
@@ -163,6 +164,37 @@ class CoreStandIn:
             return {"result": None, "error": {"code": result.code, "message": result.message}, "id": call["id"]}
         return {"result": result, "error": None, "id": call["id"]}
 
+    # The mempool, as far as it goes: what was sent, and what it conflicts with
+
+    def is_version(self, major: int, full_rbf: bool | None = None) -> None:
+        """Be a release of Core, with `mempoolfullrbf` set or left as it is: off before 28, and always on since 29."""
+        self.full_rbf = major >= 29 or (major == 28 if full_rbf is None else full_rbf)
+        self.results["getnetworkinfo"] = {"version": major * 10_000, "subversion": f"/Satoshi:{major}.0.0/"}
+        fees = {"mempoolminfee": btc("0.00001000"), "minrelaytxfee": btc("0.00001000")}
+        self.results["getmempoolinfo"] = {**fees, "fullrbf": self.full_rbf}
+
+    def _conflicts(self, transaction: CTransaction) -> list[str]:
+        prevouts = {tx_in.prevout for tx_in in transaction.vin}
+        return [txid for txid, known in self.mempool.items() if prevouts & {tx_in.prevout for tx_in in known.vin}]
+
+    async def _testmempoolaccept(self, _: str, transactions: list[str]) -> Any:
+        (transaction,) = (CTransaction.deserialize(bytes.fromhex(text)) for text in transactions)
+        if transaction.GetTxid()[::-1].hex() in self.mempool:
+            return [{"allowed": False, "reject-reason": "txn-already-in-mempool"}]
+        if self._conflicts(transaction) and not self.full_rbf:
+            return [{"allowed": False, "reject-reason": "txn-mempool-conflict"}]
+        return [{"allowed": True}]
+
+    async def _sendrawtransaction(self, _: str, text: str) -> Any:
+        transaction = CTransaction.deserialize(bytes.fromhex(text))
+        conflicts, txid = self._conflicts(transaction), transaction.GetTxid()[::-1].hex()
+        if conflicts and txid not in conflicts and not self.full_rbf:
+            return CoreError(-26, "txn-mempool-conflict")
+        for conflict in conflicts:
+            del self.mempool[conflict]
+        self.mempool[txid] = transaction
+        return txid
+
     # Wallets
 
     async def _createwallet(self, _: str, name: str, *arguments: Any) -> Any:
@@ -212,8 +244,9 @@ class CoreStandIn:
     async def _listunspent(self, wallet: str, low: int, high: int, addresses: list[str], _: bool, limits: Any) -> Any:
         if not self.wallets.get(wallet, {}).get("loaded"):
             return CoreError(-18, "Requested wallet does not exist or is not loaded")
+        least = Decimal(limits.get("minimumAmount", 0))
         rows = [row for row in self.unspent if row["wallet"] == wallet and row["address"] in addresses]
-        return rows[: limits["maximumCount"]]
+        return [row for row in rows if Decimal(str(row["amount"])) >= least][: limits["maximumCount"]]
 
     async def _gettransaction(self, _: str, txid: str) -> Any:
         return self.wallet_transactions.get(txid, CoreError(-5, "Invalid or non-wallet transaction id"))

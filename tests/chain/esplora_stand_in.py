@@ -9,6 +9,7 @@ import asyncio
 import copy
 import json
 import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any
@@ -24,6 +25,12 @@ START = 1_700_000_000
 
 def display(txid: bytes) -> str:
     return txid[::-1].hex()
+
+
+def whole(transaction: CTransaction, witness: bytes) -> bytes:
+    """Return a serialised transaction with any bytes where its witness is: the id does not cover them."""
+    raw = transaction.serialize()
+    return raw[:4] + b"\x00\x01" + raw[4:-4] + witness + raw[-4:]
 
 
 def fake_hash(*parts: object) -> str:
@@ -104,7 +111,9 @@ class EsploraStandIn:
     """One server on a free port of 127.0.0.1. `model` may be shared with others, and exchanged while it runs.
 
     overrides: from the beginning of a path to what is answered instead: (status, body), or bytes sent as they are.
-    silent: requests are read and never answered. refusal: what the node says to every broadcast.
+    silent: requests are read and never answered. refusal: what the node says to every broadcast. witness: of every transaction,
+    which one made of wallets' outputs has; empty: none. lie: gets method, path, status and body of each answer, and returns, maybe
+    late, what is said instead: status and body, or bytes sent as they are.
     """
 
     def __init__(self, model: TinyChain, prefix: str = "", tls: ssl.SSLContext | None = None) -> None:
@@ -112,7 +121,9 @@ class EsploraStandIn:
         self.overrides: dict[str, tuple[int, str] | bytes] = {}
         self.silent = False
         self.refusal = ""
+        self.witness = b"\x02\x47" + b"\x30" * 71 + b"\x21" + b"\x02" * 33
         self.fees: Any = {"1": 90.5, "2": 87.882, "3": 87.882, "6": 68.285, "10": 1.027, "144": 1.0}
+        self.lie: Callable[[str, str, int, str], Awaitable[tuple[int, str] | bytes]] | None = None
         self.requests: list[str] = []
         self.received: list[bytes] = []
         self.connections = 0
@@ -160,6 +171,13 @@ class EsploraStandIn:
             await writer.drain()
             raise EOFError
         status, text = found[0] if found else self.answer(method, path, body)
+        if self.lie is not None:
+            lie = await self.lie(method, path, status, text)
+            if isinstance(lie, bytes):
+                writer.write(lie)
+                await writer.drain()
+                raise EOFError
+            status, text = lie
         data = text.encode()
         writer.write(b"HTTP/1.1 %d X\r\nServer: stand-in\r\nContent-Length: %d\r\n\r\n" % (status, len(data)) + data)
         await writer.drain()
@@ -204,7 +222,7 @@ class EsploraStandIn:
             case ["outspend", vout]:
                 return 200, json.dumps(self._outspend(txid, int(vout)))
             case ["hex"] if found:
-                return 200, found[0].serialize().hex()
+                return 200, (whole(found[0], self.witness) if self.witness else found[0].serialize()).hex()
         return 404, "Transaction not found"
 
     def _outspend(self, txid: str, vout: int) -> dict[str, Any]:

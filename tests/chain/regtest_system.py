@@ -12,6 +12,7 @@ import re
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -65,7 +66,8 @@ class Gate:
     """An HTTP proxy for JSON-RPC batches in front of a node. Each set holds method names.
 
     refused: answered with an error, unseen by the node. lost: done by the node, but the connection closes without an answer.
-    answers: results that replace the node's. is_shut: every connection closes without an answer.
+    answers: results that replace the node's. is_shut: every connection closes without an answer. seen: how often each was
+    asked for.
     """
 
     def __init__(self, node: Node) -> None:
@@ -74,6 +76,7 @@ class Gate:
         self.lost: set[str] = set()
         self.answers: dict[str, Any] = {}
         self.is_shut = False
+        self.seen: Counter[str] = Counter()
         gate = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -114,6 +117,7 @@ class Gate:
             return None
         calls = json.loads(body)
         names = {call["method"] for call in calls}
+        self.seen.update(call["method"] for call in calls)
         passed = [call for call in calls if call["method"] not in self.refused and call["method"] not in self.answers]
         connection = http.client.HTTPConnection(self.node.host, self.node.port, timeout=10)
         try:
@@ -273,7 +277,7 @@ class Channel:
         return p2sh_script_pubkey(self.terms.redeem_script)
 
     def ask_address(self) -> Answer:
-        """GET fundingInfo, as payers do first: the node is told to watch the address."""
+        """GET fundingInfo, as payers do first."""
         pubkey = self.terms.client_pubkey.hex()
         return self.client.request("GET", f"/v1/fundingInfo?client_pubkey={pubkey}&exp_time={self.terms.exp_time}")
 

@@ -105,7 +105,7 @@ def settlement(terms: ChannelTerms, change: int = 4_000_000) -> bytes:
 def test_funding_is_found_in_the_mempool_and_its_confirmations_counted(
     node: Node, backend: Backend, channel: Channel, by_address: bool
 ) -> None:
-    backend.run(backend.chain.watch(channel.request()))
+    assert backend.run(backend.chain.find_funding(channel.request())) == []
     funding = channel.fund()
     request = channel.request(None if by_address else funding.outpoint)
     (found,) = backend.run(backend.chain.find_funding(request))
@@ -159,7 +159,7 @@ def test_a_coinbase_to_the_channel_is_found_and_marked(node: Node, backend: Back
 def test_funding_that_the_mempool_has_spent_is_not_offered(
     node: Node, backend: Backend, channel: Channel, by_address: bool
 ) -> None:
-    backend.run(backend.chain.watch(channel.request()))
+    assert backend.run(backend.chain.find_funding(channel.request())) == []
     funding = channel.fund()
     node.mine()
     backend.run(backend.chain.broadcast(settlement(channel.terms(funding))))
@@ -338,8 +338,8 @@ def test_the_tip_is_the_nodes_with_its_median_time(node: Node, backend: Backend)
     assert tip.median_time_past < tip.time
 
 
-def test_without_an_estimate_the_fee_is_the_relay_minimum(node: Node, backend: Backend) -> None:
-    assert backend.run(backend.chain.fee_per_byte(6)) == 1
+def test_a_node_that_has_seen_too_little_has_no_estimate(node: Node, backend: Backend) -> None:
+    assert backend.run(backend.chain.fee_per_byte(6)) is None
 
 
 def test_a_node_of_another_network_is_refused(node: Node) -> None:
@@ -364,7 +364,7 @@ def test_a_killed_node_is_unavailable_and_serves_again_when_it_is_back(tmp_path:
         backend = Backend(node)
         backend.run(backend.chain.start())
         channel = Channel(node, _expiry + 500_000)
-        backend.run(backend.chain.watch(channel.request()))
+        assert backend.run(backend.chain.find_funding(channel.request())) == []
         funding = channel.fund()
         node.mine(2)
         height = node.height

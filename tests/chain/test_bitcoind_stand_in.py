@@ -10,19 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bitcoin.core import CoreMainParams, CoreRegTestParams, CoreTestNetParams, COutPoint, CTransaction, CTxIn, CTxOut
+from bitcoin.core import CBlockHeader, CoreMainParams, CoreRegTestParams, CoreTestNetParams, COutPoint, CTransaction, CTxIn, CTxOut
 from bitcoin.core.script import CScript
 
-from paychan.chain.base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingRequest
+from paychan.chain.base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingRequest, Spender
 from paychan.chain.bitcoind import BitcoindChain
 from paychan.chain.jsonrpc import BODY_SIZE_MAX, JsonRpc, parse_amount
-from paychan.chain.wallets import with_checksum
+from paychan.chain.wallets import LISTED_MAX, LISTINGS_MAX, with_checksum
 from paychan.core.channel import ChannelTerms
 from paychan.core.errors import Unavailable
+from paychan.core.funding import WHOLE_SIZE_MAX
 from paychan.core.network import BY_NAME, REGTEST, p2sh_address
 from paychan.core.outpoint import make_outpoint
 from paychan.core.script import p2sh_script_pubkey
+from paychan.core.units import COIN
 from tests.chain.core_stand_in import BLOCK_HASH, TIP_HEIGHT, TIP_TIME, CoreError, CoreStandIn, btc
+from tests.chain.esplora_stand_in import whole
 
 NOW = 1_800_000_123
 TERMS_KEYS = b"\x02" + b"\x11" * 32, b"\x03" + b"\x22" * 32
@@ -68,25 +71,47 @@ def output(script: bytes, value: str = "0.05000000", confirmations: int = 3, **m
     return {**answer, "scriptPubKey": {"hex": script.hex(), "type": "scripthash"}, **more}
 
 
-def row(number: int, vout: int, wallet: str = WALLET) -> dict[str, Any]:
+def row(number: int, vout: int, wallet: str = WALLET, satoshi: int = 5_000_000) -> dict[str, Any]:
     """Return one row of listunspent, with the wallet that has it."""
     script = request(number).script_pubkey
     address = p2sh_address(REGTEST, script[2:22])
-    return {"wallet": wallet, "address": address, "txid": FUNDING_ID, "vout": vout, "scriptPubKey": script.hex()}
+    amount = btc(f"{satoshi // COIN}.{satoshi % COIN:08}")
+    return {
+        "wallet": wallet,
+        "address": address,
+        "txid": FUNDING_ID,
+        "vout": vout,
+        "amount": amount,
+        "scriptPubKey": script.hex(),
+    }
 
 
 # Starting
 
 
 def test_the_genesis_hashes_are_those_of_the_networks() -> None:
-    params = {"live": CoreMainParams, "test": CoreTestNetParams, "regtest": CoreRegTestParams}
-    assert {name: p.GENESIS_BLOCK.GetHash()[::-1].hex() for name, p in params.items()} == {
+    known = {"live": CoreMainParams, "test": CoreTestNetParams, "regtest": CoreRegTestParams}
+    hashes = {name: params.GENESIS_BLOCK.GetHash() for name, params in known.items()}
+    message = b"03/May/2024 000000000000000000001ebd58c244970b3aa9d783bb001011fbe8ea8e98e00e"
+    script_sig = CScript(bytes.fromhex("04ffff001d01044c") + bytes((len(message),)) + message)
+    coinbase = CTransaction([CTxIn(COutPoint(), script_sig)], [CTxOut(50 * COIN, CScript(b"\x21" + bytes(33) + b"\xac"))])
+    hashes["testnet4"] = CBlockHeader(1, bytes(32), coinbase.GetTxid(), 1714777860, 0x1D00FFFF, 393743547).GetHash()
+    satoshis = CoreMainParams.GENESIS_BLOCK.hashMerkleRoot
+    hashes["signet"] = CBlockHeader(1, bytes(32), satoshis, 1598918400, 0x1E0377AE, 52613770).GetHash()
+    assert {name: found[::-1].hex() for name, found in hashes.items()} == {
         name: network.genesis for name, network in BY_NAME.items()
     }
 
 
 def _info(core: CoreStandIn, **changes: Any) -> None:
     core.results["getblockchaininfo"] = {**core.results["getblockchaininfo"], **changes}
+
+
+def _replacing(core: CoreStandIn, major: int, told: object) -> None:
+    """Be a release that says something else about replacing, or (None) nothing."""
+    core.is_version(major)
+    info = {name: value for name, value in core.results["getmempoolinfo"].items() if name != "fullrbf"}
+    core.results["getmempoolinfo"] = info if told is None else {**info, "fullrbf": told}
 
 
 TROUBLES: dict[str, tuple[str, Callable[[CoreStandIn], None]]] = {
@@ -99,8 +124,15 @@ TROUBLES: dict[str, tuple[str, Callable[[CoreStandIn], None]]] = {
         lambda core: _info(core, headers=TIP_HEIGHT + 50, verificationprogress=10**400),
     ),
     "other genesis": ("another network", lambda core: core.results.update(getblockhash="00" * 32)),
+    "other chain": ("another network than .*: its chain is signet", lambda core: _info(core, chain="signet")),
+    "no chain": ("chain is missing", lambda core: _info(core, chain=None)),
     "old version": ("version is 240100", lambda core: core.results.update(getnetworkinfo={"version": 240100})),
     "no version": ("version is missing", lambda core: core.results.update(getnetworkinfo={"version": "25.0"})),
+    "Core 25 as it is": ("replaces no transactions", lambda core: core.is_version(25)),
+    "Core 27 as it is": ("replaces no transactions.*mempoolfullrbf=1", lambda core: core.is_version(27)),
+    "Core 28 that was told not to": ("replaces no transactions", lambda core: core.is_version(28, full_rbf=False)),
+    "old and silent about replacing": ("replaces no transactions", lambda core: _replacing(core, 27, None)),
+    "malformed about replacing": ("replaces no transactions", lambda core: _replacing(core, 29, 1)),
     "warming up": (
         r"Loading block index.* \(-28\)",
         lambda core: core.results.update(getblockhash=CoreError(-28, "Loading block index…")),
@@ -126,6 +158,44 @@ def test_a_node_that_cannot_serve_is_refused_at_start_with_the_reason(trouble: s
     play(scenario, start=False, network="test")
 
 
+REPLACING: dict[str, Callable[[CoreStandIn], None]] = {
+    "Core 25 that was told to": lambda core: core.is_version(25, full_rbf=True),
+    "Core 27 that was told to": lambda core: core.is_version(27, full_rbf=True),
+    "Core 28": lambda core: core.is_version(28),
+    "Core 32": lambda core: core.is_version(32),
+    "Core that no longer says so": lambda core: _replacing(core, 32, None),
+}
+
+
+@pytest.mark.parametrize("node", REPLACING)
+def test_a_settlements_fee_is_raised_on_every_node_that_is_accepted(node: str) -> None:
+    first, dearer = (CTransaction(FUNDING.vin, [CTxOut(value, CScript(b"\x51"))]) for value in (5000, 4000))
+
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        REPLACING[node](core)
+        await chain.start()
+        for transaction in (first, dearer, dearer):
+            await chain.broadcast(transaction.serialize())
+        assert list(core.mempool.values()) == [dearer]
+
+    play(scenario, start=False, network="test")
+
+
+def test_a_node_that_replaces_nothing_serves_a_payer_and_regtest() -> None:
+    """Nothing of theirs is signed again with a higher fee."""
+    first, dearer = (CTransaction(FUNDING.vin, [CTxOut(value, CScript(b"\x51"))]) for value in (5000, 4000))
+
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        core.is_version(25)
+        await chain.start()
+        await chain.broadcast(first.serialize())
+        with pytest.raises(BroadcastRefused, match="txn-mempool-conflict"):
+            await chain.broadcast(dearer.serialize())
+
+    play(scenario, start=False, network="test", must_replace=False)
+    play(scenario, start=False)
+
+
 def test_a_node_that_falls_behind_later_has_no_tip() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         tip = await chain.tip()
@@ -135,6 +205,17 @@ def test_a_node_that_falls_behind_later_has_no_tip() -> None:
         await chain.tip()
         _info(core, headers=TIP_HEIGHT + 4)
         with pytest.raises(Unavailable, match="still syncing"):
+            await chain.tip()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("name", ["time", "mediantime", "blocks"])
+@pytest.mark.parametrize("number", [-1, 1 << 32, 1 << 70])
+def test_a_best_block_that_no_chain_has_is_not_believed(name: str, number: int) -> None:
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        _info(core, **{name: number, "headers": number if name == "blocks" else TIP_HEIGHT})
+        with pytest.raises(Unavailable, match="out of range"):
             await chain.tip()
 
     play(scenario)
@@ -171,7 +252,7 @@ def test_descriptor_checksums_are_those_of_bip_380() -> None:
 def test_watching_imports_the_script_once_from_two_hours_before_now() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         for _ in range(3):
-            await chain.watch(request(5))
+            await chain.find_funding(request(5))
         (imported,) = core.wallets[WALLET]["imports"]
         assert imported == {"desc": with_checksum(f"raw({request(5).script_pubkey.hex()})"), "timestamp": NOW - 7200}
 
@@ -181,10 +262,10 @@ def test_watching_imports_the_script_once_from_two_hours_before_now() -> None:
 def test_watches_that_come_during_an_import_share_the_next_one() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         core.import_gate.clear()
-        tasks = [asyncio.create_task(chain.watch(request(0)))]
+        tasks = [asyncio.create_task(chain.find_funding(request(0)))]
         while not core.calls("importdescriptors"):
             await asyncio.sleep(0)
-        tasks += [asyncio.create_task(chain.watch(request(number))) for number in range(1, 50)]
+        tasks += [asyncio.create_task(chain.find_funding(request(number))) for number in range(1, 50)]
         await asyncio.sleep(0)
         core.import_gate.set()
         await asyncio.gather(*tasks)
@@ -196,14 +277,14 @@ def test_watches_that_come_during_an_import_share_the_next_one() -> None:
 def test_an_import_waits_for_another_workers_rescan_and_fails_for_other_errors() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         core.import_errors.append(CoreError(-4, "Wallet is currently rescanning. Abort existing rescan or wait."))
-        await chain.watch(request(1))
+        await chain.find_funding(request(1))
         core.import_errors.append(CoreError(-4, "Wallet has no room"))
         with pytest.raises(Unavailable, match="no room"):
-            await chain.watch(request(2))
-        await chain.watch(request(2))
+            await chain.find_funding(request(2))
+        await chain.find_funding(request(2))
         core.results["importdescriptors"] = [{"success": False, "error": {"code": -5, "message": "no"}}]
         with pytest.raises(Unavailable, match="refuses to watch"):
-            await chain.watch(request(3))
+            await chain.find_funding(request(3))
 
     play(scenario)
 
@@ -211,7 +292,7 @@ def test_an_import_waits_for_another_workers_rescan_and_fails_for_other_errors()
 def test_a_full_wallet_is_followed_by_a_new_one_and_the_one_before_is_unloaded() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         for number in range(7):
-            await chain.watch(request(number))
+            await chain.find_funding(request(number))
         state = {name[-1]: (len(w["imports"]), w["loaded"], w["on_startup"]) for name, w in core.wallets.items()}
         assert state == {"1": (2, False, False), "2": (2, False, False), "3": (2, True, True), "4": (1, True, True)}
 
@@ -222,7 +303,7 @@ def test_a_wallet_that_another_worker_filled_is_not_overfilled_after_a_restart()
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         core.wallets[WALLET] = {"loaded": True, "imports": [{"desc": "x"}] * 5}
         await chain.start()
-        await chain.watch(request(1))
+        await chain.find_funding(request(1))
         assert [len(wallet["imports"]) for wallet in core.wallets.values()] == [5, 1]
 
     play(scenario, start=False, watched_max=5)
@@ -231,7 +312,7 @@ def test_a_wallet_that_another_worker_filled_is_not_overfilled_after_a_restart()
 def test_funding_is_found_in_the_current_and_the_previous_wallet() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         for number in range(3):
-            await chain.watch(request(number))
+            await chain.find_funding(request(number))
         core.unspent = [row(1, 0), row(2, 7, "paychan-watch-2")]
         core.results["gettxout"] = lambda txid, vout: output(request(1 if vout == 0 else 2).script_pubkey)
         for number, vout in ((1, 0), (2, 7)):
@@ -243,7 +324,7 @@ def test_funding_is_found_in_the_current_and_the_previous_wallet() -> None:
 
 def test_a_script_whose_wallet_another_worker_unloaded_is_imported_anew() -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
-        await chain.watch(request(1))
+        await chain.find_funding(request(1))
         core.wallets[WALLET]["loaded"] = False
         core.wallets["paychan-watch-2"] = {"loaded": True, "imports": []}
         core.unspent = [row(1, 0, "paychan-watch-2")]
@@ -284,6 +365,36 @@ def test_no_more_outputs_than_the_bound_are_looked_at() -> None:
         core.unspent = [row(1, vout) for vout in range(40)]
         core.results["gettxout"] = output(request(1).script_pubkey)
         assert len(await chain.find_funding(request(1))) == FUNDING_OUTPUTS_MAX
+
+    play(scenario)
+
+
+DECOYS = {
+    "as many as are looked at": [546] * FUNDING_OUTPUTS_MAX,
+    "a page": [546] * LISTED_MAX,
+    "many pages of dust": [546] * 5 * LISTED_MAX,
+    "more and more worth": [*range(546, 546 + 3 * LISTED_MAX)],
+    "less and less worth": [*range(3 * LISTED_MAX, 0, -1)],
+    "larger ones among them": [546] * LISTED_MAX + [6_000_000] * (FUNDING_OUTPUTS_MAX - 1) + [547] * LISTED_MAX,
+}
+
+
+@pytest.mark.parametrize("decoys", DECOYS)
+@pytest.mark.parametrize("is_last", [True, False], ids=["listed last", "listed first"])
+def test_decoys_do_not_crowd_out_a_payers_output(decoys: str, is_last: bool) -> None:
+    """The node lists in no order that means anything; the worst is that the payer's output comes last."""
+
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        values = [*DECOYS[decoys], 5_000_000] if is_last else [5_000_000, *DECOYS[decoys]]
+        core.unspent = [row(1, vout, satoshi=value) for vout, value in enumerate(values)]
+        core.results["gettxout"] = lambda txid, vout: output(
+            request(1).script_pubkey, f"{values[vout] // COIN}.{values[vout] % COIN:08}"
+        )
+        found = [found.value for found in await chain.find_funding(request(1))]
+        assert found == sorted(values, reverse=True)[:FUNDING_OUTPUTS_MAX]
+        assert 5_000_000 in found
+        assert all(len(call[4]) == 2 and call[4]["maximumCount"] == LISTED_MAX for call in core.calls("listunspent"))
+        assert len(core.calls("listunspent")) <= LISTINGS_MAX
 
     play(scenario)
 
@@ -385,10 +496,12 @@ def test_every_amount_in_satoshi_survives_the_way_through_decimals() -> None:
         ({"feerate": btc("0.00012000"), "blocks": 6}, "0.00001000", 12),
         ({"feerate": btc("0.00000100"), "blocks": 6}, "0.00000100", 1),
         ({"feerate": btc("0.00002000"), "blocks": 6}, "0.00050001", 51),
-        ({"errors": ["Insufficient data or no feerate found"], "blocks": 6}, "0.00003000", 3),
+        ({"feerate": btc("0.00012345"), "blocks": 2}, "0.00001000", 13),
+        ({"feerate": btc("0.00002000"), "blocks": 7}, "0.00001000", None),
+        ({"errors": ["Insufficient data or no feerate found"], "blocks": 6}, "0.00003000", None),
     ],
 )
-def test_the_fee_is_rounded_up_and_at_least_what_the_mempool_asks(estimate: Any, mempool_minimum: str, fee: int) -> None:
+def test_the_fee_is_rounded_up_and_at_least_what_the_mempool_asks(estimate: Any, mempool_minimum: str, fee: int | None) -> None:
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         core.results["estimatesmartfee"] = estimate
         core.results["getmempoolinfo"] = {"mempoolminfee": btc(mempool_minimum), "minrelaytxfee": btc("0.00000100")}
@@ -414,6 +527,7 @@ def test_the_fee_target_stays_in_the_nodes_range_and_an_empty_answer_is_unavaila
 # Broadcasting
 
 RAW = FUNDING.serialize()
+RAW_ID = CTransaction.deserialize(RAW).GetTxid()
 ACCEPTED: dict[str, dict[str, Any]] = {
     "new": {},
     "in the mempool": {"testmempoolaccept": [{"allowed": False, "reject-reason": "txn-already-in-mempool"}]},
@@ -435,7 +549,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "undecodable": ("TX decode failed", {"testmempoolaccept": CoreError(-22, "TX decode failed. Make sure ..")}),
     "verify error": ("missingorspent", {"sendrawtransaction": CoreError(-25, "bad-txns-inputs-missingorspent")}),
     "rejected": ("min relay fee", {"sendrawtransaction": CoreError(-26, "min relay fee not met, 10 < 331")}),
+    "full": ("mempool min fee", {"testmempoolaccept": [{"allowed": False, "reject-reason": "mempool min fee not met"}]}),
+    "cheaper": ("insufficient", {"testmempoolaccept": [{"allowed": False, "reject-reason": "insufficient fee"}]}),
+    "diagram": ("replacement-failed", {"testmempoolaccept": [{"allowed": False, "reject-reason": "replacement-failed"}]}),
+    "no full RBF": ("conflict", {"testmempoolaccept": [{"allowed": False, "reject-reason": "txn-mempool-conflict"}]}),
 }
+FOR_FEE = ("rejected", "full", "cheaper", "diagram")
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
@@ -455,8 +574,9 @@ def test_a_refusal_carries_the_nodes_reason(case: str) -> None:
 
     async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
         core.results.update(results)
-        with pytest.raises(BroadcastRefused, match=reason):
+        with pytest.raises(BroadcastRefused, match=reason) as caught:
             await chain.broadcast(RAW)
+        assert caught.value.for_fee == (case in FOR_FEE)
 
     play(scenario)
 
@@ -470,6 +590,54 @@ def test_a_reason_is_bounded_and_printable_and_other_errors_are_no_refusal() -> 
         core.results["sendrawtransaction"] = CoreError(-28, "Verifying blocks")
         with pytest.raises(Unavailable, match="Verifying"):
             await chain.broadcast(RAW)
+
+    play(scenario)
+
+
+# What is in a settlement's way
+
+
+def test_a_spender_in_the_mempool_comes_with_the_fees_of_all_that_hangs_on_it() -> None:
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        core.results["getrawtransaction"] = lambda txid: RAW.hex()
+        fees = {"base": btc("0.00003480"), "ancestor": btc("0.00003480"), "descendant": btc("0.00103480")}
+        core.results["getmempoolentry"] = {"vsize": 348, "fees": fees}
+        assert await chain.spender(RAW_ID) == Spender(RAW, 103_480)
+        core.results["getmempoolentry"] = {"size": 348, "fee": btc("0.00003480")}  # a node of another kind
+        assert await chain.spender(RAW_ID) == Spender(RAW)
+        core.results["getmempoolentry"] = {"fees": {**fees, "descendant": "many"}}
+        with pytest.raises(Unavailable, match="descendant is no amount"):
+            await chain.spender(RAW_ID)
+
+    play(scenario)
+
+
+def test_a_spender_in_a_block_is_found_by_index_by_wallet_or_by_its_block() -> None:
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        core.results["getmempoolentry"] = CoreError(-5, "Transaction not in mempool")
+        core.results["getrawtransaction"] = RAW.hex()
+        assert await chain.spender(RAW_ID) == Spender(RAW)
+        await _restart(core, chain, NO_INDEX)
+        assert await chain.spender(RAW_ID) == Spender()
+        core.wallet_transactions = {RAW_ID[::-1].hex(): {"confirmations": 3, "hex": RAW.hex()}}
+        assert await chain.spender(RAW_ID) == Spender(RAW)
+        core.wallet_transactions = {}
+        core.results["gettxout"] = lambda txid, vout, mempool: output(b"\x51", "1", 5) if not mempool else None
+        core.results["getrawtransaction"] = lambda *asked: RAW.hex() if asked[2:] == (f"{TIP_HEIGHT - 4:064x}",) else ABSENT
+        assert await chain.spender(RAW_ID) == Spender(RAW)
+        other = CTransaction([CTxIn(COutPoint(b"\x77" * 32, 1))], [CTxOut(4_000_000, CScript(b"\x51"))])
+        core.results["getrawtransaction"] = lambda *asked: other.serialize().hex()
+        with pytest.raises(Unavailable, match="another transaction"):
+            await chain.spender(RAW_ID)
+
+    play(scenario)
+
+
+def test_the_mempool_says_what_it_asks_of_everything() -> None:
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        assert await chain.relay_fee_per_kb() == 1000
+        core.results["getmempoolinfo"] = {"mempoolminfee": btc("0.00027001"), "minrelaytxfee": btc("0.00001000")}
+        assert await chain.relay_fee_per_kb() == 27_001
 
     play(scenario)
 
@@ -589,6 +757,23 @@ def test_the_funding_transaction_comes_from_its_block_where_only_the_output_is_k
         core.results["getrawtransaction"] = lambda *parameters: RAW.hex() if parameters[2:] == (block,) else ABSENT
         assert await chain.funding_transaction(TERMS) == RAW
         assert core.calls("getrawtransaction") == [[FUNDING_ID, 0], [FUNDING_ID, 0, block]]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("witness", [b"\x00", bytes(WHOLE_SIZE_MAX - len(RAW))], ids=len)
+@pytest.mark.parametrize("way", ["index", "wallet", "block"])
+def test_the_funding_transaction_comes_without_its_witness_whichever_way_it_comes(way: str, witness: bytes) -> None:
+    async def scenario(core: CoreStandIn, chain: BitcoindChain) -> None:
+        text = whole(FUNDING, witness).hex()
+        if way == "index":
+            core.results["getrawtransaction"] = text
+        elif way == "wallet":
+            core.wallet_transactions = {FUNDING_ID: {"confirmations": 8, "hex": text}}
+        else:
+            core.results["gettxout"] = output(SCRIPT, confirmations=10)
+            core.results["getrawtransaction"] = lambda *parameters: text if parameters[2:] else ABSENT
+        assert await chain.funding_transaction(TERMS) == RAW
 
     play(scenario)
 
@@ -778,7 +963,7 @@ def test_a_result_of_another_shape_than_documented_is_never_more_than_unavailabl
                 (
                     chain.start,
                     chain.tip,
-                    lambda: chain.watch(request(9)),
+                    lambda: chain.find_funding(request(9)),
                     lambda: chain.find_funding(request(8)),
                     lambda: chain.find_funding(request(8, OUTPOINT)),
                     lambda: chain.funding_status(TERMS, SPENDER),

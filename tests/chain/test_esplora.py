@@ -8,6 +8,7 @@ import json
 import shutil
 import ssl
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
@@ -15,12 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bitcoin.core import CTransaction
+from bitcoin.core import CTransaction, CTxOut
+from bitcoin.core.script import CScript
 
-from paychan.chain.base import FUNDING_OUTPUTS_MAX, UNKNOWN, BroadcastRefused, FundingOutput, FundingRequest, FundingStatus
-from paychan.chain.esplora import EsploraChain
+from paychan.chain import proof
+from paychan.chain.base import (
+    FUNDING_OUTPUTS_MAX,
+    UNKNOWN,
+    BroadcastRefused,
+    FundingOutput,
+    FundingRequest,
+    FundingStatus,
+    Spender,
+)
+from paychan.chain.esplora import PROOFS_MAX, EsploraChain
 from paychan.core.channel import ChannelTerms
 from paychan.core.errors import Unavailable
+from paychan.core.funding import STRIPPED_SIZE_MAX, WHOLE_SIZE_MAX
 from paychan.core.network import REGTEST, Network
 from paychan.core.outpoint import make_outpoint
 from paychan.core.script import p2sh_script_pubkey
@@ -261,7 +273,6 @@ async def test_funding_is_found_by_script_and_by_outpoint_in_mempool_and_chain()
     async with servers_and_chain(2, 2) as (servers, chain):
         funding = servers[0].model.pay(SCRIPT, 700, VALUE)
         outpoint = outpoint_of(funding, 1)
-        await chain.watch(by_script())
         for confirmations in (0, 1, 2):
             expected = FundingOutput(outpoint, VALUE, confirmations)
             assert await chain.find_funding(by_outpoint(outpoint)) == [expected]
@@ -459,6 +470,73 @@ async def test_a_server_that_tells_of_a_spend_before_the_funding_is_understood()
 
 
 @asynchronous
+@pytest.mark.parametrize("padding", [b"", b"\x00", bytes(600_000), bytes(WHOLE_SIZE_MAX - 200)], ids=len)
+async def test_a_liar_cannot_pad_a_funding_transaction_with_witness(padding: bytes) -> None:
+    """The id does not cover it; and the first answer whose id is right is taken."""
+    async with servers_and_chain(3, 2) as (servers, chain):
+        funding = servers[0].model.pay(SCRIPT, VALUE)
+        servers[0].witness, servers[1].silent, servers[2].silent = padding, True, True
+        assert await chain.funding_transaction(terms_of(funding)) == funding.serialize()
+        (found,) = await _alone(servers[0], lambda chain: chain.find_funding(by_outpoint(outpoint_of(funding))))
+        assert found == FundingOutput(outpoint_of(funding), VALUE, 0)
+
+
+async def _alone(server: EsploraStandIn, ask: Callable[[EsploraChain], Awaitable[Any]]) -> Any:
+    """Ask one server alone."""
+    chain = EsploraChain((server.url,), 1, REGTEST)
+    try:
+        return await ask(chain)
+    finally:
+        await chain.stop()
+
+
+@asynchronous
+async def test_a_funding_transaction_of_any_size_that_consensus_allows_is_taken_and_none_larger() -> None:
+    async with servers_and_chain(1, 1) as (servers, chain):
+        outputs = (STRIPPED_SIZE_MAX - 100) // len(CTxOut(VALUE, CScript(SCRIPT)).serialize())
+        greatest = servers[0].model.pay(SCRIPT, *[VALUE] * outputs)
+        servers[0].model.mine()
+        servers[0].witness = b"\x00"
+        last = outpoint_of(greatest, outputs - 1)
+        assert await chain.find_funding(by_outpoint(last)) == [FundingOutput(last, VALUE, 1)]
+        assert await chain.funding_transaction(terms_of(greatest)) == greatest.serialize()
+        larger = servers[0].model.pay(SCRIPT, *[VALUE] * (outputs + 5))
+        servers[0].model.mine()
+        for witness in (b"", b"\x00"):
+            servers[0].witness = witness
+            assert "another transaction" in await refusal_of(chain.funding_transaction(terms_of(larger)))
+
+
+@asynchronous
+async def test_an_open_asks_for_its_transaction_once_and_no_more_are_kept_than_a_few() -> None:
+    async with servers_and_chain(1, 1) as (servers, chain):
+        fundings = [servers[0].model.pay(SCRIPT, VALUE + number) for number in range(PROOFS_MAX + 1)]
+        for funding in fundings:
+            await chain.find_funding(by_outpoint(outpoint_of(funding)))
+            servers[0].requests.clear()
+            assert await chain.funding_transaction(terms_of(funding)) == funding.serialize()
+            assert servers[0].requests == []
+        for funding, is_kept in ((fundings[0], False), (fundings[-1], True)):
+            servers[0].requests.clear()
+            await chain.funding_transaction(terms_of(funding))
+            assert (servers[0].requests == []) == is_kept
+
+
+@asynchronous
+async def test_what_a_large_transaction_takes_to_read_no_other_question_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with servers_and_chain(1, 1) as (servers, chain):
+        large = servers[0].model.pay(SCRIPT, *[VALUE] * 5000)
+        loop_thread, seen = threading.get_ident(), list[bool]()
+        usual = proof.without_witness
+        monkeypatch.setattr(
+            proof, "without_witness", lambda *given: (seen.append(threading.get_ident() == loop_thread), usual(*given))[1]
+        )
+        assert await chain.funding_transaction(terms_of(large)) == large.serialize()
+        assert await chain.funding_transaction(terms_of(servers[0].model.pay(SCRIPT, VALUE)))
+        assert seen == [False, True]
+
+
+@asynchronous
 async def test_a_funding_transaction_is_proven_by_its_id() -> None:
     async with servers_and_chain(3, 2) as (servers, chain):
         funding, other = servers[0].model.pay(SCRIPT, VALUE), servers[0].model.pay(SCRIPT, VALUE)
@@ -466,7 +544,9 @@ async def test_a_funding_transaction_is_proven_by_its_id() -> None:
             server.overrides["/tx/"] = (200, other.serialize().hex())
         assert await chain.funding_transaction(terms_of(funding)) == funding.serialize()
         servers[2].model = TinyChain()
+        chain = EsploraChain(tuple(server.url for server in servers), 2, REGTEST)
         detail = await refusal_of(chain.funding_transaction(terms_of(funding)))
+        await chain.stop()
         assert f"{servers[0].host}'s answer is not understood: it gave another transaction" in detail
 
 
@@ -474,21 +554,45 @@ async def test_a_funding_transaction_is_proven_by_its_id() -> None:
 
 
 @asynchronous
-@pytest.mark.parametrize("blocks, fee", [(0, 91), (1, 91), (2, 88), (5, 88), (6, 69), (9, 69), (12, 2), (1000, 1)])
-async def test_fee_is_that_of_the_nearest_shorter_target_rounded_up(blocks: int, fee: int) -> None:
+@pytest.mark.parametrize("blocks, fee", [(0, None), (1, 91), (2, 88), (5, 88), (6, 69), (9, 69), (12, 2), (1000, 1)])
+async def test_fee_is_that_of_the_nearest_shorter_target_rounded_up(blocks: int, fee: int | None) -> None:
     async with servers_and_chain(1, 1) as (_, chain):
         assert await chain.fee_per_byte(blocks) == fee
 
 
 @asynchronous
-async def test_fee_is_the_median_of_the_servers() -> None:
+async def test_fee_is_the_median_of_the_servers_and_of_two_the_lower() -> None:
     async with servers_and_chain(3, 2) as (servers, chain):
         servers[0].fees, servers[1].fees, servers[2].fees = {"2": 900_000}, {"2": 12}, {}
         assert await chain.fee_per_byte(2) == 12
         servers[2].fees = {"2": 20.1}
         assert await chain.fee_per_byte(2) == 21
-        servers[0].overrides["/fee-estimates"] = (503, "")
-        assert await chain.fee_per_byte(2) == 21  # of two, the higher
+        servers[1].overrides["/fee-estimates"] = (503, "")
+        assert await chain.fee_per_byte(2) == 21
+
+
+@asynchronous
+async def test_a_liar_beside_a_server_that_is_late_is_not_believed_a_higher_fee() -> None:
+    async with servers_and_chain(3, 2, timeout=20) as (servers, chain):
+        servers[0].fees, servers[1].fees, servers[2].silent = {"2": 900_000}, {"2": 12}, True
+        assert await chain.fee_per_byte(2) == 12
+
+
+NO_ESTIMATES: list[dict[str, float]] = [{}, {"144": 2.0, "1008": 1.0}]
+"""What the explorers of two people's bug reports said, on the live network."""
+
+
+@asynchronous
+@pytest.mark.parametrize("fees", NO_ESTIMATES, ids=["empty", "sparse"])
+async def test_servers_without_an_estimate_for_so_few_blocks_have_none(fees: dict[str, float]) -> None:
+    async with servers_and_chain(3, 2) as (servers, chain):
+        servers[0].fees = servers[1].fees = fees
+        for third in (*NO_ESTIMATES, {"1": 900_000}):  # one alone is not believed
+            servers[2].fees = third
+            for blocks in (1, 2, 3, 6):
+                assert await chain.fee_per_byte(blocks) is None
+        servers[0].fees = servers[2].fees = {"2": 12}
+        assert (await chain.fee_per_byte(1), await chain.fee_per_byte(6)) == (None, 12)
 
 
 # --- broadcasting ---
@@ -537,6 +641,26 @@ async def test_one_server_that_takes_a_transaction_is_enough() -> None:
         servers[0].refusal, servers[1].silent = "min relay fee not met", True
         await chain.broadcast(servers[0].model.pay(SCRIPT, VALUE).serialize())
         assert len(servers[2].received) == 1
+
+
+@asynchronous
+@pytest.mark.parametrize(("saying", "for_fee"), [(0, False), (1, False), (2, True), (3, True)])
+async def test_that_a_transaction_pays_too_little_is_believed_of_enough_servers(saying: int, for_fee: bool) -> None:
+    async with servers_and_chain(3, 2) as (servers, chain):
+        for number, server in enumerate(servers):
+            server.refusal = "insufficient fee, rejecting replacement" if number < saying else "bad-txns-inputs-missingorspent"
+        with pytest.raises(BroadcastRefused) as caught:
+            await chain.broadcast(servers[0].model.pay(SCRIPT, VALUE).serialize())
+        assert caught.value.for_fee is for_fee
+
+
+@asynchronous
+async def test_a_spender_is_proven_by_its_bytes_and_nothing_is_believed_of_what_hangs_on_it() -> None:
+    async with servers_and_chain(2, 2, timeout=SHORT) as (servers, chain):
+        transaction = servers[0].model.pay(SCRIPT, VALUE)
+        assert await chain.spender(transaction.GetTxid()) == Spender(transaction.serialize())
+        assert await chain.spender(bytes(32)) == Spender()
+        assert await chain.relay_fee_per_kb() is None
 
 
 @asynchronous

@@ -2,16 +2,17 @@
 puts one arbitrary server beside honest ones, and compares with what the honest ones say alone."""
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from paychan.chain.base import UNKNOWN, FundingStatus, Tip
-from paychan.chain.esplora import (
+from paychan.chain.agreement import (
     Contradiction,
     Listed,
     Sighting,
+    agreed_fee,
     agreed_listing,
     agreed_status,
     agreed_tip,
@@ -19,6 +20,7 @@ from paychan.chain.esplora import (
     attested,
     fee_for,
 )
+from paychan.chain.base import UNKNOWN, FundingStatus, Tip
 
 OURS, THEIRS = b"\x01" * 32, b"\x02" * 32
 OUTPOINT = bytes(36)
@@ -78,9 +80,20 @@ def test_a_server_cannot_vote_twice_for_a_block() -> None:
         agreed_tip(named([Tip(5, b"a", 1, 1)] * 2, [Tip(5, b"b", 1, 1)]), 2)
 
 
-@pytest.mark.parametrize("blocks, fee", [(1, 21), (2, 21), (3, 21), (4, 10), (500, 1)])
-def test_fee_for_a_target(blocks: int, fee: int) -> None:
+@pytest.mark.parametrize("blocks, fee", [(1, None), (2, 21), (3, 21), (4, 10), (500, 1)])
+def test_fee_for_a_target(blocks: int, fee: int | None) -> None:
     assert fee_for({2: 20.5, 4: 10.0, 144: 0.2}, blocks) == fee
+    assert fee_for({}, blocks) is None
+
+
+@given(some.floats(0, 1e6), some.lists(some.floats(0, 1e6), min_size=2, max_size=4))
+def test_one_liar_about_fees_beside_honest_servers_is_not_believed(lie: float, honest: list[float]) -> None:
+    """Beside one alone, who would be as likely to lie, only a lower fee is."""
+    lower, upper = (max(1, math.ceil(fee)) for fee in (min(honest), max(honest)))
+    fee = agreed_fee([{6: lie}, *({2: fee} for fee in honest)], 6, 2)
+    assert fee is not None and lower <= fee <= upper
+    assert agreed_fee([{6: lie}, {2: honest[0]}], 6, 2) == max(1, math.ceil(min(lie, honest[0])))
+    assert agreed_fee([{6: lie}, {}, {7: honest[0]}], 6, 2) is None
 
 
 @given(sightings, some.integers(0, 2), some.sampled_from([b"", OURS]))

@@ -71,6 +71,17 @@ def test_a_confirmed_output_opens_a_channel_that_takes_payments(chain, named):
     assert (again.status, again.code) == (409, "channel_exists")
 
 
+def test_the_node_is_told_of_an_address_when_an_open_needs_it_and_not_before(chain):
+    channels = [chain.channel(f"asked-{number}") for number in range(20)]
+    before = chain.gate.seen["importdescriptors"]
+    assert [channel.ask_address().status for channel in channels] == [200] * 20
+    for number, named in ((0, True), (1, False)):
+        assert chain.gate.seen["importdescriptors"] == before
+        channels[number].fund()
+        assert channels[number].open(named=named).status == 201
+    assert chain.gate.seen["importdescriptors"] == before + 1
+
+
 def test_both_of_two_outputs_at_one_address_open_and_each_by_the_payment_that_signs_for_it(chain):
     first = chain.channel("twice")
     funding = first.fund(outputs=2)
@@ -118,7 +129,7 @@ def test_the_amount_is_what_the_node_says_not_what_the_payer_believes(chain):
     channel.rest_on(channel.terms.outpoint, VALUE)
     chain.node.mine()
     settlement = chain.check_spender(channel)
-    assert settlement.vout[0].nValue == 990_000 and settlement.vout[1].nValue > VALUE - 990_000 - 10_000
+    assert settlement.vout[0].nValue == 990_000 and settlement.vout[1].nValue > VALUE - 990_000 - 20_000
 
 
 def test_a_payer_who_claims_more_than_was_funded_is_refused(chain):

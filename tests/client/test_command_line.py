@@ -170,7 +170,7 @@ def test_funding_is_waited_for_and_its_value_proven(paychan, system, tmp_path):
 
 
 class OwnNode:
-    """A chain backend that has one output, once it was told to watch."""
+    """A chain backend that has one output."""
 
     def __init__(self, value: int) -> None:
         self.value, self.calls = value, []
@@ -181,10 +181,8 @@ class OwnNode:
     async def stop(self) -> None:
         self.calls.append("stop")
 
-    async def watch(self, request) -> None:
-        self.calls.append("watch")
-
     async def find_funding(self, request) -> list[FundingOutput]:
+        self.calls.append("find")
         if request.script_pubkey == b"silent":
             raise Unavailable("chain_unavailable", "the node sleeps")
         return [FundingOutput(bytes(36), self.value, 3)]
@@ -198,7 +196,7 @@ def test_a_node_of_the_payer_s_own_is_asked_through_the_chain_backends():
     source = BackendSource(lambda: node)
     agreed = SimpleNamespace(client_pubkey=b"", exp_time=0, script_pubkey=b"x")
     assert source.find(agreed) == [(Funding(bytes(36), 700), 3)]
-    assert node.calls == ["start", "watch", "stop"]
+    assert node.calls == ["start", "find", "stop"]
     with pytest.raises(Unreachable, match="the node sleeps"):
         source.find(SimpleNamespace(client_pubkey=b"", exp_time=0, script_pubkey=b"silent"))
     with pytest.raises(Refused, match="non-final"):

@@ -16,6 +16,7 @@ from paychan.core.refund import sign_refund
 from paychan.core.sender import sign_payment
 from paychan.core.settlement import sign_settlement
 from paychan.core.units import MAX_MONEY
+from tests.copies import inflated, renamed
 from tests.system import CHANGE_ADDRESS
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "settlement-and-refund.json").read_text())
@@ -86,11 +87,17 @@ def test_a_settlement_that_pays_less_is_the_server_s_fault():
         check_settlement(record, settlement(record, 0))
 
 
+@pytest.mark.parametrize("change", [inflated, renamed, lambda raw: raw], ids=["inflated", "renamed", "older-version"])
+def test_a_settlement_is_judged_by_what_it_pays_and_not_by_its_txid(change):
+    record = paid(9_000_000)
+    record.settlement_txid = "00" * 32  # the newest version's, in the form in which it was announced
+    assert check_settlement(record, change(settlement(record, 9_000_000))) == 9_000_000
+    with pytest.raises(ServerMisbehaved, match="owed are 9000000"):
+        check_settlement(record, change(settlement(record, 8_999_999)))
+
+
 def test_another_transaction_is_no_settlement():
     record = paid(9_000_000)
-    record.settlement_txid = "00" * 32
-    with pytest.raises(ServerMisbehaved, match="not the settlement"):
-        check_settlement(record, settlement(record, 9_000_000))
     other = paid(9_000_000)
     other.funding = Funding(make_outpoint(bytes(32), 0), FUNDING.value)
     with pytest.raises(ServerMisbehaved, match="does not spend"):

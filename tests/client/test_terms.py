@@ -93,9 +93,9 @@ def test_a_server_tells_its_network_and_the_wrong_one_is_refused_as_such(limited
 
 
 def test_a_server_of_2016_is_told_by_its_address_as_far_as_that_goes(server, create):
-    with pytest.raises(WrongNetwork, match="is on test or regtest, not on live") as caught:
+    with pytest.raises(WrongNetwork, match="is on test or testnet4 or signet or regtest, not on live") as caught:
         create(server.port, LIVE)
-    assert caught.value.networks == ("test", "regtest")
+    assert caught.value.networks == ("test", "testnet4", "signet", "regtest")
     with create(server.port, REGTEST) as channel:  # its addresses look like network test's
         assert channel.record.agreement.funding_address.startswith("2")
 
@@ -111,8 +111,8 @@ def test_a_server_that_names_a_network_and_shows_another_address_lies(server, cr
 
 
 def test_a_network_that_we_do_not_know_is_named(server, create):
-    server.misbehave = telling(network="signet")
-    with pytest.raises(WrongNetwork, match="signet, not on test"):
+    server.misbehave = telling(network="liquid")
+    with pytest.raises(WrongNetwork, match="liquid, not on test"):
         create(server.port)
 
 

@@ -9,7 +9,7 @@ import os
 import random
 
 import pytest
-from bitcoin.core import CMutableTransaction, CMutableTxIn, CMutableTxOut, COutPoint, CTransaction
+from bitcoin.core import CMutableTransaction, CTransaction
 from bitcoin.core.script import SIGHASH_ALL, SIGHASH_ANYONECANPAY, SIGHASH_NONE, SIGHASH_SINGLE, CScript, SignatureHash
 from coincurve import PrivateKey
 
@@ -19,16 +19,40 @@ from paychan.core.payment import Payment
 from paychan.core.refund import sign_refund
 from paychan.core.script import p2sh_script_pubkey, push
 from paychan.core.sender import sign_payment
-from paychan.core.settlement import sign_settlement
+from paychan.core.settlement import LONGEST_DESTINATION, inflated_size_max, read_settlement, settlement_txid, sign_settlement
+from tests.copies import LARGEST, inflated, renamed, with_flag, with_script_sig
 
-pbk = pytest.importorskip("pbk")
+pytest.importorskip("pbk")
 from regtest import Regtest  # noqa: E402  (needs pbk)
+
+from tests.consensus import mutations  # noqa: E402
+from tests.consensus.mutations import (  # noqa: E402
+    DESTINATION,
+    MUTATIONS,
+    THIEF,
+    add_input,
+    add_output,
+    byte_changed,
+    change_lock_time,
+    change_outpoint,
+    change_sequence,
+    change_version,
+    drop_output,
+    lower_value,
+    mutated,
+    pieces_changed,
+    put_output_first,
+    raise_value,
+    random_channel,
+    random_flag,
+    swap_script,
+    verifies,
+)
 
 COUNT = int(os.environ.get("PAYCHAN_CONSENSUS_COUNT", "200"))
 SERVER, CLIENT = PrivateKey(b"\x01" * 32), PrivateKey(b"\x02" * 32)
-DESTINATION = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
 CHANGE_SCRIPT = b"\x76\xa9\x14" + b"\xcc" * 20 + b"\x88\xac"
-THIEF = b"\x76\xa9\x14" + b"\xee" * 20 + b"\x88\xac"
+LONGEST = b"\x51\x20" + b"\xdd" * 32
 VALUE = 10**8
 FEE = 10_000
 SINGLE_ANYONE, NONE_ANYONE = SIGHASH_SINGLE | SIGHASH_ANYONECANPAY, SIGHASH_NONE | SIGHASH_ANYONECANPAY
@@ -147,77 +171,6 @@ def test_a_settlement_is_still_valid_after_the_expiry(chain):
 # --- scripts of many random channels ------------------------------------------------------------
 
 
-def verifies(terms: ChannelTerms, tx: CTransaction) -> bool:
-    """Return whether Core's script interpreter accepts input 0 as a spend of the channel."""
-    locked = pbk.ScriptPubkey(p2sh_script_pubkey(terms.redeem_script))
-    flags = pbk.ScriptVerificationFlags.ALL & ~pbk.ScriptVerificationFlags.TAPROOT
-    return locked.verify(terms.funding_value, pbk.Transaction(tx.serialize()), None, 0, flags)
-
-
-def random_channel(rng: random.Random) -> tuple[ChannelTerms, PrivateKey, PrivateKey]:
-    server, client = (PrivateKey(rng.randbytes(32)) for _ in range(2))
-    exp_time = rng.choice([rng.randint(500_000_000, 2**32 - 1), 500_000_000, 2**31 - 1, 2**31, 2**32 - 1])
-    p2sh, p2pkh = b"\xa9\x14" + rng.randbytes(20) + b"\x87", b"\x76\xa9\x14" + rng.randbytes(20) + b"\x88\xac"
-    outpoint = make_outpoint(rng.randbytes(32), rng.choice([0, 1, rng.randrange(2**32), 2**32 - 1]))
-    keys = server.public_key.format(), client.public_key.format()
-    terms = ChannelTerms(outpoint, *keys, exp_time, rng.randint(10**6, 21 * 10**14), rng.choice([p2sh, p2pkh]))
-    return terms, server, client
-
-
-def swap_script(tx):
-    tx.vout[-1].scriptPubKey = CScript(THIEF)
-
-
-def lower_value(tx):
-    tx.vout[-1].nValue -= 1
-
-
-def raise_value(tx):
-    tx.vout[-1].nValue += 1
-
-
-def add_output(tx):
-    tx.vout.append(CMutableTxOut(1, CScript(THIEF)))
-
-
-def put_output_first(tx):
-    tx.vout.insert(0, CMutableTxOut(1, CScript(THIEF)))
-
-
-def drop_output(tx):
-    tx.vout.pop()
-
-
-def add_input(tx):
-    tx.vin.append(CMutableTxIn(COutPoint(b"\x99" * 32, 0)))
-
-
-def change_sequence(tx):
-    tx.vin[0].nSequence = 0xFFFFFFFD
-
-
-def change_lock_time(tx):
-    tx.nLockTime = 1
-
-
-def change_version(tx):
-    tx.nVersion = 3
-
-
-def change_outpoint(tx):
-    tx.vin[0].prevout.n ^= 1
-
-
-MUTATIONS = [swap_script, lower_value, raise_value, add_output, put_output_first, drop_output, add_input]
-MUTATIONS += [change_sequence, change_lock_time, change_version, change_outpoint]
-
-
-def mutated(tx: CTransaction, mutate) -> CTransaction:
-    copy = CMutableTransaction.from_tx(tx)
-    mutate(copy)
-    return CTransaction.from_tx(copy)
-
-
 def test_random_settlements_verify_and_no_strangers_change_to_them_does():
     rng = random.Random(20_161_122)
     for _ in range(COUNT):
@@ -263,3 +216,104 @@ def test_the_mutations_can_tell():
         assert verifies(terms, mutated(weak, mutate)), mutate.__name__
     for mutate in (change_sequence, change_lock_time, change_version, change_outpoint, put_output_first):
         assert not verifies(terms, mutated(weak, mutate)), mutate.__name__
+
+
+# --- the scriptSig, which no signature covers ------------------------------------------------------------
+
+
+def test_what_a_stranger_makes_of_a_script_sig_pays_the_same_and_is_known_for_what_it_is():
+    """Of all that may be done to the scriptSig, what stays valid keeps its outputs, is recognised as a settlement, and if nodes
+    relay it, is no larger than the fee is reckoned for."""
+    rng, largest, valid = random.Random(20_361_122), 0, 0
+    for _ in range(COUNT):
+        terms, server, client = random_channel(rng)
+        payment = sign_payment(terms, rng.choice([0, 700, rng.randint(700, terms.funding_value - 200_000)]), client)
+        raw = sign_settlement(terms, payment, DESTINATION, rng.randint(0, 190_000), server)
+        original, script_sig = CTransaction.deserialize(raw), bytes(CTransaction.deserialize(raw).vin[0].scriptSig)
+        known = read_settlement(raw, terms)
+        assert known is not None and known.change_value == payment.change_value
+        for _ in range(4):
+            flag, is_valid, is_relayed = random_flag(rng)
+            copy = with_flag(raw, flag)
+            tx = CTransaction.deserialize(copy)
+            assert verifies(terms, tx) == is_valid, copy.hex()
+            assert not verifies(terms, mutated(tx, rng.choice(MUTATIONS))), copy.hex()
+            if is_valid:
+                valid += 1
+                assert read_settlement(copy, terms) == dataclasses.replace(known, size=len(copy))
+            if is_relayed:
+                largest = max(largest, len(copy) - inflated_size_max(terms, payment, DESTINATION))
+        for changed in (byte_changed(rng, script_sig), pieces_changed(rng, raw)):
+            copy = with_script_sig(raw, changed)
+            tx = CTransaction.deserialize(copy)
+            if verifies(terms, tx):
+                assert tx.vout == original.vout
+                assert read_settlement(copy, terms) == dataclasses.replace(known, size=len(copy))
+    assert valid > COUNT
+    assert -4 <= largest <= 0  # a signature may be a few bytes shorter than the bound
+
+
+def test_the_largest_copy_has_890_bytes(chain):
+    terms = dataclasses.replace(open_channel(chain), change_script=LONGEST)
+    payment = sign_payment(terms, 9 * 10**7, CLIENT)
+    honest = CTransaction.deserialize(sign_settlement(terms, payment, LONGEST, FEE, SERVER))
+    copy = CTransaction.deserialize(inflated(honest.serialize()))
+    assert honest.serialize() != copy.serialize() and copy.vout == honest.vout
+    assert len(copy.serialize()) <= inflated_size_max(terms, payment, LONGEST_DESTINATION) <= 891
+    assert not chain.mine(CTransaction.deserialize(inflated(honest.serialize(), LARGEST + 1)))
+    assert chain.mine(copy)
+    assert not chain.mine(honest)
+
+
+@pytest.mark.parametrize("number", [2, 16])
+def test_a_settlement_may_be_mined_under_another_txid(chain, number):
+    terms = open_channel(chain)
+    raw = settle(terms, 9 * 10**7).serialize()
+    copy = renamed(raw, number)
+    assert len(copy) == len(raw) and settlement_txid(copy) != settlement_txid(raw)
+    assert chain.mine(CTransaction.deserialize(copy))
+    assert read_settlement(copy, terms) == read_settlement(raw, terms)
+
+
+def test_a_refund_is_no_settlement(chain):
+    terms = open_channel(chain)
+    assert read_settlement(sign_refund(terms, FEE, CLIENT), terms) is None
+
+
+# --- the campaign ------------------------------------------------------------
+
+
+def test_no_mutation_moves_a_satoshi_and_all_that_stay_valid_are_reckoned_with():
+    tally = mutations.run(12 * COUNT, random.SystemRandom().randrange(2**32))
+    assert tally.problems == []
+    assert tally.valid["a push of 520 bytes"] == tally.tried["a push of 520 bytes"] > 0
+    assert {mutate.__name__ for mutate in MUTATIONS} <= tally.tried.keys() - tally.valid.keys()
+    assert tally.largest == 524  # one byte became a push of 3 + 520, and the scriptSig's length takes 3 bytes instead of one
+
+
+def test_the_campaign_can_tell(monkeypatch):
+    monkeypatch.setattr(mutations, "inflated_size_max", lambda *terms: inflated_size_max(*terms) - 8)
+    assert any("more than the fee is reckoned for" in problem for problem in mutations.run(100, 1).problems)
+    monkeypatch.setattr(mutations, "verifies", lambda terms, tx: True)
+    found = " ".join(mutations.run(100, 1).problems)
+    assert "it pays otherwise" in found and "something else than its scriptSig" in found and "not known" in found
+
+
+@pytest.mark.parametrize(
+    ("script_sig", "pushes"),
+    [
+        (b"\x01\x11" + b"\x51", 2),
+        (b"\x4f\x60\x00", 3),
+        (b"\x01\x01", 0),
+        (b"\x01\x81", 0),
+        (b"\x4c\x02ab", 0),
+        (b"\x4c\x4c" + bytes(76), 1),
+        (b"\x4d\x00\x01" + bytes(256), 1),
+        (b"\x02a", 0),
+        (b"\x51\x75", 0),
+        ((b"\x4d\x08\x02" + bytes(520)) * 3, 3),
+        ((b"\x4d\x08\x02" + bytes(520)) * 4, 0),
+    ],
+)
+def test_what_nodes_relay_is_told_from_what_they_do_not(script_sig, pushes):
+    assert mutations.relayed_pushes(script_sig) == pushes

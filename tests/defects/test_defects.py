@@ -17,11 +17,12 @@ from .table import BREAKS, NOT_APPLICABLE, Break
 IDS = (
     *(f"O{number}" for number in range(1, 19)),
     *(f"A{number}" for number in range(1, 15)),
-    *(f"B{number}" for number in range(1, 18)),
+    *(f"B{number}" for number in range(1, 19)),
     *(f"C{number}" for number in range(1, 7)),
     "D",
-    *(f"E{number}" for number in range(1, 11)),
+    *(f"E{number}" for number in range(1, 15)),
     *(f"F{number}" for number in range(1, 9)),
+    *(f"R{number}" for number in range(1, 20)),
 )
 TRIED = ("a settlement that was begun", "a channel opens for less than its price")
 REFUND = "tests/unit/core/test_refund.py::test_refund_waits_for_the_expiry"

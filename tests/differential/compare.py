@@ -219,7 +219,7 @@ class Comparison:
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
-        self._table = ChannelTable(SHARD_COUNT, SETTLEMENT_PERIOD)
+        self._table = ChannelTable(SHARD_COUNT, SETTLEMENT_PERIOD, 1000)
         self._table.own([int(shard not in FOREIGN_SHARDS) for shard in range(SHARD_COUNT)])
         self._table.stop(STOPPED_SHARDS)
         self._judge = Judge(SETTLEMENT_PERIOD, trouble_of)

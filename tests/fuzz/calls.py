@@ -115,7 +115,7 @@ def batch_target(modules: dict[str, ModuleType]) -> Call:
         answers: list[bytes] = []
         expected = split_batch(data)
         try:
-            batch.Batch(data, lambda raw: raw.hex(), answers.append).submit(rules.intake)
+            batch.Batch(data, lambda raw: raw.hex(), answers.append, lambda call: call()).submit(rules.intake)
         except ValueError:
             assert expected is None and not answers
             return 1
@@ -416,6 +416,7 @@ MESSAGES: list[tuple[Callable[[bytes], Any], Callable[[Any], bytes] | None]] = [
     (store_messages.decode_heartbeat_reply, store_messages.encode_heartbeat_reply),
     (signer_messages.SettleRequest.decode, signer_messages.SettleRequest.encode),
     (signer_messages.Refusal.decode, signer_messages.Refusal.encode),
+    (store_messages.decode_received, store_messages.encode_received),
 ]
 
 
@@ -535,9 +536,10 @@ def message_seeds() -> list[bytes]:
         [sm.Stored(b"t", b"s", b"x"), None],
         sm.Scan(10),
         [(5, bytes(36))],
-        77,
+        sm.Unsettled(77, 5),
         request,
         signer_messages.Refusal(signer_messages.RefusalCode.UNECONOMIC, "why"),
+        [(1_900_000_000, 77, bytes(36))],
     ]
     seeds = [bytes((3,)) + seed for seed in commit_seeds()] + [bytes((2,)) + values[2].encode()]
     for kind, value in enumerate(values):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from bitcoin.base58 import CBase58Data
+from bitcoin.segwit_addr import CHARSET, bech32_hrp_expand, bech32_polymod, convertbits
 from coincurve import PrivateKey
 
 from paychan.settings.dangers import PUBLISHED_PUBKEYS, hash160
@@ -22,6 +23,7 @@ from tests.system import ROOT
 from tests.unit.settings.test_config import LIVE_ADDRESS, SAMPLE_KEYS, TEST_ADDRESS, changed
 
 OWN_KEY = "11" * 32
+SAMPLE_PUBKEY = bytes.fromhex(min(PUBLISHED_PUBKEYS))
 COMMANDS = {"server": "paychan.server", "store": "store", "signer": "signer"}
 ESPLORA = {"chain.backend": "esplora", "bitcoind": None}
 
@@ -41,6 +43,13 @@ class Danger:
 
 def address_of(pubkey: bytes) -> str:
     return str(CBase58Data.from_bytes(hash160(pubkey), 0))
+
+
+def segwit_of(program: bytes, version: int) -> str:
+    """Return a live network's address of a witness program."""
+    values = [version, *convertbits(program, 8, 5)]
+    left = bech32_polymod(bech32_hrp_expand("bc") + values + [0] * 6) ^ (0x2BC830A3 if version else 1)
+    return "bc1" + "".join(CHARSET[value] for value in [*values, *(left >> 5 * (5 - place) & 31 for place in range(6))])
 
 
 def server(key: str, value: object, why: str, **others: object) -> Danger:
@@ -84,6 +93,7 @@ TABLE = [
         700,
         "an opening that does not pay for its own settlement is a gift",
         settlement__fee_per_byte=500,
+        open__price="fixed",
         open__price_add_settlement_fee=False,
     ),
     server("open.funding_value_max", None, "without a bound one channel can hold everything"),
@@ -103,15 +113,20 @@ TABLE = [
     signer("policy.fee_per_byte_max", 50000, "a broken-into server could burn nearly everything as fees"),
     signer("policy.fee_share_percent_max", 100, "a broken-into server could burn everything as fees"),
     signer("policy.versions_max", 1, "no fee could ever be raised"),
+    signer("policy.settlement_period_hours", 73, "a broken-into server could burn nearly everything, days before it is urgent"),
+    signer("policy.fee_sum_per_day_max", 1000, "no settlement would be signed before it is urgent"),
     # exposure
     server("exposure.channel_value_max", None, "what can be lost on one channel is not bounded"),
     server("exposure.total_value_max", None, "what can be lost at once is not bounded"),
     server("exposure.channel_value_max", 2100000000000000, "a bound above the largest funding output bounds nothing"),
     server("exposure.channel_value_max", 0, "each channel would be settled at its opening, at our cost"),
+    server("exposure.unsettled_value_max", 51999999, "payments would stop each time that channels settle"),
     server("exposure.total_value_max", 1000000, "one channel may hold more than all together: a slip of units"),
     # keys and destinations
     signer("policy.funds_destination_address", TEST_ADDRESS, "an address of another network pays nobody"),
-    signer("policy.funds_destination_address", "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4", "not understood is not paid"),
+    signer("policy.funds_destination_address", "BC1SW50QGDZ25J", "a witness version that nobody has: anybody may spend it"),
+    signer("policy.funds_destination_address", segwit_of(hash160(SAMPLE_PUBKEY), 0), "its key is published: anybody can spend it"),
+    signer("policy.funds_destination_address", segwit_of(SAMPLE_PUBKEY[1:], 1), "its key is published: anybody can spend it"),
     signer("policy.funds_destination_address", "1BitcoinEaterAddressDontSendf59kuE", "nobody has that key"),
     signer("policy.funds_destination_address", "1111111111111111111114oLvT2", "nobody has that key"),
     signer(

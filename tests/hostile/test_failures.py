@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from paychan._fast.channel import FAILURES_MAX, ChannelTable
+from paychan._fast.channel import FAILING_PER_MILLE, FAILURES_MAX, ChannelTable
 from paychan._fast.status import Status
 from paychan.server.channels.payments import REFUSALS_BY_FORM
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
@@ -25,7 +25,8 @@ def query_of(paid):
 
 @pytest.fixture
 def table():
-    return own_all(ChannelTable(SHARD_COUNT, SETTLEMENT_PERIOD))
+    """One whose worker has time for failures without end; each channel has its own bound."""
+    return own_all(ChannelTable(SHARD_COUNT, SETTLEMENT_PERIOD, 1000))
 
 
 @pytest.fixture
@@ -77,8 +78,57 @@ def test_the_newest_payment_sent_again_is_answered_all_the_same(table, sample):
 def test_what_needs_no_verification_is_answered_as_always(table, sample):
     assert table.pay(sample.path, query_of(sample.sign(9_000_000)), NOW) == Status.ACCEPTED
     spend(table, sample)
-    assert table.pay(sample.path, query_of(sample.sign(9_000_001)), NOW) == Status.OUT_OF_ORDER
+    assert table.pay(sample.path, query_of(sample.sign(9_000_000)), NOW) == Status.REPLAYED
     assert table.pay(sample.path, "payment=", NOW) == Status.INVALID_PAYMENT
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 10])
+def test_all_channels_together_have_a_budget_of_time(seconds):
+    """Forty channels, and as much junk as goes in: what is spent on it stays within the share, the burst of one second aside."""
+    table = own_all(ChannelTable(SHARD_COUNT, SETTLEMENT_PERIOD, FAILING_PER_MILLE))
+    samples = [make_sample(f"failures, all {number}") for number in range(40)]
+    for sample in samples:
+        sample.load(table)
+    junk = [(sample.path, query_of(junk_of(sample))) for sample in samples]
+    verified = 0
+    for second in range(seconds + 1):
+        verified += sum(table.pay(*junk[number % 40], NOW + second) == Status.BAD_SIGNATURE for number in range(4000))
+    # 50 ms at once, refilled with the (short) time that really passes; a verification takes at least 10 us anywhere
+    assert FAILING_PER_MILLE == 50
+    assert 0 < verified < 5000 + 0.05 * 4000 * (seconds + 1)
+
+
+def test_beyond_it_a_channel_that_was_left_alone_is_judged_as_always():
+    table = own_all(ChannelTable(SHARD_COUNT, SETTLEMENT_PERIOD))
+    flooded, quiet = make_sample("failures, flooded"), make_sample("failures, quiet")
+    flooded.load(table), quiet.load(table)
+    junk = query_of(junk_of(flooded))
+    answers = [table.pay(flooded.path, junk, NOW) for _ in range(10 * FAILURES_MAX)]
+    assert answers[-1] == Status.TOO_MANY_FAILURES
+    assert table.pay(quiet.path, query_of(quiet.sign(9_000_000)), NOW) == Status.ACCEPTED
+
+
+def test_a_strangers_payment_tells_nothing_of_a_channel(table, sample):
+    """Whatever state a channel is in, and whatever change value is tried: the answer is the same."""
+    own = sample.terms.outpoint
+    assert table.pay(sample.path, query_of(sample.sign(9_000_000)), NOW) == Status.ACCEPTED
+    signature = sample.sign(1).signature
+    probes = [query_of(Paid(value, signature, 0x83)) for value in (700, 8_999_999, 9_000_000, 9_000_001, 21 * 10**14)]
+
+    def told(now=NOW):
+        table_before = table.shortfall
+        answers = {Status(table.pay(sample.path, probe, now)) for probe in probes}
+        assert table.shortfall == table_before
+        return answers
+
+    assert told() == {Status.BAD_SIGNATURE}
+    assert told(sample.terms.exp_time) == {Status.BAD_SIGNATURE}
+    table.chain_generation += 1  # the funding output is to be looked up
+    assert told() == {Status.BAD_SIGNATURE}
+    table.mark_checked(own, table.chain_generation)
+    table.begin_closing(own)
+    assert told() == {Status.BAD_SIGNATURE}
+    assert table.pay(sample.path, query_of(sample.sign(8_000_000)), NOW) == Status.CHANNEL_CLOSING
 
 
 def test_another_channel_has_a_budget_of_its_own(table, sample):

@@ -51,10 +51,6 @@ EQUIVALENT: dict[str, dict[tuple[str, str], str]] = {
     },
     "store/table.py": {
         (
-            "return entry.expected_phase == _OPEN != entry.state[1]",
-            "1 becomes 2",
-        ): "the allowed steps of an open channel that come here all leave that phase",
-        (
             "ChannelState.parse(entry.state)",
             "left out",
         ): "the compiled reader has refused the same records, and no transition leads to an unknown phase",

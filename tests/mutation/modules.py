@@ -25,7 +25,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "paychan/core/sharding.py": unit_tests("sharding"),
     "paychan/core/standardness.py": unit_tests("standardness"),
     "paychan/core/fees.py": unit_tests("fees"),
-    "paychan/core/network.py": unit_tests("network"),
+    "paychan/core/network.py": unit_tests("network", "bech32"),
+    "paychan/core/bech32.py": unit_tests("bech32"),
+    "paychan/core/address_script.py": unit_tests("standardness", "bech32", "signer_policy"),
     "paychan/clock.py": unit_tests("clock"),
     # the store's rules
     "store/table.py": unit_tests("store_table", "store_group", "store_engine"),
@@ -47,6 +49,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "paychan/server/shards/loading.py": unit_tests("loading"),
     "paychan/server/shards/committer.py": unit_tests("committer"),
     "paychan/server/settlement/settler.py": unit_tests("settler"),
+    "paychan/server/settlement/largest.py": unit_tests("largest"),
     "paychan/server/settlement/settling.py": unit_tests("settling"),
     "paychan/server/settlement/watcher.py": unit_tests("watcher"),
     "paychan/server/settlement/tip.py": unit_tests("tip"),

@@ -171,6 +171,8 @@ async function listUnspent({ node, Address, Amount, Script, RPCError }, wallet, 
       const confirmations = coin.getDepth(node.chain.height);
       if (confirmations < minimum || confirmations > maximum || (coin.coinbase && confirmations <= COINBASE_MATURITY))
         continue;
+      if (coin.value < Amount.fromBTC(limits.minimumAmount || '0').toValue())
+        continue;
       result.push({
         txid: coin.txid(), vout: coin.index, address: addresses[at], scriptPubKey: hex,
         amount: Amount.btc(coin.value, true), confirmations, spendable: false, solvable: false, safe: confirmations > 0

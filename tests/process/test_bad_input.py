@@ -252,7 +252,10 @@ CHANGE_ADDRESSES: list[tuple[str, str | None, str]] = [
     ("one character short", CHANGE_ADDRESS[:-1], "invalid_change_address"),
     ("lower case", CHANGE_ADDRESS.lower(), "invalid_change_address"),
     ("characters that base58 leaves out", "m0OIl" + CHANGE_ADDRESS[5:], "invalid_change_address"),
-    ("bech32 of the test network", "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx", "invalid_change_address"),
+    ("bech32 of another network", "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080", "invalid_change_address"),
+    ("bech32 with a slip", "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsq", "invalid_change_address"),
+    ("bech32 in mixed case", "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsX", "invalid_change_address"),
+    ("bech32 where bech32m belongs", "tb1z0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqglt7rf", "invalid_change_address"),
     ("bech32 of mainnet", "BC1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KV8F3T4", "invalid_change_address"),
     ("blank after it", CHANGE_ADDRESS + "%20", "invalid_change_address"),
     ("newline after it", CHANGE_ADDRESS + "%0a", "invalid_change_address"),
@@ -406,7 +409,7 @@ PAYMENTS: list[tuple[str, Callable[[Sender], str], str, str, str]] = [
         "more than is left",
         lambda s: valued(s, s.terms.funding_value + 1),
         "change_value_range",
-        "out_of_order",
+        "bad_signature",
         "not_newest_payment",
     ),
 ]
@@ -550,8 +553,8 @@ def test_the_outpoint_in_opens_query(scene, parameter, _, change):
         ("funding_txid={0}&funding_vout=", "invalid_vout", "funding_vout"),
         ("funding_txid={0}&funding_vout={1}&funding_vout={1}", "repeated_parameter", "funding_vout"),
         ("funding_txid={0}&funding_txid={0}&funding_vout={1}", "repeated_parameter", "funding_txid"),
-        ("funding_txid={0}&funding_vout=6", "funding_not_found", ""),
-        ("funding_txid=" + "00" * 32 + "&funding_vout={1}", "funding_not_found", ""),
+        ("funding_txid={0}&funding_vout=6", "bad_signature", "payment"),
+        ("funding_txid=" + "00" * 32 + "&funding_vout={1}", "bad_signature", "payment"),
     ],
 )
 def test_half_an_outpoint_or_another(scene, extra, code, parameter):

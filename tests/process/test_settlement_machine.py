@@ -12,7 +12,8 @@ import time
 import pytest
 
 from paychan.core.settlement import check_settlement
-from tests.campaign.load import FEE_MAX, Account, PatientClient, is_outpoint_of
+from tests.campaign.load import Account, PatientClient, is_outpoint_of
+from tests.settled import FEE_MAX
 from tests.system import System, running, wait_until
 from tests.tiling import Outcome, check_all
 

@@ -22,6 +22,7 @@ from coincurve import PrivateKey
 
 from paychan._fast.frame import encode_frame
 from paychan.core.channel import ChannelTerms
+from paychan.core.outpoint import format_outpoint
 from paychan.core.sender import sign_payment
 from paychan.core.settlement import check_settlement
 from paychan.rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
@@ -75,12 +76,12 @@ class Signer:
     def pubkey(self) -> bytes:
         return bytes.fromhex((self.state / "signer.pub").read_text())
 
-    def ask(self, *frames: tuple[int, bytes]) -> list:
+    def ask(self, *frames: tuple[int, bytes], payload_max: int = PAYLOAD_MAX) -> list:
         """Send requests over one connection; return payloads, refusal codes, or ConnectionGone."""
 
         async def run() -> list:
             address = Address.parse("unix:run/signer.sock", self.state)
-            connection = await connect(address, lambda: FrameConnection(PAYLOAD_MAX, lambda *_: None, lambda _: None))
+            connection = await connect(address, lambda: FrameConnection(payload_max, lambda *_: None, lambda _: None))
             calls = [connection.call(*frame) for frame in frames]
             answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), WAIT_SECONDS)
             connection.close()
@@ -137,7 +138,7 @@ def test_it_ends_cleanly_when_told(signer, number):
 def test_an_unknown_type_or_an_oversized_frame_closes_only_that_connection(signer):
     signer.start()
     for frame in ((100, b""), (SignerMessage.SETTLE, bytes(PAYLOAD_MAX + 1))):
-        (answer,) = signer.ask(frame)
+        (answer,) = signer.ask(frame, payload_max=PAYLOAD_MAX + 1)
         assert isinstance(answer, ConnectionGone)
     assert signer.ask((SignerMessage.PUBLIC_KEY, b"")) == [signer.pubkey]
 
@@ -370,7 +371,43 @@ def test_init_makes_a_key_and_never_overwrites_one(tmp_path):
     assert path.read_text() == key.secret.hex() + "\n"
 
 
-@pytest.mark.parametrize("arguments", [(), ("a", "b"), ("--init",), ("--init", "a", "b"), ("--init", "a", "--init")], ids=str)
+def test_a_note_outlives_the_process_and_is_forgotten_by_its_operator_alone(signer):
+    signer.start()
+    request = signer.request()
+    (answer,) = signer.ask((SignerMessage.NOTE, signer.request(8_000_000, 0).encode()))
+    assert answer == b""
+    assert signer.end(signal.SIGKILL) == -signal.SIGKILL
+    signer.start()
+    assert signer.settle(request) is RefusalCode.GIVES_PAYER_MORE
+    forget = ("--forget-note", signer.config, format_outpoint(request.terms.outpoint))
+    running = run_command(*forget)
+    assert running.returncode == 2 and "another signer runs" in running.stderr
+    signer.end(signal.SIGTERM)
+    for told in ("forgotten", "nothing was noted"):
+        done = run_command(*forget)
+        assert (done.returncode, done.stdout) == (0, f"{told}: {format_outpoint(request.terms.outpoint)}\n")
+    signer.start()
+    check_settlement(signer.settle(request), request.terms, request.payment, request.fee)
+
+
+@pytest.mark.parametrize("outpoint", ["", "x", "ab/1", f"{'ab' * 32}", f"{'ab' * 32}/-1", f"{'ab' * 32}/1/2", f"{'ab' * 32}/01"])
+def test_what_is_no_outpoint_is_not_forgotten(signer, outpoint):
+    done = run_command("--forget-note", signer.config, outpoint)
+    assert done.returncode == 2 and "is no outpoint" in done.stderr and done.stderr.count("\n") == 1
+
+
+WRONG = [
+    (),
+    ("a", "b"),
+    ("--init",),
+    ("--init", "a", "b"),
+    ("--init", "a", "--init"),
+    ("--forget-note", "a"),
+    ("a", "--forget-note", "b", "c"),
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=str)
 def test_a_wrong_command_line_gets_the_usage(arguments):
     ended = run_command(*arguments)
     assert ended.returncode == 2

@@ -143,7 +143,10 @@ TABLE = [
     Refusal(
         "open price below the fee",
         "open.base_price",
-        server(("base_price", "base_price = 0"), ("cookie_file", 'cookie_file = "/node/.cookie"')),
+        server(
+            ("price", 'price = "fixed"\nbase_price = 0\nprice_add_settlement_fee = true'),
+            ("cookie_file", 'cookie_file = "/node/.cookie"'),
+        ),
         kind="test",
     ),
     Refusal("the server alone", "open.base_price", server(("base_price", "base_price = 1.5")), command="paychan.server"),

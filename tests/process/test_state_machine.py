@@ -22,7 +22,8 @@ from paychan.core.payment import Payment
 from paychan.core.sender import Sender, sign_payment
 from paychan.core.settlement import check_settlement
 from tests.campaign.faults import kill_when_there
-from tests.campaign.load import FEE_MAX, PatientClient, is_outpoint_of
+from tests.campaign.load import PatientClient, is_outpoint_of
+from tests.settled import FEE_MAX
 from tests.system import Answer, System, running
 from tests.tiling import History, Operation, Outcome, check
 

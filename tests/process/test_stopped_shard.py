@@ -10,7 +10,8 @@ from paychan.core.sender import Sender
 from paychan.core.settlement import check_settlement
 from paychan.core.sharding import shard_of
 from store.maintenance import audit
-from tests.campaign.load import FEE_MAX, is_outpoint_of
+from tests.campaign.load import is_outpoint_of
+from tests.settled import FEE_MAX
 from tests.system import Client, Payer, System, running, wait_until
 
 SHARDS = 256
@@ -45,6 +46,7 @@ def test_a_flipped_bit_stops_one_shard_and_loses_nothing(tmp_path):
         victim, other = opened(system.payer("victim")), opened(system.payer("other"))
         neighbour = opened(a_neighbour(system, victim, "neighbour"))
         assert shard(other) != shard(victim)
+        assert victim.pay(100_000).status == 200
         durable = victim.newest
         flip(fault, victim)
 
@@ -63,8 +65,8 @@ def test_a_flipped_bit_stops_one_shard_and_loses_nothing(tmp_path):
         assert f"shard {shard(victim)} is stopped: {why}" in line
         assert durable.signature.hex() not in "".join(system.output)
 
-        # Too much is unsettled now: the channels that expire first are settled, the stopped shard's too, as they are stored.
-        assert other.pay(EXPOSURE_MAX).status == 200
+        # Too much is open now: the largest channel is settled, also one of the stopped shard, as it is stored.
+        assert other.pay(98_000).status == 200
         wait_until(lambda: settlement_of(system, victim.sender), 30, "the settlement of a channel of the stopped shard")
         check_settlement(settlement_of(system, victim.sender), victim.sender.terms, durable, FEE_MAX)
 

@@ -52,7 +52,7 @@ def test_a_running_store_is_backed_up_and_not_checked(store, tmp_path):
     code, printed, _ = command("check", state)
     assert (code, printed.splitlines()[-1]) == (0, "no problems")
     assert "5 channels: 5 open, 0 closing" in printed
-    assert "; 500 satoshi" in printed
+    assert "\n500 satoshi received on open ones, 0 on those being settled\n" in printed
     code, _, said = command("restore", tmp_path / "backup", state)
     assert code == 1
     assert "holds a store already" in said

@@ -243,7 +243,7 @@ def test_a_silent_worker_loses_its_shards_and_its_connection(store):
 
     async def beat(lively: Worker) -> None:
         while True:
-            assert len(await lively.call(StoreMessage.HEARTBEAT)) == 8
+            assert len(await lively.call(StoreMessage.HEARTBEAT)) == 16
             await asyncio.sleep(0.1)
 
     store.start()

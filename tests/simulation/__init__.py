@@ -1,4 +1,4 @@
-"""Two simulations under a clock that jumps, in which production code runs unchanged.
+"""Three simulations under a clock that jumps, in which production code runs unchanged.
 
 `settle.py`: days of many channels, for what happens between the close and the expiry. Parts: `loop storage vault payer auditor`.
 
@@ -14,5 +14,7 @@
     judge.py     what was promised, what is safe, what was signed, what is on the chain
     breaks.py    planted faults that must be found
 
-Both share the chain (`blockchain.py`, `node.py`).
+`pinning.py`, one settlement at a time (`rig.py`) against who pins it, copies it, and makes blocks dear.
+
+All share the chain (`blockchain.py`, `node.py`), its mempools (`mempool.py`) and what is done to settlements there (`attacks.py`).
 """

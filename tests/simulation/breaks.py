@@ -1,7 +1,7 @@
 """Planted faults: `python -m tests.simulation.breaks [--most N] [--only NAME]`. Each must be found by the simulation.
 
 A simulation that finds nothing is worth what it can find. Each break takes one rule away that keeps money safe, in memory only; the
-seeds of `world.py` are run until one fails.
+seeds of `world.py`, or of `pinning.py`, are run until one fails.
 """
 
 import argparse
@@ -10,29 +10,41 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+import signer.ledger
 import signer.policy
+import signer.server
 import store.sequencer
 from paychan.clock import Clock
-from paychan.core.channel import ABSENT, ChannelState, Phase
+from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.core.errors import Unavailable
+from paychan.core.fees import LADDER, Rival, Stake, replacement_fee, wanted_fee
+from paychan.core.payment import Payment
+from paychan.core.units import DUST_LIMIT
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_client import StoreClient
 from paychan.rpc.store_messages import Entry, Stored, decode_commit, encode_commit
+from paychan.server import worker
 from paychan.server.channels.funding import FundingChecks
 from paychan.server.channels.life import ChannelLife
 from paychan.server.doors.peers import Peers
 from paychan.server.protocol.replies import payment_result
+from paychan.server.settlement import settling
 from paychan.server.settlement.settler import Settler
 from paychan.server.settlement.settling import Settling
+from paychan.server.settlement.spends import Spends
 from paychan.server.shards.ownership import Ownership
 from paychan.server.worker import Worker
+from signer.policy import Memory
 from store import keys
 from store.group import Group, PaymentGroup
 
+from . import node
 from .disk import Database, LedgerConnection
+from .pinning import Fight
 from .world import describe, run_seed, shrink, staged
 
 BREAKS: dict[str, Callable[[], Any]] = {}
@@ -159,7 +171,7 @@ def _the_lease_is_not_looked_at() -> Iterator[None]:
 
     def careless(self: Worker) -> str:
         what = trouble(self)
-        return "" if what in ("owner_moved", "store_unavailable") and self._engine is not None else what
+        return "" if what in ("owner_moved", "store_unavailable") and self._life is not None else what
 
     with patch.object(Worker, "trouble", careless), patch.object(Ownership, "lose", lambda self: None):
         yield
@@ -183,9 +195,10 @@ def _an_unanswered_forward_is_sent_again() -> Iterator[None]:
 def _an_open_is_credited_again() -> Iterator[None]:
     exists = ChannelLife._exists
 
-    def generous(self: ChannelLife, outpoint: bytes) -> Any:
+    def generous(self: ChannelLife, terms: ChannelTerms, payment: Payment) -> Any:
+        outpoint = terms.outpoint
         left = int.from_bytes(self._channels.newest_payment(outpoint)[:8], "little")
-        return payment_result(201, left, 1_100) if self._channels.phase(outpoint) == Phase.OPEN else exists(self, outpoint)
+        return payment_result(201, left, 1_100) if self._channels.phase(outpoint) == Phase.OPEN else exists(self, terms, payment)
 
     with patch.object(ChannelLife, "_exists", generous):
         yield
@@ -250,7 +263,41 @@ def _the_close_is_not_made_durable() -> Iterator[None]:
 
 @_break
 def _the_clock_is_the_wall_alone() -> Iterator[None]:
-    with patch.object(Clock, "observe", lambda self, seconds: None):
+    observe = Clock.observe
+    with patch.object(Clock, "observe", lambda self, block_time, _: observe(self, block_time, 0)):
+        yield
+
+
+@_break
+def _a_clock_beyond_the_chain_is_believed() -> Iterator[None]:
+    def trusting(self: Clock) -> int:
+        self._sure = max(self._wall(), self._kept, self._sure)
+        return self._sure
+
+    with patch.object(Clock, "doubt", lambda self: ""), patch.multiple(Clock, sure=trusting, now=trusting):
+        yield
+
+
+@_break
+def _an_expiry_is_judged_before_a_block_was_seen() -> Iterator[None]:
+    with patch.object(worker, "EXPIRY_CODES", ()):
+        yield
+
+
+@_break
+def _the_owner_of_a_new_channel_does_not_doubt_its_clock() -> Iterator[None]:
+    parse, open_ = Worker._parse_open, Worker.open
+
+    async def doubting(self: Worker, query: str) -> Any:
+        if doubt := self._tip.clock_doubt:
+            raise Unavailable("clock_doubtful", doubt)
+        return await open_(self, query)
+
+    def trusting(self: Worker, query: str, key: bytes) -> Any:
+        with patch.object(Clock, "doubt", lambda self: ""):
+            return parse(self, query, key)
+
+    with patch.object(Worker, "open", doubting), patch.object(Worker, "_parse_open", trusting):
         yield
 
 
@@ -261,6 +308,107 @@ def _vanished_funding_is_not_noticed() -> Iterator[None]:
             self._channels.mark_checked(outpoint, self._channels.chain_generation)
 
     with patch.object(FundingChecks, "check", blind):
+        yield
+
+
+# --- funding transactions that no node would relay, and nodes that keep little ---
+
+
+@_break
+def _the_signer_reads_half_a_megabyte() -> Iterator[None]:
+    with patch.object(signer.server, "PAYLOAD_MAX", 512 << 10):
+        yield
+
+
+@_break
+def _the_proof_is_asked_for_when_it_is_needed() -> Iterator[None]:
+    async def late(self: Settling, terms: Any) -> bytes:
+        return await self._chain.funding_transaction(terms)
+
+    with patch.object(Settling, "_proof", late):
+        yield
+
+
+# --- settlements that somebody is at work on ---
+
+
+@_break
+def _the_copies_that_miners_have_are_not_reckoned_with() -> Iterator[None]:
+    def cheap(stake: Stake, *rest: Any, **_: Any) -> int:
+        return wanted_fee(replace(stake, size_inflated=stake.size), *rest)
+
+    with patch.object(settling, "wanted_fee", cheap):
+        yield
+
+
+@_break
+def _what_hangs_on_a_settlement_is_not_paid_for() -> Iterator[None]:
+    """It is neither asked for before, nor learnt from a refusal."""
+    with (
+        patch.object(settling, "replacement_fee", lambda rival, size: replacement_fee(Rival(rival.fee, rival.size), size)),
+        patch.object(settling, "BLIND_FACTOR", 1),
+    ):
+        yield
+
+
+@_break
+def _a_refusal_for_the_fee_teaches_nothing() -> Iterator[None]:
+    with patch.object(node, "is_for_fee", lambda reason: False):
+        yield
+
+
+@_break
+def _what_waits_is_not_raised() -> Iterator[None]:
+    with patch.object(Spends, "is_overdue", lambda self, case, rung, now: False):
+        yield
+
+
+@_break
+def _no_settlement_without_an_estimate() -> Iterator[None]:
+    fee_per_byte = node.NodeChain.fee_per_byte
+
+    async def needed(self: Any, blocks: int) -> int:
+        estimate = await fee_per_byte(self, blocks)
+        if estimate is None:
+            raise Unavailable("chain_unavailable")
+        return estimate
+
+    with patch.object(node.NodeChain, "fee_per_byte", needed):
+        yield
+
+
+@_break
+def _an_estimate_is_believed_whatever_it_says() -> Iterator[None]:
+    """It is paid without a look at the share, and the signer signs whatever it is asked for."""
+
+    def rich(stake: Stake, rung: Any, estimate: int, *_: Any, **__: Any) -> int:
+        return min(estimate * rung.factor * stake.size, stake.received - DUST_LIMIT)
+
+    with (
+        patch.object(settling, "wanted_fee", rich),
+        patch.object(signer.policy, "_check_fee", lambda policy, request, memory, now: None),
+    ):
+        yield
+
+
+@_break
+def _what_full_mempools_ask_is_not_paid() -> Iterator[None]:
+    async def hopeful(self: Settling, case: Any) -> bool:
+        return False
+
+    with patch.object(Settling, "_pay_what_is_asked", hopeful):
+        yield
+
+
+@_break
+def _a_settlement_under_another_txid_counts_as_lost() -> Iterator[None]:
+    look = Spends.look
+
+    async def literal(self: Spends, case: Any, status: Any) -> Any:
+        spend = await look(self, case, status)
+        return spend if spend is None or spend.txid == case.state.settlement_txid else replace(spend, paid=None)
+
+    with patch.object(Spends, "look", literal):
         yield
 
 
@@ -281,22 +429,60 @@ def _the_signers_ledger_is_not_synced() -> Iterator[None]:
 
 @_break
 def _the_signer_forgets_what_it_signed() -> Iterator[None]:
-    with patch.object(signer.policy, "_check_progress", lambda request, before: None):
+    with patch.object(signer.policy, "_check_progress", lambda request, memory: None):
+        yield
+
+
+@_break
+def _the_signer_forgets_what_was_noted() -> Iterator[None]:
+    with (
+        patch.object(signer.policy, "_check_progress", _progress_without_notes(signer.policy._check_progress)),
+        patch.object(signer.ledger, "_PUT", signer.ledger._PUT.replace("change_value < :change_value", "change_value < -1")),
+    ):
+        yield
+
+
+def _progress_without_notes(check: Callable[..., None]) -> Callable[..., None]:
+    return lambda request, memory: check(request, Memory(memory.signed, None, memory.fees_of_the_day))
+
+
+@_break
+def _the_signer_does_not_know_the_time() -> Iterator[None]:
+    with patch.object(signer.policy, "rung_at", lambda left, period: LADDER[-1]):
         yield
 
 
 @_break
 def _the_signer_does_not_bound_the_fee() -> Iterator[None]:
-    with patch.object(signer.policy, "_check_fee", lambda policy, request: None):
+    with patch.object(signer.policy, "_check_fee", lambda policy, request, memory, now: None):
         yield
+
+
+FIGHTS = (
+    "the copies that miners have are not reckoned with",
+    "what hangs on a settlement is not paid for",
+    "a refusal for the fee teaches nothing",
+    "no settlement without an estimate",
+    "what waits is not raised",
+    "what full mempools ask is not paid",
+    "the proof is asked for when it is needed",
+)
+"""Found in `pinning.py`, where settlements are all that there is."""
 
 
 def find(name: str, first: int, most: int) -> tuple[int, str]:
     """Return how many seeds it took to find a break, 0: it was not found; and what the judge said."""
+    if name in FIGHTS:
+        with BREAKS[name]():
+            for number in range(most):
+                if violation := Fight(str(first + number)).run().violation():
+                    return number + 1, violation
+        return 0, ""
     with staged(), BREAKS[name]():
         for number in range(most):
             violations = run_seed(str(first + number)).judge.violations
             if violations:
+                assert "breaks.py" not in violations[0], f"the break itself is broken: {violations[0]}"
                 return number + 1, violations[0]
     return 0, ""
 
@@ -315,7 +501,7 @@ def main() -> int:
         missed += [name] * (not count)
         found = f"found by seed {options.first + count - 1}: {what}" if count else f"NOT FOUND in {options.most} seeds"
         print(f"{name}: {found} ({time.monotonic() - began:.0f} s)", flush=True)
-        if count and options.shrink:
+        if count and options.shrink and name not in FIGHTS:
             with staged(), BREAKS[name]():
                 seed = str(options.first + count - 1)
                 print(describe(seed, shrink(seed)), flush=True)

@@ -12,8 +12,9 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from paychan.rpc.store_messages import LEASE_COUNT, Stored
+from paychan.rpc.store_messages import LEASE_COUNT, Stored, Unsettled
 from store import keys
+from store.table import received
 
 from .kernel import Killed, Process
 
@@ -205,6 +206,9 @@ class Database:
     def states(self, outpoints: list[bytes]) -> list[bytes | None]:
         return [self.data.get(keys.STATE + outpoint) for outpoint in outpoints]
 
+    def funding(self, txid: bytes) -> bytes | None:
+        return self.data.get(keys.FUNDING + txid)
+
     def terms(self, outpoints: list[bytes]) -> list[bytes | None]:
         return [self.data.get(keys.TERMS + outpoint) for outpoint in outpoints]
 
@@ -232,8 +236,14 @@ class Database:
     def epochs(self, shard_count: int) -> list[int]:
         return [keys.decode_epoch(self.data.get(keys.epoch_key(lease))) for lease in range(shard_count + LEASE_COUNT)]
 
-    def open_value(self) -> int:
-        return keys.decode_value(self.data.get(keys.OPEN_VALUE))
+    def scan_received(self, before: int, after_number: int, after: bytes, limit: int) -> list[tuple[int, int, bytes]]:
+        found = self.scan_expiring(before, after_number, after, limit)
+        names = [outpoint for _, outpoint in found]
+        values = map(received, self.terms(names), self.states(names))
+        return [(expiry, value, outpoint) for (expiry, outpoint), value in zip(found, values, strict=True)]
+
+    def unsettled(self) -> Unsettled:
+        return keys.decode_unsettled(self.data.get(keys.UNSETTLED))
 
 
 class LedgerConnection(sqlite3.Connection):
@@ -250,7 +260,8 @@ class LedgerConnection(sqlite3.Connection):
         cursor = super().execute(sql, *parameters)
         if sql.startswith("PRAGMA synchronous"):
             self._is_synced = sql.endswith(("FULL", "EXTRA"))
-        self._save()
+        if not self.in_transaction:
+            self._save()
         return cursor
 
     def executescript(self, script: str) -> sqlite3.Cursor:

@@ -25,6 +25,7 @@ import store.identity
 import store.sequencer
 import store.server
 from paychan._fast.group import StateCache
+from paychan.clock import Clock
 from paychan.rpc import connection as connection_module
 from paychan.server import worker as worker_module
 from paychan.server.app import App
@@ -56,8 +57,10 @@ DESTINATION = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
 OPEN_PRICE = 1_100
 CONFIRMATIONS = 3
 FEE_RATE_MAX = 500  # satoshi per byte: what the live configurations of server and signer allow
-FEE_SHARE_PERCENT_MAX = 50  # and the live signer's share
+FEE_SHARE_PERCENT_MAX = 50  # less than the live signer's share
+FEE_SUM_PER_DAY_MAX = 300_000  # satoshi
 VERSIONS_MAX = 100
+UNNOTED_VALUE_MAX = 20_000  # satoshi received between two payments that the signer is told of
 PERIOD = 3600  # seconds of the chain's time
 STATE_DIR = "/sim"
 BASE_PORT = 8100
@@ -93,6 +96,8 @@ period_hours = 1
 fee_per_byte = 1
 fee_per_byte_max = 1000
 confirmations = {CONFIRMATIONS}
+[exposure]
+unnoted_value_max = {UNNOTED_VALUE_MAX}
 """
 
 _STORE_TOML = f"""
@@ -123,7 +128,9 @@ def store_config(lease_ms: int) -> StoreConfig:
     return dataclasses.replace(_read(load_store_config, _STORE_TOML), lease_ms=lease_ms)
 
 
-POLICY = Policy(SERVER_KEY, SERVER_PUBKEY, DESTINATION, FEE_RATE_MAX, FEE_SHARE_PERCENT_MAX, VERSIONS_MAX)
+POLICY = Policy(
+    SERVER_KEY, SERVER_PUBKEY, DESTINATION, FEE_RATE_MAX, FEE_SHARE_PERCENT_MAX, VERSIONS_MAX, PERIOD, FEE_SUM_PER_DAY_MAX
+)
 
 
 # --- what production code finds where it looks for the outside ---
@@ -190,6 +197,7 @@ def _stand_ins() -> tuple[tuple[Any, dict[str, Any]], ...]:
     worker = {
         "make_chain": _make_chain,
         "wall_clock": lambda _: Stage.world.wall,
+        "Clock": lambda wall, kept, beyond_max, _: Clock(wall, kept, beyond_max, Stage.world.now),  # time goes faster there
         "read_highest": lambda _: int(Stage.world.disk.replaced.get("clock", (b"", b"0"))[1] or b"0"),
         "write_highest": _write_highest,
         "time": clock,
@@ -216,17 +224,20 @@ def staged() -> Iterator[None]:
     """Put the stand-ins in place. They speak for the world on the `Stage`."""
     logger, listener = logging.getLogger("paychan"), _Listener()
     level, propagate = logger.level, logger.propagate
+    settling = logging.getLogger("paychan.settling")
     with ExitStack() as stack:
         for target, replacements in _stand_ins():
             stack.enter_context(patch.multiple(target, **replacements))
         logger.addHandler(listener)
         logger.setLevel(logging.ERROR)
+        settling.setLevel(logging.WARNING)
         logger.propagate = False
         try:
             yield
         finally:
             logger.removeHandler(listener)
             logger.setLevel(level)
+            settling.setLevel(logging.NOTSET)
             logger.propagate = propagate
 
 
@@ -241,10 +252,15 @@ class _Sqlite:
 
 
 class _Listener(logging.Handler):
-    """Reads the log as an operator would: an ERROR is a bug, but for what a failing disk does to the store and the signer."""
+    """Reads the log as an operator would: an ERROR is a bug, but for what a failing disk does to the store and the signer; and a
+    loss is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
+        if record.levelno < logging.ERROR:
+            if "was spent by another" in text:
+                Stage.world.judge.auditor.lost_logged.add(text.split()[0])
+            return
         if "the store ends: OSError" in text or "the ledger failed" in text or "Killed" in text:
             return
         Stage.world.judge.breach(f"logged: {text[-600:]}")

@@ -6,7 +6,8 @@ import json
 import math
 import random
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 from bitcoin.base58 import CBase58Data
 from bitcoin.core import COutPoint, CTransaction, CTxIn, CTxOut, Hash160
@@ -24,10 +25,12 @@ from paychan.core.units import DUST_LIMIT
 from paychan.server.protocol.replies import Reply
 from paychan.server.worker import Worker
 
-from .auditor import Auditor
+from .attacks import Pinner
+from .auditor import EARLY_SECONDS, Auditor
 from .blockchain import BlockChain, Refused
 
 REFUND_SIZE = 310  # bytes, about
+PINNERS = 0.15
 
 
 class Front(Protocol):
@@ -37,9 +40,10 @@ class Front(Protocol):
 
 
 def make_channel(
-    chance: random.Random, number: int, server_pubkey: bytes, exp_time: int, value: int = 0
+    chance: random.Random, number: int, server_pubkey: bytes, exp_time: int, value: int = 0, size: int = 0
 ) -> tuple[Sender, bytes]:
-    """Return the payer's side of a new channel, and its funding transaction. value: satoshi; 0: drawn."""
+    """Return the payer's side of a new channel, and its funding transaction. value: satoshi; 0: drawn. size: bytes of the
+    transaction, 0: as few as can be."""
     key = PrivateKey(chance.randbytes(32))
     pubkey = key.public_key.format()
     is_p2sh = chance.random() < 0.5
@@ -51,9 +55,17 @@ def make_channel(
     output = CTxOut(value, CScript(p2sh_script_pubkey(terms.redeem_script)))
     vout = chance.randint(0, 1)
     others = [CTxOut(5000, CScript(b"\x51"))] * vout
-    tx = CTransaction([CTxIn(COutPoint(chance.randbytes(32), number))], [*others, output])
+    source, outputs = CTxIn(COutPoint(chance.randbytes(32), number)), [*others, output]
+    tx = CTransaction([source], outputs)
+    if size:
+        tx = CTransaction([source], [*outputs, _padding(size - len(tx.serialize()))])
     terms = ChannelTerms(make_outpoint(tx.GetTxid(), vout), server_pubkey, pubkey, exp_time, value, script)
     return Sender(terms, key, str(address)), tx.serialize()
+
+
+def _padding(size: int) -> CTxOut:
+    """Return an output of about so many bytes: nodes do not relay such scripts, but a miner may put them into a block."""
+    return CTxOut(0, CScript(b"\x6a" * max(1, size - 13)))
 
 
 class Payer:
@@ -82,9 +94,25 @@ class Payer:
         self._chain.fund(self._sender.terms, self._funding)
         await asyncio.sleep(self._chance.uniform(60, 3000))
         ends = self._chance.choice(("close", "exhaust", "silence", "silence"))
+        pinning = asyncio.ensure_future(self._pin(outpoint)) if self._chance.random() < PINNERS else None
         if await self._open(last_payment_at):
             await self._pay_on(last_payment_at, ends)
         await self._refund(outpoint)
+        if pinning is not None:
+            pinning.cancel()
+
+    async def _pin(self, outpoint: bytes) -> None:
+        """Hang as much on the change as the rules let it be, at a price below that of blocks, wherever a settlement is seen."""
+        chance = self._chance
+        rate, count = math.exp(chance.uniform(math.log(0.1), math.log(10))), chance.choice((1, 2, 24, 63))
+        size = chance.choice((100_000, 100_000, chance.randint(1_000, 100_000)))
+        told = partial(self._auditor.pinned, outpoint)
+        pinner = Pinner(self._chain, outpoint, rate, count, size, told)
+        patience = chance.choice((1, 30, 300))
+        while True:
+            await asyncio.sleep(patience)
+            pinner.rate = min(rate, max(0.1, 0.9 * self._chain.market.rate))
+            pinner.strike()
 
     async def _pause(self, low: float, high: float) -> None:
         await asyncio.sleep(self._chance.uniform(low, high))
@@ -103,6 +131,8 @@ class Payer:
                 if reply.status != 409:
                     self._take(payment, reply)
                 return reply.status != 202
+            if reply is not None and _code(reply) == "exp_time_too_soon" and self._now() > until - EARLY_SECONDS:
+                return False  # it was kept from opening for long, and the server's clock may be ahead
             if reply is not None and reply.status != 503 and _code(reply) not in ("funding_not_found", "funding_unconfirmed"):
                 self._auditor.breach(self._sender.terms.outpoint, f"a good open was refused: {_code(reply)}")
                 return False
@@ -148,6 +178,7 @@ class Payer:
     async def _close(self) -> None:
         assert self._payment is not None, "a channel is opened with a payment"
         path, _, query = self._sender.channel_target(self._payment).partition("?")
+        self._auditor.accounts[self._sender.terms.outpoint].may_close = True
         for _ in range(3):
             reply = await self._front.ask(lambda worker: worker.close(path, query))
             if reply is not None and reply.status != 503:
@@ -162,12 +193,27 @@ class Payer:
         late = self._chance.choice((0, 0, 0, 3 * 3600))
         while chain.median_time_past <= terms.exp_time + late:
             await self._pause(60, 400)
-        while (spender := chain.spender(outpoint)) is None or chain.confirmations(spender.txid) < 6:
+        while (spender := chain.spender(outpoint, chain.miners)) is None or chain.confirmations(spender.txid) < 6:
             rate = 1.5 * max(chain.market.rate, chain.minimum, spender.fee_rate + 5 if spender else 1)
             fee = min(round(rate * REFUND_SIZE), terms.funding_value - DUST_LIMIT)
             with contextlib.suppress(Refused):
-                chain.submit(sign_refund(terms, fee, self._sender.key))
+                chain.publish(sign_refund(terms, fee, self._sender.key))
             await self._pause(200, 900)
+
+
+class Hoarder(Payer):
+    """Fills the server's limit for all channels with his own, each with as much as one may hold, and pays no more: whoever pays a
+    little beside him brings the sum above it."""
+
+    def __init__(self, *parts: Any, hoard: int) -> None:
+        """hoard: satoshi."""
+        super().__init__(*parts)
+        self._hoard = hoard
+
+    async def _pay_on(self, until: float, ends: str) -> None:
+        missing = self._hoard - (self._sender.terms.funding_value - self._sender.change_value)
+        if missing > 0:
+            await self._pay(missing)
 
 
 def _code(reply: Reply) -> str:

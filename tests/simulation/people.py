@@ -180,7 +180,7 @@ class Person:
         self.chance = random.Random(f"{world.plan.seed}/payer {number}")
         plan = self.plan = world.plan.channels[number]
         exp_time = int(world.now() + (plan.period_at * 120) + 3600)
-        self.sender, self.funding = make_channel(self.chance, number, SERVER_PUBKEY, exp_time, plan.value)
+        self.sender, self.funding = make_channel(self.chance, number, SERVER_PUBKEY, exp_time, plan.value, plan.funding_size)
         self.promise = world.judge.expect(self.sender.terms)
         self.payments: list[Payment] = []
         self.opening: Payment | None = None
@@ -243,7 +243,7 @@ class Person:
                 break
             lost += status in (0, 503)
             if status not in (0, 503) and code not in ("funding_not_found", "funding_unconfirmed"):
-                self._refused(code, "a good open", ("exp_time_too_soon",))
+                self._refused(code, "a good open", ("exp_time_too_soon",) if self.world.plan.settles else ())
                 outcome = Operation(payment.change_value, Outcome.REFUSED, lost=lost, code=code)
                 break
             outcome = Operation(payment.change_value, Outcome.UNKNOWN, lost=lost)
@@ -274,6 +274,7 @@ class Person:
         """Ask for the settlement, with the newest payment that the server may have."""
         if not self.is_open:
             return
+        self._may_close()
         for payment in dict.fromkeys((self.payments[-1], *self.payments[-3:-1][::-1])):
             for _ in range(ATTEMPTS):
                 reply = await self.crowd.ask(self._port(), _request("DELETE", self.sender.channel_target(payment)))
@@ -286,6 +287,9 @@ class Person:
                 if reply is not None and reply[0] != 503:
                     break
                 await asyncio.sleep(self.chance.uniform(0.1, 1.0))
+
+    def _may_close(self) -> None:
+        self.world.judge.auditor.accounts[self.sender.terms.outpoint].may_close = True
 
     async def put(self, payment: Payment, attempts: int, port: int = 0, is_good: bool = True) -> bool:
         """Send a payment until it is answered; tell the judge. Return whether it was acknowledged."""
@@ -314,7 +318,8 @@ class Person:
         code = _code(body)
         self.has_ended = self.has_ended or code in CLOSED_CODES
         if is_good:
-            self._refused(code, "a good payment", ("out_of_order", *CLOSED_CODES))
+            codes = CLOSED_CODES if self.world.plan.settles else CLOSED_CODES[:2] + CLOSED_CODES[3:]
+            self._refused(code, "a good payment", ("out_of_order", *codes))
         return Operation(payment.change_value, Outcome.REFUSED, lost=lost, code=code)
 
     def _acknowledge(self, payment: Payment, body: bytes, sent_at: float, lost: int) -> Operation:
@@ -332,10 +337,10 @@ class Person:
         terms, chain = self.sender.terms, self.world.chain
         while chain.median_time_past <= terms.exp_time:
             await asyncio.sleep(1.0)
-        while (spender := chain.spender(terms.outpoint)) is None or chain.confirmations(spender.txid) < 1:
+        while (spender := chain.spender(terms.outpoint, chain.miners)) is None or chain.confirmations(spender.txid) < 1:
             rate = 1.5 * max(chain.market.rate, chain.minimum, spender.fee_rate + 5 if spender else 1)
             with contextlib.suppress(Refused):
-                chain.submit(sign_refund(terms, min(round(rate * REFUND_SIZE), terms.funding_value - DUST_LIMIT), self.sender.key))
+                chain.publish(sign_refund(terms, min(round(rate * REFUND_SIZE), terms.funding_value - DUST_LIMIT), self.sender.key))
             await asyncio.sleep(1.5)
 
     # --- not so honest ---
@@ -401,6 +406,7 @@ class Person:
         """Close with an older payment: refused, unless it is the newest that the server has."""
         payment = self.payments[int(which * len(self.payments))]
         lowest = self.promise.lowest
+        self._may_close()
         reply = await self.crowd.ask(self._port(), _request("DELETE", self.sender.channel_target(payment)))
         if reply is not None and reply[0] == 202:
             self.promise.closed_at = min(self.promise.closed_at, self.world.kernel.now)

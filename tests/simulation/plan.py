@@ -13,12 +13,21 @@ from typing import Any
 from paychan.core.units import MAX_MONEY
 
 from .disk import STEPS
+from .node import ESTIMATES
 
 SCALE = 120
 """Seconds of the chain's and the clocks' time in each simulated second: a settlement period of an hour is half a minute."""
 
 PERIOD_SECONDS = 3600 / SCALE
 BLOCK_SECONDS = 600 / SCALE
+
+YEAR = 365 * 24 * 3600
+
+FUNDING_SIZE_MAX = 1_000_000
+"""Bytes without witness: a block's weight of 4 000 000, of which each of these bytes takes four."""
+
+START = 0.0
+"""When a clock that is wrong is so from the start."""
 
 ARMED_SECONDS = 2.0
 """Simulated; so long a fault waits for the step, or the write, in which it is to happen."""
@@ -29,8 +38,14 @@ SIDE_KINDS = ("replay", "junk", "twin", "fork", "reopen", "close old", "batch", 
 FAULT_KINDS = (
     "kill", "kill", "kill at write", "kill at write", "disk", "disk", "power", "power at disk", "stop", "stop", "slow", "hold",
     "hold", "cut", "cut", "lag", "disk stall", "node", "reorg", "reorg", "fees", "evict", "wall", "hostile", "hostile",
-    "double spend", "handover", "handover", "handover",
+    "double spend", "handover", "handover", "handover", "copies", "copies", "pin", "pin", "estimates", "forget own",
+    "leap", "minimum",
 )  # fmt: skip
+ATTACKS = ("copies", "pin", "pin", "estimates", "minimum")
+"""Of them one is often drawn where channels are settled: nothing else comes of them."""
+
+POLICIES = (("28", "28"), ("31", "31"), ("28", "31"), ("31", "28"))
+"""Whose rules our node's and the miners' mempools have."""
 
 LINKS = (("worker", "store"), ("worker", "store"), ("worker", "worker"), ("worker", "signer"), ("payers", "worker"))
 
@@ -52,9 +67,11 @@ class Event:
 
 @dataclass(frozen=True)
 class ChannelPlan:
-    """value: satoshi. In simulated seconds: when its funding is mined, when its settlement period begins."""
+    """value: satoshi; funding_size: bytes of the transaction that pays it, 0: as few as can be. In simulated seconds: when its
+    funding is mined, when its settlement period begins."""
 
     value: int
+    funding_size: int
     mined_at: float
     period_at: float
 
@@ -74,6 +91,9 @@ class Plan:
     settles: bool
     is_late: bool
     """Whether trouble may go on until a settlement can come too late."""
+    policies: tuple[str, str]
+    fullness: float
+    node_kind: int
     channels: list[ChannelPlan] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     calm_at: float = 0.0
@@ -97,12 +117,15 @@ def draw_plan(seed: str) -> Plan:
         network_delay=chance.choice((0.00005, 0.0003, 0.002)),
         tear=chance.choice((0.0, 0.02, 0.2)),
         disk_stall=chance.choice((0.0001, 0.001, 0.01)),
-        wall_error=chance.choice((0.0, 0.0, 0.0, -7200.0, -600.0, 600.0)),
+        wall_error=chance.choice((0.0, 0.0, 0.0, -7200.0, -600.0, 600.0, -chance.uniform(1, 53) * YEAR)),
         fee_base=chance.choice((1.5, 4.0, 10.0)),
         channel_exposure_max=chance.choice((20_000, 200_000)) if has_limits else MAX_MONEY,
         total_exposure_max=chance.choice((50_000, 500_000)) if has_limits else MAX_MONEY,
         settles=settles,
         is_late=settles and chance.random() < 0.15,
+        policies=chance.choice(POLICIES),
+        fullness=chance.choice((1.0, 1.0, 0.5, 0.0)),
+        node_kind=chance.choice((0, 0, 1, 2)),
     )
     count = chance.choice((1, 1, 1, 2, 2, 2, 3, 4))
     is_long = chance.random() < 0.03
@@ -112,10 +135,13 @@ def draw_plan(seed: str) -> Plan:
         period_at = ends + chance.uniform(0, 8) if settles else 100_000 / SCALE
         mined_at = chance.uniform(0.5, 2) if chance.random() < 0.1 else 0.0
         value = round(math.exp(chance.uniform(math.log(8_000), math.log(20_000_000))))
-        plan.channels.append(ChannelPlan(value, mined_at, period_at))
+        plan.channels.append(ChannelPlan(value, draw_funding_size(chance), mined_at, period_at))
     busy = [at for at, *_ in events]
     for _ in range(_draw_count(chance) * (4 if is_long else 1)):
         events.append(_draw_fault(chance, plan, chance.choice(busy), max(busy)))
+    if settles and chance.random() < 0.6:
+        kind = chance.choice(ATTACKS)
+        events.append((chance.uniform(0.05, max(busy)), kind, -1, _draw_details(chance, plan, kind)))
     events.sort(key=lambda event: event[0])
     plan.events = [Event(number, *event) for number, event in enumerate(events)]
     plan.calm_at = max([max(busy), *(_end(event) for event in plan.events if event.channel < 0)]) + 0.5
@@ -153,10 +179,12 @@ def _draw_channel(chance: random.Random, plan: Plan, number: int, events: list[A
 
 
 def _draw_fault(chance: random.Random, plan: Plan, near: float, last: float) -> tuple[float, str, int, tuple[Any, ...]]:
+    kind = chance.choice(FAULT_KINDS)
     at = near + chance.expovariate(1 / 0.003) if chance.random() < 0.6 else chance.uniform(0.05, last + 2)
+    if kind == "leap" and chance.random() < 0.5:
+        return START, kind, -1, _draw_details(chance, plan, kind)
     if plan.settles and chance.random() < 0.4:
         at = chance.uniform(last, last + (PERIOD_SECONDS if plan.is_late else 9))
-    kind = chance.choice(FAULT_KINDS)
     return max(0.05, at), kind, -1, _draw_details(chance, plan, kind)
 
 
@@ -188,8 +216,33 @@ def _draw_details(chance: random.Random, plan: Plan, kind: str) -> tuple[Any, ..
         "double spend": lambda: (chance.randrange(1 << 16),),
         "hostile": lambda: (chance.randrange(1 << 16), round(chance.random(), 4), round(chance.random(), 4)),
         "evict": lambda: (),
+        "forget own": lambda: (),
+        "estimates": lambda: (chance.choice(ESTIMATES), round(chance.uniform(5, 60), 1)),
+        "minimum": lambda: (round(chance.uniform(0.3, 1.2), 2), round(chance.uniform(2, 25), 1)),
+        "leap": lambda: (_draw_leap(chance), lasts),
+        "copies": lambda: (chance.choice(("inflated", "inflated", "renamed")), round(chance.choice((0.5, 1.0, 1.0)), 1)),
+        "pin": lambda: (
+            chance.randrange(1 << 16),
+            round(math.exp(chance.uniform(math.log(0.1), math.log(10))), 2),
+            chance.choice((1, 2, 24, 63)),
+            chance.choice((100_000, 100_000, chance.randint(1_000, 100_000))),
+        ),
     }
     return draws["disk" if kind == "power at disk" else kind]()
+
+
+def _draw_leap(chance: random.Random) -> int:
+    """Return a wall clock's error (seconds) that nobody could miss: decades, or some hours more than is believed."""
+    if chance.random() < 0.5:
+        return round(chance.choice((-1, 1, 1)) * chance.uniform(1, 53) * YEAR)
+    return round(chance.uniform(4, 200) * 3600)
+
+
+def draw_funding_size(chance: random.Random) -> int:
+    """Mostly as small as can be; else anything up to what consensus allows in a block, where many outputs share one."""
+    if chance.random() < 0.96:
+        return 0
+    return chance.choice((FUNDING_SIZE_MAX, round(math.exp(chance.uniform(math.log(1000), math.log(FUNDING_SIZE_MAX))))))
 
 
 def _draw_handover(chance: random.Random, plan: Plan, rest: float) -> tuple[Any, ...]:
@@ -208,4 +261,6 @@ def _end(event: Event) -> float:
         return event.at + float(event.details[2])
     if event.kind in ("disk stall", "node"):
         return event.at + float(event.details[0])
+    if event.kind == "leap":
+        return event.at + float(event.details[1])
     return event.at

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,11 +38,15 @@ from paychan.settings.load import load_server_config
 from paychan.settings.models import ServerConfig
 from signer.policy import Policy
 
+from .attacks import Meddler
 from .auditor import Auditor
 from .blockchain import BLOCK_SECONDS, GENESIS, BlockChain, Market
+from .exposure import Exposure
 from .loop import CURRENT, Process, SimulatedLoop, Wire
-from .node import Node, NodeChain
-from .payer import Payer, make_channel
+from .mempool import CORE_28, CORE_31
+from .node import ESTIMATES, KINDS, Node, NodeChain
+from .payer import Hoarder, Payer, make_channel
+from .plan import draw_funding_size
 from .storage import Disk, MemoryStoreClient, Store
 from .vault import MemorySignerClient, Vault
 
@@ -52,8 +56,14 @@ CONFIRMATIONS = 6
 OPEN_PRICE = 1_100
 SETTLEMENT_HOURS = 6
 FEE_RATE_MAX = 500  # satoshi per byte: what the live configurations of server and signer allow
-FEE_SHARE_PERCENT_MAX = 50  # and the live signer's share
+FEE_SHARE_PERCENT_MAX = 50  # less than the live signer's share
+FIRST_SHARE_PERCENT = 25  # less than the ladder's first, which is all that a signer signs whose clock never gets there
+FEE_SUM_PER_DAY_MAX = 5_000_000  # satoshi: the live signer's
 DESTINATION = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
+HOARDERS, HOARD, HOARD_VALUE = 2, 3_990_000, 8_000_000  # satoshi: received, and of the funding output
+HOARDED_TOTAL_MAX = HOARDERS * HOARD + 500_000  # where the limit for all channels is so low
+HOARDED_WORLDS = 0.2
+HOARDED_UNSETTLED_MAX = HOARDED_TOTAL_MAX + 4_000_000
 SERVER_KEY = PrivateKey(b"\x11" * 32)
 HOUR = 3600
 
@@ -84,7 +94,7 @@ fee_per_byte_max = 1000
 confirmations = {CONFIRMATIONS}
 [exposure]
 channel_value_max = 4_000_000
-total_value_max = 40_000_000
+total_value_max = 4_000_000_000
 """
 
 
@@ -100,6 +110,8 @@ class Summary:
     bumps: int = 0
     reorgs: int = 0
     evictions: int = 0
+    copies: int = 0
+    pins: int = 0
     worker_crashes: int = 0
     store_crashes: int = 0
     node_outages: int = 0
@@ -157,18 +169,30 @@ class World:
         self.loop = SimulatedLoop()
         base = chance.choice((1.5, 4.0, 10.0))
         market = Market(self._stream("market"), base, chance.choice((20.0, 80.0, 250.0)), chance.choice((1800, 5400, 21_600)))
-        self.chain = BlockChain(self._stream("chain"), market, chance.choice((0.0, 0.02, 0.06)))
+        rules = chance.choice(((CORE_28, CORE_28), (CORE_31, CORE_31), (CORE_28, CORE_31), (CORE_31, CORE_28)))
+        fullness = chance.choice((1.0, 1.0, 0.5, 0.0))
+        self.chain = BlockChain(self._stream("chain"), market, chance.choice((0.0, 0.02, 0.06)), *rules, fullness)
+        self.meddler = Meddler(self.chain, self._stream("meddler"), chance.choice((0.0, 0.0, 0.3, 1.0)))
+        self.chain.meddle = self.meddler
         pubkey = SERVER_KEY.public_key.format()
-        policy = Policy(SERVER_KEY, pubkey, DESTINATION, FEE_RATE_MAX, FEE_SHARE_PERCENT_MAX, 100)
-        self.vault = Vault(policy)
-        self.auditor = Auditor(self.chain, DESTINATION, config.settlement_period, CONFIRMATIONS, FEE_RATE_MAX)
+        period = SETTLEMENT_HOURS * HOUR
+        policy = Policy(SERVER_KEY, pubkey, DESTINATION, FEE_RATE_MAX, FEE_SHARE_PERCENT_MAX, 100, period, FEE_SUM_PER_DAY_MAX)
+        self.vault = Vault(policy, self.wall)
+        has_copies, exposure_max = self.meddler.luck > 0, config.channel_exposure_max
+        self.auditor = Auditor(
+            self.chain, DESTINATION, config.settlement_period, CONFIRMATIONS, FEE_RATE_MAX, has_copies, exposure_max
+        )
+        if config.total_exposure_max == HOARDED_TOTAL_MAX:
+            self.auditor.exposure = Exposure(HOARDED_TOTAL_MAX, HOARDED_UNSETTLED_MAX, self.loop.time)
         self.disk = Disk(self._see_writes)
         self.auditor.data = self.disk.data
-        self.node = Node(self.chain)
+        self.node = Node(self.chain, chance.choice(KINDS))
         self.summary = Summary(channels=channels)
         self._crash = chance.choice((0.0, 0.0002, 0.001))
         self._highest = 0
         self._wall = self._make_wall(chance)
+        if min(error for _, error in self._wall) < -HOUR:
+            self.auditor.share_worth_percent = FIRST_SHARE_PERCENT
         self._workers: list[tuple[Process, Worker]] = []
         self._worker_count = chance.choice((1, 1, 2))
         self._trace = hashlib.sha256()
@@ -178,14 +202,20 @@ class World:
         return random.Random(f"{self.seed}/{name}")
 
     def _make_wall(self, chance: random.Random) -> list[tuple[float, float]]:
-        """Return the wall clock's errors as (from true seconds, offset): right, wrong, or set back in between."""
-        kind = chance.choice(("right", "behind", "ahead", "set back", "set back"))
+        """Return the wall clock's errors as (from true seconds, offset): right, wrong, set back, or beyond belief for a time."""
+        kind = chance.choice(("right", "behind", "ahead", "set back", "set back", "decades", "leap", "leap"))
         if kind == "right":
             return [(0, 0.0)]
         if kind == "behind":
             return [(0, -chance.uniform(0, 14 * HOUR))]
         if kind == "ahead":
             return [(0, chance.uniform(0, HOUR))]
+        if kind == "decades":  # before 1970 is no time; the chain's median time past is all that there is
+            return [(0, -chance.uniform(0, GENESIS))]
+        if kind == "leap":
+            leaps = chance.choice((0.0, chance.uniform(0, 40) * HOUR))
+            error = chance.choice((8, 24, 24 * 3650, 24 * 365 * 53, -24 * 365 * 30)) * HOUR
+            return [(0, 0.0), (leaps, error), (leaps + chance.choice((90, 5 * HOUR)), 0.0)]
         return [(0, 0.0), (chance.uniform(2, 24) * HOUR, -chance.uniform(1, 14) * HOUR)]
 
     def now(self) -> float:
@@ -292,8 +322,25 @@ class World:
             self.node.is_up, self.node.is_silent = False, chance.random() < 0.5
             await asyncio.sleep(min(1.5 * HOUR, chance.expovariate(1 / (0.4 * HOUR))))
             self.node.is_up = True
-            if chance.random() < 0.3:
-                self.chain.forget_mempool()
+            chance.choice((self.chain.forget_mempool, self.chain.forget_own, lambda: None, lambda: None))()
+
+    async def _spoil_estimates(self) -> None:
+        """Now and then the node has no estimate, as after a restart, or one that is worth nothing."""
+        chance = self._stream("estimates")
+        while True:
+            await asyncio.sleep(chance.expovariate(1 / (12 * HOUR)))
+            self.node.estimates = kind = chance.choice(ESTIMATES)
+            await asyncio.sleep(chance.uniform(0.5, 4 if kind in ("none", "sparse") else 1.5) * HOUR)
+            self.node.estimates = ""
+
+    async def _crowd_mempools(self) -> None:
+        """Now and then mempools are full of what waits for cheaper blocks: they ask for more, and forget what pays less."""
+        chance = self._stream("crowds")
+        while True:
+            await asyncio.sleep(chance.expovariate(1 / (10 * HOUR)))
+            for share in (0.4, 0.7, chance.uniform(0.7, 1.0), 0.0):
+                self.chain.crowd = share
+                await asyncio.sleep(chance.uniform(0.2, 1.5) * HOUR)
 
     async def _break_signer(self) -> None:
         chance = self._stream("signer outages")
@@ -312,18 +359,29 @@ class World:
             await asyncio.sleep(chance.uniform(1, 600))
             self.store.start()
 
+    def _hoarders(self) -> Iterator[Awaitable[None]]:
+        for number in range(HOARDERS if self.auditor.exposure is not None else 0):
+            chance = self._stream(f"hoarder {number}")
+            exp_time = int(self.now() + 60 * HOUR)
+            sender, funding = make_channel(chance, self._count + number, SERVER_KEY.public_key.format(), exp_time, HOARD_VALUE)
+            parts = (chance, sender, funding, self, self.chain, self.auditor, self.now, OPEN_PRICE)
+            yield Hoarder(*parts, hoard=HOARD).live(chance.uniform(0, HOUR), exp_time - SETTLEMENT_HOURS * HOUR - HOUR)
+
     def _payers(self) -> Iterator[Awaitable[None]]:
+        yield from self._hoarders()
         for number in range(self._count):
             chance = self._stream(f"payer {number}")
             starts_in = chance.uniform(0, 24 * HOUR)
             exp_time = int(self.now() + starts_in + (SETTLEMENT_HOURS + chance.uniform(3, 16)) * HOUR)
-            sender, funding = make_channel(chance, number, SERVER_KEY.public_key.format(), exp_time)
+            size = draw_funding_size(chance)
+            sender, funding = make_channel(chance, number, SERVER_KEY.public_key.format(), exp_time, size=size)
             payer = Payer(chance, sender, funding, self, self.chain, self.auditor, self.now, OPEN_PRICE)
             yield payer.live(starts_in, exp_time - SETTLEMENT_HOURS * HOUR - HOUR)
 
     async def _run(self) -> None:
         self.store = Store(self.disk, SHARDS, self._stream("store"))
-        works = [self._mine(), self._trade(), self._break_node(), self._break_signer(), self._break_store()]
+        breaking = [self._break_node(), self._break_signer(), self._break_store(), self._spoil_estimates()]
+        works = [self._mine(), self._trade(), self._crowd_mempools(), *breaking]
         tasks = [asyncio.ensure_future(work) for work in works]
         tasks += [asyncio.ensure_future(self._host(number)) for number in range(self._worker_count)]
         payers = [asyncio.ensure_future(live) for live in self._payers()]
@@ -366,7 +424,8 @@ class World:
                 summary.refunded += account.settled_by == b"refund"
                 summary.uneconomic += not self.auditor.must_settle(account)
                 summary.bumps += account.bumps
-        summary.reorgs, summary.evictions = chain.reorgs, chain.evictions
+        summary.reorgs, summary.evictions, summary.copies = chain.reorgs, chain.evictions, self.meddler.overtaken
+        summary.pins = sum(account.pinned > 0 for account in self.auditor.accounts.values())
         summary.hours = round(self.loop.time() / HOUR)
         return summary
 
@@ -393,6 +452,10 @@ def _patched(replacements: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
+TOLD = ("settlement_uneconomic", "was spent by another", "was spent, but maybe not by its newest settlement")
+"""What the log says of a channel that lapsed; the last where the node does not name the spender."""
+
+
 class _Listener(logging.Handler):
     """Reads the log as an operator would: what lapses must be said, and an ERROR is a bug."""
 
@@ -404,7 +467,9 @@ class _Listener(logging.Handler):
         text = self.format(record)
         if record.levelno >= logging.ERROR:
             self._auditor.violations.append(f"logged: {text[-800:]}")
-        if "settlement_uneconomic" in text or "was spent by another" in text:
+        if "was spent by another" in text:
+            self._auditor.lost_logged.update(word for word in text.split() if "/" in word)
+        if any(words in text for words in TOLD):
             self._auditor.uneconomic_logged.update(word.strip(":,") for word in text.split() if "/" in word)
 
 
@@ -429,9 +494,15 @@ def make_config() -> ServerConfig:
         return load_server_config(path, {})
 
 
+def hoarded_config() -> ServerConfig:
+    """Return one whose limit for all channels some hoarders fill."""
+    return replace(make_config(), total_exposure_max=HOARDED_TOTAL_MAX, unsettled_value_max=HOARDED_UNSETTLED_MAX)
+
+
 def run_world(seed: str, channels: int) -> World:
     """Run one world to its end; the same seed gives the same trace."""
-    world = World(seed, channels, make_config())
+    is_hoarded = random.Random(f"{seed}/hoarded").random() < HOARDED_WORLDS
+    world = World(seed, channels, hoarded_config() if is_hoarded else make_config())
     world.run()
     return world
 

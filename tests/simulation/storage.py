@@ -15,6 +15,7 @@ from paychan.rpc.store_messages import (
     OwnerTable,
     Stored,
     StoreMessage,
+    Unsettled,
     Welcome,
     check_commit,
 )
@@ -22,6 +23,7 @@ from store import keys
 from store.group import Group
 from store.leases import Leases
 from store.sequencer import Sequencer
+from store.table import received
 
 from .loop import Wire
 
@@ -43,6 +45,9 @@ class Disk:
     def terms(self, outpoints: list[bytes]) -> list[bytes | None]:
         return [self.data.get(keys.TERMS + outpoint) for outpoint in outpoints]
 
+    def funding(self, txid: bytes) -> bytes | None:
+        return self.data.get(keys.FUNDING + txid)
+
     def load(self, outpoint: bytes) -> Stored | None:
         parts = [self.data.get(prefix + outpoint) for prefix in (keys.TERMS, keys.STATE, keys.SETTLEMENT)]
         return None if parts[1] is None else Stored(parts[0] or b"", parts[1], parts[2] or b"")
@@ -58,8 +63,12 @@ class Disk:
     def epochs(self, shard_count: int) -> list[int]:
         return [keys.decode_epoch(self.data.get(keys.epoch_key(lease))) for lease in range(shard_count + LEASE_COUNT)]
 
-    def open_value(self) -> int:
-        return keys.decode_value(self.data.get(keys.OPEN_VALUE))
+    def received(self) -> list[tuple[int, bytes]]:
+        outpoints = [keys.split_expiring_key(key)[1] for key in self._indexes[keys.EXPIRING]]
+        return list(zip(map(received, self.terms(outpoints), self.states(outpoints)), outpoints, strict=True))
+
+    def unsettled(self) -> Unsettled:
+        return keys.decode_unsettled(self.data.get(keys.UNSETTLED))
 
     def commit(self, writes: Mapping[bytes, bytes | None]) -> None:
         self._on_commit(writes)
@@ -138,13 +147,16 @@ class Store:
 
     def commit(self, payload: bytes) -> "asyncio.Future[bytes]":
         check_commit(payload)
+        return self.write(payload, lambda group: group.judge(payload))
+
+    def write(self, payload: bytes, write: Callable[[Group], bytes | None]) -> "asyncio.Future[bytes]":
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[answer] = None
         answer.add_done_callback(lambda done: self._waiting.pop(done, None))
 
         def job(group: Group) -> Callable[[], None]:
-            statuses = group.judge(payload)
-            return lambda: None if answer.done() else answer.set_result(statuses)
+            written = write(group) or b""
+            return lambda: None if answer.done() else answer.set_result(written)
 
         self.sequencer.add(job, len(payload))
         return answer
@@ -172,7 +184,9 @@ class MemoryStoreClient:
         hello: Hello,
         on_owners: Callable[[Welcome, OwnerTable], None],
         on_lost: Callable[[], None],
+        on_unsettled: Callable[[Unsettled], None],
     ) -> None:
+        self._on_unsettled = on_unsettled
         self._store, self._wire, self._chance = store, wire, chance
         self.peer_address, self._on_owners, self._on_lost = hello.peer_address, on_owners, on_lost
         self._number = 0
@@ -180,10 +194,6 @@ class MemoryStoreClient:
             wire.process.at_death.append(self.lose)
         self.link = _Link()
         self.link.start = lambda: asyncio.get_running_loop().create_task(self._keep()) and None
-
-    @property
-    def open_value(self) -> int:
-        return self._store.sequencer.open_value
 
     @property
     def lease_ends(self) -> float:
@@ -196,6 +206,8 @@ class MemoryStoreClient:
                 if self._store.is_up:
                     self.link.is_up = True
                     self._number = self._store.join(self)
+            if self.link.is_up:  # as a heartbeat
+                self._on_unsettled(self._store.sequencer.unsettled)
             await asyncio.sleep(self._chance.uniform(1, 3))
 
     def tell_owners(self, table: OwnerTable) -> None:
@@ -222,10 +234,24 @@ class MemoryStoreClient:
             raise ConnectionGone()
 
     async def commit(self, payload: bytes) -> bytes:
+        return await self._write(lambda: self._store.commit(payload))
+
+    async def keep_funding(self, transaction: bytes) -> None:
+        await self._write(lambda: self._store.write(transaction, lambda group: group.keep_funding(transaction)))
+
+    async def load_funding(self, txid: bytes) -> bytes:
         if not self.link.is_up:
             raise ConnectionGone()
         await self._cross()
-        answer = self._store.commit(payload)
+        found = self._store.disk.funding(txid) or b""
+        await self._cross()
+        return found
+
+    async def _write(self, write: Callable[[], "asyncio.Future[bytes]"]) -> bytes:
+        if not self.link.is_up:
+            raise ConnectionGone()
+        await self._cross()
+        answer = write()
         try:
             statuses = await asyncio.wait_for(answer, ANSWER_SECONDS_MAX)
         except TimeoutError:
@@ -245,6 +271,18 @@ class MemoryStoreClient:
         found = [self._store.disk.load(outpoint) for outpoint in outpoints]
         await self._cross()
         return found
+
+    async def received(self) -> AsyncIterator[list[tuple[int, bytes]]]:
+        if not self.link.is_up:
+            raise ConnectionGone()
+        await self._cross()
+        yield self._store.disk.received()
+
+    async def ask_unsettled(self) -> Unsettled:
+        if not self.link.is_up:
+            raise ConnectionGone()
+        await self._cross()
+        return self._store.sequencer.unsettled
 
     async def pages(self, kind: StoreMessage, before: int = 0) -> AsyncIterator[list[tuple[int, bytes]]]:
         yield await self.scan(kind, before)

@@ -9,7 +9,7 @@ from paychan.core.channel import ChannelState, Phase
 from paychan.core.payment import Payment
 from store import keys
 
-from .settle import CONFIRMATIONS, World, make_config, run_world
+from .settle import CONFIRMATIONS, HOARD, HOARDED_UNSETTLED_MAX, World, hoarded_config, make_config, run_world
 
 SEEDS = [f"suite/{number}" for number in range(3)]
 
@@ -22,12 +22,23 @@ def test_every_channel_worth_its_fee_is_settled_before_expiry(seed):
     assert world.summary.settled + world.summary.refunded == 18
 
 
+@pytest.mark.parametrize("number", range(2))
+def test_whoever_fills_the_limit_is_settled_and_no_smaller_channel_for_him(number):
+    """And while more is unsettled than may be, nothing is taken; the payers come again."""
+    world = World(f"hoarded/{number}", 18, hoarded_config())
+    world.run()
+    assert world.auditor.violations == []
+    early = [received for _, _, received in world.auditor.exposure.early]
+    assert early.count(HOARD) and world.auditor.exposure.most_unsettled > HOARDED_UNSETTLED_MAX - HOARD
+
+
 def test_the_same_seed_replays_the_same_run():
     assert run_world("replayed", 8).trace == run_world("replayed", 8).trace
 
 
 def test_the_auditor_sees_channels_whose_clock_is_the_wall_alone(monkeypatch):
-    monkeypatch.setattr(Clock, "observe", lambda self, seconds: None)
+    observe = Clock.observe
+    monkeypatch.setattr(Clock, "observe", lambda self, block_time, _: observe(self, block_time, 0))
     world = World("wall alone", 12, make_config())
     world._wall = [(0, -12 * 3600.0)]
     world.run()

@@ -28,6 +28,12 @@ QUICK_BREAKS = (
     "settlements are not retried",
     "a settlement is published before it is durable",
     "the signer does not bound the fee",
+    "the signer forgets what was noted",
+    "a settlement under another txid counts as lost",
+    "a clock beyond the chain is believed",
+    "an expiry is judged before a block was seen",
+    "the signer reads half a megabyte",
+    "an estimate is believed whatever it says",
 )
 
 

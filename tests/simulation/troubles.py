@@ -1,12 +1,14 @@
 """What goes wrong in a simulated world: each kind of fault in a plan is a method here, named as the kind."""
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from paychan.core.payment import Payment
 from paychan.rpc.connection import FrameConnection
 from paychan.rpc.signer_messages import PAYLOAD_MAX, SettleRequest, SignerMessage
 
+from .attacks import Pinner
 from .hosts import BASE_PORT, STATE_DIR
 from .kernel import TURN_SECONDS, Process
 from .people import Person
@@ -23,6 +25,7 @@ class Troubles:
 
     def __init__(self, world: "World") -> None:
         self._world = world
+        self._wall_error = world.plan.wall_error
 
     def strike(self, event: Event) -> None:
         """Have a fault happen, or begin."""
@@ -137,6 +140,7 @@ class Troubles:
         person = self._world.people[which % len(self._world.people)]
         if self._world.chain.unmake(person.sender.terms.outpoint, int(self._world.now())):
             person.promise.is_void = True
+            self._world.judge.auditor.accounts[person.sender.terms.outpoint].may_close = True
 
     def _fees(self, factor: float, seconds: float) -> None:
         self._world.market.rate = min(80.0, self._world.market.base * factor)
@@ -148,14 +152,62 @@ class Troubles:
 
         self._world.later(seconds, end)
 
+    def _forget_own(self) -> None:
+        self._world.chain.forget_own()
+
+    def _estimates(self, kind: str, seconds: float) -> None:
+        self._world.node.estimates = kind
+
+        def end() -> None:
+            self._world.node.estimates = ""
+
+        self._world.later(seconds, end)
+
+    def _minimum(self, share: float, seconds: float) -> None:
+        """Mempools fill up: they ask for so much of what the next block does, and forget what pays less."""
+        chain = self._world.chain
+        chain.crowd = share
+        chain.refresh_minimum()
+
+        def end() -> None:
+            chain.crowd = 0.0
+            chain.refresh_minimum()
+
+        self._world.later(seconds, end)
+
+    def _copies(self, kind: str, luck: float) -> None:
+        """From now on somebody makes such copies of settlements, and overtakes them with that much luck."""
+        self._world.meddler.kinds, self._world.meddler.luck = (kind,), luck
+        self._world.judge.auditor.has_copies = True
+
+    def _pin(self, which: int, rate: float, count: int, size: int) -> None:
+        """From now on a payer hangs what it can on each version of its channel's settlement, at a price below that of blocks."""
+        person = self._world.people[which % len(self._world.people)]
+        told = partial(self._world.judge.auditor.pinned, person.sender.terms.outpoint)
+        pinner = Pinner(self._world.chain, person.sender.terms.outpoint, rate, count, size, told)
+
+        def strike() -> None:
+            pinner.rate = min(rate, max(0.1, 0.9 * self._world.market.rate))
+            pinner.strike()
+            self._world.later(1.0, strike)
+
+        strike()
+
     def _evict(self) -> None:
         self._world.chain.forget_mempool()
 
     def _wall(self, error: float) -> None:
+        self._wall_error = error
         self._world.wall_errors.append(error)
+
+    def _leap(self, error: float, seconds: float) -> None:
+        """The wall clock is wrong by more than anybody could miss, until its owner sets it right."""
+        self._world.wall_errors.append(error)
+        self._world.later(seconds, lambda: self._world.wall_errors.append(self._wall_error))
 
     def _hostile(self, which: int, fee_share: float, old: float) -> None:
         """A thief who has taken over a server asks the signer for what suits the payer."""
+        self._world.judge.has_thief = True
         person = self._world.people[which % len(self._world.people)]
         state = self._world.state(person)
         known = [] if state is None else [pay for pay in person.payments if pay.change_value >= state.payment.change_value]

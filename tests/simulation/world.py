@@ -25,18 +25,23 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from paychan.core.channel import ChannelState, Phase
+from paychan.core.units import MAX_MONEY
 from store import keys
 
+from .attacks import Meddler
 from .blockchain import GENESIS, BlockChain, Market
 from .disk import Disk
 from .hosts import BASE_PORT, Stage, staged, start_signer, start_store, start_worker
 from .judge import Judge
 from .kernel import Kernel, Process
+from .mempool import CORE_28, CORE_31
 from .network import Network
-from .node import Node
+from .node import KINDS, Node
 from .people import Crowd, Person
 from .plan import BLOCK_SECONDS, PERIOD_SECONDS, SCALE, Plan, draw_plan
 from .troubles import Troubles
+
+RULES = {rules.name: rules for rules in (CORE_28, CORE_31)}
 
 RECOVERY_SECONDS = 40.0
 """Simulated; so long after the last fault an honest payment may take. Timeouts of 12 s, and pauses, add up."""
@@ -46,6 +51,13 @@ SETTLED_SECONDS = 45.0
 
 NOTICED_SECONDS = 16.0
 """Simulated; so long after the last fault every worker has seen the newest block: a silent node is asked again after 10 s."""
+
+
+STAMP_AHEAD_MAX = 7200
+"""Seconds of the chain's time; miners' stamps are ahead by less."""
+
+TIP_AGE_MAX = 10_800
+"""The server's `tip_age_minutes_max`, in seconds."""
 
 
 class WatchedChain(BlockChain):
@@ -67,9 +79,19 @@ class World:
         self.network = Network(self.kernel, self._chance("network"), plan.network_delay, plan.tear)
         self.disk = Disk(self._chance("disk"), plan.disk_stall)
         self.market = Market(self._chance("market"), plan.fee_base, 80.0, 1.0, plan.fee_base)
-        self.chain = WatchedChain(self._chance("chain"), self.market, 0.0)
-        self.node, self.node_chance = Node(self.chain), self._chance("node")
-        self.judge = self.chain.judge = Judge(self.chain, plan.lease_ms / 1000, lambda: self.kernel.now)
+        own, miners = (RULES[name] for name in plan.policies)
+        self.chain = WatchedChain(self._chance("chain"), self.market, 0.0, own, miners, plan.fullness)
+        self.meddler = self.chain.meddle = Meddler(self.chain, self._chance("meddler"))
+        self.node, self.node_chance = Node(self.chain, KINDS[plan.node_kind]), self._chance("node")
+        self.judge = self.chain.judge = Judge(
+            self.chain,
+            plan.lease_ms / 1000,
+            lambda: self.kernel.now,
+            lambda: int(self.now() + max(self.wall_errors)),
+            lambda: len(self.wall_errors) == 1,
+            self.believed,
+            plan.total_exposure_max < MAX_MONEY,
+        )
         self.wall_errors = [plan.wall_error]
         self.hosts: dict[str, Process] = {}
         self.rest: dict[str, float] = {}
@@ -88,6 +110,11 @@ class World:
     def wall(self) -> int:
         """What the machine's clock says."""
         return int(self.now() + self.wall_errors[-1])
+
+    def believed(self) -> int:
+        """The latest time that anybody may act upon: what is further from the best block, whose stamp may be ahead, is in doubt."""
+        most = max(self.wall_errors)
+        return int(self.now() + max(STAMP_AHEAD_MAX, min(most, STAMP_AHEAD_MAX + TIP_AGE_MAX)))
 
     # --- hosts: what dies is started again ---
 
@@ -250,6 +277,8 @@ class World:
         seen = self.judge.seen
         seen["worlds"], seen["simulated seconds"], seen["callbacks"] = 1, round(self.kernel.now), self.kernel.steps
         seen["reorganisations"] = self.chain.reorgs
+        seen["settlements overtaken by copies"] = self.meddler.overtaken
+        seen["settlements pinned"] = sum(account.pinned > 0 for account in self.judge.auditor.accounts.values())
         seen["channels settled"] = sum(account.phase == Phase.SETTLED for account in self.judge.auditor.accounts.values())
         for promise in self.judge.promises.values():
             seen["answers lost"] += sum(operation.lost > 0 for operation in promise.operations)

@@ -118,6 +118,7 @@ class Desk:
         self.is_readable = True
         self.sent_elsewhere = []
         self.trouble = ""
+        self.tip = SimpleNamespace(is_doubtful=False, clock_doubt="")
         self.payments = Payments(
             TEST,
             self.table,
@@ -125,9 +126,10 @@ class Desk:
             SimpleNamespace(want=self._want),
             SimpleNamespace(settle_begun=self._settle_begun, settle_early=lambda outpoint: None),
             SimpleNamespace(check=None),
-            SimpleNamespace(is_doubtful=False),
+            self.tip,
             lambda: NOW,
             1 << 60,
+            SimpleNamespace(want=lambda outpoint: None),
             lambda: self.trouble,
             lambda request, outpoint, _: self.sent_elsewhere.append((request, outpoint)),
         )
@@ -228,7 +230,8 @@ class Desk:
                 at += 4 + size
             assert at == len(content)
 
-        Batch(body, lambda raw: base64.urlsafe_b64encode(raw).decode(), done).submit(self.intake)
+        later = asyncio.get_running_loop().call_soon
+        Batch(body, lambda raw: base64.urlsafe_b64encode(raw).decode(), done, later).submit(self.intake)
 
 
 def state_of(entry_state: bytes) -> ChannelState:

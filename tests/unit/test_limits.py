@@ -15,6 +15,7 @@ from paychan._fast.frame import REPLY, encode_frame
 from paychan.chain import wallets
 from paychan.core.channel import Phase
 from paychan.core.errors import Unavailable
+from paychan.core.network import REGTEST
 from paychan.rpc import connection as connection_module
 from paychan.rpc.connection import ConnectionGone, FrameConnection
 from paychan.rpc.store_messages import SCAN_LIMIT_MAX, StoreMessage
@@ -24,7 +25,7 @@ from paychan.server.doors.direct import DirectPort
 from paychan.server.doors.peers import PAYLOAD_MAX
 from paychan.server.protocol.replies import Reply, problem
 from paychan.server.settlement import settling
-from paychan.server.settlement.settler import CONCURRENT_MAX, EARLY_MAX, Settler
+from paychan.server.settlement.settler import CONCURRENT_MAX, Settler
 from paychan.server.settlement.settling import Settling
 from paychan.server.shards import loading
 from paychan.server.shards.loading import Loaded, Loader
@@ -269,7 +270,10 @@ class Pages:
     """A store with a long index: every page of it is counted."""
 
     def __init__(self, count, failing_page=-1):
-        self.count, self.given, self.failing_page, self.open_value = count, 0, failing_page, 0
+        self.count, self.given, self.failing_page = count, 0, failing_page
+
+    async def due(self):
+        return []
 
     async def pages(self, kind, before=0):
         if kind == StoreMessage.SCAN_UNFINISHED:
@@ -282,7 +286,7 @@ class Pages:
 
 
 def sweeper(store, settle_one):
-    return Settler(None, store, SimpleNamespace(generation=0), settle_one, 100, 1 << 60, lambda: 0)
+    return Settler(None, store, SimpleNamespace(generation=0), settle_one, 100, store, lambda: 0)
 
 
 @asynchronous
@@ -329,24 +333,6 @@ def broken_after(count):
     return pages
 
 
-@asynchronous
-async def test_what_is_settled_early_in_one_sweep_is_bounded():
-    asked, settled = [], []
-
-    class Store(Pages):
-        async def scan(self, kind, before=0, most=0):
-            asked.append((kind, most))
-            return [(Phase.OPEN, number.to_bytes(36, "big")) for number in range(most)]
-
-    async def settle_one(outpoint):
-        settled.append(outpoint)
-
-    store = Store(0)
-    store.open_value = 2 << 60
-    await sweeper(store, settle_one)._sweep()
-    assert asked == [(StoreMessage.SCAN_EXPIRING, EARLY_MAX)] and len(settled) == EARLY_MAX
-
-
 def test_a_client_of_the_store_that_takes_no_answers_is_turned_away():
     server = StoreServer.__new__(StoreServer)
     answers = []
@@ -382,6 +368,51 @@ async def test_the_scripts_that_wait_for_the_nodes_wallet_are_bounded(monkeypatc
     gate.set()
     await asyncio.gather(first, *waiting)
     assert imported == [b"first", b"a", b"b"]
+
+
+@asynchronous
+async def test_the_addresses_that_strangers_have_the_nodes_wallet_look_for_are_bounded(monkeypatch):
+    now, imported = [0.0], []
+    watching = wallets.WatchingWallets(None, REGTEST, "w", 10, lambda: now[0])
+
+    async def take(scripts):
+        imported.extend(scripts)
+        watching._known.update(dict.fromkeys(scripts, "w-1"))
+
+    async def loaded():
+        return [1]
+
+    async def largest(*_):
+        return {}
+
+    monkeypatch.setattr(watching, "_import", take)
+    monkeypatch.setattr(watching, "_loaded", loaded)
+    monkeypatch.setattr(watching, "_largest", largest)
+
+    async def ask(number):
+        await watching.unspent(b"\xa9\x14" + number.to_bytes(20, "big") + b"\x87")
+
+    for number in range(wallets.ASKED_BURST_MAX):
+        await ask(number)
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="overloaded.*name the funding output"):
+            await ask(10**6)
+    await ask(5)  # is looked for already
+    await watching.watch(b"of a channel that was paid for")
+    now[0] += 60
+    for number in range(wallets.ASKED_PER_MINUTE):
+        await ask(10**6 + number)
+    with pytest.raises(Unavailable):
+        await ask(10**7)
+    now[0] -= 10**9  # a clock that jumps gives nothing
+    with pytest.raises(Unavailable):
+        await ask(10**7)
+    now[0] += 10**10
+    for number in range(wallets.ASKED_BURST_MAX):
+        await ask(10**8 + number)
+    with pytest.raises(Unavailable):
+        await ask(10**9)
+    assert len(imported) == 2 * wallets.ASKED_BURST_MAX + wallets.ASKED_PER_MINUTE + 1
 
 
 def test_the_responses_that_are_kept_for_a_second_are_bounded():

@@ -6,15 +6,19 @@ Every method raises NotOwner when the shard is another worker's: the caller send
 
 import asyncio
 import hmac
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..._fast.channel import ChannelTable, read_channel_request, shard_of
 from ..._fast.payment import split_payment
 from ..._fast.status import Status
 from ...chain.base import FundingOutput
-from ...core.channel import ABSENT, ChannelState, Event, Phase, next_phase
+from ...core.channel import ABSENT, ChannelState, ChannelTerms, Event, Phase, next_phase
 from ...core.errors import Rejection, Unavailable
 from ...core.outpoint import format_outpoint
+from ...core.payment import Payment
+from ...core.settlement import verify_payment
 from ...rpc.store_messages import Entry, EntryStatus
 from ..protocol.parameters import Query
 from ..protocol.replies import Reply, closed_result, payment_result, problem, problem_of_status
@@ -23,6 +27,22 @@ from ..shards.committer import LOST, Committer
 from ..shards.loading import Loader
 from ..shards.ownership import NotOwner
 from .opening import Opening, OpenRequest
+from .proving import Proving
+
+CLOSED_SECONDS = 1.0
+"""How long a DELETE is answered as the one before it was, while the phase is the same. A look costs the node some calls."""
+
+CLOSED_MAX = 10_000
+"""Channels whose last DELETE is remembered; some 5 MB."""
+
+
+@dataclass(frozen=True)
+class _Closed:
+    """What a DELETE brought: the answer or the error, from when (seconds of the loop) in which phase."""
+
+    at: float
+    phase: int
+    outcome: Reply | Unavailable
 
 
 class ChannelLife:
@@ -36,11 +56,17 @@ class ChannelLife:
         loader: Loader,
         settling: Settling,
         opening: Opening,
+        proving: Proving,
         clock: Callable[[], int],
         own_url: str,
+        exposure_max: int,
     ) -> None:
+        """exposure_max: satoshi; a channel that holds more is settled, also if its opening payment brought it all."""
         self._channels, self._shard_count, self._committer, self._loader = channels, shard_count, committer, loader
-        self._settling, self._opening, self._clock, self._own_url = settling, opening, clock, own_url
+        self._settling, self._opening, self._proving = settling, opening, proving
+        self._clock, self._own_url = clock, own_url
+        self._exposure_max = exposure_max
+        self._closed: OrderedDict[bytes, _Closed] = OrderedDict()
         self._early: set[asyncio.Task[Reply]] = set()
 
     async def _load_or_reject(self, outpoint: bytes) -> None:
@@ -60,11 +86,17 @@ class ChannelLife:
         still exist, and whoever lost the answer to an open that gave up everything is told so."""
         terms = self._opening.terms(request, funding, server_pubkey, self._clock())
         if await self._loader.load(terms.outpoint):
-            return self._exists(terms.outpoint)
+            return self._exists(terms, request.payment)
         if not funding.value:
             raise Rejection("funding_not_found")
         self._refuse_if_stopped(terms.outpoint)
         received = self._opening.check(terms, request.payment, funding)
+        try:
+            await self._proving.prove(terms, request.payment)
+        except Rejection:  # maybe of one that opened meanwhile, and is settled already
+            if await self._loader.load(terms.outpoint):
+                return self._exists(terms, request.payment)
+            raise
         phase = next_phase(ABSENT, Event.EXHAUST if request.payment.exhausts else Event.OPEN)
         state = ChannelState(phase, request.payment)
         shard = shard_of(terms.outpoint, self._shard_count)
@@ -83,18 +115,26 @@ class ChannelLife:
         if outcome == EntryStatus.STOPPED:
             raise Unavailable("shard_stopped")
         if outcome == EntryStatus.CONFLICT and await self._loader.load(terms.outpoint):
-            return self._exists(terms.outpoint)
+            return self._exists(terms, request.payment)
         if outcome != EntryStatus.OK:
             raise NotOwner(terms.outpoint)
         if phase == Phase.CLOSING:
             return await self.settle_begun(terms.outpoint, received)
+        if received > self._exposure_max:
+            self.settle_early(terms.outpoint)
         return payment_result(201, request.payment.change_value, received, self._location(terms.outpoint))
 
     def _location(self, outpoint: bytes) -> str:
         """Return where the channel is paid: at the port of this worker, its owner, if clients can reach it."""
         return f"{self._own_url}/v1/channels/{format_outpoint(outpoint)}"
 
-    def _exists(self, outpoint: bytes) -> Reply:
+    def _exists(self, terms: ChannelTerms, payment: Payment) -> Reply:
+        """Tell the payer that the channel is there. A stranger, who names another's outpoint, is told as if it were not."""
+        outpoint = terms.outpoint
+        if self._channels.redeem_script(outpoint) != terms.redeem_script:
+            raise Rejection("funding_not_found")
+        if not verify_payment(terms, payment):
+            raise Rejection("bad_signature", parameter="payment")
         if self._channels.phase(outpoint) == Phase.SETTLED:
             return problem(Rejection("channel_settled"))
         return problem(Rejection("channel_exists"), self._location(outpoint))
@@ -114,7 +154,31 @@ class ChannelLife:
         if not hmac.compare_digest(self._channels.newest_payment(outpoint), token):
             raise Rejection("not_newest_payment", parameter="payment")
         await self._begin_closing(outpoint)
-        return await self.settle_begun(outpoint, 0)
+        return await self._close_once(outpoint)
+
+    async def _close_once(self, outpoint: bytes) -> Reply:
+        """Carry the settlement on, unless that was tried a moment ago: then say what became of it."""
+        known, is_loaded = self._closed.get(outpoint), self._channels.is_loaded(outpoint)
+        is_same = known is not None and is_loaded and known.phase == self._channels.phase(outpoint)
+        if known is None or not is_same or asyncio.get_running_loop().time() - known.at >= CLOSED_SECONDS:
+            known = await self._close_now(outpoint)
+        if isinstance(known.outcome, Unavailable):
+            raise known.outcome
+        return known.outcome
+
+    async def _close_now(self, outpoint: bytes) -> _Closed:
+        outcome: Reply | Unavailable
+        try:
+            outcome = await self.settle_begun(outpoint, 0)
+        except Unavailable as error:
+            outcome = error
+        if not self._channels.is_loaded(outpoint):  # its state has changed, and is not known here
+            return _Closed(0.0, 0, outcome)
+        closed = self._closed[outpoint] = _Closed(asyncio.get_running_loop().time(), self._channels.phase(outpoint), outcome)
+        self._closed.move_to_end(outpoint)
+        if len(self._closed) > CLOSED_MAX:
+            self._closed.popitem(last=False)
+        return closed
 
     async def settle(self, outpoint: bytes) -> Reply:
         """Settle a channel because its time has come, or go on settling it."""

@@ -1,7 +1,8 @@
 """Look-ups of funding outputs, in moderation: an open costs the chain source more than anything else a stranger can ask for.
 
-A negative answer is remembered briefly; the rate is bounded for each address and in total. Only requests whose other parameters
-have been judged come here.
+A negative answer is remembered briefly; the rate is bounded for each address, for each payer's key, and in total: for named
+outpoints apart from addresses, which cost the source more. Only requests whose other parameters have been judged come here, and
+those that name an outpoint only with a payment that is signed for it.
 """
 
 from collections import OrderedDict
@@ -18,8 +19,11 @@ ADDRESS_LOOKUPS_MAX = 5
 
 ADDRESS_SECONDS = 2.0
 
+KEY_LOOKUPS_MAX = 20
+"""Look-ups for one payer's key within ADDRESS_SECONDS: with other expiries it has other addresses."""
+
 REMEMBERED_MAX = 10_000
-"""Addresses whose last look-up is remembered; some 2 MB."""
+"""Addresses and keys whose last look-up is remembered; some 2 MB."""
 
 BURST_SECONDS = 2
 """The bucket holds so many seconds' worth of look-ups."""
@@ -37,8 +41,7 @@ class Lookups:
         negative_seconds: float = NEGATIVE_SECONDS,
     ) -> None:
         self._chain, self._per_second, self._clock, self._negative_seconds = chain, per_second, clock, negative_seconds
-        self._tokens = float(per_second * BURST_SECONDS)
-        self._refilled_at = clock()
+        self._named, self._by_address = _Bucket(per_second, clock()), _Bucket(per_second, clock())
         self._looked_at: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
         self._nothing_at: OrderedDict[tuple[bytes, bytes | None], float] = OrderedDict()
 
@@ -50,8 +53,9 @@ class Lookups:
         key, now = (request.script_pubkey, request.outpoint), self._clock()
         if now - self._nothing_at.get(key, float("-inf")) < self._negative_seconds:
             return []
-        self._count_address(request.script_pubkey, now)
-        self._take_token(now)
+        self._count(request.client_pubkey, KEY_LOOKUPS_MAX, now)
+        self._count(request.script_pubkey, ADDRESS_LOOKUPS_MAX, now)
+        (self._by_address if request.outpoint is None else self._named).take(now)
         found = await self._chain.find_funding(request)
         if not found:
             self._nothing_at[key] = now
@@ -60,18 +64,27 @@ class Lookups:
                 self._nothing_at.popitem(last=False)
         return found
 
-    def _count_address(self, script_pubkey: bytes, now: float) -> None:
-        since, count = self._looked_at.get(script_pubkey, (now, 0))
+    def _count(self, who: bytes, most: int, now: float) -> None:
+        """Count a look-up of an address, or for a key: they differ in length."""
+        since, count = self._looked_at.get(who, (now, 0))
         if now - since >= ADDRESS_SECONDS:
             since, count = now, 0
-        if count >= ADDRESS_LOOKUPS_MAX and self._negative_seconds:
-            raise Unavailable("overloaded", "This address is looked up too often; send the same request again")
-        self._looked_at[script_pubkey] = since, count + 1
-        self._looked_at.move_to_end(script_pubkey)
+        if count >= most and self._negative_seconds:
+            raise Unavailable("overloaded", "This address or key is looked up too often; send the same request again")
+        self._looked_at[who] = since, count + 1
+        self._looked_at.move_to_end(who)
         if len(self._looked_at) > REMEMBERED_MAX:
             self._looked_at.popitem(last=False)
 
-    def _take_token(self, now: float) -> None:
+
+class _Bucket:
+    """So many look-ups a second, and BURST_SECONDS' worth at once."""
+
+    def __init__(self, per_second: int, now: float) -> None:
+        self._per_second, self._tokens, self._refilled_at = per_second, float(per_second * BURST_SECONDS), now
+
+    def take(self, now: float) -> None:
+        """Raises Unavailable("overloaded") above the rate."""
         full = float(self._per_second * BURST_SECONDS)
         self._tokens = min(full, self._tokens + (now - self._refilled_at) * self._per_second)
         self._refilled_at = now

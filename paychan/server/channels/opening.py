@@ -14,6 +14,7 @@ from ...settings.models import ServerConfig
 from ..protocol.parameters import Query, decode_exp_time, decode_funding_outpoint, decode_funding_value, decode_pubkey
 from ..protocol.replies import Reply, json_reply
 from .lookups import Lookups
+from .prices import Prices
 
 COINBASE_MATURITY = 100
 """Blocks after which a coinbase output may be spent (Bitcoin consensus)."""
@@ -33,11 +34,11 @@ class OpenRequest:
 class Opening:
     """Judges requests for new channels. The caller gives the server's key and the time (unix seconds)."""
 
-    def __init__(self, config: ServerConfig, lookups: Lookups) -> None:
-        self._config, self._lookups = config, lookups
+    def __init__(self, config: ServerConfig, lookups: Lookups, prices: Prices) -> None:
+        self._config, self._lookups, self._prices = config, lookups, prices
 
-    def funding_info(self, query_text: str, server_pubkey: bytes, now: int) -> tuple[Reply, FundingRequest]:
-        """Return the answer to GET /v1/fundingInfo, and what the chain backend is to look out for. Raises Rejection.
+    def funding_info(self, query_text: str, server_pubkey: bytes, now: int) -> Reply:
+        """Return the answer to GET /v1/fundingInfo. Raises Rejection.
 
         Beside v1's five keys it has what this server opens channels on, so that nobody locks money up that it will refuse.
         """
@@ -46,12 +47,13 @@ class Opening:
         funding_value = query.optional("funding_value", decode_funding_value)
         redeem = redeem_script(server_pubkey, client_pubkey, exp_time)
         soonest, latest = self._expiries(now)
+        price = self._prices.ask()
         content = {
             "server_pubkey": server_pubkey.hex(),
             "funding_address_copy": funding_address(config.common.network, redeem),
             "settlement_period_hours": config.settlement_period_hours,
             "funding_tx_min_conf": config.funding_tx_min_conf,
-            "open_price": config.open_price,
+            "open_price": price,
             "network": config.common.network.name,
             "funding_value_max": config.funding_value_max,
             "dust_limit": DUST_LIMIT,
@@ -59,10 +61,10 @@ class Opening:
             "exp_time_max": latest,
         }
         if funding_value is not None:
-            self._check_funding_value(funding_value)
+            self._check_funding_value(funding_value, price)
             content["confirmations_needed"] = config.confirmations_needed(funding_value)
         location = f"/v1/channels/new?client_pubkey={client_pubkey.hex()}&exp_time={exp_time}"
-        return json_reply(200, content, location), FundingRequest(client_pubkey, exp_time, p2sh_script_pubkey(redeem))
+        return json_reply(200, content, location)
 
     def parse(self, query_text: str, server_pubkey: bytes, now: int) -> OpenRequest:
         """Return the checked parameters of POST /v1/channels/new, in v1's order. Raises Rejection."""
@@ -97,8 +99,13 @@ class Opening:
     async def find_funding(self, request: OpenRequest, server_pubkey: bytes) -> FundingOutput:
         """Look the funding output up. Of several at one address, take the one that the payment signs for.
 
-        Raises Rejection("funding_not_found"), Unavailable("chain_unavailable").
+        Raises Rejection("funding_not_found") or ("bad_signature"), Unavailable("chain_unavailable"). The payment's signature covers
+        the outpoint and no value, so where that is named, nothing is looked up for who has not signed.
         """
+        if request.outpoint is not None:
+            named = FundingOutput(request.outpoint, 0, 0)
+            if not verify_payment(self.terms(request, named, server_pubkey, 0), request.payment):
+                raise Rejection("bad_signature", parameter="payment")
         script_pubkey = p2sh_script_pubkey(redeem_script(server_pubkey, request.client_pubkey, request.exp_time))
         found = await self._lookups.find(
             FundingRequest(request.client_pubkey, request.exp_time, script_pubkey, request.outpoint)
@@ -122,12 +129,12 @@ class Opening:
             opened_at=now,
         )
 
-    def _check_funding_value(self, value: int) -> None:
-        """Refuse an amount (satoshi) that no channel can be opened with. Raises Rejection."""
+    def _check_funding_value(self, value: int, price: int) -> None:
+        """Refuse an amount that no channel can be opened with. value, price: satoshi. Raises Rejection."""
         if value > self._config.funding_value_max:
             raise Rejection("funding_too_large", self._too_large(), "funding_value")
-        if value < self._config.open_price:
-            detail = f"The open price is {self._config.open_price} satoshi, more than {value} satoshi can pay"
+        if value < price:
+            detail = f"The open price is {price} satoshi, more than {value} satoshi can pay"
             raise Rejection("open_price_short", detail, "funding_value")
 
     def _too_large(self) -> str:
@@ -147,8 +154,9 @@ class Opening:
             raise Rejection("change_value_range", parameter="payment")
         if not verify_payment(terms, payment):
             raise Rejection("bad_signature", parameter="payment")
-        received, price = terms.funding_value - payment.change_value, self._config.open_price
-        if received < price:
+        received = terms.funding_value - payment.change_value
+        if received < self._prices.least:
+            price = self._prices.ask()
             detail = f"Initial payment short: open price is {price} satoshi, received {received} satoshi"
             raise Rejection("open_price_short", detail, "payment")
         return received

@@ -23,6 +23,7 @@ from ..shards.loading import Loaded, Loader
 from ..shards.ownership import NotOwner
 from .funding import FundingChecks
 from .life import ChannelLife, refusal_of_form
+from .notes import Notes
 
 DOUBT_MARGIN_SECONDS = 6 * SECONDS_PER_HOUR
 """While the chain cannot be trusted, channels that are so much nearer to their settlement take no payments either."""
@@ -69,11 +70,13 @@ class Payments:
         tip: TipFollower,
         clock: Callable[[], int],
         exposure_max: int,
+        notes: Notes,
         trouble: Callable[[], str],
         elsewhere: Callable[[PaymentRequest, bytes, int], None],
     ) -> None:
         self._network, self._channels, self._committer, self._loader = network, channels, committer, loader
         self._life, self._funding, self._tip, self._clock = life, funding, tip, clock
+        self._exposure_max, self._notes = exposure_max, notes
         self._trouble, self.elsewhere = trouble, elsewhere
         self._tasks: set[asyncio.Task[None]] = set()
         self.intake = Intake(channels, committer.queue, self, REFUSALS_BY_FORM, exposure_max)
@@ -90,9 +93,12 @@ class Payments:
         """Return the answer to all payments while an interlock is tripped, and the time to judge by (unix seconds). Both hold for
         this turn of the event loop."""
         asyncio.get_running_loop().call_soon(self.intake.look_again)
-        trouble = self._trouble()
-        doubt = DOUBT_MARGIN_SECONDS if self._tip.is_doubtful else 0
-        return problem(Unavailable(trouble)) if trouble else None, self._clock() + doubt
+        refusal = None
+        if trouble := self._trouble():
+            refusal = problem(Unavailable(trouble))
+        elif doubt := self._tip.clock_doubt:
+            refusal = problem(Unavailable("clock_doubtful", doubt))
+        return refusal, self._clock() + (DOUBT_MARGIN_SECONDS if self._tip.is_doubtful else 0)
 
     def not_owner(self, outpoint: bytes) -> NotOwner:
         return NotOwner(outpoint)
@@ -114,8 +120,14 @@ class Payments:
         self.answer_later(request, self._life.settle_begun(outpoint, value_received))
 
     def exposed(self, outpoint: bytes) -> None:
-        """Settle a channel that holds more than the configured exposure, without letting the payer wait."""
-        self._life.settle_early(outpoint)
+        """Settle a channel that holds more than the configured exposure, or have the signer note its payment, without letting the
+        payer wait."""
+        if not self._channels.is_loaded(outpoint):
+            return  # another worker's by now
+        if self._channels.received(outpoint) > self._exposure_max:
+            self._life.settle_early(outpoint)
+        else:
+            self._notes.want(outpoint)
 
     def paid(self, body: bytes) -> Reply:
         return Reply(200, body)

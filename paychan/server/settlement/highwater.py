@@ -3,14 +3,16 @@
 import os
 from pathlib import Path
 
+from ...core.units import LOCKTIME_MAX
+
 
 def read_highest(path: Path) -> int:
-    """Return the time in the file in unix seconds, 0 if there is none that can be read."""
+    """Return the time in the file in unix seconds, 0 if there is none that can be read, or none that lock times know."""
     try:
-        text = path.read_text().strip()
-    except (OSError, UnicodeDecodeError):
+        seconds = int(path.read_bytes()[: len(str(LOCKTIME_MAX)) + 1])
+    except (OSError, ValueError):
         return 0
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return seconds if 0 <= seconds <= LOCKTIME_MAX else 0
 
 
 def write_highest(path: Path, seconds: int) -> None:

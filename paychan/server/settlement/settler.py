@@ -16,6 +16,7 @@ from ...rpc.connection import ConnectionGone, RemoteRefusal
 from ...rpc.store_client import StoreClient
 from ...rpc.store_messages import Lease, StoreMessage
 from ..shards.ownership import Ownership
+from .largest import Largest
 from .tip import TipFollower
 
 SWEEP_SECONDS = 2.0
@@ -26,9 +27,6 @@ PAUSE_SECONDS_MAX = 60.0
 
 CONCURRENT_MAX = 32
 """Channels settled at a time; a slow one holds up none but itself and its place."""
-
-EARLY_MAX = 16
-"""Open channels that one sweep settles early because too much is unsettled in all; the next sweep sees what that brought."""
 
 log = logging.getLogger("paychan.settler")
 
@@ -43,11 +41,11 @@ class Settler:
         tip: TipFollower,
         settle: Callable[[bytes], Awaitable[object]],
         settlement_period: int,
-        exposure_max: int,
+        largest: Largest,
         now: Callable[[], int],
     ) -> None:
         self._ownership, self._store, self._tip, self._settle = ownership, store, tip, settle
-        self._settlement_period, self._exposure_max, self._now = settlement_period, exposure_max, now
+        self._settlement_period, self._largest, self._now = settlement_period, largest, now
         self._places = asyncio.Semaphore(CONCURRENT_MAX)
         self._task: asyncio.Task[None] | None = None
         self._pauses: dict[bytes, tuple[float, float]] = {}
@@ -66,6 +64,8 @@ class Settler:
             try:
                 if self._ownership.holds(Lease.SETTLER):
                     await self._sweep()
+                else:
+                    self._largest.forget()
             except (ConnectionGone, RemoteRefusal):
                 pass  # the store is away, and so is our lease
             except Exception:
@@ -100,8 +100,8 @@ class Settler:
         self._pauses = {outpoint: pause for outpoint, pause in self._pauses.items() if outpoint in seen}
 
     async def _found(self, moved: bool) -> AsyncIterator[bytes]:
-        """Yield the channels whose settlement is unfinished, then the open ones that must be settled: near their expiry, or first
-        in line while too much is unsettled. A page of the store's indexes at a time: there may be a million."""
+        """Yield the channels whose settlement is unfinished, then the open ones that must be settled: near their expiry, or the
+        largest while one or all together hold too much. A page of the store's indexes at a time: there may be a million."""
         async for page in self._store.pages(StoreMessage.SCAN_UNFINISHED):
             for phase, outpoint in page:
                 if phase == Phase.BROADCAST and not moved and outpoint not in self._pauses:
@@ -113,9 +113,8 @@ class Settler:
         async for page in self._store.pages(StoreMessage.SCAN_EXPIRING, before):
             for _, outpoint in page:
                 yield outpoint
-        if self._store.open_value > self._exposure_max:
-            for _, outpoint in await self._store.scan(StoreMessage.SCAN_EXPIRING, LOCKTIME_MAX, EARLY_MAX):
-                yield outpoint
+        for outpoint in await self._largest.due():
+            yield outpoint
 
     def _rests(self, outpoint: bytes) -> bool:
         return self._pauses.get(outpoint, (0.0, 0.0))[0] > asyncio.get_running_loop().time()

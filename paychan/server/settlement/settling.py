@@ -10,16 +10,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bitcoin.core import CTransaction
-
 from ..._fast.channel import ChannelTable, shard_of
 from ...chain.base import BroadcastRefused, ChainBackend, FundingStatus
 from ...core.channel import ChannelState, ChannelTerms, Event, Phase, next_phase
 from ...core.errors import Unavailable
-from ...core.fees import FeeBounds, bump_fee_min, rung_at, settlement_fee
-from ...core.outpoint import format_outpoint, txid_hex
+from ...core.fees import BLIND_FACTOR, FeeBounds, Rung, asked_fee, bump_fee_min, fee_limit, replacement_fee, rung_at, wanted_fee
+from ...core.outpoint import format_outpoint, txid_hex, txid_of
 from ...core.payment import Payment
-from ...core.settlement import SettlementError, Uneconomic, check_settlement, settlement_size_max
+from ...core.settlement import SettlementError, Uneconomic, check_settlement
 from ...core.standardness import check_standard
 from ...rpc.connection import ConnectionGone, RemoteRefusal
 from ...rpc.signer_client import SignerClient, SignerRefused
@@ -27,9 +25,8 @@ from ...rpc.signer_messages import RefusalCode
 from ...rpc.store_client import StoreClient
 from ...rpc.store_messages import Entry, EntryStatus
 from ..shards.committer import LOST, Committer
-
-DESTINATION_SIZE_MAX = 25
-"""Bytes of the server's output script: a P2PKH one. The fee is computed for it; P2SH has two fewer."""
+from .case import Case
+from .spends import Spend, Spends
 
 RUNNING_MAX = 1000
 """Settlements under way in one worker. Each waits for chain and signer, for seconds at worst; payers who close more are told to
@@ -38,35 +35,21 @@ come again, and the settler comes again by itself."""
 FEE_STEP_PERCENT = 90
 """Of the fee that the signer found too high, asked for next."""
 
+OFFERS_MAX = 2
+"""Versions that one look at a channel offers to the network, the second made because the first was refused for its fee."""
+
 log = logging.getLogger("paychan.settling")
 
 
 @dataclass(frozen=True)
 class SettlingRules:
-    """settlement_period: seconds before expiry; confirmations: blocks after which a settlement counts for good."""
+    """settlement_period: seconds before expiry; confirmations: blocks after which a settlement counts for good. fee_per_byte:
+    satoshi, taken for an estimate where the source has none."""
 
     settlement_period: int
     confirmations: int
     fee_bounds: FeeBounds
-
-
-@dataclass
-class _Case:
-    """One channel on its way: its terms, state and newest settlement transaction, as they are on disk."""
-
-    terms: ChannelTerms
-    state: ChannelState
-    transaction: bytes
-
-    @property
-    def fee(self) -> int:
-        """Of the newest settlement transaction, satoshi."""
-        outputs = CTransaction.deserialize(self.transaction).vout
-        return self.terms.funding_value - sum(output.nValue for output in outputs)
-
-    @property
-    def received(self) -> int:
-        return self.terms.funding_value - self.state.payment.change_value
+    fee_per_byte: int
 
 
 class Settling:
@@ -85,7 +68,9 @@ class Settling:
     ) -> None:
         self._rules, self._channels, self._shard_count, self._committer = rules, channels, shard_count, committer
         self._store, self._signer, self._chain, self._now = store, signer, chain, now
+        self._spends = Spends(chain)
         self._running: dict[bytes, asyncio.Task[ChannelState]] = {}
+        self._has_estimates = True
         self.uneconomic: set[bytes] = set()
         """Outpoints of channels that were found to be worth less than their settlement's fee."""
 
@@ -127,88 +112,128 @@ class Settling:
             raise Unavailable("settlement_refused", "The channel is still open")
         if case.state.phase == Phase.SETTLED:
             return case.state
-        status = await self._chain.funding_status(case.terms, case.state.settlement_txid)
-        if await self._is_over(case, status):
+        status = await self._spends.status(case)
+        spend = await self._spends.look(case, status)
+        if await self._is_over(case, status, spend):
             return case.state
         if status.is_spent and status.spent_confirmations:
             return case.state  # time will tell
         if case.state.phase == Phase.CLOSING:
-            await self._sign(case)
-        elif not await self._bump(case) and status.is_spent and status.spent_by in (case.state.settlement_txid, b""):
-            return case.state  # the newest version is on its way, and good enough
+            await self._sign(case, spend)
+        elif not await self._bump(case, spend) and status.is_spent and (spend is None or spend.is_newest):
+            # the newest version is on its way, in one form or another, and good enough; what waits for long is announced again
+            self._spends.note_waiting(case, self._now())
+            is_overdue = self._spends.is_overdue(case, self._rung(case), self._now())
+            if not is_overdue or spend is None or spend.txid != case.state.settlement_txid:
+                return case.state
         await self._publish(case)
         if case.state.phase == Phase.SIGNED:
             await self._advance(case, Event.BROADCAST)
-        await self._is_over(case, await self._chain.funding_status(case.terms, case.state.settlement_txid))
+        status = await self._spends.status(case)
+        await self._is_over(case, status, await self._spends.look(case, status))
         return case.state
 
-    async def _read(self, outpoint: bytes) -> _Case:
+    async def _read(self, outpoint: bytes) -> Case:
         try:
             stored = await self._store.load(outpoint)
         except (ConnectionGone, RemoteRefusal) as error:
             raise Unavailable("store_unavailable") from error
         if stored is None:
+            self._spends.forget(outpoint)
             raise Unavailable("owner_moved")
-        return _Case(ChannelTerms.parse(outpoint, stored.terms), ChannelState.parse(stored.state), stored.settlement)
+        return Case(ChannelTerms.parse(outpoint, stored.terms), ChannelState.parse(stored.state), stored.settlement)
 
-    async def _is_over(self, case: _Case, status: FundingStatus) -> bool:
-        """Whether some spend of the funding output is buried deep enough; then the channel is settled, durably."""
+    async def _is_over(self, case: Case, status: FundingStatus, spend: Spend | None) -> bool:
+        """Whether some spend of the funding output is buried deep enough; then the channel is settled, durably: by whatever version
+        of its settlement, in whatever form. Anything else that spends it is a loss."""
         if not status.is_spent or status.spent_confirmations < self._rules.confirmations:
             return False
-        where = format_outpoint(case.terms.outpoint)
-        if case.state.phase == Phase.SIGNED and status.spent_by == case.state.settlement_txid:
-            await self._advance(case, Event.BROADCAST)  # it was, and that was not written down
-        if case.state.phase == Phase.BROADCAST and status.spent_by in (case.state.settlement_txid, b""):
-            await self._advance(case, Event.CONFIRM)
-            if status.spent_by:
-                log.info("settled %s by %s", where, txid_hex(case.state.settlement_txid))
+        where, newest = format_outpoint(case.terms.outpoint), case.state.settlement_txid
+        if spend is not None and spend.paid is not None:
+            await self._advance(case, Event.CONFIRM, spend.txid)
+            missing = spend.paid.change_value - case.state.payment.change_value
+            if missing > 0:
+                log.warning("settled %s by %s, of an older payment: %d satoshi are missing", where, txid_hex(spend.txid), missing)
             else:
-                log.warning("%s was spent, but maybe not by its newest settlement %s", where, txid_hex(case.state.settlement_txid))
+                log.info("settled %s by %s%s", where, txid_hex(spend.txid), "" if spend.txid == newest else ", in another form")
+        elif case.state.phase == Phase.BROADCAST and not status.spent_by:
+            await self._advance(case, Event.CONFIRM)
+            log.warning("%s was spent, but maybe not by its newest settlement %s", where, txid_hex(newest))
         else:
-            await self._advance(case, Event.LOSE, status.spent_by or case.state.settlement_txid or bytes(32))
+            await self._advance(case, Event.LOSE, status.spent_by or newest or bytes(32))
             log.warning("%s was spent by another transaction, %s", where, txid_hex(case.state.settlement_txid))
+        self._spends.forget(case.terms.outpoint)
         return True
 
     # --- the fee ---
 
-    async def _fee(self, case: _Case) -> int:
-        """Return what a settlement should pay now, satoshi. Raises Unavailable("settlement_uneconomic")."""
-        rung = rung_at(case.terms.exp_time - self._now(), self._rules.settlement_period)
+    def _rung(self, case: Case) -> Rung:
+        return rung_at(case.terms.exp_time - self._now(), self._rules.settlement_period)
+
+    async def _wanted(self, case: Case, spend: Spend | None) -> int:
+        """Return what a settlement should pay now by itself, satoshi. Raises Unavailable("settlement_uneconomic")."""
+        rung = self._rung(case)
         estimate = await self._chain.fee_per_byte(rung.blocks)
+        if (estimate is not None) != self._has_estimates:
+            self._has_estimates = estimate is not None
+            taken = f"no estimate: {self._rules.fee_per_byte} satoshi a byte are taken for one"
+            log.warning("fees: %s", "estimates are back" if estimate is not None else taken)
+        seen = spend.rival.size if spend is not None and spend.is_newest else 0
+        overdue = case.fee if self._spends.is_overdue(case, rung, self._now()) else 0
+        usual = self._rules.fee_per_byte if estimate is None else estimate
         try:
-            return settlement_fee(estimate, self._size(case), case.received, rung, self._rules.fee_bounds)
+            return wanted_fee(case.stake, rung, usual, self._rules.fee_bounds, seen=seen, overdue=overdue)
         except Uneconomic as error:
             raise Unavailable("settlement_uneconomic") from error
 
-    def _size(self, case: _Case) -> int:
-        return settlement_size_max(case.terms, case.state.payment, bytes(DESTINATION_SIZE_MAX))
-
-    async def _bump(self, case: _Case) -> bool:
-        """Sign the settlement again if it should pay more by now; return whether it was. If nothing better can be had, the one
-        that there is must do."""
-        before, least = case.fee, bump_fee_min(case.fee, self._size(case))
+    def _affordable(self, case: Case, needed: int) -> bool:
+        """Whether a fee is within what may be paid now. If not, say what is missing."""
         try:
-            fee = await self._fee(case)
-            if fee < least:
+            limit = fee_limit(case.stake, self._rung(case), self._rules.fee_bounds)
+        except Uneconomic as error:
+            raise Unavailable("settlement_uneconomic") from error
+        if needed > limit:
+            where = format_outpoint(case.terms.outpoint)
+            log.warning("the settlement of %s needs %d satoshi to be taken now, and may pay %d", where, needed, limit)
+        return needed <= limit
+
+    async def _bump(self, case: Case, spend: Spend | None) -> bool:
+        """Sign the settlement again if it should pay more by now, or if what is in its way asks for more; return whether it was. If
+        nothing better can be had, the one that there is must do."""
+        before, size = case.fee, case.stake.size
+        least, needed = bump_fee_min(before, size), replacement_fee(spend.rival, size) if spend is not None else 0
+        try:
+            fee = await self._wanted(case, spend)
+            if fee < least and (spend is None or spend.is_newest or before >= needed):
                 return False
-            transaction, txid = await self._make(case, fee, least)
+            if not self._affordable(case, needed):
+                return False
+            await self._sign_again(case, max(fee, needed), max(needed, min(fee, least)))
         except Unavailable as error:
             log.info("the settlement of %s keeps its fee: %s", format_outpoint(case.terms.outpoint), error)
             return False
+        return True
+
+    async def _sign_again(self, case: Case, fee: int, least: int) -> None:
+        """Have a dearer version signed, and make it durable. fee, least: as in `_make`."""
+        before = case.fee
+        transaction, txid = await self._make(case, fee, least)
         await self._advance(case, Event.BUMP, txid, transaction)
         where = format_outpoint(case.terms.outpoint)
         log.info("%s pays %d satoshi for its settlement now, instead of %d", where, case.fee, before)
-        return True
 
     # --- signing and publishing ---
 
-    async def _sign(self, case: _Case) -> None:
+    async def _sign(self, case: Case, spend: Spend | None) -> None:
         """Have the first settlement signed, and make its bytes durable before anybody else sees them."""
-        fee = await self._fee(case)
-        transaction, txid = await self._make(case, fee, min(fee, self._rules.fee_bounds.floor * self._size(case)))
+        fee, least = await self._wanted(case, spend), self._rules.fee_bounds.floor * case.stake.size
+        needed = replacement_fee(spend.rival, case.stake.size) if spend is not None else 0
+        if needed and self._affordable(case, needed):
+            fee, least = max(fee, needed), needed
+        transaction, txid = await self._make(case, fee, min(fee, least))
         await self._advance(case, Event.SIGN, txid, transaction)
 
-    async def _make(self, case: _Case, fee: int, least: int) -> tuple[bytes, bytes]:
+    async def _make(self, case: Case, fee: int, least: int) -> tuple[bytes, bytes]:
         """Return a signed and checked settlement and its txid. fee: satoshi; least: what the signer may make of it.
 
         Raises Unavailable.
@@ -235,7 +260,7 @@ class Settling:
         none. A signature that was made before a crash, with a higher fee, is asked for again as it was: the signer lets no fee
         fall.
         """
-        proof = await self._chain.funding_transaction(terms)
+        proof = await self._proof(terms)
         while True:
             try:
                 return await self._signer.settle(terms, payment, fee, proof), fee
@@ -250,15 +275,45 @@ class Settling:
                     raise
         return await self._signer.settle(terms, payment, fee, proof), fee
 
-    async def _publish(self, case: _Case) -> None:
+    async def _proof(self, terms: ChannelTerms) -> bytes:
+        """Return the funding transaction that was kept at the open; empty where none exists."""
         try:
-            await self._chain.broadcast(case.transaction)
-        except BroadcastRefused as error:
-            raise Unavailable("settlement_refused", f"The network refuses the settlement: {error}") from error
-        except OSError as error:
-            raise Unavailable("chain_unavailable") from error
+            return await self._store.load_funding(txid_of(terms.outpoint))
+        except (ConnectionGone, RemoteRefusal) as error:
+            raise Unavailable("store_unavailable") from error
 
-    async def _advance(self, case: _Case, event: Event, txid: bytes = b"", transaction: bytes = b"") -> None:
+    async def _publish(self, case: Case) -> None:
+        """Offer the newest version to the network; if it is refused for its fee, make another one at once, as dear as is asked."""
+        for left in reversed(range(OFFERS_MAX)):
+            try:
+                await self._chain.broadcast(case.transaction)
+                break
+            except BroadcastRefused as error:
+                if not left or not error.for_fee or not await self._pay_what_is_asked(case):
+                    raise Unavailable("settlement_refused", f"The network refuses the settlement: {error}") from error
+            except OSError as error:
+                raise Unavailable("chain_unavailable") from error
+        self._spends.note_waiting(case, self._now())
+
+    async def _pay_what_is_asked(self, case: Case) -> bool:
+        """Sign again what was refused for its fee, with what the source says would do, or where it does not say, with much more;
+        return whether that was done."""
+        size = case.stake.size
+        spend = await self._spends.look(case, await self._spends.status(case))
+        asked = await self._chain.relay_fee_per_kb()
+        needed = max(
+            asked_fee(asked, size) if asked is not None else 0,
+            replacement_fee(spend.rival, size) if spend is not None else 0,
+        )
+        fee = max(needed, await self._wanted(case, spend))
+        if fee <= case.fee:  # the source has refused what it should have taken by all that it tells
+            fee, needed = BLIND_FACTOR * case.fee, case.fee + 1
+        if not self._affordable(case, fee):
+            return False
+        await self._sign_again(case, fee, max(needed, case.fee + 1))
+        return True
+
+    async def _advance(self, case: Case, event: Event, txid: bytes = b"", transaction: bytes = b"") -> None:
         """Make a step of the transition table durable. Raises Unavailable if it did not become so."""
         before = case.state
         after = ChannelState(next_phase(before.phase, event), before.payment, txid or before.settlement_txid)

@@ -31,6 +31,7 @@ class TipFollower:
         self._poll_seconds, self._tip_age_max = poll_seconds, tip_age_max
         self._seen_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
+        self._told = ""
         self.tip: Tip | None = None
         self.generation = 1
         self.trouble = "the chain source has not answered yet"
@@ -46,6 +47,11 @@ class TipFollower:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._chain.stop()
+
+    @property
+    def clock_doubt(self) -> str:
+        """Why the time cannot be trusted, empty if it can."""
+        return self._clock.doubt()
 
     @property
     def is_doubtful(self) -> bool:
@@ -67,6 +73,7 @@ class TipFollower:
             except Exception as error:
                 self._note(f"{type(error).__name__} while asking for the tip")
             self.doubt = self._judge()
+            self._tell_of_the_clock()
             await asyncio.sleep(self._poll_seconds)
 
     def _judge(self) -> str:
@@ -77,13 +84,19 @@ class TipFollower:
         age = self._clock.now() - self.tip.time
         return f"the best block is {age} seconds old" if age > self._tip_age_max else ""
 
+    def _tell_of_the_clock(self) -> None:
+        doubt = self.clock_doubt
+        if bool(doubt) != bool(self._told):
+            log.warning("%s", doubt or "the time is in doubt no more")
+        self._told = doubt
+
     def _take(self, tip: Tip) -> None:
         if self.tip is None or tip.block_hash != self.tip.block_hash:
             self.generation += 1
             self._on_move(self.generation)
         self.tip = tip
         self._seen_at = asyncio.get_running_loop().time()
-        self._clock.observe(tip.median_time_past)
+        self._clock.observe(tip.time, tip.median_time_past)
 
     def _note(self, trouble: str) -> None:
         if trouble != self.trouble:

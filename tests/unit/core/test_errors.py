@@ -50,6 +50,8 @@ PUBLISHED = {
     "funding_disappeared": (87, 503),
     "too_many_failures": (88, 503),
     "shard_stopped": (89, 503),
+    "clock_doubtful": (90, 503),
+    "too_much_unsettled": (91, 503),
 }
 
 

@@ -23,7 +23,7 @@ def test_regtest_has_the_test_networks_addresses():
     assert decode_address(REGTEST, P2PKH_TEST) == decode_address(TEST, P2PKH_TEST)
 
 
-@pytest.mark.parametrize("network", [LIVE, TEST, REGTEST])
+@pytest.mark.parametrize("network", BY_NAME.values(), ids=BY_NAME)
 def test_p2sh_address_round_trips(network):
     assert decode_address(network, p2sh_address(network, bytes(range(20)))) == b"\xa9\x14" + bytes(range(20)) + b"\x87"
 
@@ -41,7 +41,8 @@ def test_p2sh_address_round_trips(network):
         (TEST, P2PKH_TEST + " "),
         (TEST, "0" + P2PKH_TEST),
         (TEST, "é" + P2PKH_TEST),
-        (TEST, "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx"),
+        (TEST, "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"),
+        (REGTEST, "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx"),
         (TEST, str(CBase58Data.from_bytes(bytes(19), 0x6F))),
         (TEST, str(CBase58Data.from_bytes(bytes(21), 0x6F))),
         (TEST, encode(b"")),
@@ -55,10 +56,12 @@ def test_other_addresses_are_refused(network, address):
 
 
 def test_the_networks_are_those_of_bitcoin_core():
-    assert [(network.name, network.p2pkh_version, network.p2sh_version) for network in (LIVE, TEST, REGTEST)] == [
-        ("live", 0, 5),
-        ("test", 111, 196),
-        ("regtest", 111, 196),
+    assert [(network.name, network.chain, network.p2pkh_version, network.p2sh_version) for network in BY_NAME.values()] == [
+        ("live", "main", 0, 5),
+        ("test", "test", 111, 196),
+        ("testnet4", "testnet4", 111, 196),
+        ("signet", "signet", 111, 196),
+        ("regtest", "regtest", 111, 196),
     ]
     assert decode_address(LIVE, P2PKH_LIVE)[:3] == b"\x76\xa9\x14"
     assert decode_address(LIVE, "3P14159f73E4gFr7JterCCQh9QjiTjiZrG")[:2] == b"\xa9\x14"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from paychan.core.network import LIVE, TEST
-from paychan.core.script import encode_script_number, funding_address, p2sh_script_pubkey, push, redeem_script
+from paychan.core.script import encode_script_number, funding_address, p2sh_script_pubkey, push, read_pushes, redeem_script
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 CHANNELS = json.loads((VECTORS / "redeem-and-debug-funding.json").read_text())
@@ -72,3 +72,25 @@ def test_pushes_are_the_shortest(size, head):
 def test_push_beyond_255_bytes_is_refused():
     with pytest.raises(ValueError):
         push(bytes(256))
+
+
+@pytest.mark.parametrize(
+    ("script", "pushed"),
+    [
+        ("", []),
+        ("00", [""]),
+        ("4f515260", ["81", "01", "02", "10"]),
+        ("02aabb", ["aabb"]),
+        ("4c01aa", ["aa"]),
+        ("4d0200aabb", ["aabb"]),
+        ("4e03000000aabbcc51", ["aabbcc", "01"]),
+        ("4d0002" + "ab" * 512, ["ab" * 512]),
+    ],
+)
+def test_what_is_pushed_is_read_in_any_form(script, pushed):
+    assert read_pushes(bytes.fromhex(script)) == [bytes.fromhex(data) for data in pushed]
+
+
+@pytest.mark.parametrize("script", ["02aa", "4c02aa", "4c", "4d01", "4d0300aabb", "4e01000000", "50", "61", "5176", "ac", "ff"])
+def test_what_is_cut_off_or_does_more_than_push_is_not_read(script):
+    assert read_pushes(bytes.fromhex(script)) is None

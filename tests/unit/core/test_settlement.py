@@ -5,8 +5,16 @@ import json
 from pathlib import Path
 
 import pytest
-from bitcoin.core import CMutableTransaction, CTransaction, CTxIn, CTxOut
-from bitcoin.core.script import SIGHASH_ALL, SIGHASH_ANYONECANPAY, SIGHASH_NONE, SIGHASH_SINGLE, CScript, SignatureHash
+from bitcoin.core import CMutableTransaction, COutPoint, CTransaction, CTxIn, CTxInWitness, CTxOut, CTxWitness
+from bitcoin.core.script import (
+    SIGHASH_ALL,
+    SIGHASH_ANYONECANPAY,
+    SIGHASH_NONE,
+    SIGHASH_SINGLE,
+    CScript,
+    CScriptWitness,
+    SignatureHash,
+)
 from coincurve import PrivateKey
 
 from paychan._fast.sighash import payment_sighash
@@ -19,6 +27,8 @@ from paychan.core.settlement import (
     SettlementError,
     Uneconomic,
     check_settlement,
+    inflated_size_max,
+    read_settlement,
     server_sighash,
     settlement_outputs,
     settlement_size_max,
@@ -26,6 +36,7 @@ from paychan.core.settlement import (
     sign_settlement,
     verify_payment,
 )
+from tests.copies import inflated, renamed, with_script_sig
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 SETTLEMENTS = [
@@ -332,3 +343,61 @@ def test_check_refuses_a_settlement_that_only_the_payer_signed():
 
 def test_a_signature_that_does_not_parse_is_false():
     assert verify_payment(terms_of(CHANGE), dataclasses.replace(payment_of(CHANGE), signature=b"\x30\x00")) is False
+
+
+# --- read_settlement: what is found on the chain ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", SETTLEMENTS, ids=["change", "exhausted"])
+@pytest.mark.parametrize("change", [lambda raw: raw, inflated, renamed], ids=["as-signed", "inflated", "renamed"])
+def test_a_settlement_is_known_by_what_it_pays(row, change):
+    raw = change(bytes.fromhex(row["raw_tx"]))
+    paid = read_settlement(raw, terms_of(row))
+    assert paid is not None
+    assert (paid.change_value, paid.fee, paid.size) == (row["change_value"], row["fee"], len(raw))
+    assert paid.outputs[-1] == (row["funding_value"] - row["change_value"] - row["fee"], bytes.fromhex(row["server_script"]))
+
+
+def test_a_witness_that_somebody_added_does_not_count():
+    tx = draft(CHANGE)
+    tx.wit = CTxWitness([CTxInWitness(CScriptWitness([b"\x07" * 5000]))])
+    paid = read_settlement(tx.serialize(), terms_of(CHANGE))
+    assert paid is not None and paid.size == CHANGE["size"]
+
+
+def spoiled() -> list[bytes]:
+    """Return what is no settlement of the channel: one change each."""
+    other, shifted, outputless = draft(CHANGE), draft(CHANGE), draft(CHANGE)
+    other.vin[0].prevout = COutPoint(b"\x07" * 32, CHANGE["funding_vout"])
+    shifted.vin[0].prevout = COutPoint(other.vin[0].prevout.hash, CHANGE["funding_vout"] + 1)
+    outputless.vout.clear()
+    cheaper, twice = draft(CHANGE), draft(CHANGE)
+    cheaper.vout[1].nValue -= 1
+    twice.vin.append(CTxIn())
+    script_sig = bytes(draft(CHANGE).vin[0].scriptSig)
+    raw = bytes.fromhex(CHANGE["raw_tx"])
+    return [
+        *(tx.serialize() for tx in (other, shifted, outputless, cheaper, twice)),
+        signed_by_server(CHANGE, draft(CHANGE), SIGHASH_NONE),
+        signed_by_server(CHANGE, draft(CHANGE), key=PrivateKey(b"\x05" * 32)),
+        with_script_sig(raw, script_sig[-80:]),
+        with_script_sig(raw, script_sig + b"\x51"),
+        with_script_sig(raw, script_sig + b"\x76"),
+        with_script_sig(raw, b""),
+        raw[:-1],
+        raw + b"\x00",
+        b"",
+        bytes.fromhex(json.loads((VECTORS / "settlement-and-refund.json").read_text())[-1]["raw_tx"]),
+    ]
+
+
+@pytest.mark.parametrize("number", range(len(spoiled())))
+def test_anything_else_is_no_settlement(number):
+    assert read_settlement(spoiled()[number], terms_of(CHANGE)) is None
+
+
+def test_an_inflated_copy_is_as_large_as_foreseen():
+    raw, destination = bytes.fromhex(CHANGE["raw_tx"]), bytes.fromhex(CHANGE["server_script"])
+    foreseen = inflated_size_max(terms_of(CHANGE), payment_of(CHANGE), destination)
+    assert foreseen - len(inflated(raw)) == settlement_size_max(terms_of(CHANGE), payment_of(CHANGE), destination) - len(raw)
+    assert foreseen - settlement_size_max(terms_of(CHANGE), payment_of(CHANGE), destination) == 524

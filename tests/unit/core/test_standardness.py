@@ -20,6 +20,8 @@ VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "settlement-and-re
 VALUE = 1_000_000
 P2PKH = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
 P2SH = b"\xa9\x14" + b"\xcc" * 20 + b"\x87"
+P2WPKH, P2WSH, P2TR = b"\x00\x14" + b"\xee" * 20, b"\x00\x20" + b"\xee" * 32, b"\x51\x20" + b"\xee" * 32
+SCRIPTS, LIMITS = [P2PKH, P2SH, P2WPKH, P2WSH, P2TR], [546, 540, 294, 330, 330]
 SERVER, CLIENT = PrivateKey(b"\x01" * 32), PrivateKey(b"\x02" * 32)
 TERMS = ChannelTerms(
     make_outpoint(b"\x07" * 32, 1), SERVER.public_key.format(), CLIENT.public_key.format(), 1_900_000_000, VALUE, P2SH
@@ -48,7 +50,7 @@ def test_the_vectors_are_standard(row):
 
 
 @pytest.mark.parametrize("change_value", [700, 400_000, 0])
-@pytest.mark.parametrize("destination", [P2PKH, P2SH])
+@pytest.mark.parametrize("destination", SCRIPTS)
 def test_settlements_and_refunds_are_standard(change_value, destination):
     for number in range(20):
         payment = sign_payment(TERMS, change_value + number * bool(change_value), CLIENT)
@@ -57,19 +59,24 @@ def test_settlements_and_refunds_are_standard(change_value, destination):
 
 
 def test_the_dust_limits_are_bitcoin_cores():
-    assert (dust_limit(P2PKH), dust_limit(P2SH)) == (546, 540)
+    assert [dust_limit(script) for script in SCRIPTS] == LIMITS == [546, 540, 294, 330, 330]
 
 
-@pytest.mark.parametrize("script", [b"", b"\x51", P2PKH[:-1], P2SH + b"\0", b"\0\x14" + bytes(20), b"\x76\xa9\x14" + bytes(22)])
+@pytest.mark.parametrize(
+    "script",
+    [b"", b"\x51", P2PKH[:-1], P2SH + b"\0", P2WPKH + b"\0", P2TR[:-1], b"\x52" + P2TR[1:], b"\0\x16" + bytes(22)]
+    + [b"\x76\xa9\x14" + bytes(22), b"\x51\x02\x4e\x73", b"\x6a\x20" + bytes(32)],
+    ids=bytes.hex,
+)
 def test_other_output_types_are_refused(script):
-    with pytest.raises(SettlementError, match="neither"):
+    with pytest.raises(SettlementError, match="no address's"):
         dust_limit(script)
     tx = draft()
     tx.vout[0].scriptPubKey = CScript(script)
-    assert "neither" in refused(tx)
+    assert "no address's" in refused(tx)
 
 
-@pytest.mark.parametrize(("script", "limit"), [(P2PKH, 546), (P2SH, 540)])
+@pytest.mark.parametrize(("script", "limit"), list(zip(SCRIPTS, LIMITS, strict=True)))
 def test_dust_is_refused_to_the_satoshi(script, limit):
     tx = draft()
     tx.vout[0] = CTxOut(limit, CScript(script))

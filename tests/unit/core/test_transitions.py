@@ -13,8 +13,8 @@ from paychan.core.channel import ABSENT, TRANSITIONS, Event, Phase, is_allowed_u
 LIFE = """
     ABSENT:    open OPEN, exhaust CLOSING
     OPEN:      pay OPEN, exhaust CLOSING, close CLOSING
-    CLOSING:   sign SIGNED, lose SETTLED
-    SIGNED:    bump SIGNED, broadcast BROADCAST, lose SETTLED
+    CLOSING:   sign SIGNED, confirm SETTLED, lose SETTLED
+    SIGNED:    bump SIGNED, broadcast BROADCAST, confirm SETTLED, lose SETTLED
     BROADCAST: bump BROADCAST, confirm SETTLED, lose SETTLED
     SETTLED:
 """

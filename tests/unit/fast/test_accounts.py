@@ -162,7 +162,7 @@ class Rig:
     def slot(self, outpoint):
         """Return where the worker's table has a channel."""
         chunk = pointer(pointer(id(self.table) + OBJECT_HEAD))
-        at = chunk + ctypes.string_at(chunk, 4096).index(outpoint) - 76
+        at = chunk + ctypes.string_at(chunk, 4096).index(outpoint) - 84
         assert pointer(at) == 10_000_000
         return at
 
@@ -227,7 +227,7 @@ def stays_stopped(rig):
     assert list(rig.stopped) == [SHARD]
     (there,) = rig.engine.load([BYSTANDER.terms.outpoint])
     assert ChannelState.parse(there.state).payment.change_value == rig.values[BYSTANDER]
-    assert rig.sequencer.open_value == rig.engine.open_value() == 10_000_000 - rig.values[BYSTANDER]
+    assert rig.sequencer.unsettled == rig.engine.unsettled() == (10_000_000 - rig.values[BYSTANDER], 10_000_000 - value)
 
 
 # --- the store's memory ---
@@ -399,7 +399,7 @@ def test_a_group_that_is_sent_twice(rig):
     assert rig._send(payload) == [OK]
     assert rig._send(payload) == [STOPPED]
     assert list(rig.stopped) == [SHARD] and rig.stopped[SHARD].startswith("shard: 2000 satoshi")
-    assert rig.sequencer.open_value == 3000
+    assert rig.sequencer.unsettled == (3000, 0)
 
 
 # --- the way back: what the worker thinks was stored ---

@@ -95,10 +95,16 @@ def test_rising_change_value_is_refused_with_its_shortfall(table, sample):
     assert state_of(table, sample) == before
 
 
-def test_order_is_judged_before_the_signature_and_expiry_before_both(table, sample):
-    false = Paid(10_000_001, make_sample("other").sign(5000).signature, 0x83)
-    assert pay(table, sample, false) == Status.OUT_OF_ORDER
-    assert pay(table, sample, false, now=sample.terms.exp_time) == Status.CHANNEL_EXPIRING
+def test_the_signature_is_judged_before_order_and_expiry_and_expiry_before_order(table, sample):
+    false, rising = Paid(10_000_001, make_sample("other").sign(5000).signature, 0x83), sample.sign(10_000_001)
+    assert pay(table, sample, false) == Status.BAD_SIGNATURE
+    assert pay(table, sample, false, now=sample.terms.exp_time) == Status.BAD_SIGNATURE
+    assert pay(table, sample, rising) == Status.OUT_OF_ORDER
+    assert pay(table, sample, rising, now=sample.terms.exp_time) == Status.CHANNEL_EXPIRING
+
+
+def test_a_loaded_channel_knows_its_redeem_script(table, sample):
+    assert table.redeem_script(sample.terms.outpoint) == sample.terms.redeem_script
 
 
 @pytest.mark.parametrize(
@@ -252,7 +258,7 @@ GOOD = Payment(SAMPLE.opening.change_value, SAMPLE.opening.signature, 0x83)
     [
         ({"outpoint": bytes(35)}, {}),
         ({"outpoint": bytes(37)}, {}),
-        ({"change_script": bytes(26)}, {}),
+        ({"change_script": bytes(35)}, {}),
         ({"client_pubkey": b""}, {}),
         ({"client_pubkey": SAMPLE.terms.client_pubkey[:32]}, {}),
         ({"client_pubkey": SAMPLE.terms.client_pubkey + b"\0"}, {}),

@@ -56,6 +56,8 @@ OTHER_REASONS = {
     "base64: one pad too many": Status.INVALID_PAYMENT,  # these three are longer than any payment's text
     "base64: four pads too many": Status.INVALID_PAYMENT,
     "base64: newline at the end": Status.INVALID_PAYMENT,
+    "bit flip in value byte 3": Status.BAD_SIGNATURE,  # these two are not signed, and only who has signed is told of the order
+    "bit flip in value byte 5": Status.BAD_SIGNATURE,
 }
 
 

@@ -87,7 +87,7 @@ def test_every_byte_of_the_channel_is_signed():
         {"outpoint": bytes(37)},
         {"outpoint": b""},
         {"redeem": bytes(82)},
-        {"change_script": bytes(26)},
+        {"change_script": bytes(35)},
         {"change_value": -1},
         {"change_value": 2**64},
         {"change_value": 1.5},

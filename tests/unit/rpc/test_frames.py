@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from paychan._fast.frame import ERROR, HEAD_SIZE, REPLY, FrameError, FrameReader, encode_frame
 from paychan.core.channel import ChannelTerms
+from paychan.core.funding import STRIPPED_SIZE_MAX
 from paychan.core.payment import Payment
 from paychan.rpc import signer_messages, store_messages
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest, SignerMessage
 from paychan.rpc.store_messages import (
     ENTRIES_MAX,
     LOAD_MAX,
+    RECEIVED_MAX,
     SCAN_LIMIT_MAX,
     Entry,
     EntryStatus,
@@ -25,15 +27,20 @@ from paychan.rpc.store_messages import (
     Scan,
     Stored,
     StoreMessage,
+    Unsettled,
     Welcome,
     decode_commit,
     decode_found,
+    decode_heartbeat_reply,
     decode_load,
     decode_load_reply,
+    decode_received,
     encode_commit,
     encode_found,
+    encode_heartbeat_reply,
     encode_load,
     encode_load_reply,
+    encode_received,
 )
 from tests.differential.channels import make_sample
 
@@ -60,8 +67,11 @@ def test_message_numbers_never_change():
         "SCAN_EXPIRING": 5,
         "SCAN_UNFINISHED": 6,
         "HEARTBEAT": 7,
+        "KEEP_FUNDING": 8,
+        "LOAD_FUNDING": 9,
+        "SCAN_RECEIVED": 10,
     }
-    assert {message.name: int(message) for message in SignerMessage} == {"PUBLIC_KEY": 1, "SETTLE": 2}
+    assert {message.name: int(message) for message in SignerMessage} == {"PUBLIC_KEY": 1, "SETTLE": 2, "NOTE": 3, "JUDGE": 4}
     assert [int(status) for status in EntryStatus] == [0, 1, 2, 3, 4]
     assert all(int(message) + REPLY < ERROR for message in (*StoreMessage, *SignerMessage))
 
@@ -175,6 +185,18 @@ def test_scan(message):
     assert Scan.decode(message.encode()) == message
 
 
+@given(U64, U64)
+def test_unsettled(opened, begun):
+    unsettled = Unsettled(opened, begun)
+    assert decode_heartbeat_reply(encode_heartbeat_reply(unsettled)) == unsettled
+    assert unsettled.total == opened + begun
+
+
+@given(st.lists(st.tuples(U32, U64, OUTPOINTS), max_size=20))
+def test_received(found):
+    assert decode_received(encode_received(found)) == found
+
+
 @given(st.lists(st.tuples(U32, OUTPOINTS), max_size=20))
 def test_found(found):
     assert decode_found(encode_found(found)) == found
@@ -266,8 +288,11 @@ def test_limits_are_kept():
     for limit in (0, SCAN_LIMIT_MAX + 1):
         with pytest.raises(MessageError):
             Scan.decode(Scan(limit).encode())
+    assert Scan.decode(Scan(RECEIVED_MAX).encode(), RECEIVED_MAX).limit == RECEIVED_MAX
+    with pytest.raises(MessageError):
+        Scan.decode(Scan(RECEIVED_MAX + 1).encode(), RECEIVED_MAX)
     assert len(encode_found([(0, bytes(36))] * SCAN_LIMIT_MAX)) < store_messages.PAYLOAD_MAX
-    assert signer_messages.PAYLOAD_MAX > 400_000
+    assert signer_messages.PAYLOAD_MAX > STRIPPED_SIZE_MAX
 
 
 def test_bad_payments_in_a_settle_request_are_message_errors():

@@ -14,6 +14,9 @@ import pytest
 from coincurve import PrivateKey
 
 from paychan.core.errors import ConfigError
+from paychan.core.fees import settlement_price
+from paychan.core.settlement import SETTLEMENT_SIZE_MAX
+from paychan.core.units import MAX_MONEY
 from paychan.settings.load import load_server_config, load_signer_config, load_store_config
 from signer.keys import load_key
 
@@ -96,6 +99,21 @@ def test_a_form_that_is_filled_in_loads(tmp_path, kind, address):
     assert server.total_exposure_max > server.channel_exposure_max
     assert server.funding_value_max >= server.channel_exposure_max > server.open_price
     assert [server.confirmations_needed(value) for value in (1, 1_000_000, 5_000_000)] == [1, 3, 6]
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({}, 2**64 - 1),
+        ({"total_value_max": 7_000_000}, 14_000_000),
+        ({"total_value_max": 7_000_000, "unsettled_value_max": 9_000_000}, 9_000_000),
+        ({"unsettled_value_max": 5}, 5),
+    ],
+)
+def test_what_may_be_unsettled_follows_what_may_be_open_unless_it_is_said(tmp_path, limits, expected):
+    path = tmp_path / "server.toml"
+    path.write_text(changed("regtest", "server", {f"exposure.{key}": value for key, value in limits.items()}))
+    assert load_server_config(path, {}).unsettled_value_max == expected
 
 
 def test_the_node_s_credentials_are_relative_to_the_state_directory(tmp_path):
@@ -185,13 +203,15 @@ SIGNER = [
     ({"policy.funds_destination_address": LIVE_ADDRESS}, "policy.funds_destination_address"),
     ({"policy.funds_destination_address": TEST_ADDRESS[:-1]}, "policy.funds_destination_address"),
     (
-        {"policy.funds_destination_address": "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx"},
+        {"policy.funds_destination_address": "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"},
         "policy.funds_destination_address",
     ),
     ({"policy.fee_per_byte_max": 0}, "policy.fee_per_byte_max"),
     ({"policy.fee_share_percent_max": 101}, "policy.fee_share_percent_max"),
     ({"policy.fee_share_percent_max": 0}, "policy.fee_share_percent_max"),
     ({"policy.versions_max": 0}, "policy.versions_max"),
+    ({"policy.settlement_period_hours": 0}, "policy.settlement_period_hours"),
+    ({"policy.fee_sum_per_day_max": -1}, "policy.fee_sum_per_day_max"),
     ({"policy.velocity": 1}, "policy.velocity"),
 ]
 TABLE = [("server", *row) for row in COMMON + SERVER] + [("store", *row) for row in COMMON + STORE]
@@ -219,9 +239,49 @@ def test_what_loses_money_is_refused_on_mainnet(tmp_path, process, changes, key)
     assert complaint(tmp_path, process, changed("live", process, changes)).startswith(f"{key}: ")
 
 
+COOKIE = {"bitcoind.cookie_file": "/node/.cookie"}
+FIXED = {**COOKIE, "open.price": "fixed", "open.price_add_settlement_fee": True}
+
+
 def test_a_base_price_that_does_not_pay_for_the_settlement_is_refused_outside_debug(tmp_path):
-    changes = {"open.base_price": 700, "open.price_add_settlement_fee": True, "bitcoind.cookie_file": "/node/.cookie"}
-    assert complaint(tmp_path, "server", changed("test", "server", changes)).startswith("open.base_price: ")
+    text = changed("test", "server", {**FIXED, "open.base_price": 700})
+    assert complaint(tmp_path, "server", text).startswith("open.base_price: ")
+
+
+@pytest.mark.parametrize("kind", ["live", "test"])
+def test_the_price_is_the_settlement_s_where_the_chain_is_many_people_s(tmp_path, kind):
+    def load(changes):
+        path = tmp_path / "server.toml"
+        path.write_text(changed(kind, "server", {**COOKIE, **changes}))
+        return load_server_config(path, {})
+
+    for told in ({}, {"open.price": None}):
+        config = load(told)
+        assert config.price_is_settlement and config.open_price == settlement_price(40, config.fee_bounds, SETTLEMENT_SIZE_MAX)
+    assert load({"open.base_price": 5}).open_price == config.open_price + 5
+    fixed = load({**FIXED, "open.base_price": 70_000})
+    assert not fixed.price_is_settlement and fixed.open_price == 83_240
+
+
+@pytest.mark.parametrize("kind", ["debug", "regtest"])
+def test_the_price_is_the_recorded_one_elsewhere(kind):
+    config = load_server_config(CONFIGS / kind / "server.toml", {})
+    assert not config.price_is_settlement and config.open_price == {"debug": 83_240, "regtest": 5310}[kind]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"open.price": "cheap"}, "open.price"),
+        ({"open.price": 5}, "open.price"),
+        ({"open.price": "settlement", "open.price_add_settlement_fee": False}, "open.price_add_settlement_fee"),
+        ({"open.price": None, "open.price_add_settlement_fee": True, "open.base_price": 70_000}, "open.price_add_settlement_fee"),
+        ({"open.price": "fixed"}, "open.base_price"),
+    ],
+    ids=str,
+)
+def test_what_does_not_make_a_price_is_refused(tmp_path, changes, key):
+    assert complaint(tmp_path, "server", changed("live", "server", {**COOKIE, **changes})).startswith(f"{key}: ")
 
 
 ENVIRONMENT = [
@@ -334,6 +394,27 @@ def filled_in(directory: Path) -> Path:
     return directory
 
 
+def test_the_day_s_fees_are_bounded_with_real_money_unless_told_otherwise(tmp_path):
+    unset = {"state_dir": str(tmp_path), "policy.settlement_period_hours": None, "policy.fee_sum_per_day_max": None}
+    for kind, address, fee_sum in (("live", LIVE_ADDRESS, 5_000_000), ("test", TEST_ADDRESS, MAX_MONEY)):
+        changes = {name: value for name, value in unset.items() if kind == "live" or value is not None}
+        (tmp_path / "signer.toml").write_text(changed(kind, "signer", {**changes, "policy.funds_destination_address": address}))
+        config = load_signer_config(tmp_path / "signer.toml", {})
+        assert (config.settlement_period, config.fee_sum_per_day_max) == (6 * 3600, fee_sum)
+
+
+def test_a_signer_that_would_refuse_what_is_urgent_for_the_server_is_named(tmp_path):
+    directory, state = tmp_path / "live", tmp_path / "state"
+    for place in (directory, state):
+        place.mkdir(mode=0o700)
+    filled_in(directory)
+    signer = changed("live", "signer", {"policy.funds_destination_address": LIVE_ADDRESS, "policy.settlement_period_hours": 5})
+    (directory / "signer.toml").write_text(signer)
+    put_key(state / "signer.key", PrivateKey().secret.hex() + "\n")
+    status, problems = check(directory, state)
+    assert status == 2 and [problem.split(": ")[:2] for problem in problems] == [["signer.toml", "policy.settlement_period_hours"]]
+
+
 @pytest.mark.parametrize("kind", ["live", "test"])
 def test_the_check_of_a_form_names_three_things(tmp_path, kind):
     status, problems = check(CONFIGS / kind, tmp_path)
@@ -429,6 +510,14 @@ def test_the_check_finds_a_signer_that_refuses_what_settlements_are_expected_to_
     (problem,) = problems_of(tmp_path, "test", signer={"policy.fee_per_byte_max": 39})
     assert problem.startswith("signer.toml: policy.fee_per_byte_max: ") and "settlement.fee_per_byte" in problem
     assert problems_of(tmp_path, "test", signer={"policy.fee_per_byte_max": 40}) == []
+
+
+def test_the_check_finds_a_signer_that_would_not_settle_what_the_open_price_pays_for(tmp_path):
+    (problem,) = problems_of(tmp_path, signer={"policy.fee_share_percent_max": 29})
+    assert problem.startswith("signer.toml: policy.fee_share_percent_max: ") and "open.price" in problem
+    assert problems_of(tmp_path, signer={"policy.fee_share_percent_max": 30}) == []
+    fixed = {"open.price": "fixed", "open.base_price": 70_000, "open.price_add_settlement_fee": True}
+    assert problems_of(tmp_path, server=fixed, signer={"policy.fee_share_percent_max": 29}) == []
 
 
 def test_the_check_looks_at_every_file_that_is_named(tmp_path):

@@ -42,10 +42,14 @@ def test_the_same_seed_asks_the_same():
 # --- the oracle, told lies ------------------------------------------------------------------------------------------------
 
 
+NOW = 1_700_000_000
+EARLY = NOW + RULES.settlement_period + 1
+
+
 def honest(value: int = 10**7, change_value: int = 9 * 10**6, fee: int = 10_000, **changes: object):
     """Return a request and its answer, as an honest signer gives it, whatever the request says."""
     rng = random.Random(5)
-    channel = Channel(rng, RULES, [PrivateKey(b"\x02" * 32)], **{"funding_value": value, **changes})
+    channel = Channel(rng, RULES, [PrivateKey(b"\x02" * 32)], lambda: NOW, **{"funding_value": value, "exp_time": EARLY, **changes})
     request = SettleRequest(channel.terms, channel.pay(change_value), fee, channel.funding)
     return request, sign_settlement(request.terms, request.payment, RULES.destination, fee, KEY)
 
@@ -60,12 +64,14 @@ def resigned(raw: bytes, redeem: bytes, change, sighash_type: int = SIGHASH_ALL)
     return CTransaction.from_tx(tx).serialize()
 
 
-def judged(*pairs: tuple[SettleRequest, bytes]) -> str:
-    """Return what the oracle says of answers, "" if nothing."""
+def judged(*pairs: tuple[SettleRequest, bytes], now: int = NOW, notes: tuple[SettleRequest, ...] = ()) -> str:
+    """Return what the oracle says of answers, "" if nothing. notes: what was noted before."""
     oracle = Oracle(RULES)
     try:
+        for request in notes:
+            oracle.check_note(request.encode())
         for request, raw in pairs:
-            oracle.check(request.encode(), raw)
+            oracle.check(request.encode(), raw, now)
     except Violation as violation:
         return str(violation)
     return ""
@@ -111,8 +117,43 @@ def test_the_oracle_sees_another_transaction(change, sighash_type, word):
 
 
 def test_the_oracle_sees_a_fee_above_its_bounds():
-    assert "rate" in judged(honest(10**9, fee=50_000))
-    assert "share" in judged(honest(change_value=10**7 - 20_000, fee=10_001))
+    assert "rate" in judged(honest(10**9, fee=90_000))
+    assert judged(honest(10**9, fee=90_000), now=NOW + 1) == ""  # within the settlement period a rate bounds nothing
+    assert "share" in judged(honest(change_value=10**7 - 20_000, fee=6_001))
+    assert judged(honest(change_value=10**7 - 20_000, fee=6_000)) == ""
+
+
+@pytest.mark.parametrize(
+    ("left", "share"),
+    [(10**9, 30), (21_601, 30), (21_600, 30), (16_200, 30), (16_199, 50), (10_800, 50), (10_799, 75), (5_400, 75), (5_399, 80)],
+)
+def test_the_oracle_sees_a_share_that_is_not_yet_allowed(left, share):
+    """The rules here allow 80 % at most, less than the last rungs."""
+    at_bound, above = (honest(change_value=10**7 - 20_000, fee=200 * share + more, exp_time=NOW + left) for more in (0, 1))
+    assert judged(at_bound) == "" and "share" in judged(above)
+
+
+def test_the_oracle_sees_more_than_a_days_fees():
+    request, raw = honest(change_value=10**6, fee=80_000)
+    oracle = Oracle(RULES)
+    others = [(NOW - second, bytes([second]) * 36, 80_000) for second in range(30)]  # 2 400 000 of 2 500 000
+    oracle._burnt = [*others, (NOW, b"\xff" * 36, 20_001), (NOW, b"\xff" * 36, 5)]  # of one channel the dearest counts
+    with pytest.raises(Violation, match="in a day"):
+        oracle.check(request.encode(), raw, NOW)
+    oracle._burnt = [*others, (NOW, b"\xff" * 36, 20_000), (NOW, request.terms.outpoint, 70_000)]
+    oracle.check(request.encode(), raw, NOW)
+    for now, expiry in ((NOW + 24 * 3600 - 29, EARLY + 10**6), (NOW, EARLY - 1)):  # one is a day old; it is urgent
+        assert not oracle.is_over_the_days_sum(request.terms.outpoint, expiry, 10**5, now)
+    assert oracle.is_over_the_days_sum(request.terms.outpoint, EARLY, 80_001, NOW)
+
+
+def test_the_oracle_sees_what_goes_behind_a_note():
+    newer, _ = honest(change_value=8 * 10**6, fee=0)
+    assert "noted before" in judged(honest(), notes=(newer,))
+    assert judged(honest(change_value=8 * 10**6), notes=(newer,)) == ""
+    assert "a fee was noted" in judged(notes=(honest()[0],))
+    forged = dataclasses.replace(newer, payment=dataclasses.replace(newer.payment, change_value=7 * 10**6))
+    assert "the payer did not sign what was noted" in judged(notes=(forged,))
 
 
 def test_the_oracle_sees_steps_backwards():
@@ -133,7 +174,7 @@ def test_the_oracle_sees_what_is_not_proven():
 
 def answered(terms: ChannelTerms, funding: bytes) -> tuple[SettleRequest, bytes]:
     """Return a request with a payment signed for these terms, and the settlement of a signer that believes them."""
-    channel = Channel(random.Random(5), RULES, [PrivateKey(b"\x02" * 32)])
+    channel = Channel(random.Random(5), RULES, [PrivateKey(b"\x02" * 32)], lambda: NOW)
     payment = channel.pay(9 * 10**6, **{name: getattr(terms, name) for name in ChannelTerms.__slots__})
     return SettleRequest(terms, payment, 10_000, funding), sign_settlement(terms, payment, RULES.destination, 10_000, KEY)
 

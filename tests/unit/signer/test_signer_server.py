@@ -1,5 +1,6 @@
 """Aim: each frame gets its answer, no exception and no secret leaves. Method: frames into the handler."""
 
+import dataclasses
 import logging
 import os
 
@@ -7,6 +8,7 @@ import pytest
 
 from paychan._fast.frame import ERROR, REPLY
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SignerMessage
+from signer import policy as policy_module
 from signer import server as server_module
 from signer.ledger import Ledger, LedgerError
 from signer.server import SignerServer
@@ -78,9 +80,9 @@ def test_a_settlement_is_signed_and_remembered(server, ledger):
     kind, raw = ask(server, SignerMessage.SETTLE, GOOD.encode())
     assert kind == SignerMessage.SETTLE + REPLY
     oracle(raw, GOOD)
-    assert ledger.get(GOOD.terms.outpoint).change_value == GOOD.payment.change_value
+    assert ledger.get(GOOD.terms.outpoint, NOW).signed.change_value == GOOD.payment.change_value
     assert ask(server, SignerMessage.SETTLE, GOOD.encode()) == (kind, raw)
-    assert ledger.get(GOOD.terms.outpoint).versions == 1
+    assert ledger.get(GOOD.terms.outpoint, NOW).signed.versions == 1
 
 
 def test_the_ledger_decides_the_next_request(server):
@@ -88,12 +90,28 @@ def test_the_ledger_decides_the_next_request(server):
     assert ask(server, SignerMessage.SETTLE, make_request(9_000_001).encode()).code == RefusalCode.GIVES_PAYER_MORE
 
 
+def test_a_judgement_signs_and_records_nothing(server, ledger, monkeypatch):
+    def fails(*_):
+        raise AssertionError("it was signed")
+
+    monkeypatch.setattr(policy_module, "sign_settlement", fails)
+    assert ask(server, SignerMessage.JUDGE, GOOD.encode()) == (SignerMessage.JUDGE + REPLY, b"")
+    assert ask(server, SignerMessage.JUDGE, make_request(fee=10**9).encode()).code == RefusalCode.UNECONOMIC
+    assert ledger.get(GOOD.terms.outpoint, NOW).signed is None
+
+
+def test_a_judgement_knows_what_was_signed_before(server):
+    ask(server, SignerMessage.SETTLE, GOOD.encode())
+    assert ask(server, SignerMessage.JUDGE, make_request(9_000_001).encode()).code == RefusalCode.GIVES_PAYER_MORE
+
+
+@pytest.mark.parametrize("kind", [SignerMessage.SETTLE, SignerMessage.JUDGE])
 @pytest.mark.parametrize("payload", [b"", b"x", GOOD.encode()[:60], GOOD.encode()[:200], b"\xff" * 1000])
-def test_a_malformed_payload_is_refused(server, payload):
-    assert ask(server, SignerMessage.SETTLE, payload).code == RefusalCode.MALFORMED
+def test_a_malformed_payload_is_refused(server, payload, kind):
+    assert ask(server, kind, payload).code == RefusalCode.MALFORMED
 
 
-@pytest.mark.parametrize("kind", [0, 3, 127])
+@pytest.mark.parametrize("kind", [0, 5, 127])
 def test_an_unknown_type_closes_the_connection(server, kind):
     assert ask(server, kind) is None
 
@@ -110,7 +128,7 @@ def test_a_failing_handler_answers_and_tells_nothing(server, monkeypatch, caplog
     assert SERVER.secret.hex() not in caplog.text + answer.detail
 
 
-@pytest.mark.parametrize("method", ["get", "put"])
+@pytest.mark.parametrize("method", ["get", "put", "note"])
 def test_nothing_is_answered_when_the_ledger_fails(server, ledger, monkeypatch, method):
     def fails(*_):
         raise LedgerError("disk I/O error")
@@ -118,7 +136,10 @@ def test_nothing_is_answered_when_the_ledger_fails(server, ledger, monkeypatch, 
     monkeypatch.setattr(ledger, method, fails)
     peer = let_in(server)
     with pytest.raises(Ended):
-        server.on_frame(peer, SignerMessage.SETTLE, 7, GOOD.encode())
+        if method == "note":
+            server.on_frame(peer, SignerMessage.NOTE, 7, NEWER.encode())
+        else:
+            server.on_frame(peer, SignerMessage.SETTLE, 7, GOOD.encode())
     assert peer.sent == []
 
 
@@ -129,6 +150,38 @@ def test_the_record_is_written_before_the_answer(server, ledger, monkeypatch):
     server.on_frame(peer, SignerMessage.SETTLE, 7, GOOD.encode())
     assert seen == [[]]
     assert len(peer.sent) == 1
+
+
+NEWER = make_request(8_000_000, 0)
+
+
+def test_a_payment_is_noted_durably_before_the_answer_and_decides_what_is_signed(server, ledger, monkeypatch):
+    peer, seen = let_in(server), []
+    note = ledger.note
+    monkeypatch.setattr(ledger, "note", lambda *row: (note(*row), seen.append(list(peer.sent))))
+    server.on_frame(peer, SignerMessage.NOTE, 7, NEWER.encode())
+    assert seen == [[]] and peer.sent == [(SignerMessage.NOTE + REPLY, 7, b"")]
+    assert ledger.get(NEWER.terms.outpoint, NOW).noted == 8_000_000
+    assert ask(server, SignerMessage.SETTLE, GOOD.encode()).code == RefusalCode.GIVES_PAYER_MORE
+    assert ask(server, SignerMessage.SETTLE, make_request(8_000_000).encode())[0] == SignerMessage.SETTLE + REPLY
+
+
+def test_what_is_not_noted_is_refused_and_changes_nothing(server, ledger):
+    assert ask(server, SignerMessage.NOTE, GOOD.encode()).code == RefusalCode.MALFORMED
+    assert ask(server, SignerMessage.NOTE, b"x").code == RefusalCode.MALFORMED
+    assert ledger.get(GOOD.terms.outpoint, NOW).noted is None
+
+
+def test_the_clock_and_the_days_fees_are_looked_at(ledger, monkeypatch):
+    period = POLICY.settlement_period
+    now = GOOD.terms.exp_time - 2 * period
+    server = SignerServer(dataclasses.replace(POLICY, fee_sum_per_day_max=15_000), ledger, lambda: now, fatal)
+    other = make_request(9_000_000, 10_000, exp_time=GOOD.terms.exp_time + 1)
+    assert ask(server, SignerMessage.SETTLE, GOOD.encode())[0] == SignerMessage.SETTLE + REPLY
+    answer = ask(server, SignerMessage.SETTLE, other.encode())
+    assert isinstance(answer, Refusal) and answer.code == RefusalCode.FEES_OF_THE_DAY
+    now += period + 1
+    assert ask(server, SignerMessage.SETTLE, other.encode())[0] == SignerMessage.SETTLE + REPLY
 
 
 OTHER = 65533

@@ -11,6 +11,7 @@ import pytest
 import store.backup as backup_module
 import store.engine as engine_module
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.core.funding import STRIPPED_SIZE_MAX, txid_without_witness
 from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
 from paychan.rpc.store_messages import Entry, EntryStatus, encode_commit
@@ -92,6 +93,20 @@ def memory():
     """A directory in memory: a hundred stores are made, each with syncs of its own."""
     with tempfile.TemporaryDirectory(prefix="paychan-restore-", dir=scratch()) as place:
         yield Path(place)
+
+
+def test_the_largest_funding_transactions_are_backed_up_and_restored(memory):
+    live = Live(memory / "db")
+    transactions = [random.Random(number).randbytes(STRIPPED_SIZE_MAX) for number in range(6)]
+    for transaction in transactions:
+        live.line.add(lambda group, transaction=transaction: (group.keep_funding(transaction), lambda: None)[1])
+        live._turn()
+    live.engine.close()
+    backup_store(memory / "db", memory / "backup")
+    assert restore_store(memory / "backup", memory / "again").problems == []
+    again = Live(memory / "again" / "store" / "db")
+    assert [again.engine.funding(txid_without_witness(transaction)) for transaction in transactions] == transactions
+    again.engine.close()
 
 
 def test_a_hundred_prefixes_come_back_with_the_payers(memory, monkeypatch):

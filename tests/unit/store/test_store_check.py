@@ -7,9 +7,10 @@ import pytest
 
 from paychan._fast.group import StateCache
 from paychan.core.channel import ABSENT, ChannelState, Phase
+from paychan.core.funding import txid_without_witness
 from paychan.core.payment import Payment
 from paychan.core.settlement import verify_payment
-from paychan.rpc.store_messages import LEASE_COUNT, encode_commit
+from paychan.rpc.store_messages import LEASE_COUNT, Unsettled, encode_commit
 from store import keys
 from store.check import PROBLEMS_SHOWN_MAX, check_records, check_store
 from store.engine import Engine
@@ -41,15 +42,15 @@ def grown(channels=40, rounds=160, seed=1):
     rng, shape = random.Random(seed), Shape(size=100, steps=0.4)
     kept = Kept({keys.IDENTITY: Identity("test", PUBKEY, SHARDS, bytes(16)).encode(), keys.epoch_key(0): keys.encode_epoch(0)})
     made = [Channel(number) for number in range(channels)]
-    epochs, value = [0] * (SHARDS + LEASE_COUNT), 0
+    epochs, unsettled = [0] * (SHARDS + LEASE_COUNT), Unsettled()
     for turn in range(rounds):
         channel = made[turn] if turn < channels else rng.choice(made)
         if channel.phase == Phase.SETTLED:
             continue
-        group = Group(kept, StateCache(0), epochs, SHARDS, value)
+        group = Group(kept, StateCache(0), epochs, SHARDS, unsettled)
         assert not any(group.judge(encode_commit([channel.next(rng, shape, 0).encode()])))
-        value = group.open_value
-        for key, record in {**group.writes, keys.OPEN_VALUE: keys.encode_value(value)}.items():
+        unsettled = group.unsettled
+        for key, record in {**group.writes, keys.UNSETTLED: keys.encode_unsettled(unsettled)}.items():
             if record is None:
                 del kept[key]
             else:
@@ -107,8 +108,10 @@ def wrong(kept, made, phase):
     for prefix in (keys.TERMS, keys.STATE, keys.SETTLEMENT, keys.UNFINISHED, keys.expiring_key(9)):
         yield prefix + stranger, state if prefix == keys.STATE else b""
         yield prefix + outpoint[:-1], state
-    yield keys.OPEN_VALUE, keys.encode_value(1)
-    yield keys.OPEN_VALUE, b""
+    told = keys.decode_unsettled(kept[keys.UNSETTLED])
+    yield keys.UNSETTLED, keys.encode_unsettled(told._replace(open=told.open + 1))
+    yield keys.UNSETTLED, keys.encode_unsettled(told._replace(begun=told.begun - 1))
+    yield keys.UNSETTLED, b""
     yield keys.epoch_key(SHARDS + LEASE_COUNT), keys.encode_epoch(1)
     yield keys.RESTORED, b"?"
     yield b"?", b""
@@ -120,6 +123,31 @@ def test_any_record_out_of_place_is_found(content, phase):
     kept, made = content
     for key, value in wrong(kept, made, phase):
         assert check_records(Kept({**kept, key: value})).problem_count, (phase.name, key, value)
+
+
+def test_a_store_from_before_the_second_sum_is_sound(content):
+    kept, _ = content
+    assert not check_records(Kept({**kept, keys.UNSETTLED: kept[keys.UNSETTLED][:8]})).problem_count
+
+
+def test_a_funding_transaction_that_is_not_the_one_its_key_names_is_found(content):
+    kept, _ = content
+    for key, value in ((txid_without_witness(b"one"), b"two"), (txid_without_witness(b"one")[:31], b"one"), (b"", b"")):
+        assert check_records(Kept({**kept, keys.FUNDING + key: value})).problem_count == 1
+    assert check_records(Kept({**kept, keys.FUNDING + txid_without_witness(b"one"): b"one"})).problem_count == 0
+
+
+def test_unsettled_channels_without_their_funding_transaction_are_counted(content):
+    kept, made = content
+    unsettled = [channel.outpoint for channel in made if channel.phase != Phase.SETTLED]
+    report = check_records(kept)
+    assert (report.unproven, report.problem_count) == (len(unsettled), 0)
+    told = f"{len(unsettled)} unsettled channels have no funding transaction: only a signer in debug mode settles them"
+    assert told in report.lines()
+    proven = Kept({**kept, **{keys.FUNDING + outpoint[:32]: b"" for outpoint in unsettled[:-1]}})
+    assert check_records(proven).unproven == 1
+    proven[keys.FUNDING + unsettled[-1][:32]] = b""
+    assert not any("only a signer" in line for line in check_records(proven).lines())
 
 
 def test_problems_beyond_the_first_are_counted():
@@ -149,14 +177,15 @@ def test_a_database_is_checked_and_not_changed(tmp_path, content):
 
 @pytest.mark.parametrize("bit", [0, 10, 20])
 def test_money_that_moves_in_one_record_is_found(content, bit):
-    """Less is left on one open channel, or more: the sum of all updates, which is a record of its own, does not say so."""
+    """Less is left on one unsettled channel, or more: the sums of all updates, which are a record of their own, do not say so."""
     kept, made = content
     for channel in made:
-        if channel.phase == Phase.OPEN:
+        if ABSENT < channel.phase < Phase.SETTLED:
             key = keys.STATE + channel.outpoint
             left = int.from_bytes(kept[key][4:12], "little") ^ 1 << bit
             report = check_records(Kept({**kept, key: kept[key][:4] + left.to_bytes(8, "little") + kept[key][12:]}))
-            assert any("open value" in problem or "gives the payer" in problem for problem in report.problems)
+            told = "open value" if channel.phase == Phase.OPEN else "value being settled"
+            assert any(told in problem or "gives the payer" in problem for problem in report.problems)
 
 
 def test_an_audit_finds_a_payment_that_its_payer_has_not_signed():
@@ -169,7 +198,7 @@ def test_an_audit_finds_a_payment_that_its_payer_has_not_signed():
         state = ChannelState(Phase.OPEN, Payment(value, paid.signature, paid.sighash_type)).serialize()
         kept = Kept({keys.IDENTITY: identity.encode(), key: state, keys.TERMS + sample.terms.outpoint: sample.terms.serialize()})
         kept[keys.expiring_key(sample.terms.exp_time, sample.terms.outpoint)] = b""
-        kept[keys.OPEN_VALUE] = keys.encode_value(10_000_000 - value)
+        kept[keys.UNSETTLED] = keys.encode_unsettled(Unsettled(10_000_000 - value))
         assert check_records(kept).problem_count == 0
         return [problem for problem in check_records(kept, verify_payment).problems if "not signed by its payer" in problem]
 

@@ -15,8 +15,9 @@ from paychan.core.network import LIVE, TEST
 from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
 from paychan.rpc.connection import Address
-from paychan.rpc.store_messages import Entry, EntryStatus, Stored, encode_commit
+from paychan.rpc.store_messages import Entry, EntryStatus, Stored, Unsettled, encode_commit
 from paychan.settings.models import Common, StoreConfig
+from store import keys
 from store.directory import hold_directory
 from store.engine import Engine
 from store.group import Group
@@ -94,6 +95,32 @@ def test_expiring_scan_goes_soonest_first_and_pages(engine):
         cursor = page[-1]
     assert found == expected
     assert engine.scan_expiring((1 << 32) - 1, 600_000_300, outpoint(3), 10) == [(600_000_400, outpoint(4))]
+
+
+def test_what_was_received_is_told_with_the_expiries_and_nothing_of_a_damaged_channel(engine):
+    for number, value in ((1, 900), (2, 1000), (3, 0), (4, 5)):
+        commit(engine, number, ABSENT, Phase.OPEN, value)
+    commit(engine, 4, Phase.OPEN, Phase.CLOSING, 5, 5)
+    received = [(600_000_000 + number, value, outpoint(number)) for number, value in ((1, 100), (2, 0), (3, 1000))]
+    assert engine.scan_received(1 << 31, 0, NO_OUTPOINT, 10) == received
+    assert engine.scan_received(1 << 31, 600_000_001, outpoint(1), 1) == received[1:2]
+    assert engine.scan_received(600_000_001, 0, NO_OUTPOINT, 10) == []
+    engine.commit({keys.TERMS + outpoint(1): b"?", keys.STATE + outpoint(3): None})
+    assert engine.scan_received(1 << 31, 0, NO_OUTPOINT, 10) == [(*row[:1], 0, row[2]) for row in received]
+
+
+def test_a_store_from_before_sums_up_what_is_being_settled(engine, monkeypatch):
+    """Its record has the open value alone. The second sum is of all pages of the index, and of nothing else."""
+    monkeypatch.setattr("store.engine.SCAN_LIMIT_MAX", 2)
+    for number in range(1, 6):
+        commit(engine, number, ABSENT, Phase.CLOSING, 1000 - number)
+    commit(engine, 6, ABSENT, Phase.OPEN, 300)
+    commit(engine, 5, Phase.CLOSING, Phase.SETTLED, 995, 995)
+    assert engine.unsettled() == (0, 0)
+    engine.commit({keys.UNSETTLED: (700).to_bytes(8, "little")})
+    assert engine.unsettled() == (700, 1 + 2 + 3 + 4)
+    engine.commit({keys.UNSETTLED: keys.encode_unsettled(Unsettled(700, 7))})
+    assert engine.unsettled() == (700, 7)
 
 
 def test_unfinished_scan_pages_by_outpoint(engine):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from paychan._fast.group import StateCache
 from paychan.core.sharding import shard_of
-from paychan.rpc.store_messages import ENTRIES_MAX, EntryStatus, MessageError, check_commit
+from paychan.rpc.store_messages import ENTRIES_MAX, EntryStatus, MessageError, Unsettled, check_commit
 from store.group import Group
 
 OK, STALE_EPOCH, CONFLICT, FORBIDDEN, STOPPED = EntryStatus
@@ -115,10 +115,13 @@ class Model:
             self.data[b"U" + outpoint] = bytes([new])
 
     @property
-    def open_value(self):
+    def unsettled(self):
         states = {key[1:]: self.read(value) for key, value in self.data.items() if key[:1] == b"S"}
         funding = {outpoint: int.from_bytes(self.data[b"T" + outpoint][6:14], "little") for outpoint in states}
-        return sum(funding[outpoint] - value for outpoint, (phase, value) in states.items() if phase == OPEN)
+        received = {OPEN: 0, SETTLED: 0, "begun": 0}
+        for outpoint, (phase, value) in states.items():
+            received[phase if phase in received else "begun"] += funding[outpoint] - value
+        return received[OPEN], received["begun"]
 
 
 class Store:
@@ -126,7 +129,7 @@ class Store:
 
     def __init__(self, buckets):
         self.data, self.epochs, self.cache, self.reads = {}, [1] * SHARDS, StateCache(buckets), []
-        self.open_value = 0
+        self.unsettled = Unsettled()
         self.begin()
 
     def states(self, outpoints):
@@ -137,7 +140,7 @@ class Store:
         return [self.data.get(b"T" + outpoint) for outpoint in outpoints]
 
     def begin(self):
-        self.group = Group(self, self.cache, self.epochs, SHARDS, self.open_value)
+        self.group = Group(self, self.cache, self.epochs, SHARDS, self.unsettled)
 
     def finish(self):
         for key, value in self.group.writes.items():
@@ -146,7 +149,7 @@ class Store:
             else:
                 self.data[key] = value
         self.group.keep()
-        self.open_value = self.group.open_value
+        self.unsettled = self.group.unsettled
         self.begin()
 
 
@@ -212,7 +215,7 @@ def test_any_bytes_are_judged_as_the_rule_says(data, buckets):
             assert set(store.cache.accounts.stopped) == model.stopped
             if model.stopped:
                 return  # the sequencer throws such a group away
-        assert store.group.open_value == model.open_value
+        assert store.group.unsettled == model.unsettled
 
 
 def judge(model, store, payload):
@@ -295,7 +298,7 @@ def test_a_group_of_thousands_of_channels_is_judged_whole():
         assert set(store.group.judge(payload)) == {CONFLICT}
     store.finish()
     assert {store.data[b"S" + key] for key in keys} == {record(OPEN, 7)}
-    assert store.open_value == 2 * ENTRIES_MAX
+    assert store.unsettled == (2 * ENTRIES_MAX, 0)
 
 
 def test_the_open_value_is_exact_beyond_64_bits():

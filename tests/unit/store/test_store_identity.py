@@ -16,7 +16,7 @@ from store import keys
 from store.identity import FORMAT_VERSION, Identity, establish_identity, read_server_pubkey
 
 PUBKEY = b"\2" * 33
-RECORD = b"\1\4" + b"\x02\x01" + PUBKEY + b"i" * 16 + b"test"
+RECORD = b"\2\4" + b"\x02\x01" + PUBKEY + b"i" * 16 + b"test"
 IDENTITY = Identity("test", PUBKEY, 0x0102, b"i" * 16)
 
 
@@ -39,7 +39,7 @@ def config(tmp_path) -> StoreConfig:
 
 
 def test_the_record_never_changes():
-    assert FORMAT_VERSION == 1
+    assert FORMAT_VERSION == 2
     assert IDENTITY.encode() == RECORD
     assert Identity.decode(RECORD) == IDENTITY
     nameless = dataclasses.replace(IDENTITY, network="")
@@ -49,7 +49,8 @@ def test_the_record_never_changes():
 @pytest.mark.parametrize(
     ("record", "why"),
     [
-        (b"\2" + RECORD[1:], "another format version"),
+        (b"\1" + RECORD[1:], "another format version"),
+        (b"\3" + RECORD[1:], "another format version"),
         (b"\0" + RECORD[1:], "another format version"),
         (RECORD[:52], "another format version"),
         (RECORD[:-1], "damaged"),

@@ -1,5 +1,8 @@
 """Aim: the store's keys and small values never change: they are on disk. Method: their bytes, written out."""
 
+import pytest
+
+from paychan.rpc.store_messages import Unsettled
 from store import keys
 
 OUTPOINT = bytes(range(36))
@@ -8,9 +11,9 @@ OUTPOINT = bytes(range(36))
 def test_every_kind_of_key_has_its_letter():
     letters = (keys.IDENTITY, keys.EPOCH, keys.TERMS, keys.STATE, keys.SETTLEMENT, keys.EXPIRING, keys.UNFINISHED)
     assert letters == (b"I", b"E", b"T", b"S", b"X", b"O", b"U")
-    assert (keys.OPEN_VALUE, keys.RESTORED) == (b"V", b"R")
+    assert (keys.UNSETTLED, keys.RESTORED, keys.FUNDING) == (b"V", b"R", b"F")
     assert set(keys.SINGLE) == {b"I", b"V", b"R"}
-    assert set(keys.MANY) == {b"E", b"T", b"S", b"X", b"O", b"U"}
+    assert set(keys.MANY) == {b"E", b"T", b"S", b"X", b"F", b"O", b"U"}
 
 
 def test_epochs():
@@ -20,10 +23,14 @@ def test_epochs():
     assert keys.decode_epoch(None) == 0
 
 
-def test_the_value_received_on_open_channels():
-    assert keys.encode_value(0x0102) == b"\x02\x01" + bytes(6)
-    assert keys.decode_value(keys.encode_value(21 * 10**14)) == 21 * 10**14
-    assert keys.decode_value(None) == 0
+def test_what_is_unsettled():
+    assert keys.encode_unsettled(Unsettled(0x0102, 3)) == b"\x02\x01" + bytes(6) + b"\x03" + bytes(7)
+    assert keys.decode_unsettled(keys.encode_unsettled(Unsettled(2**64 - 1, 21 * 10**14))) == (2**64 - 1, 21 * 10**14)
+    assert keys.decode_unsettled(None) == (0, 0)
+    assert keys.decode_unsettled(b"\x02\x01" + bytes(6)) == (0x0102, 0)
+    for size in (0, 7, 9, 15, 17):
+        with pytest.raises(ValueError, match="unsettled is damaged"):
+            keys.decode_unsettled(bytes(size))
 
 
 def test_expiries_sort_as_they_count():

@@ -10,12 +10,14 @@ import pytest
 
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.core.errors import ConfigError
+from paychan.core.funding import STRIPPED_SIZE_MAX, txid_without_witness
 from paychan.core.network import TEST
 from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
 from paychan.rpc.connection import Address
 from paychan.rpc.store_messages import (
     LEASE_COUNT,
+    RECEIVED_MAX,
     Entry,
     EntryStatus,
     Hello,
@@ -26,10 +28,12 @@ from paychan.rpc.store_messages import (
     decode_found,
     decode_heartbeat_reply,
     decode_load_reply,
+    decode_received,
     encode_commit,
     encode_load,
 )
 from paychan.settings.models import Common, StoreConfig
+from store import keys
 from store import server as server_module
 from store.engine import Engine
 from store.identity import Identity
@@ -137,8 +141,10 @@ async def test_an_observer_owns_nothing_and_writes_nothing(tmp_path):
     await settle()
     assert worker.owners().workers == {1: "unix:/worker"}
     assert observer.taken(StoreMessage.OWNERS) == []
-    observer.ask(StoreMessage.COMMIT, commit())
-    assert observer.sent[-1] == ("refused", 7, b"an observer writes nothing")
+    for kind, payload in ((StoreMessage.COMMIT, commit()), (StoreMessage.KEEP_FUNDING, b"transaction")):
+        observer = rig.connect().hello(peer="")
+        observer.ask(kind, payload)
+        assert observer.sent[-1] == ("refused", 7, b"an observer writes nothing")
 
 
 @pytest.mark.parametrize(
@@ -244,7 +250,57 @@ async def test_an_update_is_answered_when_it_is_durable(tmp_path):
     assert worker.sent == [(StoreMessage.COMMIT, 7, bytes([EntryStatus.OK, EntryStatus.CONFLICT]))]
     assert rig.engine.states([OUTPOINT]) == [opening().state]
     worker.ask(StoreMessage.HEARTBEAT)
-    assert decode_heartbeat_reply(worker.taken(StoreMessage.HEARTBEAT)[0]) == 100
+    assert decode_heartbeat_reply(worker.taken(StoreMessage.HEARTBEAT)[0]) == (100, 0)
+
+
+@asynchronous
+async def test_a_funding_transaction_is_kept_under_its_id_and_answered_when_it_is_durable(tmp_path):
+    rig = Rig(tmp_path)
+    worker = rig.connect().hello()
+    await settle()
+    worker.sent.clear()
+    transactions = [b"one", bytes(STRIPPED_SIZE_MAX)]
+    for transaction in transactions:
+        worker.ask(StoreMessage.KEEP_FUNDING, transaction)
+    assert worker.sent == [] and rig.engine.funding(txid_without_witness(b"one")) is None
+    await settle()
+    assert worker.sent == [(StoreMessage.KEEP_FUNDING, 7, b"")] * 2
+    for transaction in transactions:
+        worker.ask(StoreMessage.LOAD_FUNDING, txid_without_witness(transaction))
+    worker.ask(StoreMessage.LOAD_FUNDING, bytes(32))
+    assert worker.taken(StoreMessage.LOAD_FUNDING) == [*transactions, b""]
+
+
+@asynchronous
+async def test_a_funding_transaction_that_many_channels_have_is_written_once(tmp_path, monkeypatch):
+    rig, written = Rig(tmp_path), []
+    worker = rig.connect().hello()
+    await settle()
+    usual = rig.engine.commit
+    monkeypatch.setattr(rig.engine, "commit", lambda writes: (written.append(dict(writes)), usual(writes)))
+    for _ in range(3):
+        worker.ask(StoreMessage.KEEP_FUNDING, b"one")
+        worker.ask(StoreMessage.KEEP_FUNDING, b"one")
+        await settle()
+    assert written == [{keys.FUNDING + txid_without_witness(b"one"): b"one"}]
+    assert len(worker.taken(StoreMessage.KEEP_FUNDING)) == 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (StoreMessage.KEEP_FUNDING, b""),
+        (StoreMessage.KEEP_FUNDING, bytes(STRIPPED_SIZE_MAX + 1)),
+        (StoreMessage.LOAD_FUNDING, b""),
+        (StoreMessage.LOAD_FUNDING, bytes(31)),
+        (StoreMessage.LOAD_FUNDING, bytes(36)),
+    ],
+)
+@asynchronous
+async def test_what_is_no_funding_transaction_or_no_txid_is_refused(tmp_path, kind, payload):
+    worker = Rig(tmp_path).connect().hello()
+    worker.ask(kind, payload)
+    assert worker.sent[-1][0] == "refused" and kind.name.encode() in worker.sent[-1][2]
 
 
 @asynchronous
@@ -273,8 +329,9 @@ async def test_more_than_the_queue_holds_is_refused_and_nobody_is_cut_off(tmp_pa
     worker = rig.connect().hello()
     await settle()
     monkeypatch.setattr(rig.server._sequencer, "has_room", lambda size: False)
-    worker.ask(StoreMessage.COMMIT, commit(opening()))
-    assert worker.sent[-1] == ("refused", 7, b"too many updates wait")
+    for kind, payload in ((StoreMessage.COMMIT, commit(opening())), (StoreMessage.KEEP_FUNDING, b"one")):
+        worker.ask(kind, payload)
+        assert worker.sent[-1] == ("refused", 7, b"too many updates wait")
     worker.ask(StoreMessage.HEARTBEAT)
     assert len(worker.taken(StoreMessage.HEARTBEAT)) == 1
 
@@ -292,6 +349,8 @@ async def test_reads_are_answered_at_once(tmp_path):
     for kind, expected in ((StoreMessage.SCAN_EXPIRING, [(600_000_000, OUTPOINT)]), (StoreMessage.SCAN_UNFINISHED, [])):
         worker.ask(kind, Scan(10, 600_000_001).encode())
         assert decode_found(worker.taken(kind)[0]) == expected
+    worker.ask(StoreMessage.SCAN_RECEIVED, Scan(RECEIVED_MAX, 600_000_001).encode())
+    assert decode_received(worker.taken(StoreMessage.SCAN_RECEIVED)[0]) == [(600_000_000, 100, OUTPOINT)]
 
 
 @asynchronous

@@ -224,7 +224,7 @@ def test_any_history_matches_the_model_and_never_goes_back(history, buckets):
         if way == "flush":
             reader.apply(group.writes)
             group.keep()
-            group = Group(reader, cache, epochs, SHARDS, group.open_value)
+            group = Group(reader, cache, epochs, SHARDS, group.unsettled)
         elif way == "bump":
             epoch += 1
             group.raise_epochs(dict.fromkeys(range(SHARDS), epoch))
@@ -238,7 +238,8 @@ def test_any_history_matches_the_model_and_never_goes_back(history, buckets):
         for outpoint, (phase, value) in before.items():
             assert model[outpoint][0] >= phase
             assert model[outpoint][1] <= value
-    assert group.open_value == sum(4 - value for phase, value in model.values() if phase == Phase.OPEN)
+    begun = sum(4 - value for phase, value in model.values() if Phase.OPEN < phase < Phase.SETTLED)
+    assert group.unsettled == (sum(4 - value for phase, value in model.values() if phase == Phase.OPEN), begun)
     reader.apply(group.writes)
     check_indexes(reader.data, model)
 

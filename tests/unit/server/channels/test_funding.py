@@ -15,7 +15,7 @@ from paychan.core.sender import Sender, sign_payment
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import Stored
 from paychan.server.channels import funding as funding_module
-from paychan.server.channels.funding import FundingChecks
+from paychan.server.channels.funding import AT_ONCE_MAX, FundingChecks
 
 SERVER, CLIENT = PrivateKey(b"\x01" * 32), PrivateKey(b"\x02" * 32)
 TERMS = ChannelTerms(
@@ -149,6 +149,64 @@ def test_the_store_may_be_away_or_know_nothing(rig):
     assert rig.check() == "store_unavailable"
     rig.has_store = True
     assert rig.check(b"\7" * 36) == "no_such_channel"
+
+
+def test_however_many_ask_an_output_is_looked_up_once(rig):
+    async def ask_all() -> list[object]:
+        return await asyncio.gather(*(rig.checks.check(TERMS.outpoint) for _ in range(1000)), return_exceptions=True)
+
+    async def slowly(terms: ChannelTerms) -> FundingStatus:
+        rig.asked += 1
+        await asyncio.sleep(0.01)
+        return rig.status
+
+    rig.funding_status = slowly
+    assert asyncio.run(ask_all()) == [None] * 1000
+    assert rig.asked == 1
+    rig.checks.tip_moved(3)
+    rig.status = FundingStatus(UNKNOWN)
+    assert {error.code for error in asyncio.run(ask_all())} == {"funding_disappeared"}
+    assert rig.asked == 2
+
+
+def test_look_ups_of_many_channels_are_bounded_and_all_done(rig):
+    outpoints = [number.to_bytes(36, "little") for number in range(3 * AT_ONCE_MAX)]
+    running, most = 0, 0
+
+    async def slowly(terms: ChannelTerms) -> FundingStatus:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001)
+        running -= 1
+        return rig.status
+
+    async def ask_all() -> None:
+        await asyncio.gather(*map(rig.checks.check, outpoints))
+
+    rig.funding_status = slowly
+    for outpoint in outpoints:
+        rig.load_channel(dataclasses.replace(TERMS, outpoint=outpoint))
+    asyncio.run(ask_all())
+    assert most == AT_ONCE_MAX
+
+
+def test_whoever_does_not_wait_any_more_takes_nobodys_answer_away(rig):
+    async def scenario() -> None:
+        async def slowly(terms: ChannelTerms) -> FundingStatus:
+            await asyncio.sleep(0.01)
+            return rig.status
+
+        rig.funding_status = slowly
+        first = asyncio.create_task(rig.checks.check(TERMS.outpoint))
+        await asyncio.sleep(0.001)
+        second = asyncio.create_task(rig.checks.check(TERMS.outpoint))
+        await asyncio.sleep(0.001)
+        first.cancel()
+        await second
+
+    asyncio.run(scenario())
+    assert rig.pays() == Status.ACCEPTED
 
 
 def test_what_is_remembered_is_bounded(rig, monkeypatch):

@@ -15,12 +15,13 @@ from paychan._fast.channel import ChannelTable
 from paychan._fast.status import Status
 from paychan.chain.base import FundingOutput
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
-from paychan.core.errors import PaychanError
+from paychan.core.errors import PaychanError, Rejection
 from paychan.core.payment import Payment
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import EntryStatus, Stored, decode_commit
-from paychan.server.channels.life import ChannelLife, refusal_of_form
+from paychan.server.channels.life import CLOSED_SECONDS, ChannelLife, refusal_of_form
 from paychan.server.channels.opening import Opening, OpenRequest
+from paychan.server.channels.prices import Prices
 from paychan.server.shards.committer import Committer
 from paychan.server.shards.loading import Loader
 from paychan.server.shards.ownership import NotOwner
@@ -29,6 +30,7 @@ from tests.unit.doors import asynchronous, settle
 from tests.unit.settings.test_config import CONFIGS, load_server_config
 
 TXID = b"\x77" * 32
+EXPOSURE_MAX = 6_000_000
 
 
 class Rig:
@@ -39,14 +41,18 @@ class Rig:
         self.sample = make_sample("life", funding_value=10_000_000)
         self.outpoint = self.sample.terms.outpoint
         self.written, self.answer, self.gate, self.has = [], EntryStatus.OK, None, {}
-        self.settled, self.settlement = [], TXID
+        self.settled, self.settlement, self.proven, self.objection = [], TXID, [], None
+        self.appearing = None
         self.committer = Committer(self.table, self)
         config = load_server_config(CONFIGS / "regtest" / "server.toml", {})
-        self.opening = Opening(dataclasses.replace(config, base_price=1000, price_add_settlement_fee=False), None)
+        config = dataclasses.replace(config, base_price=1000, price_add_settlement_fee=False)
+        self.opening = Opening(config, None, Prices(config, None, lambda: 0.0))
         loader = Loader(self.table, SHARD_COUNT, self)
         url = "http://own"
         settling = SimpleNamespace(settle=self._settle)
-        self.life = ChannelLife(self.table, SHARD_COUNT, self.committer, loader, settling, self.opening, lambda: NOW, url)
+        self.life = ChannelLife(
+            self.table, SHARD_COUNT, self.committer, loader, settling, self.opening, self, lambda: NOW, url, EXPOSURE_MAX
+        )
 
     async def commit(self, payload):
         entries = decode_commit(payload)
@@ -59,6 +65,13 @@ class Rig:
 
     async def load_many(self, outpoints):
         return [self.has.get(outpoint) for outpoint in outpoints]
+
+    async def prove(self, terms, payment):
+        self.proven.append((terms, payment, list(self.written)))
+        if self.appearing is not None:
+            self.has[terms.outpoint] = self.appearing
+        if self.objection is not None:
+            raise self.objection
 
     async def _settle(self, outpoint):
         self.settled.append((outpoint, [ChannelState.parse(entry.state).phase for entry in self.written]))
@@ -135,11 +148,50 @@ async def test_a_channel_that_gives_up_everything_at_once_is_closing_and_settled
     assert rig.settled == [(rig.outpoint, [Phase.CLOSING])]
 
 
+@pytest.mark.parametrize(("received", "settles"), [(EXPOSURE_MAX, False), (EXPOSURE_MAX + 1, True)])
+@asynchronous
+async def test_an_opening_payment_counts_against_the_exposure_limit(received, settles):
+    rig = Rig()
+    terms, paid = rig.sample.terms, rig.sample.sign(10_000_000 - received)
+    rig.has[rig.outpoint] = None
+    assert (await rig.open(10_000_000 - received)).status == 201
+    rig.has[rig.outpoint] = Stored(terms.serialize(), ChannelState(Phase.OPEN, rig._payment(paid)).serialize(), b"")
+    await settle()
+    assert [ChannelState.parse(entry.state).phase for entry in rig.written] == [Phase.OPEN] + [Phase.CLOSING] * settles
+    assert len(rig.settled) == settles
+
+
 @asynchronous
 async def test_a_bad_opening_writes_nothing():
     rig = Rig()
     assert await refusal(rig.open(9_999_500)) == "open_price_short"
     assert await refusal(rig.open(value=0)) == "funding_not_found"
+    assert rig.written == []
+
+
+@asynchronous
+async def test_what_would_not_be_settled_is_not_opened():
+    rig = Rig()
+    rig.objection = Rejection("not_settleable")
+    assert await refusal(rig.open()) == "not_settleable"
+    assert (rig.written, rig.settled) == ([], [])
+    assert await refusal(rig.open(9_999_500)) == "open_price_short"
+    assert len(rig.proven) == 1, "only what is right in all else is asked about"
+    rig.objection = None
+    assert (await rig.open()).status == 201
+    terms, payment, written = rig.proven[-1]
+    assert (terms, payment, written) == (rig.sample.terms, rig.request(9_000_000).payment, [])
+
+
+@asynchronous
+async def test_what_another_opened_while_it_was_judged_is_told_as_existing():
+    """It may have given up everything: then the signer has signed for it, and would give the payer no more."""
+    rig = Rig()
+    rig.objection = Rejection("not_settleable")
+    opened = ChannelState(Phase.OPEN, rig._payment(rig.sample.opening))
+    rig.appearing = Stored(rig.sample.terms.serialize(), opened.serialize(), b"")
+    reply = await rig.open()
+    assert orjson.loads(reply.body)["code"] == "channel_exists"
     assert rig.written == []
 
 
@@ -153,6 +205,20 @@ async def test_what_exists_is_not_opened_again(phase, code):
         assert orjson.loads(reply.body)["code"] == code
         assert reply.location == (f"http://own{rig.sample.path}" if phase is Phase.OPEN else "")
     assert rig.written == []
+
+
+@pytest.mark.parametrize("phase", [Phase.OPEN, Phase.CLOSING, Phase.SETTLED])
+@asynchronous
+async def test_a_stranger_who_names_anothers_channel_learns_nothing_of_it(phase):
+    rig, other = Rig(), make_sample("life, a stranger")
+    rig.load(phase)
+    own = dataclasses.replace(other.terms, outpoint=rig.outpoint)
+    signed = dataclasses.replace(other, terms=own).sign(9_000_000)
+    request = OpenRequest(own.client_pubkey, own.exp_time, own.change_script, rig._payment(signed), rig.outpoint)
+    work = rig.life.open(request, rig.funding(0), rig.sample.terms.server_pubkey)
+    assert await refusal(work) == "funding_not_found"  # as for an outpoint that is no channel
+    request = dataclasses.replace(rig.request(9_000_000), payment=rig._payment(signed))
+    assert await refusal(rig.life.open(request, rig.funding(0), rig.sample.terms.server_pubkey)) == "bad_signature"
 
 
 @asynchronous
@@ -211,6 +277,39 @@ async def test_only_who_has_the_whole_newest_payment_may_close():
         assert await refusal(rig.close(wrong)) == "not_newest_payment"
     assert orjson.loads((await rig.close(token[:-1])).body)["code"] == "invalid_der"
     assert rig.settled == [] and rig.table.phase(rig.outpoint) == Phase.OPEN
+
+
+@asynchronous
+async def test_a_close_that_is_repeated_at_once_is_answered_from_the_look_before():
+    rig = Rig()
+    rig.load()
+    token = rig.sample.opening.raw
+    replies = [await rig.close(token) for _ in range(50)]
+    assert {reply.body for reply in replies} == {replies[0].body}
+    assert len(rig.settled) == 1
+    rig.settlement = b"\x78" * 32
+    await asyncio.sleep(CLOSED_SECONDS + 0.05)
+    assert orjson.loads((await rig.close(token)).body)["settlement_txid"] == rig.settlement.hex()
+    rig.table.load(rig.sample.terms, ChannelState(Phase.SETTLED, rig._payment(rig.sample.opening), TXID))
+    await rig.close(token)
+    assert len(rig.settled) == 3  # another phase is looked at at once
+
+
+@asynchronous
+async def test_a_close_whose_channel_leaves_the_table_meanwhile_goes_on():
+    """Found by the simulation: another's write on the same channel had failed, and it had to be read again."""
+    rig = Rig()
+    rig.load()
+    make_durable = rig.committer.make_durable
+
+    async def overtaken(outpoint):
+        outcome = await make_durable(outpoint)
+        rig.table.drop(outpoint)
+        return outcome
+
+    rig.committer.make_durable = overtaken
+    assert (await rig.close(rig.sample.opening.raw)).status == 202
+    assert rig.settled == [(rig.outpoint, [Phase.CLOSING])]
 
 
 @asynchronous

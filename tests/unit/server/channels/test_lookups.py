@@ -7,7 +7,14 @@ import pytest
 from paychan.chain.base import FundingOutput, FundingRequest
 from paychan.core.errors import Unavailable
 from paychan.server.channels import lookups as lookups_module
-from paychan.server.channels.lookups import ADDRESS_LOOKUPS_MAX, ADDRESS_SECONDS, BURST_SECONDS, NEGATIVE_SECONDS, Lookups
+from paychan.server.channels.lookups import (
+    ADDRESS_LOOKUPS_MAX,
+    ADDRESS_SECONDS,
+    BURST_SECONDS,
+    KEY_LOOKUPS_MAX,
+    NEGATIVE_SECONDS,
+    Lookups,
+)
 
 OUTPUT = FundingOutput(bytes(36), 1000, 1)
 
@@ -30,8 +37,8 @@ class Rig:
         self.chain, self.now = Chain(), 100.0
         self.lookups = Lookups(self.chain, per_second, lambda: self.now)
 
-    def find(self, number: int = 0, outpoint: bytes | None = None) -> list[FundingOutput]:
-        request = FundingRequest(b"\2" * 33, 1_900_000_000, number.to_bytes(23, "big"), outpoint)
+    def find(self, number: int = 0, outpoint: bytes | None = None, key: int = 2) -> list[FundingOutput]:
+        request = FundingRequest(bytes([key]) * 33, 1_900_000_000, number.to_bytes(23, "big"), outpoint)
         return asyncio.run(self.lookups.find(request))
 
     @property
@@ -86,6 +93,28 @@ def test_the_bucket_holds_a_burst_and_refills_with_time(rig):
     rig.find(99)
     with pytest.raises(Unavailable, match="overloaded"):
         rig.find(98)
+
+
+def test_named_outpoints_and_addresses_do_not_share_a_bucket(rig):
+    for number in range(5 * BURST_SECONDS):
+        rig.find(number)
+    for number in range(5 * BURST_SECONDS):
+        rig.find(number, bytes(36))
+    for outpoint in (None, bytes(36)):
+        with pytest.raises(Unavailable, match="Too many funding outputs"):
+            rig.find(99, outpoint, key=3)
+
+
+def test_one_key_does_not_take_all_look_ups_whatever_its_addresses(rig):
+    rig = Rig(per_second=1000)
+    for number in range(KEY_LOOKUPS_MAX):
+        rig.find(number)
+    with pytest.raises(Unavailable, match="too often"):
+        rig.find(KEY_LOOKUPS_MAX)
+    rig.find(KEY_LOOKUPS_MAX, key=3)
+    rig.now += ADDRESS_SECONDS
+    rig.find(KEY_LOOKUPS_MAX + 1)
+    assert rig.count == KEY_LOOKUPS_MAX + 2
 
 
 def test_the_bucket_never_holds_more_than_a_burst(rig):

@@ -19,6 +19,7 @@ from paychan.core.sender import sign_payment
 from paychan.core.units import DUST_LIMIT, LOCKTIME_MAX, LOCKTIME_THRESHOLD
 from paychan.server.channels.lookups import Lookups
 from paychan.server.channels.opening import COINBASE_MATURITY, Opening, OpenRequest
+from paychan.server.channels.prices import Prices
 from paychan.settings.load import load_server_config
 from paychan.settings.models import ServerConfig
 from tests.unit.settings.test_config import CONFIGS
@@ -52,7 +53,11 @@ def output(number: int = 0, value: int = VALUE, confirmations: int = 6, is_coinb
 
 
 def opening(config: ServerConfig, *found: FundingOutput) -> Opening:
-    return Opening(config, Lookups(Chain(*found), 1000, lambda: 0.0))
+    return with_lookups(config, Chain(*found))
+
+
+def with_lookups(config: ServerConfig, chain: object, prices: Prices | None = None) -> Opening:
+    return Opening(config, Lookups(chain, 1000, lambda: 0.0), prices or Prices(config, chain, lambda: 0.0))
 
 
 def soonest(config: ServerConfig) -> int:
@@ -141,9 +146,8 @@ def test_refused_expiries_are_told_in_hours(config):
 
 def test_funding_info_tells_where_to_pay_and_what_it_costs(config):
     exp_time = soonest(config)
-    reply, watched = opening(config).funding_info(f"client_pubkey={PUBKEY.hex()}&exp_time={exp_time}", SERVER, NOW)
+    reply = opening(config).funding_info(f"client_pubkey={PUBKEY.hex()}&exp_time={exp_time}", SERVER, NOW)
     redeem = redeem_script(SERVER, PUBKEY, exp_time)
-    assert watched == FundingRequest(PUBKEY, exp_time, p2sh_script_pubkey(redeem))
     assert orjson.loads(reply.body) == {
         "server_pubkey": SERVER.hex(),
         "funding_address_copy": p2sh_address(config.common.network, Hash160(redeem)),
@@ -162,7 +166,7 @@ def test_funding_info_tells_where_to_pay_and_what_it_costs(config):
 def told(config: ServerConfig, value: object, exp_time: int | None = None, now: int = NOW) -> dict:
     """Return fundingInfo's answer about a funding value."""
     text = f"client_pubkey={PUBKEY.hex()}&exp_time={exp_time or soonest(config)}&funding_value={value}"
-    return orjson.loads(opening(config).funding_info(text, SERVER, now)[0].body)
+    return orjson.loads(opening(config).funding_info(text, SERVER, now).body)
 
 
 @pytest.mark.parametrize(("value", "needed"), [(VALUE, 2), (VALUE + 1, 6), (10 * VALUE, 6)])
@@ -220,10 +224,20 @@ def test_an_output_that_is_not_there_opens_nothing(config):
 
 def test_the_script_that_is_looked_for_holds_both_keys_and_the_expiry(config):
     chain = Chain(output())
-    request = dataclasses.replace(request_for(config, output(), 900_000), outpoint=b"\7" * 36)
-    find(Opening(config, Lookups(chain, 1000, lambda: 0.0)), request)
+    named = output().outpoint
+    request = dataclasses.replace(request_for(config, output(), 900_000), outpoint=named)
+    find(with_lookups(config, chain), request)
     script = p2sh_script_pubkey(redeem_script(SERVER, PUBKEY, soonest(config)))
-    assert chain.asked == [FundingRequest(PUBKEY, soonest(config), script, b"\7" * 36)]
+    assert chain.asked == [FundingRequest(PUBKEY, soonest(config), script, named)]
+
+
+def test_a_named_output_is_not_looked_up_for_who_has_not_signed(config):
+    chain = Chain(output())
+    request = dataclasses.replace(request_for(config, output(9), 900_000), outpoint=output().outpoint)
+    with pytest.raises(Rejection) as caught:
+        find(with_lookups(config, chain), request)
+    assert (caught.value.code, caught.value.parameter) == ("bad_signature", "payment")
+    assert chain.asked == []
 
 
 def test_a_chain_that_is_silent_is_no_answer(config):
@@ -232,7 +246,7 @@ def test_a_chain_that_is_silent_is_no_answer(config):
             raise Unavailable("chain_unavailable")
 
     with pytest.raises(Unavailable):
-        find(Opening(config, Lookups(Silent(), 1000, lambda: 0.0)), request_for(config, output(), 900_000))
+        find(with_lookups(config, Silent()), request_for(config, output(), 900_000))
 
 
 def test_the_terms_are_those_of_the_output_and_of_the_request(config):

@@ -3,12 +3,13 @@ outcome is unknown is not tried again behind the payer's back. Method: every kin
 in the test's hands (as in test_committer.py); in the end random interleavings of all of it, judged by the tiling rule."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from paychan._fast.batch import BATCH_BYTES_MAX, BATCH_PAYMENTS_MAX, Batch
+from paychan._fast.batch import BATCH_BYTES_MAX, BATCH_FAILURES_MAX, BATCH_PAYMENTS_MAX, BATCH_SLICE, Batch
 from paychan._fast.channel import ChannelTable
 from paychan._fast.forward import ForwardLink
 from paychan._fast.frame import encode_frame
@@ -22,6 +23,7 @@ from tests.tiling import History, Operation, Outcome, check_all
 from tests.unit.doors import KINDS, Answer, Desk, Transport, asynchronous, payment_of, settle
 from tests.unit.server.shards.test_committer import CONFLICT, OK, STALE, HandStore
 
+LATER = lambda call: asyncio.get_running_loop().call_soon(call)  # noqa: E731
 ATTEMPTS_MAX = 4  # paychan/_fast/intake.pyx
 FUNDING = 10_000_000
 
@@ -416,7 +418,7 @@ async def test_a_batch_that_is_cut_off_judges_nothing(cut):
     item = outpoint_of(desk, 0) + bytes((len(raw),)) + raw
     done = []
     with pytest.raises(ValueError, match="cut off"):
-        Batch(item + item[:cut], bytes.hex, done.append).submit(desk.intake)
+        Batch(item + item[:cut], bytes.hex, done.append, LATER).submit(desk.intake)
     await settle()
     assert (done, desk.store.groups) == ([], [])
     assert desk.table.is_durable(outpoint_of(desk, 0))
@@ -427,14 +429,87 @@ async def test_a_batch_has_its_limits():
     desk = Desk(HandStore())
     done = []
     item = bytes(36) + b"\0"
-    Batch(b"", bytes.hex, done.append).submit(desk.intake)
+    Batch(b"", bytes.hex, done.append, LATER).submit(desk.intake)
     assert done == [b""]
-    Batch(item * BATCH_PAYMENTS_MAX, bytes.hex, done.append).submit(desk.intake)
+    Batch(item * BATCH_PAYMENTS_MAX, bytes.hex, done.append, LATER).submit(desk.intake)
+    for _ in range(BATCH_PAYMENTS_MAX // BATCH_SLICE):
+        await settle()
     assert len(done) == 2
     with pytest.raises(ValueError, match="more than"):
-        Batch(item * (BATCH_PAYMENTS_MAX + 1), bytes.hex, done.append).submit(desk.intake)
+        Batch(item * (BATCH_PAYMENTS_MAX + 1), bytes.hex, done.append, LATER).submit(desk.intake)
     assert len(done) == 2
     assert BATCH_BYTES_MAX == BATCH_PAYMENTS_MAX * (37 + 81)
+
+
+@asynchronous
+async def test_a_batch_is_judged_in_slices_with_a_turn_of_the_loop_between():
+    desk = Desk(HandStore())
+    answers = [Answer() for _ in range(3 * BATCH_SLICE)]
+    payments = [(outpoint_of(desk, 0), raw_of(desk, 0, 9_000_000 - number)) for number in range(3 * BATCH_SLICE)]
+    desk.submit_batch(payments, answers)
+    left = []
+    for _ in range(3):
+        left.append(int.from_bytes(desk.table.newest_payment(outpoint_of(desk, 0))[:8], "little"))
+        await asyncio.sleep(0)
+    assert left == [9_000_001 - BATCH_SLICE * slices for slices in (1, 2, 3)]
+    while any(answer.count == 0 for answer in answers):
+        await settle()
+        await desk.store.answer()
+    assert [answer.status for answer in answers] == [200] * len(answers)
+    assert sum(answer.json["value_received"] for answer in answers) == FUNDING - left[-1]
+
+
+@asynchronous
+async def test_after_some_bad_signatures_the_rest_of_a_batch_is_not_looked_at():
+    desk = Desk(HandStore())
+    junk = raw_of(desk, 1, 9_000_000)
+    answers = [Answer() for _ in range(BATCH_FAILURES_MAX + 2)]
+    payments = [(outpoint_of(desk, 0), junk)] * (BATCH_FAILURES_MAX + 1) + [(outpoint_of(desk, 0), raw_of(desk, 0, 9_000_000))]
+    desk.submit_batch(payments, answers)
+    await settle()
+    assert [answer.count for answer in answers] == [1] * len(answers)
+    assert [answer.code for answer in answers] == ["bad_signature"] * BATCH_FAILURES_MAX + ["too_many_failures"] * 2
+    good = desk.submit("batch", 0, raw_of(desk, 0, 9_000_000))
+    await settle()
+    await desk.store.answer()
+    await settle()
+    assert good.status == 200
+
+
+@asynchronous
+async def test_unknown_channels_of_a_batch_are_looked_up_for_one_slice():
+    desk, held = Desk(HandStore()), []
+    desk.payments._loader = SimpleNamespace(want=lambda *wanted: held.append(wanted))
+    answers = [Answer() for _ in range(5 * BATCH_SLICE)]
+    raw = raw_of(desk, 0, 9_000_000)
+    desk.submit_batch([(number.to_bytes(36, "big"), raw) for number in range(len(answers))], answers)
+    for _ in range(5):
+        await settle()
+    assert len(held) == BATCH_SLICE
+    while held:
+        desk._load(*held.pop(0))
+    for _ in range(5):
+        await settle()
+    assert [answer.count for answer in answers] == [1] * len(answers)
+    codes = [answer.code for answer in answers]
+    assert codes == ["no_such_channel"] * BATCH_SLICE + ["too_many_failures"] * (4 * BATCH_SLICE)
+    assert desk.loads == BATCH_SLICE
+
+
+@asynchronous
+async def test_a_batch_waits_for_the_channels_of_a_slice_to_be_read_and_goes_on():
+    desk = Desk(HandStore())
+    for number in range(2):
+        desk.table.drop(outpoint_of(desk, number))
+    answers = [Answer() for _ in range(3 * BATCH_SLICE)]
+    payments = [(outpoint_of(desk, at % 2), raw_of(desk, at % 2, 9_000_000 - at)) for at in range(len(answers))]
+    desk.submit_batch(payments, answers)
+    assert [desk.loads, desk.table.is_loaded(outpoint_of(desk, 0))] == [0, False]
+    while any(answer.count == 0 for answer in answers):
+        await settle()
+        await desk.store.answer()
+    assert [answer.status for answer in answers] == [200] * len(answers)
+    assert desk.loads == BATCH_SLICE
 
 
 # --- all of it, at random ---------------------------------------------------------------------------------------------

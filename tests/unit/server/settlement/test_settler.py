@@ -13,12 +13,11 @@ from paychan.core.errors import Unavailable
 from paychan.core.units import LOCKTIME_MAX
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import Lease, StoreMessage
-from paychan.server.settlement.settler import CONCURRENT_MAX, EARLY_MAX, PAUSE_SECONDS_MAX, SWEEP_SECONDS, Settler
+from paychan.server.settlement.settler import CONCURRENT_MAX, PAUSE_SECONDS_MAX, SWEEP_SECONDS, Settler
 from tests.simulation.loop import SimulatedLoop
 
 PERIOD = 6 * 3600
 NOW = 1_700_000_000
-EXPOSURE_MAX = 1_000_000
 
 
 def outpoint(number: int) -> bytes:
@@ -26,13 +25,15 @@ def outpoint(number: int) -> bytes:
 
 
 class Rig:
-    """A settler that holds the lease; `open_until` and `unfinished` are the store's indexes."""
+    """A settler that holds the lease; `open_until` and `unfinished` are the store's indexes, `early` is what holds too much."""
 
     def __init__(self) -> None:
         self.loop = SimulatedLoop()
         self.open_until: dict[bytes, int] = {}
         self.unfinished: dict[bytes, Phase] = {}
-        self.open_value, self.holds, self.now, self.generation = 0, True, NOW, 1
+        self.holds, self.now, self.generation = True, NOW, 1
+        self.early: list[bytes] = []
+        self.forgotten = 0
         self.fails: dict[bytes, BaseException] = {}
         self.hangs: set[bytes] = set()
         self.stays: set[bytes] = set()
@@ -41,7 +42,13 @@ class Rig:
         self.asked_at: list[float] = []
         self.at_once = self.most_at_once = 0
         ownership = SimpleNamespace(holds=lambda lease: lease is Lease.SETTLER and self.holds)
-        self.settler = Settler(ownership, self, self, self.settle, PERIOD, EXPOSURE_MAX, lambda: self.now)
+        self.settler = Settler(ownership, self, self, self.settle, PERIOD, self, lambda: self.now)
+
+    async def due(self) -> list[bytes]:
+        return [name for name in self.early if name in self.open_until]
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
     async def scan(self, kind: StoreMessage, before: int = 0, most: int = 1 << 32) -> list[tuple[int, bytes]]:
         if self.scan_error:
@@ -183,20 +190,19 @@ def test_what_is_broadcast_by_others_is_not_looked_at_before_its_time(rig):
     assert rig.asked == [outpoint(2), outpoint(1)]
 
 
-def test_too_much_unsettled_value_settles_those_that_expire_first(rig):
-    rig.open_until = {outpoint(number): NOW + PERIOD + 1000 + number for number in range(EARLY_MAX + 3)}
-    rig.open_value = EXPOSURE_MAX
-    assert rig.sweep() == []
-    rig.open_value += 1
-    assert rig.sweep() == [outpoint(number) for number in range(EARLY_MAX)]
+def test_what_holds_too_much_is_settled_early_after_what_is_due(rig):
+    rig.open_until = {outpoint(number): NOW + PERIOD + number - 1 for number in range(1, 5)}
+    rig.early = [outpoint(4), outpoint(1), outpoint(3)]
+    assert rig.sweep() == [outpoint(1), outpoint(4), outpoint(3)]
+    assert list(rig.open_until) == [outpoint(2)]
 
 
 def test_who_does_not_hold_the_lease_settles_nothing(rig):
     rig.unfinished, rig.holds = {outpoint(1): Phase.CLOSING}, False
     rig.run(60)
-    assert rig.asked == []
-    rig.holds = True
-    assert rig.sweep() == [outpoint(1)]
+    assert rig.asked == [] and rig.forgotten >= 60 / SWEEP_SECONDS
+    rig.holds, rig.forgotten = True, 0
+    assert rig.sweep() == [outpoint(1)] and not rig.forgotten
 
 
 @pytest.mark.parametrize(("error", "is_logged"), [(ConnectionGone(), False), (ValueError("a bug"), True)])

@@ -10,24 +10,28 @@ from bitcoin.core import CTransaction
 from coincurve import PrivateKey
 
 from paychan._fast.channel import ChannelTable
-from paychan.chain.base import BroadcastRefused, FundingStatus
+from paychan.chain.base import BroadcastRefused, FundingStatus, Spender
+from paychan.core.address_script import BASE58, SEGWIT, is_address_script
 from paychan.core.channel import ChannelState, ChannelTerms, Phase
 from paychan.core.errors import Unavailable
-from paychan.core.fees import FeeBounds, bump_fee_min
+from paychan.core.fees import LADDER, FeeBounds, bump_fee_min
 from paychan.core.outpoint import format_outpoint, txid_hex
 from paychan.core.payment import Payment
+from paychan.core.refund import sign_refund
 from paychan.core.sender import sign_payment
-from paychan.core.settlement import settlement_size_max, sign_settlement
+from paychan.core.settlement import LONGEST_DESTINATION, inflated_size_max, settlement_size_max, sign_settlement
+from paychan.core.units import MAX_MONEY
 from paychan.rpc.connection import ConnectionGone, RemoteRefusal
 from paychan.rpc.signer_client import SignerRefused
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest
 from paychan.rpc.store_messages import EntryStatus, Stored
-from paychan.server.settlement.settling import DESTINATION_SIZE_MAX, Settling, SettlingRules
+from paychan.server.settlement.settling import Settling, SettlingRules
 from paychan.server.shards.committer import LOST
-from signer.policy import Policy, judge
+from signer.policy import Memory, Policy, judge
+from tests.copies import inflated, renamed
 
 SERVER, CLIENT = PrivateKey(b"\x11" * 32), PrivateKey(b"\x22" * 32)
-DESTINATION = b"\x76\xa9\x14" + b"\xdd" * 20 + b"\x88\xac"
+DESTINATION = b"\x51\x20" + b"\xdd" * 32
 PERIOD = 6 * 3600
 EXPIRY = 1_700_000_000
 TERMS = ChannelTerms(
@@ -41,22 +45,29 @@ TERMS = ChannelTerms(
 WHERE = format_outpoint(TERMS.outpoint)
 STRANGER = b"\x99" * 32
 BURIED = 6
+USUAL = 40
 
 
 class Rig:
-    """One closing channel on which `received` satoshi were paid. `events` are what others saw, in order."""
+    """One closing channel on which `received` satoshi were paid. `events` are what others saw, in order.
 
-    def __init__(self, received=1_000_000, share_max=95, rate_max=1000):
+    seen: what the source has of transactions, by txid; asked: what its mempool asks for 1000 bytes. So little was received that
+    2 % of it are less than the estimates here.
+    """
+
+    def __init__(self, received=150_000, share_max=95, rate_max=1000):
         self.payment = sign_payment(TERMS, TERMS.funding_value - received, CLIENT)
         self.stored = Stored(TERMS.serialize(), ChannelState(Phase.CLOSING, self.payment).serialize(), b"")
         self.status, self.rate, self.now, self.events = FundingStatus(10), 10, EXPIRY - 10 * PERIOD, []
         self.ledger, self.is_signer_up, self.depth = {}, True, 0
-        self.policy = Policy(SERVER, SERVER.public_key.format(), DESTINATION, rate_max, share_max, 100, True)
+        pubkey = SERVER.public_key.format()
+        self.policy = Policy(SERVER, pubkey, DESTINATION, rate_max, share_max, 100, PERIOD, MAX_MONEY, True)
         self.errors, self.outcome, self.tamper = {}, EntryStatus.OK, lambda raw: raw
+        self.seen, self.asked, self.looked_for, self.on_broadcast = {}, None, [], lambda raw: None
         channels = ChannelTable(4, PERIOD)
         channels.own([1] * 4)
         self.channels = channels
-        rules = SettlingRules(PERIOD, BURIED, FeeBounds(1, 1000))
+        rules = SettlingRules(PERIOD, BURIED, FeeBounds(1, 1000), USUAL)
         self.settling = Settling(rules, channels, 4, self, self, Signer(self), self, lambda: self.now)
 
     # the store and the committer
@@ -78,10 +89,12 @@ class Rig:
 
     async def funding_status(self, terms, settlement_txid=b""):
         self._raise("funding_status")
-        assert settlement_txid == self.state.settlement_txid
-        return self.status
+        self.looked_for.append(settlement_txid)
+        return self.status if settlement_txid == self.state.settlement_txid else FundingStatus(20, True, settlement_txid, BURIED)
 
-    async def funding_transaction(self, terms):
+    async def load_funding(self, txid):
+        self._raise("load_funding")
+        assert txid == TERMS.outpoint[:32]
         return b""
 
     async def fee_per_byte(self, blocks):
@@ -89,9 +102,16 @@ class Rig:
         self.blocks = blocks
         return self.rate
 
+    async def spender(self, txid):
+        return self.seen.get(txid, Spender())
+
+    async def relay_fee_per_kb(self):
+        return self.asked
+
     async def broadcast(self, transaction):
         self._raise("broadcast")
         assert transaction == self.stored.settlement
+        self.on_broadcast(transaction)
         self.events.append("broadcast")
         self.status = FundingStatus(10, True, CTransaction.deserialize(transaction).GetTxid(), self.depth)
 
@@ -111,7 +131,18 @@ class Rig:
 
     @property
     def size(self):
-        return settlement_size_max(TERMS, self.payment, bytes(DESTINATION_SIZE_MAX))
+        return settlement_size_max(TERMS, self.payment, LONGEST_DESTINATION)
+
+    @property
+    def size_inflated(self):
+        return inflated_size_max(TERMS, self.payment, LONGEST_DESTINATION)
+
+    def spent_by(self, raw, fees=None, depth=0, name=True):
+        """Have a transaction spend the funding output; return its txid."""
+        txid = CTransaction.deserialize(raw).GetTxid()
+        self.seen[txid] = Spender(raw, fees)
+        self.status = FundingStatus(20, True, txid if name else b"", depth)
+        return txid
 
     def settle(self):
         """Drive the machine once; return the code of what stopped it, if anything did."""
@@ -141,7 +172,8 @@ class Signer:
         if not rig.is_signer_up:
             raise ConnectionGone()
         rig.events.append(fee)
-        outcome = judge(rig.policy, SettleRequest(terms, payment, fee, proof), rig.ledger.get(terms.outpoint))
+        memory = Memory(rig.ledger.get(terms.outpoint))
+        outcome = judge(rig.policy, SettleRequest(terms, payment, fee, proof), memory, rig.now)
         if isinstance(outcome, Refusal):
             raise SignerRefused(outcome)
         rig.ledger[terms.outpoint] = outcome.record
@@ -247,7 +279,8 @@ def test_what_was_buried_before_its_broadcast_was_written_down_is_won(rig):
     txid = rig.signed()
     rig.status = FundingStatus(20, True, txid, BURIED)
     assert rig.settle() == ""
-    assert rig.events == [Phase.BROADCAST, Phase.SETTLED]
+    assert rig.events == [Phase.SETTLED]
+    assert rig.state.settlement_txid == txid
 
 
 @pytest.mark.parametrize("phase", [Phase.CLOSING, Phase.SIGNED, Phase.BROADCAST])
@@ -314,6 +347,18 @@ def test_a_fee_that_became_too_low_is_raised(rig):
     assert rig.fee == 30 * rig.size > before
 
 
+def test_without_an_estimate_the_configured_rate_is_taken_and_told_once(rig, caplog):
+    rig.rate = None
+    assert rig.settle() == ""
+    assert rig.fee == USUAL * rig.size
+    rig.settle()
+    assert caplog.text.count("no estimate: 40 satoshi a byte are taken for one") == 1
+    rig.rate = 60
+    rig.settle()
+    assert rig.fee == 60 * rig.size
+    assert caplog.text.count("estimates are back") == 1
+
+
 def test_a_raise_that_is_too_small_is_not_made(rig):
     rig.settle()
     before, least = rig.fee, bump_fee_min(rig.fee, rig.size)
@@ -326,7 +371,8 @@ def test_a_raise_that_is_too_small_is_not_made(rig):
     assert rig.fee == rig.rate * rig.size >= least
 
 
-def test_a_raise_that_is_just_enough_is_made(rig):
+def test_a_raise_that_is_just_enough_is_made():
+    rig = Rig(received=60_000)
     rig.rate = 4
     rig.settle()
     assert bump_fee_min(rig.fee, rig.size) == 5 * rig.size
@@ -369,8 +415,9 @@ def test_a_signer_that_asks_for_a_fee_that_was_asked_for_is_not_asked_again(rig)
     assert asked == [10 * rig.size]
 
 
-def test_the_fee_is_computed_for_the_larger_kind_of_output():
-    assert len(DESTINATION) == DESTINATION_SIZE_MAX
+def test_the_fee_is_computed_for_the_largest_kind_of_output():
+    assert is_address_script(DESTINATION)
+    assert len(DESTINATION) == len(LONGEST_DESTINATION) == max(size for size, _, _ in BASE58 + SEGWIT)
 
 
 def test_only_what_failed_is_logged_as_that(rig, caplog):
@@ -398,8 +445,8 @@ def test_the_fee_rises_towards_the_expiry(rig):
     for seconds_left in (PERIOD, PERIOD // 2, PERIOD // 4, PERIOD // 10, 60, -3600):
         rig.now = EXPIRY - seconds_left
         assert rig.settle() == ""
-        fees.append(rig.fee // rig.size)
-    assert fees == [10, 10, 20, 40, 80, 80]
+        fees.append(rig.fee)
+    assert fees == [10 * rig.size, *(10 * factor * rig.size_inflated for factor in (1, 2, 4, 8, 16))]  # the last waited too long
     assert rig.blocks == 1
 
 
@@ -450,6 +497,278 @@ def test_the_signer_may_find_it_uneconomic_too(rig):
     assert rig.settling.uneconomic == {TERMS.outpoint}
 
 
+# --- what is in the way ---
+
+
+def test_an_inflated_copy_is_outbid_for_the_bytes_that_it_has(rig, caplog):
+    rig.settle()
+    raw, before = rig.stored.settlement, rig.fee
+    rig.spent_by(inflated(raw))
+    rig.events.clear()
+    assert rig.settle() == ""
+    fee = 10 * len(inflated(raw))
+    assert rig.events == [fee, Phase.BROADCAST, "broadcast"] and rig.fee == fee > 2 * before
+    assert caplog.text.count("somebody has changed its scriptSig") == 1
+
+
+def test_a_copy_of_the_same_size_is_left_alone_and_told_of_once(rig, caplog):
+    rig.settle()
+    rig.spent_by(renamed(rig.stored.settlement))
+    rig.events.clear()
+    for _ in range(3):
+        assert rig.settle() == ""
+    assert rig.events == []
+    assert caplog.text.count("somebody has changed its scriptSig") == 1
+
+
+def test_what_hangs_on_the_settlement_is_paid_for_when_it_is_replaced(rig, caplog):
+    rig.settle()
+    before, size = rig.fee, rig.size
+    rig.spent_by(rig.stored.settlement, fees=before + 20_000)
+    rig.events.clear()
+    assert rig.settle() == ""
+    assert rig.events == []  # it pays enough, and what hangs on it does not keep it out of blocks
+    rig.rate = 30
+    assert rig.settle() == ""
+    assert rig.events == [before + 20_000 + size, Phase.BROADCAST, "broadcast"]
+    assert caplog.text.count("transactions with 20000 satoshi of fees hang on the settlement") == 1
+
+
+def test_what_may_not_be_paid_yet_is_told_and_waited_for(rig, caplog):
+    rig.settle()
+    before = rig.fee
+    rig.spent_by(rig.stored.settlement, fees=before + 60_000)
+    rig.rate = 30
+    assert rig.settle() == ""
+    assert rig.fee == before  # 30 % of 150 000 are less
+    assert f"needs {before + 60_000 + rig.size} satoshi to be taken now, and may pay 45000" in caplog.text
+    rig.now = EXPIRY - PERIOD // 2
+    assert rig.settle() == ""
+    assert rig.fee == before + 60_000 + rig.size
+
+
+def test_an_older_version_in_the_mempool_is_replaced_by_what_is_dearer_than_it(rig):
+    rig.settle()
+    older = rig.stored.settlement
+    rig.rate = 15
+    rig.settle()
+    rig.spent_by(older)
+    rig.events.clear()
+    assert rig.settle() == ""
+    assert rig.events == ["broadcast"]
+    rig.spent_by(older, fees=30_000)
+    rig.events.clear()
+    assert rig.settle() == ""
+    assert rig.events == [30_000 + rig.size, Phase.BROADCAST, "broadcast"]
+
+
+def test_the_payers_refund_is_outbid_by_rate_and_in_all(rig):
+    rig.settle()
+    rig.now = EXPIRY + 60
+    refund = sign_refund(TERMS, 20_000, CLIENT)
+    rig.spent_by(refund)
+    rig.rate, rig.events = 1, []
+    assert rig.settle() == ""
+    assert rig.fee == 20_000 * rig.size // len(refund) + 1  # the refund is the smaller one
+
+
+def test_the_first_settlement_replaces_what_is_there_already(rig):
+    rig.spent_by(sign_refund(TERMS, 20_000, CLIENT))
+    rig.now = EXPIRY + 60
+    rig.rate = 1
+    assert rig.settle() == ""
+    assert rig.events[0] >= 20_348
+
+
+# --- what the network refuses ---
+
+
+class Asking:
+    """A network that takes what pays `fee` satoshi, and says of anything else `reason`."""
+
+    def __init__(self, rig, fee, reason, for_fee=True):
+        self.rig, self.fee, self.reason, self.for_fee, self.refused = rig, fee, reason, for_fee, []
+        rig.on_broadcast = self
+
+    def __call__(self, raw):
+        paid = TERMS.funding_value - sum(output.nValue for output in CTransaction.deserialize(raw).vout)
+        if paid < self.fee:
+            self.refused.append(paid)
+            raise BroadcastRefused(self.reason, self.for_fee)
+
+
+def test_what_is_too_cheap_for_a_full_mempool_is_signed_again_at_once_by_less_than_a_quarter(rig):
+    rig.rate = 23
+    rig.settle()
+    rig.status, rig.rate, rig.asked = FundingStatus(10), 20, 27_000  # it was forgotten, and the mempool has filled
+    asking = Asking(rig, 27 * rig.size, "mempool min fee not met")
+    before = rig.fee
+    rig.events.clear()
+    assert rig.settle() == ""
+    assert asking.refused == [before] == [23 * rig.size]
+    assert rig.events == [27 * rig.size, Phase.BROADCAST, "broadcast"]
+
+
+def test_the_very_first_version_too(rig):
+    rig.asked = 12_345
+    Asking(rig, -(-12_345 * rig.size // 1000), "min relay fee not met")
+    assert rig.settle() == ""
+    assert rig.fee == -(-12_345 * rig.size // 1000)
+    assert rig.state.phase == Phase.BROADCAST
+
+
+def test_a_refused_replacement_learns_what_it_must_beat(rig):
+    rig.settle()
+    older, before = rig.stored.settlement, rig.fee
+    rig.rate = 15
+
+    class Pinned(Asking):
+        def __call__(self, raw):
+            rig.spent_by(older, fees=before + 25_000)
+            super().__call__(raw)
+
+    asking = Pinned(rig, before + 25_000 + rig.size, "insufficient fee")
+    rig.events.clear()
+    assert rig.settle() == ""
+    assert asking.refused == [15 * rig.size]
+    assert rig.fee == before + 25_000 + rig.size and rig.events[-1] == "broadcast"
+
+
+def test_where_nobody_tells_what_would_do_it_is_doubled_once_at_each_look(rig):
+    rig.settle()
+    rig.status = FundingStatus(10)
+    first = rig.fee
+    asking = Asking(rig, 5 * first, "insufficient fee")
+    assert rig.settle() == "settlement_refused"
+    assert asking.refused == [first, 2 * first]
+    assert rig.settle() == "settlement_refused"
+    assert asking.refused == [first, 2 * first, 2 * first, 4 * first]
+    assert rig.settle() == ""
+    assert rig.fee == 8 * first
+
+
+def test_nothing_is_raised_beyond_the_share_for_a_refusal(rig, caplog):
+    rig.settle()
+    rig.status = FundingStatus(10)
+    asking = Asking(rig, 10**9, "insufficient fee")
+    for _ in range(10):
+        assert rig.settle() == "settlement_refused"
+    assert max(asking.refused) == rig.fee <= 45_000 < 2 * rig.fee
+    assert "and may pay 45000" in caplog.text
+
+
+def test_a_refusal_for_another_reason_raises_nothing(rig):
+    rig.settle()
+    rig.status = FundingStatus(10)
+    asking = Asking(rig, 10**9, "txn-mempool-conflict", for_fee=False)
+    for _ in range(3):
+        assert rig.settle() == "settlement_refused"
+    assert len(set(asking.refused)) == 1
+
+
+# --- waiting ---
+
+
+def test_what_waits_long_before_the_expiry_is_reckoned_for_its_largest_copy(rig):
+    rig.settle()
+    before = rig.fee
+    rig.now += LADDER[0].patience * 600 - 1
+    assert rig.settle() == ""
+    assert rig.fee == before
+    rig.now += 1
+    rig.events.clear()
+    assert rig.settle() == ""
+    assert rig.events == [10 * rig.size_inflated, Phase.BROADCAST, "broadcast"]
+    rig.now += 30 * 86_400 - LADDER[0].patience * 600
+    rig.now = min(rig.now, EXPIRY - PERIOD)
+    rig.events.clear()
+    assert rig.settle() == ""
+    assert rig.events == ["broadcast"]  # not raised again, for the estimate is the same; but announced again
+
+
+def test_what_waits_near_the_expiry_is_raised_at_each_block(rig):
+    rig.now = EXPIRY - PERIOD // 20
+    rig.rate = 1
+    fees = []
+    for _ in range(6):
+        assert rig.settle() == ""
+        fees.append(rig.fee)
+        rig.now += 600
+    assert fees[0] == 8 * rig.size_inflated
+    assert fees[1:5] == [fees[0] * 2**power for power in (1, 2, 3, 4)]
+    assert fees[5] == 150_000 * 95 // 100
+
+
+# --- what is found on the chain ---
+
+
+@pytest.mark.parametrize("change", [renamed, inflated], ids=["renamed", "inflated"])
+def test_a_settlement_that_was_mined_in_another_form_is_settled_and_not_lost(rig, change, caplog):
+    caplog.set_level(logging.INFO)
+    rig.settle()
+    txid = rig.spent_by(change(rig.stored.settlement), depth=BURIED)
+    assert rig.settle() == ""
+    assert (rig.state.phase, rig.state.settlement_txid) == (Phase.SETTLED, txid)
+    assert f"settled {WHERE} by {txid_hex(txid)}, in another form" in caplog.text
+    assert "was spent by another" not in caplog.text
+
+
+def test_an_older_version_that_was_mined_is_settled_and_not_lost(rig, caplog):
+    caplog.set_level(logging.INFO)
+    rig.settle()
+    older, rig.rate = rig.stored.settlement, 30
+    rig.settle()
+    txid = rig.spent_by(older, depth=BURIED)
+    assert rig.settle() == ""
+    assert (rig.state.phase, rig.state.settlement_txid) == (Phase.SETTLED, txid)
+    assert f"settled {WHERE} by {txid_hex(txid)}" in caplog.text and "missing" not in caplog.text
+
+
+@pytest.mark.parametrize("phase", [Phase.CLOSING, Phase.SIGNED, Phase.BROADCAST])
+def test_a_settlement_of_an_older_payment_is_told_with_what_is_missing(rig, phase, caplog):
+    if phase >= Phase.SIGNED:
+        rig.signed()
+    if phase == Phase.BROADCAST:
+        rig.settle()
+    generous = sign_payment(TERMS, rig.payment.change_value + 12_345, CLIENT)
+    txid = rig.spent_by(sign_settlement(TERMS, generous, DESTINATION, 5000, SERVER), depth=BURIED)
+    assert rig.settle() == ""
+    assert (rig.state.phase, rig.state.settlement_txid) == (Phase.SETTLED, txid)
+    assert f"settled {WHERE} by {txid_hex(txid)}, of an older payment: 12345 satoshi are missing" in caplog.text
+
+
+def test_a_refund_whose_bytes_are_known_is_a_loss(rig, caplog):
+    rig.settle()
+    txid = rig.spent_by(sign_refund(TERMS, 20_000, CLIENT), depth=BURIED)
+    assert rig.settle() == ""
+    assert (rig.state.phase, rig.state.settlement_txid) == (Phase.SETTLED, txid)
+    assert f"{WHERE} was spent by another transaction, {txid_hex(txid)}" in caplog.text
+
+
+def test_a_form_that_was_seen_in_the_mempool_is_looked_for_when_the_spender_has_no_name(rig, caplog):
+    caplog.set_level(logging.INFO)
+    rig.settle()
+    copy = renamed(rig.stored.settlement)
+    txid = rig.spent_by(copy)
+    rig.settle()
+    rig.status = FundingStatus(20, True, b"", BURIED)
+    rig.seen.clear()  # and nobody has its bytes any more
+    assert rig.settle() == ""
+    assert (rig.state.phase, rig.state.settlement_txid) == (Phase.SETTLED, txid)
+    assert txid in rig.looked_for
+    assert f"settled {WHERE} by {txid_hex(txid)}, in another form" in caplog.text
+
+
+def test_nothing_is_remembered_of_what_is_settled(rig):
+    rig.settle()
+    rig.spent_by(renamed(rig.stored.settlement))
+    rig.settle()
+    assert rig.settling._spends._memories
+    rig.spent_by(rig.stored.settlement, depth=BURIED)
+    rig.settle()
+    assert rig.settling._spends._memories == {}
+
+
 # --- what goes wrong ---
 
 
@@ -458,6 +777,8 @@ def test_the_signer_may_find_it_uneconomic_too(rig):
     [
         ("load", ConnectionGone(), "store_unavailable"),
         ("load", RemoteRefusal(b""), "store_unavailable"),
+        ("load_funding", ConnectionGone(), "store_unavailable"),
+        ("load_funding", RemoteRefusal(b""), "store_unavailable"),
         ("funding_status", Unavailable("chain_unavailable"), "chain_unavailable"),
         ("fee_per_byte", Unavailable("chain_unavailable"), "chain_unavailable"),
         ("broadcast", BroadcastRefused("min relay fee not met"), "settlement_refused"),
@@ -515,6 +836,6 @@ def test_a_wrong_settlement_from_the_signer_is_neither_kept_nor_published(rig, t
 
 def test_a_settlement_that_nodes_would_not_relay_is_not_published():
     rig = Rig()
-    rig.settling._rules = SettlingRules(PERIOD, BURIED, FeeBounds(0, 0))
+    rig.settling._rules = SettlingRules(PERIOD, BURIED, FeeBounds(0, 0), 0)
     assert rig.settle() == "settlement_refused"
     assert "broadcast" not in rig.events

@@ -49,7 +49,7 @@ class Rig:
         self.loop = SimulatedLoop()
         self.source, self.moves = Source(self.loop), []
         self.wall_offset = 0
-        self.clock = Clock(lambda: int(START + self.loop.time() + self.wall_offset))
+        self.clock = Clock(lambda: int(START + self.loop.time() + self.wall_offset), 0, AGE_MAX, self.loop.time)
         self.follower = TipFollower(self.source, self.clock, POLL, AGE_MAX, self.moves.append)
 
     async def wait(self, polls: float = 1) -> None:
