@@ -78,6 +78,8 @@ class Report:
     identity: Identity | None = None
     phases: Counter[Phase] = field(default_factory=Counter)
     open_value: int = 0
+    open_spent: int = 0
+    spent: int = 0
     funding: int = 0
     left: int = 0
     unproven: int = 0
@@ -99,6 +101,8 @@ class Report:
         counts = ", ".join(f"{self.phases[phase]} {phase.name.lower()}" for phase in Phase)
         yield f"{sum(self.phases.values())} channels: {counts}; {self.open_value} satoshi received on open ones"
         yield f"of {self.funding} satoshi {self.funding - self.left} were received and {self.left} are left"
+        if self.spent:
+            yield f"{self.spent} satoshi of what was received were spent on purchases"
         if self.unproven:
             yield f"{self.unproven} unsettled channels have no funding transaction: only a signer in debug mode settles them"
         yield from self.problems
@@ -190,7 +194,9 @@ def _check_batch(records: Records, batch: list[tuple[bytes, bytes]], report: Rep
             unsettled[txid_of(outpoint)] += 1
         report.funding += terms.funding_value
         report.left += state.payment.change_value
+        report.spent += state.sales.spent
         if state.phase == Phase.OPEN:
+            report.open_spent += state.sales.spent
             report.open_value += terms.funding_value - state.payment.change_value
             indexed.append(keys.expiring_key(terms.exp_time, outpoint))
     for key, value in zip(indexed, records.get(indexed) if indexed else [], strict=True):
@@ -219,6 +225,8 @@ def _check_state(record: bytes, terms: ChannelTerms) -> ChannelState:
     payment = state.payment
     if payment.change_value > terms.funding_value:
         raise ValueError(f"gives the payer {payment.change_value} of {terms.funding_value}")
+    if state.sales.spent > terms.funding_value - payment.change_value:
+        raise ValueError(f"has sold for {state.sales.spent} satoshi, and received {terms.funding_value - payment.change_value}")
     if payment.sighash_type not in (SIGHASH_CHANGE, SIGHASH_NO_CHANGE) or len(payment.signature) not in SIGNATURE_SIZES:
         raise ValueError("has a payment of no known form")
     return state
@@ -279,16 +287,22 @@ def _check_fundings(records: Records, report: Report) -> None:
             report.complain(f"a funding transaction is not the one that its key names: {key.hex()}")
 
 
+def _check_sum(records: Records, report: Report, key: bytes, name: str, summed: int) -> None:
+    """Hold a running sum, which each group wrote, against the open channels' own records (satoshi)."""
+    (total,) = records.get([key])
+    if total is not None and len(total) != 8:
+        report.complain(f"the record of the {name} is damaged")
+    elif keys.decode_value(total) != summed:
+        report.complain(f"the record of the {name} says {keys.decode_value(total)}, the channels {summed}")
+
+
 def _check_rest(records: Records, report: Report) -> None:
     leases = (report.identity.shard_count if report.identity else 1 << 16) + LEASE_COUNT
     for key, value in records.walk(keys.EPOCH):
         if len(key) != 3 or int.from_bytes(key[1:], "big") >= leases or len(value) != 8:
             report.complain(f"an epoch record is damaged: {key.hex()}")
-    (total,) = records.get([keys.OPEN_VALUE])
-    if total is not None and len(total) != 8:
-        report.complain("the record of the open value is damaged")
-    elif keys.decode_value(total) != report.open_value:
-        report.complain(f"the record of the open value says {keys.decode_value(total)}, the channels {report.open_value}")
+    _check_sum(records, report, keys.OPEN_VALUE, "open value", report.open_value)
+    _check_sum(records, report, keys.OPEN_SPENT, "spent value", report.open_spent)
     (restored,) = records.get([keys.RESTORED])
     if restored is not None:
         try:

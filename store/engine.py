@@ -184,6 +184,10 @@ class Engine:
         """Return the satoshi received on open channels."""
         return keys.decode_value(self._get([keys.OPEN_VALUE])[0])
 
+    def open_spent(self) -> int:
+        """Return the satoshi spent on open channels."""
+        return keys.decode_value(self._get([keys.OPEN_SPENT])[0])
+
     def commit(self, writes: Mapping[bytes, bytes | None]) -> None:
         """Write a group, all or nothing; on return it is on disk.
 

@@ -12,6 +12,7 @@ The layout is on disk and cannot change; a new one takes a new `identity.FORMAT_
     "O" | u32 expiry, big-endian | outpoint   empty: index of open channels, soonest expiry first
     "U" | 36 outpoint                         u8 phase: index of settlements that have begun and are not settled
     "V"                                       u64, little-endian: satoshi received on open channels
+    "G"                                       u64, little-endian: satoshi spent on open channels
     "R"                                       only in a store that was restored from a backup: when (restored.py)
 
 Terms and state are apart so that a payment rewrites some 90 bytes. Big-endian numbers sort as they count.
@@ -26,8 +27,9 @@ FUNDING = b"F"
 EXPIRING = b"O"
 UNFINISHED = b"U"
 OPEN_VALUE = b"V"
+OPEN_SPENT = b"G"
 RESTORED = b"R"
-SINGLE = (IDENTITY, OPEN_VALUE, RESTORED)
+SINGLE = (IDENTITY, OPEN_VALUE, OPEN_SPENT, RESTORED)
 MANY = (EPOCH, TERMS, STATE, SETTLEMENT, FUNDING, EXPIRING, UNFINISHED)
 
 
@@ -47,7 +49,7 @@ def decode_epoch(value: bytes | None) -> int:
 
 
 def encode_value(satoshi: int) -> bytes:
-    """Return the value under OPEN_VALUE."""
+    """Return the value under OPEN_VALUE and OPEN_SPENT."""
     return satoshi.to_bytes(8, "little")
 
 

@@ -47,6 +47,7 @@ class Sequencer:
         self._cache = StateCache()
         self.open_value = engine.open_value()
         """Satoshi received on open channels, as of the last durable group."""
+        self._open_spent = engine.open_spent()
         self._jobs: list[Job] = []
         self._queued_bytes = 0
 
@@ -68,10 +69,12 @@ class Sequencer:
             group, answers, writes, stopped = self._judge(jobs)
             if group.open_value != self.open_value:
                 writes[keys.OPEN_VALUE] = keys.encode_value(group.open_value)
+            if group.open_spent != self._open_spent:
+                writes[keys.OPEN_SPENT] = keys.encode_value(group.open_spent)
             if writes:
                 self._engine.commit(writes)
             group.keep()
-            self.open_value = group.open_value
+            self.open_value, self._open_spent = group.open_value, group.open_spent
             stopped |= self._stopped()
             if stopped:
                 self._on_stopped(stopped)
@@ -85,7 +88,7 @@ class Sequencer:
         was, the others' updates are judged again without it, as if nothing had been."""
         stopped: dict[int, str] = {}
         while True:
-            group = Group(self._engine, self._cache, self._epochs, self._shard_count, self.open_value)
+            group = Group(self._engine, self._cache, self._epochs, self._shard_count, self.open_value, self._open_spent)
             answers = [job(group) for job in jobs]
             writes = group.writes
             found = self._stopped()

@@ -114,6 +114,7 @@ def _describe(outpoint: bytes, stored: Stored) -> dict[str, Any]:
         "funding_value": terms.funding_value,
         "received": terms.funding_value - state.payment.change_value,
         "channel_value_left": state.payment.change_value,
+        "spent": state.sales.spent,
         "client_pubkey": terms.client_pubkey.hex(),
         "exp_time": terms.exp_time,
         "opened_at": terms.opened_at,
