@@ -2,9 +2,9 @@
 
 Every satoshi that a worker tells a payer was received must be one by which a stored change value has fallen. The figures come by
 two ways: what is *received* from the workers' own counting (`commit.pyx`), what is *left* from the state records, and the funding
-value that both must add up to from the durable terms. What was *spent* comes from the state records, and by how much that changes
-from the workers again. `group.pyx` holds them against each other in each group, for each channel that the group touches and for its
-shard.
+value that both must add up to from the durable terms. What was *spent* comes from the state records, and how
+that changes comes from the workers again. `group.pyx` holds them against each other in each group, for each channel that the group
+touches and for its shard.
 
 A shard whose figures differ is stopped: one of two memories is wrong, and nothing here can know which. It takes no more payments
 until the store is started again, from what is durable.

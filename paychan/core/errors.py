@@ -92,6 +92,9 @@ _TABLE = (
     Code(103, "no_such_purchase", 404, "No such purchase is remembered"),
     Code(104, "more_than_held", 409, "The purchase holds less than this amount"),
     Code(105, "too_many_reservations", 409, "As many reservations are open on the channel as there may be"),
+    Code(110, "token_missing", 401, "The request shows no token"),
+    Code(111, "token_unknown", 401, "The token is not known, or was revoked"),
+    Code(112, "token_scope", 403, "The token is not for this"),
 )
 
 BY_CODE = {row.code: row for row in _TABLE}

@@ -283,6 +283,10 @@ class Worker:
         batch.submit(self._payments.intake)
         return await future
 
+    def now(self) -> int:
+        """Return the unix seconds that reservations are judged by."""
+        return self._clock.now()
+
     @property
     def books(self) -> Books:
         """What sellers read. Raises Unavailable."""
