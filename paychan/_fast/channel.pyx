@@ -461,13 +461,13 @@ cdef class ChannelTable:
     cdef Status _verify(self, Channel *channel, const PaymentView *payment, uint64_t now) noexcept nogil:
         """Return OK if the payer signed this payment, else BAD_SIGNATURE; TOO_MANY_FAILURES if it was not looked at."""
         cdef unsigned char digest[32]
-        cdef int64_t began = monotonic_ns()
+        cdef int64_t refill, began = monotonic_ns()
         cdef uint16_t failures = channel.failures if channel.failure_second == <uint32_t> now else 0
         if failures >= _FAILURES_MAX:
             return Status.TOO_MANY_FAILURES
         if self._failing_ns <= (0 if failures < FAILURES_SPARED else self._failing_ns_max // 2):
-            self._failing_ns += min(began - self._refilled_at, FAILING_WINDOW_NS) * self._failing_per_mille // 1000
-            self._failing_ns = min(self._failing_ns, self._failing_ns_max)
+            refill = min(began - self._refilled_at, FAILING_WINDOW_NS) * self._failing_per_mille // 1000
+            self._failing_ns = min(self._failing_ns + refill, self._failing_ns_max)
             self._refilled_at = began
             if self._failing_ns <= (0 if failures < FAILURES_SPARED else self._failing_ns_max // 2):
                 return Status.TOO_MANY_FAILURES
@@ -477,7 +477,7 @@ cdef class ChannelTable:
         if verify(context, &payment.signature, digest, &channel.client_key):
             return Status.OK
         channel.failure_second, channel.failures = <uint32_t> now, failures + 1
-        self._failing_ns -= min(monotonic_ns() - began, FAILURE_NS_MAX)
+        self._failing_ns = self._failing_ns - min(monotonic_ns() - began, FAILURE_NS_MAX)
         return Status.BAD_SIGNATURE
 
     @property

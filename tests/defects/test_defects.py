@@ -23,6 +23,7 @@ IDS = (
     *(f"E{number}" for number in range(1, 15)),
     *(f"F{number}" for number in range(1, 9)),
     *(f"R{number}" for number in (1, 2, 3, 4, 6, 11, 12, 14, 16, 17, 19)),
+    *(f"S{number}" for number in range(1, 9)),
 )
 TRIED = ("a settlement that was begun", "a channel opens for less than its price")
 REFUND = "tests/unit/core/test_refund.py::test_refund_waits_for_the_expiry"

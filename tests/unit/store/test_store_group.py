@@ -401,3 +401,33 @@ def test_a_cache_has_a_power_of_two_of_buckets():
     for buckets in (3, 6, 1000):
         with pytest.raises(ValueError, match="power of two"):
             StateCache(buckets)
+
+
+# --- what was sold ---
+
+
+def test_a_sale_that_was_judged_on_older_sales_is_a_conflict():
+    """Two of one worker's requests, or two workers: the second does not know of the first."""
+    store, key = opened(), OUTPOINTS[0]
+    paid = entry(key, OPEN, 1000, record(OPEN, 900))
+    first = entry(key, OPEN, 900, sold(OPEN, 900, 60, 1), sales=(0, 60))
+    assert list(store.group.judge(commit(paid, first))) == [OK, OK]
+    store.finish()
+    assert list(store.group.judge(commit(entry(key, OPEN, 900, sold(OPEN, 900, 50, 1), sales=(0, 50))))) == [CONFLICT]
+    assert list(store.group.judge(commit(entry(key, OPEN, 900, record(OPEN, 890))))) == [CONFLICT]  # it would forget the sales
+    assert list(store.group.judge(commit(entry(key, OPEN, 900, sold(OPEN, 890, 60, 1), sales=(1, 0))))) == [OK]
+    store.finish()
+    assert Model.sales(store.data[b"S" + key]) == (60, 1) and store.open_spent == 60
+
+
+def test_only_an_open_channel_sells():
+    store, key = opened(), OUTPOINTS[0]
+    steps = [
+        entry(key, OPEN, 1000, sold(CLOSING, 900, 60, 1), sales=(0, 60)),
+        entry(key, CLOSING, 900, sold(SIGNED, 900, 60, 1), b"tx", sales=(1, 0)),
+    ]
+    more = entry(key, CLOSING, 900, sold(SIGNED, 900, 70, 2), b"tx", sales=(1, 10))
+    less = entry(key, CLOSING, 900, record(SIGNED, 900), b"tx", sales=(1, (-60) % 2**64))
+    assert list(store.group.judge(commit(steps[0], more, less, steps[1]))) == [OK, FORBIDDEN, FORBIDDEN, OK]
+    store.finish()
+    assert Model.sales(store.data[b"S" + key]) == (60, 1) and store.open_spent == 0
