@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -39,6 +40,9 @@ CONNECTIONS_MAX = 1024
 
 RETRY_SECONDS = 0.2
 """Between two tries to listen: while another worker holds the socket, or the port is taken."""
+
+_DESCRIPTION = Reply(200, Path(__file__).with_name("sell.json").read_bytes())
+"""The door in OpenAPI 3.1; tests/hostile/test_openapi.py holds it to the code."""
 
 _REFUSALS = {int(status): problem(Rejection(CODES_OF_HTTP.get(status, "malformed_request"))) for status in HttpStatus}
 _REFUSALS[LENGTH_REQUIRED] = problem(Rejection("length_required"))
@@ -206,6 +210,8 @@ class SellDoor:
             return await _list(till.books, query)
         if method in ("GET", "HEAD") and path.startswith(f"{CHANNELS_PATH}/"):
             return await till.books.look(parse_channel(path[len(CHANNELS_PATH) + 1 :]))
+        if method in ("GET", "HEAD") and path == f"{PATH}/openapi.json":
+            return _DESCRIPTION
         raise Rejection("no_such_route")
 
     def _scope(self, authorization: bytes) -> str:
