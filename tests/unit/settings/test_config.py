@@ -99,6 +99,27 @@ def test_a_form_that_is_filled_in_loads(tmp_path, kind, address):
     assert [server.confirmations_needed(value) for value in (1, 1_000_000, 5_000_000)] == [1, 3, 6]
 
 
+def test_nothing_sells_unless_it_is_configured(tmp_path):
+    def sell(**section: object):
+        path = tmp_path / "server.toml"
+        path.write_text(changed("debug", "server", {f"sell.{key}": value for key, value in section.items()}))
+        return load_server_config(path, {"PAYCHAN_STATE_DIR": str(tmp_path / "state")}).sell
+
+    assert not sell().is_on
+    assert sell(socket="run/sell.sock").socket == tmp_path / "state/run/sell.sock"
+    assert sell(port=8443).is_on and sell(port=8443).host == "127.0.0.1"
+    over = sell(port=8443, host="0.0.0.0", tls_key="k.pem", tls_certificate="/etc/c.pem")
+    assert (over.tls_key, over.tls_certificate) == (tmp_path / "state/k.pem", Path("/etc/c.pem"))
+
+
+def test_a_key_that_others_may_read_is_refused(tmp_path):
+    key = tmp_path / "k.pem"
+    key.touch(mode=0o644)
+    key.chmod(0o644)
+    changes = {"sell.port": 8443, "sell.tls_key": str(key), "sell.tls_certificate": "c.pem"}
+    assert complaint(tmp_path, "server", changed("debug", "server", changes)).startswith("sell.tls_key: ")
+
+
 def test_the_node_s_credentials_are_relative_to_the_state_directory(tmp_path):
     def chain(**bitcoind: object):
         changes = {"bitcoind.cookie_file": None, **{f"bitcoind.{key}": value for key, value in bitcoind.items()}}
@@ -127,6 +148,18 @@ COMMON = [
     ({"colour": "red"}, "colour"),
 ]
 SERVER = [
+    ({"sell.socket": 7}, "sell.socket"),
+    ({"sell.socket": "/tmp/sell.sock"}, "sell.socket"),
+    ({"sell.socket": "../sell.sock"}, "sell.socket"),
+    ({"sell.port": -1}, "sell.port"),
+    ({"sell.port": "8443"}, "sell.port"),
+    ({"sell.port": 8443, "sell.host": "0.0.0.0"}, "sell.tls_key"),
+    ({"sell.port": 8443, "sell.host": "shop.example.com"}, "sell.host"),
+    ({"sell.port": 8443, "sell.tls_key": "key.pem"}, "sell.tls_key"),
+    ({"sell.port": 8443, "sell.tls_certificate": "cert.pem"}, "sell.tls_key"),
+    ({"sell.host": "127.0.0.1"}, "sell.port"),
+    ({"sell.tls_key": "key.pem", "sell.tls_certificate": "cert.pem"}, "sell.port"),
+    ({"sell.token": "pct_"}, "sell.token"),
     ({"http.port": 0}, "http.port"),
     ({"http.port": 65536}, "http.port"),
     ({"http.port": "8000"}, "http.port"),
