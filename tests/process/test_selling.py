@@ -11,7 +11,11 @@ import time
 
 import pytest
 
+from paychan.core.channel import ChannelState
+from paychan.core.sales import hash_key
 from paychan.core.sender import sign_payment
+from store.check import StoredRecords
+from store.keys import STATE
 from tests.selling import SOCKET, Seller, channel_of, make_token, sell_changes, text_of, token_command
 from tests.system import free_port, running, wait_until
 
@@ -166,6 +170,24 @@ def test_open_channels_are_listed_page_by_page(system, seller, payer):
     assert channel_of(payer) in names and len(set(names)) == len(names)
     assert [row["exp_time"] for row in found] == sorted(row["exp_time"] for row in found)
     assert {row["phase"] for row in found} == {"open"}
+
+
+def test_a_backup_has_what_was_sold(system, seller, payer, tmp_path):
+    """Taken while the store runs; restored, it sells on from there, and nothing is charged that was charged before."""
+    sold = seller.ask(charge(payer, "one", 300, pays=300)).json
+    for command in (
+        ["backup", str(system.state_dir), str(tmp_path / "kept")],
+        ["restore", str(tmp_path / "kept"), str(tmp_path / "restored")],
+        ["audit", str(tmp_path / "restored")],
+    ):
+        done = subprocess.run([sys.executable, "-m", "store", *command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("no problems\n")
+    records = StoredRecords(tmp_path / "restored" / "store" / "db")
+    (record,) = records.get([STATE + payer.sender.terms.outpoint])
+    records.close()
+    sales = ChannelState.parse(record).sales
+    assert (sales.spent, sales.purchases[0].held, sales.purchases[0].key) == (sold["spent"], 300, hash_key("one"))
 
 
 # --- who may ask ---

@@ -238,6 +238,9 @@ class Database:
     def open_value(self) -> int:
         return keys.decode_value(self.data.get(keys.OPEN_VALUE))
 
+    def open_spent(self) -> int:
+        return keys.decode_value(self.data.get(keys.OPEN_SPENT))
+
 
 class LedgerConnection(sqlite3.Connection):
     """What `signer.ledger` gets of `sqlite3.connect`: a database in memory whose image goes to the simulated disk with each change,

@@ -64,6 +64,9 @@ class Disk:
     def open_value(self) -> int:
         return keys.decode_value(self.data.get(keys.OPEN_VALUE))
 
+    def open_spent(self) -> int:
+        return keys.decode_value(self.data.get(keys.OPEN_SPENT))
+
     def commit(self, writes: Mapping[bytes, bytes | None]) -> None:
         self._on_commit(writes)
         for key, value in writes.items():
