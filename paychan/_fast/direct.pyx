@@ -44,10 +44,16 @@ cdef class DirectRequest(PaymentRequest):
     cdef Py_ssize_t _path_size
     cdef str _decoded_path        # if the path had escapes
     cdef readonly bytes host
+    cdef bytes _authorization     # if there is exactly one
     cdef readonly bint is_last    # the connection ends with its answer
     cdef readonly bint wants_no_body
     cdef Py_ssize_t _body_size
     cdef bytes _response
+
+    @property
+    def authorization(self):
+        """The Authorization header; empty if there is none, or more than one."""
+        return self._authorization or b""
 
     cdef Status judge(self, ChannelTable table, uint64_t now) except *:
         cdef const unsigned char *target = <const unsigned char *> PyBytes_AS_STRING(self._target)
@@ -322,6 +328,8 @@ cdef class DirectConnection:
             request._decoded_path = door._unquote(request._target[:head.path_size].decode("ascii"))
         if head.method == PUT and door.intake is not None:
             return door.intake.take(request)
+        if head.authorizations == 1:
+            request._authorization = head.authorization[:head.authorization_size]
         request.wants_no_body = head.method == HEAD
         request._body_size = head.content_length
         self._pending_bytes += request._body_size

@@ -6,6 +6,11 @@ from .channel cimport ChannelTable
 from .commit cimport CommitQueue, Waiter
 from .status cimport Status
 
+# Types of the frames between workers; paychan/server/doors/peers.py has the others.
+cdef enum:
+    PAYMENT = 2
+    SALE = 3
+
 cdef class PaymentRequest(Waiter):
     cdef Intake _intake
     cdef int _status                # of its judgement, while it waits for the write
@@ -18,8 +23,10 @@ cdef class PaymentRequest(Waiter):
     cdef str get_path(self)
     cdef str get_query(self)
     cdef bytes get_target(self)
+    cdef unsigned char frame_kind(self)
     cdef Status judge(self, ChannelTable table, uint64_t now) except *
     cdef int paid(self) except -1
+    cdef int exhausted(self) except -1
     cdef int relay(self, bytes body) except -1
     cdef int refuse(self, object reply) except -1
     cdef int _end(self, int outcome) except -1

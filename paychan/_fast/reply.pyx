@@ -1,4 +1,4 @@
-"""The body of an accepted payment's answer. All other answers are made in paychan/server/protocol/replies.py."""
+"""The bodies of the answers to payments and sales. All other answers are made in paychan/server/protocol/replies.py."""
 
 cdef extern from "stdio.h" nogil:
     int snprintf(char *text, size_t size, const char *format, ...)
@@ -16,3 +16,16 @@ cdef bytes paid_body(uint64_t value_left, uint64_t value_received):
 def payment_body(uint64_t value_left, uint64_t value_received):
     """Return the PaymentResult (protocol-v1 section 6) of an open channel. Values in satoshi."""
     return paid_body(value_left, value_received)
+
+
+cdef bytes sale_body(const Purchase *purchase, uint64_t value_received, uint64_t received, uint64_t spent, uint64_t value_left):
+    """Return what a seller is told. Values in satoshi; value_received: by the payment that came with the sale."""
+    cdef char text[400]
+    cdef int size = snprintf(
+        text, sizeof(text),
+        b'{"status":200,"purchase":{"number":%llu,"asked":%llu,"amount":%llu,"until":%llu},"value_received":%llu,'
+        b'"received":%llu,"spent":%llu,"credit":%llu,"channel_value_left":%llu}\n',
+        <unsigned long long> purchase.number, <unsigned long long> purchase.asked, <unsigned long long> purchase.held,
+        <unsigned long long> purchase.until, <unsigned long long> value_received, <unsigned long long> received,
+        <unsigned long long> spent, <unsigned long long> (received - spent), <unsigned long long> value_left)
+    return text[:size]

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ..rpc.store_messages import Hello, Stored, StoreMessage
 from ..settings.load import load_server_config, load_store_config
 from ..settings.models import ServerConfig, StoreConfig
 from ..supervisor import Supervisor
+from . import token
 from .configuration import check_directory
 from .output import EXIT_REFUSED, CommandError, utc
 
@@ -49,6 +51,9 @@ def register(subparsers: Any) -> None:
     add("channels", _channels, "list the channels that are open or being settled", directory)
     add("channel", _channel, "show one channel", directory, outpoint)
     add("settle", _settle, "have a channel settled now", directory, outpoint)
+    about = "say who may sell"
+    tokens = subparsers.add_parser("token", help=about, description=about).add_subparsers(required=True, metavar="ACTION")
+    token.register(tokens, EXITS)
     about = "work on configurations"
     config = subparsers.add_parser("config", help=about, description=about).add_subparsers(required=True, metavar="ACTION")
     about = "say what is missing or wrong in a configuration"
@@ -114,6 +119,8 @@ def _describe(outpoint: bytes, stored: Stored) -> dict[str, Any]:
         "funding_value": terms.funding_value,
         "received": terms.funding_value - state.payment.change_value,
         "channel_value_left": state.payment.change_value,
+        "spent": state.sales.spent,
+        "reserved": state.sales.reserved_at(int(time.time())),
         "client_pubkey": terms.client_pubkey.hex(),
         "exp_time": terms.exp_time,
         "opened_at": terms.opened_at,

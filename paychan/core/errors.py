@@ -7,6 +7,7 @@ the numbers (`paychan/_fast/status.pxd` gives them names); everything else uses 
 This module knows the HTTP status a code hints at, and nothing else about HTTP.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
@@ -85,6 +86,16 @@ _TABLE = (
     Code(89, "shard_stopped", 503, "The channel's accounts are being looked at; send the same request again later"),
     Code(90, "clock_doubtful", 503, "The server's clock and the chain contradict each other; send the same request again later"),
     Code(91, "too_much_unsettled", 503, "Too much waits to be settled; send the same request again later"),
+    # what a seller is told
+    Code(100, "invalid_sale", 400, "The sale is malformed"),
+    Code(101, "insufficient_credit", 402, "The channel's credit is below the amount"),
+    Code(102, "purchase_differs", 409, "The key has bought for another amount"),
+    Code(103, "no_such_purchase", 404, "No such purchase is remembered"),
+    Code(104, "more_than_held", 409, "The purchase holds less than this amount"),
+    Code(105, "too_many_reservations", 409, "As many reservations are open on the channel as there may be"),
+    Code(110, "token_missing", 401, "The request shows no token"),
+    Code(111, "token_unknown", 401, "The token is not known, or was revoked"),
+    Code(112, "token_scope", 403, "The token is not for this"),
 )
 
 BY_CODE = {row.code: row for row in _TABLE}
@@ -96,11 +107,13 @@ if len(BY_CODE) != len(_TABLE) or len(BY_NUMBER) != len(_TABLE):
 class PaychanError(Exception):
     """Base of our errors: `code` is a key of `BY_CODE`, `parameter` names the guilty request parameter, if one is.
 
-    `detail` is meant for the client: it holds no key, no payment and none of the client's raw bytes.
+    `detail` is meant for the client: it holds no key, no payment and none of the client's raw bytes. `figures`: what programs want
+    to know of it, by name; satoshi.
     """
 
-    def __init__(self, code: str, detail: str = "", parameter: str = "") -> None:
+    def __init__(self, code: str, detail: str = "", parameter: str = "", figures: Mapping[str, int] | None = None) -> None:
         self.row = BY_CODE[code]
+        self.figures = figures or {}
         self.detail = detail or self.row.title
         self.parameter = parameter
         super().__init__(f"{code}: {self.detail}")

@@ -47,6 +47,13 @@ def p2pkh_address(network: Network, key_hash: bytes) -> str:
     return str(CBase58Data.from_bytes(key_hash, network.p2pkh_version))
 
 
+def encode_address(network: Network, script: bytes) -> str:
+    """Return the address that `decode_address` turned into this script pubkey."""
+    if script[:1] == b"\xa9":
+        return p2sh_address(network, script[2:22])
+    return p2pkh_address(network, script[3:23])
+
+
 def decode_address(network: Network, address: str) -> bytes:
     """Return the script pubkey that `address` stands for: P2PKH, P2SH (base58check), P2WPKH, P2WSH (Bech32) or P2TR (Bech32m).
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from .._fast.batch import Batch
 from .._fast.channel import ChannelTable, read_channel_request
 from .._fast.intake import Intake, PaymentRequest
+from .._fast.sale import SaleBatch
 from ..chain.base import FundingOutput
 from ..chain.make import make_chain
 from ..clock import Clock, wall_clock
@@ -17,6 +18,7 @@ from ..rpc.signer_client import SignerClient
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, OwnerTable, Unsettled, Welcome
 from ..settings.models import ServerConfig
+from .channels.books import Books
 from .channels.funding import FundingChecks
 from .channels.life import ChannelLife, refusal_of_form
 from .channels.lookups import NEGATIVE_SECONDS, Lookups
@@ -181,7 +183,9 @@ class Worker:
         self._life = ChannelLife(
             channels, shard_count, self._committer, loader, settling, self._opening, proving, now, self._own_url, exposure_max
         )
+        channels.open_price = config.open_price
         notes = Notes(channels, store, self._signer, config.unnoted_value_max)
+        self._books = Books(config, store, now)
         self._payments = Payments(
             config.common.network,
             channels,
@@ -193,6 +197,7 @@ class Worker:
             now,
             exposure_max,
             notes,
+            self._books,
             self.refusal,
             self._pay_elsewhere,
         )
@@ -305,6 +310,25 @@ class Worker:
             raise Rejection("invalid_batch", str(error)) from error
         return Reply(200, await future, form=Form.BATCH)
 
+    async def sell(self, sales: list[bytes]) -> list[bytes]:
+        """What sellers ask for, for any channels (`sale.pyx` has its form); return the bodies of the answers, in order."""
+        self._check_interlocks()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[bytes]] = loop.create_future()
+        batch = SaleBatch(sales, lambda answers: None if future.done() else future.set_result(answers), loop.call_soon)
+        batch.submit(self._payments.intake)
+        return await future
+
+    def now(self) -> int:
+        """Return the unix seconds that reservations are judged by."""
+        return self._clock.now()
+
+    @property
+    def books(self) -> Books:
+        """What sellers read. Raises Unavailable."""
+        self._check_interlocks()
+        return self._books
+
     async def close(self, path: str, query: str) -> Reply:
         """DELETE on a channel."""
         status, outpoint, _ = read_channel_request(path, query)
@@ -371,6 +395,8 @@ class Worker:
         life = self._check_interlocks()
         if request.verb == "pay":
             return await self._payments.pay(request.path, request.query)
+        if request.verb == "sell":
+            return await self._payments.sell(bytes.fromhex(request.query))
         if request.verb == "close":
             return await life.close(request.path, request.query)
         if request.verb == "settle":
@@ -401,7 +427,8 @@ class Worker:
 
     def _pay_patiently(self, request: PaymentRequest, outpoint: bytes) -> None:
         """Look for the owner of a channel that is changing hands."""
-        self._payments.answer_later(request, self._elsewhere(PeerRequest("pay", outpoint, request.path, request.query)))
+        verb = "sell" if request.is_sale else "pay"
+        self._payments.answer_later(request, self._elsewhere(PeerRequest(verb, outpoint, request.path, request.query)))
 
     async def _elsewhere(self, request: PeerRequest) -> Reply:
         """Send a request to its shard's owner. While the shard changes hands, wait and look again, a few times."""
