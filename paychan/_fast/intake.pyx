@@ -50,6 +50,10 @@ cdef class PaymentRequest(Waiter):
         """Return the type of the frame in which it goes to another worker."""
         return PAYMENT
 
+    cdef bint brings_money(self):
+        """Return whether more is received on the channel if it is taken."""
+        return True
+
     cdef Status judge(self, ChannelTable table, uint64_t now) except *:
         """Have the table judge it, from the form in which it came."""
         cdef Py_ssize_t path_size = 0, query_size = 0
@@ -155,6 +159,7 @@ cdef class Intake:
     more than `exposure_max` satoshi, or than the table watches them for; `paid(body)` makes a Reply; `lost` is the answer when the
     store is gone, `overloaded` when too many wait for it, `moved` when a channel could not be had in several attempts,
     `failed(error)` makes the one to a bug of ours.
+    no_money: the answer to whatever brings money, as long as no more may come; what was received is still sold for, and given back.
     refusals: by status number, the answers to requests that are refused by their form alone, None for the others.
     """
 
@@ -192,6 +197,8 @@ cdef class Intake:
             self._has_looked = True
         if self._trouble is not None:
             return request.refuse(self._trouble)
+        if self.no_money is not None and request.brings_money():
+            return request.refuse(self.no_money)
         if self._queue.waiting >= self._queue.waiting_max:
             return request.refuse(self._rules.overloaded)
         if request.attempts >= ATTEMPTS_MAX:

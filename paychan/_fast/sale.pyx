@@ -58,6 +58,9 @@ cdef class SaleRequest(PaymentRequest):
     cdef unsigned char frame_kind(self):
         return SALE
 
+    cdef bint brings_money(self):
+        return len(self._raw) > HEAD_SIZE and self._raw[0] == SELL
+
     cdef bytes get_target(self):
         return self._raw
 

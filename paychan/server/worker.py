@@ -162,6 +162,11 @@ class Worker:
         if self._is_over != was_over:
             taken = "no opens and payments are taken" if self._is_over else "opens and payments are taken again"
             log.warning("%s, %s", self._how_much(), taken)
+            self._bound_intake()
+
+    def _bound_intake(self) -> None:
+        if self._intake is not None:
+            self._intake.no_money = problem(Unavailable("too_much_unsettled")) if self._is_over else None
 
     def _how_much(self) -> str:
         return f"{self._unsettled.total} satoshi are unsettled, {self._config.unsettled_value_max} may be"
@@ -183,9 +188,13 @@ class Worker:
         self._life = ChannelLife(
             channels, shard_count, self._committer, loader, settling, self._opening, proving, now, self._own_url, exposure_max
         )
-        channels.open_price = config.open_price
         notes = Notes(channels, store, self._signer, config.unnoted_value_max)
-        self._books = Books(config, store, now)
+
+        def price_changed(least: int) -> None:
+            channels.open_price = least
+
+        self._prices.follow(price_changed)
+        self._books = Books(config, store, now, lambda: channels.open_price)
         self._payments = Payments(
             config.common.network,
             channels,
@@ -198,10 +207,11 @@ class Worker:
             exposure_max,
             notes,
             self._books,
-            self.refusal,
+            self.trouble,
             self._pay_elsewhere,
         )
         self._intake = self._payments.intake
+        self._bound_intake()
         self._on_joined(self._intake)
         largest = Largest(store, exposure_max, config.total_exposure_max)
         settler = Settler(self._ownership, store, self._tip, self.settle, config.settlement_period, largest, sure)
@@ -237,10 +247,6 @@ class Worker:
         if self._committer.is_full:
             return "overloaded"
         return ""
-
-    def refusal(self) -> str:
-        """Return the code of what keeps us from taking money: an interlock, or too much that is unsettled. Else an empty text."""
-        return self.trouble() or ("too_much_unsettled" if self._is_over else "")
 
     def _check_exposure(self) -> None:
         if self._is_over:

@@ -25,10 +25,10 @@ CHANNEL_TYPE = "p2sh-cltv-1"
 
 
 class Books:
-    """Of all channels. clock: unix seconds, now."""
+    """Of all channels. clock: unix seconds, now. open_price: satoshi that the first sale on a channel would spend, too, now."""
 
-    def __init__(self, config: ServerConfig, store: StoreClient, clock: Callable[[], int]) -> None:
-        self._config, self._store, self._clock = config, store, clock
+    def __init__(self, config: ServerConfig, store: StoreClient, clock: Callable[[], int], open_price: Callable[[], int]) -> None:
+        self._config, self._store, self._clock, self._open_price = config, store, clock, open_price
 
     async def look(self, outpoint: bytes) -> Reply:
         """Return how one channel stands. Raises Rejection("no_such_channel"), Unavailable."""
@@ -73,7 +73,7 @@ class Books:
     def _standing(self, terms: ChannelTerms, state: ChannelState) -> dict[str, Any]:
         left, now = state.payment.change_value, self._clock()
         received = terms.funding_value - left
-        spent = state.sales.spent_at(now, received, self._config.open_price)
+        spent = state.sales.spent_at(now, received, self._open_price())
         return {
             "channel": format_outpoint(terms.outpoint),
             "phase": Phase(state.phase).name.lower(),

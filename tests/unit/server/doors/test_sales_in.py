@@ -12,9 +12,10 @@ import pytest
 from paychan._fast.frame import encode_frame
 from paychan._fast.sale import SALES_SLICE, FutureSale, SaleBatch
 from paychan.core.channel import ChannelState
+from paychan.core.errors import Unavailable
 from paychan.core.sales import Sales
 from paychan.rpc.connection import ConnectionGone
-from paychan.server.protocol.replies import json_reply
+from paychan.server.protocol.replies import json_reply, problem
 from tests.unit.doors import Answer, Desk, asynchronous, settle
 from tests.unit.server.shards.test_committer import CONFLICT, HandStore
 
@@ -184,3 +185,25 @@ async def test_many_are_judged_in_slices_and_answered_in_order():
     await settle()
     (bodies,) = got
     assert [orjson.loads(body)["channel_value_left"] for body in bodies] == [9_000_000 - number for number in range(len(raws))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@asynchronous
+async def test_while_no_money_may_come_what_was_received_is_still_sold_for(kind):
+    desk = Desk(HandStore())
+
+    async def asked(raw):
+        answer = submit(desk, kind, raw)
+        await settle()
+        if desk.store.in_flight:
+            await desk.store.answer()
+            await settle()
+        return answer.status, answer.code if answer.status != 200 else answer.json["spent"]
+
+    assert await asked(sale(desk, paid=9_000_000)) == (200, 100)
+    desk.intake.no_money = problem(Unavailable("too_much_unsettled"))
+    assert await asked(sale(desk, key=b"g", paid=8_000_000)) == (503, "too_much_unsettled")
+    assert await asked(sale(desk, key=b"g")) == (200, 200)
+    assert await asked(sale(desk, kind=SETTLE, of=1, amount=40)) == (200, 140)
+    desk.intake.no_money = None
+    assert await asked(sale(desk, key=b"h", paid=8_000_000)) == (200, 240)
