@@ -32,7 +32,7 @@ VICTIM, BYSTANDER = SAMPLES
 assert len({shard_of(sample.terms.outpoint, SHARD_COUNT) for sample in SAMPLES}) == 2
 SHARD = shard_of(VICTIM.terms.outpoint, SHARD_COUNT)
 CELL_SIZE, OUTPOINT_AT, SLOT_SIZE = 80, 43, 120  # Known and Slot of group.pxd
-SALES_AT = 368  # of the pointer in Channel
+SALES_AT = 376  # of the pointer in Channel
 OBJECT_HEAD = 24  # of a compiled class: reference count, type, methods; then its attributes in order
 
 
