@@ -17,7 +17,7 @@ from paychan.core.payment import Payment
 from paychan.rpc.store_messages import LEASE_COUNT, Entry, EntryStatus, encode_commit
 from store import keys
 from store.check import Report, _check_batch
-from store.group import Group
+from store.group import NOTHING, Group
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
 from tests.reference import judge_sale
 
@@ -48,7 +48,7 @@ class Selling(RuleBasedStateMachine):
     def open(self, seed, opening):
         self.sample = make_sample(f"selling {seed}", opening_change=10_000_000 - opening)
         self.outpoint = self.sample.terms.outpoint
-        self.now, self.spent, self.open_value, self.open_spent = NOW, 0, 0, 0
+        self.now, self.spent, self.unsettled, self.open_spent = NOW, 0, NOTHING, 0
         self.disk, self.cache, self.epochs = Disk(), StateCache(16), [1] * (SHARD_COUNT + LEASE_COUNT)
         self.account = self.sample.account
         self.payments = [self.account.newest]
@@ -61,13 +61,13 @@ class Selling(RuleBasedStateMachine):
         self.restart()
 
     def _commit(self, entry):
-        group = Group(self.disk, self.cache, self.epochs, SHARD_COUNT, self.open_value, self.open_spent)
+        group = Group(self.disk, self.cache, self.epochs, SHARD_COUNT, self.unsettled, self.open_spent)
         status = group.judge(encode_commit([entry]))[0]
         self.disk.update((key, value) for key, value in group.writes.items() if value is not None)
         for key in [key for key, value in group.writes.items() if value is None]:
             self.disk.pop(key, None)
         group.keep()
-        self.open_value, self.open_spent = group.open_value, group.open_spent
+        self.unsettled, self.open_spent = group.unsettled, group.open_spent
         assert self.cache.accounts.stopped == {}
         return status
 
@@ -160,6 +160,7 @@ class Selling(RuleBasedStateMachine):
         records = type("", (), {"get": lambda _, names: self.disk.get_many(names)})()
         _check_batch(records, [(self.outpoint, self.disk[keys.STATE + self.outpoint])], report, None)
         assert report.problems == [] and report.open_spent == self.open_spent
+        assert (report.open_value, report.begun_value) == self.unsettled
 
 
 TestSelling = Selling.TestCase
