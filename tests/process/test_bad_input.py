@@ -375,7 +375,7 @@ PAYMENTS: list[tuple[str, Callable[[Sender], str], str, str, str]] = [
         ("2^64-1", lambda s: valued(s, (1 << 64) - 1), "change_value_range"),
     ]
 ] + [
-    ("trailing byte", lambda s: (good_text(s).rstrip("=") + "AAAA")[:104], "invalid_der", "invalid_der", "invalid_der"),
+    ("trailing byte", lambda s: with_der(s, lambda der: der + b"\0"), "invalid_der", "invalid_der", "invalid_der"),
     ("R padded", lambda s: with_der(s, padded_r), "invalid_der", "invalid_der", "invalid_der"),
     (
         "signed by another key",
