@@ -146,7 +146,8 @@ class Judge:
             return
         fee, received = terms.funding_value - sum(out.nValue for out in tx.vout), terms.funding_value - payment.change_value
         left = terms.exp_time - self.believed()
-        if not self._is_small(fee, received, len(raw) + 3) and fee * 100 > received * self._oracle.rules.share_at(left):
+        size = len(raw) + 3 + DESTINATION_SIZE_MAX - len(tx.vout[-1].scriptPubKey)
+        if not self._is_small(fee, received, size) and fee * 100 > received * self._oracle.rules.share_at(left):
             self.breach(f"{format_outpoint(outpoint)[:8]}: bids {fee} of {received}, {left} s before its expiry")
 
     def see_recovery(self, data: Mapping[bytes, bytes]) -> None:
