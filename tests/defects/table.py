@@ -638,8 +638,8 @@ TRANSACTIONS = (
         ("B13", "F8"),
         "a refund that won is taken for our settlement, and told as one",
         SETTLING,
-        "elif case.state.phase == Phase.BROADCAST and not status.spent_by:",
-        "elif case.state.phase == Phase.BROADCAST:",
+        "elif case.newest is not None and (spend is None or not spend.is_read):",
+        "elif case.newest is not None:",
         (f"{UNIT}server/settlement/test_settling.py::test_a_refund_that_won_is_told_as_a_loss",),
     ),
     Break(
@@ -1382,6 +1382,14 @@ REVIEW = (
             f"{UNIT}server/settlement/test_settling.py::test_what_waits_near_the_expiry_is_raised_at_each_block",
             f"{UNIT}server/settlement/test_settling.py::test_what_waits_long_before_the_expiry_is_reckoned_for_its_largest_copy",
         ),
+    ),
+    Break(
+        ("R19",),
+        "a new process believes that everybody still has what its own node has",
+        SETTLING,
+        "(is_announced and not is_overdue)",
+        "not is_overdue",
+        (f"{UNIT}server/settlement/test_settling.py::test_a_new_process_announces_what_it_finds_waiting",),
     ),
     Break(
         ("R19",),

@@ -200,7 +200,7 @@ class Auditor:
         """Whether the channel is worth more than its fee: it could have paid for most of the blocks of its settlement period, in
         the form that the miners had of it, and for what hung on it."""
         start, end = account.terms.exp_time - self.settlement_period, account.terms.exp_time
-        prices = sorted(block.threshold for block in self.chain.blocks if start <= block.time <= end)
+        prices = sorted(block.asked for block in self.chain.blocks if start <= block.time <= end)
         price = prices[len(prices) // 2] if prices else 1.0
         received = self.received(account)
         affordable = min(received * self.share_worth_percent // 100, received - DUST_LIMIT)

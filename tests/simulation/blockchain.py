@@ -37,6 +37,8 @@ class Block:
     time: int
     transactions: list[Tx]
     threshold: float
+    asked: float = 0.0
+    """Satoshi for each byte that took a transaction through the mempools and into this block."""
 
 
 @dataclass
@@ -170,7 +172,8 @@ class BlockChain:
     def _append(self, stamp: int, transactions: list[Tx], threshold: float) -> None:
         seed = (self.blocks[-1].block_hash if self.blocks else bytes(32)) + stamp.to_bytes(8, "big")
         block_hash = hashlib.sha256(seed + self.chance.randbytes(4)).digest()
-        self.blocks.append(Block(block_hash, stamp, transactions, threshold))
+        asked = max(threshold, self.own_minimum, self.minimum)
+        self.blocks.append(Block(block_hash, stamp, transactions, threshold, asked))
         for tx in transactions:
             self._heights[tx.txid] = self.height
             if tx.spends is not None:

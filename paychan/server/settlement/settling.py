@@ -121,10 +121,11 @@ class Settling:
         if case.state.phase == Phase.CLOSING:
             await self._sign(case, spend)
         elif not await self._bump(case, spend) and status.is_spent and (spend is None or spend.is_newest):
-            # the newest version is on its way, in one form or another, and good enough; what waits for long is announced again
-            self._spends.note_waiting(case, self._now())
+            # The newest version is on its way, in one form or another, and good enough. What waits for long, or longer than this
+            # process knows, is announced again: others may have forgotten it.
+            is_announced = self._spends.note_waiting(case, self._now())
             is_overdue = self._spends.is_overdue(case, self._rung(case), self._now())
-            if not is_overdue or spend is None or spend.txid != case.state.settlement_txid:
+            if spend is None or spend.txid != case.state.settlement_txid or (is_announced and not is_overdue):
                 return case.state
         await self._publish(case)
         if case.state.phase == Phase.SIGNED:
@@ -156,8 +157,8 @@ class Settling:
                 log.warning("settled %s by %s, of an older payment: %d satoshi are missing", where, txid_hex(spend.txid), missing)
             else:
                 log.info("settled %s by %s%s", where, txid_hex(spend.txid), "" if spend.txid == newest else ", in another form")
-        elif case.state.phase == Phase.BROADCAST and not status.spent_by:
-            await self._advance(case, Event.CONFIRM)
+        elif case.newest is not None and (spend is None or not spend.is_read):
+            await self._advance(case, Event.CONFIRM, status.spent_by)
             log.warning("%s was spent, but maybe not by its newest settlement %s", where, txid_hex(newest))
         else:
             await self._advance(case, Event.LOSE, status.spent_by or newest or bytes(32))

@@ -22,12 +22,14 @@ log = logging.getLogger("paychan.settling")
 class Spend:
     """A transaction that spends a funding output, in the mempool or in a block.
 
-    paid: what it pays if it is a settlement of the channel, else None: a refund, or unread. is_newest: it pays what our newest
-    version pays, in whatever form. rival: what a replacement must beat, while it is in the mempool.
+    paid: what it pays if it is a settlement of the channel, else None. is_read: the source has its bytes; a node without txindex
+    has not once it is in a block. is_newest: it pays what our newest version pays, in whatever form. rival: what a replacement
+    must beat, while it is in the mempool.
     """
 
     txid: bytes
     paid: Paid | None
+    is_read: bool
     is_newest: bool
     rival: Rival
 
@@ -59,11 +61,13 @@ class Spends:
 
     # --- waiting ---
 
-    def note_waiting(self, case: Case, now: int) -> None:
-        """Note that the newest version is on its way. now: unix seconds."""
+    def note_waiting(self, case: Case, now: int) -> bool:
+        """Note that the newest version is on its way; return whether that was known. now: unix seconds."""
         memory = self._memory(case)
-        if memory.version != case.state.settlement_txid:
+        is_known = memory.version == case.state.settlement_txid
+        if not is_known:
             memory.version, memory.since = case.state.settlement_txid, now
+        return is_known
 
     def is_overdue(self, case: Case, rung: Rung, now: int) -> bool:
         """Whether the newest version has been on its way for longer than a rung has patience."""
@@ -90,7 +94,7 @@ class Spends:
             return None
         is_ours = txid == case.state.settlement_txid
         if is_ours and status.spent_confirmations and newest is not None:
-            return Spend(txid, newest, True, Rival(newest.fee, newest.size))
+            return Spend(txid, newest, True, True, Rival(newest.fee, newest.size))
         found = await self._chain.spender(txid)
         memory = self._memory(case)
         raw = case.transaction if is_ours else found.transaction
@@ -101,7 +105,7 @@ class Spends:
             memory.form = txid, raw
         fee, size = (paid.fee, paid.size) if paid is not None else _fee_and_size(raw, case)
         is_newest = paid is not None and newest is not None and paid.outputs == newest.outputs
-        spend = Spend(txid, paid, is_newest, Rival(fee, size, found.fees))
+        spend = Spend(txid, paid, bool(raw), is_newest, Rival(fee, size, found.fees))
         if not status.spent_confirmations:
             self._tell(case, spend, is_ours)
         return spend

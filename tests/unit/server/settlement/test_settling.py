@@ -26,6 +26,7 @@ from paychan.rpc.signer_client import SignerRefused
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest
 from paychan.rpc.store_messages import EntryStatus, Stored
 from paychan.server.settlement.settling import Settling, SettlingRules
+from paychan.server.settlement.spends import Spends
 from paychan.server.shards.committer import LOST
 from signer.policy import Memory, Policy, judge
 from tests.copies import inflated, renamed
@@ -290,10 +291,24 @@ def test_a_refund_that_won_is_told_as_a_loss(rig, phase, caplog):
     if phase == Phase.BROADCAST:
         rig.settle()
     rig.events.clear()
+    txid = rig.spent_by(sign_refund(TERMS, 1000, CLIENT), depth=BURIED)
+    assert rig.settle() == ""
+    assert (rig.state.phase, rig.state.settlement_txid) == (Phase.SETTLED, txid)
+    assert f"{WHERE} was spent by another transaction, {txid_hex(txid)}" in caplog.text
+
+
+@pytest.mark.parametrize("phase", [Phase.SIGNED, Phase.BROADCAST])
+def test_a_spender_that_nobody_can_show_may_be_a_settlement_in_another_form(rig, phase, caplog):
+    """A node without an index has no transaction that was mined and never in its mempool."""
+    rig.signed()
+    if phase == Phase.BROADCAST:
+        rig.settle()
+    newest = rig.state.settlement_txid
     rig.status = FundingStatus(20, True, STRANGER, BURIED)
     assert rig.settle() == ""
     assert (rig.state.phase, rig.state.settlement_txid) == (Phase.SETTLED, STRANGER)
-    assert f"{WHERE} was spent by another transaction, {txid_hex(STRANGER)}" in caplog.text
+    assert f"{WHERE} was spent, but maybe not by its newest settlement {txid_hex(newest)}" in caplog.text
+    assert "was spent by another" not in caplog.text
 
 
 def test_a_spender_without_a_name_ends_what_was_broadcast_and_is_told(rig, caplog):
@@ -322,6 +337,19 @@ def test_a_refund_in_the_mempool_is_raced(rig):
     rig.events.clear()
     rig.status = FundingStatus(20, True, STRANGER, 0)
     assert rig.settle() == ""
+    assert rig.events == ["broadcast"]
+
+
+def test_a_new_process_announces_what_it_finds_waiting(rig):
+    """Its node has it; who knows how long the others have."""
+    rig.settle()
+    rig.status = FundingStatus(10, True, rig.state.settlement_txid, 0)
+    rig.events.clear()
+    rig.settle()
+    assert rig.events == []
+    rig.settling._spends = Spends(rig)
+    for _ in range(2):
+        rig.settle()
     assert rig.events == ["broadcast"]
 
 
