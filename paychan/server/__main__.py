@@ -27,7 +27,7 @@ HEADERS_SIZE_MAX = 16 * 1024
 """Bytes of request line and headers; ours have below 1 kB."""
 
 RESPAWN_SECONDS = 0.5
-WORKER_STOP_SECONDS_MAX = 5
+WORKER_STOP_SECONDS_MAX = 8
 """A worker that was told to stop is killed after this time. One that was just forked does not hear it: it still has its maker's
 handlers, and granian would wait for it for ever. Below the supervisor's patience."""
 

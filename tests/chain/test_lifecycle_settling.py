@@ -228,9 +228,11 @@ def test_a_settlement_that_waits_is_replaced_by_a_dearer_one_and_either_may_be_m
     chain.restart_node()
     chain.pass_time(replaced.terms.exp_time - HOUR // 20)
     assert chain.waiting() == []
-    # This node replaces nothing in its mempool: the old version must not come there again before the server knows the time.
+    # This node replaces nothing in its mempool: the old versions must not come there again before there are dearer ones.
     chain.gate.refused, chain.gate.is_shut = {"sendrawtransaction"}, False
-    wait_until(lambda: chain.ready().json.get("chain", {}).get("height") == chain.node.height, 20, "the newest block")
+    for channel in (replaced, overtaken):
+        raised = f"{format_outpoint(channel.terms.outpoint)} pays .* satoshi for its settlement now"
+        wait_until(lambda raised=raised: chain.logged(raised), 20, "a dearer one")
     chain.gate.open()
     second = {}
     for channel in (replaced, overtaken):
