@@ -97,7 +97,7 @@ class _LosingStream(io.TextIOWrapper):
 def _unbuffer_stderr() -> None:
     """Have a standard error that keeps nothing back: what a full disk refused would be tried again whenever anybody flushes it, as
     multiprocessing does before each fork, and that would not happen. And have one at all: argparse writes to it without a look."""
-    if not sys.stderr or isinstance(getattr(sys.stderr, "buffer", None), io.BufferedWriter):
+    if not sys.stderr or sys.stderr is sys.__stderr__:  # none, or the interpreter's own
         encoding = sys.stderr.encoding if sys.stderr else None
         raw = io.FileIO(2, "w", closefd=False)
         sys.stderr = _LosingStream(raw, encoding, "backslashreplace", write_through=True)

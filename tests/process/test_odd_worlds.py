@@ -385,3 +385,11 @@ def test_a_store_that_turns_an_operator_away_is_told_of_in_one_line(scene, tmp_p
     done = subprocess.run(command, cwd=ROOT, env=scene.env, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"paychan: the store at unix:\S+ does not answer \(RemoteRefusal: .*\)\n", done.stderr)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_standard_error_does_not_change_what_a_wrong_command_line_ends_with(unbuffered):
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "paychan", "nonsense"]
+        env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        assert subprocess.run(command, env=env, cwd=ROOT, stderr=full, timeout=60).returncode == 2
