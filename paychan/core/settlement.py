@@ -33,6 +33,10 @@ _SIGNATURE_SIZE_MAX = 72  # 71 bytes of DER with low S, and the sighash type
 SETTLEMENT_SIZE_MAX = 367
 """Bytes of the largest settlement: with the longest keys, signatures, expiry and addresses that there are."""
 
+INFLATION_MAX = 3 + ELEMENT_SIZE_MAX - 1 + 2
+"""Bytes by which the largest copy that nodes relay exceeds a settlement: in place of OP_1 it has OP_PUSHDATA2, a length of two
+bytes and the data; and the scriptSig's own length takes three bytes, not one."""
+
 
 class SettlementError(ValueError):
     """A settlement that cannot be built or must not be published; `str()` says why, without secrets."""
@@ -74,8 +78,7 @@ def settlement_size_max(terms: ChannelTerms, payment: Payment, destination: byte
 
 def inflated_size_max(terms: ChannelTerms, payment: Payment, destination: bytes) -> int:
     """Return the most bytes of a copy of the signed settlement that nodes relay: one with 520 bytes in place of OP_1."""
-    # in place of one byte: OP_PUSHDATA2, a length of two bytes, the data; and the scriptSig's own length takes three bytes, not one
-    return settlement_size_max(terms, payment, destination) - 1 + 3 + ELEMENT_SIZE_MAX + 2
+    return settlement_size_max(terms, payment, destination) + INFLATION_MAX
 
 
 def server_sighash(terms: ChannelTerms, payment: Payment, destination: bytes, fee: int) -> bytes:

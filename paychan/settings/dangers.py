@@ -10,6 +10,7 @@ from hashlib import new as new_hash
 from hashlib import sha256
 from pathlib import Path
 
+from ..core.settlement import INFLATION_MAX, SETTLEMENT_SIZE_MAX
 from ..core.units import SECONDS_PER_HOUR
 from ..rpc.connection import Address
 from .hosts import host_of, is_loopback, is_near, trouble_with_url
@@ -39,9 +40,6 @@ SIGNER_FEE_PER_BYTE_LIVE_MAX = 5000
 
 FEE_SHARE_PERCENT_LIVE_MAX = 95
 SIGNER_PERIOD_HOURS_LIVE_MAX = 72
-SETTLEMENT_BYTES_MAX = 891
-"""Of the largest copy of a settlement that anybody can make."""
-
 LOOKUPS_LIVE_MAX = 1000
 """Beyond it a flood of opens would keep the node from telling us of blocks and spent outputs."""
 
@@ -193,7 +191,7 @@ def check_signer(config: "SignerConfig", root: "Section") -> None:
             "settlement_period_hours",
             f"must be at most {SIGNER_PERIOD_HOURS_LIVE_MAX} on network live: so long a settlement may burn nearly everything",
         )
-    if config.fee_sum_per_day_max < FEE_PER_BYTE_LIVE_MIN * SETTLEMENT_BYTES_MAX:
+    if config.fee_sum_per_day_max < FEE_PER_BYTE_LIVE_MIN * (SETTLEMENT_SIZE_MAX + INFLATION_MAX):
         policy.fail("fee_sum_per_day_max", "does not pay for one settlement a day on network live")
 
 
