@@ -257,7 +257,7 @@ with mounted_on(base / "disk"):
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system to fill")
+@pytest.mark.privileged("only root can mount a file system to fill")
 def test_a_real_full_disk_at_the_start_and_later_is_survived(tmp_path):
     """State and log on one disk, full when the system starts; full again while the store is away, until nothing can be logged."""
     (tmp_path / "disk").mkdir()

@@ -184,7 +184,7 @@ def test_the_clock_and_the_days_fees_are_looked_at(ledger, monkeypatch):
     assert ask(server, SignerMessage.SETTLE, other.encode())[0] == SignerMessage.SETTLE + REPLY
 
 
-OTHER = 65533
+OTHER = os.geteuid() + 1
 
 
 @pytest.mark.parametrize(("uid", "closed"), [(0, False), (os.geteuid(), False), (OTHER, True), (None, True)])
