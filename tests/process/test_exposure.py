@@ -72,7 +72,8 @@ def test_what_is_unsettled_is_bounded_while_settlements_stand_still(tmp_path):
         blocked.unlink()
         for payer in (large, small[1]):
             wait_until(lambda payer=payer: payer.close().status == 202, 20, "a settlement")
-        wait_until(lambda: small[0].resend().status == 200, 20, "payments")
+        wait_until(lambda: not any(map(says_so, workers)), 20, "every worker to hear of it")
+        assert small[0].resend().status == 200
         assert told(system) == (TOTAL - LARGE - OPEN_AMOUNT + 1,) * 2
         assert opened(system, "late", OPEN_AMOUNT).pay().status == 200
         system.stop()
