@@ -31,7 +31,7 @@ else
     _part ruff "$BIN/ruff" check .
     _part cython-lint env PATH="$BIN:$PATH" "$BIN/cython-lint" paychan/_fast bench/load tests/fuzz  # it calls pycodestyle by name
     _part mypy "$BIN/mypy"
-    _part tests "$BIN/python" -u -m pytest --numprocesses 2 --dist loadfile
+    _part tests "$BIN/python" -u -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
     _part "checked build" sh tests/run_checked.sh "$BIN/python"
 fi
 echo "== what ran"

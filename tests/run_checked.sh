@@ -10,6 +10,6 @@ cd "$(dirname "$0")/.."
 rm -rf build/checked
 PAYCHAN_DEBUG=1 "$PYTHON" setup.py -q build --build-base build/checked --build-lib build/checked/lib
 export PAYCHAN_DEBUG=1 PYTHONSAFEPATH=1 PYTHONPATH="$PWD/build/checked/lib:$PWD"
-exec "$PYTHON" -u -m pytest --numprocesses 2 --dist loadfile --import-mode=importlib -o "pythonpath=build/checked/lib ." \
+exec "$PYTHON" -u -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 0 --import-mode=importlib -o "pythonpath=build/checked/lib ." \
     tests/unit/fast tests/unit/store tests/unit/rpc tests/unit/server/shards tests/unit/server/doors tests/unit/core/test_sharding.py \
     tests/unit/test_limits.py tests/property tests/differential tests/fuzz
