@@ -97,8 +97,8 @@ class Signed:
 
 
 class _Refused(Exception):
-    def __init__(self, code: RefusalCode, detail: str, signed_fee: int = 0) -> None:
-        self.refusal = Refusal(code, detail, signed_fee)
+    def __init__(self, code: RefusalCode, detail: str, fee: int = 0) -> None:
+        self.refusal = Refusal(code, detail, fee)
 
 
 def judge(policy: Policy, request: SettleRequest, memory: Memory, now: int) -> Signed | Refusal:
@@ -199,23 +199,34 @@ def _check_funding(request: SettleRequest) -> None:
 
 
 def _check_fee(policy: Policy, request: SettleRequest, memory: Memory, now: int) -> None:
-    """Check the fee by the time that is left. Before the settlement period nothing is urgent: there the rate and the day's sum are
-    bounded, too. Within it the ladder's share alone is the bound, for what a settlement must beat has no rate."""
-    terms, payment, fee = request.terms, request.payment, request.fee
+    """Check the fee against its bounds; whoever is refused hears the lowest of them."""
     try:
-        settlement_outputs(terms, payment, policy.destination, fee)
+        settlement_outputs(request.terms, request.payment, policy.destination, request.fee)
     except Uneconomic as error:
         raise _Refused(RefusalCode.UNECONOMIC, str(error)) from error
+    bounds = _fee_bounds(policy, request, memory, now)
+    for most, code, detail in bounds:
+        if request.fee > most:
+            raise _Refused(code, detail, min(bound[0] for bound in bounds))
+
+
+def _fee_bounds(policy: Policy, request: SettleRequest, memory: Memory, now: int) -> list[tuple[int, RefusalCode, str]]:
+    """Return what bounds the fee (satoshi) by the time that is left, what is said of a higher one, and how. Before the settlement
+    period nothing is urgent: there the rate and the day's sum are bounded, too. Within it the ladder's share alone is the bound,
+    for what a settlement must beat has no rate."""
+    terms, payment = request.terms, request.payment
     left, received = terms.exp_time - now, terms.funding_value - payment.change_value
     share = min(policy.fee_share_percent_max, rung_at(left, policy.settlement_period).share_percent)
-    if fee * 100 > received * share and fee > _small_fee(policy, request, received):
-        raise _Refused(RefusalCode.FEE_TOO_HIGH, f"at most {share} % of the value are allowed {left} seconds before the expiry")
-    if left <= policy.settlement_period:
-        return
-    if fee > policy.fee_per_byte_max * inflated_size_max(terms, payment, LONGEST_DESTINATION):
-        raise _Refused(RefusalCode.FEE_TOO_HIGH, f"at most {policy.fee_per_byte_max} satoshi per byte are allowed")
-    if memory.fees_of_the_day + fee > policy.fee_sum_per_day_max:
-        raise _Refused(RefusalCode.FEES_OF_THE_DAY, f"at most {policy.fee_sum_per_day_max} satoshi of fees are signed in a day")
+    by_share = max(received * share // 100, _small_fee(policy, request, received))
+    said = f"at most {share} % of the value are allowed {left} seconds before the expiry"
+    bounds = [(by_share, RefusalCode.FEE_TOO_HIGH, said)]
+    if left > policy.settlement_period:
+        by_rate = policy.fee_per_byte_max * inflated_size_max(terms, payment, LONGEST_DESTINATION)
+        bounds.append((by_rate, RefusalCode.FEE_TOO_HIGH, f"at most {policy.fee_per_byte_max} satoshi per byte are allowed"))
+        of_the_day = max(0, policy.fee_sum_per_day_max - memory.fees_of_the_day)
+        said = f"at most {policy.fee_sum_per_day_max} satoshi of fees are signed in a day"
+        bounds.append((of_the_day, RefusalCode.FEES_OF_THE_DAY, said))
+    return bounds
 
 
 def _small_fee(policy: Policy, request: SettleRequest, received: int) -> int:

@@ -79,25 +79,26 @@ class RefusalCode(IntEnum):
 
 @dataclass(frozen=True)
 class Refusal:
-    """A refusal and its text, which holds no secret and no payment. signed_fee: satoshi, with FEE_FALLS: what the same
-    payment was signed with, so that whoever lost that signature can ask for it again."""
+    """A refusal and its text, which holds no secret and no payment. fee: satoshi; with FEE_FALLS what the same payment was signed
+    with, so that whoever lost that signature can ask for it again; with FEE_TOO_HIGH and FEES_OF_THE_DAY the most that would not
+    be too high now, 0 if nothing would do."""
 
     code: RefusalCode
     detail: str
-    signed_fee: int = 0
+    fee: int = 0
 
     _HEAD = struct.Struct("<BQ")
 
     def encode(self) -> bytes:
-        return self._HEAD.pack(self.code, self.signed_fee) + self.detail.encode()
+        return self._HEAD.pack(self.code, self.fee) + self.detail.encode()
 
     @classmethod
     def decode(cls, payload: bytes) -> "Refusal":
         if len(payload) < cls._HEAD.size:
             raise MessageError("a refusal is too short")
-        code, signed_fee = cls._HEAD.unpack_from(payload)
+        code, fee = cls._HEAD.unpack_from(payload)
         try:
-            return cls(RefusalCode(code), payload[cls._HEAD.size :].decode(), signed_fee)
+            return cls(RefusalCode(code), payload[cls._HEAD.size :].decode(), fee)
         except ValueError as error:
             raise MessageError("an unknown refusal") from error
 

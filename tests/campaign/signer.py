@@ -353,14 +353,16 @@ class Campaign:
             channel.was_signed(payload, memory.change_value, memory.fee, len(memory.answers))
 
     def _judge_refusal(self, payload: bytes, answer: bytes, expected) -> None:
-        code, signed_fee, text = RefusalCode(answer[0]), int.from_bytes(answer[1:9], "little"), answer[9:].decode("ascii")
+        code, fee, text = RefusalCode(answer[0]), int.from_bytes(answer[1:9], "little"), answer[9:].decode("ascii")
         self.result.refusals[code.name] += 1
+        if code in (RefusalCode.FEE_TOO_HIGH, RefusalCode.FEES_OF_THE_DAY) and fee >= int.from_bytes(payload[36:44], "little"):
+            raise Violation("a fee is too high, and no lower one would do")
         if code == RefusalCode.FEES_OF_THE_DAY:
             self._judge_days_sum(payload)
             return
         if len(text) > 120 or KEY.secret.hex() in text:
             raise Violation("a refusal tells more than why")
-        if signed_fee and (code != RefusalCode.FEE_FALLS or signed_fee != self.oracle.memories[payload[:36]].fee):
+        if code == RefusalCode.FEE_FALLS and fee != self.oracle.memories[payload[:36]].fee:
             raise Violation("a refusal names a fee that was not signed")
         if expected == SIGN:
             raise Violation(f"refused with {code.name}: {text}; it should be signed")

@@ -132,8 +132,8 @@ ORIGINALS = (
         ("O10", "C1"),
         "the signer takes any fee that it is told",
         POLICY,
-        "if fee > policy.fee_per_byte_max * inflated_size_max(terms, payment, LONGEST_DESTINATION):",
-        "if False:",
+        "by_rate = policy.fee_per_byte_max * inflated_size_max(terms, payment, LONGEST_DESTINATION)",
+        "by_rate = 21 * 10**14",
         (f"{UNIT}signer/test_signer_policy.py::test_the_fee_rate_is_bounded_before_the_settlement_period",),
     ),
     Break(
@@ -1309,12 +1309,20 @@ REVIEW = (
         ("R12",),
         "the fees of a day have no bound",
         POLICY,
-        "if memory.fees_of_the_day + fee > policy.fee_sum_per_day_max:",
-        "if False:",
+        "of_the_day = max(0, policy.fee_sum_per_day_max - memory.fees_of_the_day)",
+        "of_the_day = 21 * 10**14",
         (
             f"{UNIT}signer/test_signer_policy.py::test_a_days_fees_are_bounded_before_the_settlement_period",
             f"{UNIT}signer/test_signer_server.py::test_the_clock_and_the_days_fees_are_looked_at",
         ),
+    ),
+    Break(
+        ("R12",),
+        "where the day's sum leaves less than would be paid, nothing is settled with what it leaves",
+        SETTLING,
+        "(RefusalCode.FEE_TOO_HIGH, RefusalCode.FEES_OF_THE_DAY)",
+        "(RefusalCode.FEE_TOO_HIGH,)",
+        (f"{UNIT}server/settlement/test_settling.py::test_what_the_days_sum_leaves_is_paid",),
     ),
     Break(
         ("R12",),

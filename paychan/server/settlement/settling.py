@@ -32,8 +32,8 @@ RUNNING_MAX = 1000
 """Settlements under way in one worker. Each waits for chain and signer, for seconds at worst; payers who close more are told to
 come again, and the settler comes again by itself."""
 
-FEE_STEP_PERCENT = 90
-"""Of the fee that the signer found too high, asked for next."""
+ASKED_MAX = 4
+"""Fees that the signer is asked for, each the one that it said would do: its bounds move, with the time and with other channels."""
 
 OFFERS_MAX = 2
 """Versions that one look at a channel offers to the network, the second made because the first was refused for its fee."""
@@ -257,23 +257,20 @@ class Settling:
     async def _have_signed(self, terms: ChannelTerms, payment: Payment, fee: int, least: int) -> tuple[bytes, int]:
         """Return the signed settlement and its fee.
 
-        A fee above the signer's own bounds is lowered step by step, but not below `least`: a cheaper settlement is better than
-        none. A signature that was made before a crash, with a higher fee, is asked for again as it was: the signer lets no fee
-        fall.
+        Where the fee is above the signer's own bounds, as much is paid as they let: a cheaper settlement is better than none, but
+        for one below `least`. A signature that was made before a crash, with a higher fee, is asked for again as it was: the
+        signer lets no fee fall.
         """
         proof = await self._proof(terms)
-        while True:
+        for _ in range(ASKED_MAX - 1):
             try:
                 return await self._signer.settle(terms, payment, fee, proof), fee
             except SignerRefused as error:
                 refusal = error.refusal
-                if refusal.code is RefusalCode.FEE_TOO_HIGH and fee > least:
-                    fee = max(least, fee * FEE_STEP_PERCENT // 100)
-                elif refusal.code is RefusalCode.FEE_FALLS and refusal.signed_fee > fee:
-                    fee = refusal.signed_fee
-                    break
-                else:
+                lowers = refusal.code in (RefusalCode.FEE_TOO_HIGH, RefusalCode.FEES_OF_THE_DAY) and least <= refusal.fee < fee
+                if not lowers and not (refusal.code is RefusalCode.FEE_FALLS and refusal.fee > fee):
                     raise
+                fee = refusal.fee
         return await self._signer.settle(terms, payment, fee, proof), fee
 
     async def _proof(self, terms: ChannelTerms) -> bytes:

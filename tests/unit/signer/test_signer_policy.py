@@ -20,6 +20,7 @@ from paychan.core.payment import Payment
 from paychan.core.script import p2sh_script_pubkey
 from paychan.core.sender import sign_payment
 from paychan.core.settlement import SettlementError, sign_settlement
+from paychan.core.units import DUST_LIMIT
 from paychan.rpc.signer_messages import PAYLOAD_MAX, Refusal, RefusalCode, SettleRequest
 from paychan.settings.load import load_signer_config
 from signer import policy as policy_module
@@ -367,6 +368,20 @@ def test_a_days_fees_are_bounded_before_the_settlement_period():
     oracle(signed(GOOD, now=EARLY + 1, fees_of_the_day=10**12).raw, GOOD)  # what waits in its period may be lost
 
 
+@pytest.mark.parametrize("left", [10**9, PERIOD + 1, PERIOD, PERIOD // 2 - 1, 0])
+@pytest.mark.parametrize("received", [20_001, 10**6, 9 * 10**6])
+@pytest.mark.parametrize("spent", [0, 150_000, 199_000])
+def test_who_asks_too_much_hears_the_most_that_is_signed(left, received, spent):
+    policy = dataclasses.replace(POLICY, fee_share_percent_max=95)
+    now, asked = EXPIRY - left, received - DUST_LIMIT
+    answer = judge(policy, make_request(VALUE - received, asked), Memory(fees_of_the_day=spent), now)
+    assert isinstance(answer, Refusal) and answer.code in (RefusalCode.FEE_TOO_HIGH, RefusalCode.FEES_OF_THE_DAY)
+    most = make_request(VALUE - received, answer.fee)
+    oracle(signed(most, policy=policy, now=now, fees_of_the_day=spent).raw, most, policy)
+    above = make_request(VALUE - received, answer.fee + 1)
+    assert refusal(above, policy=policy, now=now, fees_of_the_day=spent).name.startswith("FEE")
+
+
 def test_what_was_signed_is_given_again_whatever_the_time_and_the_days_fees():
     dear = make_request(VALUE - 20_001, 10_000)
     first = signed(dear, now=LATE)
@@ -576,7 +591,7 @@ def test_a_policy_is_what_the_configuration_says(tmp_path):
 
 def test_only_a_falling_fee_tells_what_was_signed():
     answer = judge(POLICY, dataclasses.replace(GOOD, fee=10**9), Memory(), EARLY)
-    assert (answer.code, answer.signed_fee) == (RefusalCode.UNECONOMIC, 0)
+    assert (answer.code, answer.fee) == (RefusalCode.UNECONOMIC, 0)
     before = signed(GOOD).record
     answer = judge(POLICY, dataclasses.replace(GOOD, fee=9_999), Memory(before), EARLY)
-    assert (answer.code, answer.signed_fee) == (RefusalCode.FEE_FALLS, 10_000)
+    assert (answer.code, answer.fee) == (RefusalCode.FEE_FALLS, 10_000)

@@ -3,6 +3,7 @@ and a chain and a store that do what each test says. Whole lives are tried in te
 """
 
 import asyncio
+import dataclasses
 import logging
 
 import pytest
@@ -63,7 +64,7 @@ class Rig:
         self.ledger, self.is_signer_up, self.depth = {}, True, 0
         pubkey = SERVER.public_key.format()
         self.policy = Policy(SERVER, pubkey, DESTINATION, rate_max, share_max, 100, PERIOD, MAX_MONEY, True)
-        self.errors, self.outcome, self.tamper = {}, EntryStatus.OK, lambda raw: raw
+        self.fees_of_the_day, self.errors, self.outcome, self.tamper = 0, {}, EntryStatus.OK, lambda raw: raw
         self.seen, self.asked, self.looked_for, self.on_broadcast = {}, None, [], lambda raw: None
         channels = ChannelTable(4, PERIOD)
         channels.own([1] * 4)
@@ -173,7 +174,7 @@ class Signer:
         if not rig.is_signer_up:
             raise ConnectionGone()
         rig.events.append(fee)
-        memory = Memory(rig.ledger.get(terms.outpoint))
+        memory = Memory(rig.ledger.get(terms.outpoint), fees_of_the_day=rig.fees_of_the_day)
         outcome = judge(rig.policy, SettleRequest(terms, payment, fee, proof), memory, rig.now)
         if isinstance(outcome, Refusal):
             raise SignerRefused(outcome)
@@ -479,20 +480,42 @@ def test_the_fee_rises_towards_the_expiry(rig):
 
 
 @pytest.mark.parametrize("percent", [50, 20])
-def test_a_fee_above_the_signers_bound_is_lowered_until_it_signs(percent):
+def test_a_fee_above_the_signers_bound_is_lowered_to_it(percent):
     rig = Rig(received=20_000, share_max=percent)
     rig.rate, rig.now = 100, EXPIRY - 60
     assert rig.settle() == ""
-    bound = 20_000 * percent // 100
-    assert 0.85 * bound <= rig.fee <= bound
     asked = [event for event in rig.events if type(event) is int]
-    assert asked[1:] == [fee * 90 // 100 for fee in asked[:-1]] and asked[-1] == rig.fee
+    assert len(asked) == 2 and asked[-1] == rig.fee == 20_000 * percent // 100
+
+
+def test_what_the_days_sum_leaves_is_paid():
+    rig = Rig()
+    rig.policy = dataclasses.replace(rig.policy, fee_sum_per_day_max=100_000)
+    rig.rate, rig.fees_of_the_day = 100, 100_000 - 5 * rig.size
+    assert rig.settle() == ""
+    assert rig.fee == 5 * rig.size
+    rig.fees_of_the_day = 100_000 - 6 * rig.size  # not enough more for a replacement
+    assert rig.settle() == "" and rig.fee == 5 * rig.size
+    rig.fees_of_the_day = 100_000 - 7 * rig.size
+    assert rig.settle() == "" and rig.fee == 7 * rig.size
+
+
+def test_a_signer_whose_bound_always_moves_is_not_asked_for_ever(rig):
+    asked = []
+
+    async def refuse(terms, payment, fee, proof):
+        asked.append(fee)
+        raise SignerRefused(Refusal(RefusalCode.FEES_OF_THE_DAY, "too much", fee - 1))
+
+    rig.settling._signer.settle = refuse
+    assert rig.settle() == "settlement_refused"
+    assert asked == [10 * rig.size - lowered for lowered in range(4)]
 
 
 def test_a_fee_below_the_floor_is_not_asked_for():
     rig = Rig(received=20_000, rate_max=1, share_max=1)
     assert rig.settle() == "settlement_refused"
-    assert min(event for event in rig.events if type(event) is int) == rig.size
+    assert [event for event in rig.events if type(event) is int] == [10 * rig.size]
     assert rig.state.phase == Phase.CLOSING
 
 
