@@ -60,17 +60,29 @@ class Question:
         return f"{self.origin} asks for {self.amount} satoshi; the budget is {self.most} {names[self.limit]}{before}"
 
 
-def exceeded(budget: Budget, spent: Spent, origin: str, what: str, amount: int, opening: int = 0) -> list[Question]:
-    """Return a question for each limit that a payment would break. amount: for goods; opening: for opening a channel; satoshi."""
+@dataclass(frozen=True)
+class Entry:
+    """A payment that is about to be signed. amount, opening: satoshi that it adds; cumulative: what it signs away in all."""
+
+    origin: str
+    channel: str
+    what: str
+    amount: int
+    opening: int
+    cumulative: int
+
+
+def exceeded(budget: Budget, spent: Spent, entry: Entry, already: int = 0) -> list[Question]:
+    """Return a question for each limit that a payment would break. already: satoshi of the same request before."""
     sums = (
-        ("request", budget.request, 0, amount),
-        ("host", budget.host, spent.host, amount),
-        ("hour", budget.hour, spent.hour, amount),
-        ("day", budget.day, spent.day, amount),
-        ("opening", budget.opening, spent.opening, opening),
+        ("request", budget.request, already, entry.amount),
+        ("host", budget.host, spent.host, entry.amount),
+        ("hour", budget.hour, spent.hour, entry.amount),
+        ("day", budget.day, spent.day, entry.amount),
+        ("opening", budget.opening, spent.opening, entry.opening),
     )
     return [
-        Question(origin, what, added, name, most, before)
+        Question(entry.origin, entry.what, added, name, most, before)
         for name, most, before, added in sums
         if most is not None and added > 0 and before + added > most
     ]

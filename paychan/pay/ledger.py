@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..client.errors import StateError
 from ..client.storage import make_directory
-from .budget import DAY, HOUR, Budget, Question, Spent, exceeded
+from .budget import DAY, HOUR, Budget, Entry, Question, Spent, exceeded
 from .errors import BudgetExceeded
 
 BUSY_SECONDS = 30.0
@@ -42,18 +42,6 @@ CREATE TABLE IF NOT EXISTS servers (
 );
 CREATE TABLE IF NOT EXISTS credits (channel TEXT PRIMARY KEY, credit INTEGER NOT NULL);
 """
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A payment that is about to be signed. amount, opening: satoshi that it adds; cumulative: what it signs away in all."""
-
-    origin: str
-    channel: str
-    what: str
-    amount: int
-    opening: int
-    cumulative: int
 
 
 @dataclass(frozen=True)
@@ -117,15 +105,16 @@ class Ledger:
             ).fetchone()
         return Spent(*(value or 0 for value in row))
 
-    def enter(self, entry: Entry, budget: Budget, ask: Callable[[Question], bool] | None = None) -> None:
+    def enter(self, entry: Entry, budget: Budget, ask: Callable[[Question], bool] | None = None, already: int = 0) -> None:
         """Write a payment down, if the budget allows it, or who is asked does. Raises BudgetExceeded; nothing is written then.
 
+        already: satoshi that were entered for the same request before.
         Nobody is asked while the file is held: what others spend meanwhile is looked at again afterwards.
         """
         allowed: set[str] = set()
         while True:
             with self._changing() as db:
-                found = exceeded(budget, self.spent(entry.origin), entry.origin, entry.what, entry.amount, entry.opening)
+                found = exceeded(budget, self.spent(entry.origin), entry, already)
                 open_questions = [question for question in found if question.limit not in allowed]
                 if not open_questions:
                     self._insert(db, entry, "sent")

@@ -1,7 +1,7 @@
 """A purse: a directory with the payer's channels, their keys, and the ledger. Processes and threads of one user may share it.
 
     purse = Purse("purse/")                        # Budget and wallet from purse.toml in it, if there is one
-    with purse.take(terms, amount) as turn:        # terms: pay.terms.read_terms(origin, challenge's request)
+    with purse.take(terms, amount) as turn:        # terms: pay.terms.read_terms(origin, challenge.session())
         payload = turn.pay(amount, "GET /x", purse.budget)      # durable before it is returned: send it now
         turn.taken(accepted, spent)                # the server's receipt says so; without this it is pending, and sent again
 
@@ -11,6 +11,7 @@ For SDKs that ask for a payload and tell nothing back at once:
     purse.taken(payload["channelId"], accepted, spent)          # when a receipt, or a settled answer, is seen
     purse.insufficient(payload["channelId"], accepted, spent)   # when a 402 says that the credit is too low
     purse.refused(payload["channelId"])                         # when it says that the payment was not taken
+    purse.unknown, purse.adopt, purse.end                       # channel-not-found, a snapshot, channel-finalized
 
 `purse.pay` returns the *same* payment again as long as nothing was told: that is safe for ever, as the payment is the idempotency
 key. Satoshi are integers, times unix seconds. Every NAME.json and NAME.key in the directory is a channel as `paychan.client` has
@@ -21,7 +22,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,11 +34,13 @@ from ..client import ChannelBusy, ChannelMissing, ChannelRecord, PayerPhase, Sta
 from ..client.storage import ChannelFile, is_there, make_directory
 from ..client.wire import parse_url
 from ..core.units import DUST_LIMIT
+from ..mpp.snapshot import Snapshot
+from ..mpp.text import format_channel_id
 from .budget import DAY, Budget, Question
 from .errors import BudgetExceeded, PurseBusy, TermsRefused
 from .ledger import Ledger
 from .settings import PurseSettings, read_settings
-from .terms import Terms, channel_id, check_way, new_agreement
+from .terms import Terms, check_way, new_agreement, told_terms
 from .turn import Turn, UsedUp
 from .wallets import Wallet, deposit, wallet_for
 
@@ -89,6 +92,7 @@ class Purse:
         self._wallet = wallet or self.settings.wallet()
         self.ledger = Ledger(self.directory / "spending.db", clock)
         self._seen: dict[str, tuple[bytes, ChannelRecord]] = {}
+        self._told: dict[str, set[str]] = {}
 
     # --- agreeing ---
 
@@ -148,8 +152,8 @@ class Purse:
         """Return the turn on this channel. Raises ChannelBusy, ChannelMissing, StateError."""
         return self._turn(name, terms)
 
-    def _turn(self, name: str, terms: Terms) -> Turn:
-        """Return the turn on a channel that has its funding. Raises FundingNeeded."""
+    def _turn(self, name: str, terms: Terms | None) -> Turn:
+        """Return the turn on a channel that has its funding. terms: None for a turn that signs nothing. Raises FundingNeeded."""
         path = self._path(name)
         file = ChannelFile(path)
         try:
@@ -157,6 +161,7 @@ class Purse:
             if record.funding is None:
                 record.funding = wallet_for(record.agreement.network, self._wallet).fund(name, record.agreement)
                 file.save(record.serialize())
+            terms = terms or told_terms(record.agreement)
             return Turn(name, file, record, read_key(path.parent / record.key_file), terms, self.ledger)
         except BaseException:
             file.close()
@@ -291,6 +296,8 @@ class Purse:
         while True:
             try:
                 with self.take(terms, amount) as turn:
+                    for told in self._told.pop(turn.channel_id, ()):
+                        turn.refused() if told == "refused" else turn.must_open()
                     return turn.pay(amount, what, self.budget, self.ask)
             except UsedUp:
                 continue
@@ -309,7 +316,15 @@ class Purse:
         with self._turn_by_id(channel) as turn:
             turn.taken(accepted, spent, is_answered=False)
 
-    def adopt(self, channel: str, snapshot: Mapping[str, Any]) -> None:
+    def refused(self, channel: str) -> None:
+        """The server did not take the payment, by its own word; the next may be higher, within the same bound."""
+        self._told.setdefault(channel, set()).add("refused")
+
+    def unknown(self, channel: str) -> None:
+        """The server does not know the channel: the next payload opens it again."""
+        self._told.setdefault(channel, set()).add("unknown")
+
+    def adopt(self, channel: str, snapshot: Snapshot) -> None:
         """The server presents the payer's newest payment; see Turn.adopt."""
         with self._turn_by_id(channel) as turn:
             turn.adopt(snapshot)
@@ -319,34 +334,29 @@ class Purse:
         with self._turn_by_id(channel) as turn:
             turn.end()
 
+    def find(self, channel: str) -> str:
+        """Return the name of a channelId's channel. Raises ChannelMissing."""
+        for standing in self.standings():
+            funding = standing.record.funding
+            if funding is not None and format_channel_id(funding.outpoint) == channel:
+                return standing.name
+        raise ChannelMissing(f"no channel {channel} in {self.directory}")
+
     @contextmanager
     def _turn_by_id(self, channel: str, wait: float = 30.0) -> Iterator[Turn]:
-        deadline = time.monotonic() + wait
-        while True:
-            for standing in self.standings():
-                funding, agreed = standing.record.funding, standing.record.agreement
-                if funding is None or channel_id(funding.outpoint) != channel:
-                    continue
-                try:
-                    turn = self._turn(standing.name, _terms_of(agreed))
-                except ChannelBusy:
-                    break
-                with turn:
-                    yield turn
-                return
-            else:
-                raise ChannelMissing(f"no channel {channel} in {self.directory}")
-            if time.monotonic() > deadline:
-                raise PurseBusy(f"channel {channel} is in use")
-            time.sleep(0.01)
+        name, deadline = self.find(channel), time.monotonic() + wait
+        turn = None
+        while turn is None:
+            try:
+                turn = self._turn(name, None)
+            except ChannelBusy:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        with turn:
+            yield turn
 
     def close(self) -> None:
         """Close the ledger. The channels stay as they are."""
         self.ledger.close()
 
-
-def _terms_of(agreed: Any) -> Terms:
-    """Return terms for a turn that signs nothing."""
-    period = agreed.settlement_period_hours * 3600
-    parts = (agreed.server_url, agreed.network, agreed.server_pubkey, 1, agreed.open_price, period, 0, 0, 0, 1, 0)
-    return Terms(*parts)

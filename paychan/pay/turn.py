@@ -5,9 +5,8 @@ what the server acknowledged by more than one purchase (with the open price, if 
 money is compared with what was signed: it can lower what is signed next, never raise it.
 """
 
-import base64
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from coincurve import PrivateKey
 
@@ -16,26 +15,21 @@ from ..client.errors import ClientError
 from ..client.protocol import BEHIND
 from ..client.record import Hold
 from ..client.storage import ChannelFile
-from ..core.errors import Rejection
-from ..core.payment import Payment, decode_payment
 from ..core.sender import sign_payment
 from ..core.settlement import verify_payment
-from ..core.units import DUST_LIMIT, is_satoshi
-from .budget import Budget, Question
+from ..core.units import DUST_LIMIT
+from ..mpp.snapshot import Snapshot
+from ..mpp.text import encode_bytes, format_channel_id
+from .budget import Budget, Entry, Question
 from .errors import TermsRefused
-from .ledger import Entry, Ledger
-from .terms import Terms, channel_id, parse_channel_id
+from .ledger import Ledger
+from .terms import Terms
 
 
 class UsedUp(ClientError):
     """What is left in the channel does not pay for this purchase; another channel will."""
 
     code = "used_up"
-
-
-def payment_text(payment: Payment) -> str:
-    """Return a payment as the `Payment` scheme writes it: base64url without padding."""
-    return base64.urlsafe_b64encode(payment.serialize()).rstrip(b"=").decode()
 
 
 class Turn:
@@ -45,13 +39,19 @@ class Turn:
         self.name, self.record, self.terms = name, record, terms
         self._file, self._key, self._ledger = file, key, ledger
         self._is_refused = self._must_open = False
+        self.added = 0
+        """Satoshi for goods that were newly signed in this turn."""
+        self.is_fresh = False
+        """Whether the newest payment was signed in this turn: nobody saw it before."""
+        self.waited = 0.0
+        """Seconds that were waited for the funding's confirmations."""
         ledger.take_back(name, self.signed_value)
 
     # --- what there is ---
 
     @property
     def channel_id(self) -> str:
-        return channel_id(self.record.terms.outpoint)
+        return format_channel_id(self.record.terms.outpoint)
 
     @property
     def funding_value(self) -> int:
@@ -101,6 +101,19 @@ class Turn:
             raise TermsRefused("the server's minVoucherDelta is beyond its own maxPrepay")
         return self.acknowledged_value + opening + missing
 
+    def pay_up_to(self, required: int, what: str, budget: Budget, ask: Callable[[Question], bool] | None = None) -> dict[str, Any]:
+        """Return the payload that brings what was paid in all to `required` satoshi, for a stream that has used up what was paid.
+
+        Raises as `pay`, and TermsRefused if that is more than the server's own maxPrepay beyond what it has.
+        """
+        if self.is_pending:
+            return self._payload()
+        if required - self.acknowledged_value > self.terms.amount + self.terms.prepay_max:
+            raise TermsRefused("the server asks for more at once than its own maxPrepay", "prepay_too_large")
+        if required > self.signed_value:
+            self._sign(max(required, self.signed_value + self.terms.delta_min), 0, what, budget, ask)
+        return self._payload()
+
     def _sign(self, wanted: int, opening: int, what: str, budget: Budget, ask: Callable[[Question], bool] | None) -> None:
         """Enter, sign and save, in this order."""
         left, before = self.funding_value - wanted, self.signed_value
@@ -109,7 +122,7 @@ class Turn:
         added = wanted - before
         for_opening = min(added, opening if not before else added) if self.is_opening else 0
         entry = Entry(self.terms.origin, self.name, what, added - for_opening, for_opening, wanted)
-        self._ledger.enter(entry, budget, ask)
+        self._ledger.enter(entry, budget, ask, self.added)
         signed, phase = self.record.signed, self.record.phase
         try:
             self.record.signed = sign_payment(self.record.terms, left, self._key)
@@ -119,12 +132,15 @@ class Turn:
             self.record.signed, self.record.phase = signed, phase  # nobody has seen it; the next reads what the file has
             raise
         self._is_refused = False
+        self.added += entry.amount
+        self.is_fresh = True
 
     def _payload(self) -> dict[str, Any]:
         record = self.record
         if record.signed is None:
             raise TermsRefused("the channel has no payment yet")
-        payload: dict[str, Any] = {"action": "voucher", "channelId": self.channel_id, "payment": payment_text(record.signed)}
+        text = encode_bytes(record.signed.serialize())
+        payload: dict[str, Any] = {"action": "voucher", "channelId": self.channel_id, "payment": text}
         if self.is_opening or self._must_open:
             payload |= {
                 "action": "open",
@@ -139,7 +155,7 @@ class Turn:
         if self.record.signed is None:
             raise TermsRefused("the channel is not open, so there is nothing to close", "not_open")
         self.end()
-        return {"action": "close", "channelId": self.channel_id, "payment": payment_text(self.record.signed)}
+        return {"action": "close", "channelId": self.channel_id, "payment": encode_bytes(self.record.signed.serialize())}
 
     # --- what became of it ---
 
@@ -166,32 +182,26 @@ class Turn:
         """The server does not know the channel: it is told of it again, with the newest payment."""
         self._must_open = True
 
-    def adopt(self, snapshot: Mapping[str, Any]) -> None:
+    def adopt(self, snapshot: Snapshot) -> None:
         """Go on from what the server presents as the payer's newest payment, if it is the payer's own signature.
 
         Otherwise nothing more is signed on this channel. Raises ServerMisbehaved.
         """
-        try:
-            payment = decode_payment(str(snapshot.get("payment", "")))
-            is_ours = parse_channel_id(snapshot.get("channelId")) == self.record.terms.outpoint
-        except (Rejection, ValueError):
-            payment, is_ours = None, False
-        if payment is None or not is_ours or not verify_payment(self.record.terms, payment):
+        payment, terms = snapshot.payment, self.record.terms
+        if snapshot.outpoint != terms.outpoint or payment.change_value > terms.funding_value or not verify_payment(terms, payment):
             self.hold(ServerMisbehaved("the server presents a payment that this payer never signed"))
-            return
         if self.record.signed is None or payment.change_value < self.record.signed.change_value:
             value = self.funding_value - payment.change_value
             self._ledger.adopt(Entry(self.terms.origin, self.name, "restored from the server", value, 0, value))
             self.record.signed = payment
-        spent = snapshot.get("spent")
-        text = int(spent) if isinstance(spent, str) and spent.isascii() and spent.isdigit() and len(spent) <= 16 else spent
-        self.taken(self.signed_value, text if is_satoshi(text) else self.signed_value, is_answered=False)
+            self.added = 0  # what was signed here is below that
+        self.taken(self.funding_value - payment.change_value, snapshot.spent, is_answered=False)
 
-    def behind(self) -> None:
+    def behind(self) -> NoReturn:
         """The server has a newer payment, and does not show it. Raises StateBehindServer."""
         self.hold(StateBehindServer(BEHIND))
 
-    def hold(self, error: ClientError) -> None:
+    def hold(self, error: ClientError) -> NoReturn:
         """Stop signing on this channel, durably, and raise `error`."""
         self.record.hold = Hold(error.code, error.detail)
         self._save()
