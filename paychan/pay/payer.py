@@ -120,6 +120,9 @@ class Payer:
             if is_guess and answer is not None and answer.status < 300 and not answer.all(RECEIPT.lower()):
                 self._free.add((asked.origin, asked.method, asked.path))
             return answer
+        except TermsRefused:
+            self._forget(asked.origin)
+            raise
         finally:
             held.release()
 
@@ -177,8 +180,11 @@ class Payer:
         if name == "session/channel-not-found":
             turn.must_open()
             return payload["action"] == "voucher"
-        if name in ("invalid-challenge", "payment-expired", "session/delta-too-small", "payment-insufficient"):
-            if turn.is_fresh:
+        if name in ("session/delta-too-small", "payment-insufficient"):
+            turn.refused()  # if it had been taken before, it would not be judged again
+            return True
+        if name in ("invalid-challenge", "payment-expired"):
+            if turn.is_fresh:  # otherwise an earlier presentation may have been taken
                 turn.refused()
             return True
         return False
@@ -234,6 +240,9 @@ class Payer:
         pause = 0.002
 
         def work() -> dict[str, object]:
+            self.purse.agree(terms)
+            if held.turn is not None and not held.turn.pays(terms):
+                held.release()
             if held.turn is None:
                 held.turn = self.purse.take(terms, cost)
             held.turn.terms = terms
@@ -300,6 +309,10 @@ class Payer:
             self._challenges[known] = challenge
         while len(self._challenges) > CHALLENGES_MAX:
             self._challenges.pop(next(iter(self._challenges)), None)
+
+    def _forget(self, origin: str) -> None:
+        """What was held of a server's challenges was refused: the next request asks it anew."""
+        self._challenges = {key: held for key, held in self._challenges.items() if key[0] != origin}
 
     def _challenge(self, asked: Asked, answer: Answer | None) -> Challenge | None:
         """Return the challenge of ours in a 402, the first whose terms can be agreed to, None if it has none of ours. Raises

@@ -77,6 +77,11 @@ class Turn:
         """Whether the server has not said yet that the channel is open."""
         return self.record.acknowledged is None
 
+    def pays(self, terms: Terms) -> bool:
+        """Return whether the channel pays who asks for this."""
+        agreed = self.record.agreement
+        return agreed.server_pubkey == terms.recipient and agreed.network.name == terms.network.name
+
     # --- paying ---
 
     def pay(self, cost: int, what: str, budget: Budget, ask: Callable[[Question], bool] | None = None) -> dict[str, Any]:
