@@ -72,7 +72,7 @@ class Payer(Core):
     timeout = 60.0
 
     def request(self, method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None) -> Response:
-        """Send a request, and pay for it if that is asked. Redirections are not followed. Raises Unreachable, and what purchases do."""
+        """Send a request, and pay if that is asked. No redirection is followed. Raises Unreachable, and what purchases do."""
         fields = dict(headers or {})
         asked = Asked(method, url, any(name.lower() == "authorization" for name in fields))
         latest: list[Response | Unreachable] = []
@@ -141,7 +141,7 @@ class Payer(Core):
                     yield event
 
     def close_channel_at(self, url: str, name: str) -> str:
-        """Have channel `name` settled by the server at a URL that it sells; return the settlement's txid, empty if it did not say."""
+        """Have channel `name` settled by the server at a URL that it sells; return the settlement's txid, empty if untold."""
         asked = Asked("GET", url)
 
         def exchange(step: Try) -> Answer | None:

@@ -64,6 +64,12 @@ class Standing:
     record: ChannelRecord
 
     @property
+    def paid(self) -> int:
+        """Satoshi that were signed away on the channel."""
+        record = self.record
+        return record.funding.value - record.signed.change_value if record.funding and record.signed else 0
+
+    @property
     def left(self) -> int:
         record = self.record
         if record.signed is not None:
