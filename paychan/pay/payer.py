@@ -98,7 +98,8 @@ class Payer:
         """purse: its directory, or a Purse that others use too. budget, ask, wallet: see Purse. Raises StateError, ConfigError."""
         self.purse = purse if isinstance(purse, Purse) else Purse(purse, budget, wallet, ask, clock)
         self._deadline, self._clock = deadline, clock
-        self._challenges: dict[tuple[str, str, str], Challenge] = {}
+        self._challenges: dict[tuple[str, str, str], tuple[Challenge, int]] = {}
+        """Of a route: the challenge that it may be answered with, and what a request cost there; satoshi."""
         self._free: set[tuple[str, str, str]] = set()
 
     # --- a purchase ---
@@ -107,7 +108,7 @@ class Payer:
         """Buy one request. Returns its last answer, None if none came. Raises ClientError where nothing more may be signed."""
         if asked.method == "HEAD":  # is management in this scheme: it buys nothing
             return (yield from self._try())
-        challenge = self._known(asked)
+        challenge, cost = self._known(asked)
         is_guess = challenge is not None
         if challenge is None:
             answer = yield from self._try()
@@ -116,7 +117,7 @@ class Payer:
                 return answer
         held = _Held()
         try:
-            answer = yield from self._buy(asked, challenge, held)
+            answer = yield from self._buy(asked, challenge, cost, held)
             if is_guess and answer is not None and answer.status < 300 and not answer.all(RECEIPT.lower()):
                 self._free.add((asked.origin, asked.method, asked.path))
             return answer
@@ -131,23 +132,25 @@ class Payer:
         answer: Answer | None = yield Try()
         return answer
 
-    def _buy(self, asked: Asked, challenge: Challenge, held: _Held) -> Flow[Answer | None]:
+    def _buy(self, asked: Asked, challenge: Challenge, cost: int, held: _Held) -> Flow[Answer | None]:
         answer: Answer | None = None
-        cost, endings, rounds = 0, 0, 0
+        endings, rounds, told = 0, 0, 0
         while rounds < ROUNDS_MAX:
             rounds += 1
             terms = self._terms(asked, challenge)
-            cost = max(cost, terms.amount)
-            payload = yield from self._payload(held, terms, cost, asked.what)
+            cost = max(min(cost, terms.prepay_max), terms.amount)  # what was learned is no reason to pay too far ahead
+            payload = yield from self._payload(held, terms, max(cost, told), asked.what)
             turn = held.turn
             assert turn is not None
             answer = yield from self._present(asked, challenge, payload, turn)
             if answer is None or answer.status != 402:
-                yield from self._settle(asked, challenge, turn, answer, cost)
+                yield from self._settle(asked, challenge, turn, answer, max(cost, told))
                 return answer
             fresh = self._challenge(asked, answer)
             if fresh is None:
                 return answer
+            if challenge.request != fresh.request:
+                cost = told = 0  # what was learned of the price is not true any more
             challenge = fresh
             problem = parse_problem(answer.body, 402)
             name = problem.name
@@ -155,7 +158,7 @@ class Payer:
                 required = yield Do(partial(self._insufficient, turn, problem))
                 if required is None:
                     return answer
-                cost = max(terms.amount, required)
+                told = max(terms.amount, required)
             elif name == "session/channel-finalized" or name == "session/amount-exceeds-deposit":
                 yield Do(turn.end)
                 held.release()
@@ -182,6 +185,9 @@ class Payer:
             return payload["action"] == "voucher"
         if name in ("session/delta-too-small", "payment-insufficient"):
             turn.refused()  # if it had been taken before, it would not be judged again
+            return True
+        if problem.code == "prepay_too_large" and turn.is_pending and not turn.is_opening:
+            yield Do(turn.withdraw)
             return True
         if name in ("invalid-challenge", "payment-expired"):
             if turn.is_fresh:  # otherwise an earlier presentation may have been taken
@@ -220,7 +226,7 @@ class Payer:
         receipt = receipt_of(answer)
         if receipt is None or receipt.outpoint != turn.record.terms.outpoint:
             return
-        self._hold(asked, challenge)
+        self._hold(asked, challenge, cost)
 
         def work() -> None:
             turn.taken(receipt.accepted, receipt.spent)
@@ -286,27 +292,28 @@ class Payer:
 
     # --- challenges ---
 
-    def _known(self, asked: Asked) -> Challenge | None:
-        """Return a challenge that this request can be answered with at once: its own, or a neighbour's below the same path."""
+    def _known(self, asked: Asked) -> tuple[Challenge | None, int]:
+        """Return a challenge that this request can be answered with at once, its own or a neighbour's below the same path, and what
+        it cost before, 0 if that is not known."""
         key = (asked.origin, asked.method, asked.path)
         for known in (key, _neighbours(key)) if key not in self._free else (key,):
-            challenge = self._challenges.get(known)
+            challenge, cost = self._challenges.get(known, (None, 0))
             if challenge is None:
                 continue
             expires = challenge.expires_at
             if expires is None or expires > self._clock() + EXPIRY_MARGIN:
-                return challenge
+                return challenge, cost if known == key else 0
             self._challenges.pop(known, None)
-        return None
+        return None, 0
 
-    def _hold(self, asked: Asked, challenge: Challenge) -> None:
+    def _hold(self, asked: Asked, challenge: Challenge, cost: int) -> None:
         if challenge.digest:
             return  # it is bound to one body
         key = (asked.origin, asked.method, asked.path)
         self._free.discard(key)
         for known in (key, _neighbours(key)):
             self._challenges.pop(known, None)
-            self._challenges[known] = challenge
+            self._challenges[known] = (challenge, cost)
         while len(self._challenges) > CHALLENGES_MAX:
             self._challenges.pop(next(iter(self._challenges)), None)
 
@@ -339,7 +346,7 @@ class Payer:
     def top_up(self, asked: Asked, need: NeedVoucher) -> Flow[bool]:
         """Pay for a stream that has used up what was paid: a HEAD with a voucher. Returns whether the server took it. A stream
         stays on its channel. Raises UsedUp, BudgetExceeded, TermsRefused."""
-        challenge = self._known(asked)
+        challenge, _ = self._known(asked)
         if challenge is None:
             raise TermsRefused("the stream asks for a payment that no challenge is held for")
         terms, held = self._terms(asked, challenge), _Held()
@@ -367,7 +374,7 @@ class Payer:
     def close_channel(self, asked: Asked, name: str) -> Flow[str]:
         """Have a channel settled by the server at this URL; return the settlement's txid, empty if the server did not say it."""
         answer: Answer | None = yield Try()
-        challenge = self._known(asked) or self._challenge(asked, answer)
+        challenge = self._known(asked)[0] or self._challenge(asked, answer)
         if challenge is None:
             raise Refused(f"{asked.url} asks for no payment, so nobody there knows the channel")
         terms, held = self._terms(asked, challenge), _Held()

@@ -183,6 +183,14 @@ class Turn:
         """The server refused the payment for good, by its own word: a higher one may be signed, within the same bound."""
         self._is_refused = True
 
+    def withdraw(self) -> None:
+        """The server refused the pending payment as too much: a lower one is signed instead. If the server has it all the same, it
+        refuses the lower one with a snapshot, from which this payer goes on."""
+        self.record.signed = self.record.acknowledged
+        self._save()
+        self._ledger.take_back(self.name, self.signed_value)
+        self.added = 0
+
     def must_open(self) -> None:
         """The server does not know the channel: it is told of it again, with the newest payment."""
         self._must_open = True

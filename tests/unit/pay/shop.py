@@ -49,7 +49,7 @@ class Shop:
         self.prices, self.channels, self.trouble = {}, {}, None
         self.served, self.requests, self.seen = 0, 0, []
         self.funding_value = DEBUG_FUNDING_VALUE
-        self.status = 200
+        self.status, self.prepay_max = 200, 10**12
 
     def challenge(self, path):
         request = SessionRequest(self.prices.get(path, PRICE), self.recipient, MethodDetails(**self.details))
@@ -101,6 +101,8 @@ class Shop:
         if channel.newest is not None and payment.change_value > channel.newest.change_value:
             return self.refuse(path, "out_of_order", facts, [("payment-session-snapshot", self.snapshot(channel).encode())])
         cost = 0 if step.method == "HEAD" else self.prices.get(path, PRICE)
+        if channel.newest is not None and self.funding_value - payment.change_value > channel.spent + cost + self.prepay_max:
+            return self.refuse(path, "prepay_too_large", facts)
         is_repeated = channel.newest == payment and (payment, path) in channel.bought
         channel.newest = payment
         if not is_repeated and channel.accepted - channel.spent < cost:

@@ -219,6 +219,27 @@ def test_a_dearer_request_than_its_unit_is_paid_as_the_server_tells(payer, shop)
     assert paid(payer) == OPEN_PRICE + 4 * PRICE
 
 
+def test_what_a_dear_request_cost_is_remembered_for_the_next_one(payer, shop):
+    test_a_dearer_request_than_its_unit_is_paid_as_the_server_tells(payer, shop)
+    before = shop.requests
+    assert buy(payer, shop).status == 200
+    assert shop.requests == before + 1
+
+
+def test_a_dear_payment_that_never_arrived_does_not_stop_cheap_requests(payer, shop):
+    buy(payer, shop)
+    shop.prices["/dear"] = 50 * PRICE
+    shop.trouble = lambda shop, step: Answer(503) if step.headers else None
+    payer._challenges.clear()
+    assert buy(payer, shop, "/dear").status == 503
+    assert paid(payer) == OPEN_PRICE + 51 * PRICE
+    shop.trouble = None
+    shop.prepay_max = 20 * PRICE
+    assert buy(payer, shop).status == 200
+    assert paid(payer) == OPEN_PRICE + 2 * PRICE
+    assert payer.purse.ledger.rows()[0].amount == 2 * PRICE
+
+
 def test_a_channel_that_the_server_forgot_is_opened_again_with_the_newest_payment(payer, shop):
     buy(payer, shop)
     shop.channels.clear()
