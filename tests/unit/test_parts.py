@@ -18,6 +18,9 @@ SERVERS = ("paychan.server", "store", "signer")
 SELLERS = "paychan.sell"
 FRAMEWORKS = {"fastapi", "flask", "django"}
 """What a seller has, or not: each is imported by the module of its name alone. orjson is used where it is."""
+ADAPTERS = {"httpx", "httpx2", "requests", "aiohttp", "mpp"}
+"""HTTP clients and SDKs of others: whoever has one has the adapter for it. No other module imports them."""
+ADAPTED = {"pympp": "mpp"}
 
 
 def brought_by(requirements):
@@ -42,7 +45,7 @@ def imported(is_servers):
         and within(module_name(file), *SERVERS) == is_servers
         and not within(module_name(file), SELLERS)
     ]
-    return set().union(*map(foreign, files))
+    return set().union(*(foreign(file) - ({ADAPTED.get(file.stem, file.stem)} & ADAPTERS) for file in files))
 
 
 def test_a_payers_installation_brings_what_a_payers_code_imports_and_no_more():
