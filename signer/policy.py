@@ -33,6 +33,9 @@ from paychan.core.units import is_expiry, is_satoshi
 from paychan.rpc.signer_messages import Refusal, RefusalCode, SettleRequest
 from paychan.settings.models import SignerConfig
 
+DAYS_REST_DIVISOR = 2
+"""Of what is left of the day's fees one settlement takes no more than this part, so that none leaves nothing for the next."""
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -223,8 +226,8 @@ def _fee_bounds(policy: Policy, request: SettleRequest, memory: Memory, now: int
     if left > policy.settlement_period:
         by_rate = policy.fee_per_byte_max * inflated_size_max(terms, payment, LONGEST_DESTINATION)
         bounds.append((by_rate, RefusalCode.FEE_TOO_HIGH, f"at most {policy.fee_per_byte_max} satoshi per byte are allowed"))
-        of_the_day = max(0, policy.fee_sum_per_day_max - memory.fees_of_the_day)
-        said = f"at most {policy.fee_sum_per_day_max} satoshi of fees are signed in a day"
+        of_the_day = max(0, policy.fee_sum_per_day_max - memory.fees_of_the_day) // DAYS_REST_DIVISOR
+        said = f"at most {policy.fee_sum_per_day_max} satoshi of fees are signed in a day, at most half of what is left for one"
         bounds.append((of_the_day, RefusalCode.FEES_OF_THE_DAY, said))
     return bounds
 

@@ -191,7 +191,7 @@ def check_signer(config: "SignerConfig", root: "Section") -> None:
             "settlement_period_hours",
             f"must be at most {SIGNER_PERIOD_HOURS_LIVE_MAX} on network live: so long a settlement may burn nearly everything",
         )
-    if config.fee_sum_per_day_max < FEE_PER_BYTE_LIVE_MIN * (SETTLEMENT_SIZE_MAX + INFLATION_MAX):
+    if config.fee_sum_per_day_max // 2 < FEE_PER_BYTE_LIVE_MIN * (SETTLEMENT_SIZE_MAX + INFLATION_MAX):
         policy.fail("fee_sum_per_day_max", "does not pay for one settlement a day on network live")
 
 

@@ -136,13 +136,13 @@ def test_the_oracle_sees_a_share_that_is_not_yet_allowed(left, share):
 def test_the_oracle_sees_more_than_a_days_fees():
     request, raw = honest(change_value=10**6, fee=80_000)
     oracle = Oracle(RULES)
-    others = [(NOW - second, bytes([second]) * 36, 80_000) for second in range(30)]  # 2 400 000 of 2 500 000
-    oracle._burnt = [*others, (NOW, b"\xff" * 36, 20_001), (NOW, b"\xff" * 36, 5)]  # of one channel the dearest counts
+    others = [(NOW - second, bytes([second]) * 36, 80_000) for second in range(28)]  # 2 240 000 of 2 500 000
+    oracle._burnt = [*others, (NOW, b"\xff" * 36, 100_001), (NOW, b"\xff" * 36, 5)]  # of one channel the dearest counts
     with pytest.raises(Violation, match="in a day"):
         oracle.check(request.encode(), raw, NOW)
-    oracle._burnt = [*others, (NOW, b"\xff" * 36, 20_000), (NOW, request.terms.outpoint, 70_000)]
+    oracle._burnt = [*others, (NOW, b"\xff" * 36, 100_000), (NOW, request.terms.outpoint, 70_000)]
     oracle.check(request.encode(), raw, NOW)
-    for now, expiry in ((NOW + 24 * 3600 - 29, EARLY + 10**6), (NOW, EARLY - 1)):  # one is a day old; it is urgent
+    for now, expiry in ((NOW + 24 * 3600 - 27, EARLY + 10**6), (NOW, EARLY - 1)):  # one is a day old; it is urgent
         assert not oracle.is_over_the_days_sum(request.terms.outpoint, expiry, 10**5, now)
     assert oracle.is_over_the_days_sum(request.terms.outpoint, EARLY, 80_001, NOW)
 

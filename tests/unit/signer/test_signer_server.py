@@ -175,7 +175,7 @@ def test_what_is_not_noted_is_refused_and_changes_nothing(server, ledger):
 def test_the_clock_and_the_days_fees_are_looked_at(ledger, monkeypatch):
     period = POLICY.settlement_period
     now = GOOD.terms.exp_time - 2 * period
-    server = SignerServer(dataclasses.replace(POLICY, fee_sum_per_day_max=15_000), ledger, lambda: now, fatal)
+    server = SignerServer(dataclasses.replace(POLICY, fee_sum_per_day_max=25_000), ledger, lambda: now, fatal)
     other = make_request(9_000_000, 10_000, exp_time=GOOD.terms.exp_time + 1)
     assert ask(server, SignerMessage.SETTLE, GOOD.encode())[0] == SignerMessage.SETTLE + REPLY
     answer = ask(server, SignerMessage.SETTLE, other.encode())

@@ -491,12 +491,12 @@ def test_a_fee_above_the_signers_bound_is_lowered_to_it(percent):
 def test_what_the_days_sum_leaves_is_paid():
     rig = Rig()
     rig.policy = dataclasses.replace(rig.policy, fee_sum_per_day_max=100_000)
-    rig.rate, rig.fees_of_the_day = 100, 100_000 - 5 * rig.size
+    rig.rate, rig.fees_of_the_day = 100, 100_000 - 10 * rig.size
     assert rig.settle() == ""
     assert rig.fee == 5 * rig.size
-    rig.fees_of_the_day = 100_000 - 6 * rig.size  # not enough more for a replacement
+    rig.fees_of_the_day = 100_000 - 12 * rig.size  # not enough more for a replacement
     assert rig.settle() == "" and rig.fee == 5 * rig.size
-    rig.fees_of_the_day = 100_000 - 7 * rig.size
+    rig.fees_of_the_day = 100_000 - 14 * rig.size
     assert rig.settle() == "" and rig.fee == 7 * rig.size
 
 
