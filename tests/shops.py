@@ -90,26 +90,32 @@ def fastapi_app():
     app = FastAPI(title="shop")
     till = Till(app, door())
 
+    @app.get("/free")
+    async def free() -> dict:
+        return {"free": True}
+
     async def price_of(request: Request) -> int | None:
         return dynamic(request.url.query)
 
     def add(method: str, path: str, price) -> None:
+        @till.price(price)
         async def handler(request: Request) -> Response:
             visit = request.scope["paychan.visit"]
             body = await request.body()
             status, text = await asyncio.to_thread(ware, path, request.url.query, body, visit.use)
             return Response(text, status)
 
-        app.add_api_route(path, handler, methods=[method], dependencies=[till.price(price)])
+        app.add_api_route(path, handler, methods=[method])
 
     for listed, price in PRICES.items():
         method, _, path = listed.rpartition(" ")
         add(method or "GET", path, price)
     add("GET", "/dynamic", price_of)
 
-    @app.get("/free")
-    async def free() -> dict:
-        return {"free": True}
+    @app.get("/sync")
+    @till.price(5)
+    def sync(n: int) -> dict:
+        return {"run": run("/sync"), "n": n}
 
     @app.get("/tokens", dependencies=[till.price(STREAM)])
     async def tokens(request: Request, n: int, pause: float = 60.0):
