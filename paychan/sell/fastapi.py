@@ -33,11 +33,11 @@ __all__ = ["Price", "Till"]
 _MARK = "paychan_price"
 
 
-async def _pay(visit: Visit | None, wanted: Wanted) -> Visit:
-    """Have a request paid. Raises what becomes the till's answer on its way out."""
+async def _pay(visit: Visit | None, wanted: Wanted, request: Request | None) -> Visit:
+    """Have a request paid. request: for a price that depends on it. Raises what becomes the till's answer on its way out."""
     if visit is None:
         raise RuntimeError("this application is not behind the till: Till(app, ...)")
-    price = wanted if isinstance(wanted, Price) else await settle_price(wanted, Request(visit.scope))
+    price = wanted if isinstance(wanted, Price) else await settle_price(wanted, request or Request(visit.scope))
     if not await visit.pay(price):
         assert visit.answer is not None
         raise HTTPException(visit.answer.status)
@@ -51,7 +51,7 @@ class _Priced:
         self.wanted = wanted
 
     async def __call__(self, request: Request) -> Visit:
-        return await _pay(request.scope.get(VISIT), self.wanted)
+        return await _pay(request.scope.get(VISIT), self.wanted, request)
 
 
 class _Tag(params.Depends):
@@ -66,7 +66,8 @@ class _Tag(params.Depends):
 
         @wraps(handler)
         async def paid(*arguments: Any, **names: Any) -> Any:
-            await _pay(CURRENT.get(None), wanted)
+            request = next((value for value in names.values() if isinstance(value, Request)), None)
+            await _pay(CURRENT.get(None), wanted, request)
             if is_async:
                 return await handler(*arguments, **names)
             return await run_in_threadpool(handler, *arguments, **names)
