@@ -1,5 +1,4 @@
-"""A buyer for tests: one channel, and credentials of the Payment scheme made of its payments. With which HTTP client they are sent is
-the test's business."""
+"""A buyer for tests: one channel, and credentials of the Payment scheme made of its payments. The test has the HTTP client."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ def challenge_of(answer) -> Challenge:
 
 
 def problem_of(answer) -> Problem:
-    assert answer.headers["content-type"] == "application/problem+json", answer.headers
+    assert answer.headers.get("content-type") == "application/problem+json", answer.headers
     return parse_problem(answer.content, answer.status_code)
 
 

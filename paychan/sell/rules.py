@@ -12,6 +12,7 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 from urllib.parse import urlencode
 
@@ -23,6 +24,7 @@ from ..mpp import problems, receipt
 from ..mpp import snapshot as snapshots
 from ..mpp.credential import Credential, find_credential, parse_credential
 from ..mpp.request import SessionRequest
+from ..mpp.sse import NeedVoucher
 from ..mpp.text import format_channel_id
 from .challenges import Challenges
 from .facts import Answer, Headers, Price, Request, Sale, Standing
@@ -39,7 +41,20 @@ ASK_AGAIN_SECONDS = (0.1, 0.3, 1.0)
 METERED_SECONDS = 600
 """So long a metered request may take; then what it holds falls back, and nothing more can be charged for it."""
 
+PATIENCE_SECONDS = 3.0
+"""And after so long it is not asked for again: who waits for an answer is better told that it is not known."""
+
 REPEAT_SECONDS = 1.0
+REPEATS_MAX = 3
+"""So often a process runs a handler once more for one purchase: who lost an answer asks again, who asks for ever wants more for one
+price."""
+
+UNKNOWN_SECONDS = 120.0
+"""So long a sale whose outcome is unknown counts as ours, if it is there after all. Another process may have sold it meanwhile."""
+
+OWED_SECONDS = 3600.0
+"""So long it is remembered that a price could not be given back."""
+
 WAIT_SECONDS = 60.0
 """So long a request waits for the answer to the same one before it."""
 
@@ -69,7 +84,8 @@ class Rules:
         self._challenges, self._clock, self._ticks = challenges, clock, ticks
         self._kept = Kept(ticks)
         self._standings = _Last()  # outpoint: Standing
-        self._unserved = _Last()  # purchase key: paid for, as far as we know, and not served by us
+        self._unserved = _Last()  # purchase key: until when it counts as paid for, and not served by us
+        self._repeats = _Last()  # purchase key: how often a handler was run again
         self._seen = _Last()  # purchase key: when it was first seen to be another process's
         self._terms: dict[str, Any] = {}
         self._terms_at = -TERMS_SECONDS
@@ -107,7 +123,7 @@ class Rules:
             yield from self.failed(sale)
             return ()
         if sale.price.is_metered and sale.is_open and not (yield from self._settle_metered(sale)):
-            self._unserved.note(sale.key, True)
+            self._owe(sale.key, OWED_SECONDS)
             self._kept.settle(sale.key, Outcome.GIVEN_BACK)
             return self.refuse(Unavailable("store_unavailable"), sale.request, sale.price)
         return ((receipt.HEADER, self.receipt_of(sale).encode()), PRIVATE)
@@ -126,10 +142,41 @@ class Rules:
         if not sale.is_repeated:
             told = yield from self._patiently(self._release(sale), ASK_AGAIN_SECONDS)
             if told is None or told.is_unknown:
-                self._unserved.note(sale.key, True)
+                self._owe(sale.key, OWED_SECONDS)
             elif told.status == 200:
                 self._note(sale.outpoint, told)
         self._kept.settle(sale.key, Outcome.GIVEN_BACK)
+
+    def extend(self, sale: Sale, number: int) -> Steps[tuple[str, int] | NeedVoucher]:
+        """Charge as many units again as a sale had at first, from the credit: for its `number`th part. Return the key and number of
+        that purchase, or what the payer must be asked for. Raises PaychanError: the channel sells no more, or nobody knows."""
+        key = f"{sale.key}:{number}"
+        ask = {"do": "charge", "channel": format_outpoint(sale.outpoint), "key": key, "amount": sale.price.cost}
+        told = yield from self._patiently(ask, ASK_AGAIN_SECONDS)
+        if told is None:
+            raise Unavailable("store_unavailable")
+        if told.status == 200:
+            sale.standing = self._note(sale.outpoint, told)
+            return key, told.content["purchase"]["number"]
+        if told.code != "insufficient_credit":
+            raise error_of(told)
+        required, accepted = told.content["required"], told.content["required"] - told.content["missing"]
+        if required > sale.standing.funding_value:
+            raise Rejection("amount_exceeds_deposit", figures=_figures(sale.outpoint, sale.standing, required))
+        return NeedVoucher(sale.outpoint, required, accepted, sale.standing.funding_value)
+
+    def end_part(self, sale: Sale, key: str, number: int, units: int) -> Steps[None]:
+        """Give back what of a part was not delivered. units: those that were."""
+        settle = {
+            "do": "settle",
+            "channel": format_outpoint(sale.outpoint),
+            "key": key,
+            "number": number,
+            "amount": units * sale.price.amount,
+        }
+        told = yield from self._patiently(settle, ASK_AGAIN_SECONDS)
+        if told is not None and told.status == 200:
+            sale.standing = self._note(sale.outpoint, told)
 
     def receipt_of(self, sale: Sale) -> receipt.Receipt:
         """Return the receipt of a sale as its channel stands."""
@@ -150,10 +197,12 @@ class Rules:
     def _pay(self, request: Request, credential: Credential, price: Price) -> Steps[Answer | Sale]:
         now = int(self._clock())
         manages = request.method == "HEAD" or credential.action == "close"
-        key = _purchase_key(credential, request)
+        key = _purchase_key(self._challenges.shop, credential, request)
         if not manages and (kept := (yield from self._kept_answer(key, credential))) is not None:
             return kept
         asked = self._challenges.check(credential.challenge, None if manages else price, now)
+        if manages:  # it costs nothing, and what it may be used for is what its challenge was for
+            price = Price(asked.amount, unit=asked.unit_type or "request", description=asked.description or "")
         if credential.action == "close":
             return (yield from self._close(request, credential, price))
         if request.body is None and not request.idempotency_key:
@@ -164,14 +213,13 @@ class Rules:
             yield from self._check_height(credential, asked, 0 if manages else price.cost)
         if manages:
             return (yield from self._take(request, credential, price))
-        entry, is_ours = self._kept.claim(key, credential.outpoint)
-        if not is_ours:  # it came while we asked for something else
+        if not self._kept.claim(key, credential.outpoint):  # it came while we asked for something else
             return (yield from self._pay(request, credential, price))
         try:
             sold = yield from self._buy(request, credential, price, key)
         except BaseException as error:
             if not isinstance(error, PaychanError):  # we were stopped in between: it may be charged
-                self._unserved.note(key, True)
+                self._owe(key, UNKNOWN_SECONDS)
             self._kept.settle(key, Outcome.GIVEN_BACK)
             raise
         if isinstance(sold, Answer):
@@ -181,14 +229,15 @@ class Rules:
     def _kept_answer(self, key: str, credential: Credential) -> Steps[Answer | None]:
         """Return the answer that this payment has bought with this request, waiting for one that is being made. Who shows a payment
         that was taken needs no further proof: nobody else can have made it."""
-        while (entry := self._kept.find(key)) is not None:
-            outcome = yield Await(entry.future, WAIT_SECONDS)
-            if isinstance(outcome, Answer):
-                return outcome
-            if outcome is None:
-                raise Unavailable("overloaded", "The same request is being served; send it again")
-            if outcome is Outcome.NOT_KEPT:
-                return None
+        while (found := self._kept.find(key)) is not None:
+            if isinstance(found, Answer):
+                return found
+            if isinstance(found, Future):
+                outcome = yield Await(found, WAIT_SECONDS)
+                if isinstance(outcome, Answer):
+                    return outcome
+                if outcome is None:
+                    raise Unavailable("overloaded", "The same request is being served; send it again")
         return None
 
     def _check_height(self, credential: Credential, asked: SessionRequest, cost: int) -> Steps[None]:
@@ -227,14 +276,14 @@ class Rules:
         }
         if price.is_metered:
             sale["seconds"] = METERED_SECONDS
-        told = yield from self._patiently(sale, ASK_AGAIN_SECONDS, lambda: self._unserved.note(key, True))
+        told = yield from self._patiently(sale, ASK_AGAIN_SECONDS, lambda: self._owe(key, UNKNOWN_SECONDS))
         if told is None:
             raise Unavailable("store_unavailable")
         if told.status != 200:
             return (yield from self._refused(told, request, credential, price))
         standing = self._note(credential.outpoint, told)
         purchase = told.content["purchase"]
-        is_repeated = bool(told.content["repeated"]) and self._unserved.pop(key, None) is None
+        is_repeated = bool(told.content["repeated"]) and self._unserved.pop(key, -1.0) < self._ticks()
         if is_repeated:
             self._check_repeated(key, request, price, standing, credential)
         return Sale(
@@ -249,16 +298,20 @@ class Rules:
             is_open=purchase["until"] > 0,
         )
 
+    def _owe(self, key: str, seconds: float) -> None:
+        self._unserved.note(key, self._ticks() + seconds)
+
     def _check_repeated(self, key: str, request: Request, price: Price, standing: Standing, credential: Credential) -> None:
         """Refuse what another process, or one before us, has sold, unless it may be run again. Raises Rejection, Unavailable."""
         repeats = request.method == "GET" if price.repeats is None else price.repeats
         figures = _figures(credential.outpoint, standing, standing.spent)
-        if not repeats:
+        if not repeats or self._repeats.get(key, 0) >= REPEATS_MAX:
             raise Rejection("already_served", figures=figures)
         first = self._seen.setdefault(key, self._ticks())
         if self._ticks() - first < REPEAT_SECONDS:
             self._seen.note(key, first)
             raise Unavailable("overloaded", "The same request may be under way elsewhere; send it again", figures=figures)
+        self._repeats.note(key, self._repeats.get(key, 0) + 1)
 
     def _refused(self, told: Told, request: Request, credential: Credential, price: Price) -> Steps[Answer]:
         """Return the answer to a refusal of the door's."""
@@ -377,14 +430,14 @@ class Rules:
         self, sale: dict[str, Any], waits: tuple[float, ...], when_unknown: Callable[[], None] = lambda: None
     ) -> Steps[Told | None]:
         """Ask for one sale, again while its outcome is unknown; return the last answer."""
-        left = list(waits)
+        left, until = list(waits), self._ticks() + PATIENCE_SECONDS
         while True:
             told = yield Ask((sale,))
             answer: Told | None = told[0] if told is not None else None
             if answer is not None and not answer.is_unknown:
                 return answer
             when_unknown()
-            if not left:
+            if not left or self._ticks() > until:
                 return answer
             yield Pause(left.pop(0))
 
@@ -458,9 +511,9 @@ class Rules:
         return Answer(kind.status, (*headers, *more), body)
 
 
-def _purchase_key(credential: Credential, request: Request) -> str:
-    """Return what a purchase is known by: the payment, and the request that it pays for."""
-    made = hashlib.sha256(credential.outpoint + len(credential.payment).to_bytes(2, "big") + credential.payment)
+def _purchase_key(shop: bytes, credential: Credential, request: Request) -> str:
+    """Return what a purchase is known by: the shop, the payment, and the request that it pays for."""
+    made = hashlib.sha256(shop + credential.outpoint + len(credential.payment).to_bytes(2, "big") + credential.payment)
     made.update(request.fingerprint)
     return made.hexdigest()
 
