@@ -336,10 +336,11 @@ class Worker:
         self._check_interlocks()
         return self._books
 
-    def channel_details(self) -> dict[str, Any]:
-        """Return what a channel must be like, as the Payment scheme says it. Raises Unavailable."""
+    def channel_details(self) -> tuple[dict[str, Any], str]:
+        """Return what a channel must be like, as the Payment scheme's `methodDetails`, and its recipient: our public key in hex.
+        Raises Unavailable."""
         self._check_interlocks()
-        return self._opening.details(self._signer.public_key)
+        return self._opening.details().as_object(), self._signer.public_key.hex()
 
     async def close(self, path: str, query: str) -> Reply:
         """DELETE on a channel."""

@@ -13,12 +13,12 @@ from ...core.network import encode_address
 from ...core.outpoint import OUTPOINT_SIZE, format_outpoint
 from ...core.sales import Purchase
 from ...core.units import LOCKTIME_MAX
+from ...mpp import CHANNEL_TYPE
 from ...rpc.connection import ConnectionGone, RemoteRefusal
 from ...rpc.store_client import StoreClient
 from ...rpc.store_messages import Scan, Stored, StoreMessage
 from ...settings.models import ServerConfig
 from ..protocol.replies import Reply, json_reply
-from .opening import CHANNEL_TYPE
 
 PAGE_MAX = 500
 """Channels in one answer; some 150 kB."""

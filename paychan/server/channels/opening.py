@@ -1,7 +1,6 @@
 """fundingInfo and open (spec section 7): the rules for a new channel."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from ...chain.base import FundingOutput, FundingRequest
 from ...core.channel import ChannelTerms
@@ -11,14 +10,12 @@ from ...core.payment import Payment, decode_payment
 from ...core.script import funding_address, p2sh_script_pubkey, redeem_script
 from ...core.settlement import verify_payment
 from ...core.units import DUST_LIMIT, LOCKTIME_MAX, LOCKTIME_THRESHOLD, SECONDS_PER_HOUR
+from ...mpp.request import MethodDetails
 from ...settings.models import ServerConfig
 from ..protocol.parameters import Query, decode_exp_time, decode_funding_outpoint, decode_funding_value, decode_pubkey
 from ..protocol.replies import Reply, json_reply
 from .lookups import Lookups
 from .prices import Prices
-
-CHANNEL_TYPE = "p2sh-cltv-1"
-"""Redeem script, sighash and payment form of v1."""
 
 COINBASE_MATURITY = 100
 """Blocks after which a coinbase output may be spent (Bitcoin consensus)."""
@@ -70,25 +67,19 @@ class Opening:
         location = f"/v1/channels/new?client_pubkey={client_pubkey.hex()}&exp_time={exp_time}"
         return json_reply(200, content, location)
 
-    def details(self, server_pubkey: bytes) -> dict[str, Any]:
-        """Return what a channel with this server must be like, as the Payment scheme's `methodDetails` have it, and `recipient`.
-
-        Satoshi as texts, durations in seconds.
-        """
+    def details(self) -> MethodDetails:
+        """Return what a channel with this server must be like, as who sells tells it to payers."""
         config = self._config
-        details = {
-            "chain": config.common.network.caip2,
-            "recipient": server_pubkey.hex(),
-            "channelType": CHANNEL_TYPE,
-            "fundingConfirmations": config.funding_tx_min_conf,
-            "settlementPeriod": config.settlement_period,
-            "minDuration": config.duration_min,
-            "maxDuration": config.duration_max - config.settlement_period,
-            "dustLimit": str(DUST_LIMIT),
-            "openPrice": str(self._prices.ask()),
-            "maxFunding": str(config.funding_value_max),
-        }
-        return {**details, "api": f"{config.public_url}/v1"} if config.public_url else details
+        return MethodDetails(
+            chain=config.common.network.caip2,
+            funding_confirmations=config.funding_tx_min_conf,
+            settlement_period=config.settlement_period,
+            min_duration=config.duration_min,
+            max_duration=config.duration_max - config.settlement_period,
+            open_price=self._prices.ask(),
+            max_funding=config.funding_value_max,
+            api=f"{config.public_url}/v1" if config.public_url else None,
+        )
 
     def parse(self, query_text: str, server_pubkey: bytes, now: int) -> OpenRequest:
         """Return the checked parameters of POST /v1/channels/new, in v1's order. Raises Rejection."""

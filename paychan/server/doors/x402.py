@@ -10,13 +10,13 @@ from typing import Any, Protocol
 
 import orjson
 
-from ...core.errors import PaychanError, Rejection, Unavailable
+from ...core.errors import Rejection, Unavailable
 from ...core.sales import hash_key
 from ...core.units import DUST_LIMIT
 from ..channels.books import Books
 from ..protocol.replies import Reply, json_reply
 from ..protocol.sales import encode_sale
-from ..protocol.x402 import SCHEME, VERSION, Demand, Offer, Question, Refused, parse_question, read_offer, refusal
+from ..protocol.x402 import SCHEME, VERSION, Demand, Offer, Question, parse_question, read_offer
 
 SUPPORTED, VERIFY, SETTLE = "/x402/supported", "/x402/verify", "/x402/settle"
 
@@ -32,7 +32,7 @@ class Server(Protocol):
 
     async def close(self, path: str, query: str) -> Reply: ...
 
-    def channel_details(self) -> dict[str, Any]: ...
+    def channel_details(self) -> tuple[dict[str, Any], str]: ...
 
     def now(self) -> int: ...
 
@@ -42,186 +42,167 @@ class Server(Protocol):
 
 async def answer(server: Server, path: str, scope: str, body: bytes) -> Reply:
     """Answer one of the calls. scope: what the shown token is for. Raises Rejection, Unavailable."""
-    details = server.channel_details()
-    network, pay_to = details.pop("chain"), details.pop("recipient")
+    details, pay_to = server.channel_details()
     if path == SUPPORTED:
-        return _supported(network, pay_to, details)
+        return _supported(details, pay_to)
     if path == SETTLE and scope != "charge":
         raise Rejection("token_scope")
-    question = parse_question(body, network, pay_to)
-    facilitator = _Facilitator(server, network)
+    question = parse_question(body, details["chain"], pay_to)
+    facilitator = _Facilitator(server, details["chain"])
     return json_reply(200, await (facilitator.verify(question) if path == VERIFY else facilitator.settle(question)))
 
 
-def _supported(network: str, pay_to: str, details: dict[str, Any]) -> Reply:
+def _supported(details: dict[str, Any], pay_to: str) -> Reply:
     kind = {
         "x402Version": VERSION,
         "scheme": SCHEME,
-        "network": network,
+        "network": details["chain"],
         "extra": {**details, "payTo": pay_to, "paymentFlow": "upfront"},
     }
     return json_reply(200, {"kinds": [kind], "extensions": [], "signers": {"bip122:*": [pay_to]}})
 
 
 class _Facilitator:
-    def __init__(self, server: Server, network: str) -> None:
-        self._server, self._network = server, network
+    def __init__(self, server: Server, chain: str) -> None:
+        self._server, self._chain = server, chain
 
     async def verify(self, question: Question) -> dict[str, object]:
-        """Say whether settling would take the payment now. Nothing is changed."""
+        """Say whether settling would take the payment now. Nothing is changed. Raises Unavailable."""
         try:
             offer = read_offer(question)
-            if offer.kind == "open":
-                raise Refused("unknown_action", "What opens a channel is judged when it is settled")
-            standing = await self._standing(offer)
-            proved = await self._prove(offer)  # from here on the payer has shown that it holds the key
-            self._check(offer, question.demand, standing)
-            if standing["funding_value"] - offer.payment.change_value < standing["received"]:
-                raise Refused("out_of_order", "The payment leaves the payer more than an earlier one")
-            if standing["spent"] + question.demand.amount > standing["funding_value"] - offer.payment.change_value:
-                raise Refused("insufficient_credit", "The channel's credit is below the amount")
-        except Refused as error:
-            extra = await self._correction(error, question)
-            return {"isValid": False, "invalidReason": error.reason, "invalidMessage": error.message, "extra": extra}
-        return {"isValid": True, "payer": proved["client_pubkey"], "extra": {"channelState": _state(offer, standing)}}
+            if offer.action == "open":
+                raise Rejection("unknown_action", "What opens a channel is judged when it is settled")
+            standing = await self._prove(offer)
+            _check(offer, question.demand, standing)
+            signed = standing["funding_value"] - offer.payment.change_value
+            if signed < standing["received"]:
+                raise Rejection("out_of_order")
+            if standing["spent"] + question.demand.amount > signed:
+                raise Rejection("insufficient_credit")
+        except Rejection as error:
+            told = {"isValid": False, "invalidReason": error.code, "invalidMessage": error.detail}
+            return {**told, "extra": await self._correction(error, question)}
+        return {"isValid": True, "payer": standing["client_pubkey"], "extra": {"channelState": _state(standing)}}
 
     async def settle(self, question: Question) -> dict[str, object]:
-        """Take the payment and charge for it; or give back what was charged; or close the channel."""
+        """Take the payment and charge for it; or give back what was charged; or close the channel. Raises Unavailable."""
         try:
             offer = read_offer(question)
             if question.demand.release:
                 return await self._release(offer)
-            if offer.kind == "refund":
+            if offer.action == "close":
                 return await self._close(offer)
-            if offer.kind == "open":
+            if offer.action == "open":
                 await self._open(offer)
             return await self._charge(offer, question.demand)
-        except Refused as error:
-            return {
-                "success": False,
-                "errorReason": error.reason,
-                "errorMessage": error.message,
-                "transaction": "",
-                "network": self._network,
-                "extra": await self._correction(error, question),
-            }
+        except Rejection as error:
+            return self._failure(error.code, error.detail, "", extra=await self._correction(error, question))
 
     # --- what a settlement does ---
 
     async def _open(self, offer: Offer) -> None:
         """Open the channel; one that is there is paid on."""
-        try:
-            reply = await self._server.open(offer.open_query)
-        except PaychanError as error:
-            raise refusal(error) from error
-        if reply.is_problem:
-            _check_answer(orjson.loads(reply.body), but="channel_exists")
+        reply = await self._server.open(offer.open_query)
+        if reply.is_problem and (error := _problem(orjson.loads(reply.body))).code != "channel_exists":
+            raise error
 
     async def _charge(self, offer: Offer, demand: Demand) -> dict[str, object]:
-        standing = await self._standing(offer)
-        self._check(offer, demand, standing)
-        told = await self._sell(offer, do="charge", key=offer.key, amount=demand.amount, payment=offer.payment_text)
+        standing = await self._server.books.standing(offer.credential.outpoint)
+        _check(offer, demand, standing)
+        told = await self._sell(offer, do="charge", key=offer.key, amount=demand.amount, payment=offer.credential.payment_text)
         if told["repeated"] and not demand.repeat:
-            raise Refused("already_served", "This payment has bought this before")
-        return self._success(offer, standing, told, demand.amount)
+            raise Rejection("already_served", "This payment has bought this before")
+        return self._success(standing, told, demand.amount)
 
     async def _release(self, offer: Offer) -> dict[str, object]:
         """Give back what this purchase holds, if it was made; the payer has it as credit."""
-        try:
-            purchase = await self._server.books.purchase(offer.outpoint, hash_key(offer.key))
-        except Rejection as error:
-            raise refusal(error) from error
+        outpoint = offer.credential.outpoint
+        purchase = await self._server.books.purchase(outpoint, hash_key(offer.key))
         if purchase is None:
-            raise Refused("no_such_purchase", "No such purchase is remembered")
-        standing = await self._standing(offer)
-        told = await self._sell(offer, do="release", key=offer.key, number=purchase.number)
-        return self._success(offer, standing, told, 0)
+            raise Rejection("no_such_purchase")
+        standing = await self._server.books.standing(outpoint)
+        return self._success(standing, await self._sell(offer, do="release", key=offer.key, number=purchase.number), 0)
 
     async def _close(self, offer: Offer) -> dict[str, object]:
-        try:
-            reply = await self._server.close(offer.channel_path, f"payment={offer.payment_text}")
-        except PaychanError as error:
-            raise refusal(error) from error
+        reply = await self._server.close(offer.channel_path, f"payment={offer.credential.payment_text}")
         content = orjson.loads(reply.body)
         if reply.is_problem:
-            _check_answer(content)
-        standing = await self._standing(offer)
-        return {
-            "success": False,
-            "errorReason": CLOSED,
-            "errorMessage": "The channel is closed; this bought nothing",
-            "transaction": content["settlement_txid"],
-            "network": self._network,
-            "payer": standing["client_pubkey"],
-            "extra": {"channelState": _state(offer, standing), "final": True},
-        }
+            raise _problem(content)
+        standing = await self._server.books.standing(offer.credential.outpoint)
+        extra = {"channelState": _state(standing), "final": True}
+        return self._failure(CLOSED, "The channel is closed; this bought nothing", content["settlement_txid"], extra)
 
     # --- their parts ---
 
-    async def _standing(self, offer: Offer) -> dict[str, Any]:
-        try:
-            return await self._server.books.standing(offer.outpoint)
-        except Rejection as error:
-            raise refusal(error) from error
-
-    def _check(self, offer: Offer, demand: Demand, standing: dict[str, Any]) -> None:
-        """Refuse what runs too far ahead: what is not used is not paid back at the end. Raises Refused."""
-        deposit, required = standing["funding_value"], standing["spent"] + demand.amount
-        if required > deposit:
-            raise Refused("amount_exceeds_deposit", "The channel's funding value does not reach for this")
-        signed = deposit - offer.payment.change_value
-        must_exhaust = offer.payment.exhausts and required > deposit - DUST_LIMIT
-        if signed > standing["received"] and signed > required + demand.max_prepay and not must_exhaust:
-            raise Refused("prepay_too_large", "The payment runs further ahead of what is required than is taken")
-
     async def _sell(self, offer: Offer, **sale: Any) -> dict[str, Any]:
-        raw = encode_sale({"channel": offer.channel_id, **sale}, self._server.now())
+        raw = encode_sale({"channel": offer.credential.channel_id, **sale}, self._server.now())
         told: dict[str, Any] = orjson.loads((await self._server.sell([raw]))[0])
-        _check_answer(told)
+        if told["status"] >= 400:
+            raise _problem(told)
         return told
 
     async def _prove(self, offer: Offer) -> dict[str, Any]:
-        """Return the channel's snapshot to who has signed a payment on it. Raises Refused."""
-        return await self._sell(offer, do="snapshot", payment=offer.payment_text)
+        """Return the channel's snapshot to who has signed a payment on it, whatever the payment is worth."""
+        return await self._sell(offer, do="snapshot", payment=offer.credential.payment_text)
 
-    def _success(self, offer: Offer, standing: dict[str, Any], told: dict[str, Any], amount: int) -> dict[str, object]:
-        state = {**standing, "received": told["received"], "spent": told["spent"]}
-        return {
-            "success": True,
-            "transaction": f"{offer.channel_id}:{told['received']}",
-            "network": self._network,
-            "payer": standing["client_pubkey"],
-            "amount": str(amount),
-            "extra": {"channelState": _state(offer, state), "purchase": told["purchase"]["number"]},
-        }
-
-    async def _correction(self, error: Refused, question: Question) -> dict[str, object] | None:
+    async def _correction(self, error: Rejection, question: Question) -> dict[str, object] | None:
         """Return how the channel stands and its newest payment, to a payer that has signed one: it may have lost what it knew."""
-        if error.reason not in _CORRECTED:
+        if error.code not in _CORRECTED:
             return None
         try:
-            offer = read_offer(question)
-            snapshot = await self._prove(offer)
-        except (Refused, Unavailable):
+            snapshot = await self._prove(read_offer(question))
+        except (Rejection, Unavailable):
             return None
-        return {"channelState": _state(offer, snapshot), "voucherState": {"payment": snapshot["payment"]}}
+        return {"channelState": _state(snapshot), "voucherState": {"payment": snapshot["payment"]}}
+
+    def _success(self, standing: dict[str, Any], told: dict[str, Any], amount: int) -> dict[str, object]:
+        state = _state({**standing, "received": told["received"], "spent": told["spent"]})
+        return {
+            "success": True,
+            "transaction": f"{state['channelId']}:{state['accepted']}",
+            "network": self._chain,
+            "payer": standing["client_pubkey"],
+            "amount": str(amount),
+            "extra": {"channelState": state, "purchase": told["purchase"]["number"]},
+        }
+
+    def _failure(self, reason: str, message: str, transaction: str, extra: dict[str, object] | None) -> dict[str, object]:
+        told = {"success": False, "errorReason": reason, "errorMessage": message}
+        return {**told, "transaction": transaction, "network": self._chain, "extra": extra}
 
 
-_CORRECTED = frozenset(("out_of_order", "insufficient_credit", "prepay_too_large", "amount_exceeds_deposit", "already_served"))
-_CORRECTED |= {"not_newest_payment", "purchase_differs"}
+_CORRECTED = frozenset(
+    (
+        "already_served",
+        "insufficient_credit",
+        "not_newest_payment",
+        "out_of_order",
+        "prepay_too_large",
+        "purchase_differs",
+    )
+)
+"""Refusals of a payment that may be authentic: with them comes what a payer must know to go on, if it is."""
 
 
-def _check_answer(content: dict[str, Any], but: str = "") -> None:
-    """Raise Refused, or Unavailable, if an answer of the channel server is a problem document; but not for one code."""
-    if content.get("status", 0) < 400 or content["code"] == but:
-        return
-    error = Unavailable if content["status"] >= 500 else Rejection
-    raise refusal(error(content["code"], content["detail"]))
+def _check(offer: Offer, demand: Demand, standing: dict[str, Any]) -> None:
+    """Refuse what runs too far ahead: what is not used is not paid back at the end. Raises Rejection."""
+    deposit, required = standing["funding_value"], standing["spent"] + demand.amount
+    signed = deposit - offer.payment.change_value
+    must_exhaust = offer.payment.exhausts and required > deposit - DUST_LIMIT
+    if signed > standing["received"] and signed > required + demand.max_prepay and not must_exhaust:
+        raise Rejection("prepay_too_large")
 
 
-def _state(offer: Offer, standing: dict[str, Any]) -> dict[str, str]:
+def _problem(content: dict[str, Any]) -> Rejection:
+    """Return the refusal in a problem document of the channel server. Raises Unavailable if it is ours: nothing is known then."""
+    if content["status"] >= 500:
+        raise Unavailable(content["code"], content["detail"])
+    return Rejection(content["code"], content["detail"])
+
+
+def _state(standing: dict[str, Any]) -> dict[str, str]:
     return {
-        "channelId": offer.channel_id,
+        "channelId": standing["channel"].replace("/", ":"),
         "deposit": str(standing["funding_value"]),
         "accepted": str(standing["received"]),
         "spent": str(standing["spent"]),
