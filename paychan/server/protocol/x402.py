@@ -116,7 +116,7 @@ def _read_demand(wants: Any, chain: str, pay_to: str) -> Demand:
     for name, value in (("scheme", SCHEME), ("network", chain), ("asset", CURRENCY), ("payTo", pay_to)):
         if wants.get(name) != value:
             raise _wrong(f"{name} of the requirements must be {value}", name)
-    extra = wants.get("extra") or {}
+    extra = wants.get("extra", {})
     if not isinstance(extra, dict):
         raise _wrong("extra of the requirements must be an object", "extra")
     amount = _satoshi(wants, "amount")
