@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -24,6 +25,7 @@ from paychan.client import PayerPhase
 from paychan.core.network import TEST
 from paychan.core.outpoint import format_outpoint
 from paychan.core.sender import sign_payment
+from paychan.mpp.text import encode_bytes, format_channel_id
 from paychan.pay.budget import Budget
 from paychan.pay.purse import Purse
 from paychan.pay.x402 import ChannelScheme, pay_with
@@ -38,7 +40,7 @@ class Shop:
     """x402_shop.py in a process of its own."""
 
     def __init__(self, directory: Path, door: int, token: str) -> None:
-        self.served_file, self.url, self._port = directory / "served", "", free_port()
+        self.served_file, self.door, self._port = directory / "served", door, free_port()
         self.served_file.touch()
         self._env = {"DOOR": f"http://127.0.0.1:{door}", "TOKEN": token, "SERVED": str(self.served_file), "NETWORK": TEST.caip2}
         self.url = f"http://127.0.0.1:{self._port}"
@@ -246,6 +248,72 @@ def test_marks_for_the_channel_server_are_not_taken_from_payers(shop, payer, sel
 
 
 # --- trouble ---
+
+
+class Lossy(ThreadingHTTPServer):
+    """Stands before the sellers' door, and loses as many answers to settlements as it is told, after they took effect."""
+
+    daemon_threads = True
+
+    def __init__(self, door: int) -> None:
+        self.door, self.to_lose = door, 0
+        super().__init__(("127.0.0.1", 0), _Passing)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return self.server_address[1]
+
+
+class _Passing(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", "0")))
+        headers = {name: self.headers[name] for name in ("authorization", "content-type") if name in self.headers}
+        url = f"http://127.0.0.1:{self.server.door}{self.path}"
+        answer = httpx.request(self.command, url, content=body, headers=headers)
+        if self.path.endswith("/settle") and self.server.to_lose > 0:
+            self.server.to_lose -= 1
+            self.close_connection = True
+            return
+        self.send_response(answer.status_code)
+        self.send_header("content-length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_payment_whose_outcome_was_lost_on_the_way_is_served_when_it_comes_again_once(place, purse, tmp_path):
+    system, seller, _ = place
+    lossy = Lossy(int(place[2].door))
+    shop = Shop(tmp_path, lossy.port, make_token(system, "lossy"))
+    shop.start()
+    try:
+        scheme = ChannelScheme(purse)
+        assert get(scheme, f"{shop.url}/news/first")[0].status_code == 200
+        start = standing_of(seller, purse)
+        lossy.to_lose = 2
+        assert [get(scheme, f"{shop.url}/news/lost")[0].status_code for _ in range(2)] == [402, 402]
+        assert standing_of(seller, purse)["spent"] == start["spent"] + PRICE  # charged once, and nobody was told
+        assert shop.served == ["first"]
+        lost = [row.record.signed for row in purse.standings()][0]
+        assert get(scheme, f"{shop.url}/news/found")[0].status_code == 200
+        assert standing_of(seller, purse)["spent"] == start["spent"] + PRICE and shop.served == ["first", "found"]
+        channel = format_channel_id([row.record.terms.outpoint for row in purse.standings()][0])
+        payload = {"type": "voucher", "channelId": channel, "payment": encode_bytes(lost.serialize())}
+        assert refusal(shown(shop, payload)) == "already_served"
+        lossy.to_lose = 1
+        assert shown(shop, payload).status_code == 402  # it is known what it bought: lost answers give no second chance
+        assert refusal(shown(shop, payload)) == "already_served" and shop.served == ["first", "found"]
+    finally:
+        shop.kill()
+        lossy.shutdown()
+        lossy.server_close()
 
 
 def test_killed_anywhere_nothing_is_charged_twice_and_the_payer_goes_on(tmp_path):
