@@ -302,7 +302,8 @@ def test_a_payment_whose_outcome_was_lost_on_the_way_is_served_when_it_comes_aga
         assert standing_of(seller, purse)["spent"] == start["spent"] + PRICE  # charged once, and nobody was told
         assert shop.served == ["first"]
         lost = [row.record.signed for row in purse.standings()][0]
-        assert get(scheme, f"{shop.url}/news/found")[0].status_code == 200
+        found = get(scheme, f"{shop.url}/news/found")[0]
+        assert found.status_code == 200, decode_payment_response_header(found.headers["payment-response"])
         assert standing_of(seller, purse)["spent"] == start["spent"] + PRICE and shop.served == ["first", "found"]
         channel = format_channel_id([row.record.terms.outpoint for row in purse.standings()][0])
         payload = {"type": "voucher", "channelId": channel, "payment": encode_bytes(lost.serialize())}
