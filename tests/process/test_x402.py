@@ -22,7 +22,7 @@ from x402.http.utils import decode_payment_required_header, decode_payment_respo
 from x402.schemas import PaymentPayload
 
 from paychan.client import PayerPhase
-from paychan.core.network import TEST
+from paychan.core.network import TEST, caip2
 from paychan.core.outpoint import format_outpoint
 from paychan.core.sender import sign_payment
 from paychan.mpp.text import encode_bytes, format_channel_id
@@ -42,7 +42,7 @@ class Shop:
     def __init__(self, directory: Path, door: int, token: str) -> None:
         self.served_file, self.door, self._port = directory / "served", door, free_port()
         self.served_file.touch()
-        self._env = {"DOOR": f"http://127.0.0.1:{door}", "TOKEN": token, "SERVED": str(self.served_file), "NETWORK": TEST.caip2}
+        self._env = {"DOOR": f"http://127.0.0.1:{door}", "TOKEN": token, "SERVED": str(self.served_file), "NETWORK": caip2(TEST)}
         self.url = f"http://127.0.0.1:{self._port}"
         self.process: subprocess.Popen[bytes] | None = None
 
