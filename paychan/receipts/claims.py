@@ -62,6 +62,22 @@ class Claims:
         return canonical_json(content).encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """A purchase that was charged for and is served. As `Claims` has it, but `payment`: the payment itself, in binary form, or
+    empty."""
+
+    channel_id: str
+    number: int
+    method: str
+    resource: str
+    amount: int
+    accepted: int
+    spent: int
+    body: str = ""
+    payment: bytes = b""
+
+
 def read_claims(content: Any) -> Claims:
     """Return what a receipt's JSON says. Members that are not known are left aside. Raises ValueError."""
     if not isinstance(content, dict) or content.get("v") != VERSION:

@@ -8,14 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from joserfc import jws
 from joserfc.jwk import OKPKey
 
 from ..client.errors import StateError
-from .claims import ALGORITHM, TYPE, Claims, payment_hash, receipt_hash
+from .claims import ALGORITHM, TYPE, Bought, Claims, payment_hash, receipt_hash
 from .keys import public_set, read_key
 
 BUSY_SECONDS = 10.0
@@ -38,31 +37,16 @@ DELETE FROM receipts WHERE channel = ? AND id NOT IN (SELECT id FROM receipts WH
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Bought:
-    """A purchase that was charged for and is served. As `claims.Claims` has it, but `payment`: the payment itself, in binary form,
-    or empty."""
-
-    channel_id: str
-    number: int
-    method: str
-    resource: str
-    amount: int
-    accepted: int
-    spent: int
-    body: str = ""
-    payment: bytes = b""
-
-
 class Issuer:
     """Of one receipts key. Threads may share it; processes share the files."""
 
-    def __init__(self, key_file: str | os.PathLike[str], clock: Callable[[], float] = time.time) -> None:
-        """key_file: as `paychan receipts key` makes it; KEY_FILE.db is made beside it. Raises StateError."""
+    def __init__(self, key_file: str | os.PathLike[str], origin: str = "", clock: Callable[[], float] = time.time) -> None:
+        """key_file: as `paychan receipts key` makes it; KEY_FILE.db is made beside it. origin: SCHEME://HOST[:PORT], to stand
+        before resources that are a path alone. Raises StateError."""
         path = Path(key_file)
         self._key: OKPKey = read_key(path)
         self._header = {"alg": ALGORITHM, "kid": self._key.thumbprint(), "typ": TYPE}
-        self._clock, self._mutex = clock, threading.Lock()
+        self._origin, self._clock, self._mutex = origin, clock, threading.Lock()
         self._path = path.with_name(f"{path.name}.db")
         with self._telling():
             self._path.touch(mode=0o600)
@@ -98,7 +82,7 @@ class Issuer:
             channel_id=bought.channel_id,
             number=bought.number,
             method=bought.method,
-            resource=bought.resource,
+            resource=self._origin + bought.resource if bought.resource[:1] == "/" else bought.resource,
             amount=bought.amount,
             accepted=bought.accepted,
             spent=bought.spent,

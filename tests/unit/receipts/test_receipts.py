@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from paychan.client.errors import StateError
-from paychan.receipts.claims import RECEIPT_CHARACTERS_MAX, read_claims
-from paychan.receipts.issuer import KEPT, Bought, Issuer
+from paychan.receipts.claims import RECEIPT_CHARACTERS_MAX, Bought, read_claims
+from paychan.receipts.issuer import KEPT, Issuer
 from paychan.receipts.keys import make_key, public_set, read_key, read_public
 from paychan.receipts.verify import examine, read_receipt
 from tests.receipt_vectors import CHANNEL, cases, purchases, sign, vectors
@@ -99,7 +99,7 @@ def test_no_more_is_kept_than_is_asked_for_again(key_file):
 
 def test_the_time_never_falls(key_file, tmp_path):
     now = [1_790_000_100.0]
-    issuer = Issuer(key_file, lambda: now[0])
+    issuer = Issuer(key_file, clock=lambda: now[0])
     lines = [issuer.issue(bought(1))]
     now[0] -= 50
     lines.append(issuer.issue(bought(2)))
