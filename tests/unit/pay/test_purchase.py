@@ -420,7 +420,7 @@ def test_the_next_channel_is_made_before_the_old_one_is_used_up_and_opened_when_
     shop.funding_value = small
     payer = payer_of(tmp_path / "purse")
     made_at = []
-    for number in range(30):
+    for _ in range(30):
         assert buy(payer, shop).status == 200
         made_at.append(len(payer.purse.names()))
     assert made_at[5] == 1 and made_at[7] == 2, "while the old one still pays"
