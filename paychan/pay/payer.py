@@ -252,7 +252,7 @@ class Payer:
             if held.turn is None:
                 held.turn = self.purse.take(terms, cost)
             held.turn.terms = terms
-            return held.turn.pay(cost, what, self.purse.budget, self.purse.ask)
+            return held.turn.pay(cost, what, self.purse.budget_on(terms.network), self.purse.ask)
 
         while True:
             try:
@@ -354,7 +354,8 @@ class Payer:
         def work() -> dict[str, object]:
             if held.turn is None:
                 held.turn = self.purse.turn_on(self.purse.find(format_channel_id(need.outpoint)), terms)
-            return held.turn.pay_up_to(need.required, f"{asked.what} (stream)", self.purse.budget, self.purse.ask)
+            budget = self.purse.budget_on(terms.network)
+            return held.turn.pay_up_to(need.required, f"{asked.what} (stream)", budget, self.purse.ask)
 
         try:
             for _ in range(ROUNDS_MAX):
