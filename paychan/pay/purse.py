@@ -304,19 +304,31 @@ class Purse:
 
     def pay(self, terms: Terms, amount: int, what: str = "", wait: float = 30.0) -> dict[str, Any]:
         """Return the payload of a credential that pays `amount` satoshi. See the module. wait: seconds for a turn."""
+        return self.pay_telling(terms, amount, what, wait)[0]
+
+    def pay_telling(self, terms: Terms, amount: int, what: str = "", wait: float = 30.0) -> tuple[dict[str, Any], str, int]:
+        """Do as `pay`; return the payload, the channelId, and how much of the payment was signed now; satoshi."""
+        while True:
+            try:
+                with self.patiently(terms, amount, wait) as turn:
+                    return turn.pay(amount, what, self.budget_on(terms.network), self.ask), turn.channel_id, turn.added
+            except UsedUp:
+                continue
+
+    def patiently(self, terms: Terms, amount: int, wait: float = 30.0) -> Turn:
+        """Return a turn as `take` does, waiting for it if others have theirs; with what was told of its channel before."""
         deadline = time.monotonic() + wait
         while True:
             try:
-                with self.take(terms, amount) as turn:
-                    for told in self._told.pop(turn.channel_id, ()):
-                        turn.refused() if told == "refused" else turn.must_open()
-                    return turn.pay(amount, what, self.budget_on(terms.network), self.ask)
-            except UsedUp:
-                continue
+                turn = self.take(terms, amount)
             except PurseBusy:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
+                continue
+            for told in self._told.pop(turn.channel_id, ()):
+                turn.refused() if told == "refused" else turn.must_open()
+            return turn
 
     def taken(self, channel: str, accepted: int, spent: int) -> None:
         """The server has payments worth `accepted` satoshi on a channelId, of which `spent` are spent, and gave the goods."""

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 import requests
 
+from paychan.client import Unreachable
 from paychan.pay.aiohttp import Payer as AiohttpPayer
 from paychan.pay.budget import Budget
 from paychan.pay.errors import BudgetExceeded
@@ -21,6 +22,7 @@ from paychan.pay.httpx import Payer as HttpxPayer
 from paychan.pay.httpx2 import Payer as Httpx2Payer
 from paychan.pay.plain import Payer as PlainPayer
 from paychan.pay.purse import Purse
+from paychan.pay.pympp import transport
 from paychan.pay.requests import Payer as RequestsPayer
 from tests.paying_shop import PRICE, selling
 from tests.system import ROOT
@@ -156,6 +158,53 @@ def test_an_old_purse_finds_its_way_back_and_a_channel_closes(shop, tmp_path):
     assert [standing.record.phase.value for standing in restored.purse.standings()] == ["closed"]
     assert restored.request("GET", f"{shop.url}/joke/9").status == 200
     assert len(restored.purse.names()) == 2
+
+
+# --- MPP's SDK ---
+
+
+def test_pympp_as_it_is(shop, tmp_path):
+    async def buy():
+        async with httpx.AsyncClient(transport=transport(tmp_path / "purse"), timeout=30) as client:
+            jokes = [(await client.get(f"{shop.url}/joke/{number}")).json()["joke"] for number in range(4)]
+            dear = (await client.get(f"{shop.url}/dear")).json()
+            return jokes, dear, (await client.get(f"{shop.url}/joke/9")).json()
+
+    before = shop.count()
+    assert asyncio.run(buy()) == ([0, 1, 2, 3], "dear", {"joke": 9})
+    assert shop.count() == before + 6
+    assert paid(tmp_path / "purse") == OPEN_PRICE + 5 * PRICE + 30
+
+
+def test_pympp_goes_on_with_what_another_client_left_pending(shop, tmp_path):
+    """A payment whose answer was lost buys the next request, and is not paid for twice."""
+    client = httpx.Client(auth=HttpxPayer(tmp_path / "purse", deadline=0.0))
+    client.get(f"{shop.url}/joke/1")
+    payer = PlainPayer(client.auth.purse, deadline=0.0)
+    payer._send = _lost(payer._send)
+    with pytest.raises(Unreachable):
+        payer.request("GET", f"{shop.url}/joke/2")
+    assert paid(tmp_path / "purse") == OPEN_PRICE + 2 * PRICE
+
+    async def buy():
+        async with httpx.AsyncClient(transport=transport(tmp_path / "purse"), timeout=30) as client:
+            return (await client.get(f"{shop.url}/joke/3")).json()
+
+    assert asyncio.run(buy()) == {"joke": 3}
+    assert paid(tmp_path / "purse") == OPEN_PRICE + 3 * PRICE, "the lost one was bought, so this is another"
+
+
+def _lost(send):
+    """Lose the answers to requests that pay."""
+
+    def lose(asked, step, *rest):
+        response = send(asked, step, *rest)
+        if step.headers:
+            response.close()
+            raise ConnectionResetError("lost")
+        return response
+
+    return lose
 
 
 # --- the command line ---
