@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import StreamingResponse
 
 from tests.selling import SOCKET, sell_changes
 from tests.system import ROOT, System, free_port, running, wait_until
@@ -23,9 +25,8 @@ DOOR, SERVED = "PAYING_SHOP_DOOR", "PAYING_SHOP_SERVED"
 
 def make_app():
     """Return the application; granian loads it."""
-    from fastapi import FastAPI, HTTPException, Request
-
     from paychan.sell.fastapi import Price, Till
+    from paychan.sell.stream import paid_events
 
     app = FastAPI(title="shop")
     till = Till(app, os.environ[DOOR], realm="shop", secret=b"the shop's, for tests")
@@ -51,6 +52,15 @@ def make_app():
     async def dear() -> str:
         os.write(served, b"dear\n")
         return "dear"
+
+    @app.get("/stream/{count}", dependencies=[till.price(Price(2, units=4, unit="word"))])
+    async def stream(count: int, request: Request) -> StreamingResponse:
+        async def words() -> AsyncIterator[str]:
+            for number in range(count):
+                os.write(served, b"word\n")
+                yield f"word {number}"
+
+        return StreamingResponse(paid_events(request.scope, words()), media_type="text/event-stream")
 
     @app.get("/fails", dependencies=[till.price(PRICE)])
     async def fails() -> str:
@@ -117,4 +127,3 @@ def selling(directory: Path, **options) -> Iterator[Shop]:
             yield shop
         finally:
             stop(shop.process)
-            time.sleep(0)

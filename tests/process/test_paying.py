@@ -160,6 +160,39 @@ def test_an_old_purse_finds_its_way_back_and_a_channel_closes(shop, tmp_path):
     assert len(restored.purse.names()) == 2
 
 
+# --- streams ---
+
+
+def test_a_stream_is_paid_while_it_runs_and_what_was_not_used_is_used_later(shop, tmp_path):
+    payer = HttpxPayer(tmp_path / "purse")
+    with httpx.Client(auth=payer, timeout=30) as client:
+        found = [event.data for event in payer.events(client, f"{shop.url}/stream/10")]
+        assert found == [f"word {number}" for number in range(10)]
+        assert paid(tmp_path / "purse") == OPEN_PRICE + 3 * 8
+        (name,) = payer.purse.names()
+        assert payer.purse.ledger.credit(name) == 4
+        client.get(f"{shop.url}/joke/1")
+    assert paid(tmp_path / "purse") == OPEN_PRICE + 3 * 8 + PRICE, "a payment rises by the least that the server takes"
+
+
+def test_a_stream_for_an_asynchronous_client(shop, tmp_path):
+    async def read():
+        payer = Httpx2Payer(tmp_path / "purse")
+        async with httpx2.AsyncClient(timeout=30) as client:
+            return [event.data async for event in payer.aevents(client, f"{shop.url}/stream/9")]
+
+    assert asyncio.run(read()) == [f"word {number}" for number in range(9)]
+
+
+def test_a_stream_stops_at_the_budget_for_one_request(shop, tmp_path):
+    payer, found = PlainPayer(tmp_path / "purse", Budget(request=17)), []
+    with payer.request("GET", f"{shop.url}/stream/100") as response, pytest.raises(BudgetExceeded):
+        for event in payer.events(response):
+            found.append(event)
+    assert len(found) == 8
+    assert paid(tmp_path / "purse") == OPEN_PRICE + 2 * 8
+
+
 # --- MPP's SDK ---
 
 
@@ -231,6 +264,12 @@ def test_from_nothing_to_a_paid_answer_in_one_command(shop, tmp_path):
     assert {limit["limit"]: limit["left"] for limit in spent["budget"]}["day"] == 50_000 - 3 * PRICE
     shown = run(tmp_path, "spending").stdout
     assert shop.url in shown and "OPENING" in shown
+
+
+def test_a_stream_from_the_command_line(shop, tmp_path):
+    done = run(tmp_path, "get", f"{shop.url}/stream/6")
+    assert (done.returncode, done.stdout) == (0, "".join(f"data: word {number}\n\n" for number in range(6)))
+    assert f"paid {OPEN_PRICE + 16} satoshi" in done.stderr
 
 
 def test_a_price_above_what_was_said_ends_with_12_and_pays_nothing(shop, tmp_path):
