@@ -174,6 +174,41 @@ def test_credit_is_used_before_more_is_paid(payer, shop):
     assert paid(payer) == before == OPEN_PRICE + 2 * PRICE
 
 
+def test_a_payment_that_is_too_small_is_followed_by_the_least_that_is_taken(tmp_path, shop):
+    """What the server told of the credit was wrong, so less was signed than it takes."""
+    shop.details["min_voucher_delta"] = 2 * PRICE
+    payer = payer_of(tmp_path / "purse")
+    buy(payer, shop)
+    (name,) = payer.purse.names()
+    payer.purse.ledger.note(name, paid(payer), PRICE - 1)
+    refusals = []
+
+    def trouble(shop, step):
+        if len(refusals) == 1 or not step.headers:
+            return None
+        refusals.append(paid(payer))
+        return shop.refuse("/a", "delta_too_small")
+
+    shop.trouble = trouble
+    assert buy(payer, shop).status == 200
+    assert refusals == [OPEN_PRICE + PRICE + 1]
+    assert paid(payer) == OPEN_PRICE + 3 * PRICE
+
+
+def test_a_purchase_that_was_served_before_is_known_as_such(payer, shop):
+    buy(payer, shop)
+
+    def served(shop, step):
+        shop.judge("/a", step)
+        (channel,) = shop.channels.values()
+        told = {"acceptedCumulative": channel.accepted, "spent": channel.spent}
+        return shop.refuse("/a", "already_served", told)
+
+    shop.trouble = served
+    assert buy(payer, shop).status == 409
+    assert the_record(payer).signed == the_record(payer).acknowledged
+
+
 def test_a_liar_that_takes_and_gives_nothing_gets_one_payment(payer, shop):
     buy(payer, shop)
 
