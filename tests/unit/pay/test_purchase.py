@@ -9,6 +9,7 @@ import pytest
 from paychan.client import Refused, ServerMisbehaved, StateBehindServer
 from paychan.core.network import LIVE
 from paychan.mpp.challenge import parse_challenges
+from paychan.mpp.receipt import Receipt
 from paychan.pay.budget import NO_LIMITS, Budget
 from paychan.pay.errors import BudgetExceeded, TermsRefused
 from paychan.pay.payer import Payer
@@ -155,6 +156,19 @@ def test_nothing_higher_is_signed_while_an_outcome_is_unknown(payer, shop):
     assert paid(payer) == OPEN_PRICE + 2 * PRICE
 
 
+def test_a_dearer_request_presents_the_pending_payment_too(payer, shop):
+    buy(payer, shop)
+    shop.prices["/dear"] = 5 * PRICE
+    shop.trouble = lambda shop, step: Answer(503) if step.headers else None
+    buy(payer, shop)
+    payer._challenges.clear()
+    assert buy(payer, shop, "/dear").status == 503
+    assert paid(payer) == OPEN_PRICE + 2 * PRICE
+    shop.trouble = None
+    assert buy(payer, shop, "/dear").status == 200
+    assert paid(payer) == OPEN_PRICE + 6 * PRICE, "the pending payment was worth something"
+
+
 def test_a_handlers_failure_leaves_the_payment_for_the_next_request(payer, shop):
     buy(payer, shop)
     shop.trouble = lambda shop, step: Answer(500)
@@ -231,6 +245,16 @@ def test_a_liar_that_claims_to_have_less_gets_the_same_payment(payer, shop):
     shop.trouble = lambda shop, step: shop.refuse("/a", "insufficient_credit", told) if step.headers else None
     for _ in range(3):
         assert buy(payer, shop).status == 402
+    assert paid(payer) == OPEN_PRICE + 2 * PRICE
+
+
+def test_a_receipt_for_less_than_was_signed_leaves_the_payment_pending(payer, shop):
+    buy(payer, shop)
+    (outpoint,) = shop.channels
+    least = Receipt(outpoint, "", NOW, OPEN_PRICE, OPEN_PRICE, shop.funding_value, 1).encode()
+    shop.trouble = lambda shop, step: Answer(200, (("payment-receipt", least),))
+    for _ in range(3):
+        assert buy(payer, shop).status == 200
     assert paid(payer) == OPEN_PRICE + 2 * PRICE
 
 
