@@ -15,9 +15,15 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMPORTED_AS = {"python-bitcoinlib": "bitcoin"}
 NOT_FOREIGN = {"paychan", "store", "signer", "libc", "cpython", "cython", *sys.stdlib_module_names}
 SERVERS = ("paychan.server", "store", "signer")
-ADAPTERS = {"httpx", "httpx2", "requests", "aiohttp", "mpp", "x402"}
-"""HTTP clients and SDKs of others: whoever has one has the adapter for it. No other module imports them."""
-ADAPTED = {"pympp": "mpp"}
+ADAPTERS = {
+    "aiohttp": {"aiohttp"},
+    "httpx": {"httpx"},
+    "httpx2": {"httpx2"},
+    "pympp": {"mpp", "httpx", "pydantic"},
+    "requests": {"requests"},
+    "x402": {"x402"},
+}
+"""HTTP clients and SDKs of others, by the module of paychan.pay that is for who has them. No other module imports them."""
 SELLERS = "paychan.sell"
 RECEIPTS = "paychan.receipts"
 SIGNING = ("keys", "issuer", "verify")
@@ -48,7 +54,7 @@ def imported(is_servers):
         and within(module_name(file), *SERVERS) == is_servers
         and not within(module_name(file), SELLERS, RECEIPTS)
     ]
-    return set().union(*(foreign(file) - ({ADAPTED.get(file.stem, file.stem)} & ADAPTERS) for file in files))
+    return set().union(*(foreign(file) - ADAPTERS.get(file.stem, set()) for file in files))
 
 
 def test_a_payers_installation_brings_what_a_payers_code_imports_and_no_more():
