@@ -29,6 +29,7 @@ from ..mpp.text import format_channel_id
 from .budget import Budget
 from .errors import NotYetConfirmed, PurseBusy, TermsRefused
 from .purse import Ask, Purse
+from .receipts import keep_receipt
 from .steps import Answer, Do, Flow, Try, Wait
 from .terms import Terms, read_terms
 from .turn import Turn, UsedUp
@@ -237,6 +238,7 @@ class Payer:
 
         def work() -> None:
             turn.taken(receipt.accepted, receipt.spent)
+            keep_receipt(self.purse.directory, turn.name, receipt.jws)
             turn.release()
             try:
                 self.purse.prepare(turn.terms, cost)

@@ -28,6 +28,7 @@ from paychan.core.sender import sign_payment
 from paychan.mpp.text import encode_bytes, format_channel_id
 from paychan.pay.budget import Budget
 from paychan.pay.purse import Purse
+from paychan.pay.receipts import receipts_file
 from paychan.pay.x402 import ChannelScheme, pay_with
 from paychan.receipts.claims import payment_hash
 from paychan.receipts.keys import make_key
@@ -211,6 +212,7 @@ def test_receipts_are_signed_and_make_a_chain(place, purse, tmp_path):
     shop.start(KEY=str(key_file))
     try:
         answers = get(ChannelScheme(purse), *(f"{shop.url}/news/{number}" for number in range(3)))
+        assert get(ChannelScheme(purse), f"{shop.url}/fails")[0].status_code == 500
         shop.kill()
         shop.start(KEY=str(key_file))
         answers += get(ChannelScheme(purse), f"{shop.url}/news/3")
@@ -220,8 +222,9 @@ def test_receipts_are_signed_and_make_a_chain(place, purse, tmp_path):
     verdict = examine([one.extra["receipt"] for one in told], {key.thumbprint(): key})
     assert verdict.is_good and (verdict.receipts, verdict.amount) == (4, 4 * PRICE)
     assert verdict.chains[0].is_whole and not verdict.chains[0].remarks
-    _, claims = read_receipt(told[-1].extra["receipt"], {key.thumbprint(): key})
     (standing,) = purse.standings()
+    assert receipts_file(purse.directory, standing.name).read_text().split() == [one.extra["receipt"] for one in told]
+    _, claims = read_receipt(told[-1].extra["receipt"], {key.thumbprint(): key})
     assert claims.payment == payment_hash(standing.record.signed.serialize())
     assert (claims.method, claims.resource) == ("GET", f"{shop.url}/news/3")
 
