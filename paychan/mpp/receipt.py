@@ -60,7 +60,7 @@ class Receipt:
 
     def encode(self) -> str:
         """Return the header's value: what `encode_json` makes of the object, quicker, for one goes with each answer."""
-        if self.settlement_txid or not _IS_PLAIN(self.challenge_id):
+        if self.jws or self.settlement_txid or not _IS_PLAIN(self.challenge_id):
             return encode_json(self.as_object())
         channel, accepted = format_channel_id(self.outpoint), format_amount(self.accepted)
         text = (

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from paychan.client.errors import StateError
+from paychan.mpp.receipt import Receipt, parse_receipt
 from paychan.receipts.claims import RECEIPT_CHARACTERS_MAX, Bought, read_claims
 from paychan.receipts.issuer import KEPT, Issuer
 from paychan.receipts.keys import make_key, public_set, read_key, read_public
@@ -71,6 +72,13 @@ def test_what_is_said_comes_back(tmp_path):
         assert read_claims(json.loads(claims.encode())) == claims
     with pytest.raises(ValueError, match="compact"):
         read_receipt("A" * (RECEIPT_CHARACTERS_MAX + 1), keys)
+
+
+def test_a_payment_receipt_carries_it(tmp_path):
+    told = Receipt(
+        outpoint=bytes(36), challenge_id="abc", timestamp=1_790_000_000, accepted=7, spent=5, deposit=9, jws=sign(purchases(1)[0])
+    )
+    assert parse_receipt(told.encode()) == told and told.as_object()["jws"] == told.jws
 
 
 # --- issuing ---
