@@ -8,12 +8,13 @@ import pytest
 
 from paychan.client import Refused, ServerMisbehaved, StateBehindServer
 from paychan.core.network import LIVE
+from paychan.core.units import DUST_LIMIT
 from paychan.mpp.challenge import parse_challenges
 from paychan.mpp.receipt import Receipt
 from paychan.pay.budget import NO_LIMITS, Budget
-from paychan.pay.errors import BudgetExceeded, TermsRefused
+from paychan.pay.errors import BudgetExceeded, NotYetConfirmed, TermsRefused
 from paychan.pay.payer import Payer
-from paychan.pay.steps import Answer
+from paychan.pay.steps import Answer, Wait
 from paychan.pay.terms import chain_id
 from paychan.pay.wallets import DebugWallet
 from tests.unit.pay.shop import NOW, OPEN_PRICE, PRICE, Shop, buy
@@ -334,6 +335,41 @@ def test_a_dead_channel_is_left_and_another_one_opened_once(payer, shop):
     assert len(payer.purse.names()) == 3
 
 
+@pytest.mark.parametrize("code", ["funding_unconfirmed", "funding_not_found"])
+def test_confirmations_are_waited_for_and_then_the_same_payment_is_taken(tmp_path, shop, code):
+    payer = payer_of(tmp_path / "purse", deadline=60)
+    refusals = iter(range(12))
+    fields = [("retry-after", "0")]
+    shop.trouble = lambda shop, step: (
+        shop.refuse("/a", code, {}, fields) if step.headers and next(refusals, None) is not None else None
+    )
+    monkeypatched_waits(payer)
+    assert buy(payer, shop).status == 200
+    assert len({payment for _, payment in shop.seen}) == 1
+    assert paid(payer) == OPEN_PRICE + PRICE
+
+
+def monkeypatched_waits(payer):
+    """Let a second of waiting take none: the shop says when."""
+    wait = payer._confirmation
+
+    def quickly(*arguments):
+        for step in wait(*arguments):
+            assert step.seconds == 1.0
+            yield Wait(0)
+
+    payer._confirmation = quickly
+
+
+def test_confirmations_that_do_not_come_are_said(tmp_path, shop):
+    shop.trouble = lambda shop, step: shop.refuse("/a", "funding_unconfirmed") if step.headers else None
+    with pytest.raises(NotYetConfirmed):
+        buy(payer_of(tmp_path / "purse"), shop)
+    shop.trouble = None
+    assert buy(payer_of(tmp_path / "purse"), shop).status == 200
+    assert len(shop.channels) == 1
+
+
 # --- recovery ---
 
 
@@ -486,11 +522,27 @@ def test_an_open_price_that_rose_since_the_channel_was_made_is_held_to_the_budge
 # --- channels ---
 
 
-def test_the_next_channel_is_made_before_the_old_one_is_used_up_and_opened_when_it_is(tmp_path, shop, monkeypatch):
-    small = OPEN_PRICE + 12 * PRICE
+def funded_by(monkeypatch, shop, value):
     for place in ("paychan.pay.wallets.DEBUG_FUNDING_VALUE", "paychan.client.debug.DEBUG_FUNDING_VALUE"):
-        monkeypatch.setattr(place, small)
-    shop.funding_value = small
+        monkeypatch.setattr(place, value)
+    shop.funding_value = value
+
+
+def test_what_is_left_below_the_dust_limit_is_not_given_away(tmp_path, shop, monkeypatch):
+    """A pending payment is worth presenting on a channel that pays for nothing more; the next purchase goes to another."""
+    funded_by(monkeypatch, shop, OPEN_PRICE + 2 * PRICE + DUST_LIMIT)
+    shop.trouble = lose(2)
+    payer = payer_of(tmp_path / "purse")
+    assert buy(payer, shop).status == 200
+    assert buy(payer, shop) is None
+    assert buy(payer, shop, "/b").status == 200
+    assert len(shop.channels) == 2
+    assert not [payment for _, payment in shop.seen if payment.exhausts]
+    assert agrees(payer, shop)
+
+
+def test_the_next_channel_is_made_before_the_old_one_is_used_up_and_opened_when_it_is(tmp_path, shop, monkeypatch):
+    funded_by(monkeypatch, shop, OPEN_PRICE + 12 * PRICE)
     payer = payer_of(tmp_path / "purse")
     made_at = []
     for _ in range(30):
