@@ -256,6 +256,7 @@ def test_a_receipt_for_less_than_was_signed_leaves_the_payment_pending(payer, sh
     shop.trouble = lambda shop, step: Answer(200, (("payment-receipt", least),))
     for _ in range(3):
         assert buy(payer, shop).status == 200
+        assert the_record(payer).signed != the_record(payer).acknowledged
     assert paid(payer) == OPEN_PRICE + 2 * PRICE
 
 
