@@ -49,6 +49,11 @@ def test_the_three_lines(shop, tmp_path):
     assert done.stdout.splitlines() == ["{'joke': 7}", *(f"word {number}" for number in range(6))], done.stderr
 
 
+def test_the_example(shop, tmp_path):
+    done = run([sys.executable, str(ROOT / "examples" / "buy" / "buy.py"), f"{shop.url}/joke/9", str(tmp_path / "purse")], tmp_path)
+    assert done.stdout == '{"joke":9}\n', done.stderr
+
+
 def test_the_settings_are_read(tmp_path):
     blocks = re.findall(r"(?m)^ {4,6}\[(?:budget|channels|wallet)\].*\n(?: {4,6}\S.*\n)*", DOCUMENT)
     text = "\n".join(line.strip() for block in blocks for line in block.splitlines())
