@@ -46,7 +46,7 @@ PAYING = (
         TURN,
         "self.record.phase = PayerPhase.OPENING if self.is_opening else phase\n            self._save()",
         "self.record.phase = PayerPhase.OPENING if self.is_opening else phase",
-        (f"{PURCHASE}::test_a_payment_whose_answer_is_lost_for_good_is_presented_before_any_other",),
+        (f"{PURCHASE}::test_whoever_sees_a_payment_finds_it_in_the_payers_record_and_ledger",),
     ),
     Break(
         ("P3",),

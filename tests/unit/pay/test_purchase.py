@@ -10,12 +10,13 @@ from paychan.client import Refused, ServerMisbehaved, StateBehindServer
 from paychan.core.network import LIVE
 from paychan.core.units import DUST_LIMIT
 from paychan.mpp.challenge import parse_challenges
+from paychan.mpp.credential import parse_credential
 from paychan.mpp.receipt import Receipt
 from paychan.pay.budget import NO_LIMITS, Budget
-from paychan.pay.errors import BudgetExceeded, NotYetConfirmed, TermsRefused
+from paychan.pay.errors import BudgetExceeded, NotYetConfirmed, PurseBusy, TermsRefused
 from paychan.pay.payer import Payer
 from paychan.pay.steps import Answer, Wait
-from paychan.pay.terms import chain_id
+from paychan.pay.terms import chain_id, read_terms
 from paychan.pay.wallets import DebugWallet
 from tests.unit.pay.shop import NOW, OPEN_PRICE, PRICE, Shop, buy
 
@@ -129,6 +130,36 @@ def test_a_payment_whose_answer_is_lost_for_good_is_presented_before_any_other(t
     assert paid(payer) == OPEN_PRICE + 2 * PRICE, "the second was the first one again"
     assert shop.served == 2
     assert agrees(payer, shop)
+
+
+def test_whoever_sees_a_payment_finds_it_in_the_payers_record_and_ledger(payer, shop):
+    """On the disk, where another process reads it."""
+    looked = []
+
+    def look(shop, step):
+        if step.headers:
+            other = payer_of(payer.purse.directory)
+            (standing,) = other.purse.standings()
+            credential = parse_credential(step.headers["Authorization"].removeprefix("Payment "))
+            assert standing.record.signed.serialize() == credential.payment
+            assert standing.paid == other.purse.ledger.signed_away(standing.name)
+            looked.append(credential.action)
+
+    shop.trouble = look
+    for _ in range(3):
+        assert buy(payer, shop).status == 200
+    assert looked == ["open", "voucher", "voucher"]
+
+
+def test_a_busy_channel_is_waited_for_and_no_other_one_opened(payer, shop):
+    """To open one costs the open price; the one that was made for later stays unopened."""
+    buy(payer, shop)
+    terms = read_terms(shop.origin, shop.challenge("/a").session())
+    payer.purse._make(terms, PRICE)
+    with payer.purse.take(terms, PRICE), pytest.raises(PurseBusy):
+        payer.purse.take(terms, PRICE)
+    with payer.purse.take(terms, PRICE) as turn:
+        assert not turn.is_opening
 
 
 def test_what_was_paid_and_lost_is_told(tmp_path, shop):
@@ -321,8 +352,6 @@ def test_a_dead_channel_is_left_and_another_one_opened_once(payer, shop):
     dead = set(shop.channels)
 
     def trouble(shop, step):
-        from paychan.mpp.credential import parse_credential
-
         if not step.headers:
             return None
         credential = parse_credential(step.headers["Authorization"].removeprefix("Payment "))
