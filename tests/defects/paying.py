@@ -98,6 +98,7 @@ PAYING = (
         "not server.is_tls and not server.is_loopback:",
         "False:",
         (f"{PURCHASE}::test_real_bitcoins_over_plain_http_are_refused",),
+        fails_by="FundingNeeded",
     ),
     Break(
         ("P7",),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from paychan.client import Refused, ServerMisbehaved, StateBehindServer
+from paychan.client import Refused, ServerMisbehaved, StateBehindServer, StateError
 from paychan.core.network import LIVE
 from paychan.core.units import DUST_LIMIT
 from paychan.mpp.challenge import parse_challenges
@@ -613,6 +613,16 @@ def test_a_purse_is_a_state_directory_of_the_command_line(payer, shop):
     assert record["server_pubkey"] == shop.recipient.hex()
     for file in payer.purse.directory.iterdir():
         assert file.stat().st_mode & 0o077 == 0, file
+
+
+def test_a_record_that_cannot_be_read_opens_no_second_channel(payer, shop):
+    buy(payer, shop)
+    (name,) = payer.purse.names()
+    path = payer.purse.directory / f"{name}.json"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(StateError, match="restore it"):
+        buy(payer, shop)
+    assert payer.purse.names() == [name]
 
 
 def test_challenges_are_parsed_as_the_scheme_has_them(shop):
