@@ -25,6 +25,7 @@ IDS = (
     *(f"R{number}" for number in range(1, 20)),
     *(f"S{number}" for number in range(1, 9)),
     *(f"M{number}" for number in range(1, 8)),
+    *(f"P{number}" for number in range(1, 9)),
     *(f"X{number}" for number in range(1, 6)),
     *(f"G{number}" for number in range(1, 5)),
 )
