@@ -6,8 +6,10 @@ pending, and the next purchase presents it again before it signs any other.
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
@@ -28,6 +30,7 @@ from ..mpp.text import format_channel_id
 from .budget import Budget
 from .errors import NotYetConfirmed, PurseBusy, TermsRefused
 from .purse import Ask, Purse
+from .receipts import keep_receipt
 from .steps import Answer, Do, Flow, Try, Wait
 from .terms import Terms, read_terms
 from .turn import Turn, UsedUp
@@ -100,6 +103,7 @@ class Payer:
         self._deadline, self._clock = deadline, clock
         self._challenges: dict[tuple[str, str, str], tuple[Challenge, int]] = {}
         """Of a route: the challenge that it may be answered with, and what a request cost there; satoshi."""
+        self._mutex = threading.Lock()
         self._free: set[tuple[str, str, str]] = set()
 
     # --- a purchase ---
@@ -119,7 +123,8 @@ class Payer:
         try:
             answer = yield from self._buy(asked, challenge, cost, held)
             if is_guess and answer is not None and answer.status < 300 and not answer.all(RECEIPT.lower()):
-                self._free.add((asked.origin, asked.method, asked.path))
+                with self._mutex:
+                    self._free = {*list(self._free)[-CHALLENGES_MAX:], (asked.origin, asked.method, asked.path)}
             return answer
         except TermsRefused:
             self._forget(asked.origin)
@@ -184,7 +189,7 @@ class Payer:
             turn.must_open()
             return payload["action"] == "voucher"
         if name in ("session/delta-too-small", "payment-insufficient"):
-            turn.refused()  # if it had been taken before, it would not be judged again
+            turn.refused(name == "session/delta-too-small")  # if it had been taken before, it would not be judged again
             return True
         if problem.code == "prepay_too_large" and turn.is_pending and not turn.is_opening:
             yield Do(turn.withdraw)
@@ -223,6 +228,12 @@ class Payer:
 
     def _settle(self, asked: Asked, challenge: Challenge, turn: Turn, answer: Answer | None, cost: int) -> Flow[None]:
         """Take note of the outcome that an answer proves. Without a receipt for the payment it stays pending."""
+        if answer is not None and answer.status == 409:
+            problem = parse_problem(answer.body, 409)
+            accepted, spent = problem.amounts.get("acceptedCumulative"), problem.amounts.get("spent")
+            if problem.code == "already_served" and accepted is not None and spent is not None:
+                yield Do(partial(turn.taken, accepted, spent, False))
+            return
         receipt = receipt_of(answer)
         if receipt is None or receipt.outpoint != turn.record.terms.outpoint:
             return
@@ -230,6 +241,7 @@ class Payer:
 
         def work() -> None:
             turn.taken(receipt.accepted, receipt.spent)
+            keep_receipt(self.purse.directory, turn.name, receipt.jws)
             turn.release()
             try:
                 self.purse.prepare(turn.terms, cost)
@@ -252,7 +264,7 @@ class Payer:
             if held.turn is None:
                 held.turn = self.purse.take(terms, cost)
             held.turn.terms = terms
-            return held.turn.pay(cost, what, self.purse.budget, self.purse.ask)
+            return held.turn.pay(cost, what, self.purse.budget_on(terms.network), self.purse.ask)
 
         while True:
             try:
@@ -303,23 +315,26 @@ class Payer:
             expires = challenge.expires_at
             if expires is None or expires > self._clock() + EXPIRY_MARGIN:
                 return challenge, cost if known == key else 0
-            self._challenges.pop(known, None)
+            with self._mutex:
+                self._challenges.pop(known, None)
         return None, 0
 
     def _hold(self, asked: Asked, challenge: Challenge, cost: int) -> None:
         if challenge.digest:
             return  # it is bound to one body
         key = (asked.origin, asked.method, asked.path)
-        self._free.discard(key)
-        for known in (key, _neighbours(key)):
-            self._challenges.pop(known, None)
-            self._challenges[known] = (challenge, cost)
-        while len(self._challenges) > CHALLENGES_MAX:
-            self._challenges.pop(next(iter(self._challenges)), None)
+        with self._mutex:
+            self._free.discard(key)
+            for known in (key, _neighbours(key)):
+                self._challenges.pop(known, None)
+                self._challenges[known] = (challenge, cost)
+            while len(self._challenges) > CHALLENGES_MAX:
+                del self._challenges[next(iter(self._challenges))]
 
     def _forget(self, origin: str) -> None:
         """What was held of a server's challenges was refused: the next request asks it anew."""
-        self._challenges = {key: held for key, held in self._challenges.items() if key[0] != origin}
+        with self._mutex:
+            self._challenges = {key: held for key, held in self._challenges.items() if key[0] != origin}
 
     def _challenge(self, asked: Asked, answer: Answer | None) -> Challenge | None:
         """Return the challenge of ours in a 402, the first whose terms can be agreed to, None if it has none of ours. Raises
@@ -341,11 +356,18 @@ class Payer:
             raise refusal
         return None
 
+    def cost_of(self, asked: Asked) -> int:
+        """Return what this request cost when it was bought last, in satoshi; 0 if it was not."""
+        return self._known(asked)[1]
+
     # --- what is no purchase ---
 
-    def top_up(self, asked: Asked, need: NeedVoucher) -> Flow[bool]:
-        """Pay for a stream that has used up what was paid: a HEAD with a voucher. Returns whether the server took it. A stream
-        stays on its channel. Raises UsedUp, BudgetExceeded, TermsRefused."""
+    def top_up(self, asked: Asked, need: NeedVoucher, already: int) -> Flow[int]:
+        """Pay for a stream that has used up what was paid: a HEAD with a voucher. A stream stays on its channel.
+
+        already: satoshi that were added for this stream before; returns that with what was added now. Raises UsedUp,
+        BudgetExceeded, TermsRefused, and Refused if the server does not take it: the stream would wait in vain.
+        """
         challenge, _ = self._known(asked)
         if challenge is None:
             raise TermsRefused("the stream asks for a payment that no challenge is held for")
@@ -354,7 +376,9 @@ class Payer:
         def work() -> dict[str, object]:
             if held.turn is None:
                 held.turn = self.purse.turn_on(self.purse.find(format_channel_id(need.outpoint)), terms)
-            return held.turn.pay_up_to(need.required, f"{asked.what} (stream)", self.purse.budget, self.purse.ask)
+                held.turn.added = already
+            budget = self.purse.budget_on(terms.network)
+            return held.turn.pay_up_to(need.required, f"{asked.what} (stream)", budget, self.purse.ask)
 
         try:
             for _ in range(ROUNDS_MAX):
@@ -363,13 +387,22 @@ class Payer:
                 assert turn is not None
                 receipt = receipt_of((yield from self._present(asked, challenge, payload, turn, "HEAD")))
                 if receipt is None or receipt.outpoint != turn.record.terms.outpoint:
-                    return False
+                    break
                 yield Do(partial(turn.taken, receipt.accepted, receipt.spent))
                 if turn.acknowledged_value >= need.required:
-                    return True
-            return False
+                    return turn.added
+            raise Refused("the server asked for a payment for the stream, and did not take it", "stream_unpaid")
         finally:
             held.release()
+
+    def stream_ended(self, receipt: Receipt) -> Flow[None]:
+        """Take note of what a stream gave back at its end."""
+
+        def work() -> None:
+            with suppress(ClientError):  # the next purchase is told, too
+                self.purse.taken(format_channel_id(receipt.outpoint), receipt.accepted, receipt.spent)
+
+        yield Do(work)
 
     def close_channel(self, asked: Asked, name: str) -> Flow[str]:
         """Have a channel settled by the server at this URL; return the settlement's txid, empty if the server did not say it."""

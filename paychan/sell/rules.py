@@ -13,6 +13,8 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -27,9 +29,9 @@ from ..mpp.request import SessionRequest
 from ..mpp.sse import NeedVoucher
 from ..mpp.text import format_channel_id
 from .challenges import Challenges
-from .facts import Answer, Headers, Price, Request, Sale, Standing
+from .facts import Answer, Headers, Price, Request, Sale, Sign, Standing
 from .kept import Kept, Outcome
-from .steps import Ask, Await, Call, Pause, Steps, Told
+from .steps import Ask, Await, Call, Do, Pause, Steps, Told
 
 TERMS = "/v1/sell/terms"
 TERMS_SECONDS = 60.0
@@ -78,10 +80,12 @@ class _Last(OrderedDict[Any, Any]):
 
 
 class Rules:
-    """Of one process. clock: unix seconds; ticks: monotonic seconds."""
+    """Of one process. clock: unix seconds; ticks: monotonic seconds. sign: makes signed receipts."""
 
-    def __init__(self, challenges: Challenges, clock: Callable[[], float], ticks: Callable[[], float]) -> None:
-        self._challenges, self._clock, self._ticks = challenges, clock, ticks
+    def __init__(
+        self, challenges: Challenges, clock: Callable[[], float], ticks: Callable[[], float], sign: Sign | None = None
+    ) -> None:
+        self._challenges, self._clock, self._ticks, self._sign = challenges, clock, ticks, sign
         self._kept = Kept(ticks)
         self._standings = _Last()  # outpoint: Standing
         self._unserved = _Last()  # purchase key: until when it counts as paid for, and not served by us
@@ -126,7 +130,11 @@ class Rules:
             self._owe(sale.key, OWED_SECONDS)
             self._kept.settle(sale.key, Outcome.GIVEN_BACK)
             return self.refuse(Unavailable("store_unavailable"), sale.request, sale.price)
-        return ((receipt.HEADER, self.receipt_of(sale).encode()), PRIVATE)
+        told = self.receipt_of(sale)
+        if self._sign is not None:
+            signed: str | None = yield Do(partial(self._sign, sale.bought))
+            told = replace(told, jws=signed or "")
+        return ((receipt.HEADER, told.encode()), PRIVATE)
 
     def keep(self, sale: Sale, answer: Answer) -> None:
         """See facts.py."""
@@ -296,6 +304,7 @@ class Rules:
             standing=standing,
             is_repeated=is_repeated,
             is_open=purchase["until"] > 0,
+            payment=credential.payment,
         )
 
     def _owe(self, key: str, seconds: float) -> None:

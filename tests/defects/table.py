@@ -4,22 +4,8 @@
 is as short as it can be, and must fit the named file exactly once: `python -m tests.defects.run` breaks a copy with it.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Break:
-    """`what`: what the broken build does. In `file`, `right` is replaced by `wrong`; then each of `tests` (node ids) must fail, by
-    an assertion or by the exception that `fails_by` names."""
-
-    ids: tuple[str, ...]
-    what: str
-    file: str
-    right: str
-    wrong: str
-    tests: tuple[str, ...]
-    fails_by: str = "assertion"
-
+from .kinds import Break
+from .paying import PAYING
 
 UNIT = "tests/unit/"
 PAYMENT, CHANNEL, GROUP = (f"paychan/_fast/{name}.pyx" for name in ("payment", "channel", "group"))
@@ -599,7 +585,7 @@ TRANSACTIONS = (
         "payments are taken while clock and chain contradict each other",
         "paychan/server/channels/payments.py",
         "elif doubt := self._tip.clock_doubt:",
-        "elif doubt := \"\":",
+        'elif doubt := "":',
         (f"{UNIT}server/channels/test_payments.py::test_no_payment_is_taken_by_a_clock_in_doubt",),
     ),
     Break(
@@ -632,7 +618,9 @@ TRANSACTIONS = (
         SETTLER,
         "self._now() + self._settlement_period + 1",
         "self._now() + 1",
-        (f"{UNIT}server/settlement/test_settler.py::test_a_channel_is_settled_from_the_second_on_in_which_it_takes_no_more_payments",),
+        (
+            f"{UNIT}server/settlement/test_settler.py::test_a_channel_is_settled_from_the_second_on_in_which_it_takes_no_more_payments",
+        ),
     ),
     Break(
         ("B13", "F8"),
@@ -678,7 +666,7 @@ TRANSACTIONS = (
         ("B16",),
         "a segwit address of another network is taken for the change",
         "paychan/core/network.py",
-        " if prefix == network.bech32_prefix else b\"\"",
+        ' if prefix == network.bech32_prefix else b""',
         "",
         (f"{UNIT}core/test_network.py::test_other_addresses_are_refused",),
     ),
@@ -1114,7 +1102,9 @@ REVIEW = (
         "paychan/rpc/signer_messages.py",
         "PAYLOAD_MAX = 1 << 20",
         "PAYLOAD_MAX = 512 << 10",
-        (f"{UNIT}signer/test_signer_policy.py::test_the_greatest_funding_transaction_that_consensus_allows_is_a_proof_and_fits_a_frame",),
+        (
+            f"{UNIT}signer/test_signer_policy.py::test_the_greatest_funding_transaction_that_consensus_allows_is_a_proof_and_fits_a_frame",
+        ),
     ),
     Break(
         ("R1",),
@@ -1364,7 +1354,7 @@ REVIEW = (
     Break(
         ("R18",),
         "the payer's command takes whatever arrives first for its own money",
-        "paychan/cli/waiting.py",
+        "paychan/client/sources.py",
         "if output.funding.value == agreed.planned_value]",
         "]",
         (
@@ -1714,7 +1704,117 @@ MIDDLEWARE = (
     ),
 )
 
-BREAKS: tuple[Break, ...] = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW, *SALES, *MIDDLEWARE)
+CALLS, SCHEME_OBJECT, ASKED = "paychan/server/doors/x402.py", "paychan/sell/x402.py", "paychan/server/protocol/x402.py"
+CHAIN, ISSUER, VERIFY, KEYFILE = (f"paychan/receipts/{name}.py" for name in ("chain", "issuer", "verify", "keys"))
+FACILITATED, BOUGHT = "tests/process/test_x402_facilitator.py", "tests/process/test_x402.py"
+RECEIPTED = f"{UNIT}receipts/test_receipts.py"
+
+SOLD_BY_OTHERS = (
+    Break(
+        ("X1",),
+        "a payment that is shown again to x402's middleware buys again",
+        CALLS,
+        'if told["repeated"] and not demand.repeat:',
+        "if False:",
+        (
+            f"{FACILITATED}::test_the_same_payment_again_buys_nothing_unless_the_seller_says_so",
+            f"{FACILITATED}::test_of_many_who_show_one_payment_at_once_one_buys",
+        ),
+    ),
+    Break(
+        ("X1",),
+        "two payments are one purchase",
+        ASKED,
+        "f'{self.payment.change_value} {self.purchase}'",
+        "f'{self.purchase}'",
+        (f"{FACILITATED}::test_a_channel_is_opened_and_the_first_thing_bought_with_one_payment",),
+    ),
+    Break(
+        ("X2",),
+        "a payment whose outcome was lost on its way is refused when it comes again",
+        SCHEME_OBJECT,
+        "is_unknown = not self._is_known.get(name, True)",
+        "is_unknown = False",
+        (f"{BOUGHT}::test_a_payment_whose_outcome_was_lost_on_the_way_is_served_when_it_comes_again_once",),
+    ),
+    Break(
+        ("X2",),
+        "what was served is served again after an answer of the channel server was lost",
+        SCHEME_OBJECT,
+        "if was_unknown or name not in self._is_known:",
+        "if True:",
+        (f"{BOUGHT}::test_a_payment_whose_outcome_was_lost_on_the_way_is_served_when_it_comes_again_once",),
+    ),
+    Break(
+        ("X3",),
+        "what a handler behind x402's middleware failed to serve stays charged for",
+        SCHEME_OBJECT,
+        "def settle_on_cancel(",
+        "def settle_on_cancels(",
+        (f"{BOUGHT}::test_what_the_handler_failed_to_serve_is_credit_for_the_next",),
+    ),
+    Break(
+        ("X4",),
+        "a token for reading settles",
+        CALLS,
+        'if path == SETTLE and scope != "charge":',
+        "if False:",
+        (f"{FACILITATED}::test_only_who_shows_a_token_is_answered",),
+    ),
+    Break(
+        ("X5",),
+        "a payment far ahead of what is charged is taken",
+        CALLS,
+        'if signed > standing["received"] and signed > required + demand.max_prepay and not must_exhaust:',
+        "if False:",
+        (f"{FACILITATED}::test_a_payment_far_ahead_is_refused_for_its_rest_would_be_lost",),
+    ),
+    Break(
+        ("G1",),
+        "a receipt need not follow the one before it",
+        CHAIN,
+        "if named == before.hash:",
+        "if True:",
+        (f"{RECEIPTED}::test_each_vector_is_judged_right",),
+    ),
+    Break(
+        ("G1",),
+        "what a receipt says was paid may fall",
+        CHAIN,
+        "if new.accepted < old.accepted:",
+        "if False:",
+        (f"{RECEIPTED}::test_each_vector_is_judged_right",),
+    ),
+    Break(
+        ("G2",),
+        "a receipt's signature is not looked at",
+        VERIFY,
+        "jws.deserialize_compact(text, keys[name], algorithms=[ALGORITHM]).payload",
+        "jws.extract_compact(text.encode()).payload",
+        (f"{RECEIPTED}::test_each_vector_is_judged_right",),
+    ),
+    Break(
+        ("G3",),
+        "a purchase that is receipted again gets another receipt",
+        ISSUER,
+        "            if known:",
+        "            if False:",
+        (f"{RECEIPTED}::test_a_chain_holds_over_restarts_and_the_same_purchase_has_one_receipt",),
+        fails_by="StateError",
+    ),
+    Break(
+        ("G4",),
+        "a receipts key that others may read is used",
+        KEYFILE,
+        "if mode & 0o077:",
+        "if False:",
+        (f"{RECEIPTED}::test_a_key_is_secret_and_never_overwritten",),
+        fails_by="Failed",
+    ),
+)
+
+SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
+BREAKS: tuple[Break, ...] = (*SERVERS, *SALES, *MIDDLEWARE, *PAYING, *SOLD_BY_OTHERS)
 
 NOT_APPLICABLE: dict[str, str] = {
     "C5": "No nonce is made here: libsecp256k1 makes it from key and digest (RFC 6979), and the vectors pin the signatures.",

@@ -11,7 +11,7 @@ from paychan.core.errors import Rejection
 from paychan.core.network import TEST, decode_address
 from paychan.core.payment import parse_payment
 from paychan.core.settlement import verify_payment
-from paychan.mpp.challenge import make_challenge, format_time
+from paychan.mpp.challenge import format_time, make_challenge
 from paychan.mpp.credential import parse_credential
 from paychan.mpp.problems import document, kind_of, render
 from paychan.mpp.receipt import Receipt
@@ -71,8 +71,8 @@ class Shop:
         return None if instead == "lost" else answer
 
     def judge(self, path, step):
-        value = step.headers.get("Authorization")
-        if value is None:
+        value = step.headers.get("Authorization", "")
+        if not value.startswith("Payment "):
             return self.refuse(path, "payment_required")
         credential = parse_credential(value.removeprefix("Payment "))
         if credential.challenge != self.challenge(path):
