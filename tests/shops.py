@@ -210,6 +210,16 @@ def flask_app():
         add(method or "GET", path, price)
     add("GET", "/dynamic", lambda request: dynamic(request.query_string.decode()))
     app.add_url_rule("/free", "free", lambda: {"free": True})
+
+    @app.get("/tokens")
+    @till.price(STREAM)
+    def tokens():
+        def generate(many=int(request.args["n"])):
+            for number in range(many):
+                run("token")
+                yield f"token {number}"
+
+        return Response(till.stream(generate(), float(request.args.get("pause", 60))), mimetype="text/event-stream")
     return app
 
 

@@ -400,7 +400,7 @@ def events_of(answer):
             name, data = "", []
 
 
-@pytest.mark.parametrize("shop", ["fastapi"], indirect=True)
+@SOME
 class TestStreams:
     def test_a_stream_pauses_for_vouchers_and_ends_with_its_receipt(self, shop, buyer, seller):
         opened(shop, buyer)
