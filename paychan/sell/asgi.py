@@ -121,6 +121,9 @@ class Paid:
         self._prices = Prices(prices or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and self._prices.find("GET", scope["path"]) is not None:
+            await send({"type": "websocket.close", "code": 1008})  # nobody could charge for what goes through it
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
