@@ -117,6 +117,11 @@ def fastapi_app():
     def sync(n: int) -> dict:
         return {"run": run("/sync"), "n": n}
 
+    @app.get("/two-prices", dependencies=[till.price(1)])
+    @till.price(100)
+    async def two_prices() -> dict:
+        return {"run": run("/two-prices")}
+
     @app.get("/tokens", dependencies=[till.price(STREAM)])
     async def tokens(request: Request, n: int, pause: float = 60.0):
         async def generate():

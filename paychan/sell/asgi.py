@@ -73,8 +73,15 @@ class Visit:
         return receive
 
     async def pay(self, price: Price | None) -> bool:
-        """Have the request paid. False: it is not, and `answer` is what it gets. A request is paid once."""
-        if price is None or self.sale is not None:
+        """Have the request paid. False: it is not, and `answer` is what it gets. A request is paid once.
+
+        Raises RuntimeError if it has been, at another price: then it fails, and what was paid is given back.
+        """
+        if price is None:
+            return True
+        if self.sale is not None:
+            if self.sale.price != price:
+                raise RuntimeError("this request has two prices")
             return True
         decision = await self.till.decide(self.request, price)
         if isinstance(decision, Sale):
