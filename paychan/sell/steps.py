@@ -74,5 +74,12 @@ class Do:
             return None
 
 
-Step = Ask | Call | Await | Pause | Do
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Send this to the payer at once, as a part of the answer; no result. Only streams do."""
+
+    event: bytes
+
+
+Step = Ask | Call | Await | Pause | Tell | Do
 Steps = Generator[Step, Any, T]
