@@ -141,7 +141,8 @@ def test_whoever_sees_a_payment_finds_it_in_the_payers_record_and_ledger(payer, 
             other = payer_of(payer.purse.directory)
             (standing,) = other.purse.standings()
             credential = parse_credential(step.headers["Authorization"].removeprefix("Payment "))
-            assert standing.record.signed.serialize() == credential.payment
+            signed = standing.record.signed
+            assert signed is not None and signed.serialize() == credential.payment
             assert standing.paid == other.purse.ledger.signed_away(standing.name)
             looked.append(credential.action)
 
