@@ -1,6 +1,6 @@
 """Aim: payer, shop, server, store and signer killed at random while two buy out of one purse: what was got was served, what was
-served was charged, what was charged was paid, and the payer's records say the same. Method: real processes and SIGKILL; the goods are
-counted by the handler, the charges at the sellers' door, the payments in the purse. PAYCHAN_KILLS says how many."""
+served was charged, what was charged was paid, and the payer's records say the same. Method: real processes and SIGKILL; the goods
+are counted by the handler, the charges at the sellers' door, the payments in the purse. PAYCHAN_KILLS says how many."""
 
 import os
 import random
