@@ -1612,6 +1612,14 @@ MIDDLEWARE = (
     ),
     Break(
         ("M2",),
+        "one payment buys in each shop at one server",
+        TILL,
+        "hashlib.sha256(shop + credential",
+        "hashlib.sha256(credential",
+        (f"{TROUBLES}::test_one_payment_buys_in_one_of_two_shops_at_one_door",),
+    ),
+    Break(
+        ("M2",),
         "what another process has served is served again",
         TILL,
         'is_repeated = bool(told.content["repeated"]) and',
@@ -1638,7 +1646,7 @@ MIDDLEWARE = (
         ("M3",),
         "what could not be given back is forgotten",
         TILL,
-        "self._unserved.note(sale.key, True)\n            elif",
+        "self._owe(sale.key, OWED_SECONDS)\n            elif",
         "pass\n            elif",
         (f"{TROUBLES}::test_a_handler_that_fails_while_the_store_is_away_has_not_cost_anything",),
     ),
