@@ -29,20 +29,18 @@ export class PaychanError extends Error {
   }
 }
 
-/** A channel is needed: `value` satoshi are to be paid to `address` (`uri` says both, BIP 21). */
+/** A channel is needed: `value` satoshi are to be paid to `address` (`uri` says both, BIP 21). channel: its number. */
 export class NeedsFunding extends PaychanError {
-  readonly channel: string;
-  readonly address: string;
-  readonly value: number;
-  readonly uri: string;
-
-  constructor(channel: string, address: string, value: number, uri: string) {
+  constructor(
+    readonly channel: number,
+    readonly address: string,
+    readonly value: number,
+    readonly uri: string,
+    /** All that is known of it. */
+    readonly need: object,
+  ) {
     super("needs_funding", `pay ${value} satoshi to ${address} to open a channel`);
     this.name = "NeedsFunding";
-    this.channel = channel;
-    this.address = address;
-    this.value = value;
-    this.uri = uri;
   }
 }
 
