@@ -8,13 +8,13 @@ from decimal import Decimal
 from typing import NoReturn
 
 from ..client import Funding
+from ..client.sources import NodeAddress, parse_node_url
 from ..client.wire import parse_url
 from ..core.errors import Rejection
 from ..core.outpoint import parse_outpoint
 from ..core.units import COIN, MAX_MONEY
 from .output import EXIT_USAGE
 from .places import is_name
-from .sources import NodeAddress, parse_node_url
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?\Z")
 _NUMBER_SIZE_MAX = 24  # characters: Decimal and float read so many digits without rounding more than they may

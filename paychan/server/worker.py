@@ -5,6 +5,7 @@ import base64
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from .._fast.batch import Batch
 from .._fast.channel import ChannelTable, read_channel_request
@@ -334,6 +335,12 @@ class Worker:
         """What sellers read. Raises Unavailable."""
         self._check_interlocks()
         return self._books
+
+    def channel_details(self) -> tuple[dict[str, Any], str]:
+        """Return what a channel must be like, as the Payment scheme's `methodDetails`, and its recipient: our public key in hex.
+        Raises Unavailable."""
+        self._check_interlocks()
+        return self._opening.details().as_object(), self._signer.public_key.hex()
 
     async def close(self, path: str, query: str) -> Reply:
         """DELETE on a channel."""

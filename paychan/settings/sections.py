@@ -46,6 +46,10 @@ class Section:
         """Return whether the file gives this key."""
         return key in self._values
 
+    def peek(self, key: str) -> object:
+        """Return a value of whatever kind, None if it is not there, for keys that take several kinds."""
+        return self._values.get(key)
+
     def finish(self, config: object) -> None:
         """Complain about keys that nobody asked for, then raise ConfigError if there were any problems. config: what was read."""
         for section in (self, *self._tables):

@@ -10,7 +10,7 @@ from bitcoin.core import COutPoint, CTransaction, CTxIn, CTxOut, b2lx
 from bitcoin.core.script import CScript
 
 from paychan.chain.base import FUNDING_OUTPUTS_MAX
-from paychan.cli.sources import Esplora
+from paychan.client.sources import Esplora
 from paychan.client import Channel, Refused, find_funding, parse_record
 from paychan.core.outpoint import txid_hex, txid_of
 from paychan.core.refund import sign_refund

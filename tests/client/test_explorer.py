@@ -8,7 +8,7 @@ import pytest
 from bitcoin.core import COutPoint, CTransaction, CTxIn, CTxOut
 from bitcoin.core.script import CScript
 
-from paychan.cli.sources import Esplora
+from paychan.client.sources import Esplora
 from paychan.client import Unreachable
 from paychan.core.outpoint import txid_hex
 from paychan.core.units import MAX_MONEY

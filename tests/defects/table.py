@@ -1359,7 +1359,7 @@ REVIEW = (
     Break(
         ("R18",),
         "dust at the channel's address hides the payer's money from its own command",
-        "paychan/cli/sources.py",
+        "paychan/client/sources.py",
         "return value == planned_value, value",
         "return False, 0",
         ("tests/client/test_decoys.py::test_dust_without_end_does_not_hide_the_payer_s_money_nor_cost_more_than_some_questions",),

@@ -68,6 +68,7 @@ def test_the_same_again_is_answered_again_and_charged_once(seller, payer):
     again = [seller.ask(sale).json for _ in range(3)]
     assert [one["purchase"] for one in again] == [first["purchase"]] * 3
     assert [one["value_received"] for one in again] == [0, 0, 0]
+    assert [one["repeated"] for one in (first, *again)] == [False, True, True, True]
     assert seller.look(channel_of(payer))["spent"] == first["spent"]
     differs = seller.ask({**sale, "amount": 299})
     assert (differs.status, differs.code) == (409, "purchase_differs")

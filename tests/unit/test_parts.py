@@ -15,6 +15,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMPORTED_AS = {"python-bitcoinlib": "bitcoin"}
 NOT_FOREIGN = {"paychan", "store", "signer", "libc", "cpython", "cython", *sys.stdlib_module_names}
 SERVERS = ("paychan.server", "store", "signer")
+ADAPTERS = {"httpx", "httpx2", "requests", "aiohttp", "mpp"}
+"""HTTP clients and SDKs of others: whoever has one has the adapter for it. No other module imports them."""
+ADAPTED = {"pympp": "mpp"}
 
 
 def brought_by(requirements):
@@ -33,7 +36,7 @@ def foreign(file):
 
 def imported(is_servers):
     files = [file for file in SHIPPED if file.suffix in (".py", ".pyx") and within(module_name(file), *SERVERS) == is_servers]
-    return set().union(*map(foreign, files))
+    return set().union(*(foreign(file) - ({ADAPTED.get(file.stem, file.stem)} & ADAPTERS) for file in files))
 
 
 def test_a_payers_installation_brings_what_a_payers_code_imports_and_no_more():

@@ -10,6 +10,7 @@ from ...core.payment import Payment, decode_payment
 from ...core.script import funding_address, p2sh_script_pubkey, redeem_script
 from ...core.settlement import verify_payment
 from ...core.units import DUST_LIMIT, LOCKTIME_MAX, LOCKTIME_THRESHOLD, SECONDS_PER_HOUR
+from ...mpp.request import MethodDetails
 from ...settings.models import ServerConfig
 from ..protocol.parameters import Query, decode_exp_time, decode_funding_outpoint, decode_funding_value, decode_pubkey
 from ..protocol.replies import Reply, json_reply
@@ -65,6 +66,20 @@ class Opening:
             content["confirmations_needed"] = config.confirmations_needed(funding_value)
         location = f"/v1/channels/new?client_pubkey={client_pubkey.hex()}&exp_time={exp_time}"
         return json_reply(200, content, location)
+
+    def details(self) -> MethodDetails:
+        """Return what a channel with this server must be like, as who sells tells it to payers."""
+        config = self._config
+        return MethodDetails(
+            chain=config.common.network.caip2,
+            funding_confirmations=config.funding_tx_min_conf,
+            settlement_period=config.settlement_period,
+            min_duration=config.duration_min,
+            max_duration=config.duration_max - config.settlement_period,
+            open_price=self._prices.ask(),
+            max_funding=config.funding_value_max,
+            api=f"{config.public_url}/v1" if config.public_url else None,
+        )
 
     def parse(self, query_text: str, server_pubkey: bytes, now: int) -> OpenRequest:
         """Return the checked parameters of POST /v1/channels/new, in v1's order. Raises Rejection."""

@@ -1,0 +1,1 @@
+"""What sells: any HTTP API behind a price."""
