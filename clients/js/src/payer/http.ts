@@ -10,7 +10,7 @@ import { isPending, recordTerms, type ChannelRecord, type Order } from "./record
 import { Session } from "./session.js";
 
 const BODY_BYTES_MAX = 64 << 20;
-const CHALLENGES_MAX = 1000;
+const KNOWN_MAX = 1000;
 const CHANNELS_MAX = 3;
 
 /** Milliseconds: how long an unknown outcome is asked after, and the pauses between. */
@@ -25,6 +25,12 @@ export interface HttpSettings {
   readonly patience?: number;
 }
 
+/** The challenge of a place, and what was paid there the last time. */
+interface Known {
+  readonly challenge: Challenge;
+  readonly cost: number;
+}
+
 /** A request that can be sent many times. */
 interface Prepared {
   readonly url: string;
@@ -36,7 +42,7 @@ interface Prepared {
 }
 
 export class HttpPayer {
-  private readonly challenges = new Map<string, Challenge>();
+  private readonly known = new Map<string, Known>();
 
   constructor(
     readonly purse: Purse,
@@ -50,15 +56,15 @@ export class HttpPayer {
    */
   async fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response> {
     let request = await prepare(input, init);
-    let challenge = this.recall(request);
-    if (challenge === null) {
+    let known = this.recall(request);
+    if (known === null) {
       const response = await this.send(request, null);
       const [found] = response.status === 402 ? findChallenges(response.headers) : [];
       if (found === undefined) return response;
       request = { ...request, url: response.url || request.url };
-      challenge = found;
+      known = { challenge: found, cost: 0 };
     }
-    return this.buy(request, challenge);
+    return this.buy(request, known);
   }
 
   /** Have a channel accept `required` satoshi in all, and buy nothing: by HEAD, for streams. */
@@ -66,7 +72,7 @@ export class HttpPayer {
     url: string, isMeant: (record: ChannelRecord) => boolean, required: (record: ChannelRecord, terms: SessionRequest) => number,
   ): Promise<void> {
     const request = await prepare(url, { method: "HEAD" });
-    const challenge = this.recall({ ...request, method: "GET" }) ?? (await this.ask(url));
+    const challenge = this.recall({ ...request, method: "GET" })?.challenge ?? (await this.ask(url));
     await this.purse.store.exclusively(lockOf(url), async () => {
       const record = (await this.purse.channels()).find(isMeant);
       if (record === undefined) throw new PaychanError("invalid_record", "the stream is paid by a channel that is not known here");
@@ -84,27 +90,29 @@ export class HttpPayer {
     return challenge;
   }
 
-  private async buy(request: Prepared, challenge: Challenge): Promise<Response> {
+  private async buy(request: Prepared, known: Known): Promise<Response> {
     return this.purse.store.exclusively(lockOf(request.url), async () => {
       const shunned = new Set<number>();
-      let known = challenge;
+      let { challenge, cost } = known;
       while (shunned.size < CHANNELS_MAX) {
-        const record = await this.choose(known, request, shunned);
-        const session = new Session(this.purse, record, known, orderOf(record, request));
+        const record = await this.chooseFor(challenge, newOrder(request), shunned, cost);
+        const session = new Session(this.purse, record, challenge, orderOf(record, request), null, cost);
         const response = await this.exchange(request, session);
         if (response !== null) return response;
-        known = session.answered;
+        [challenge, cost] = [session.answered, session.price];
         shunned.add(record.number);
       }
       throw new PaychanError("misbehaved", "the server refuses one channel after the other");
     });
   }
 
-  private async choose(challenge: Challenge, request: Prepared, shunned: ReadonlySet<number>): Promise<ChannelRecord> {
+  /** Return a channel that can pay for a challenge, its newest payment known. Throws needs_funding, over_budget, invalid_challenge. */
+  async chooseFor(challenge: Challenge, order: Order, shunned: ReadonlySet<number> = new Set(), cost = 0): Promise<ChannelRecord> {
     const terms = readRequest(challenge);
+    checkTransport(order.url);
     for (;;) {
-      const needed = Math.max(terms.amount, terms.minVoucherDelta);
-      const record = await this.purse.choose(terms, newOrder(request), needed, shunned);
+      const needed = Math.max(terms.amount, terms.minVoucherDelta, cost);
+      const record = await this.purse.choose(terms, order, needed, shunned);
       if (!record.isStale) return record;
       await this.recover(record);
     }
@@ -180,7 +188,7 @@ export class HttpPayer {
         verdict = await session.judge(response);
       }
       if (verdict === "done") {
-        this.remember(request, session.answered);
+        this.remember(request, session);
         return response;
       }
       if (verdict === "other") return null;
@@ -221,21 +229,22 @@ export class HttpPayer {
   }
 
   /** Return the challenge that answers this request: its own, or that of a neighbour, which mostly costs the same. */
-  private recall(request: Prepared): Challenge | null {
+  private recall(request: Prepared): Known | null {
     const now = this.purse.now();
     for (const place of places(request)) {
-      const found = this.challenges.get(place);
-      if (found && isFresh(found, now)) return found;
+      const found = this.known.get(place);
+      if (found && isFresh(found.challenge, now)) return found;
     }
     return null;
   }
 
-  private remember(request: Prepared, challenge: Challenge): void {
-    for (const place of places(request)) {
-      this.challenges.delete(place);
-      this.challenges.set(place, challenge);
+  private remember(request: Prepared, session: Session): void {
+    const [own, neighbours] = places(request);
+    for (const [place, cost] of [[own, session.price], [neighbours, 0]] as const) {
+      this.known.delete(place);
+      this.known.set(place, { challenge: session.answered, cost });
     }
-    while (this.challenges.size > CHALLENGES_MAX) this.challenges.delete(this.challenges.keys().next().value as string);
+    while (this.known.size > KNOWN_MAX) this.known.delete(this.known.keys().next().value as string);
   }
 }
 

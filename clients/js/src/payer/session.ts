@@ -22,13 +22,15 @@ export class Session {
   private floor: number;
   private target: number;
 
-  /** fixedPrice: for what buys nothing by itself (HEAD), the satoshi by which the spent value is to be covered. Else the challenge's. */
+  /** fixedPrice: for what buys nothing by itself (HEAD), the satoshi by which the spent value is to be covered. Else the challenge's.
+   * cost: what the same cost the last time, if that is known: some requests take several units. */
   constructor(
     private readonly purse: Purse,
     private record: ChannelRecord,
     challenge: Challenge,
     private readonly order: Order,
     private readonly fixedPrice: number | null = null,
+    private cost = 0,
   ) {
     this.challenge = challenge;
     this.terms = readRequest(challenge);
@@ -48,8 +50,9 @@ export class Session {
     return this.challenge;
   }
 
-  private get price(): number {
-    return this.fixedPrice ?? this.terms.amount;
+  /** What this purchase costs in satoshi, as far as is known: the challenge's price, or several units of it. */
+  get price(): number {
+    return this.fixedPrice ?? Math.max(this.terms.amount, this.cost);
   }
 
   private get isBuying(): boolean {
@@ -113,6 +116,17 @@ export class Session {
     return "again";
   }
 
+  /** A request may take several units: as many as a payment may be ahead by, and as the budgets allow. Throws misbehaved. */
+  private agree(problem: Problem): void {
+    if (problem.required === null || !this.isBuying) return;
+    const opening = this.isOpening ? this.terms.openPrice : 0;
+    const told = problem.required - Math.max(this.record.spent, opening);
+    if (told > this.terms.amount + this.terms.maxPrepay) {
+      throw new PaychanError("misbehaved", `the server asks for ${told} satoshi, its challenge says ${this.terms.amount}`);
+    }
+    this.cost = Math.max(this.cost, told);
+  }
+
   /** Go on from what a pending payment's own answer said. */
   resolved(record: ChannelRecord): void {
     this.record = record;
@@ -136,9 +150,9 @@ export class Session {
       case "session/delta-too-small":
       case "payment-insufficient": {
         this.record = await this.purse.learn(this.channel, problem.accepted, problem.spent, false);
-        const target = Math.max(this.wanted(), problem.required ?? 0);
-        if (target <= signedValue(this.record)) throw refused;
-        this.target = target;
+        this.agree(problem);
+        this.target = Math.max(this.wanted(), problem.required ?? 0);
+        if (this.target <= signedValue(this.record)) throw refused;
         return "again";
       }
       case "invalid-challenge":
