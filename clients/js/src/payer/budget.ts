@@ -59,16 +59,21 @@ export function signedSince(records: readonly ChannelRecord[], from: number, hos
     .reduce((sum, signing) => sum + signing.value, 0);
 }
 
-/** Return the names of the budgets that signing `value` more would exceed. */
-export function exceeded(
-  budgets: Budgets, records: readonly ChannelRecord[], now: number, host: string, value: number, openPrice: number,
-): BudgetName[] {
-  const day = signedSince(records, now - DAY) + value;
+/** What is to be signed now: `value` satoshi, `openPrice` of these for an opening; `request`: for this request in all, without that. */
+export interface Step {
+  readonly value: number;
+  readonly openPrice: number;
+  readonly request: number;
+}
+
+/** Return the names of the budgets that a step would exceed. */
+export function exceeded(budgets: Budgets, records: readonly ChannelRecord[], now: number, host: string, step: Step): BudgetName[] {
+  const { value, openPrice, request } = step;
   const rows: readonly (readonly [BudgetName, number, number])[] = [
-    ["request", value - openPrice, budgets.request],
+    ["request", request, budgets.request],
     ["open", openPrice, budgetOf(budgets, "open")],
     ["hour", signedSince(records, now - HOUR) + value, budgets.hour ?? budgets.day],
-    ["day", day, budgets.day],
+    ["day", signedSince(records, now - DAY) + value, budgets.day],
     ["host", signedSince(records, now - DAY, host) + value, budgets.host ?? budgets.day],
   ];
   return rows.filter(([, would, most]) => would > most).map(([name]) => name);

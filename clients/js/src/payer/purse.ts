@@ -218,13 +218,16 @@ export class Purse {
 
   /** Sign a payment that is worth `target` in all, within the budgets, and make it durable. Throws over_budget, invalid_amount, state.
    *
-   * openPrice: satoshi of the increase that open the channel. Less than, or as much as, was signed before is not signed again.
+   * floor: what was signed before this purchase; openPrice: satoshi beyond it that open the channel. Less than, or as much as, was
+   * signed before is not signed again.
    * isBuying: the order is a purchase that is outstanding from now on; else an outstanding one stays so.
    */
-  async sign(number: number, target: number, order: Order, isBuying: boolean, openPrice = 0): Promise<ChannelRecord> {
+  async sign(number: number, target: number, order: Order, isBuying: boolean, floor: number, openPrice: number): Promise<ChannelRecord> {
     let isAllowed = false;
     for (;;) {
-      const outcome = await this.store.exclusively("budget", () => this.trySign(number, target, order, isBuying, openPrice, isAllowed));
+      const outcome = await this.store.exclusively("budget", () =>
+        this.trySign(number, target, order, isBuying, target - floor - openPrice, openPrice, isAllowed),
+      );
       if (!("over" in outcome)) return outcome;
       isAllowed = (await this.settings.ask?.(outcome)) ?? false;
       if (!isAllowed) {
@@ -235,7 +238,7 @@ export class Purse {
   }
 
   private async trySign(
-    number: number, target: number, order: Order, isBuying: boolean, openPrice: number, isAllowed: boolean,
+    number: number, target: number, order: Order, isBuying: boolean, request: number, opening: number, isAllowed: boolean,
   ): Promise<ChannelRecord | Purchase> {
     const record = await this.channel(number);
     const terms = recordTerms(record);
@@ -249,8 +252,9 @@ export class Purse {
     if (target > terms.fundingValue - DUST_LIMIT) throw new PaychanError("invalid_amount", "the channel does not hold so much");
     const { method, url } = order;
     const { host } = new URL(url);
-    const over = isAllowed ? [] : exceeded(this.settings.budgets, await this.channels(), this.now(), host, value, openPrice);
-    if (over.length > 0) return { url, host, value, openPrice, over };
+    const step = { value, openPrice: opening, request };
+    const over = isAllowed ? [] : exceeded(this.settings.budgets, await this.channels(), this.now(), host, step);
+    if (over.length > 0) return { url, host, value, openPrice: opening, over };
     const payment = signPayment(terms, terms.fundingValue - target, this.secret(record));
     const signings = addSigning(record.signings, this.now(), host, value);
     return this.save({ ...record, signed: encodePayment(payment), purchase, method, url, signings });

@@ -21,6 +21,8 @@ export class Session {
   /** What this server may have in all, before this purchase: the newest payment, whether or not it is known to have it. */
   private floor: number;
   private target: number;
+  /** What of this purchase's rise opens the channel. */
+  private opening = 0;
 
   /** fixedPrice: for what buys nothing by itself (HEAD), the satoshi by which the spent value is to be covered. Else the challenge's.
    * cost: what the same cost the last time, if that is known: some requests take several units. */
@@ -85,8 +87,8 @@ export class Session {
     if (this.target > this.limit) {
       throw new PaychanError("misbehaved", `the server asks for ${this.target - this.floor} satoshi, its challenge says ${this.price}`);
     }
-    const opening = this.isOpening && this.record.signed === null ? Math.min(this.terms.openPrice, this.target) : 0;
-    this.record = await this.purse.sign(this.record.number, this.target, this.order, this.isBuying, opening);
+    if (this.isOpening && this.floor === 0) this.opening = Math.min(this.terms.openPrice, this.target);
+    this.record = await this.purse.sign(this.record.number, this.target, this.order, this.isBuying, this.floor, this.opening);
     const terms = recordTerms(this.record);
     const text = this.record.signed as string;
     return this.isOpening ? openPayload(terms, this.record.changeAddress, text) : voucherPayload(terms, text);
