@@ -21,7 +21,7 @@ const POINTS = 60;
 const WORDS_ARE_SAFE = "paychan-words-are-safe";
 
 const byId = <T extends Element = HTMLElement>(id: string): T => document.getElementById(id) as unknown as T;
-const show = (id: string, isShown: boolean): void => byId(id).toggleAttribute("hidden", !isShown);
+const show = (id: string, isShown: boolean): void => void byId(id).toggleAttribute("hidden", !isShown);
 const say = (id: string, text: string): void => void (byId(id).textContent = text);
 const sat = (value: number): string => `${value.toLocaleString("en").replaceAll(",", " ")} sat`;
 const day = (seconds: number): string => new Date(seconds * 1000).toLocaleDateString("en", { day: "numeric", month: "long", year: "numeric" });
@@ -114,7 +114,7 @@ const firstArticle = (): string => here(about.articles[0]?.path ?? "/");
 /** Agree on a channel with this site. Throws needs_funding, which says what to pay. */
 async function begin(): Promise<void> {
   const order = { method: "GET", url: firstArticle(), key: "", request: "" };
-  await payer?.http.chooseFor(await (payer as Payer).http.ask(firstArticle()), order);
+  await payer?.http.chooseFor(await (payer as Payer).http.ask(firstArticle(), "GET"), order);
 }
 
 async function faucet(): Promise<void> {

@@ -72,7 +72,7 @@ export class HttpPayer {
     url: string, isMeant: (record: ChannelRecord) => boolean, required: (record: ChannelRecord, terms: SessionRequest) => number,
   ): Promise<void> {
     const request = await prepare(url, { method: "HEAD" });
-    const challenge = this.recall({ ...request, method: "GET" })?.challenge ?? (await this.ask(url));
+    const challenge = this.recall({ ...request, method: "GET" })?.challenge ?? (await this.ask(url, "GET"));
     await this.purse.store.exclusively(lockOf(url), async () => {
       const record = (await this.purse.channels()).find(isMeant);
       if (record === undefined) throw new PaychanError("invalid_record", "the stream is paid by a channel that is not known here");
@@ -82,12 +82,15 @@ export class HttpPayer {
     });
   }
 
-  /** Return the challenge of a resource, asked for without paying. */
-  async ask(url: string): Promise<Challenge> {
-    const response = await this.send(await prepare(url, { method: "HEAD" }), null);
-    const [challenge] = findChallenges(response.headers);
-    if (challenge === undefined) throw new PaychanError("invalid_challenge", `${url} asks for no payment (${response.status})`);
-    return challenge;
+  /** Return the challenge of a resource, asked for without paying. Throws invalid_challenge. */
+  async ask(url: string, method: string): Promise<Challenge> {
+    for (const way of ["HEAD", method]) {
+      const response = await this.send(await prepare(url, { method: way }), null);
+      const [challenge] = findChallenges(response.headers);
+      await response.body?.cancel();
+      if (challenge !== undefined) return challenge;
+    }
+    throw new PaychanError("invalid_challenge", `${url} asks for no payment`);
   }
 
   private async buy(request: Prepared, known: Known): Promise<Response> {
@@ -160,7 +163,7 @@ export class HttpPayer {
     if (record.phase === "funded" || record.signed === null) return record;
     const request = await prepare(record.url, { method: "HEAD" });
     const payload = voucherPayload(recordTerms(record), record.signed);
-    const response = await this.persist(request, await this.ask(record.url), payload, newOrder(request).key);
+    const response = await this.persist(request, await this.ask(record.url, record.method), payload, newOrder(request).key);
     const receipt = response.ok ? findReceipt(response.headers) : null;
     if (receipt) return this.purse.book(record.number, receipt, false);
     const snapshot = findSnapshot(response.headers);
@@ -170,7 +173,7 @@ export class HttpPayer {
   /** Send a credential that buys nothing to where the channel was used last. */
   private async manage(record: ChannelRecord, payload: Payload): Promise<Response> {
     const request = await prepare(record.url, { method: record.method });
-    return this.persist(request, await this.ask(record.url), payload, newOrder(request).key);
+    return this.persist(request, await this.ask(record.url, record.method), payload, newOrder(request).key);
   }
 
   /** Show payments until the answer is the caller's; null if another channel must pay. */

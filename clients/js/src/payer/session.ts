@@ -2,7 +2,7 @@
 
 import { PaychanError, Refused } from "../core/errors.js";
 import { findReceipt, findSnapshot, readProblem, type Problem } from "../wire/answer.js";
-import { findChallenges, readRequest, type Challenge, type SessionRequest } from "../wire/challenge.js";
+import { findChallenges, isFresh, readRequest, type Challenge, type SessionRequest } from "../wire/challenge.js";
 import { openPayload, voucherPayload, type Payload } from "../wire/credential.js";
 import type { Purse } from "./purse.js";
 import { acceptedValue, isPending, recordTerms, signedValue, type ChannelRecord, type Order } from "./record.js";
@@ -108,7 +108,9 @@ export class Session {
     }
     const snapshot = findSnapshot(response.headers);
     const problem = readProblem(await response.clone().text());
+    const wasFresh = isFresh(this.challenge, this.purse.now());
     this.take(response);
+    if (!wasFresh && problem.name === "" && snapshot === null) return "again"; // answers to HEAD have no document
     if (snapshot === null) return this.refusal(response, problem);
     const before = signedValue(this.record);
     this.record = await this.purse.adopt(this.channel, snapshot);
