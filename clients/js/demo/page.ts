@@ -84,18 +84,20 @@ async function restore(): Promise<void> {
   const text = byId<HTMLTextAreaElement>("restore-text").value.trim();
   if (text.startsWith("{")) await Payer.restore(store, text);
   await openPayer(text.startsWith("{") ? undefined : Wallet.restore(text).words);
-  localStorage.setItem(WORDS_ARE_SAFE, "yes");
+  setSafe(true);
   byId<HTMLTextAreaElement>("restore-text").value = "";
 }
 
-function showWords(isShown: boolean): void {
-  const items = (isShown && payer ? payer.words.split(" ") : []).map((word) => {
-    const item = document.createElement("li");
-    item.textContent = word;
-    return item;
-  });
-  byId("words").replaceChildren(...items);
-  localStorage.setItem(WORDS_ARE_SAFE, isShown ? "" : "yes");
+/** Whether the words are hidden again, because they were written down. */
+const isSafe = (): boolean => localStorage.getItem(WORDS_ARE_SAFE) === "yes";
+
+function setSafe(isIt: boolean): void {
+  localStorage.setItem(WORDS_ARE_SAFE, isIt ? "yes" : "");
+}
+
+function showWords(): void {
+  const words = payer && !isSafe() ? payer.words.split(" ") : [];
+  byId("words").replaceChildren(...words.map((word) => Object.assign(document.createElement("li"), { textContent: word })));
 }
 
 function save(name: string, text: string): void {
@@ -230,14 +232,14 @@ async function balance(): Promise<void> {
 }
 
 async function refresh(): Promise<void> {
-  const isSafe = localStorage.getItem(WORDS_ARE_SAFE) === "yes";
   const view = await current();
   const views = payer ? await payer.channels() : [];
   const closed = view ? undefined : views.findLast((one) => one.settlement !== null);
   show("key-none", payer === null);
-  show("key-backup", payer !== null && !isSafe);
-  show("key-have", payer !== null && isSafe);
-  const isReady = payer !== null && isSafe;
+  show("key-backup", payer !== null && !isSafe());
+  show("key-have", payer !== null && isSafe());
+  showWords();
+  const isReady = payer !== null && isSafe();
   const isFresh = !view && !closed;
   show("fund", isReady && (isFresh || need !== null));
   show("fund-ask", need === null);
@@ -321,8 +323,8 @@ async function start(): Promise<void> {
 on("make", () => openPayer());
 on("restore-open", () => show("restore", true));
 on("restore", restore);
-on("backed", () => showWords(false));
-on("show-words", () => showWords(true));
+on("backed", () => setSafe(true));
+on("show-words", () => setSafe(false));
 on("copy-words", () => navigator.clipboard.writeText(payer?.words ?? ""));
 on("copy-address", () => navigator.clipboard.writeText(need?.address ?? ""));
 on("download", async () => save("paychan-backup.json", (await payer?.backup()) ?? ""));
