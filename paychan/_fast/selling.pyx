@@ -52,7 +52,7 @@ cdef Status _apply(ChannelTable table, const Sale *sale, const PaymentView *paym
         sold = sell(&after, sale, table.exposure, time, &place)
     elif sale.kind == SETTLE:
         sold = settle(&after, sale, &place)
-    table.spent, table.purchase, table.repeated = after.spent, after.purchases[place], sold == Status.REPLAYED
+    table.spent, table.purchase, table.is_repeated = after.spent, after.purchases[place], sold == Status.REPLAYED
     if sold == Status.REPLAYED and not is_better:
         return Status.REPLAYED
     if not is_better and paid != Status.OK and paid != Status.REPLAYED:
@@ -72,8 +72,8 @@ cdef Status judge_sale(ChannelTable table, const Sale *sale, uint64_t now, uint6
     """Judge what a seller asks for, with the payment that may come with it: both are taken, or nothing is.
 
     now: unix seconds to judge the channel's expiry by, time: those to judge reservations by. The outcome is as `pay` has it,
-    and in `charged`, `spent`, `repeated` and `purchase`. REPLAYED: there is nothing to write. What was bought before is told
-    whatever has become of the channel since.
+    and in `charged`, `spent` and `purchase`. REPLAYED: there is nothing to write. What was bought before is told whatever has
+    become of the channel since.
     """
     cdef PaymentView payment
     cdef Status status = Status.OK

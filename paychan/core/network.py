@@ -21,11 +21,6 @@ class Network:
     bech32_prefix: str
     genesis: str
 
-    @property
-    def caip2(self) -> str:
-        """The chain's name as CAIP-2 has it (namespace bip122). A signet of somebody's own shares it with the other ones."""
-        return f"bip122:{self.genesis[:32]}"
-
 
 LIVE = Network("live", "main", 0x00, 0x05, "bc", "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f")
 TEST = Network("test", "test", 0x6F, 0xC4, "tb", "000000000933ea01ad0ee984209779baaec3ced90fa3f408719526f8d77f4943")
@@ -40,6 +35,11 @@ REGTEST = Network("regtest", "regtest", 0x6F, 0xC4, "bcrt", "0f9188f13cb7b2c71f2
 BY_NAME = {network.name: network for network in (LIVE, TEST, TESTNET4, SIGNET, REGTEST)}
 
 OP_1 = 0x51
+
+
+def caip2(network: Network) -> str:
+    """Return the chain's name in CAIP-2: of namespace bip122, the first 32 digits of its genesis block's hash."""
+    return f"bip122:{network.genesis[:32]}"
 
 
 def p2sh_address(network: Network, script_hash: bytes) -> str:

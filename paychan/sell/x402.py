@@ -24,7 +24,7 @@ from x402.http import FacilitatorConfig, HTTPFacilitatorClient, HTTPFacilitatorC
 from x402.http.facilitator_client_base import CreateHeadersAuthProvider
 from x402.interfaces import PaymentFlowConfig
 from x402.schemas import AssetAmount, PaymentRequirements, SettleResponse, SupportedKind
-from x402.schemas.hooks import SettleContext, SettleFailureContext, SettleResultContext, SkipSettleResult
+from x402.schemas.hooks import SettleContext, SkipSettleResult
 
 from ..core.units import MAX_MONEY
 from ..mpp import CURRENCY
@@ -89,36 +89,40 @@ class ChannelScheme:
 
     # --- outcomes that are unknown ---
 
-    def after_settle(self, context: SettleResultContext) -> None:
-        """Remember what was bought: shown again, it is never taken for a payment whose outcome is unknown."""
-        if context.phase == "before-handler" and context.result.success:
-            self._remember(_name(context.payment_payload), True)
-
-    def on_settle_failure(self, context: SettleFailureContext) -> None:
-        """Remember a payment whose outcome is unknown: what the client raised is no refusal, which comes as a plain Exception."""
-        name = _name(context.payment_payload)
-        if context.phase == "before-handler" and type(context.error) is not Exception and name not in self._is_known:
-            self._remember(name, False)
-
     def before_settle(self, context: SettleContext) -> SkipSettleResult | Awaitable[SkipSettleResult] | None:
-        """Let a payment whose outcome is unknown count, if it was charged for before. One request has that chance at a time."""
-        name = _name(context.payment_payload)
-        if context.phase != "before-handler" or self._is_known.get(name, True):
+        """Have the payment taken, here and not by the middleware: it tells nobody of a call that raised. A payment whose outcome is
+        unknown counts, if it was charged for before; one request has that chance at a time."""
+        if context.phase != "before-handler":
             return None
-        self._remember(name, True)
+        name = _name(context.payment_payload)
+        is_unknown = not self._is_known.get(name, True)
+        wants = _with(context.requirements, repeat=True) if is_unknown else context.requirements
+        if is_unknown:
+            self._remember(name, True)
         try:
-            answer = self._facilitator.settle(context.payment_payload, _with(context.requirements, repeat=True))
+            answer = self._facilitator.settle(context.payment_payload, wants)
         except Exception:
-            self._remember(name, False)
+            self._lose(name, is_unknown)
             raise
-        return self._await(name, answer) if inspect.isawaitable(answer) else SkipSettleResult(result=answer)
+        return self._await(name, is_unknown, answer) if inspect.isawaitable(answer) else self._found(name, answer)
 
-    async def _await(self, name: str, answer: Awaitable[SettleResponse]) -> SkipSettleResult:
+    async def _await(self, name: str, was_unknown: bool, answer: Awaitable[SettleResponse]) -> SkipSettleResult:
         try:
-            return SkipSettleResult(result=await answer)
+            return self._found(name, await answer)
         except BaseException:
-            self._remember(name, False)
+            self._lose(name, was_unknown)
             raise
+
+    def _found(self, name: str, answer: SettleResponse) -> SkipSettleResult:
+        """Remember what was bought: shown again, it is never taken for a payment whose outcome is unknown."""
+        if answer.success:
+            self._remember(name, True)
+        return SkipSettleResult(result=answer)
+
+    def _lose(self, name: str, was_unknown: bool) -> None:
+        """The call has raised: unless this process knows what became of the payment, nobody does."""
+        if was_unknown or name not in self._is_known:
+            self._remember(name, False)
 
     def _remember(self, name: str, is_known: bool) -> None:
         self._is_known[name] = is_known

@@ -5,7 +5,6 @@ import base64
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 from .._fast.batch import Batch
 from .._fast.channel import ChannelTable, read_channel_request
@@ -336,12 +335,6 @@ class Worker:
         self._check_interlocks()
         return self._books
 
-    def channel_details(self) -> tuple[dict[str, Any], str]:
-        """Return what a channel must be like, as the Payment scheme's `methodDetails`, and its recipient: our public key in hex.
-        Raises Unavailable."""
-        self._check_interlocks()
-        return self._opening.details().as_object(), self._signer.public_key.hex()
-
     async def close(self, path: str, query: str) -> Reply:
         """DELETE on a channel."""
         status, outpoint, _ = read_channel_request(path, query)
@@ -394,6 +387,13 @@ class Worker:
         if self._tip.is_doubtful:
             raise Unavailable("chain_unavailable", self._tip.doubt)
         return self._opening.funding_info(query, key, self._clock.now())
+
+    def terms(self) -> Reply:
+        """What sellers tell their payers of the channels that would be opened now. Raises Unavailable."""
+        key = self._signer.public_key
+        if not key:
+            raise Unavailable("signer_unavailable")
+        return self._opening.terms_of_all(key)
 
     # --- here or elsewhere ---
 

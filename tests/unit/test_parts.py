@@ -15,9 +15,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMPORTED_AS = {"python-bitcoinlib": "bitcoin"}
 NOT_FOREIGN = {"paychan", "store", "signer", "libc", "cpython", "cython", *sys.stdlib_module_names}
 SERVERS = ("paychan.server", "store", "signer")
-ADAPTERS = {"httpx", "httpx2", "requests", "aiohttp", "mpp"}
+ADAPTERS = {"httpx", "httpx2", "requests", "aiohttp", "mpp", "x402"}
 """HTTP clients and SDKs of others: whoever has one has the adapter for it. No other module imports them."""
 ADAPTED = {"pympp": "mpp"}
+SELLERS = "paychan.sell"
+FRAMEWORKS = {"fastapi", "flask", "django", "x402"}
+"""What a seller has, or not: each is imported by the module of its name alone. orjson is used where it is."""
 
 
 def brought_by(requirements):
@@ -35,7 +38,13 @@ def foreign(file):
 
 
 def imported(is_servers):
-    files = [file for file in SHIPPED if file.suffix in (".py", ".pyx") and within(module_name(file), *SERVERS) == is_servers]
+    files = [
+        file
+        for file in SHIPPED
+        if file.suffix in (".py", ".pyx")
+        and within(module_name(file), *SERVERS) == is_servers
+        and not within(module_name(file), SELLERS)
+    ]
     return set().union(*(foreign(file) - ({ADAPTED.get(file.stem, file.stem)} & ADAPTERS) for file in files))
 
 
@@ -48,8 +57,16 @@ def test_the_extra_brings_what_the_servers_code_imports_besides():
     assert imported(is_servers=True) - imported(is_servers=False) == extra == set(parts.SERVER)
 
 
+def test_a_sellers_middleware_needs_its_framework_and_nothing_else():
+    payers = brought_by(PROJECT["dependencies"])
+    for file in SHIPPED:
+        if file.suffix == ".py" and within(module_name(file), SELLERS):
+            assert foreign(file) <= payers | {"orjson"} | (FRAMEWORKS & {file.stem}), file
+
+
 def test_who_develops_has_the_server_too():
-    assert "paychan[server]" in PROJECT["optional-dependencies"]["dev"]
+    extras = PROJECT["optional-dependencies"]
+    assert "paychan[gateway,receipts]" in extras["dev"] and "paychan[server]" in extras["gateway"]
 
 
 def test_modules_that_a_payer_has_import_no_server_when_they_are_loaded():

@@ -13,6 +13,7 @@ import orjson
 from ...core.errors import Rejection, Unavailable
 from ...core.sales import hash_key
 from ...core.units import DUST_LIMIT
+from ...mpp.request import MethodDetails
 from ..channels.books import Books
 from ..protocol.replies import Reply, json_reply
 from ..protocol.sales import encode_sale
@@ -32,7 +33,7 @@ class Server(Protocol):
 
     async def close(self, path: str, query: str) -> Reply: ...
 
-    def channel_details(self) -> tuple[dict[str, Any], str]: ...
+    def terms(self) -> Reply: ...
 
     def now(self) -> int: ...
 
@@ -42,24 +43,35 @@ class Server(Protocol):
 
 async def answer(server: Server, path: str, scope: str, body: bytes) -> Reply:
     """Answer one of the calls. scope: what the shown token is for. Raises Rejection, Unavailable."""
-    details, pay_to = server.channel_details()
+    terms = orjson.loads(server.terms().body)
     if path == SUPPORTED:
-        return _supported(details, pay_to)
+        return _supported(terms)
     if path == SETTLE and scope != "charge":
         raise Rejection("token_scope")
-    question = parse_question(body, details["chain"], pay_to)
-    facilitator = _Facilitator(server, details["chain"])
+    question = parse_question(body, terms["chain"], terms["server_pubkey"])
+    facilitator = _Facilitator(server, terms["chain"])
     return json_reply(200, await (facilitator.verify(question) if path == VERIFY else facilitator.settle(question)))
 
 
-def _supported(details: dict[str, Any], pay_to: str) -> Reply:
+def _supported(terms: dict[str, Any]) -> Reply:
+    """Say what is settled here, and what a channel must be like, as the Payment scheme's `methodDetails`."""
+    details = MethodDetails(
+        chain=terms["chain"],
+        funding_confirmations=terms["funding_tx_min_conf"],
+        settlement_period=terms["settlement_period"],
+        min_duration=terms["duration_min"],
+        max_duration=terms["duration_max"],
+        open_price=terms["open_price"],
+        max_funding=terms["funding_value_max"],
+        api=terms["api"],
+    )
     kind = {
         "x402Version": VERSION,
         "scheme": SCHEME,
-        "network": details["chain"],
-        "extra": {**details, "payTo": pay_to, "paymentFlow": "upfront"},
+        "network": terms["chain"],
+        "extra": {**details.as_object(), "payTo": terms["server_pubkey"], "paymentFlow": "upfront"},
     }
-    return json_reply(200, {"kinds": [kind], "extensions": [], "signers": {"bip122:*": [pay_to]}})
+    return json_reply(200, {"kinds": [kind], "extensions": [], "signers": {"bip122:*": [terms["server_pubkey"]]}})
 
 
 class _Facilitator:
