@@ -23,7 +23,7 @@ const WORDS_ARE_SAFE = "paychan-words-are-safe";
 const byId = <T extends Element = HTMLElement>(id: string): T => document.getElementById(id) as unknown as T;
 const show = (id: string, isShown: boolean): void => void byId(id).toggleAttribute("hidden", !isShown);
 const say = (id: string, text: string): void => void (byId(id).textContent = text);
-const sat = (value: number): string => `${value.toLocaleString("en").replaceAll(",", " ")} sat`;
+const sat = (value: number): string => `${value.toLocaleString("en").replaceAll(",", "\u202f")}\u00a0sat`;
 const day = (seconds: number): string => new Date(seconds * 1000).toLocaleDateString("en", { day: "numeric", month: "long", year: "numeric" });
 
 let about: About;
@@ -150,7 +150,8 @@ async function read(path: string): Promise<void> {
     if (!answer.ok) throw new Error(`The article cannot be had (${answer.status}).`);
     bought.set(path, await answer.json());
     const took = Math.round(performance.now() - started);
-    say("article-paid", `Paid ${sat((await spent()) - before)}, in ${took} ms.`);
+    const opening = before === 0 ? `, most of it for opening the channel` : "";
+    say("article-paid", `Paid ${sat((await spent()) - before)}${opening}; it took ${took} ms.`);
   } else {
     say("article-paid", "Yours already.");
   }
@@ -241,6 +242,7 @@ async function refresh(): Promise<void> {
   showWords();
   const isReady = payer !== null && isSafe();
   const isFresh = !view && !closed;
+  if (isReady) byId("key").parentElement?.append(byId("key")); // it is not needed any more: goods come first
   show("fund", isReady && (isFresh || need !== null));
   show("fund-ask", need === null);
   show("fund-need", need !== null);
@@ -313,7 +315,7 @@ async function priceOf(path: string): Promise<string> {
 
 async function start(): Promise<void> {
   about = await (await fetch("about")).json();
-  say("network", about.network === "live" ? "" : `These are test coins (${about.network}): they are worth nothing.`);
+  say("network", about.network === "live" ? "" : `The coins here are test coins (network ${about.network}): they are worth nothing.`);
   store = await BrowserStore.open(`paychan-${about.network}`);
   if ((await store.read("wallet")) !== null) await openPayer();
   await showGoods();
