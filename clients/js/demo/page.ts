@@ -14,7 +14,7 @@ interface About {
   readonly stream: { readonly path: string; readonly title: string };
 }
 
-const BUDGETS = { request: 1_000, hour: 50_000, day: 100_000, open: 200_000, deposit: 2_000_000 };
+const BUDGETS = { request: 1_000, hour: 150_000, day: 300_000, open: 120_000, deposit: 2_000_000 };
 const DEPOSIT = 200_000;
 const REFUND_FEE_RATE = 3;
 const POINTS = 60;

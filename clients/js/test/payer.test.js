@@ -162,6 +162,31 @@ test("a server that goes on asking for more gets no more than its challenge and 
   assert.ok((await signed()) - before <= 50);
 });
 
+test("two copies of a wallet may sign the same payment: the price is paid once more, but not to a server that says so always", async () => {
+  await buy();
+  shop.channels.values().next().value.bought = "by the other copy";
+  const value = await signed();
+  let isUsed = true;
+  shop.script = async (row) => {
+    if (!row.payload || !isUsed) return null;
+    isUsed = false;
+    const channel = shop.channels.get(row.payload.channelId);
+    Object.assign(channel, { accepted: value + 5, spent: value + 5, newest: row.payload.payment, bought: "by the other copy" });
+    return null;
+  };
+  assert.equal((await buy()).status, 200);
+  assert.equal(await signed(), value + 10);
+  shop.script = async (row) => {
+    if (!row.payload) return null;
+    const told = String(stored().funding.value - Number(Buffer.from(row.payload.payment, "base64url").readBigUInt64LE(0)));
+    return shop.refuse("session/insufficient-balance", { acceptedCumulative: told, spent: told, requiredCumulative: String(Number(told) + 5) });
+  };
+  for (let times = 0; times < 4; times += 1) await assert.rejects(buy(), code("misbehaved"));
+  const channels = await payer.channels();
+  assert.notEqual(channels[0].hold, "");
+  assert.ok(channels[0].signed - value - 10 <= 3 * 10 + 5, `${channels[0].signed - value}`);
+});
+
 test("what several units cost is paid, if the budget allows it, and known the next time", async () => {
   shop.units = 4;
   await buy();

@@ -28,6 +28,7 @@ const BLOCK_PATIENCE = 6;
 const CLOCK_SLACK = 600;
 
 const CHANNEL_DAYS = 7;
+const DOUBTS_MAX = 3;
 
 /** A channel whose room falls below so many times the price is followed by another before it is used up, if it can be funded unasked. */
 const DEPOSIT_PRICES = 100;
@@ -194,7 +195,7 @@ export class Purse {
         version: 1, number, origin: new URL(order.url).origin, chain: terms.network.chain, serverPubkey: toHex(terms.recipient), clientPubkey: toHex(pubkey), expTime,
         changeAddress: this.settings.changeAddress ?? keyAddress(this.network, pubkey), settlementPeriod: terms.settlementPeriod,
         fundingConfirmations: terms.fundingConfirmations, openPrice: terms.openPrice, plannedValue: value, funding: null,
-        phase: "unfunded", signed: null, accepted: null, spent: 0, purchase: null, method: order.method, url: order.url, isStale: false, hold: "", settlement: null,
+        phase: "unfunded", signed: null, accepted: null, spent: 0, purchase: null, method: order.method, url: order.url, isStale: false, doubts: 0, hold: "", settlement: null,
         signings: [],
       });
     });
@@ -270,8 +271,9 @@ export class Purse {
     return encodePayment(signPayment(terms, terms.fundingValue, this.secret(record)));
   }
 
-  /** Book a receipt. One that claims what was not signed puts the channel on hold, and is not believed. isOver: it answers the purchase. */
-  async book(number: number, receipt: Receipt, isOver: boolean): Promise<ChannelRecord> {
+  /** Book a receipt. One that claims what was not signed puts the channel on hold, and is not believed. isOver: it answers the purchase. isDoubted: it
+   * was paid twice, as `doubt` says. */
+  async book(number: number, receipt: Receipt, isOver: boolean, isDoubted = false): Promise<ChannelRecord> {
     const record = await this.channel(number);
     if (receipt.channelId !== recordName(record)) return record;
     const isSigned = receipt.accepted === signedValue(record);
@@ -282,7 +284,7 @@ export class Purse {
     const phase = receipt.settlement ? "over" : "open";
     const spent = Math.min(receipt.spent, cumulative(record, accepted));
     const settlement = receipt.settlement ?? record.settlement;
-    return this.save({ ...record, accepted, spent, phase, settlement, purchase: isOver ? null : record.purchase });
+    return this.save({ ...record, accepted, spent, phase, settlement, purchase: isOver ? null : record.purchase, doubts: isDoubted ? record.doubts : 0 });
   }
 
   /** Book what a problem document says of the channel; figures that contradict what was signed say nothing. isOver: as for `book`. */
@@ -308,6 +310,14 @@ export class Purse {
     const shown = encodePayment(snapshot.payment);
     const signed = snapshot.accepted >= signedValue(record) ? shown : record.signed;
     return this.save({ ...record, signed, accepted: shown, spent: snapshot.spent, phase: "open", isStale: false });
+  }
+
+  /** Note that the server says of a new payment that it had been used before, which can be true; but not time after time. */
+  async doubt(number: number): Promise<ChannelRecord> {
+    const record = await this.channel(number);
+    const doubts = record.doubts + 1;
+    const hold = doubts > DOUBTS_MAX ? "the server says of each payment that it had been used before" : record.hold;
+    return this.save({ ...record, doubts, hold });
   }
 
   async hold(number: number, reason: string): Promise<ChannelRecord> {

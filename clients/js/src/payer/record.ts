@@ -53,6 +53,8 @@ export interface ChannelRecord {
   readonly url: string;
   /** It comes from a backup: newer payments may have been signed since. */
   readonly isStale: boolean;
+  /** How often, one after the other, the server said of a payment that it had been used before. */
+  readonly doubts: number;
   /** Why nothing more is signed on it; empty: nothing is wrong. */
   readonly hold: string;
   readonly settlement: string | null;
@@ -131,7 +133,7 @@ function check(record: ChannelRecord, pubkey: (record: ChannelRecord) => Uint8Ar
   must(isExpiry(record.expTime), "expTime");
   must(["unfunded", "funded", "open", "over"].includes(record.phase), "phase");
   for (const name of ["openPrice", "plannedValue", "spent"] as const) must(isSatoshi(record[name]), name);
-  for (const name of ["settlementPeriod", "fundingConfirmations"] as const) {
+  for (const name of ["settlementPeriod", "fundingConfirmations", "doubts"] as const) {
     must(Number.isSafeInteger(record[name]) && record[name] >= 0, name);
   }
   for (const name of ["origin", "method", "url", "hold"] as const) must(typeof record[name] === "string", name);

@@ -20,7 +20,11 @@ export class Session {
   private shown = 0;
   /** What this server may have in all, before this purchase: the newest payment, whether or not it is known to have it. */
   private floor: number;
+  /** The same for the budget of one request; it does not rise. */
+  private base: number;
   private target: number;
+  /** Whether the server says that what was signed for this purchase had bought something else before. */
+  private isTwice = false;
   /** What of this purchase's rise opens the channel. */
   private opening = 0;
 
@@ -36,7 +40,7 @@ export class Session {
   ) {
     this.challenge = challenge;
     this.terms = readRequest(challenge);
-    this.floor = signedValue(record);
+    this.floor = this.base = signedValue(record);
     this.target = isPending(record) ? this.floor : this.wanted();
   }
 
@@ -87,8 +91,8 @@ export class Session {
     if (this.target > this.limit) {
       throw new PaychanError("misbehaved", `the server asks for ${this.target - this.floor} satoshi, its challenge says ${this.price}`);
     }
-    if (this.isOpening && this.floor === 0) this.opening = Math.min(this.terms.openPrice, this.target);
-    this.record = await this.purse.sign(this.record.number, this.target, this.order, this.isBuying, this.floor, this.opening);
+    if (this.isOpening && this.base === 0) this.opening = Math.min(this.terms.openPrice, this.target);
+    this.record = await this.purse.sign(this.record.number, this.target, this.order, this.isBuying, this.base, this.opening);
     const terms = recordTerms(this.record);
     const text = this.record.signed as string;
     return this.isOpening ? openPayload(terms, this.record.changeAddress, text) : voucherPayload(terms, text);
@@ -98,7 +102,7 @@ export class Session {
   async judge(response: Response): Promise<Verdict> {
     const receipt = response.ok ? findReceipt(response.headers) : null;
     if (receipt !== null) {
-      this.record = await this.purse.book(this.channel, receipt, this.isBuying);
+      this.record = await this.purse.book(this.channel, receipt, this.isBuying, this.isTwice);
       return "done";
     }
     if (response.status !== 402) {
@@ -115,7 +119,7 @@ export class Session {
     const before = signedValue(this.record);
     this.record = await this.purse.adopt(this.channel, snapshot);
     if (this.record.hold) throw new PaychanError("misbehaved", this.record.hold);
-    if (signedValue(this.record) > before) this.floor = signedValue(this.record);
+    if (signedValue(this.record) > before) this.floor = this.base = signedValue(this.record);
     this.target = this.wanted();
     return "again";
   }
@@ -129,6 +133,17 @@ export class Session {
       throw new PaychanError("misbehaved", `the server asks for ${told} satoshi, its challenge says ${this.terms.amount}`);
     }
     this.cost = Math.max(this.cost, told);
+  }
+
+  /** Signatures are deterministic: another copy of this wallet may have signed, and used, the very payment that was signed here. So the
+   * price is paid once more, but once only, and a server that says so time after time is left alone. */
+  private async allowTwice(problem: Problem): Promise<void> {
+    const signed = signedValue(this.record);
+    if (this.isTwice || problem.accepted !== signed || signed <= this.base) return;
+    this.isTwice = true;
+    this.record = await this.purse.doubt(this.channel);
+    if (this.record.hold) throw new PaychanError("misbehaved", this.record.hold);
+    this.floor = signed;
   }
 
   /** Go on from what a pending payment's own answer said. */
@@ -155,6 +170,7 @@ export class Session {
       case "payment-insufficient": {
         this.record = await this.purse.learn(this.channel, problem.accepted, problem.spent, false);
         this.agree(problem);
+        await this.allowTwice(problem);
         this.target = Math.max(this.wanted(), problem.required ?? 0);
         if (this.target <= signedValue(this.record)) throw refused;
         return "again";
