@@ -184,7 +184,7 @@ async function watch(): Promise<void> {
       heights.push(height);
       draw(heights.slice(-POINTS));
       const paid = (await spent()) - before;
-      say("watch-paid", `${heights.length} seconds, ${sat(paid)} paid.`);
+      say("watch-paid", `${heights.length} second${heights.length === 1 ? "" : "s"}, ${sat(paid)} paid.`);
       await balance();
     }
   } catch (error) {
@@ -229,7 +229,9 @@ async function refund(): Promise<void> {
 async function balance(): Promise<void> {
   const view = await current();
   show("balance", view !== null);
-  if (view) say("balance", `${sat(view.change)} left`);
+  if (!view) return;
+  say("balance", `${sat(view.change)} left`);
+  showChannel(view);
 }
 
 async function refresh(): Promise<void> {
@@ -242,7 +244,7 @@ async function refresh(): Promise<void> {
   showWords();
   const isReady = payer !== null && isSafe();
   const isFresh = !view && !closed;
-  if (isReady) byId("key").parentElement?.append(byId("key")); // it is not needed any more: goods come first
+  if (isReady && byId("key").nextElementSibling) byId("key").parentElement?.append(byId("key")); // goods come first from now on
   show("fund", isReady && (isFresh || need !== null));
   show("fund-ask", need === null);
   show("fund-need", need !== null);
@@ -251,7 +253,6 @@ async function refresh(): Promise<void> {
   show("watch", isReady && view !== null);
   show("channel", isReady && view !== null);
   show("closed", isReady && closed !== undefined && need === null);
-  if (view) showChannel(view);
   if (closed) {
     say("closed-change", sat(closed.change));
     say("closed-txid", closed.settlement ?? "");
