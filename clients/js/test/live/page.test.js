@@ -225,6 +225,7 @@ test("wrong words and a wrong transaction are told, and change nothing", { timeo
   await useTestCoins(page);
   assert.equal(await problem(page), "");
   await page.click("#show-words");
+  await page.waitForSelector("#words li");
   assert.equal((await page.locator("#words li").allTextContents()).join(" "), words);
   await context.close();
 });
