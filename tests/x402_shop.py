@@ -8,6 +8,7 @@ from fastapi import FastAPI, HTTPException
 from x402 import x402ResourceServer
 from x402.http.middleware.fastapi import payment_middleware
 
+from paychan.receipts.issuer import Issuer
 from paychan.sell.x402 import ChannelScheme, facilitator
 
 PRICE = 5
@@ -19,7 +20,8 @@ def offer(price: int) -> dict:
 
 
 calls = facilitator(os.environ["DOOR"], os.environ["TOKEN"])
-server = x402ResourceServer(calls).register("bip122:*", ChannelScheme(calls))
+sign = Issuer(os.environ["KEY"]).issue if "KEY" in os.environ else None
+server = x402ResourceServer(calls).register("bip122:*", ChannelScheme(calls, sign))
 app = FastAPI()
 app.middleware("http")(
     payment_middleware({"GET /news/:name": offer(PRICE), "GET /fails": offer(PRICE), "GET /slow": offer(PRICE)}, server)

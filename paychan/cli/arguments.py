@@ -6,6 +6,7 @@ import re
 import sys
 from decimal import Decimal
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 from ..client import Funding
 from ..client.sources import NodeAddress, parse_node_url
@@ -114,6 +115,25 @@ def url(text: str) -> str:
         parse_url(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def resource(text: str) -> str:
+    """Return the http or https URL of something that can be asked for; it is not repeated if it is none: it may hold a secret."""
+    parts = urlsplit(text)
+    try:
+        parse_url(f"{parts.scheme}://{parts.netloc}")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if not re.fullmatch(r"[\x21-\x7e]+", text) or parts.fragment:
+        raise argparse.ArgumentTypeError("the URL must be plain ASCII, without spaces and without a fragment")
+    return text
+
+
+def method(text: str) -> str:
+    """Return the name of an HTTP method."""
+    if not re.fullmatch(r"[A-Z]{1,20}", text):
+        raise _refuse("must be an HTTP method in capitals, such as PUT", text)
     return text
 
 

@@ -15,7 +15,7 @@ RECEIPT_CHARACTERS_MAX = 8192
 class Receipt:
     """What a channel stands at after a purchase. outpoint: 36 bytes. timestamp: unix seconds. accepted: the newest payment's
     cumulative; spent, remaining, deposit: the channel's; all in satoshi. units: bought with this request. settlement_txid: of a
-    channel that this request closed, as displayed.
+    channel that this request closed, as displayed. jws: a signed receipt of this purchase, if the seller signs some.
     """
 
     outpoint: bytes
@@ -26,6 +26,7 @@ class Receipt:
     deposit: int
     units: int = 0
     settlement_txid: str = ""
+    jws: str = ""
 
     @property
     def remaining(self) -> int:
@@ -49,6 +50,8 @@ class Receipt:
             "deposit": format_amount(self.deposit),
             "units": self.units,
         }
+        if self.jws:
+            content["jws"] = self.jws
         if self.settlement_txid:
             content |= {"final": True, "settlementRef": self.settlement_txid, "txHash": self.settlement_txid}
         return content
@@ -69,8 +72,8 @@ def read_receipt(content: dict[str, Any]) -> Receipt:
     """Return the receipt in a JSON object. Raises ValueError."""
     if (content.get("status"), content.get("method")) != ("success", METHOD):
         raise ValueError("no receipt of this method")
-    units, txid = content.get("units", 0), content.get("settlementRef", "")
-    if type(units) is not int or units < 0 or not isinstance(txid, str):
+    units, txid, jws = content.get("units", 0), content.get("settlementRef", ""), content.get("jws", "")
+    if type(units) is not int or units < 0 or not isinstance(txid, str) or not isinstance(jws, str):
         raise ValueError("the receipt makes no sense")
     try:
         receipt = Receipt(
@@ -82,6 +85,7 @@ def read_receipt(content: dict[str, Any]) -> Receipt:
             deposit=parse_amount(content.get("deposit")),
             units=units,
             settlement_txid=txid,
+            jws=jws,
         )
     except Exception as error:
         raise ValueError("the receipt makes no sense") from error

@@ -8,6 +8,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
@@ -98,7 +99,8 @@ class Payer:
         """purse: its directory, or a Purse that others use too. budget, ask, wallet: see Purse. Raises StateError, ConfigError."""
         self.purse = purse if isinstance(purse, Purse) else Purse(purse, budget, wallet, ask, clock)
         self._deadline, self._clock = deadline, clock
-        self._challenges: dict[tuple[str, str, str], Challenge] = {}
+        self._challenges: dict[tuple[str, str, str], tuple[Challenge, int]] = {}
+        """Of a route: the challenge that it may be answered with, and what a request cost there; satoshi."""
         self._free: set[tuple[str, str, str]] = set()
 
     # --- a purchase ---
@@ -107,7 +109,7 @@ class Payer:
         """Buy one request. Returns its last answer, None if none came. Raises ClientError where nothing more may be signed."""
         if asked.method == "HEAD":  # is management in this scheme: it buys nothing
             return (yield from self._try())
-        challenge = self._known(asked)
+        challenge, cost = self._known(asked)
         is_guess = challenge is not None
         if challenge is None:
             answer = yield from self._try()
@@ -116,10 +118,13 @@ class Payer:
                 return answer
         held = _Held()
         try:
-            answer = yield from self._buy(asked, challenge, held)
+            answer = yield from self._buy(asked, challenge, cost, held)
             if is_guess and answer is not None and answer.status < 300 and not answer.all(RECEIPT.lower()):
                 self._free.add((asked.origin, asked.method, asked.path))
             return answer
+        except TermsRefused:
+            self._forget(asked.origin)
+            raise
         finally:
             held.release()
 
@@ -128,23 +133,25 @@ class Payer:
         answer: Answer | None = yield Try()
         return answer
 
-    def _buy(self, asked: Asked, challenge: Challenge, held: _Held) -> Flow[Answer | None]:
+    def _buy(self, asked: Asked, challenge: Challenge, cost: int, held: _Held) -> Flow[Answer | None]:
         answer: Answer | None = None
-        cost, endings, rounds = 0, 0, 0
+        endings, rounds, told = 0, 0, 0
         while rounds < ROUNDS_MAX:
             rounds += 1
             terms = self._terms(asked, challenge)
-            cost = max(cost, terms.amount)
-            payload = yield from self._payload(held, terms, cost, asked.what)
+            cost = max(min(cost, terms.prepay_max), terms.amount)  # what was learned is no reason to pay too far ahead
+            payload = yield from self._payload(held, terms, max(cost, told), asked.what)
             turn = held.turn
             assert turn is not None
             answer = yield from self._present(asked, challenge, payload, turn)
             if answer is None or answer.status != 402:
-                yield from self._settle(asked, challenge, turn, answer, cost)
+                yield from self._settle(asked, challenge, turn, answer, max(cost, told))
                 return answer
             fresh = self._challenge(asked, answer)
             if fresh is None:
                 return answer
+            if challenge.request != fresh.request:
+                cost = told = 0  # what was learned of the price is not true any more
             challenge = fresh
             problem = parse_problem(answer.body, 402)
             name = problem.name
@@ -152,7 +159,7 @@ class Payer:
                 required = yield Do(partial(self._insufficient, turn, problem))
                 if required is None:
                     return answer
-                cost = max(terms.amount, required)
+                told = max(terms.amount, required)
             elif name == "session/channel-finalized" or name == "session/amount-exceeds-deposit":
                 yield Do(turn.end)
                 held.release()
@@ -177,8 +184,14 @@ class Payer:
         if name == "session/channel-not-found":
             turn.must_open()
             return payload["action"] == "voucher"
-        if name in ("invalid-challenge", "payment-expired", "session/delta-too-small", "payment-insufficient"):
-            if turn.is_fresh:
+        if name in ("session/delta-too-small", "payment-insufficient"):
+            turn.refused(name == "session/delta-too-small")  # if it had been taken before, it would not be judged again
+            return True
+        if problem.code == "prepay_too_large" and turn.is_pending and not turn.is_opening:
+            yield Do(turn.withdraw)
+            return True
+        if name in ("invalid-challenge", "payment-expired"):
+            if turn.is_fresh:  # otherwise an earlier presentation may have been taken
                 turn.refused()
             return True
         return False
@@ -211,10 +224,16 @@ class Payer:
 
     def _settle(self, asked: Asked, challenge: Challenge, turn: Turn, answer: Answer | None, cost: int) -> Flow[None]:
         """Take note of the outcome that an answer proves. Without a receipt for the payment it stays pending."""
+        if answer is not None and answer.status == 409:
+            problem = parse_problem(answer.body, 409)
+            accepted, spent = problem.amounts.get("acceptedCumulative"), problem.amounts.get("spent")
+            if problem.code == "already_served" and accepted is not None and spent is not None:
+                yield Do(partial(turn.taken, accepted, spent, False))
+            return
         receipt = receipt_of(answer)
         if receipt is None or receipt.outpoint != turn.record.terms.outpoint:
             return
-        self._hold(asked, challenge)
+        self._hold(asked, challenge, cost)
 
         def work() -> None:
             turn.taken(receipt.accepted, receipt.spent)
@@ -234,10 +253,13 @@ class Payer:
         pause = 0.002
 
         def work() -> dict[str, object]:
+            self.purse.agree(terms)
+            if held.turn is not None and not held.turn.pays(terms):
+                held.release()
             if held.turn is None:
                 held.turn = self.purse.take(terms, cost)
             held.turn.terms = terms
-            return held.turn.pay(cost, what, self.purse.budget, self.purse.ask)
+            return held.turn.pay(cost, what, self.purse.budget_on(terms.network), self.purse.ask)
 
         while True:
             try:
@@ -277,29 +299,34 @@ class Payer:
 
     # --- challenges ---
 
-    def _known(self, asked: Asked) -> Challenge | None:
-        """Return a challenge that this request can be answered with at once: its own, or a neighbour's below the same path."""
+    def _known(self, asked: Asked) -> tuple[Challenge | None, int]:
+        """Return a challenge that this request can be answered with at once, its own or a neighbour's below the same path, and what
+        it cost before, 0 if that is not known."""
         key = (asked.origin, asked.method, asked.path)
         for known in (key, _neighbours(key)) if key not in self._free else (key,):
-            challenge = self._challenges.get(known)
+            challenge, cost = self._challenges.get(known, (None, 0))
             if challenge is None:
                 continue
             expires = challenge.expires_at
             if expires is None or expires > self._clock() + EXPIRY_MARGIN:
-                return challenge
+                return challenge, cost if known == key else 0
             self._challenges.pop(known, None)
-        return None
+        return None, 0
 
-    def _hold(self, asked: Asked, challenge: Challenge) -> None:
+    def _hold(self, asked: Asked, challenge: Challenge, cost: int) -> None:
         if challenge.digest:
             return  # it is bound to one body
         key = (asked.origin, asked.method, asked.path)
         self._free.discard(key)
         for known in (key, _neighbours(key)):
             self._challenges.pop(known, None)
-            self._challenges[known] = challenge
+            self._challenges[known] = (challenge, cost)
         while len(self._challenges) > CHALLENGES_MAX:
             self._challenges.pop(next(iter(self._challenges)), None)
+
+    def _forget(self, origin: str) -> None:
+        """What was held of a server's challenges was refused: the next request asks it anew."""
+        self._challenges = {key: held for key, held in self._challenges.items() if key[0] != origin}
 
     def _challenge(self, asked: Asked, answer: Answer | None) -> Challenge | None:
         """Return the challenge of ours in a 402, the first whose terms can be agreed to, None if it has none of ours. Raises
@@ -321,12 +348,19 @@ class Payer:
             raise refusal
         return None
 
+    def cost_of(self, asked: Asked) -> int:
+        """Return what this request cost when it was bought last, in satoshi; 0 if it was not."""
+        return self._known(asked)[1]
+
     # --- what is no purchase ---
 
-    def top_up(self, asked: Asked, need: NeedVoucher) -> Flow[bool]:
-        """Pay for a stream that has used up what was paid: a HEAD with a voucher. Returns whether the server took it. A stream
-        stays on its channel. Raises UsedUp, BudgetExceeded, TermsRefused."""
-        challenge = self._known(asked)
+    def top_up(self, asked: Asked, need: NeedVoucher, already: int) -> Flow[int]:
+        """Pay for a stream that has used up what was paid: a HEAD with a voucher. A stream stays on its channel.
+
+        already: satoshi that were added for this stream before; returns that with what was added now. Raises UsedUp,
+        BudgetExceeded, TermsRefused, and Refused if the server does not take it: the stream would wait in vain.
+        """
+        challenge, _ = self._known(asked)
         if challenge is None:
             raise TermsRefused("the stream asks for a payment that no challenge is held for")
         terms, held = self._terms(asked, challenge), _Held()
@@ -334,7 +368,9 @@ class Payer:
         def work() -> dict[str, object]:
             if held.turn is None:
                 held.turn = self.purse.turn_on(self.purse.find(format_channel_id(need.outpoint)), terms)
-            return held.turn.pay_up_to(need.required, f"{asked.what} (stream)", self.purse.budget, self.purse.ask)
+                held.turn.added = already
+            budget = self.purse.budget_on(terms.network)
+            return held.turn.pay_up_to(need.required, f"{asked.what} (stream)", budget, self.purse.ask)
 
         try:
             for _ in range(ROUNDS_MAX):
@@ -343,18 +379,27 @@ class Payer:
                 assert turn is not None
                 receipt = receipt_of((yield from self._present(asked, challenge, payload, turn, "HEAD")))
                 if receipt is None or receipt.outpoint != turn.record.terms.outpoint:
-                    return False
+                    break
                 yield Do(partial(turn.taken, receipt.accepted, receipt.spent))
                 if turn.acknowledged_value >= need.required:
-                    return True
-            return False
+                    return turn.added
+            raise Refused("the server asked for a payment for the stream, and did not take it", "stream_unpaid")
         finally:
             held.release()
+
+    def stream_ended(self, receipt: Receipt) -> Flow[None]:
+        """Take note of what a stream gave back at its end."""
+
+        def work() -> None:
+            with suppress(ClientError):  # the next purchase is told, too
+                self.purse.taken(format_channel_id(receipt.outpoint), receipt.accepted, receipt.spent)
+
+        yield Do(work)
 
     def close_channel(self, asked: Asked, name: str) -> Flow[str]:
         """Have a channel settled by the server at this URL; return the settlement's txid, empty if the server did not say it."""
         answer: Answer | None = yield Try()
-        challenge = self._known(asked) or self._challenge(asked, answer)
+        challenge = self._known(asked)[0] or self._challenge(asked, answer)
         if challenge is None:
             raise Refused(f"{asked.url} asks for no payment, so nobody there knows the channel")
         terms, held = self._terms(asked, challenge), _Held()

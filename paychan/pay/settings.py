@@ -21,6 +21,7 @@
     esplora = "https://blockstream.info/api"
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -56,14 +57,14 @@ class PurseSettings:
         """Return what funds channels, None if nothing is named."""
         if self.node is not None:
             return NodeWallet(self.node, self.cookie, self.wallet_name)
-        return looking(Esplora(self.esplora)) if self.esplora else None
+        return looking(lambda _: Esplora(self.esplora)) if self.esplora else None
 
 
-def looking(source: FundingSource) -> ByHand:
-    """Return the payer's own hands, with somebody who looks whether it has paid."""
+def looking(source_on: Callable[[Network], FundingSource]) -> ByHand:
+    """Return the payer's own hands, with somebody who looks whether it has paid. source_on: who looks on a network."""
 
     def look(agreed: Agreement) -> Funding | None:
-        found = choose(agreed, source.find(agreed))
+        found = choose(agreed, source_on(agreed.network).find(agreed))
         return found.funding if found is not None else None
 
     return ByHand(look)

@@ -8,9 +8,9 @@ import time
 from typing import Any, TypeVar
 
 from .challenges import Challenges
-from .facts import Answer, Decision, Headers, Price, Request, Sale
+from .facts import Answer, Decision, Headers, Price, Request, Sale, Sign
 from .rules import Rules
-from .steps import Ask, Await, Call, Step, Steps, Told
+from .steps import Ask, Await, Call, Do, Step, Steps, Told
 from .wire import ANSWER_BYTES_MAX, ANSWER_SECONDS, SALES, SLOW_SECONDS, Door, dumps, list_of, read_answer, read_answers
 
 T = TypeVar("T")
@@ -110,9 +110,9 @@ class BlockingDoor:
 class Till:
     """See facts.py: the same as `till.Till`, blocking. Threads may share it."""
 
-    def __init__(self, door: Door, realm: str = "paychan", secret: bytes = b"") -> None:
+    def __init__(self, door: Door, realm: str = "paychan", secret: bytes = b"", sign: Sign | None = None) -> None:
         self._door, self._threads = door, threading.local()
-        self._rules = Rules(Challenges(secret or door.secret, realm), time.time, time.monotonic)
+        self._rules = Rules(Challenges(secret or door.secret, realm), time.time, time.monotonic, sign)
 
     def decide(self, request: Request, price: Price) -> Decision:
         """Return the Answer that a request gets, or the Sale that it bought."""
@@ -154,6 +154,8 @@ class Till:
             return self._connection.ask(step.sales)
         if isinstance(step, Call):
             return self._connection.call(step.method, step.target)
+        if isinstance(step, Do):
+            return step.done()
         if isinstance(step, Await):
             try:
                 return step.future.result(step.seconds)

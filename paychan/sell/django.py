@@ -21,7 +21,7 @@ from django.http import HttpResponse  # type: ignore[import-untyped]
 
 from . import blocking
 from . import till as asyncio_till
-from .facts import BODY_BYTES_MAX, KEPT_BYTES_MAX, Answer, Headers, Price, Request, Sale
+from .facts import BODY_BYTES_MAX, KEPT_BYTES_MAX, Answer, Headers, Price, Request, Sale, Sign
 from .prices import Wanted, as_price, settle_price, settle_price_now
 from .wire import find_door
 from .wsgi import kept_copy, request_of
@@ -32,12 +32,14 @@ _SALE = "paychan_sale"
 
 
 class Till:
-    """at: the sellers' door, a path or URL; token: needed at a URL; realm: what payers see you as."""
+    """at: the sellers' door, a path or URL; token: needed at a URL; realm: what payers see you as; sign: see docs/RECEIPTS.md."""
 
-    def __init__(self, at: str, token: str = "", realm: str = "paychan", secret: bytes = b"", ca_file: str = "") -> None:
+    def __init__(
+        self, at: str, token: str = "", realm: str = "paychan", secret: bytes = b"", ca_file: str = "", sign: Sign | None = None
+    ) -> None:
         door = find_door(at, token, ca_file)
-        self.till = blocking.Till(door, realm, secret)
-        self.async_till = asyncio_till.Till(door, realm, secret)
+        self.till = blocking.Till(door, realm, secret, sign)
+        self.async_till = asyncio_till.Till(door, realm, secret, sign)
 
     def price(self, wanted: Wanted) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Return the decorator that makes a view cost something: satoshi, a Price, or a function of the request."""

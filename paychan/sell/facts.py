@@ -19,8 +19,13 @@ price is known yet, and that might be one of them, may be shown to `manage`, whi
 `till.Till` is for asyncio, `blocking.Till` the same for threads, without `await`.
 """
 
+import base64
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from ..mpp.text import format_channel_id
+from ..receipts.claims import Bought
 
 KEPT_BYTES_MAX = 64 * 1024
 """Of an answer's body, for it to be kept for who asks again."""
@@ -102,7 +107,7 @@ class Standing:
 class Sale:
     """A purchase that was charged for and is to be served. outpoint: 36 bytes. key: the purchase's, number: as the door told it.
     is_repeated: it was bought, and maybe served, before; then it is not given back. is_open: its amount is not final yet. used:
-    units, of a metered one."""
+    units, of a metered one. payment: in binary form."""
 
     request: Request
     price: Price
@@ -114,6 +119,7 @@ class Sale:
     is_repeated: bool = False
     is_open: bool = False
     used: int | None = None
+    payment: bytes = b""
 
     def use(self, units: int) -> None:
         """Say how many of the units that are held were used. Raises ValueError if that is more."""
@@ -121,5 +127,24 @@ class Sale:
             raise ValueError(f"from 0 to {self.price.units} units can be used")
         self.used = units
 
+    @property
+    def bought(self) -> Bought:
+        """What a signed receipt says of it."""
+        body = self.request.body
+        return Bought(
+            channel_id=format_channel_id(self.outpoint),
+            number=self.number,
+            method=self.request.method,
+            resource=self.request.target,
+            amount=self.price.amount * (self.price.units if self.used is None else self.used),
+            accepted=self.standing.received,
+            spent=self.standing.spent,
+            body=f"sha-256=:{base64.b64encode(body).decode()}:" if body else "",
+            payment=self.payment,
+        )
+
+
+Sign = Callable[[Bought], str]
+"""Makes a signed receipt: `paychan.receipts.issuer.Issuer.issue` is one. It may block."""
 
 Decision = Answer | Sale

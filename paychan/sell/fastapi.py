@@ -18,7 +18,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request, routing
 from ..mpp import discovery
 from . import till as asyncio_till
 from .asgi import VISIT, Paid, Visit
-from .facts import Price
+from .facts import Price, Sign
 from .prices import Wanted, settle_price
 from .wire import find_door
 
@@ -43,10 +43,19 @@ class _Priced:
 
 class Till:
     """Puts an application behind a till. at: the sellers' door, a path or URL; token: needed at a URL; realm: what payers see you
-    as."""
+    as; sign: see docs/RECEIPTS.md."""
 
-    def __init__(self, app: FastAPI, at: str, token: str = "", realm: str = "", secret: bytes = b"", ca_file: str = "") -> None:
-        self.till = asyncio_till.Till(find_door(at, token, ca_file), realm or app.title, secret)
+    def __init__(
+        self,
+        app: FastAPI,
+        at: str,
+        token: str = "",
+        realm: str = "",
+        secret: bytes = b"",
+        ca_file: str = "",
+        sign: Sign | None = None,
+    ) -> None:
+        self.till = asyncio_till.Till(find_door(at, token, ca_file), realm or app.title, secret, sign)
         app.add_middleware(Paid, at=self.till)  # type: ignore[arg-type]  # Starlette names the same types otherwise
         describe = app.openapi
 

@@ -20,7 +20,7 @@ from flask import Response, current_app, g, make_response, request
 from werkzeug.exceptions import HTTPException
 
 from . import blocking
-from .facts import BODY_BYTES_MAX, KEPT_BYTES_MAX, Answer, Price, Sale
+from .facts import BODY_BYTES_MAX, KEPT_BYTES_MAX, Answer, Price, Sale, Sign
 from .prices import Wanted, as_price, settle_price_now
 from .wire import find_door
 from .wsgi import credentials_in, kept_copy, request_of, with_headers
@@ -29,10 +29,12 @@ __all__ = ["Price", "Till"]
 
 
 class Till:
-    """at: the sellers' door, a path or URL; token: needed at a URL; realm: what payers see you as."""
+    """at: the sellers' door, a path or URL; token: needed at a URL; realm: what payers see you as; sign: see docs/RECEIPTS.md."""
 
-    def __init__(self, at: str, token: str = "", realm: str = "paychan", secret: bytes = b"", ca_file: str = "") -> None:
-        self.till = blocking.Till(find_door(at, token, ca_file), realm, secret)
+    def __init__(
+        self, at: str, token: str = "", realm: str = "paychan", secret: bytes = b"", ca_file: str = "", sign: Sign | None = None
+    ) -> None:
+        self.till = blocking.Till(find_door(at, token, ca_file), realm, secret, sign)
 
     def price(self, wanted: Wanted) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Return the decorator that makes a view cost something: satoshi, a Price, or a function of the request."""

@@ -12,6 +12,8 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,9 +28,9 @@ from ..mpp.request import SessionRequest
 from ..mpp.sse import NeedVoucher
 from ..mpp.text import format_channel_id
 from .challenges import Challenges
-from .facts import Answer, Headers, Price, Request, Sale, Standing
+from .facts import Answer, Headers, Price, Request, Sale, Sign, Standing
 from .kept import Kept, Outcome
-from .steps import Ask, Await, Call, Pause, Steps, Told
+from .steps import Ask, Await, Call, Do, Pause, Steps, Told
 
 TERMS = "/v1/sell/terms"
 TERMS_SECONDS = 60.0
@@ -39,6 +41,9 @@ ASK_AGAIN_SECONDS = (0.1, 0.3, 1.0)
 
 METERED_SECONDS = 600
 """So long a metered request may take; then what it holds falls back, and nothing more can be charged for it."""
+
+PATIENCE_SECONDS = 3.0
+"""And after so long it is not asked for again: who waits for an answer is better told that it is not known."""
 
 REPEAT_SECONDS = 1.0
 WAIT_SECONDS = 60.0
@@ -64,10 +69,12 @@ class _Last(OrderedDict[Any, Any]):
 
 
 class Rules:
-    """Of one process. clock: unix seconds; ticks: monotonic seconds."""
+    """Of one process. clock: unix seconds; ticks: monotonic seconds. sign: makes signed receipts."""
 
-    def __init__(self, challenges: Challenges, clock: Callable[[], float], ticks: Callable[[], float]) -> None:
-        self._challenges, self._clock, self._ticks = challenges, clock, ticks
+    def __init__(
+        self, challenges: Challenges, clock: Callable[[], float], ticks: Callable[[], float], sign: Sign | None = None
+    ) -> None:
+        self._challenges, self._clock, self._ticks, self._sign = challenges, clock, ticks, sign
         self._kept = Kept(ticks)
         self._standings = _Last()  # outpoint: Standing
         self._unserved = _Last()  # purchase key: paid for, as far as we know, and not served by us
@@ -111,7 +118,11 @@ class Rules:
             self._unserved.note(sale.key, True)
             self._kept.settle(sale.key, Outcome.GIVEN_BACK)
             return self.refuse(Unavailable("store_unavailable"), sale.request, sale.price)
-        return ((receipt.HEADER, self.receipt_of(sale).encode()), PRIVATE)
+        told = self.receipt_of(sale)
+        if self._sign is not None:
+            signed: str | None = yield Do(partial(self._sign, sale.bought))
+            told = replace(told, jws=signed or "")
+        return ((receipt.HEADER, told.encode()), PRIVATE)
 
     def keep(self, sale: Sale, answer: Answer) -> None:
         """See facts.py."""
@@ -281,6 +292,7 @@ class Rules:
             standing=standing,
             is_repeated=is_repeated,
             is_open=purchase["until"] > 0,
+            payment=credential.payment,
         )
 
     def _check_repeated(self, key: str, request: Request, price: Price, standing: Standing, credential: Credential) -> None:
@@ -411,14 +423,14 @@ class Rules:
         self, sale: dict[str, Any], waits: tuple[float, ...], when_unknown: Callable[[], None] = lambda: None
     ) -> Steps[Told | None]:
         """Ask for one sale, again while its outcome is unknown; return the last answer."""
-        left = list(waits)
+        left, until = list(waits), self._ticks() + PATIENCE_SECONDS
         while True:
             told = yield Ask((sale,))
             answer: Told | None = told[0] if told is not None else None
             if answer is not None and not answer.is_unknown:
                 return answer
             when_unknown()
-            if not left:
+            if not left or self._ticks() > until:
                 return answer
             yield Pause(left.pop(0))
 

@@ -1,12 +1,15 @@
 """What the till's rules ask their driver to do. They are generators: one yields a step and is sent its result, so the asyncio and
 the blocking till cannot differ in anything but how they wait."""
 
-from collections.abc import Generator
+import logging
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
+
+log = logging.getLogger("paychan.sell")
 
 
 class Told(NamedTuple):
@@ -56,5 +59,20 @@ class Pause:
     seconds: float
 
 
-Step = Ask | Call | Await | Pause
+@dataclass(frozen=True, slots=True)
+class Do:
+    """Do work on files, which may block. The result is its result, or None: it has raised, and the log says so."""
+
+    work: Callable[[], Any]
+
+    def done(self) -> Any:
+        """Do it, in the thread that this is called in."""
+        try:
+            return self.work()
+        except Exception as error:  # its text could hold what belongs into no log
+            log.warning("what a receipt needs cannot be done: %s", type(error).__name__)
+            return None
+
+
+Step = Ask | Call | Await | Pause | Do
 Steps = Generator[Step, Any, T]

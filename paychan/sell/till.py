@@ -8,9 +8,9 @@ from ..mpp.receipt import Receipt
 from ..mpp.sse import NeedVoucher
 from .challenges import Challenges
 from .door import AsyncDoor
-from .facts import Answer, Decision, Headers, Price, Request, Sale
+from .facts import Answer, Decision, Headers, Price, Request, Sale, Sign
 from .rules import Rules
-from .steps import Ask, Await, Call, Step, Steps
+from .steps import Ask, Await, Call, Do, Step, Steps
 from .wire import Door
 
 T = TypeVar("T")
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 class Till:
     """See facts.py. realm: what challenges call the seller. secret: what signs them; without one it is made of the door's token, so
-    that all processes with one token, and the same ones later, know each other's."""
+    that all processes with one token, and the same ones later, know each other's. sign: makes signed receipts."""
 
-    def __init__(self, door: Door, realm: str = "paychan", secret: bytes = b"") -> None:
+    def __init__(self, door: Door, realm: str = "paychan", secret: bytes = b"", sign: Sign | None = None) -> None:
         self._door = door
-        self._rules = Rules(Challenges(secret or door.secret, realm), time.time, time.monotonic)
+        self._rules = Rules(Challenges(secret or door.secret, realm), time.time, time.monotonic, sign)
         self._open: AsyncDoor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -92,6 +92,8 @@ class Till:
             return await self._client().ask(step.sales)
         if isinstance(step, Call):
             return await self._client().call(step.method, step.target)
+        if isinstance(step, Do):
+            return await asyncio.to_thread(step.done)
         if isinstance(step, Await):
             try:
                 return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(step.future)), step.seconds)

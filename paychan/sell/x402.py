@@ -13,11 +13,13 @@ Prices are satoshi. The payment is taken and charged for, on disk, before the ha
 fails, what was charged is given back as credit. The middleware of Flask takes `facilitator(..., is_async=False)`.
 """
 
+import asyncio
 import hashlib
 import inspect
 import json
+import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from x402.http import FacilitatorConfig, HTTPFacilitatorClient, HTTPFacilitatorClientSync
@@ -26,13 +28,18 @@ from x402.interfaces import PaymentFlowConfig
 from x402.schemas import AssetAmount, PaymentRequirements, SettleResponse, SupportedKind
 from x402.schemas.hooks import SettleContext, SkipSettleResult
 
+from ..core.payment import decode_payment
 from ..core.units import MAX_MONEY
 from ..mpp import CURRENCY
+from ..mpp.text import parse_amount
+from ..receipts.claims import Bought
 
 SCHEME = "batch-settlement"
 
 REMEMBERED_MAX = 10_000
 """Payments that a process remembers; some 2 MB."""
+
+log = logging.getLogger("paychan.sell.x402")
 
 
 def facilitator(url: str, token: str, is_async: bool = True) -> HTTPFacilitatorClient | HTTPFacilitatorClientSync:
@@ -44,7 +51,8 @@ def facilitator(url: str, token: str, is_async: bool = True) -> HTTPFacilitatorC
 
 
 class ChannelScheme:
-    """x402's SchemeNetworkServer. facilitator: as `facilitator` makes it.
+    """x402's SchemeNetworkServer. facilitator: as `facilitator` makes it. sign: makes a signed receipt of what was bought
+    (`paychan.receipts.issuer.Issuer.issue`), which the payer gets as `extra.receipt`; docs/RECEIPTS.md.
 
     A payment buys once: shown again, it is refused as `already_served`. Only where the channel server could not be asked is the
     outcome unknown; then this process serves the same payment once when it comes again, for it may have been charged for.
@@ -54,8 +62,10 @@ class ChannelScheme:
     default_asset_transfer_method = "default"
     payment_flows: Mapping[str, PaymentFlowConfig] = {"default": {"supported": ("upfront",), "default": "upfront"}}
 
-    def __init__(self, facilitator: HTTPFacilitatorClient | HTTPFacilitatorClientSync) -> None:
-        self._facilitator = facilitator
+    def __init__(
+        self, facilitator: HTTPFacilitatorClient | HTTPFacilitatorClientSync, sign: Callable[[Bought], str] | None = None
+    ) -> None:
+        self._facilitator, self._sign = facilitator, sign
         self._is_known: OrderedDict[str, bool] = OrderedDict()  # by the name of a payment: whether it is known what became of it
 
     def parse_price(self, price: Any, network: str) -> AssetAmount:
@@ -104,20 +114,39 @@ class ChannelScheme:
         except Exception:
             self._lose(name, is_unknown)
             raise
-        return self._await(name, is_unknown, answer) if inspect.isawaitable(answer) else self._found(name, answer)
+        if inspect.isawaitable(answer):
+            return self._await(name, is_unknown, answer, context)
+        self._found(name, answer)
+        return SkipSettleResult(result=self._signed(answer, context))
 
-    async def _await(self, name: str, was_unknown: bool, answer: Awaitable[SettleResponse]) -> SkipSettleResult:
+    async def _await(
+        self, name: str, was_unknown: bool, answer: Awaitable[SettleResponse], context: SettleContext
+    ) -> SkipSettleResult:
         try:
-            return self._found(name, await answer)
+            found = await answer
         except BaseException:
             self._lose(name, was_unknown)
             raise
+        self._found(name, found)
+        if self._sign is not None and found.success:
+            found = await asyncio.to_thread(self._signed, found, context)
+        return SkipSettleResult(result=found)
 
-    def _found(self, name: str, answer: SettleResponse) -> SkipSettleResult:
+    def _found(self, name: str, answer: SettleResponse) -> None:
         """Remember what was bought: shown again, it is never taken for a payment whose outcome is unknown."""
         if answer.success:
             self._remember(name, True)
-        return SkipSettleResult(result=answer)
+
+    def _signed(self, answer: SettleResponse, context: SettleContext) -> SettleResponse:
+        """Put a signed receipt to a success. Without one it is a success, too."""
+        if self._sign is None or not answer.success:
+            return answer
+        try:
+            receipt = self._sign(_bought(answer, context))
+        except Exception as error:
+            log.warning("no receipt was signed: %s", type(error).__name__)
+            return answer
+        return answer.model_copy(update={"extra": {**(answer.extra or {}), "receipt": receipt}})
 
     def _lose(self, name: str, was_unknown: bool) -> None:
         """The call has raised: unless this process knows what became of the payment, nobody does."""
@@ -128,6 +157,21 @@ class ChannelScheme:
         self._is_known[name] = is_known
         while len(self._is_known) > REMEMBERED_MAX:
             self._is_known.popitem(last=False)
+
+
+def _bought(answer: SettleResponse, context: SettleContext) -> Bought:
+    extra: Any = answer.extra
+    state, request, payload = extra["channelState"], context.transport_context.request, context.payment_payload
+    return Bought(
+        channel_id=state["channelId"],
+        number=extra["purchase"],
+        method=request.method,
+        resource=request.adapter.get_url(),
+        amount=parse_amount(answer.amount),
+        accepted=parse_amount(state["accepted"]),
+        spent=parse_amount(state["spent"]),
+        payment=decode_payment(payload.payload["payment"]).serialize(),
+    )
 
 
 def _with(requirements: Any, **marks: bool) -> PaymentRequirements:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from x402 import x402Client
-from x402.http.clients import x402HttpxClient
+from x402 import x402Client, x402ClientSync
+from x402.http.clients import x402_requests, x402HttpxClient
 from x402.http.utils import decode_payment_required_header, decode_payment_response_header, encode_payment_signature_header
 from x402.schemas import PaymentPayload
 
@@ -29,6 +29,9 @@ from paychan.mpp.text import encode_bytes, format_channel_id
 from paychan.pay.budget import Budget
 from paychan.pay.purse import Purse
 from paychan.pay.x402 import ChannelScheme, pay_with
+from paychan.receipts.claims import payment_hash
+from paychan.receipts.keys import make_key
+from paychan.receipts.verify import examine, read_receipt
 from tests.selling import Seller, channel_of, make_token, sell_changes
 from tests.system import ROOT, free_port, running, wait_until
 from tests.x402_parts import voucher
@@ -46,10 +49,11 @@ class Shop:
         self.url = f"http://127.0.0.1:{self._port}"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        command = [sys.executable, "-m", "uvicorn", "--port", str(self._port), "--log-level", "warning", "tests.x402_shop:app"]
-        env = {**os.environ, **self._env, "PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(command, env=env, cwd=ROOT)
+    def start(self, is_flask: bool = False, **more: str) -> None:
+        uvicorn = ["uvicorn", "--port", str(self._port), "--log-level", "warning", "tests.x402_shop:app"]
+        command = [sys.executable, "-m", *(["tests.x402_flask_shop"] if is_flask else uvicorn)]
+        env = {**os.environ, **self._env, **more, "PORT": str(self._port), "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(command, env=env, cwd=ROOT, stderr=subprocess.DEVNULL)
         wait_until(self._is_up, 30, "the shop's start")
 
     def _is_up(self) -> bool:
@@ -176,6 +180,50 @@ def test_closing_settles_the_channel_and_serves_nothing(shop, seller, purse):
     assert standing.record.phase is PayerPhase.CLOSED and standing.record.settlement_txid == told.transaction
     assert get(scheme, f"{shop.url}/news/anew")[0].status_code == 200  # on another channel
     assert len(list(purse.standings())) == 2
+
+
+def test_flask_sells_too(place, purse, tmp_path):
+    system, seller, _ = place
+    shop = Shop(tmp_path, int(place[2].door), make_token(system, "flask"))
+    shop.start(is_flask=True)
+    try:
+        answers = get(ChannelScheme(purse), f"{shop.url}/news/one", f"{shop.url}/fails", f"{shop.url}/news/two")
+        assert [answer.status_code for answer in answers] == [200, 500, 200] and shop.served == ["one", "two"]
+        after = standing_of(seller, purse)
+        lost = [row.record.signed for row in purse.standings()][0]
+        channel = format_channel_id([row.record.terms.outpoint for row in purse.standings()][0])
+        payload = {"type": "voucher", "channelId": channel, "payment": encode_bytes(lost.serialize())}
+        assert refusal(shown(shop, payload)) == "already_served" and after["credit"] == 0
+    finally:
+        shop.kill()
+
+
+def test_x402s_blocking_client_buys_too(shop, seller, purse):
+    session = x402_requests(pay_with(x402ClientSync(), ChannelScheme(purse)))
+    assert [session.get(f"{shop.url}/news/blocking{number}").status_code for number in range(3)] == [200] * 3
+    assert standing_of(seller, purse)["credit"] == 0
+
+
+def test_receipts_are_signed_and_make_a_chain(place, purse, tmp_path):
+    key_file = tmp_path / "receipts.key"
+    key = make_key(key_file)
+    shop = Shop(tmp_path, int(place[2].door), make_token(place[0], "signing"))
+    shop.start(KEY=str(key_file))
+    try:
+        answers = get(ChannelScheme(purse), *(f"{shop.url}/news/{number}" for number in range(3)))
+        shop.kill()
+        shop.start(KEY=str(key_file))
+        answers += get(ChannelScheme(purse), f"{shop.url}/news/3")
+    finally:
+        shop.kill()
+    told = [decode_payment_response_header(answer.headers["payment-response"]) for answer in answers]
+    verdict = examine([one.extra["receipt"] for one in told], {key.thumbprint(): key})
+    assert verdict.is_good and (verdict.receipts, verdict.amount) == (4, 4 * PRICE)
+    assert verdict.chains[0].is_whole and not verdict.chains[0].remarks
+    _, claims = read_receipt(told[-1].extra["receipt"], {key.thumbprint(): key})
+    (standing,) = purse.standings()
+    assert claims.payment == payment_hash(standing.record.signed.serialize())
+    assert (claims.method, claims.resource) == ("GET", f"{shop.url}/news/3")
 
 
 # --- what buys nothing ---

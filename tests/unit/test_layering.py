@@ -94,6 +94,7 @@ FLOORS = (
     "paychan.chain",
     "paychan.client",
     "paychan.pay",
+    "paychan.receipts",
     "paychan.sell",
     "paychan.server.protocol",
     "paychan.server.process",

@@ -15,10 +15,19 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMPORTED_AS = {"python-bitcoinlib": "bitcoin"}
 NOT_FOREIGN = {"paychan", "store", "signer", "libc", "cpython", "cython", *sys.stdlib_module_names}
 SERVERS = ("paychan.server", "store", "signer")
-ADAPTERS = {"httpx", "httpx2", "requests", "aiohttp", "mpp", "x402"}
-"""HTTP clients and SDKs of others: whoever has one has the adapter for it. No other module imports them."""
-ADAPTED = {"pympp": "mpp"}
+ADAPTERS = {
+    "aiohttp": {"aiohttp"},
+    "httpx": {"httpx"},
+    "httpx2": {"httpx2"},
+    "pympp": {"mpp", "httpx", "pydantic"},
+    "requests": {"requests"},
+    "x402": {"x402"},
+}
+"""HTTP clients and SDKs of others, by the module of paychan.pay that is for who has them. No other module imports them."""
 SELLERS = "paychan.sell"
+RECEIPTS = "paychan.receipts"
+SIGNING = ("keys", "issuer", "verify")
+"""Its modules that need the extra `receipts`; the others are pure."""
 FRAMEWORKS = {"fastapi": {"fastapi"}, "flask": {"flask", "werkzeug"}, "django": {"django"}, "x402": {"x402"}}
 """What a seller has, or not: each is imported by the module of its name alone. orjson is used where it is."""
 
@@ -43,9 +52,9 @@ def imported(is_servers):
         for file in SHIPPED
         if file.suffix in (".py", ".pyx")
         and within(module_name(file), *SERVERS) == is_servers
-        and not within(module_name(file), SELLERS)
+        and not within(module_name(file), SELLERS, RECEIPTS)
     ]
-    return set().union(*(foreign(file) - ({ADAPTED.get(file.stem, file.stem)} & ADAPTERS) for file in files))
+    return set().union(*(foreign(file) - ADAPTERS.get(file.stem, set()) for file in files))
 
 
 def test_a_payers_installation_brings_what_a_payers_code_imports_and_no_more():
@@ -62,6 +71,13 @@ def test_a_sellers_middleware_needs_its_framework_and_nothing_else():
     for file in SHIPPED:
         if file.suffix == ".py" and within(module_name(file), SELLERS):
             assert foreign(file) <= payers | {"orjson"} | FRAMEWORKS.get(file.stem, set()), file
+
+
+def test_signatures_of_receipts_need_their_extra_and_nothing_else():
+    payers, extra = brought_by(PROJECT["dependencies"]), brought_by(PROJECT["optional-dependencies"]["receipts"])
+    for file in SHIPPED:
+        if within(module_name(file), RECEIPTS):
+            assert foreign(file) <= payers | (extra if file.stem in SIGNING else set()), file
 
 
 def test_who_develops_has_the_server_too():
