@@ -128,7 +128,7 @@ async function book(payer: Payer, sessions: Map<string, Session>, context: Outco
   const [accepted, spent, deposit] = ["accepted", "spent", "deposit"].map((name) => parseSatoshi(state?.[name]));
   if (accepted == null || spent == null || deposit == null) return;
   if (settled.success) {
-    const receipt: Receipt = { channelId, challengeId: "", accepted, spent, deposit, units: 1, timestamp: "", settlement: null };
+    const receipt: Receipt = { channelId, challengeId: "", accepted, spent, deposit, units: 1, timestamp: "", jws: null, settlement: null };
     await payer.purse.book(session.channel, receipt, true);
     return;
   }

@@ -20,6 +20,8 @@ export interface Receipt {
   readonly units: number;
   /** RFC 3339. */
   readonly timestamp: string;
+  /** The seller's signed receipt, if it signs any; `paychan/receipts` verifies it. Keep it if you want proof. */
+  readonly jws: string | null;
   /** The settlement's txid, of a channel that was closed. */
   readonly settlement: string | null;
 }
@@ -32,7 +34,7 @@ export function findReceipt(headers: Headers): Receipt | null {
 
 export function readReceipt(content: Readonly<Record<string, unknown>> | null): Receipt | null {
   if (content?.["status"] !== "success" || content["method"] !== METHOD) return null;
-  const { channelId, challengeId, timestamp, settlementRef, units = 0 } = content;
+  const { channelId, challengeId, timestamp, settlementRef, jws, units = 0 } = content;
   const accepted = parseSatoshi(content["acceptedCumulative"]);
   const spent = parseSatoshi(content["spent"]);
   const deposit = parseSatoshi(content["deposit"]);
@@ -46,6 +48,7 @@ export function readReceipt(content: Readonly<Record<string, unknown>> | null): 
     deposit,
     units,
     timestamp: String(timestamp ?? ""),
+    jws: typeof jws === "string" ? jws : null,
     settlement: typeof settlementRef === "string" && fromHex(settlementRef, 32) ? settlementRef : null,
   };
 }
