@@ -45,3 +45,7 @@ def test_x402_on_both_sides(sellers_door):
 
 def test_the_payer_over_the_real_middleware_and_mppx(sellers_door):
     run_tests("live/payer.test.js", **sellers_door)
+
+
+def test_a_payer_that_is_killed_goes_on(sellers_door):
+    run_tests("live/kill.test.js", **sellers_door)
