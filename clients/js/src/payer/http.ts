@@ -6,7 +6,7 @@ import { findReceipt, findSnapshot, readProblem } from "../wire/answer.js";
 import { findChallenges, isFresh, readRequest, type Challenge, type SessionRequest } from "../wire/challenge.js";
 import { credentialHeader, renderCredential, voucherPayload, type Payload } from "../wire/credential.js";
 import type { Purse } from "./purse.js";
-import { isPending, recordTerms, type ChannelRecord, type Order } from "./record.js";
+import { isPending, recordTerms, resumed, type ChannelRecord, type Order } from "./record.js";
 import { Session } from "./session.js";
 
 const BODY_BYTES_MAX = 64 << 20;
@@ -99,7 +99,7 @@ export class HttpPayer {
       let { challenge, cost } = known;
       while (shunned.size < CHANNELS_MAX) {
         const record = await this.chooseFor(challenge, newOrder(request), shunned, cost);
-        const session = new Session(this.purse, record, challenge, orderOf(record, request), null, cost);
+        const session = new Session(this.purse, record, challenge, resumed(record, newOrder(request)), null, cost);
         const response = await this.exchange(request, session);
         if (response !== null) return response;
         [challenge, cost] = [session.answered, session.price];
@@ -306,12 +306,6 @@ async function prepare(input: RequestInfo | URL, init?: RequestInit): Promise<Pr
     init: rest,
     fingerprint: toHex(sha256(utf8ToBytes(`${request.method} ${request.url} ${hash}`))),
   };
-}
-
-/** A purchase that was not answered goes on under its key when the same request comes again; every other has a key of its own. */
-function orderOf(record: ChannelRecord, request: Prepared): Order {
-  const order = newOrder(request);
-  return record.purchase?.request === order.request ? { ...order, key: record.purchase.key } : order;
 }
 
 function newOrder(request: Prepared): Order {

@@ -154,3 +154,8 @@ function check(record: ChannelRecord, pubkey: (record: ChannelRecord) => Uint8Ar
   must(record.accepted === null || record.signed !== null, "signed");
   must(record.spent <= acceptedValue(record), "spent");
 }
+
+/** A purchase that was not answered goes on under its key when the same request comes again; every other has the order's own. */
+export function resumed(record: ChannelRecord, order: Order): Order {
+  return record.purchase?.request === order.request ? { ...order, key: record.purchase.key } : order;
+}

@@ -10,7 +10,7 @@ import { Method, z } from "mppx";
 
 import { PaychanError } from "../core/errors.js";
 import type { Payer } from "../payer/payer.js";
-import type { Order } from "../payer/record.js";
+import { resumed, type Order } from "../payer/record.js";
 import { Session } from "../payer/session.js";
 import { findChallenges, readRequest, type Challenge, INTENT, METHOD } from "../wire/challenge.js";
 import { renderCredential } from "../wire/credential.js";
@@ -87,7 +87,8 @@ async function continues(session: Session, response: Response): Promise<Session 
 
 async function begin(payer: Payer, place: Place): Promise<Session> {
   const terms = readRequest(place.challenge);
-  const order: Order = { method: place.method, url: place.url, key: crypto.randomUUID(), request: "" };
+  const request = `${terms.amount} ${place.method} ${place.url}`;
+  const order: Order = { method: place.method, url: place.url, key: crypto.randomUUID(), request };
   const record = await payer.http.chooseFor(place.challenge, order);
-  return new Session(payer.purse, record, place.challenge, { ...order, request: `${terms.amount} ${place.method} ${place.url}` });
+  return new Session(payer.purse, record, place.challenge, resumed(record, order));
 }

@@ -15,7 +15,7 @@ import { decodeJson, encodeJson } from "../core/bytes.js";
 import { PaychanError } from "../core/errors.js";
 import { parseSatoshi } from "../core/money.js";
 import type { Payer } from "../payer/payer.js";
-import type { Order } from "../payer/record.js";
+import { resumed, type Order } from "../payer/record.js";
 import { Session } from "../payer/session.js";
 import { readSnapshot, type Receipt } from "../wire/answer.js";
 import { CHANNEL_TYPE, CURRENCY, INTENT, METHOD, type Challenge } from "../wire/challenge.js";
@@ -84,15 +84,14 @@ export function channels(payer: Payer, base: typeof fetch = globalThis.fetch) {
     async createPaymentPayload(_version: number, requirements: Requirements): Promise<{ x402Version: number; payload: Members }> {
       const place = offers.get(requirements);
       if (!place) throw new PaychanError("invalid_challenge", "x402 must be given the fetch that comes with this scheme");
-      const order = { ...place, key: crypto.randomUUID() };
       const challenge = challengeOf(requirements);
-      const { action, ...members } = await payer.purse.store.exclusively(`server ${new URL(order.url).origin}`, async () => {
-        const record = await payer.http.chooseFor(challenge, order);
-        const session = new Session(payer.purse, record, challenge, order);
-        sessions.set(order.key, session);
-        return session.payload();
+      const session = await payer.purse.store.exclusively(`server ${new URL(place.url).origin}`, async () => {
+        const record = await payer.http.chooseFor(challenge, place);
+        return new Session(payer.purse, record, challenge, resumed(record, { ...place, key: crypto.randomUUID() }));
       });
-      return { x402Version: VERSION, payload: { type: action === "close" ? "refund" : action, ...members, purchase: order.key } };
+      const { action, ...members } = await session.payload();
+      sessions.set(session.key, session);
+      return { x402Version: VERSION, payload: { type: action === "close" ? "refund" : action, ...members, purchase: session.key } };
     },
   } satisfies SchemeNetworkClient;
   return { scheme, fetch: observe as typeof fetch };
@@ -136,6 +135,7 @@ async function book(payer: Payer, sessions: Map<string, Session>, context: Outco
   const snapshot = readSnapshot({ ...told, payment: voucher?.["payment"] });
   const isCurable = ["insufficient_credit", "out_of_order", "already_served"].includes(settled.errorReason ?? "");
   if (snapshot === null || !isCurable) return;
+  if (settled.errorReason === "already_served") await payer.purse.learn(session.channel, null, null, true);
   const record = await payer.purse.adopt(session.channel, snapshot);
   return record.hold ? undefined : { recovered: true };
 }
