@@ -4,8 +4,10 @@ Where npm cannot reach its registry, and the packages are not installed yet, the
 """
 
 import fcntl
+import hashlib
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -24,15 +26,32 @@ class Unreachable(Exception):
 
 
 def build() -> None:
-    """Install what the lock names into node_modules, running no script of any package, and compile. Raises Unreachable."""
+    """Install what the lock names into node_modules, running no script of any package, and compile. Raises Unreachable.
+
+    What is built already is left alone: another process may be running it.
+    """
     with open(PACKAGE / ".build-lock", "w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         _install()
+        sources, stamp = _sources_hash(), PACKAGE / "dist" / "built-from"
+        if stamp.exists() and stamp.read_text() == sources:
+            return
+        shutil.rmtree(PACKAGE / "dist", ignore_errors=True)
         node, _ = find_node()
-        compiler = PACKAGE / "node_modules" / "typescript" / "bin" / "tsc"
-        for script in ([str(compiler), "-p", "."], ["demo/build.js"]):
+        compiler = str(PACKAGE / "node_modules" / "typescript" / "bin" / "tsc")
+        for script in ([compiler, "-p", "."], [compiler, "-p", "demo"], ["demo/build.js"]):
             done = subprocess.run([*node, *script], cwd=PACKAGE, capture_output=True, text=True, timeout=BUILD_SECONDS_MAX)
             assert done.returncode == 0, done.stdout + done.stderr
+        stamp.write_text(sources)
+
+
+def _sources_hash() -> str:
+    """Return what tells whether anything that is compiled has changed."""
+    files = [path for name in ("src", "demo") for path in sorted((PACKAGE / name).rglob("*")) if path.is_file()]
+    digest = hashlib.sha256()
+    for path in [*files, PACKAGE / "tsconfig.json", PACKAGE / "package-lock.json"]:
+        digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _install() -> None:

@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { open as openFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
@@ -72,6 +73,27 @@ test("a payment is on the disk before it is sent", async () => {
   };
   for (let times = 0; times < 3; times += 1) await buy();
   assert.deepEqual([looked, payments().length], [3, 3]);
+});
+
+test("what is written is synced, the file and its directory, before the payment is sent", async () => {
+  await buy();
+  const probe = await openFile(join(directory, "wallet.json"));
+  const handle = Object.getPrototypeOf(probe);
+  const { sync } = handle;
+  let synced = 0;
+  handle.sync = async function count() {
+    await sync.call(this);
+    synced += 1;
+  };
+  const counts = [];
+  shop.script = async (row) => (row.payload ? (counts.push(synced), null) : null);
+  try {
+    await buy();
+  } finally {
+    handle.sync = sync;
+    await probe.close();
+  }
+  assert.ok(counts.length === 1 && counts[0] >= 2, String(counts));
 });
 
 test("without an answer, or with 503, the same payment is sent again under the same key, and buys once", async () => {
