@@ -83,7 +83,8 @@ test("what a strict server refuses is refused: by its form, or because it does n
   const byForm = new Set(["high_s", "bad_der", "bad_sighash_type", "value_must_be_zero", "dust_change", "value_range", "parse",
     "trailing_bytes", "bad_base64", "bad_base64_or_parse", "non_canonical_base64"]);
   for (const row of readVectors("negative.json")) {
-    if (byForm.has(row.reason)) {
+    const isOfForm = byForm.has(row.reason) || ["DER: r = 0", "DER: s = n"].includes(row.name);
+    if (isOfForm) {
       assert.throws(() => decodePayment(row.payment), code("invalid_payment"), row.name);
       continue;
     }

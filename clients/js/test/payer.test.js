@@ -210,7 +210,11 @@ test("two copies of a wallet may sign the same payment: the price is paid once m
     const told = String(stored().funding.value - Number(Buffer.from(row.payload.payment, "base64url").readBigUInt64LE(0)));
     return shop.refuse("session/insufficient-balance", { acceptedCumulative: told, spent: told, requiredCumulative: String(Number(told) + 5) });
   };
-  for (let times = 0; times < 4; times += 1) await assert.rejects(buy(), code("misbehaved"));
+  for (let times = 0; times < 4; times += 1) {
+    const before = await signed();
+    await assert.rejects(buy(), code("misbehaved"));
+    assert.ok((await signed()) - before <= 10, "once more, and no more");
+  }
   const channels = await payer.channels();
   assert.notEqual(channels[0].hold, "");
   assert.ok(channels[0].signed - value - 10 <= 3 * 10 + 5, `${channels[0].signed - value}`);

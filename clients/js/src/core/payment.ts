@@ -2,7 +2,7 @@
 
 import { secp256k1 } from "@noble/curves/secp256k1.js";
 
-import { concatBytes, fromBase64url, hash256, toBase64url, uint32, uint64 } from "./bytes.js";
+import { concatBytes, equalBytes, fromBase64url, hash256, toBase64url, uint32, uint64 } from "./bytes.js";
 import { PaychanError } from "./errors.js";
 import { DUST_LIMIT, isSatoshi } from "./money.js";
 import { outpointBytes, push, redeemScript, type Outpoint } from "./script.js";
@@ -102,8 +102,9 @@ export function parsePayment(raw: Uint8Array): Payment {
   const value = new DataView(raw.buffer, raw.byteOffset).getBigUint64(0, true);
   const signature = raw.slice(8, -1);
   const sighashType = raw.at(-1) as number;
-  if (!isStrictDer(signature)) throw wrong("signature is not strict DER");
-  if (!hasLowS(signature)) throw wrong("signature has a high S, or numbers outside the group");
+  const numbers = readDer(signature);
+  if (numbers === null) throw wrong("signature is not strict DER, or has numbers outside the group");
+  if (numbers.hasHighS()) throw wrong("signature has a high S");
   const changeValue = Number(value);
   if (sighashType !== SIGHASH_CHANGE && sighashType !== SIGHASH_NO_CHANGE) throw wrong("sighash type is not 0x83 or 0x82");
   if (!isSatoshi(changeValue)) throw wrong("change value exceeds all bitcoins");
@@ -112,25 +113,12 @@ export function parsePayment(raw: Uint8Array): Payment {
   return { changeValue, signature, sighashType };
 }
 
-/** BIP 66, without the sighash type byte. */
-function isStrictDer(der: Uint8Array): boolean {
-  if (der[0] !== 0x30 || der[1] !== der.length - 2) return false;
-  const rSize = der[3] ?? 0;
-  const sAt = 4 + rSize;
-  const sSize = der[sAt + 1] ?? 0;
-  return sAt + 2 + sSize === der.length && isDerInteger(der.subarray(2, sAt)) && isDerInteger(der.subarray(sAt));
-}
-
-function isDerInteger(part: Uint8Array): boolean {
-  const [tag, size, first, second] = part;
-  if (tag !== 0x02 || size === undefined || size === 0 || size !== part.length - 2 || first === undefined) return false;
-  return first < 0x80 && !(first === 0 && size > 1 && (second as number) < 0x80);
-}
-
-function hasLowS(der: Uint8Array): boolean {
+/** Return a signature's numbers if they are written in the one form that DER has for them (BIP 66); null if not. */
+function readDer(der: Uint8Array): { hasHighS(): boolean } | null {
   try {
-    return !secp256k1.Signature.fromBytes(der, "der").hasHighS();
+    const signature = secp256k1.Signature.fromBytes(der, "der");
+    return equalBytes(signature.toBytes("der"), der) ? signature : null;
   } catch {
-    return false;
+    return null;
   }
 }
