@@ -144,7 +144,8 @@ def vectors() -> dict[str, object]:
     rows = []
     for name, (lines, is_good) in cases().items():
         verdict = examine(lines, keys)
-        rows.append({"case": name, "lines": lines, "good": is_good, "receipts": verdict.receipts, "amount": verdict.amount})
+        about = {"good": is_good, "verdict": verdict.word, "receipts": verdict.receipts, "amount": verdict.amount}
+        rows.append({"case": name, "lines": lines, **about})
     return {"keys": public_set(KEY), "wellKnown": "/.well-known/payment-receipts.json", "cases": rows}
 
 

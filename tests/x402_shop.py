@@ -20,8 +20,8 @@ def offer(price: int) -> dict:
 
 
 calls = facilitator(os.environ["DOOR"], os.environ["TOKEN"])
-sign = Issuer(os.environ["KEY"]).issue if "KEY" in os.environ else None
-server = x402ResourceServer(calls).register("bip122:*", ChannelScheme(calls, sign))
+issuer = Issuer(os.environ["KEY"]) if "KEY" in os.environ else None
+server = x402ResourceServer(calls).register("bip122:*", ChannelScheme(calls, issuer))
 app = FastAPI()
 app.middleware("http")(
     payment_middleware({"GET /news/:name": offer(PRICE), "GET /fails": offer(PRICE), "GET /slow": offer(PRICE)}, server)

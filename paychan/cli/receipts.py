@@ -75,9 +75,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     for chain in verdict.chains:
         whole = "from its first receipt on" if chain.is_whole else "from a later receipt on"
         lines.append(f"channel {chain.channel_id}: {chain.receipts} receipts, {chain.amount} satoshi, {whole}")
-        lines += [f"  wrong: {problem}" for problem in chain.problems] + [f"  note: {remark}" for remark in chain.remarks]
-    word = (
-        "good" if verdict.is_good else "bad: do not rely on these receipts" if verdict.receipts else "bad: there is no good receipt"
-    )
-    show("\n".join([*lines, f"{verdict.receipts} receipts, {verdict.amount} satoshi: {word}"]))
+        for word, found in (("wrong", chain.problems), ("missing", chain.gaps), ("note", chain.remarks)):
+            lines += [f"  {word}: {text}" for text in found]
+    show("\n".join([*lines, f"{verdict.receipts} receipts, {verdict.amount} satoshi: {verdict.word}"]))
     return 0 if verdict.is_good else EXIT_REFUSED

@@ -26,7 +26,7 @@ class NodeWallet:
 
     def __init__(self, node: NodeAddress, cookie: Path | None, name: str = "") -> None:
         self._node, self._cookie = node, cookie
-        self._path = f"/wallet/{quote(name, safe='')}" if name else "/"
+        self._path = f"/wallet/{quote(name, safe='', errors='surrogateescape')}" if name else "/"
 
     def fund(self, name: str, agreed: Agreement) -> Funding:
         """Return the funding output, paid now if the wallet has no payment to its address. Raises Unreachable, Refused."""

@@ -34,6 +34,7 @@ from ..mpp.text import parse_amount, parse_channel_id
 from .errors import TermsRefused
 from .payer import Asked
 from .purse import Purse
+from .receipts import keep_receipt
 from .terms import Terms, read_terms
 
 SCHEME = "batch-settlement"
@@ -130,6 +131,7 @@ class ChannelScheme:
         if told.success:
             self._remember(payload["payment"])
             self.purse.taken(channel, parse_amount(state.get("accepted")), parse_amount(state.get("spent")))
+            keep_receipt(self.purse.directory, self.purse.find(channel), str(extra.get("receipt", "")))
             return False
         if payload["type"] == "refund":
             if told.error_reason == "channel_closed":

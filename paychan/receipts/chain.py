@@ -17,8 +17,8 @@ class Link:
 
 @dataclass
 class Chain:
-    """What became of a channel's receipts. problems: what cannot be if all receipts are there and true. remarks: what may be.
-    amount: satoshi, the sum of what was bought."""
+    """What became of a channel's receipts. problems: what cannot be if they are true. gaps: where receipts are missing; an answer
+    that was lost on its way may have been one's. remarks: what may be. amount: satoshi, the sum of what was bought."""
 
     channel_id: str
     key: str
@@ -26,6 +26,7 @@ class Chain:
     amount: int = 0
     is_whole: bool = True
     problems: list[str] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
 
@@ -53,7 +54,7 @@ def _judge_link(chain: Chain, before: Link, link: Link, hashes: dict[str, int]) 
     elif named in hashes:
         chain.problems.append(f"line {link.line}: it follows line {hashes[named]}, not line {before.line}")
     else:
-        chain.problems.append(f"line {link.line}: the receipt before it is missing, or was changed")
+        chain.gaps.append(f"line {link.line}: the receipt before it is missing")
 
 
 def _judge_numbers(chain: Chain, links: Sequence[Link]) -> None:

@@ -77,6 +77,18 @@ class Issuer:
             db.execute(_PRUNE, (channel, channel, KEPT))
             return text
 
+    def withdraw(self, channel_id: str, number: int) -> bool:
+        """Take back a receipt that was not shown, as what it is about was not served. False: another one follows it already; then
+        it must be shown, or the chain has a gap. Raises StateError."""
+        with self._changing() as db:
+            head = db.execute(
+                "SELECT id, number FROM receipts WHERE channel = ? ORDER BY id DESC LIMIT 1", (channel_id,)
+            ).fetchone()
+            if head and head[1] == number:
+                db.execute("DELETE FROM receipts WHERE id = ?", (head[0],))
+                return True
+            return db.execute("SELECT 1 FROM receipts WHERE channel = ? AND number = ?", (channel_id, number)).fetchone() is None
+
     def _sign(self, bought: Bought, at: int, previous: str) -> str:
         claims = Claims(
             channel_id=bought.channel_id,

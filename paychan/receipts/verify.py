@@ -25,13 +25,20 @@ class Verdict:
     chains: list[Chain] = field(default_factory=list)
 
     @property
+    def word(self) -> str:
+        """good: all are there and true; incomplete: all are true, and one in the middle is missing; bad: all else."""
+        if not self.receipts or self.problems or any(chain.problems for chain in self.chains):
+            return "bad"
+        return "incomplete" if any(chain.gaps for chain in self.chains) else "good"
+
+    @property
     def is_good(self) -> bool:
-        """Whether there is a receipt, and no problem."""
-        return self.receipts > 0 and not self.problems and not any(chain.problems for chain in self.chains)
+        """Whether all receipts are there and true."""
+        return self.word == "good"
 
     def as_object(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        return {"verdict": "good" if self.is_good else "bad", **asdict(self)}
+        return {"verdict": self.word, **asdict(self)}
 
 
 def read_receipt(text: str, keys: Mapping[str, OKPKey]) -> tuple[str, Claims]:

@@ -19,14 +19,14 @@ import inspect
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Mapping
+from typing import Any, Protocol
 
 from x402.http import FacilitatorConfig, HTTPFacilitatorClient, HTTPFacilitatorClientSync
 from x402.http.facilitator_client_base import CreateHeadersAuthProvider
 from x402.interfaces import PaymentFlowConfig
 from x402.schemas import AssetAmount, PaymentRequirements, SettleResponse, SupportedKind
-from x402.schemas.hooks import SettleContext, SkipSettleResult
+from x402.schemas.hooks import SettleContext, SettleResultContext, SkipSettleResult
 
 from ..core.payment import decode_payment
 from ..core.units import MAX_MONEY
@@ -50,9 +50,17 @@ def facilitator(url: str, token: str, is_async: bool = True) -> HTTPFacilitatorC
     return HTTPFacilitatorClient(config) if is_async else HTTPFacilitatorClientSync(config)
 
 
+class Signer(Protocol):
+    """Signs receipts; `paychan.receipts.issuer.Issuer` is it. Its methods may block."""
+
+    def issue(self, bought: Bought) -> str: ...
+
+    def withdraw(self, channel_id: str, number: int) -> bool: ...
+
+
 class ChannelScheme:
-    """x402's SchemeNetworkServer. facilitator: as `facilitator` makes it. sign: makes a signed receipt of what was bought
-    (`paychan.receipts.issuer.Issuer.issue`), which the payer gets as `extra.receipt`; docs/RECEIPTS.md.
+    """x402's SchemeNetworkServer. facilitator: as `facilitator` makes it. issuer: signs receipts, which the payer gets as
+    `extra.receipt` (`paychan.receipts.issuer.Issuer`; docs/RECEIPTS.md).
 
     A payment buys once: shown again, it is refused as `already_served`. Only where the channel server could not be asked is the
     outcome unknown; then this process serves the same payment once when it comes again, for it may have been charged for.
@@ -62,10 +70,8 @@ class ChannelScheme:
     default_asset_transfer_method = "default"
     payment_flows: Mapping[str, PaymentFlowConfig] = {"default": {"supported": ("upfront",), "default": "upfront"}}
 
-    def __init__(
-        self, facilitator: HTTPFacilitatorClient | HTTPFacilitatorClientSync, sign: Callable[[Bought], str] | None = None
-    ) -> None:
-        self._facilitator, self._sign = facilitator, sign
+    def __init__(self, facilitator: HTTPFacilitatorClient | HTTPFacilitatorClientSync, issuer: Signer | None = None) -> None:
+        self._facilitator, self._issuer = facilitator, issuer
         self._is_known: OrderedDict[str, bool] = OrderedDict()  # by the name of a payment: whether it is known what became of it
 
     def parse_price(self, price: Any, network: str) -> AssetAmount:
@@ -96,6 +102,18 @@ class ChannelScheme:
     def settle_on_cancel(self, context: SettleContext) -> PaymentRequirements:
         """The handler has failed: what it was charged for is given back."""
         return _with(context.requirements, release=True)
+
+    def after_settle(self, context: SettleResultContext) -> None:
+        """What was given back has no receipt: it was not shown."""
+        extra = context.result.extra
+        if context.phase != "cancel" or not context.result.success or self._issuer is None or extra is None:
+            return
+        try:
+            channel, number = extra["channelState"]["channelId"], extra["purchase"]
+            if not self._issuer.withdraw(channel, number):
+                log.warning("a purchase that was given back has a receipt: others follow it")
+        except Exception as error:
+            log.warning("no receipt was withdrawn: %s", type(error).__name__)
 
     # --- outcomes that are unknown ---
 
@@ -128,7 +146,7 @@ class ChannelScheme:
             self._lose(name, was_unknown)
             raise
         self._found(name, found)
-        if self._sign is not None and found.success:
+        if self._issuer is not None and found.success:
             found = await asyncio.to_thread(self._signed, found, context)
         return SkipSettleResult(result=found)
 
@@ -139,10 +157,10 @@ class ChannelScheme:
 
     def _signed(self, answer: SettleResponse, context: SettleContext) -> SettleResponse:
         """Put a signed receipt to a success. Without one it is a success, too."""
-        if self._sign is None or not answer.success:
+        if self._issuer is None or not answer.success:
             return answer
         try:
-            receipt = self._sign(_bought(answer, context))
+            receipt = self._issuer.issue(_bought(answer, context))
         except Exception as error:
             log.warning("no receipt was signed: %s", type(error).__name__)
             return answer

@@ -4,22 +4,8 @@
 is as short as it can be, and must fit the named file exactly once: `python -m tests.defects.run` breaks a copy with it.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Break:
-    """`what`: what the broken build does. In `file`, `right` is replaced by `wrong`; then each of `tests` (node ids) must fail, by
-    an assertion or by the exception that `fails_by` names."""
-
-    ids: tuple[str, ...]
-    what: str
-    file: str
-    right: str
-    wrong: str
-    tests: tuple[str, ...]
-    fails_by: str = "assertion"
-
+from .kinds import Break
+from .paying import PAYING
 
 UNIT = "tests/unit/"
 PAYMENT, CHANNEL, GROUP = (f"paychan/_fast/{name}.pyx" for name in ("payment", "channel", "group"))
@@ -599,7 +585,7 @@ TRANSACTIONS = (
         "payments are taken while clock and chain contradict each other",
         "paychan/server/channels/payments.py",
         "elif doubt := self._tip.clock_doubt:",
-        "elif doubt := \"\":",
+        'elif doubt := "":',
         (f"{UNIT}server/channels/test_payments.py::test_no_payment_is_taken_by_a_clock_in_doubt",),
     ),
     Break(
@@ -632,7 +618,9 @@ TRANSACTIONS = (
         SETTLER,
         "self._now() + self._settlement_period + 1",
         "self._now() + 1",
-        (f"{UNIT}server/settlement/test_settler.py::test_a_channel_is_settled_from_the_second_on_in_which_it_takes_no_more_payments",),
+        (
+            f"{UNIT}server/settlement/test_settler.py::test_a_channel_is_settled_from_the_second_on_in_which_it_takes_no_more_payments",
+        ),
     ),
     Break(
         ("B13", "F8"),
@@ -678,7 +666,7 @@ TRANSACTIONS = (
         ("B16",),
         "a segwit address of another network is taken for the change",
         "paychan/core/network.py",
-        " if prefix == network.bech32_prefix else b\"\"",
+        ' if prefix == network.bech32_prefix else b""',
         "",
         (f"{UNIT}core/test_network.py::test_other_addresses_are_refused",),
     ),
@@ -1114,7 +1102,9 @@ REVIEW = (
         "paychan/rpc/signer_messages.py",
         "PAYLOAD_MAX = 1 << 20",
         "PAYLOAD_MAX = 512 << 10",
-        (f"{UNIT}signer/test_signer_policy.py::test_the_greatest_funding_transaction_that_consensus_allows_is_a_proof_and_fits_a_frame",),
+        (
+            f"{UNIT}signer/test_signer_policy.py::test_the_greatest_funding_transaction_that_consensus_allows_is_a_proof_and_fits_a_frame",
+        ),
     ),
     Break(
         ("R1",),
@@ -1348,7 +1338,7 @@ REVIEW = (
     Break(
         ("R18",),
         "the payer's command takes whatever arrives first for its own money",
-        "paychan/cli/waiting.py",
+        "paychan/client/sources.py",
         "if output.funding.value == agreed.planned_value]",
         "]",
         (
@@ -1571,8 +1561,8 @@ SALES = (
         ("S7",),
         "a token for reading sells",
         DOOR,
-        'if scope != "charge":',
-        "if not scope:",
+        'if scope != "charge" and (is_sale',
+        "if not scope and (is_sale",
         (f"{SHOP}::test_only_who_shows_a_token_is_answered_and_only_what_it_is_for",),
     ),
     Break(
@@ -1596,7 +1586,211 @@ SALES = (
     ),
 )
 
-BREAKS: tuple[Break, ...] = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW, *SALES)
+TILL, CHALLENGES, KEPT = "paychan/sell/rules.py", "paychan/sell/challenges.py", "paychan/sell/kept.py"
+COUNTER, TROUBLES = "tests/process/test_selling_middleware.py", "tests/process/test_selling_troubles.py"
+
+MIDDLEWARE = (
+    Break(
+        ("M1",),
+        "a challenge that anybody has made up is answered",
+        CHALLENGES,
+        "or not is_made_by(self._secret, echoed.params())",
+        "",
+        (f"{COUNTER}::test_refusals_before_anything_is_asked",),
+    ),
+    Break(
+        ("M1",),
+        "a cheap request's challenge pays for a dear one",
+        CHALLENGES,
+        'raise Rejection("invalid_challenge", "The challenge is for another price")',
+        "pass",
+        (f"{COUNTER}::test_a_price_of_the_request",),
+    ),
+    Break(
+        ("M2",),
+        "one payment buys whatever it is shown for",
+        TILL,
+        "made.update(request.fingerprint)",
+        "pass",
+        (f"{COUNTER}::test_the_same_again_is_answered_again_and_neither_charged_nor_run",),
+    ),
+    Break(
+        ("M2",),
+        "what another process has served is served again",
+        TILL,
+        'is_repeated = bool(told.content["repeated"]) and',
+        "is_repeated = False and",
+        (f"{TROUBLES}::test_a_shop_that_was_killed_serves_what_was_paid_and_not_served",),
+    ),
+    Break(
+        ("M2",),
+        "two threads both see to one purchase",
+        KEPT,
+        "if key in self._entries:",
+        "if False:",
+        (f"{UNIT}sell/test_kept_answers.py::test_one_claims_and_the_others_wait_for_the_same_answer",),
+    ),
+    Break(
+        ("M3",),
+        "a handler that fails keeps the price",
+        TILL,
+        "if not sale.is_repeated:",
+        "if False:",
+        (f"{COUNTER}::test_what_fails_is_given_back",),
+    ),
+    Break(
+        ("M3",),
+        "what could not be given back is forgotten",
+        TILL,
+        "self._unserved.note(sale.key, True)\n            elif",
+        "pass\n            elif",
+        (f"{TROUBLES}::test_a_handler_that_fails_while_the_store_is_away_has_not_cost_anything",),
+    ),
+    Break(
+        ("M4",),
+        "an unknown outcome comes with a challenge: the payer signs again",
+        "paychan/mpp/problems.py",
+        "_UNKNOWN = Kind(BLANK, 503, is_passing=True)",
+        "_UNKNOWN = Kind(BLANK, 503, True, is_passing=True)",
+        (f"{TROUBLES}::test_while_the_store_is_away_the_outcome_is_unknown_and_later_the_same_payment_buys",),
+    ),
+    Break(
+        ("M5",),
+        "a payment far above what is required is taken, and kept at the end",
+        TILL,
+        "if above > 0 and not gives_up_all:",
+        "if False:",
+        (f"{COUNTER}::test_too_much_and_too_little",),
+    ),
+    Break(
+        ("M6",),
+        "a metered price keeps all that was held",
+        TILL,
+        "if sale.price.is_metered and sale.is_open and not",
+        "if False and not",
+        (f"{COUNTER}::test_a_metered_price_charges_what_was_used",),
+    ),
+    Break(
+        ("M7",),
+        "a stranger is told how a channel stands",
+        TILL,
+        'if code in ("bad_signature", "high_s"):',
+        "if False:",
+        (f"{COUNTER}::test_a_forged_payment_tells_a_stranger_nothing",),
+    ),
+)
+
+CALLS, SCHEME_OBJECT, ASKED = "paychan/server/doors/x402.py", "paychan/sell/x402.py", "paychan/server/protocol/x402.py"
+CHAIN, ISSUER, VERIFY, KEYFILE = (f"paychan/receipts/{name}.py" for name in ("chain", "issuer", "verify", "keys"))
+FACILITATED, BOUGHT = "tests/process/test_x402_facilitator.py", "tests/process/test_x402.py"
+RECEIPTED = f"{UNIT}receipts/test_receipts.py"
+
+SOLD_BY_OTHERS = (
+    Break(
+        ("X1",),
+        "a payment that is shown again to x402's middleware buys again",
+        CALLS,
+        'if told["repeated"] and not demand.repeat:',
+        "if False:",
+        (
+            f"{FACILITATED}::test_the_same_payment_again_buys_nothing_unless_the_seller_says_so",
+            f"{FACILITATED}::test_of_many_who_show_one_payment_at_once_one_buys",
+        ),
+    ),
+    Break(
+        ("X1",),
+        "two payments are one purchase",
+        ASKED,
+        "f'{self.payment.change_value} {self.purchase}'",
+        "f'{self.purchase}'",
+        (f"{FACILITATED}::test_a_channel_is_opened_and_the_first_thing_bought_with_one_payment",),
+    ),
+    Break(
+        ("X2",),
+        "a payment whose outcome was lost on its way is refused when it comes again",
+        SCHEME_OBJECT,
+        "is_unknown = not self._is_known.get(name, True)",
+        "is_unknown = False",
+        (f"{BOUGHT}::test_a_payment_whose_outcome_was_lost_on_the_way_is_served_when_it_comes_again_once",),
+    ),
+    Break(
+        ("X2",),
+        "what was served is served again after an answer of the channel server was lost",
+        SCHEME_OBJECT,
+        "if was_unknown or name not in self._is_known:",
+        "if True:",
+        (f"{BOUGHT}::test_a_payment_whose_outcome_was_lost_on_the_way_is_served_when_it_comes_again_once",),
+    ),
+    Break(
+        ("X3",),
+        "what a handler behind x402's middleware failed to serve stays charged for",
+        SCHEME_OBJECT,
+        "def settle_on_cancel(",
+        "def settle_on_cancels(",
+        (f"{BOUGHT}::test_what_the_handler_failed_to_serve_is_credit_for_the_next",),
+    ),
+    Break(
+        ("X4",),
+        "a token for reading settles",
+        CALLS,
+        'if path == SETTLE and scope != "charge":',
+        "if False:",
+        (f"{FACILITATED}::test_only_who_shows_a_token_is_answered",),
+    ),
+    Break(
+        ("X5",),
+        "a payment far ahead of what is charged is taken",
+        CALLS,
+        'if signed > standing["received"] and signed > required + demand.max_prepay and not must_exhaust:',
+        "if False:",
+        (f"{FACILITATED}::test_a_payment_far_ahead_is_refused_for_its_rest_would_be_lost",),
+    ),
+    Break(
+        ("G1",),
+        "a receipt need not follow the one before it",
+        CHAIN,
+        "if named == before.hash:",
+        "if True:",
+        (f"{RECEIPTED}::test_each_vector_is_judged_right",),
+    ),
+    Break(
+        ("G1",),
+        "what a receipt says was paid may fall",
+        CHAIN,
+        "if new.accepted < old.accepted:",
+        "if False:",
+        (f"{RECEIPTED}::test_each_vector_is_judged_right",),
+    ),
+    Break(
+        ("G2",),
+        "a receipt's signature is not looked at",
+        VERIFY,
+        "jws.deserialize_compact(text, keys[name], algorithms=[ALGORITHM]).payload",
+        "jws.extract_compact(text.encode()).payload",
+        (f"{RECEIPTED}::test_each_vector_is_judged_right",),
+    ),
+    Break(
+        ("G3",),
+        "a purchase that is receipted again gets another receipt",
+        ISSUER,
+        "            if known:",
+        "            if False:",
+        (f"{RECEIPTED}::test_a_chain_holds_over_restarts_and_the_same_purchase_has_one_receipt",),
+        fails_by="StateError",
+    ),
+    Break(
+        ("G4",),
+        "a receipts key that others may read is used",
+        KEYFILE,
+        "if mode & 0o077:",
+        "if False:",
+        (f"{RECEIPTED}::test_a_key_is_secret_and_never_overwritten",),
+        fails_by="Failed",
+    ),
+)
+
+SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
+BREAKS: tuple[Break, ...] = (*SERVERS, *SALES, *MIDDLEWARE, *PAYING, *SOLD_BY_OTHERS)
 
 NOT_APPLICABLE: dict[str, str] = {
     "C5": "No nonce is made here: libsecp256k1 makes it from key and digest (RFC 6979), and the vectors pin the signatures.",

@@ -15,6 +15,7 @@ from paychan.mpp.receipt import parse_receipt
 from paychan.pay.budget import NO_LIMITS
 from paychan.pay.httpx import Payer
 from paychan.pay.purse import Purse
+from paychan.pay.receipts import receipts_file
 from paychan.receipts.claims import payment_hash
 from paychan.receipts.keys import make_key
 from paychan.receipts.verify import examine, read_receipt
@@ -98,6 +99,7 @@ def test_what_a_shop_of_two_processes_sells_is_one_chain(system, key_file, keys,
     assert (claims.method, claims.resource) == ("GET", f"{ORIGIN}/news?a=1")
     (standing,) = purse.standings()
     assert claims.payment == payment_hash(standing.record.signed.serialize())
+    assert receipts_file(purse.directory, standing.name).read_text().split() == lines  # the payer has kept them
 
 
 def test_given_back_and_metered_purchases_are_in_the_sums(system, key_file, keys, payer):

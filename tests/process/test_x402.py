@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from paychan.core.sender import sign_payment
 from paychan.mpp.text import encode_bytes, format_channel_id
 from paychan.pay.budget import Budget
 from paychan.pay.purse import Purse
+from paychan.pay.receipts import receipts_file
 from paychan.pay.x402 import ChannelScheme, pay_with
 from paychan.receipts.claims import payment_hash
 from paychan.receipts.keys import make_key
@@ -43,6 +44,7 @@ class Shop:
     """x402_shop.py in a process of its own."""
 
     def __init__(self, directory: Path, door: int, token: str) -> None:
+        self.token = token
         self.served_file, self.door, self._port = directory / "served", door, free_port()
         self.served_file.touch()
         self._env = {"DOOR": f"http://127.0.0.1:{door}", "TOKEN": token, "SERVED": str(self.served_file), "NETWORK": caip2(TEST)}
@@ -108,7 +110,8 @@ def shop(place):
 
 @pytest.fixture
 def seller(place):
-    return place[1]
+    """On a connection of its own: the door ends one that has been silent for long."""
+    return Seller(place[0], place[2].token, place[2].door)
 
 
 @pytest.fixture
@@ -129,8 +132,12 @@ def get(scheme: ChannelScheme, *urls: str) -> list[httpx.Response]:
 
 
 def standing_of(seller: Seller, purse: Purse) -> dict:
+    """Look at the purse's one channel; a door that has ended a silent connection is asked anew."""
     (standing,) = purse.standings()
-    return seller.look(format_outpoint(standing.record.terms.outpoint))
+    channel = format_outpoint(standing.record.terms.outpoint)
+    with suppress(ConnectionError):
+        return seller.look(channel)
+    return seller.look(channel)
 
 
 # --- buying ---
@@ -182,8 +189,8 @@ def test_closing_settles_the_channel_and_serves_nothing(shop, seller, purse):
     assert len(list(purse.standings())) == 2
 
 
-def test_flask_sells_too(place, purse, tmp_path):
-    system, seller, _ = place
+def test_flask_sells_too(place, seller, purse, tmp_path):
+    system = place[0]
     shop = Shop(tmp_path, int(place[2].door), make_token(system, "flask"))
     shop.start(is_flask=True)
     try:
@@ -211,6 +218,7 @@ def test_receipts_are_signed_and_make_a_chain(place, purse, tmp_path):
     shop.start(KEY=str(key_file))
     try:
         answers = get(ChannelScheme(purse), *(f"{shop.url}/news/{number}" for number in range(3)))
+        assert get(ChannelScheme(purse), f"{shop.url}/fails")[0].status_code == 500
         shop.kill()
         shop.start(KEY=str(key_file))
         answers += get(ChannelScheme(purse), f"{shop.url}/news/3")
@@ -220,8 +228,9 @@ def test_receipts_are_signed_and_make_a_chain(place, purse, tmp_path):
     verdict = examine([one.extra["receipt"] for one in told], {key.thumbprint(): key})
     assert verdict.is_good and (verdict.receipts, verdict.amount) == (4, 4 * PRICE)
     assert verdict.chains[0].is_whole and not verdict.chains[0].remarks
-    _, claims = read_receipt(told[-1].extra["receipt"], {key.thumbprint(): key})
     (standing,) = purse.standings()
+    assert receipts_file(purse.directory, standing.name).read_text().split() == [one.extra["receipt"] for one in told]
+    _, claims = read_receipt(told[-1].extra["receipt"], {key.thumbprint(): key})
     assert claims.payment == payment_hash(standing.record.signed.serialize())
     assert (claims.method, claims.resource) == ("GET", f"{shop.url}/news/3")
 
@@ -336,8 +345,8 @@ class _Passing(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_payment_whose_outcome_was_lost_on_the_way_is_served_when_it_comes_again_once(place, purse, tmp_path):
-    system, seller, _ = place
+def test_a_payment_whose_outcome_was_lost_on_the_way_is_served_when_it_comes_again_once(place, seller, purse, tmp_path):
+    system = place[0]
     lossy = Lossy(int(place[2].door))
     shop = Shop(tmp_path, lossy.port, make_token(system, "lossy"))
     shop.start()

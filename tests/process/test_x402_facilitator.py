@@ -27,8 +27,13 @@ def system(tmp_path_factory, port):
 
 
 @pytest.fixture(scope="module")
-def seller(system, port):
-    made = Seller(system, make_token(system, "shop"), port)
+def token(system):
+    return make_token(system, "shop")
+
+
+@pytest.fixture
+def seller(system, port, token):
+    made = Seller(system, token, port)
 
     def is_open():
         try:
@@ -40,7 +45,7 @@ def seller(system, port):
     return made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def shop(seller):
     return Facilitator(seller)
 
