@@ -1,8 +1,18 @@
-/** The demo page: make a key, put coins in, read and watch for satoshis, close, keep the refund. The payer does all that is money. */
+/** The demo page: make a key, put coins in, read and watch for satoshis, close, keep the refund. The payer does all that is
+ * money. */
 
 import { renderSVG } from "uqr";
 
-import { debugFund, findChallenges, NeedsFunding, PaychanError, Payer, readRequest, type ChannelView, type FundingNeed } from "../src/index.js";
+import {
+  debugFund,
+  findChallenges,
+  NeedsFunding,
+  PaychanError,
+  Payer,
+  readRequest,
+  type ChannelView,
+  type FundingNeed,
+} from "../src/index.js";
 import { BrowserStore } from "../src/store/browser.js";
 import { Wallet } from "../src/core/wallet.js";
 
@@ -24,7 +34,8 @@ const byId = <T extends Element = HTMLElement>(id: string): T => document.getEle
 const show = (id: string, isShown: boolean): void => void byId(id).toggleAttribute("hidden", !isShown);
 const say = (id: string, text: string): void => void (byId(id).textContent = text);
 const sat = (value: number): string => `${value.toLocaleString("en").replaceAll(",", "\u202f")}\u00a0sat`;
-const day = (seconds: number): string => new Date(seconds * 1000).toLocaleDateString("en", { day: "numeric", month: "long", year: "numeric" });
+const day = (seconds: number): string =>
+  new Date(seconds * 1000).toLocaleDateString("en", { day: "numeric", month: "long", year: "numeric" });
 
 let about: About;
 let store: BrowserStore;
@@ -39,7 +50,9 @@ function on(id: string, work: (element: HTMLElement) => Promise<void> | void): v
   const isForm = element instanceof HTMLFormElement;
   element.addEventListener(isForm ? "submit" : "click", (event) => {
     event.preventDefault();
-    void attempt(isForm ? (element.querySelector("button") as HTMLButtonElement) : (element as HTMLButtonElement), () => work(element));
+    void attempt(isForm ? (element.querySelector("button") as HTMLButtonElement) : (element as HTMLButtonElement), () =>
+      work(element),
+    );
   });
 }
 
@@ -206,7 +219,9 @@ function draw(heights: readonly number[]): void {
 
 async function current(): Promise<ChannelView | null> {
   const views = payer ? await payer.channels() : [];
-  const usable = views.filter((view) => view.origin === location.origin && view.phase !== "over" && view.phase !== "unfunded" && !view.hold);
+  const usable = views.filter(
+    (view) => view.origin === location.origin && view.phase !== "over" && view.phase !== "unfunded" && !view.hold,
+  );
   return usable.at(-1) ?? null;
 }
 
@@ -220,8 +235,11 @@ async function refund(): Promise<void> {
   const view = await current();
   if (!payer || !view) return;
   const made = await payer.refund(view.number, REFUND_FEE_RATE);
-  save(`refund-${view.number}.txt`, `Valid from ${new Date(made.validAfter * 1000).toUTCString()} on, if the channel was not closed by then.\n`
-    + `Pays ${made.value} satoshi back to ${view.need.address ? "your key" : ""}.\n\n${made.raw}\n`);
+  save(
+    `refund-${view.number}.txt`,
+    `Valid from ${new Date(made.validAfter * 1000).toUTCString()} on, if the channel was not closed by then.\n` +
+      `Pays ${made.value} satoshi back to ${view.need.address ? "your key" : ""}.\n\n${made.raw}\n`,
+  );
 }
 
 // --- what is shown ---
@@ -316,7 +334,10 @@ async function priceOf(path: string): Promise<string> {
 
 async function start(): Promise<void> {
   about = await (await fetch("about")).json();
-  say("network", about.network === "live" ? "" : `The coins here are test coins (network ${about.network}): they are worth nothing.`);
+  say(
+    "network",
+    about.network === "live" ? "" : `The coins here are test coins (network ${about.network}): they are worth nothing.`,
+  );
   store = await BrowserStore.open(`paychan-${about.network}`);
   if ((await store.read("wallet")) !== null) await openPayer();
   await showGoods();

@@ -11,7 +11,15 @@ export { NeedsFunding, PaychanError, Refused, type Code } from "./core/errors.js
 export { DUST_LIMIT, MAX_MONEY } from "./core/money.js";
 export { decodeAddress, findNetwork, NETWORKS, type Network, type NetworkName } from "./core/network.js";
 export {
-  decodePayment, encodePayment, parsePayment, paymentSighash, serializePayment, signPayment, verifyPayment, type ChannelTerms, type Payment,
+  decodePayment,
+  encodePayment,
+  parsePayment,
+  paymentSighash,
+  serializePayment,
+  signPayment,
+  verifyPayment,
+  type ChannelTerms,
+  type Payment,
 } from "./core/payment.js";
 export { formatOutpoint, fundingAddress, parseOutpoint, redeemScript, type Outpoint } from "./core/script.js";
 export { checkSettlement, findFunding, makeRefund, parseTransaction, type Funding, type Refund } from "./core/transaction.js";

@@ -19,9 +19,9 @@ const DIGEST = /^sha-256=:[A-Za-z0-9+/]{43}=:$/;
 /** Public keys by their thumbprints (RFC 7638). */
 export type ReceiptKeys = ReadonlyMap<string, Uint8Array>;
 
-/** What a receipt says. Satoshi: amount, what the purchase cost; accepted, what the payments were worth then; spent, what was charged by
- * then, this included. time: unix seconds. body: digest of the request's body; payment: hash of the payment; both may be empty, as may be
- * previous, the hash of the receipt before it, in a channel's first. */
+/** What a receipt says. Satoshi: amount, what the purchase cost; accepted, what the payments were worth then; spent, what was
+ * charged by then, this included. time: unix seconds. body: digest of the request's body; payment: hash of the payment; both
+ * may be empty, as may be previous, the hash of the receipt before it, in a channel's first. */
 export interface Claims {
   readonly channelId: string;
   readonly number: number;
@@ -36,7 +36,8 @@ export interface Claims {
   readonly previous: string;
 }
 
-/** A channel's receipts by one key. problems: what cannot be if they are true; gaps: where some are missing; remarks: what may be. */
+/** A channel's receipts by one key. problems: what cannot be if they are true; gaps: where some are missing; remarks: what
+ * may be. */
 export interface Chain {
   readonly channelId: string;
   readonly key: string;
@@ -82,7 +83,8 @@ export function readReceipt(text: string, keys: ReceiptKeys): { key: string; cla
     throw wrong("it is no JWS in compact form");
   }
   const { alg, typ, kid } = header;
-  if (alg !== ALGORITHM || typ !== TYPE || typeof kid !== "string" || "crit" in header || "b64" in header) throw wrong("it is no receipt");
+  if (alg !== ALGORITHM || typ !== TYPE || typeof kid !== "string" || "crit" in header || "b64" in header)
+    throw wrong("it is no receipt");
   const key = keys.get(kid);
   if (key === undefined) throw wrong("its key is not among the known ones");
   if (!isSigned(signature, utf8ToBytes(`${head}.${payload}`), key)) throw wrong("its signature does not fit");
@@ -102,7 +104,16 @@ function readClaims(content: Record<string, unknown> | null): Claims {
     if (!isRight) throw wrong(`its signature fits, and it makes no sense: ${name}`);
   };
   sense(content !== null && content["v"] === 1, "version");
-  const { channelId, number, method, resource, iat, bodyDigest = "", paymentHash = "", previous = "" } = content as Record<string, unknown>;
+  const {
+    channelId,
+    number,
+    method,
+    resource,
+    iat,
+    bodyDigest = "",
+    paymentHash = "",
+    previous = "",
+  } = content as Record<string, unknown>;
   const [amount, accepted, spent] = ["amount", "acceptedCumulative", "spent"].map((name) => parseSatoshi(content?.[name]));
   sense(parseOutpoint(channelId) !== null, "channelId");
   sense(Number.isSafeInteger(number) && (number as number) >= 1, "number");
@@ -110,15 +121,27 @@ function readClaims(content: Record<string, unknown> | null): Claims {
   sense(typeof resource === "string" && /^[^\0-\x1f]{1,2048}$/.test(resource), "resource");
   sense(Number.isSafeInteger(iat) && (iat as number) >= 0, "iat");
   sense(bodyDigest === "" || (typeof bodyDigest === "string" && DIGEST.test(bodyDigest)), "bodyDigest");
-  for (const [name, value] of [["paymentHash", paymentHash], ["previous", previous]] as const) {
+  for (const [name, value] of [
+    ["paymentHash", paymentHash],
+    ["previous", previous],
+  ] as const) {
     sense(value === "" || (typeof value === "string" && HASH.test(value)), name);
   }
   if (amount == null || accepted == null || spent == null || amount > spent || spent > accepted) {
     throw wrong("its signature fits, and its sums contradict each other");
   }
   return {
-    channelId: channelId as string, number: number as number, method: method as string, resource: resource as string, amount, accepted, spent,
-    time: iat as number, body: bodyDigest as string, payment: paymentHash as string, previous: previous as string,
+    channelId: channelId as string,
+    number: number as number,
+    method: method as string,
+    resource: resource as string,
+    amount,
+    accepted,
+    spent,
+    time: iat as number,
+    body: bodyDigest as string,
+    payment: paymentHash as string,
+    previous: previous as string,
   };
 }
 
@@ -153,7 +176,13 @@ export function examineReceipts(lines: Iterable<string>, keys: ReceiptKeys): Ver
   const receipts = sum((chain) => chain.receipts);
   const isBad = receipts === 0 || problems.length > 0 || chains.some((chain) => chain.problems.length > 0);
   const isIncomplete = chains.some((chain) => chain.gaps.length > 0);
-  return { verdict: isBad ? "bad" : isIncomplete ? "incomplete" : "good", receipts, amount: sum((chain) => chain.amount), problems, chains };
+  return {
+    verdict: isBad ? "bad" : isIncomplete ? "incomplete" : "good",
+    receipts,
+    amount: sum((chain) => chain.amount),
+    problems,
+    chains,
+  };
 }
 
 function judge(channelId: string, key: string, links: readonly Link[]): Chain {

@@ -10,7 +10,14 @@ import { Transaction } from "@scure/btc-signer";
 import { debugFunding } from "../dist/core/debug.js";
 import { isExpiry } from "../dist/core/money.js";
 import { decodeAddress, findNetwork, NETWORKS } from "../dist/core/network.js";
-import { decodePayment, encodePayment, paymentSighash, serializePayment, signPayment, verifyPayment } from "../dist/core/payment.js";
+import {
+  decodePayment,
+  encodePayment,
+  paymentSighash,
+  serializePayment,
+  signPayment,
+  verifyPayment,
+} from "../dist/core/payment.js";
 import { fundingAddress, parseOutpoint, redeemScript } from "../dist/core/script.js";
 import { checkSettlement, findFunding, makeRefund, parseTransaction, signRefund } from "../dist/core/transaction.js";
 import { keyAddress, Wallet } from "../dist/core/wallet.js";
@@ -66,7 +73,11 @@ test("what is signed here is what the other implementation signs: RFC 6979, low 
     const clientPubkey = bytes(channel.client_pubkey);
     const { outpoint, value } = debugFunding(clientPubkey, channel.exp_time);
     const terms = {
-      outpoint, serverPubkey, clientPubkey, expTime: channel.exp_time, fundingValue: value,
+      outpoint,
+      serverPubkey,
+      clientPubkey,
+      expTime: channel.exp_time,
+      fundingValue: value,
       changeScript: decodeAddress(TEST, "mmA2XECa7bVERzQKkyy1pNBQ3PC4HnxTC5"),
     };
     for (const url of golden) {
@@ -80,8 +91,19 @@ test("what is signed here is what the other implementation signs: RFC 6979, low 
 });
 
 test("what a strict server refuses is refused: by its form, or because it does not verify", () => {
-  const byForm = new Set(["high_s", "bad_der", "bad_sighash_type", "value_must_be_zero", "dust_change", "value_range", "parse",
-    "trailing_bytes", "bad_base64", "bad_base64_or_parse", "non_canonical_base64"]);
+  const byForm = new Set([
+    "high_s",
+    "bad_der",
+    "bad_sighash_type",
+    "value_must_be_zero",
+    "dust_change",
+    "value_range",
+    "parse",
+    "trailing_bytes",
+    "bad_base64",
+    "bad_base64_or_parse",
+    "non_canonical_base64",
+  ]);
   for (const row of readVectors("negative.json")) {
     const isOfForm = byForm.has(row.reason) || ["DER: r = 0", "DER: s = n"].includes(row.name);
     if (isOfForm) {
@@ -118,23 +140,32 @@ test("the refund is the recorded one, and another library reads it so", () => {
   const raw = signRefund(termsOf(row), row.fee, bytes(row.client_key));
   assert.equal(hex(raw), row.raw_tx);
   const read = Transaction.fromRaw(raw, { allowUnknownInputs: true, disableScriptCheck: true, allowLegacyWitnessUtxo: true });
-  assert.deepEqual([read.id, read.lockTime, read.getOutput(0).amount], [row.txid, row.exp_time, BigInt(row.funding_value - row.fee)]);
+  assert.deepEqual(
+    [read.id, read.lockTime, read.getOutput(0).amount],
+    [row.txid, row.exp_time, BigInt(row.funding_value - row.fee)],
+  );
   assert.equal(parseTransaction(row.raw_tx).txid, row.txid);
   const refund = makeRefund(termsOf(row), bytes(row.client_key), 2);
   assert.equal(refund.value, row.funding_value - refund.fee);
   assert.ok(refund.fee >= refund.raw.length && refund.fee <= refund.raw.length + 8);
   assert.throws(() => makeRefund({ ...termsOf(row), fundingValue: 800 }, bytes(row.client_key), 1), code("invalid_amount"));
-  for (const rate of [NaN, -1, Infinity]) assert.throws(() => makeRefund(termsOf(row), bytes(row.client_key), rate), code("invalid_amount"));
+  for (const rate of [NaN, -1, Infinity])
+    assert.throws(() => makeRefund(termsOf(row), bytes(row.client_key), rate), code("invalid_amount"));
 });
 
 test("a settlement is judged by the change that it pays", () => {
   for (const row of readVectors("settlement-and-refund.json").filter((one) => one.kind !== "refund")) {
     const terms = termsOf(row);
     const { outputs } = parseTransaction(row.raw_tx);
-    const change = outputs.filter((output) => hex(output.script) === row.change_script).reduce((sum, output) => sum + output.value, 0);
+    const change = outputs
+      .filter((output) => hex(output.script) === row.change_script)
+      .reduce((sum, output) => sum + output.value, 0);
     assert.equal(checkSettlement(terms, change, row.raw_tx), change);
     assert.throws(() => checkSettlement(terms, change + 1, row.raw_tx), code("misbehaved"));
-    assert.throws(() => checkSettlement({ ...terms, outpoint: { ...terms.outpoint, vout: 7 } }, 0, row.raw_tx), code("misbehaved"));
+    assert.throws(
+      () => checkSettlement({ ...terms, outpoint: { ...terms.outpoint, vout: 7 } }, 0, row.raw_tx),
+      code("misbehaved"),
+    );
   }
 });
 
@@ -143,8 +174,21 @@ test("a funding output is found by its script, and its value is proven by the tx
   const redeem = bytes(row.redeem_script);
   const address = fundingAddress(TEST, redeem);
   const script = decodeAddress(TEST, address);
-  const old = "01000000" + "01" + "11".repeat(32) + "00000000" + "00" + "ffffffff" + "02"
-    + "e803000000000000" + "160014" + "22".repeat(20) + "40420f0000000000" + "17" + hex(script) + "00000000";
+  const old =
+    "01000000" +
+    "01" +
+    "11".repeat(32) +
+    "00000000" +
+    "00" +
+    "ffffffff" +
+    "02" +
+    "e803000000000000" +
+    "160014" +
+    "22".repeat(20) +
+    "40420f0000000000" +
+    "17" +
+    hex(script) +
+    "00000000";
   const segwit = old.slice(0, 8) + "0001" + old.slice(8, -8) + "0102aabb" + "00000000";
   const funding = findFunding(redeem, old);
   assert.deepEqual([funding.outpoint.vout, funding.value], [1, 1_000_000]);
@@ -175,7 +219,16 @@ test("addresses mean the scripts of BIP 173 and BIP 350; of other networks and v
 test("an outpoint has one spelling", () => {
   const txid = "ab".repeat(32);
   assert.deepEqual(parseOutpoint(`${txid}:4294967295`), { txid, vout: 4294967295 });
-  for (const text of [`${txid}/1`, `${txid}:01`, `${txid}:4294967296`, `${txid.toUpperCase()}:1`, `${txid}:`, `${txid}:1 `, null, 7]) {
+  for (const text of [
+    `${txid}/1`,
+    `${txid}:01`,
+    `${txid}:4294967296`,
+    `${txid.toUpperCase()}:1`,
+    `${txid}:`,
+    `${txid}:1 `,
+    null,
+    7,
+  ]) {
     assert.equal(parseOutpoint(text), null);
   }
 });
@@ -191,7 +244,13 @@ test("a wallet is restored from its words, and wrong words are told", () => {
   assert.notEqual(addresses[0], addresses[1]);
   assert.notEqual(keyAddress(TEST, known.key(findNetwork("live"), 0).pubkey), addresses[0]);
   const words = wallet.words.split(" ");
-  for (const bad of ["", words.slice(1).join(" "), [...words, words[0]].join(" "), words.with?.(0, "satoshis") ?? "x", "abandon ".repeat(12)]) {
+  for (const bad of [
+    "",
+    words.slice(1).join(" "),
+    [...words, words[0]].join(" "),
+    words.with?.(0, "satoshis") ?? "x",
+    "abandon ".repeat(12),
+  ]) {
     assert.throws(() => Wallet.restore(String(bad)), code("invalid_key"));
   }
 });

@@ -1,5 +1,5 @@
-/** Aim: whatever a server says or does not say, the payer loses no more than it agreed to. Method: a shop that misbehaves by script;
- * the payer's files on the disk are what is judged. */
+/** Aim: whatever a server says or does not say, the payer loses no more than it agreed to. Method: a shop that misbehaves by
+ * script; the payer's files on the disk are what is judged. */
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
@@ -69,7 +69,10 @@ test("the first purchase takes two round trips, every other one; neighbours of a
   assert.equal(shop.seen.length, 6);
   assert.equal(distinct(payments()).length, 5);
   assert.equal(await signed(), OPEN_PRICE + 5 * 5);
-  assert.deepEqual(shop.seen.map((row) => row.payload?.action), [undefined, "open", "voucher", "voucher", "voucher", "voucher"]);
+  assert.deepEqual(
+    shop.seen.map((row) => row.payload?.action),
+    [undefined, "open", "voucher", "voucher", "voucher", "voucher"],
+  );
 });
 
 test("a payment is on the disk before it is sent", async () => {
@@ -152,8 +155,14 @@ test("while an outcome is unknown nothing larger is signed: another request show
 test("a purchase out of the credit whose answer is lost is not bought again under another key", async () => {
   await buy();
   shop.channels.values().next().value.spent -= 5; // the handler had failed, and the shop gave it back
-  shop.script = async (row) => (row.payload ? { status: 418, headers: { "Content-Type": "application/problem+json" },
-    body: JSON.stringify({ acceptedCumulative: String(OPEN_PRICE + 5), spent: String(OPEN_PRICE) }) } : null);
+  shop.script = async (row) =>
+    row.payload
+      ? {
+          status: 418,
+          headers: { "Content-Type": "application/problem+json" },
+          body: JSON.stringify({ acceptedCumulative: String(OPEN_PRICE + 5), spent: String(OPEN_PRICE) }),
+        }
+      : null;
   assert.equal((await buy("/teapot")).status, 418);
   assert.equal((await payer.channels())[0].credit, 5);
   shop.script = async () => "drop";
@@ -169,7 +178,8 @@ test("a purchase out of the credit whose answer is lost is not bought again unde
 test("credit is used before anything is signed", async () => {
   await buy();
   shop.channels.values().next().value.spent -= 5;
-  shop.script = async (row) => (row.path === "/look" ? { status: 200, headers: { "Payment-Receipt": shop.receipt(row.payload.channelId) } } : null);
+  shop.script = async (row) =>
+    row.path === "/look" ? { status: 200, headers: { "Payment-Receipt": shop.receipt(row.payload.channelId) } } : null;
   const before = await signed();
   await buy("/look");
   shop.script = async () => null;
@@ -183,15 +193,17 @@ test("a server that goes on asking for more gets no more than its challenge and 
   await buy();
   const before = await signed();
   let asked = before;
-  shop.script = async () => shop.refuse("session/insufficient-balance", { requiredCumulative: String((asked += 40)), spent: String(before) });
+  shop.script = async () =>
+    shop.refuse("session/insufficient-balance", { requiredCumulative: String((asked += 40)), spent: String(before) });
   await assert.rejects(buy());
   assert.ok((await signed()) - before <= 50, "the budget of one request");
-  shop.script = async () => shop.refuse("session/insufficient-balance", { requiredCumulative: String(before + 1000), spent: String(before) });
+  shop.script = async () =>
+    shop.refuse("session/insufficient-balance", { requiredCumulative: String(before + 1000), spent: String(before) });
   await assert.rejects(buy(), code("misbehaved"));
   assert.ok((await signed()) - before <= 50);
 });
 
-test("two copies of a wallet may sign the same payment: the price is paid once more, but not to a server that says so always", async () => {
+test("two copies of a wallet may sign the same payment: the price is paid once more, and not always", async () => {
   await buy();
   shop.channels.values().next().value.bought = "by the other copy";
   const value = await signed();
@@ -208,7 +220,11 @@ test("two copies of a wallet may sign the same payment: the price is paid once m
   shop.script = async (row) => {
     if (!row.payload) return null;
     const told = String(stored().funding.value - Number(Buffer.from(row.payload.payment, "base64url").readBigUInt64LE(0)));
-    return shop.refuse("session/insufficient-balance", { acceptedCumulative: told, spent: told, requiredCumulative: String(Number(told) + 5) });
+    return shop.refuse("session/insufficient-balance", {
+      acceptedCumulative: told,
+      spent: told,
+      requiredCumulative: String(Number(told) + 5),
+    });
   };
   for (let times = 0; times < 4; times += 1) {
     const before = await signed();
@@ -238,8 +254,15 @@ test("a snapshot whose payment is not ours puts the channel on hold for good", a
   const terms = recordTerms(await payer.purse.channel(0));
   const forged = encodePayment(signPayment(terms, terms.fundingValue - 90_000, stranger));
   const changes = { payment: forged, acceptedCumulative: "90000" };
-  shop.script = async (row) => (row.payload
-    ? shop.refuse("verification-failed", {}, { "Payment-Session-Snapshot": shop.snapshot(row.payload.channelId, changes) }, "out_of_order") : null);
+  shop.script = async (row) =>
+    row.payload
+      ? shop.refuse(
+          "verification-failed",
+          {},
+          { "Payment-Session-Snapshot": shop.snapshot(row.payload.channelId, changes) },
+          "out_of_order",
+        )
+      : null;
   const before = await signed();
   await assert.rejects(buy(), code("misbehaved"));
   assert.ok((await signed()) - before <= 5);
@@ -268,10 +291,18 @@ test("a snapshot of what we signed is adopted, and the price is paid on top of i
 
 test("a receipt that claims more than was signed puts the channel on hold; another channel's is not booked", async () => {
   await buy();
-  shop.script = async (row) => ({ status: 200, headers: { "Payment-Receipt": shop.receipt(row.payload.channelId, { channelId: `${"00".repeat(32)}:0`, acceptedCumulative: "77777" }) } });
+  shop.script = async (row) => ({
+    status: 200,
+    headers: {
+      "Payment-Receipt": shop.receipt(row.payload.channelId, { channelId: `${"00".repeat(32)}:0`, acceptedCumulative: "77777" }),
+    },
+  });
   await buy();
   assert.equal((await payer.channels())[0].hold, "");
-  shop.script = async (row) => ({ status: 200, headers: { "Payment-Receipt": shop.receipt(row.payload.channelId, { acceptedCumulative: "77777" }) } });
+  shop.script = async (row) => ({
+    status: 200,
+    headers: { "Payment-Receipt": shop.receipt(row.payload.channelId, { acceptedCumulative: "77777" }) },
+  });
   await buy();
   assert.notEqual((await payer.channels())[0].hold, "");
 });
@@ -288,10 +319,12 @@ test("a closed channel is left, and the next one opened; a server that closes al
 
 test("funding that is not confirmed yet is waited for, then told", async () => {
   let times = 0;
-  shop.script = async (row) => (row.payload && times++ < 2 ? shop.refuse("payment-action-required", {}, { "Retry-After": "0" }, "funding_unconfirmed") : null);
+  shop.script = async (row) =>
+    row.payload && times++ < 2 ? shop.refuse("payment-action-required", {}, { "Retry-After": "0" }, "funding_unconfirmed") : null;
   assert.equal((await buy()).status, 200);
   assert.equal(distinct(payments()).length, 1);
-  shop.script = async (row) => (row.payload ? shop.refuse("payment-action-required", {}, { "Retry-After": "0" }, "funding_unconfirmed") : null);
+  shop.script = async (row) =>
+    row.payload ? shop.refuse("payment-action-required", {}, { "Retry-After": "0" }, "funding_unconfirmed") : null;
   await assert.rejects(buy(), code("funding_pending"));
 });
 
@@ -320,7 +353,15 @@ for (const [name, budgets, prices] of [
 }
 
 test("budgets must be amounts", async () => {
-  for (const budgets of [undefined, {}, { request: 1 }, { request: -1, day: 5 }, { request: 1.5, day: 5 }, { request: 1, day: "5" }, { request: 1, day: 5, hour: NaN }]) {
+  for (const budgets of [
+    undefined,
+    {},
+    { request: 1 },
+    { request: -1, day: 5 },
+    { request: 1.5, day: 5 },
+    { request: 1, day: "5" },
+    { request: 1, day: 5, hour: NaN },
+  ]) {
     opened.pop().close();
     await assert.rejects(open({ budgets }), code("invalid_amount"));
   }
@@ -361,14 +402,17 @@ test("no payment is sent without TLS to another machine, nor after a redirect to
   assert.equal(sent, 1);
 });
 
-test("a channel belongs to the server that it was made with: another that names the same key gets none of its payments", async () => {
+test("a channel belongs to the server that it was made with: another with its key gets no payment", async () => {
   await buy();
   const mirror = await another();
   assert.deepEqual(mirror.pubkey, shop.pubkey);
   await payer.fetch(`${mirror.url}/news`);
   assert.equal((await payer.channels()).length, 2);
   const own = shop.seen.at(-1).payload.channelId;
-  assert.deepEqual(mirror.seen.filter((row) => row.payload?.channelId === own), []);
+  assert.deepEqual(
+    mirror.seen.filter((row) => row.payload?.channelId === own),
+    [],
+  );
 });
 
 test("two purchases at once are bought one after the other, each with its own payment", async () => {
@@ -380,7 +424,10 @@ test("two purchases at once are bought one after the other, each with its own pa
 
 test("without somebody who pays, what must be paid is told; once it is paid the same fetch goes on", async () => {
   await reopen({ fund: undefined });
-  const need = await buy().then(() => assert.fail("it was paid"), (error) => (code("needs_funding")(error), error));
+  const need = await buy().then(
+    () => assert.fail("it was paid"),
+    (error) => (code("needs_funding")(error), error),
+  );
   assert.match(need.uri, /^bitcoin:2[A-Za-z0-9]+\?amount=0\.00100000$/);
   await assert.rejects(buy(), code("needs_funding"));
   assert.equal((await payer.channels()).length, 1, "the address stays the same");
@@ -408,9 +455,18 @@ test("words and channels are restored elsewhere, and go on from the newest payme
   assert.notEqual((await again.purse.channel(0)).signed, newest);
   assert.equal((await again.channels()).length, 1);
   await assert.rejects(Payer.restore(store, backup), code("invalid_key"));
-  for (const bad of ["", "{}", backup.replace(/"words": "[a-z]+/, '"words": "satoshi'), backup.replace('"spent": 1005', '"spent": 999999')]) {
+  for (const bad of [
+    "",
+    "{}",
+    backup.replace(/"words": "[a-z]+/, '"words": "satoshi'),
+    backup.replace('"spent": 1005', '"spent": 999999'),
+  ]) {
     const empty = { read: async () => null, write: async () => assert.fail("written") };
-    await assert.rejects(Payer.restore(empty, bad), (error) => ["invalid_record", "invalid_key"].includes(error.code), bad.slice(0, 60));
+    await assert.rejects(
+      Payer.restore(empty, bad),
+      (error) => ["invalid_record", "invalid_key"].includes(error.code),
+      bad.slice(0, 60),
+    );
   }
   store.close();
   rmSync(other, { recursive: true });
@@ -421,9 +477,17 @@ test("a stored channel that was tampered with is refused", async () => {
   const good = readFileSync(join(directory, "channel-0.json"), "utf8");
   const record = JSON.parse(good);
   const spoil = {
-    signed: record.signed.slice(0, -2) + "gg", expTime: record.expTime + 1, serverPubkey: record.clientPubkey, spent: 99_999_999,
-    phase: "unknown", chain: "bip122:x", changeAddress: "x", funding: { ...record.funding, vout: record.funding.vout + 1 }, version: 2,
-    clientPubkey: record.serverPubkey, number: 1,
+    signed: record.signed.slice(0, -2) + "gg",
+    expTime: record.expTime + 1,
+    serverPubkey: record.clientPubkey,
+    spent: 99_999_999,
+    phase: "unknown",
+    chain: "bip122:x",
+    changeAddress: "x",
+    funding: { ...record.funding, vout: record.funding.vout + 1 },
+    version: 2,
+    clientPubkey: record.serverPubkey,
+    number: 1,
   };
   for (const [name, value] of Object.entries(spoil)) {
     opened.pop().close();
@@ -443,7 +507,10 @@ test("the refund takes back what the channel holds, with an hour and day of spen
 });
 
 test("what is not asked for with our challenge is answered as it is", async () => {
-  shop.script = async () => ({ status: 402, headers: { "WWW-Authenticate": 'Payment id="1", realm="r", method="tempo", intent="session", request="e30"' } });
+  shop.script = async () => ({
+    status: 402,
+    headers: { "WWW-Authenticate": 'Payment id="1", realm="r", method="tempo", intent="session", request="e30"' },
+  });
   assert.equal((await buy()).status, 402);
   shop.script = async () => ({ status: 200, body: "free" });
   assert.equal(await (await buy()).text(), "free");

@@ -11,10 +11,16 @@ const keys = readKeys(JSON.stringify(set));
 
 test("the keys are known by their thumbprints, alone or in a set", () => {
   assert.equal(wellKnown, WELL_KNOWN);
-  assert.deepEqual([...keys.keys()], set.keys.map((jwk) => jwk.kid));
+  assert.deepEqual(
+    [...keys.keys()],
+    set.keys.map((jwk) => jwk.kid),
+  );
   assert.deepEqual([...readKeys(JSON.stringify(set.keys[0])).keys()], [set.keys[0].kid]);
   for (const bad of ["", "{}", "[]", JSON.stringify({ keys: [{ kty: "EC" }] }), JSON.stringify({ ...set.keys[0], x: "AA" })]) {
-    assert.throws(() => readKeys(bad), (error) => error.code === "invalid_receipt");
+    assert.throws(
+      () => readKeys(bad),
+      (error) => error.code === "invalid_receipt",
+    );
   }
 });
 
@@ -30,7 +36,14 @@ test("each changed letter of a receipt is noticed", () => {
   const [line] = cases[0].lines;
   for (let at = 0; at < line.length; at += 7) {
     const changed = line.slice(0, at) + (line[at] === "A" ? "B" : "A") + line.slice(at + 1);
-    assert.throws(() => readReceipt(changed, keys), (error) => error.code === "invalid_receipt", String(at));
+    assert.throws(
+      () => readReceipt(changed, keys),
+      (error) => error.code === "invalid_receipt",
+      String(at),
+    );
   }
-  assert.throws(() => readReceipt(`${line}.x`, keys), (error) => error.code === "invalid_receipt");
+  assert.throws(
+    () => readReceipt(`${line}.x`, keys),
+    (error) => error.code === "invalid_receipt",
+  );
 });

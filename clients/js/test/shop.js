@@ -24,7 +24,8 @@ export class Shop {
     this.channels = new Map();
     /** What came, newest last: {method, path, payload, key, signature of the payment}. */
     this.seen = [];
-    /** Called before the honest answer; what it returns is the answer: {status, headers, body}, "drop" for none, null for the honest one. */
+    /** Called before the honest answer; what it returns is the answer: {status, headers, body}, "drop" for none, null for the
+     * honest one. */
     this.script = async () => null;
     this.units = 1;
   }
@@ -44,10 +45,20 @@ export class Shop {
 
   challenge() {
     const request = encodeJson({
-      amount: String(this.price), currency: "sat", recipient: hex(this.pubkey), suggestedDeposit: "100000",
+      amount: String(this.price),
+      currency: "sat",
+      recipient: hex(this.pubkey),
+      suggestedDeposit: "100000",
       methodDetails: {
-        chain: "bip122:000000000933ea01ad0ee984209779ba", channelType: "p2sh-cltv-1", fundingConfirmations: 0, settlementPeriod: 21600,
-        minDuration: 3600, maxDuration: 1e7, dustLimit: "700", openPrice: String(OPEN_PRICE), ...this.details,
+        chain: "bip122:000000000933ea01ad0ee984209779ba",
+        channelType: "p2sh-cltv-1",
+        fundingConfirmations: 0,
+        settlementPeriod: 21600,
+        minDuration: 3600,
+        maxDuration: 1e7,
+        dustLimit: "700",
+        openPrice: String(OPEN_PRICE),
+        ...this.details,
       },
       ...this.request,
     });
@@ -59,7 +70,13 @@ export class Shop {
     for await (const chunk of request) chunks.push(chunk);
     const credential = /^Payment (.+)$/.exec(request.headers.authorization ?? "");
     const payload = credential ? decodeJson(credential[1]).payload : null;
-    const row = { method: request.method, path: request.url, payload, key: request.headers["idempotency-key"], body: Buffer.concat(chunks) };
+    const row = {
+      method: request.method,
+      path: request.url,
+      payload,
+      key: request.headers["idempotency-key"],
+      body: Buffer.concat(chunks),
+    };
     this.seen.push(row);
     const answer = (await this.script(row)) ?? this.judge(row);
     if (answer === "drop") return request.socket.destroy();
@@ -78,8 +95,12 @@ export class Shop {
       const { outpoint, value } = debugFunding(bytes(payload.clientPubkey), payload.expTime);
       if (payload.channelId !== `${outpoint.txid}:${outpoint.vout}`) throw new Error("the payer names another output");
       const terms = {
-        outpoint: parseOutpoint(payload.channelId), serverPubkey: this.pubkey, clientPubkey: bytes(payload.clientPubkey),
-        expTime: payload.expTime, fundingValue: value, changeScript: decodeAddress(findNetwork("test"), payload.changeAddress),
+        outpoint: parseOutpoint(payload.channelId),
+        serverPubkey: this.pubkey,
+        clientPubkey: bytes(payload.clientPubkey),
+        expTime: payload.expTime,
+        fundingValue: value,
+        changeScript: decodeAddress(findNetwork("test"), payload.changeAddress),
       };
       this.channels.set(payload.channelId, { terms, accepted: 0, spent: OPEN_PRICE, newest: null, bought: "" });
     }
@@ -95,27 +116,59 @@ export class Shop {
     if (!verifyPayment(channel.terms, payment)) return this.refuse("session/invalid-signature");
     const value = DEBUG_FUNDING_VALUE - payment.changeValue;
     const cost = row.method === "HEAD" ? 0 : this.price * this.units;
-    if (value < channel.accepted) return this.refuse("verification-failed", {}, { "Payment-Session-Snapshot": this.snapshot(row.payload.channelId) }, "out_of_order");
+    if (value < channel.accepted)
+      return this.refuse(
+        "verification-failed",
+        {},
+        { "Payment-Session-Snapshot": this.snapshot(row.payload.channelId) },
+        "out_of_order",
+      );
     const isAgain = value === channel.accepted && channel.bought === `${row.key}`;
-    const facts = { acceptedCumulative: String(channel.accepted), spent: String(channel.spent), requiredCumulative: String(channel.spent + cost) };
+    const facts = {
+      acceptedCumulative: String(channel.accepted),
+      spent: String(channel.spent),
+      requiredCumulative: String(channel.spent + cost),
+    };
     if (!isAgain && value < channel.spent + cost) return this.refuse("session/insufficient-balance", facts);
-    if (!isAgain) [channel.accepted, channel.spent, channel.newest, channel.bought] = [value, channel.spent + cost, row.payload.payment, row.key];
-    return { status: cost ? 200 : 204, headers: { "Payment-Receipt": this.receipt(row.payload.channelId) }, body: cost ? "goods" : "" };
+    if (!isAgain)
+      [channel.accepted, channel.spent, channel.newest, channel.bought] = [
+        value,
+        channel.spent + cost,
+        row.payload.payment,
+        row.key,
+      ];
+    return {
+      status: cost ? 200 : 204,
+      headers: { "Payment-Receipt": this.receipt(row.payload.channelId) },
+      body: cost ? "goods" : "",
+    };
   }
 
   receipt(channelId, changes = {}) {
     const { accepted, spent } = this.channels.get(channelId);
     return encodeJson({
-      status: "success", method: "bitcoin", intent: "session", channelId, acceptedCumulative: String(accepted), spent: String(spent),
-      deposit: String(DEBUG_FUNDING_VALUE), units: 1, ...changes,
+      status: "success",
+      method: "bitcoin",
+      intent: "session",
+      channelId,
+      acceptedCumulative: String(accepted),
+      spent: String(spent),
+      deposit: String(DEBUG_FUNDING_VALUE),
+      units: 1,
+      ...changes,
     });
   }
 
   snapshot(channelId, changes = {}) {
     const { accepted, spent, newest } = this.channels.get(channelId);
     return encodeJson({
-      channelId, channelType: "p2sh-cltv-1", acceptedCumulative: String(accepted), spent: String(spent), deposit: String(DEBUG_FUNDING_VALUE),
-      payment: newest, ...changes,
+      channelId,
+      channelType: "p2sh-cltv-1",
+      acceptedCumulative: String(accepted),
+      spent: String(spent),
+      deposit: String(DEBUG_FUNDING_VALUE),
+      payment: newest,
+      ...changes,
     });
   }
 }

@@ -76,7 +76,10 @@ function decodeBase58(network: Network, address: string): Uint8Array | null {
 
 /** BIP 173 and BIP 350: version 0 is in Bech32 with 20 or 32 bytes, version 1 in Bech32m with 32; others mean nothing yet. */
 function decodeSegwit(network: Network, address: string): Uint8Array | null {
-  for (const [code, version] of [[bech32, 0], [bech32m, 1]] as const) {
+  for (const [code, version] of [
+    [bech32, 0],
+    [bech32m, 1],
+  ] as const) {
     const decoded = code.decodeUnsafe(address, 90);
     if (!decoded || decoded.prefix !== network.bech32 || decoded.words[0] !== version) continue;
     const program = code.fromWordsUnsafe(decoded.words.slice(1));

@@ -45,7 +45,11 @@ export function paymentSighash(terms: ChannelTerms, changeValue: number, sighash
   return hash256(
     concatBytes(
       uint32(1), // version
-      Uint8Array.of(1), outpointBytes(terms.outpoint), Uint8Array.of(redeem.length), redeem, uint32(0xffffffff),
+      Uint8Array.of(1),
+      outpointBytes(terms.outpoint),
+      Uint8Array.of(redeem.length),
+      redeem,
+      uint32(0xffffffff),
       outputs,
       uint32(0), // lock time
       uint32(sighashType),

@@ -26,12 +26,19 @@ function scriptNumber(value: number): Uint8Array {
 
 /** Return the script that locks the funding output. Keys: 33 bytes, compressed. expTime: unix seconds. */
 export function redeemScript(serverPubkey: Uint8Array, clientPubkey: Uint8Array, expTime: number): Uint8Array {
-  if (serverPubkey.length !== 33 || clientPubkey.length !== 33) throw new PaychanError("invalid_key", "public keys have 33 bytes");
+  if (serverPubkey.length !== 33 || clientPubkey.length !== 33)
+    throw new PaychanError("invalid_key", "public keys have 33 bytes");
   if (!isExpiry(expTime)) throw new PaychanError("invalid_amount", "the expiry is no lock time in unix seconds");
   return concatBytes(
-    Uint8Array.of(0x63), push(serverPubkey), Uint8Array.of(0xad), // IF <server> CHECKSIGVERIFY
-    Uint8Array.of(0x67), push(scriptNumber(expTime)), Uint8Array.of(0xb1, 0x75), // ELSE <time> CHECKLOCKTIMEVERIFY DROP
-    Uint8Array.of(0x68), push(clientPubkey), Uint8Array.of(0xac), // ENDIF <client> CHECKSIG
+    Uint8Array.of(0x63),
+    push(serverPubkey),
+    Uint8Array.of(0xad), // IF <server> CHECKSIGVERIFY
+    Uint8Array.of(0x67),
+    push(scriptNumber(expTime)),
+    Uint8Array.of(0xb1, 0x75), // ELSE <time> CHECKLOCKTIMEVERIFY DROP
+    Uint8Array.of(0x68),
+    push(clientPubkey),
+    Uint8Array.of(0xac), // ENDIF <client> CHECKSIG
   );
 }
 

@@ -27,7 +27,8 @@ export interface Refund {
 
 /** Return the refund that takes everything back after the expiry. feeRate: satoshi a byte. Throws invalid_amount. */
 export function makeRefund(terms: ChannelTerms, secret: Uint8Array, feeRate: number): Refund {
-  if (!Number.isFinite(feeRate) || feeRate < 0) throw new PaychanError("invalid_amount", "the fee rate is no number of satoshi a byte");
+  if (!Number.isFinite(feeRate) || feeRate < 0)
+    throw new PaychanError("invalid_amount", "the fee rate is no number of satoshi a byte");
   const fee = Math.ceil((signRefund(terms, 0, secret).length + REFUND_SLACK) * feeRate);
   if (fee > terms.fundingValue * FEE_SHARE_MAX) {
     throw new PaychanError("invalid_amount", `a fee of ${fee} satoshi would take more than half of ${terms.fundingValue}`);
@@ -48,8 +49,13 @@ export function signRefund(terms: ChannelTerms, fee: number, secret: Uint8Array)
   const spend = (scriptSig: Uint8Array): Uint8Array =>
     concatBytes(
       uint32(1), // version
-      Uint8Array.of(1), outpointBytes(terms.outpoint), Uint8Array.of(scriptSig.length), scriptSig, uint32(SEQUENCE_LOCKTIME),
-      Uint8Array.of(1), output,
+      Uint8Array.of(1),
+      outpointBytes(terms.outpoint),
+      Uint8Array.of(scriptSig.length),
+      scriptSig,
+      uint32(SEQUENCE_LOCKTIME),
+      Uint8Array.of(1),
+      output,
       uint32(terms.expTime), // lock time
     );
   const digest = hash256(concatBytes(spend(redeem), uint32(SIGHASH_ALL)));

@@ -20,7 +20,8 @@ export interface Budgets {
   readonly hour?: number;
   /** Of any 24 hours, with one host; without it, the day's. */
   readonly host?: number;
-  /** The price of opening a channel, which pays for its settlement; without it, 20 000. It counts for the others too, but `request`. */
+  /** The price of opening a channel, which pays for its settlement; without it, 20 000. It counts for the others too, but
+   * `request`. */
   readonly open?: number;
   /** The most to lock up in one channel; without it, 1 000 000. */
   readonly deposit?: number;
@@ -30,7 +31,8 @@ export type BudgetName = keyof Budgets;
 
 const DEFAULTS = { open: 20_000, deposit: 1_000_000 } as const;
 
-/** What is about to be signed: `value` satoshi for `url`, of which `openPrice` open a channel. `over`: the budgets that it exceeds. */
+/** What is about to be signed: `value` satoshi for `url`, of which `openPrice` open a channel. `over`: the budgets that it
+ * exceeds. */
 export interface Purchase {
   readonly url: string;
   readonly host: string;
@@ -45,7 +47,8 @@ export function checkBudgets(budgets: Budgets): void {
     if (!isSatoshi(budgets?.[name])) throw new PaychanError("invalid_amount", `the budget "${name}" must be said, in satoshi`);
   }
   for (const [name, value] of Object.entries(budgets)) {
-    if (value !== undefined && !isSatoshi(value)) throw new PaychanError("invalid_amount", `the budget "${name}" is no amount in satoshi`);
+    if (value !== undefined && !isSatoshi(value))
+      throw new PaychanError("invalid_amount", `the budget "${name}" is no amount in satoshi`);
   }
 }
 
@@ -59,7 +62,8 @@ export function signedSince(records: readonly ChannelRecord[], from: number, hos
     .reduce((sum, signing) => sum + signing.value, 0);
 }
 
-/** What is to be signed now: `value` satoshi, `openPrice` of these for an opening; `request`: for this request in all, without that. */
+/** What is to be signed now: `value` satoshi, `openPrice` of these for an opening; `request`: for this request in all,
+ * without that. */
 export interface Step {
   readonly value: number;
   readonly openPrice: number;
@@ -67,7 +71,13 @@ export interface Step {
 }
 
 /** Return the names of the budgets that a step would exceed. */
-export function exceeded(budgets: Budgets, records: readonly ChannelRecord[], now: number, host: string, step: Step): BudgetName[] {
+export function exceeded(
+  budgets: Budgets,
+  records: readonly ChannelRecord[],
+  now: number,
+  host: string,
+  step: Step,
+): BudgetName[] {
   const { value, openPrice, request } = step;
   const rows: readonly (readonly [BudgetName, number, number])[] = [
     ["request", request, budgets.request],

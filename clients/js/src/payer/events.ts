@@ -27,7 +27,10 @@ export interface StreamSettings {
  * Throws as `fetch`, and over_budget when the stream wants more than its limit, refused when it was ended by the server.
  */
 export async function* paidEvents(
-  payer: HttpPayer, input: RequestInfo | URL, init: RequestInit | undefined, settings: StreamSettings,
+  payer: HttpPayer,
+  input: RequestInfo | URL,
+  init: RequestInit | undefined,
+  settings: StreamSettings,
 ): AsyncGenerator<PaidEvent, void, undefined> {
   const leave = new AbortController();
   const headers = new Headers(init?.headers ?? (input instanceof Request ? input.headers : undefined));
@@ -60,8 +63,15 @@ async function signedByChannel(payer: HttpPayer): Promise<Map<string, number>> {
   return new Map((await payer.purse.channels()).map((record) => [recordName(record), signedValue(record)]));
 }
 
-/** Sign what the stream asks for, but no more than its server's own prepayment limit at once, nor than the stream's limit in all. */
-async function payMore(payer: HttpPayer, url: string, data: string, before: Map<string, number>, settings: StreamSettings): Promise<void> {
+/** Sign what the stream asks for, but no more than its server's own prepayment limit at once, nor than the stream's limit in
+ * all. */
+async function payMore(
+  payer: HttpPayer,
+  url: string,
+  data: string,
+  before: Map<string, number>,
+  settings: StreamSettings,
+): Promise<void> {
   const content = parseObject(data);
   const name = content?.["channelId"];
   const required = parseSatoshi(content?.["requiredCumulative"]);

@@ -1,4 +1,5 @@
-/** `fetch` that pays: one round trip once a challenge is known, every payment on disk before it is sent, unknown outcomes sent again. */
+/** `fetch` that pays: one round trip once a challenge is known, every payment on disk before it is sent, unknown outcomes
+ * sent again. */
 
 import { sha256, toHex, utf8ToBytes } from "../core/bytes.js";
 import { PaychanError, Refused } from "../core/errors.js";
@@ -69,16 +70,20 @@ export class HttpPayer {
 
   /** Have a channel accept `required` satoshi in all, and buy nothing: by HEAD, for streams. */
   async voucher(
-    url: string, isMeant: (record: ChannelRecord) => boolean, required: (record: ChannelRecord, terms: SessionRequest) => number,
+    url: string,
+    isMeant: (record: ChannelRecord) => boolean,
+    required: (record: ChannelRecord, terms: SessionRequest) => number,
   ): Promise<void> {
     const request = await prepare(url, { method: "HEAD" });
     const challenge = this.recall({ ...request, method: "GET" })?.challenge ?? (await this.ask(url, "GET"));
     await this.purse.store.exclusively(lockOf(url), async () => {
       const record = (await this.purse.channels()).find(isMeant);
-      if (record === undefined) throw new PaychanError("invalid_record", "the stream is paid by a channel that is not known here");
+      if (record === undefined)
+        throw new PaychanError("invalid_record", "the stream is paid by a channel that is not known here");
       const price = required(record, readRequest(challenge)) - record.spent;
       const session = new Session(this.purse, record, challenge, newOrder(request), Math.max(price, 0));
-      if ((await this.exchange(request, session)) === null) throw new PaychanError("refused", "the channel takes no payment any more");
+      if ((await this.exchange(request, session)) === null)
+        throw new PaychanError("refused", "the channel takes no payment any more");
     });
   }
 
@@ -109,8 +114,14 @@ export class HttpPayer {
     });
   }
 
-  /** Return a channel that can pay for a challenge, its newest payment known. Throws needs_funding, over_budget, invalid_challenge. */
-  async chooseFor(challenge: Challenge, order: Order, shunned: ReadonlySet<number> = new Set(), cost = 0): Promise<ChannelRecord> {
+  /** Return a channel that can pay for a challenge, its newest payment known. Throws needs_funding, over_budget,
+   * invalid_challenge. */
+  async chooseFor(
+    challenge: Challenge,
+    order: Order,
+    shunned: ReadonlySet<number> = new Set(),
+    cost = 0,
+  ): Promise<ChannelRecord> {
     const terms = readRequest(challenge);
     checkTransport(order.url);
     for (;;) {
@@ -132,7 +143,8 @@ export class HttpPayer {
     }
     const problem = readProblem(await response.text());
     if (problem.name === "session/channel-not-found" && record.phase === "funded") return this.purse.trust(record.number);
-    if (problem.name === "session/channel-not-found" || problem.name === "session/channel-finalized") return this.purse.end(record.number);
+    if (problem.name === "session/channel-not-found" || problem.name === "session/channel-finalized")
+      return this.purse.end(record.number);
     throw new Refused(response.status, problem.members);
   }
 
@@ -208,7 +220,10 @@ export class HttpPayer {
       });
       if (response !== null && response.status !== 503) return response;
       if (!(await patience.pause(response, request.init.signal))) {
-        throw new PaychanError("outcome_unknown", `${request.url}: no answer to a payment; the same request again is the same purchase`);
+        throw new PaychanError(
+          "outcome_unknown",
+          `${request.url}: no answer to a payment; the same request again is the same purchase`,
+        );
       }
     }
   }
@@ -217,7 +232,10 @@ export class HttpPayer {
     return new Patience(this.settings.patience ?? PATIENCE);
   }
 
-  private async send(request: Prepared, paid: { challenge: Challenge; payload: Payload; key?: string | undefined } | null): Promise<Response> {
+  private async send(
+    request: Prepared,
+    paid: { challenge: Challenge; payload: Payload; key?: string | undefined } | null,
+  ): Promise<Response> {
     const headers = new Headers(request.headers);
     const init: RequestInit = { ...request.init, method: request.method, headers };
     if (request.body !== undefined) init.body = request.body;
@@ -243,7 +261,10 @@ export class HttpPayer {
 
   private remember(request: Prepared, session: Session): void {
     const [own, neighbours] = places(request);
-    for (const [place, cost] of [[own, session.price], [neighbours, 0]] as const) {
+    for (const [place, cost] of [
+      [own, session.price],
+      [neighbours, 0],
+    ] as const) {
       this.known.delete(place);
       this.known.set(place, { challenge: session.answered, cost });
     }
@@ -287,13 +308,15 @@ function places(request: Prepared): [string, string] {
 function checkTransport(url: string): void {
   const { protocol, hostname } = new URL(url);
   const isLocal = hostname === "localhost" || hostname.endsWith(".localhost") || hostname === "[::1]" || /^127\./.test(hostname);
-  if (protocol !== "https:" && !isLocal) throw new PaychanError("invalid_challenge", `${hostname}: payments are sent over https only`);
+  if (protocol !== "https:" && !isLocal)
+    throw new PaychanError("invalid_challenge", `${hostname}: payments are sent over https only`);
 }
 
 async function prepare(input: RequestInfo | URL, init?: RequestInit): Promise<Prepared> {
   const request = new Request(input, init);
   const body = request.body === null && !init?.body ? undefined : await request.clone().arrayBuffer();
-  if (body && body.byteLength > BODY_BYTES_MAX) throw new PaychanError("body_too_large", "a paid request's body is at most 64 MiB");
+  if (body && body.byteLength > BODY_BYTES_MAX)
+    throw new PaychanError("body_too_large", "a paid request's body is at most 64 MiB");
   const { credentials, mode, referrerPolicy, signal, keepalive, integrity } = request;
   const rest: RequestInit = { credentials, referrerPolicy, signal, keepalive, integrity, redirect: request.redirect };
   if (mode !== "navigate") rest.mode = mode;

@@ -6,7 +6,15 @@ import { paidEvents, type PaidEvent, type StreamSettings } from "./events.js";
 import { HttpPayer, type HttpSettings } from "./http.js";
 import { needOf, Purse, restoreBackup, type FundingAnswer, type FundingNeed, type PurseSettings } from "./purse.js";
 import {
-  acceptedValue, credit, isPending, paymentsEnd, recordName, recordNetwork, signedValue, type ChannelRecord, type Phase,
+  acceptedValue,
+  credit,
+  isPending,
+  paymentsEnd,
+  recordName,
+  recordNetwork,
+  signedValue,
+  type ChannelRecord,
+  type Phase,
 } from "./record.js";
 
 /** A channel as people look at it. Satoshi and unix seconds. */
@@ -53,7 +61,11 @@ export class Payer {
   readonly fetch = (input: RequestInfo | URL, init?: RequestInit): Promise<Response> => this.http.fetch(input, init);
 
   /** Yield the events of a paid stream. See paidEvents. */
-  events(input: RequestInfo | URL, settings: StreamSettings = {}, init?: RequestInit): AsyncGenerator<PaidEvent, void, undefined> {
+  events(
+    input: RequestInfo | URL,
+    settings: StreamSettings = {},
+    init?: RequestInit,
+  ): AsyncGenerator<PaidEvent, void, undefined> {
     return paidEvents(this.http, input, init, settings);
   }
 
@@ -81,7 +93,8 @@ export class Payer {
     return this.http.close(number);
   }
 
-  /** Return the signed transaction that takes a channel's money back after its expiry, if nothing was settled. feeRate: satoshi a byte. */
+  /** Return the signed transaction that takes a channel's money back after its expiry, if nothing was settled. feeRate:
+   * satoshi a byte. */
   refund(number: number, feeRate: number): Promise<Refund> {
     return this.purse.refund(number, feeRate);
   }
@@ -95,9 +108,21 @@ export class Payer {
 function viewOf(record: ChannelRecord): ChannelView {
   const deposit = record.funding?.value ?? 0;
   return {
-    number: record.number, origin: record.origin, network: recordNetwork(record).name, name: recordName(record), phase: record.phase,
-    deposit, signed: signedValue(record), accepted: acceptedValue(record), credit: credit(record), change: deposit - signedValue(record),
-    isPending: isPending(record), paymentsEnd: paymentsEnd(record), refundableFrom: record.expTime, hold: record.hold,
-    settlement: record.settlement, need: needOf(record),
+    number: record.number,
+    origin: record.origin,
+    network: recordNetwork(record).name,
+    name: recordName(record),
+    phase: record.phase,
+    deposit,
+    signed: signedValue(record),
+    accepted: acceptedValue(record),
+    credit: credit(record),
+    change: deposit - signedValue(record),
+    isPending: isPending(record),
+    paymentsEnd: paymentsEnd(record),
+    refundableFrom: record.expTime,
+    hold: record.hold,
+    settlement: record.settlement,
+    need: needOf(record),
   };
 }

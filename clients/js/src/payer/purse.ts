@@ -13,8 +13,18 @@ import type { Receipt, Snapshot } from "../wire/answer.js";
 import type { SessionRequest } from "../wire/challenge.js";
 import { addSigning, budgetOf, checkBudgets, DAY, exceeded, HOUR, signedSince, type Budgets, type Purchase } from "./budget.js";
 import {
-  acceptedValue, cumulative, parseRecord, paymentsEnd, recordAddress, recordName, recordNetwork, recordRedeem, recordTerms,
-  signedValue, type ChannelRecord, type Order,
+  acceptedValue,
+  cumulative,
+  parseRecord,
+  paymentsEnd,
+  recordAddress,
+  recordName,
+  recordNetwork,
+  recordRedeem,
+  recordTerms,
+  signedValue,
+  type ChannelRecord,
+  type Order,
 } from "./record.js";
 
 const WALLET = "wallet";
@@ -30,7 +40,7 @@ const CLOCK_SLACK = 600;
 const CHANNEL_DAYS = 7;
 const DOUBTS_MAX = 3;
 
-/** A channel whose room falls below so many times the price is followed by another before it is used up, if it can be funded unasked. */
+/** Without a suggestion of the server's, so many times its price are locked up. */
 const DEPOSIT_PRICES = 100;
 
 /** What to pay, and why. Amounts in satoshi, expTime in unix seconds; uri: BIP 21, for a link or a QR code. */
@@ -47,10 +57,10 @@ export interface FundingNeed {
   readonly clientPubkey: string;
 }
 
-/** The funding transaction in hex, which proves itself; or its output, whose value must be certain: a value too small signs too much away. */
+/** The funding transaction in hex, which proves itself; or its output, whose value must be certain: a value too small signs
+ * too much away. */
 export type FundingAnswer =
-  | { readonly transaction: string }
-  | { readonly txid: string; readonly vout: number; readonly value: number };
+  { readonly transaction: string } | { readonly txid: string; readonly vout: number; readonly value: number };
 
 export interface PurseSettings {
   readonly store: Store;
@@ -85,7 +95,8 @@ export class Purse {
     this.network = findNetwork(settings.network) as Network;
   }
 
-  /** Open the purse in a storage; made if there is none. Throws invalid_key if it is the purse of other words, invalid_amount, state. */
+  /** Open the purse in a storage; made if there is none. Throws invalid_key if it is the purse of other words,
+   * invalid_amount, state. */
   static async open(settings: PurseSettings): Promise<Purse> {
     const network = findNetwork(settings.network);
     if (network === null) throw new PaychanError("invalid_address", "network must be live, test, testnet4, signet or regtest");
@@ -116,7 +127,9 @@ export class Purse {
 
   /** Return all channels, by number. Throws invalid_record. */
   async channels(): Promise<ChannelRecord[]> {
-    const numbers = (await this.store.names()).flatMap((name) => (CHANNEL.test(name) ? [Number(name.slice("channel-".length))] : []));
+    const numbers = (await this.store.names()).flatMap((name) =>
+      CHANNEL.test(name) ? [Number(name.slice("channel-".length))] : [],
+    );
     const found = await Promise.all(numbers.sort((a, b) => a - b).map((number) => this.find(number)));
     return found.filter((record) => record !== null);
   }
@@ -146,7 +159,8 @@ export class Purse {
     return record;
   }
 
-  /** Return a channel with this server that can pay `needed` satoshi more, one that exists or a new one. Throws needs_funding, over_budget. */
+  /** Return a channel with this server that can pay `needed` satoshi more, one that exists or a new one. Throws
+   * needs_funding, over_budget. */
   async choose(terms: SessionRequest, order: Order, needed: number, shunned: ReadonlySet<number>): Promise<ChannelRecord> {
     if (terms.network !== this.network) {
       throw new PaychanError("invalid_challenge", `the server is on ${terms.network.name}, this purse on ${this.network.name}`);
@@ -192,10 +206,30 @@ export class Purse {
       const number = Math.max(-1, ...records.map((one) => one.number)) + 1;
       const { pubkey } = this.wallet.key(this.network, number);
       return this.save({
-        version: 1, number, origin: new URL(order.url).origin, chain: terms.network.chain, serverPubkey: toHex(terms.recipient), clientPubkey: toHex(pubkey), expTime,
-        changeAddress: this.settings.changeAddress ?? keyAddress(this.network, pubkey), settlementPeriod: terms.settlementPeriod,
-        fundingConfirmations: terms.fundingConfirmations, openPrice: terms.openPrice, plannedValue: value, funding: null,
-        phase: "unfunded", signed: null, accepted: null, spent: 0, purchase: null, method: order.method, url: order.url, isStale: false, doubts: 0, hold: "", settlement: null,
+        version: 1,
+        number,
+        origin: new URL(order.url).origin,
+        chain: terms.network.chain,
+        serverPubkey: toHex(terms.recipient),
+        clientPubkey: toHex(pubkey),
+        expTime,
+        changeAddress: this.settings.changeAddress ?? keyAddress(this.network, pubkey),
+        settlementPeriod: terms.settlementPeriod,
+        fundingConfirmations: terms.fundingConfirmations,
+        openPrice: terms.openPrice,
+        plannedValue: value,
+        funding: null,
+        phase: "unfunded",
+        signed: null,
+        accepted: null,
+        spent: 0,
+        purchase: null,
+        method: order.method,
+        url: order.url,
+        isStale: false,
+        doubts: 0,
+        hold: "",
+        settlement: null,
         signings: [],
       });
     });
@@ -204,8 +238,10 @@ export class Purse {
   private expiry(terms: SessionRequest): number {
     const least = terms.minDuration + CLOCK_SLACK + terms.fundingConfirmations * BLOCK_SECONDS * BLOCK_PATIENCE;
     const most = terms.maxDuration - CLOCK_SLACK;
-    const expTime = this.now() + terms.settlementPeriod + Math.min(Math.max((this.settings.days ?? CHANNEL_DAYS) * DAY, least), most);
-    if (most < terms.minDuration || !isExpiry(expTime)) throw new PaychanError("invalid_challenge", "the server's durations make no sense");
+    const expTime =
+      this.now() + terms.settlementPeriod + Math.min(Math.max((this.settings.days ?? CHANNEL_DAYS) * DAY, least), most);
+    if (most < terms.minDuration || !isExpiry(expTime))
+      throw new PaychanError("invalid_challenge", "the server's durations make no sense");
     return Math.floor(expTime);
   }
 
@@ -217,13 +253,20 @@ export class Purse {
     return this.save({ ...record, funding: { ...funding.outpoint, value: funding.value }, phase: "funded" });
   }
 
-  /** Sign a payment that is worth `target` in all, within the budgets, and make it durable. Throws over_budget, invalid_amount, state.
+  /** Sign a payment that is worth `target` in all, within the budgets, and make it durable. Throws over_budget, invalid_amount,
+   * state.
    *
-   * floor: what was signed before this purchase; openPrice: satoshi beyond it that open the channel. Less than, or as much as, was
-   * signed before is not signed again.
-   * isBuying: the order is a purchase that is outstanding from now on; else an outstanding one stays so.
-   */
-  async sign(number: number, target: number, order: Order, isBuying: boolean, floor: number, openPrice: number): Promise<ChannelRecord> {
+   * floor: what was signed before this purchase; openPrice: satoshi beyond it that open the channel. Less than, or as much as,
+   * was signed before is not signed again. isBuying: the order is a purchase that is outstanding from now on; else an
+   * outstanding one stays so. */
+  async sign(
+    number: number,
+    target: number,
+    order: Order,
+    isBuying: boolean,
+    floor: number,
+    openPrice: number,
+  ): Promise<ChannelRecord> {
     let isAllowed = false;
     for (;;) {
       const outcome = await this.store.exclusively("budget", () =>
@@ -239,7 +282,13 @@ export class Purse {
   }
 
   private async trySign(
-    number: number, target: number, order: Order, isBuying: boolean, request: number, opening: number, isAllowed: boolean,
+    number: number,
+    target: number,
+    order: Order,
+    isBuying: boolean,
+    request: number,
+    opening: number,
+    isAllowed: boolean,
   ): Promise<ChannelRecord | Purchase> {
     const record = await this.channel(number);
     const terms = recordTerms(record);
@@ -271,8 +320,8 @@ export class Purse {
     return encodePayment(signPayment(terms, terms.fundingValue, this.secret(record)));
   }
 
-  /** Book a receipt. One that claims what was not signed puts the channel on hold, and is not believed. isOver: it answers the purchase. isDoubted: it
-   * was paid twice, as `doubt` says. */
+  /** Book a receipt. One that claims what was not signed puts the channel on hold, and is not believed. isOver: it answers the
+   * purchase. isDoubted: that was paid twice, as `doubt` says. */
   async book(number: number, receipt: Receipt, isOver: boolean, isDoubted = false): Promise<ChannelRecord> {
     const record = await this.channel(number);
     if (receipt.channelId !== recordName(record)) return record;
@@ -284,10 +333,19 @@ export class Purse {
     const phase = receipt.settlement ? "over" : "open";
     const spent = Math.min(receipt.spent, cumulative(record, accepted));
     const settlement = receipt.settlement ?? record.settlement;
-    return this.save({ ...record, accepted, spent, phase, settlement, purchase: isOver ? null : record.purchase, doubts: isDoubted ? record.doubts : 0 });
+    return this.save({
+      ...record,
+      accepted,
+      spent,
+      phase,
+      settlement,
+      purchase: isOver ? null : record.purchase,
+      doubts: isDoubted ? record.doubts : 0,
+    });
   }
 
-  /** Book what a problem document says of the channel; figures that contradict what was signed say nothing. isOver: as for `book`. */
+  /** Book what a problem document says of the channel; figures that contradict what was signed say nothing. isOver: as for
+   * `book`. */
   async learn(number: number, accepted: number | null, spent: number | null, isOver: boolean): Promise<ChannelRecord> {
     const found = await this.channel(number);
     const record = isOver && found.purchase ? await this.save({ ...found, purchase: null }) : found;
@@ -334,13 +392,15 @@ export class Purse {
     return this.save({ ...(await this.channel(number)), isStale: false });
   }
 
-  /** Return the signed refund of a channel: it takes everything back after the expiry, if nothing was settled. feeRate: satoshi a byte. */
+  /** Return the signed refund of a channel: it takes everything back after the expiry, if nothing was settled. feeRate:
+   * satoshi a byte. */
   async refund(number: number, feeRate: number): Promise<Refund> {
     const record = await this.channel(number);
     return makeRefund(recordTerms(record), this.secret(record), feeRate);
   }
 
-  /** Return words and channels in one text, to be kept where only the payer gets at it. It stays good: what is signed later is found again. */
+  /** Return words and channels in one text, to be kept where only the payer gets at it. It stays good: what is signed later
+   * is found again. */
   async backup(): Promise<string> {
     return JSON.stringify({ version: 1, words: this.words, channels: await this.channels() }, null, 1);
   }
@@ -369,7 +429,10 @@ export async function restoreBackup(store: Store, text: string): Promise<void> {
     parseRecord(JSON.stringify(one), (record) => wallet.key(recordNetwork(record), record.number).pubkey),
   );
   for (const record of records) {
-    await store.write(`channel-${record.number}`, JSON.stringify({ ...record, isStale: record.funding !== null && record.phase !== "over" }));
+    await store.write(
+      `channel-${record.number}`,
+      JSON.stringify({ ...record, isStale: record.funding !== null && record.phase !== "over" }),
+    );
   }
   await store.write(WALLET, JSON.stringify({ version: 1, words: wallet.words }));
 }
@@ -379,9 +442,16 @@ export function needOf(record: ChannelRecord): FundingNeed {
   const address = recordAddress(record);
   const coins = (record.plannedValue / 1e8).toFixed(8);
   return {
-    channel: record.number, origin: record.origin, network: recordNetwork(record).name, address, value: record.plannedValue,
-    uri: `bitcoin:${address}?amount=${coins}`, openPrice: record.openPrice, confirmations: record.fundingConfirmations,
-    expTime: record.expTime, clientPubkey: record.clientPubkey,
+    channel: record.number,
+    origin: record.origin,
+    network: recordNetwork(record).name,
+    address,
+    value: record.plannedValue,
+    uri: `bitcoin:${address}?amount=${coins}`,
+    openPrice: record.openPrice,
+    confirmations: record.fundingConfirmations,
+    expTime: record.expTime,
+    clientPubkey: record.clientPubkey,
   };
 }
 
@@ -401,4 +471,3 @@ function readFunding(record: ChannelRecord, answer: FundingAnswer): Funding {
   }
   return { outpoint: { txid, vout }, value };
 }
-

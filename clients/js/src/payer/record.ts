@@ -1,4 +1,5 @@
-/** What a payer knows about one of its channels, as it is stored. Everything derived and every signature is checked when it is read. */
+/** What a payer knows about one of its channels, as it is stored. Everything derived and every signature is checked when it
+ * is read. */
 
 import { fromHex, parseObject, toHex } from "../core/bytes.js";
 import { PaychanError } from "../core/errors.js";
@@ -7,7 +8,8 @@ import { decodeAddress, findNetwork, type Network } from "../core/network.js";
 import { decodePayment, verifyPayment, type ChannelTerms, type Payment } from "../core/payment.js";
 import { formatOutpoint, fundingAddress, redeemScript, type Outpoint } from "../core/script.js";
 
-/** unfunded: nobody has paid to the address yet. funded: paid, not opened. open: takes payments. over: closed, expired or given up. */
+/** unfunded: nobody has paid to the address yet. funded: paid, not opened. open: takes payments. over: closed, expired or
+ * given up. */
 export type Phase = "unfunded" | "funded" | "open" | "over";
 
 export interface Signing {
@@ -41,7 +43,8 @@ export interface ChannelRecord {
   readonly plannedValue: number;
   readonly funding: { readonly txid: string; readonly vout: number; readonly value: number } | null;
   readonly phase: Phase;
-  /** The newest payment that was signed, and the newest that the server is known to have. They differ while an outcome is unknown. */
+  /** The newest payment that was signed, and the newest that the server is known to have. They differ while an outcome is
+   * unknown. */
   readonly signed: string | null;
   readonly accepted: string | null;
   /** What the server said it charged, of `accepted`. */
@@ -109,7 +112,8 @@ export const isPending = (record: ChannelRecord): boolean => record.signed !== r
 /** From this moment on the server takes no payment. */
 export const paymentsEnd = (record: ChannelRecord): number => record.expTime - record.settlementPeriod;
 
-/** Return the record in a text. Throws invalid_record, naming what is wrong; pubkey: of the wallet's key with the record's number. */
+/** Return the record in a text. Throws invalid_record, naming what is wrong; pubkey: of the wallet's key with the record's
+ * number. */
 export function parseRecord(text: string, pubkey: (record: ChannelRecord) => Uint8Array): ChannelRecord {
   const record = parseObject(text) as unknown as ChannelRecord | null;
   if (record === null || record.version !== 1) throw damaged("version");
@@ -137,7 +141,10 @@ function check(record: ChannelRecord, pubkey: (record: ChannelRecord) => Uint8Ar
     must(Number.isSafeInteger(record[name]) && record[name] >= 0, name);
   }
   for (const name of ["origin", "method", "url", "hold"] as const) must(typeof record[name] === "string", name);
-  must(Array.isArray(record.signings) && record.signings.every((row) => isSatoshi(row?.value) && Number.isFinite(row.at)), "signings");
+  must(
+    Array.isArray(record.signings) && record.signings.every((row) => isSatoshi(row?.value) && Number.isFinite(row.at)),
+    "signings",
+  );
   decodeAddress(recordNetwork(record), record.changeAddress);
   if (record.funding === null) {
     must(record.signed === null && record.accepted === null && record.phase !== "open", "phase");

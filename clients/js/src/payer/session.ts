@@ -1,4 +1,5 @@
-/** One purchase on one channel: which payment to show, and what its answer means. No I/O but the purse's; each transport drives it. */
+/** One purchase on one channel: which payment to show, and what its answer means. No I/O but the purse's; each transport
+ * drives it. */
 
 import { PaychanError, Refused } from "../core/errors.js";
 import { findReceipt, findSnapshot, readProblem, type Problem } from "../wire/answer.js";
@@ -7,8 +8,8 @@ import { openPayload, voucherPayload, type Payload } from "../wire/credential.js
 import type { Purse } from "./purse.js";
 import { acceptedValue, isPending, recordTerms, signedValue, type ChannelRecord, type Order } from "./record.js";
 
-/** done: the answer is the caller's. again: show the payment that `payload` gives now. wait: the same again, later. other: take another
- * channel. resolve: show the pending payment where it was meant to go, first. */
+/** done: the answer is the caller's. again: show the payment that `payload` gives now. wait: the same again, later. other: take
+ * another channel. resolve: show the pending payment where it was meant to go, first. */
 export type Verdict = "done" | "again" | "wait" | "other" | "resolve";
 
 /** Of a purchase: a server that goes on to refuse what it asked for is left alone. */
@@ -28,8 +29,8 @@ export class Session {
   /** What of this purchase's rise opens the channel. */
   private opening = 0;
 
-  /** fixedPrice: for what buys nothing by itself (HEAD), the satoshi by which the spent value is to be covered. Else the challenge's.
-   * cost: what the same cost the last time, if that is known: some requests take several units. */
+  /** fixedPrice: for what buys nothing by itself (HEAD), the satoshi by which the spent value is to be covered. Else the
+   * challenge's. cost: what the same cost the last time, if that is known: some requests take several units. */
   constructor(
     private readonly purse: Purse,
     private record: ChannelRecord,
@@ -69,7 +70,8 @@ export class Session {
     return this.record.phase === "funded";
   }
 
-  /** Return what must be signed in all for this purchase: from the credit as far as it reaches, but a rise is one the server takes. */
+  /** Return what must be signed in all for this purchase: from the credit as far as it reaches, but a rise is one the server
+   * takes. */
   private wanted(): number {
     const spent = this.isOpening ? this.terms.openPrice : this.record.spent;
     const accepted = acceptedValue(this.record);
@@ -89,7 +91,10 @@ export class Session {
     if (this.shown >= CREDENTIALS_MAX) throw new PaychanError("misbehaved", "the server refuses what it has asked for");
     this.shown += 1;
     if (this.target > this.limit) {
-      throw new PaychanError("misbehaved", `the server asks for ${this.target - this.floor} satoshi, its challenge says ${this.price}`);
+      throw new PaychanError(
+        "misbehaved",
+        `the server asks for ${this.target - this.floor} satoshi, its challenge says ${this.price}`,
+      );
     }
     if (this.isOpening && this.base === 0) this.opening = Math.min(this.terms.openPrice, this.target);
     this.record = await this.purse.sign(this.record.number, this.target, this.order, this.isBuying, this.base, this.opening);
@@ -98,7 +103,8 @@ export class Session {
     return this.isOpening ? openPayload(terms, this.record.changeAddress, text) : voucherPayload(terms, text);
   }
 
-  /** Book an answer, and say what follows. A 503, or none, is no answer: the caller shows the same again. Throws refused, misbehaved. */
+  /** Book an answer, and say what follows. A 503, or none, is no answer: the caller shows the same again. Throws refused,
+   * misbehaved. */
   async judge(response: Response): Promise<Verdict> {
     const receipt = response.ok ? findReceipt(response.headers) : null;
     if (receipt !== null) {
@@ -135,8 +141,8 @@ export class Session {
     this.cost = Math.max(this.cost, told);
   }
 
-  /** Signatures are deterministic: another copy of this wallet may have signed, and used, the very payment that was signed here. So the
-   * price is paid once more, but once only, and a server that says so time after time is left alone. */
+  /** Signatures are deterministic: another copy of this wallet may have signed, and used, the very payment that was signed
+   * here. So the price is paid once more, but once only, and a server that says so time after time is left alone. */
   private async allowTwice(problem: Problem): Promise<void> {
     const signed = signedValue(this.record);
     if (this.isTwice || problem.accepted !== signed || signed <= this.base) return;

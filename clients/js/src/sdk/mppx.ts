@@ -61,7 +61,8 @@ export function bitcoin(payer: Payer, base: typeof fetch = globalThis.fetch): Bi
 
   async function createCredential({ challenge }: { challenge: { id: string } }): Promise<string> {
     const place = places.get(challenge.id);
-    if (place === undefined) throw new PaychanError("invalid_challenge", "mppx must be given the fetch that comes with this method");
+    if (place === undefined)
+      throw new PaychanError("invalid_challenge", "mppx must be given the fetch that comes with this method");
     places.delete(challenge.id);
     const { origin } = new URL(place.url);
     return payer.purse.store.exclusively(`server ${origin}`, async () => {

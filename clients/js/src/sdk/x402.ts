@@ -73,7 +73,10 @@ export function channels(payer: Payer, base: typeof fetch = globalThis.fetch) {
   const scheme = {
     scheme: SCHEME,
     schemeHooks: {
-      async onBeforePaymentCreation(context: { paymentRequired: { resource: { url: string } }; selectedRequirements: object }): Promise<void> {
+      async onBeforePaymentCreation(context: {
+        paymentRequired: { resource: { url: string } };
+        selectedRequirements: object;
+      }): Promise<void> {
         const place = places.get(context.paymentRequired.resource.url);
         if (place) offers.set(context.selectedRequirements, place);
       },
@@ -91,7 +94,10 @@ export function channels(payer: Payer, base: typeof fetch = globalThis.fetch) {
       });
       const { action, ...members } = await session.payload();
       sessions.set(session.key, session);
-      return { x402Version: VERSION, payload: { type: action === "close" ? "refund" : action, ...members, purchase: session.key } };
+      return {
+        x402Version: VERSION,
+        payload: { type: action === "close" ? "refund" : action, ...members, purchase: session.key },
+      };
     },
   } satisfies SchemeNetworkClient;
   return { scheme, fetch: observe as typeof fetch };
@@ -110,7 +116,12 @@ function offersSatoshi(offer: Members | null): boolean {
 /** Say in the Payment scheme's words what x402's requirements ask for: there is one reading of them. */
 function challengeOf(requirements: Requirements): Challenge {
   const { amount, payTo: recipient, network: chain, asset: currency, extra } = requirements;
-  const request = encodeJson({ amount, currency, recipient, methodDetails: { ...extra, chain, channelType: extra["channelType"] ?? CHANNEL_TYPE } });
+  const request = encodeJson({
+    amount,
+    currency,
+    recipient,
+    methodDetails: { ...extra, chain, channelType: extra["channelType"] ?? CHANNEL_TYPE },
+  });
   return { id: "x402", realm: "x402", method: METHOD, intent: INTENT, request };
 }
 
@@ -127,11 +138,27 @@ async function book(payer: Payer, sessions: Map<string, Session>, context: Outco
   const [accepted, spent, deposit] = ["accepted", "spent", "deposit"].map((name) => parseSatoshi(state?.[name]));
   if (accepted == null || spent == null || deposit == null) return;
   if (settled.success) {
-    const receipt: Receipt = { channelId, challengeId: "", accepted, spent, deposit, units: 1, timestamp: "", jws: null, settlement: null };
+    const receipt: Receipt = {
+      channelId,
+      challengeId: "",
+      accepted,
+      spent,
+      deposit,
+      units: 1,
+      timestamp: "",
+      jws: null,
+      settlement: null,
+    };
     await payer.purse.book(session.channel, receipt, true);
     return;
   }
-  const told = { channelId, channelType: CHANNEL_TYPE, acceptedCumulative: String(accepted), spent: String(spent), deposit: String(deposit) };
+  const told = {
+    channelId,
+    channelType: CHANNEL_TYPE,
+    acceptedCumulative: String(accepted),
+    spent: String(spent),
+    deposit: String(deposit),
+  };
   const snapshot = readSnapshot({ ...told, payment: voucher?.["payment"] });
   const isCurable = ["insufficient_credit", "out_of_order", "already_served"].includes(settled.errorReason ?? "");
   if (snapshot === null || !isCurable) return;
@@ -142,7 +169,8 @@ async function book(payer: Payer, sessions: Map<string, Session>, context: Outco
 
 // --- the seller's side ---
 
-/** x402's SchemeNetworkServer: prices are satoshi, and are taken on disk before the handler runs; a handler that fails gives them back. */
+/** x402's SchemeNetworkServer: prices are satoshi, and are taken on disk before the handler runs; a handler that fails gives
+ * them back. */
 export class ChannelScheme implements SchemeNetworkServer {
   readonly scheme = SCHEME;
   readonly defaultAssetTransferMethod = "default";
@@ -150,7 +178,8 @@ export class ChannelScheme implements SchemeNetworkServer {
 
   /** Return a price in satoshi: a number, a decimal text, or an amount of asset sat. Throws invalid_amount. */
   async parsePrice(price: unknown): Promise<{ amount: string; asset: string }> {
-    const { amount, asset } = typeof price === "object" && price !== null ? (price as Members) : { amount: price, asset: CURRENCY };
+    const { amount, asset } =
+      typeof price === "object" && price !== null ? (price as Members) : { amount: price, asset: CURRENCY };
     const value = parseSatoshi(String(amount));
     if (!value || asset !== CURRENCY) throw new PaychanError("invalid_amount", "a price is a number of satoshi, from 1 on");
     return { amount: String(value), asset: CURRENCY };
@@ -159,7 +188,8 @@ export class ChannelScheme implements SchemeNetworkServer {
   /** Say what a channel must be like and whom it pays, as the channel server says it. */
   async enhancePaymentRequirements(requirements: Requirements, kind: { extra?: Members }): Promise<Requirements> {
     const { payTo, ...told } = kind.extra ?? {};
-    if (requirements.payTo !== "" && requirements.payTo !== payTo) throw new PaychanError("invalid_key", "payTo must be empty, or the server's key");
+    if (requirements.payTo !== "" && requirements.payTo !== payTo)
+      throw new PaychanError("invalid_key", "payTo must be empty, or the server's key");
     return { ...requirements, payTo: String(payTo), extra: { ...told, ...requirements.extra } };
   }
 

@@ -24,7 +24,8 @@ export class FileStore implements Store {
     private isHeld: boolean,
   ) {}
 
-  /** Open a directory, made if missing (mode 0700). Throws busy while another live process has it open, state if it cannot be used. */
+  /** Open a directory, made if missing (mode 0700). Throws busy while another live process has it open, state if it cannot be
+   * used. */
   static open(directory: string): FileStore {
     const path = resolve(directory);
     try {

@@ -3,7 +3,8 @@
 export interface Store {
   /** Return what was written under a name; null if nothing was. */
   read(name: string): Promise<string | null>;
-  /** Write: when this resolves, a power cut loses nothing of it. Rejects with code "state"; the old or the new text is there then. */
+  /** Write: when this resolves, a power cut loses nothing of it. Rejects with code "state"; the old or the new text is there
+   * then. */
   write(name: string, text: string): Promise<void>;
   /** Return the names that were written. */
   names(): Promise<string[]>;

@@ -1,4 +1,5 @@
-/** What a server says after a payment: receipts, snapshots, problem documents. All of it is information; none is a reason to sign. */
+/** What a server says after a payment: receipts, snapshots, problem documents. All of it is information; none is a reason to
+ * sign. */
 
 import { decodeJson, fromHex, parseObject } from "../core/bytes.js";
 import { parseSatoshi } from "../core/money.js";

@@ -17,7 +17,18 @@ const HEADER_CHARACTERS_MAX = 32768;
 /** How many times the price a voucher may run ahead of what is required, unless the challenge says otherwise. */
 const MAX_PREPAY_UNITS = 20;
 
-const PARAMETERS = ["id", "realm", "method", "intent", "request", "expires", "digest", "opaque", "header", "description"] as const;
+const PARAMETERS = [
+  "id",
+  "realm",
+  "method",
+  "intent",
+  "request",
+  "expires",
+  "digest",
+  "opaque",
+  "header",
+  "description",
+] as const;
 
 /** A challenge's parameters as they stand on the wire; a credential echoes them. */
 export type Challenge = { readonly [name in (typeof PARAMETERS)[number]]?: string } & {
@@ -164,7 +175,8 @@ export function readSession(content: Readonly<Record<string, unknown>>): Session
   };
 }
 
-const unpayable = (what: string): PaychanError => new PaychanError("invalid_challenge", `the server's challenge makes no sense: ${what}`);
+const unpayable = (what: string): PaychanError =>
+  new PaychanError("invalid_challenge", `the server's challenge makes no sense: ${what}`);
 
 class Members {
   constructor(private readonly content: Readonly<Record<string, unknown>>) {}

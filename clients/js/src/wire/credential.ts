@@ -1,4 +1,5 @@
-/** `Authorization: Payment`: the credential, an echo of the challenge and what pays it. It is as good as money: it belongs into no log. */
+/** `Authorization: Payment`: the credential, an echo of the challenge and what pays it. It is as good as money: it belongs
+ * into no log. */
 
 import { encodeJson, toHex } from "../core/bytes.js";
 import type { ChannelTerms } from "../core/payment.js";
@@ -38,4 +39,5 @@ export const credentialHeader = (challenge: Challenge): string =>
   challenge.header === "Payment-Authorization" ? challenge.header : "Authorization";
 
 /** Return the header's value. */
-export const renderCredential = (challenge: Challenge, payload: Payload): string => `Payment ${encodeJson({ challenge, payload })}`;
+export const renderCredential = (challenge: Challenge, payload: Payload): string =>
+  `Payment ${encodeJson({ challenge, payload })}`;

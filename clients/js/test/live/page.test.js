@@ -21,7 +21,10 @@ const DESKTOP = { viewport: { width: 1100, height: 900 } };
 let browser, files;
 
 before(async () => {
-  browser = await chromium.launch({ executablePath: process.env.PAYCHAN_CHROMIUM, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
+  browser = await chromium.launch({
+    executablePath: process.env.PAYCHAN_CHROMIUM,
+    args: ["--no-sandbox", "--disable-dev-shm-usage"],
+  });
   files = mkdtempSync(join(tmpdir(), "page-"));
 });
 
@@ -74,8 +77,12 @@ async function useTestCoins(page) {
 
 async function read(page, at) {
   await page.locator("#articles button").nth(at).click();
-  await page.waitForFunction((index) => document.querySelectorAll("#articles .price")[index].textContent === "read"
-    || document.querySelector("#problem").checkVisibility(), at);
+  await page.waitForFunction(
+    (index) =>
+      document.querySelectorAll("#articles .price")[index].textContent === "read" ||
+      document.querySelector("#problem").checkVisibility(),
+    at,
+  );
   assert.equal(await problem(page), "");
   return page.textContent("#article-text");
 }
@@ -113,7 +120,9 @@ test("a whole life: key, backup, coins, articles, the tide, close, refund", { ti
   assert.equal(await amount(page, "channel-spent"), opened + 5);
 
   await page.click("#watch-toggle");
-  await page.waitForFunction(() => /^([789]|1\d) seconds/.test(document.querySelector("#watch-paid").textContent), null, { timeout: 60_000 });
+  await page.waitForFunction(() => /^([789]|1\d) seconds/.test(document.querySelector("#watch-paid").textContent), null, {
+    timeout: 60_000,
+  });
   await read(page, 2); // while the stream runs, on the same channel
   await picture(page, "wide-4-goods");
   await page.click("#watch-toggle");
@@ -175,7 +184,11 @@ for (const [name, options] of [
     assert.ok(await fits());
     const dim = await page.evaluate(tooDim);
     assert.deepEqual(dim, []);
-    const small = await page.evaluate(() => [...document.querySelectorAll("button")].filter((one) => one.checkVisibility() && one.offsetHeight < 44).map((one) => one.id));
+    const small = await page.evaluate(() =>
+      [...document.querySelectorAll("button")]
+        .filter((one) => one.checkVisibility() && one.offsetHeight < 44)
+        .map((one) => one.id),
+    );
     assert.deepEqual(small, []);
     assert.deepEqual(page.errors, []);
     await context.close();
@@ -185,7 +198,11 @@ for (const [name, options] of [
 /** Return the visible texts whose contrast against what is behind them is below 4.5 to 1 (WCAG 2, AA). */
 function tooDim() {
   const light = (color) => {
-    const [r, g, b] = color.match(/[\d.]+/g).map(Number).map((value) => value / 255).map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
+    const [r, g, b] = color
+      .match(/[\d.]+/g)
+      .map(Number)
+      .map((value) => value / 255)
+      .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const behind = (element) => {
@@ -195,7 +212,9 @@ function tooDim() {
     }
     return "rgb(255, 255, 255)";
   };
-  const texts = [...document.querySelectorAll("body *")].filter((one) => one.checkVisibility() && [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()));
+  const texts = [...document.querySelectorAll("body *")].filter(
+    (one) => one.checkVisibility() && [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()),
+  );
   return texts.flatMap((one) => {
     const [a, b] = [light(getComputedStyle(one).color), light(behind(one))].sort((x, y) => y - x);
     const ratio = (a + 0.05) / (b + 0.05);
@@ -206,7 +225,7 @@ function tooDim() {
 test("wrong words and a wrong transaction are told, and change nothing", { timeout: 60_000 }, async () => {
   const { context, page } = await visit();
   await page.click("#restore-open");
-  for (const text of ["one two three", "{\"version\": 1}", "abandon ".repeat(12)]) {
+  for (const text of ["one two three", '{"version": 1}', "abandon ".repeat(12)]) {
     await page.fill("#restore-text", text);
     await page.click("#restore button");
     await page.waitForSelector("#problem:not([hidden])");

@@ -9,7 +9,19 @@ import { after, before, beforeEach, test } from "node:test";
 
 import { Mppx } from "mppx/client";
 
-import { debugFund, encodePayment, findChallenges, findReceipt, Payer, recordTerms, renderCredential, signPayment, voucherPayload, Wallet, findNetwork } from "../../dist/index.js";
+import {
+  debugFund,
+  encodePayment,
+  findChallenges,
+  findReceipt,
+  Payer,
+  recordTerms,
+  renderCredential,
+  signPayment,
+  voucherPayload,
+  Wallet,
+  findNetwork,
+} from "../../dist/index.js";
 import { bitcoin } from "../../dist/sdk/mppx.js";
 import { FileStore } from "../../dist/store/file.js";
 
@@ -55,7 +67,10 @@ async function look(number = 0) {
 
 async function check() {
   const [mine, theirs] = [await view(), await look()];
-  assert.deepEqual([mine.signed, mine.accepted, mine.isPending, mine.deposit], [theirs.received, theirs.received, false, theirs.funding_value]);
+  assert.deepEqual(
+    [mine.signed, mine.accepted, mine.isPending, mine.deposit],
+    [theirs.received, theirs.received, false, theirs.funding_value],
+  );
   return theirs;
 }
 
@@ -85,7 +100,10 @@ test("what cannot be had is not paid for", async () => {
 test("ten at once are ten purchases, one after the other", async () => {
   const { spent } = await check();
   const answers = await Promise.all(Array.from({ length: 10 }, () => buy("change")));
-  assert.deepEqual(answers.map((answer) => answer.status), Array(10).fill(200));
+  assert.deepEqual(
+    answers.map((answer) => answer.status),
+    Array(10).fill(200),
+  );
   assert.equal((await check()).spent, spent + 10 * PRICE);
 });
 
@@ -119,7 +137,9 @@ test("forged, replayed and stale payments, and a cheap challenge for something d
   const [challenge] = findChallenges(unpaid.headers);
   const [dear] = findChallenges((await fetch(`${SHOP}/tide`)).headers);
   const show = (of, payment, path = "/articles/smallest") =>
-    fetch(SHOP + path, { headers: { Authorization: renderCredential(of, voucherPayload(terms, payment)), "Idempotency-Key": crypto.randomUUID() } });
+    fetch(SHOP + path, {
+      headers: { Authorization: renderCredential(of, voucherPayload(terms, payment)), "Idempotency-Key": crypto.randomUUID() },
+    });
   for (const [what, answer, type] of [
     ["forged", await show(challenge, pay(signed + PRICE, stranger)), /session\/invalid-signature/],
     ["replayed", await show(challenge, record.signed), /session\/insufficient-balance/],
@@ -164,7 +184,8 @@ test("a stream is paid while it runs, and what was not watched is given back", a
   }
   assert.deepEqual(seen, [0, 1, 2, 3, 4, 5, 6]);
   assert.equal(times, 1, "five seconds are paid ahead");
-  for (let tries = 0; tries < 50 && (await look()).spent !== spent + 7; tries += 1) await new Promise((resolve) => setTimeout(resolve, 100));
+  for (let tries = 0; tries < 50 && (await look()).spent !== spent + 7; tries += 1)
+    await new Promise((resolve) => setTimeout(resolve, 100));
   const after = await look();
   assert.deepEqual([after.spent - spent, after.credit], [7, 3]);
   assert.equal((await buy()).status, 200);
@@ -173,9 +194,12 @@ test("a stream is paid while it runs, and what was not watched is given back", a
 test("a stream costs no more than its limit", async () => {
   const { signed } = await view();
   const events = payer.events(`${SHOP}/tide`, { limit: 7 });
-  await assert.rejects(async () => {
-    for await (const event of events) assert.ok(event.data);
-  }, (error) => error.code === "over_budget");
+  await assert.rejects(
+    async () => {
+      for await (const event of events) assert.ok(event.data);
+    },
+    (error) => error.code === "over_budget",
+  );
   assert.ok((await view()).signed - signed <= 7);
   await buy();
 });
@@ -232,5 +256,8 @@ test("a channel that the server has closed is replaced within the same fetch", a
   const closed = await fetch(`${process.env.PAYCHAN_URL}/v1/channels/${txid}/${vout}?payment=${newest}`, { method: "DELETE" });
   assert.equal(closed.status, 202);
   assert.equal((await buy()).status, 200);
-  assert.deepEqual((await payer.channels()).map((one) => one.phase), ["over", "over", "open"]);
+  assert.deepEqual(
+    (await payer.channels()).map((one) => one.phase),
+    ["over", "over", "open"],
+  );
 });

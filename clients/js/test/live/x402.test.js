@@ -1,5 +1,6 @@
-/** Aim: x402's own client and server trade for channels with our schemes. Method: a shop of x402's core server, whose facilitator is the
- * sellers' door of a real system in debug mode (PAYCHAN_SELL_URL, PAYCHAN_SELL_TOKEN), and x402's fetch with our purse. */
+/** Aim: x402's own client and server trade for channels with our schemes. Method: a shop of x402's core server, whose
+ * facilitator is the sellers' door of a real system in debug mode (PAYCHAN_SELL_URL, PAYCHAN_SELL_TOKEN), and x402's fetch
+ * with our purse. */
 
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -26,7 +27,8 @@ let isFailing = false;
 
 before(async () => {
   const facilitator = new HTTPFacilitatorClient({
-    url: `${SELL}/x402`, createAuthHeaders: async () => ({ supported: headers, verify: headers, settle: headers }),
+    url: `${SELL}/x402`,
+    createAuthHeaders: async () => ({ supported: headers, verify: headers, settle: headers }),
   });
   const server = new x402ResourceServer(facilitator).register("bip122:*", new ChannelScheme());
   const accepts = { scheme: "batch-settlement", network: NETWORK, payTo: "", price: PRICE };
@@ -50,10 +52,19 @@ after(() => {
 async function serve(http, request, response) {
   const absolute = `http://${request.headers.host}${request.url}`;
   const adapter = {
-    getHeader: (name) => request.headers[name.toLowerCase()], getMethod: () => request.method, getPath: () => new URL(absolute).pathname,
-    getUrl: () => absolute, getAcceptHeader: () => "", getUserAgent: () => "",
+    getHeader: (name) => request.headers[name.toLowerCase()],
+    getMethod: () => request.method,
+    getPath: () => new URL(absolute).pathname,
+    getUrl: () => absolute,
+    getAcceptHeader: () => "",
+    getUserAgent: () => "",
   };
-  const context = { adapter, path: adapter.getPath(), method: request.method, paymentHeader: adapter.getHeader("payment-signature") };
+  const context = {
+    adapter,
+    path: adapter.getPath(),
+    method: request.method,
+    paymentHeader: adapter.getHeader("payment-signature"),
+  };
   const result = await http.processHTTPRequest(context);
   if (result.type === "payment-error") {
     response.writeHead(result.response.status, result.response.headers);
@@ -66,7 +77,14 @@ async function serve(http, request, response) {
   }
   served += 1;
   const { paymentPayload, paymentRequirements, declaredExtensions, beforeHandlerSettlement } = result;
-  const settled = await http.processSettlement(paymentPayload, paymentRequirements, declaredExtensions, { request: context }, undefined, beforeHandlerSettlement);
+  const settled = await http.processSettlement(
+    paymentPayload,
+    paymentRequirements,
+    declaredExtensions,
+    { request: context },
+    undefined,
+    beforeHandlerSettlement,
+  );
   response.writeHead(settled.success ? 200 : 402, settled.headers);
   response.end(settled.success ? "news" : "");
 }
@@ -79,7 +97,10 @@ async function look() {
 
 function client(fetcher) {
   const scheme = channels(payer, fetcher);
-  const made = x402Client.fromConfig({ schemes: [{ network: "bip122:*", client: scheme.scheme }], spendControls: SPEND_CONTROLS });
+  const made = x402Client.fromConfig({
+    schemes: [{ network: "bip122:*", client: scheme.scheme }],
+    spendControls: SPEND_CONTROLS,
+  });
   return wrapFetchWithPayment(scheme.fetch, made);
 }
 
@@ -155,13 +176,17 @@ test("an offer that names another server is refused, and without our fetch nothi
   };
   await assert.rejects(client(lying)(url), /offers something of/);
   const { scheme } = channels(payer);
-  const bare = wrapFetchWithPayment(fetch, x402Client.fromConfig({ schemes: [{ network: "bip122:*", client: scheme }], spendControls: SPEND_CONTROLS }));
+  const bare = wrapFetchWithPayment(
+    fetch,
+    x402Client.fromConfig({ schemes: [{ network: "bip122:*", client: scheme }], spendControls: SPEND_CONTROLS }),
+  );
   await assert.rejects(bare(url), /must be given the fetch/);
 });
 
 test("prices are satoshi, and a route pays nobody else", async () => {
   const scheme = new ChannelScheme();
-  for (const price of [5, "5", { amount: "5", asset: "sat" }]) assert.deepEqual(await scheme.parsePrice(price), { amount: "5", asset: "sat" });
+  for (const price of [5, "5", { amount: "5", asset: "sat" }])
+    assert.deepEqual(await scheme.parsePrice(price), { amount: "5", asset: "sat" });
   for (const price of [0, -1, 1.5, "$1", "", null, { amount: "5", asset: "usd" }, 3e15]) {
     await assert.rejects(scheme.parsePrice(price), (error) => error.code === "invalid_amount");
   }
