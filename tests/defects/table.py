@@ -1770,7 +1770,7 @@ SOLD_BY_OTHERS = (
         (f"{FACILITATED}::test_a_payment_far_ahead_is_refused_for_its_rest_would_be_lost",),
     ),
     Break(
-        ("G1",),
+        ("V1",),
         "a receipt need not follow the one before it",
         CHAIN,
         "if named == before.hash:",
@@ -1778,7 +1778,7 @@ SOLD_BY_OTHERS = (
         (f"{RECEIPTED}::test_each_vector_is_judged_right",),
     ),
     Break(
-        ("G1",),
+        ("V1",),
         "what a receipt says was paid may fall",
         CHAIN,
         "if new.accepted < old.accepted:",
@@ -1786,7 +1786,7 @@ SOLD_BY_OTHERS = (
         (f"{RECEIPTED}::test_each_vector_is_judged_right",),
     ),
     Break(
-        ("G2",),
+        ("V2",),
         "a receipt's signature is not looked at",
         VERIFY,
         "jws.deserialize_compact(text, keys[name], algorithms=[ALGORITHM]).payload",
@@ -1794,7 +1794,7 @@ SOLD_BY_OTHERS = (
         (f"{RECEIPTED}::test_each_vector_is_judged_right",),
     ),
     Break(
-        ("G3",),
+        ("V3",),
         "a purchase that is receipted again gets another receipt",
         ISSUER,
         "            if known:",
@@ -1803,7 +1803,7 @@ SOLD_BY_OTHERS = (
         fails_by="StateError",
     ),
     Break(
-        ("G4",),
+        ("V4",),
         "a receipts key that others may read is used",
         KEYFILE,
         "if mode & 0o077:",
