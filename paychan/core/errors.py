@@ -96,6 +96,21 @@ _TABLE = (
     Code(110, "token_missing", 401, "The request shows no token"),
     Code(111, "token_unknown", 401, "The token is not known, or was revoked"),
     Code(112, "token_scope", 403, "The token is not for this"),
+    # what a payer is told by who sells under the Payment scheme (docs/PAYMENT_SCHEME.md)
+    Code(120, "payment_required", 402, "This costs something: answer the challenge"),
+    Code(121, "malformed_credential", 402, "The credential is not base64url of the JSON that it should be"),
+    Code(122, "unknown_action", 402, "action must be open, voucher or close"),
+    Code(123, "missing_member", 402, "A member of the credential's payload is missing"),
+    Code(124, "invalid_member", 402, "A member of the credential's payload makes no sense"),
+    Code(125, "invalid_challenge", 402, "The challenge is not one that was made for this request"),
+    Code(126, "payment_expired", 402, "The challenge has expired"),
+    Code(127, "method_unsupported", 400, "Only method bitcoin with intent session is taken here"),
+    Code(128, "two_credentials", 400, "The request has more than one Payment credential"),
+    Code(129, "prepay_too_large", 402, "The payment runs further ahead of what is required than is taken"),
+    Code(130, "delta_too_small", 402, "The payment is worth less than is taken at once"),
+    Code(131, "amount_exceeds_deposit", 402, "The channel's funding value does not reach for this"),
+    Code(132, "already_served", 409, "This payment has bought the answer before, which was not kept"),
+    Code(133, "payment_forbidden", 403, "Paid or not, this is not for the one who asks"),
 )
 
 BY_CODE = {row.code: row for row in _TABLE}

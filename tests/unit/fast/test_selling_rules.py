@@ -1,5 +1,5 @@
 """Aim: each rule of selling, at its edge: who pays is served once, who does not is not, and what falls back does so at its time.
-Method: one compiled table, sales one after the other; tests/property/test_selling.py has them in any order."""
+Method: one compiled table, sales one after the other; tests/property/test_sales_hold.py has them in any order."""
 
 import pytest
 
