@@ -26,7 +26,8 @@ _CREDENTIALS = frozenset({"payment-authorization", "payment-receipt", "payment-s
 _NOT_FOR_CLIENTS = frozenset(
     ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix")
     + ("x-forwarded-method", "x-forwarded-uri", "x-forwarded-server", "x-real-ip", "x-original-url", "x-original-uri")
-    + ("x-rewrite-url", "x-original-method", "x-http-method", "x-http-method-override", "x-method-override", "x-client-ip", "true-client-ip")
+    + ("x-rewrite-url", "x-original-method", "x-http-method")
+    + ("x-http-method-override", "x-method-override", "x-client-ip", "true-client-ip")
 )
 """What upstreams believe of a proxy: where a request came from, or that it is another request than it looks like (Symfony, IIS and
 Rails take another target or method from a header: a free request could be a paid one)."""

@@ -18,6 +18,9 @@ METHOD = re.compile(r"[A-Z]{1,32}\Z")
 NEVER_PASSED_ON = frozenset({"CONNECT", "TRACE"})
 """A tunnel is no resource, and TRACE shows what others must not see (RFC 9110 section 9.3.8)."""
 
+HEALTH, READY, AUTH, DESCRIPTION = OWN_PATHS = ("/healthz", "/readyz", "/auth", "/openapi.json")
+"""What the gateway answers itself, on every host: the last two if they are configured."""
+
 _PRICES = {
     "price": Unit.REQUEST,
     "price_per_kilobyte": Unit.KILOBYTE,
@@ -25,7 +28,8 @@ _PRICES = {
     "price_per_event": Unit.EVENT,
 }
 _AHEAD = {Unit.REQUEST: 1, Unit.KILOBYTE: 64, Unit.SECOND: 5, Unit.EVENT: 20}
-"""How many units are reserved at a time unless the file says otherwise: so much a payer misses for a while if the gateway is killed."""
+"""How many units are reserved at a time unless the file says otherwise: so much a payer misses for a while if the gateway is
+killed."""
 
 _FAILURE = re.compile(r"[1-5]xx\Z|[1-5][0-9]{2}\Z")
 
@@ -105,6 +109,8 @@ def _route(section: Section, upstreams: dict[str, Upstream], limits: Limits, dir
     path = section.text("path")
     if path:
         _check_written_path(section, "path", path)
+    if path in OWN_PATHS:
+        section.fail("path", "is the gateway's own")
     host = section.text("host", "")
     if host and (host != host_name(host) or not _is_host_pattern(host)):
         section.fail("host", "must be a name in lower case, maybe behind '*.', without port and last dot")
@@ -307,11 +313,10 @@ def _check_routes(config: GatewayConfig, root: Section) -> None:
         root.fail(bare.source, "names no host, and others do: what it offers could be had under their hosts' names; say which host")
     places = places_of(config.routes)
     for place in places:
-        taken: set[str] = set()
-        for route in place.routes:
-            if (not route.methods and len(place.routes) > 1) or taken & route.methods:
+        for number, route in enumerate(place.routes):
+            before = place.routes[:number]
+            if any(not other.methods or not route.methods or other.methods & route.methods for other in before):
                 root.fail(route.source, "another route has the same path and method")
-            taken |= route.methods
     last = {(place.host, fold(place.path)): place for place in places}
     for place in places:
         if last[place.host, fold(place.path)] is not place:

@@ -25,6 +25,7 @@ KINDS = {
     "target_too_long": Kind(414, "The request target is longer than any valid one", True),
     "unknown_expectation": Kind(417, "Expect can only be 100-continue", True),
     "upgrade_required": Kind(426, "This resource speaks WebSocket only"),
+    "internal_error": Kind(503, "The gateway failed; whether anything was charged is unknown, so send the same request again"),
     "transfer_encoding": Kind(501, "The only transfer coding is chunked, and it is not taken either", True),
     "subprotocol_unsupported": Kind(501, "WebSocket subprotocols are not passed on"),
     "method_unknown": Kind(501, "The gateway does not pass this method on"),

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from .models import Route
+from .models import Price, Route
 from .refusals import Refused
-from .targets import fold, readings
+from .targets import fold, readings, scripts
 
 REMEMBERED_MAX = 4096
 """Found routes; a request for one of them costs a look-up."""
@@ -112,14 +112,19 @@ class _Table:
             allow = sorted({taken for one in place.routes for taken in (*one.methods, *(["HEAD"] if one.takes("HEAD") else []))})
             raise Refused("method_not_allowed", allow=", ".join(allow))
         if not place.is_literal and not self._has_one_price:
-            self._check_readings(path, method, route)
+            self._check_readings(path, method, place, route.price)
         return route
 
-    def _check_readings(self, path: str, method: str, route: Route) -> None:
-        for reading in readings(path):
-            other = _first(self._folded, reading)
-            if other is not None and getattr(other.route(method), "price", self) != route.price:
-                raise Refused("ambiguous_target", f"the path may be read as {other.path}, which has another price")
+    def _check_readings(self, path: str, method: str, place: Place, price: Price | None) -> None:
+        """Refuse a path that an upstream may take for one of a nearer place, or for a script of any place, that is not sold for the
+        same. A place that is farther away is not meant: `/a/*/b` costs what it costs, though `/a/x/b/` falls to `/*`."""
+        nearness = {id(one): at for at, (_, one) in enumerate(self._exact)}
+        nearer = [other for reading in readings(path) if (other := _first(self._folded, reading))]
+        nearer = [other for other in nearer if nearness[id(other)] < nearness[id(place)]]
+        for other in (*nearer, *(found for script in scripts(path) if (found := _first(self._folded, script)))):
+            route = other.route(method)
+            if route is None or (route.price is not None and route.price != price):
+                raise Refused("ambiguous_target", f"the path may be read as one of {other.path}, which has another price")
 
 
 def _first(patterns: Sequence[tuple[re.Pattern[str], Place]], path: str) -> Place | None:

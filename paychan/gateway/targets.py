@@ -25,6 +25,7 @@ _SAFE = "/:@!$&'()*+,=~"
 
 _QUERY = re.compile(r"[!-\"$-~]*\Z")
 _INDEX = ("index", "default")
+_SCRIPT = re.compile(r"\.[a-z]{2,5}\Z")
 
 
 def check_path(path: str) -> str:
@@ -97,17 +98,20 @@ def fold(path: str) -> str:
 
 def readings(path: str) -> Iterator[str]:
     """Yield, folded, what upstreams may take a checked path for: as it is; with and without its last slash; without a suffix
-    (`/report.json`: Rails, Django REST framework, Spring); without a directory's index file; and a script without what follows it
-    (`/report.php/x`: CGI, PHP, WSGI). Some come twice."""
-    folded = fold(path)
-    segments = folded.split("/")
-    scripts = ["/".join(segments[:end]) for end in range(2, len(segments)) if "." in segments[end - 1]]
-    for base in (folded, *scripts):
-        bare = base.removesuffix("/")
-        yield from (bare or "/", bare + "/")
-        directory, _, name = bare.rpartition("/")
-        stem, dot, _ = name.rpartition(".")
-        if dot:
-            yield from (f"{directory}/{stem}", f"{directory}/{stem}/")
-        if (stem or name) in _INDEX:
-            yield from (directory or "/", directory + "/")
+    (`/report.json`: Rails, Django REST framework, Spring); without a directory's index file. Some come twice."""
+    bare = fold(path).removesuffix("/")
+    yield from (bare or "/", bare + "/")
+    directory, _, name = bare.rpartition("/")
+    stem, dot, _ = name.rpartition(".")
+    if dot:
+        yield from (f"{directory}/{stem}", f"{directory}/{stem}/")
+    if (stem or name) in _INDEX:
+        yield from (directory or "/", directory + "/")
+
+
+def scripts(path: str) -> Iterator[str]:
+    """Yield, folded, the scripts that may run with the rest of the path as their argument: `/report.php/x` (CGI, PHP, WSGI)."""
+    segments = fold(path).split("/")
+    for end in range(2, len(segments)):
+        if _SCRIPT.search(segments[end - 1]):
+            yield "/".join(segments[:end])
