@@ -17,8 +17,8 @@ SOCKET = 'socket = "run/sell.sock"'
 
 
 def sell_changes(*lines: str) -> dict[str, dict[str, str]]:
-    """Return the change of server.toml that opens a sellers' door."""
-    return {"server.toml": {"[direct]": "\n".join(["[sell]", *lines, "", "[direct]"])}}
+    """Return the change of server.toml that opens a sellers' door as these lines have it."""
+    return {"server.toml": {SOCKET: "\n".join(lines)}}
 
 
 def token_command(system: System, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -99,6 +99,7 @@ cdef class ChannelTable:
     cdef uint64_t charged            # satoshi, two's complement: by how much it changed what was spent
     cdef uint64_t spent              # satoshi: after the last sale
     cdef Purchase purchase           # that the last sale made, settled or found
+    cdef bint is_repeated            # the last sale changed nothing of what is sold: that had been done before
 
     cdef void _free_sales(self, uint32_t chunk) noexcept
     cdef Channel *_slot(self, uint32_t number) noexcept nogil

@@ -18,13 +18,16 @@ def payment_body(uint64_t value_left, uint64_t value_received):
     return paid_body(value_left, value_received)
 
 
-cdef bytes sale_body(const Purchase *purchase, uint64_t value_received, uint64_t received, uint64_t spent, uint64_t value_left):
-    """Return what a seller is told. Values in satoshi; value_received: by the payment that came with the sale."""
-    cdef char text[400]
+cdef bytes sale_body(const Purchase *purchase, bint is_repeated, uint64_t value_received, uint64_t received, uint64_t spent,
+                     uint64_t value_left):
+    """Return what a seller is told. Values in satoshi; value_received: by the payment that came with the sale. is_repeated: nothing
+    was sold, settled or given back now, for that had been done before."""
+    cdef char text[416]
     cdef int size = snprintf(
         text, sizeof(text),
-        b'{"status":200,"purchase":{"number":%llu,"asked":%llu,"amount":%llu,"until":%llu},"value_received":%llu,'
-        b'"received":%llu,"spent":%llu,"credit":%llu,"channel_value_left":%llu}\n',
+        b'{"status":200,"repeated":%s,"purchase":{"number":%llu,"asked":%llu,"amount":%llu,"until":%llu},'
+        b'"value_received":%llu,"received":%llu,"spent":%llu,"credit":%llu,"channel_value_left":%llu}\n',
+        b"true" if is_repeated else b"false",
         <unsigned long long> purchase.number, <unsigned long long> purchase.asked, <unsigned long long> purchase.held,
         <unsigned long long> purchase.until, <unsigned long long> value_received, <unsigned long long> received,
         <unsigned long long> spent, <unsigned long long> (received - spent), <unsigned long long> value_left)

@@ -9,6 +9,7 @@ cdef class SaleRequest(PaymentRequest):
     cdef bytes _raw          # its binary form, from which `_sale` borrows
     cdef Sale _sale
     cdef Purchase _purchase
+    cdef bint _is_repeated
     cdef uint64_t _received  # satoshi
     cdef uint64_t _spent     # satoshi
 

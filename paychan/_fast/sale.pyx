@@ -53,6 +53,7 @@ cdef class SaleRequest(PaymentRequest):
             return Status.INVALID_SALE
         status = judge_sale(table, &self._sale, now, self._intake._rules.time())
         self._purchase, self._received, self._spent = table.purchase, table.exposure, table.spent
+        self._is_repeated = table.is_repeated
         return status
 
     cdef unsigned char frame_kind(self):
@@ -80,7 +81,8 @@ cdef class SaleRequest(PaymentRequest):
         if self._sale.kind == PROVE:
             self._intake._rules.proved(self, self._raw[1:37])
             return 0
-        return self.relay(sale_body(&self._purchase, self._value_received, self._received, self._spent, self._value_left))
+        return self.relay(sale_body(
+            &self._purchase, self._is_repeated, self._value_received, self._received, self._spent, self._value_left))
 
 
 cdef class FutureSale(SaleRequest):

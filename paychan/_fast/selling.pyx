@@ -52,7 +52,7 @@ cdef Status _apply(ChannelTable table, const Sale *sale, const PaymentView *paym
         sold = sell(&after, sale, table.exposure, time, &place)
     elif sale.kind == SETTLE:
         sold = settle(&after, sale, &place)
-    table.spent, table.purchase = after.spent, after.purchases[place]
+    table.spent, table.purchase, table.is_repeated = after.spent, after.purchases[place], sold == Status.REPLAYED
     if sold == Status.REPLAYED and not is_better:
         return Status.REPLAYED
     if not is_better and paid != Status.OK and paid != Status.REPLAYED:

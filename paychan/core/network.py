@@ -37,6 +37,11 @@ BY_NAME = {network.name: network for network in (LIVE, TEST, TESTNET4, SIGNET, R
 OP_1 = 0x51
 
 
+def caip2(network: Network) -> str:
+    """Return the chain's name in CAIP-2: of namespace bip122, the first 32 digits of its genesis block's hash."""
+    return f"bip122:{network.genesis[:32]}"
+
+
 def p2sh_address(network: Network, script_hash: bytes) -> str:
     """Return the base58check address of a 20-byte script hash (BIP 16)."""
     return str(CBase58Data.from_bytes(script_hash, network.p2sh_version))

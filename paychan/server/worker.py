@@ -388,6 +388,13 @@ class Worker:
             raise Unavailable("chain_unavailable", self._tip.doubt)
         return self._opening.funding_info(query, key, self._clock.now())
 
+    def terms(self) -> Reply:
+        """What sellers tell their payers of the channels that would be opened now. Raises Unavailable."""
+        key = self._signer.public_key
+        if not key:
+            raise Unavailable("signer_unavailable")
+        return self._opening.terms_of_all(key)
+
     # --- here or elsewhere ---
 
     async def _dispatch(self, request: PeerRequest) -> Reply:

@@ -8,6 +8,7 @@ import hmac
 import os
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ SCOPES = ("charge", "read")
 TOKENS_MAX = 1000
 FILE_BYTES_MAX = 1 << 20
 PREFIX = "pct_"
+TOKEN_LENGTH_MIN = 40
+"""Characters; what is shorter is none of ours."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -77,6 +80,33 @@ def write_tokens(path: Path, tokens: list[Token]) -> None:
         temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def cookie_file(socket: Path) -> Path:
+    """Return where the door at a Unix socket leaves a token for programs of the same user: who may read it could connect anyhow."""
+    return socket.with_suffix(".cookie")
+
+
+def keep_cookie(path: Path) -> str:
+    """Return the token in the cookie file, made if it is not there; mode 0600. It stays the same, for what is signed with it is
+    good for longer than a process lives. Raises OSError."""
+    with suppress(FileNotFoundError):
+        found = path.read_text("ascii", "replace").strip()
+        if len(found) > TOKEN_LENGTH_MIN:
+            return found
+    made, temporary = make_token(), path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(f"{made}\n")
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return made
+
+
+def is_cookie(cookie: str, presented: str) -> bool:
+    """Return whether a token is the cookie; as long for a wrong one as for the right one."""
+    return hmac.compare_digest(digest(cookie), digest(presented))
 
 
 def is_name(text: str) -> bool:

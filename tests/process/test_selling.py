@@ -68,6 +68,7 @@ def test_the_same_again_is_answered_again_and_charged_once(seller, payer):
     again = [seller.ask(sale).json for _ in range(3)]
     assert [one["purchase"] for one in again] == [first["purchase"]] * 3
     assert [one["value_received"] for one in again] == [0, 0, 0]
+    assert not first["repeated"] and all(one["repeated"] for one in again)
     assert seller.look(channel_of(payer))["spent"] == first["spent"]
     differs = seller.ask({**sale, "amount": 299})
     assert (differs.status, differs.code) == (409, "purchase_differs")
@@ -91,8 +92,9 @@ def test_a_reservation_is_settled_at_what_was_used(seller, payer):
     settle = {"do": "settle", "channel": channel_of(payer), "key": "stream", "number": held["purchase"]["number"], "amount": 400}
     more = seller.ask({**settle, "amount": 1001})
     assert (more.status, more.code) == (409, "more_than_held")
-    for _ in range(2):
-        assert seller.ask(settle).json["credit"] == before["credit"] - 400
+    for times in range(2):
+        settled = seller.ask(settle).json
+        assert (settled["credit"], settled["repeated"]) == (before["credit"] - 400, times == 1)
     release = {"do": "release", "channel": channel_of(payer), "key": "stream", "number": held["purchase"]["number"]}
     for _ in range(2):
         assert seller.ask(release).json["credit"] == before["credit"]
@@ -325,7 +327,8 @@ def test_bad_input_is_told_and_changes_nothing(seller, sale, code):
 ROUTES = {
     "another path": ("GET", "/v1/sell/wares", "no_such_route", 404),
     "another method": ("DELETE", "/v1/sell/channels", "no_such_route", 404),
-    "payments": ("PUT", f"/v1/channels/{TXID}/0?payment=AAAA", "no_such_route", 404),
+    "a payment that is none": ("PUT", f"/v1/channels/{TXID}/0?payment=AAAA", "invalid_payment", 400),
+    "what v1 has beside channels": ("GET", "/v1/fundingInfo", "no_such_route", 404),
     "an unknown channel": ("GET", f"/v1/sell/channels/{TXID}/0", "no_such_channel", 404),
     "no channel": ("GET", "/v1/sell/channels/x", "invalid_txid", 400),
     "a limit of nothing": ("GET", "/v1/sell/channels?limit=0", "invalid_sale", 400),
@@ -338,6 +341,44 @@ ROUTES = {
 def test_bad_requests(seller, method, target, code, status):
     answer = seller.request(method, target)
     assert (answer.code, answer.status) == (code, status)
+
+
+def test_the_terms_are_told(system, seller):
+    terms = seller.request("GET", "/v1/sell/terms").json
+    assert terms["server_pubkey"] == system.server_pubkey.hex() and terms["channel_type"] == "p2sh-cltv-1"
+    assert terms["chain"] == "bip122:000000000933ea01ad0ee984209779ba" and terms["debug"] is True and terms["api"] is None
+    assert (terms["dust_limit"], terms["settlement_period"], terms["duration_min"]) == (700, 6 * 3600, 3600)
+    assert (terms["open_price"], terms["funding_tx_min_conf"]) == (83_240, 0)
+    assert terms["duration_max"] == (876_000 - 6) * 3600 and terms["funding_value_max"] > 0
+
+
+def test_a_seller_opens_pays_and_closes_for_a_payer(system, seller):
+    payer = system.payer("by the seller's door")
+    payment = payer.sender.pay(200_000)
+    opened = seller.request("POST", payer.sender.open_target(payment))
+    assert opened.status == 201 and opened.json["value_received"] == 200_000
+    newer = payer.sender.pay(10)
+    paid = seller.request("PUT", payer.sender.channel_target(newer))
+    assert (paid.status, paid.json["value_received"]) == (200, 10)
+    assert seller.look(channel_of(payer))["received"] == 200_010
+    assert seller.request("POST", payer.sender.open_target(payment)).code == "channel_exists"
+    assert seller.request("DELETE", payer.sender.channel_target(newer)).status == 202
+
+
+def test_what_a_reading_token_may_not(system, seller, payer):
+    reader = Seller(system, make_token(system, "terms-reader", "read"))
+    assert reader.request("GET", "/v1/sell/terms").status == 200
+    for method in ("PUT", "DELETE", "POST"):
+        refused = reader.request(method, payer.sender.channel_target(payer.newest))
+        assert (refused.status, refused.code) == (403, "token_scope")
+    assert seller.look(channel_of(payer))["phase"] == "open"
+
+
+def test_programs_of_the_same_user_find_a_token_beside_the_socket(system):
+    cookie = system.state_dir / "run" / "sell.cookie"
+    assert stat.S_IMODE(cookie.stat().st_mode) == 0o600
+    assert Seller(system, cookie.read_text().strip()).request("GET", "/v1/sell/terms").status == 200
+    assert Seller(system, cookie.read_text().strip() + "x").request("GET", "/v1/sell/terms").code == "token_unknown"
 
 
 def test_a_body_that_is_too_long_is_not_read(seller):

@@ -93,6 +93,7 @@ FLOORS = (
     "paychan.parts",
     "paychan.chain",
     "paychan.client",
+    "paychan.sell",
     "paychan.server.protocol",
     "paychan.server.process",
     "paychan.server.shards",

@@ -1,7 +1,8 @@
 """The sellers' door: `/v1/sell`, on a Unix socket, or on a port of its own, with TLS where that is not this machine's alone.
 
-Who asks shows a token (`settings/tokens.py`). A Unix socket has one path, and one worker listens there: the one that holds the lock
-beside it, so that another takes over when it ends. A port is shared by all workers. Any worker answers for any channel.
+Who asks shows a token (`settings/tokens.py`); programs of the same user find one beside the Unix socket. A Unix socket has one
+path, and one worker listens there: the one that holds the lock beside it, so that another takes over when it ends. A port is shared
+by all workers. Any worker answers for any channel.
 """
 
 import asyncio
@@ -25,15 +26,19 @@ from ...core.errors import ConfigError, PaychanError, Rejection, Unavailable
 from ...printing import place_of
 from ...rpc.connection import Address, listen, uid_at_the_other_end
 from ...settings.models import SellConfig
-from ...settings.tokens import Token, find_token, read_tokens
+from ...settings.tokens import Token, cookie_file, find_token, is_cookie, keep_cookie, read_tokens
 from ..channels.books import PAGE_MAX, Books, read_cursor
 from ..protocol.parameters import Query
 from ..protocol.replies import INTERNAL_ERROR, RETRY_AFTER_SECONDS, Reply, problem
 from ..protocol.sales import BODY_BYTES_MAX, encode_sale, is_list, parse_channel, parse_sales
 from .direct import CODES_OF_HTTP, DRAIN_SECONDS, SILENT_SWEEPS_MAX, SWEEP_SECONDS
+from .routes import Answers
+from .routes import answer as answer_v1
 
 PATH = "/v1/sell"
 CHANNELS_PATH = f"{PATH}/channels"
+V1_PATH = "/v1/channels/"
+"""What v1 has of one channel is here, too: its opening, payments and close, for a seller's program that is told to do it."""
 
 CONNECTIONS_MAX = 1024
 """Of one worker; more are closed at once."""
@@ -50,8 +55,10 @@ _REFUSALS[LENGTH_REQUIRED] = problem(Rejection("length_required"))
 log = logging.getLogger("paychan.sell")
 
 
-class Till(Protocol):
+class Till(Answers, Protocol):
     """What is behind the door; `paychan.server.worker.Worker` is it."""
+
+    def terms(self) -> Reply: ...
 
     async def sell(self, sales: list[bytes]) -> list[bytes]: ...
 
@@ -92,6 +99,7 @@ class SellDoor:
         self._tokens: list[Token] = []
         self._tokens_stamp: tuple[int, int, int] | None = None
         self._lock = -1
+        self._cookie: str | None = None
 
     # --- life ---
 
@@ -147,6 +155,7 @@ class SellDoor:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
+        self._cookie = keep_cookie(cookie_file(Path(path)))
         server = await listen(Address(path=path), self._connect)  # type: ignore[arg-type]  # compiled: a protocol but for the base class
         log.info("worker %d sells at %s", os.getpid(), path)
         return server
@@ -202,10 +211,15 @@ class SellDoor:
         till = self._till()
         if till is None:
             raise Unavailable("store_unavailable")
-        if method == "POST" and path == PATH:
-            if scope != "charge":
-                raise Rejection("token_scope")
+        is_sale = method == "POST" and path == PATH
+        if scope != "charge" and (is_sale or path.startswith(V1_PATH)):
+            raise Rejection("token_scope")
+        if is_sale:
             return await _sell(till, body)
+        if path.startswith(V1_PATH):
+            return await answer_v1(till, method, path, query)
+        if method in ("GET", "HEAD") and path == f"{PATH}/terms":
+            return till.terms()
         if method in ("GET", "HEAD") and path == CHANNELS_PATH:
             return await _list(till.books, query)
         if method in ("GET", "HEAD") and path.startswith(f"{CHANNELS_PATH}/"):
@@ -219,6 +233,8 @@ class SellDoor:
         scheme, _, token = authorization.decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Rejection("token_missing")
+        if self._cookie is not None and is_cookie(self._cookie, token.strip()):
+            return "charge"
         found = find_token(self._newest_tokens(), token.strip())
         if found is None:
             raise Rejection("token_unknown")

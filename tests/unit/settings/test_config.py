@@ -117,12 +117,12 @@ def test_what_may_be_unsettled_follows_what_may_be_open_unless_it_is_said(tmp_pa
 
 
 def test_nothing_sells_unless_it_is_configured(tmp_path):
-    def sell(**section: object):
+    def sell(shipped="regtest", **section: object):
         path = tmp_path / "server.toml"
-        path.write_text(changed("debug", "server", {f"sell.{key}": value for key, value in section.items()}))
+        path.write_text(changed(shipped, "server", {f"sell.{key}": value for key, value in section.items()}))
         return load_server_config(path, {"PAYCHAN_STATE_DIR": str(tmp_path / "state")}).sell
 
-    assert not sell().is_on
+    assert not sell().is_on and sell("debug").is_on
     assert sell(socket="run/sell.sock").socket == tmp_path / "state/run/sell.sock"
     assert sell(port=8443).is_on and sell(port=8443).host == "127.0.0.1"
     over = sell(port=8443, host="0.0.0.0", tls_key="k.pem", tls_certificate="/etc/c.pem")

@@ -60,10 +60,10 @@ async def test_nothing_is_answered_before_the_commit_returned(kind):
     assert (answer.count, answer.status, again.count, again.status) == (1, 200, 1, 200)
     told = {"number": 1, "asked": 100, "amount": 100, "until": 0}
     assert answer.json == {
-        "status": 200, "purchase": told, "value_received": 1_000_000, "received": 1_000_000, "spent": 100, "credit": 999_900,
-        "channel_value_left": 9_000_000,
+        "status": 200, "repeated": False, "purchase": told, "value_received": 1_000_000, "received": 1_000_000, "spent": 100,
+        "credit": 999_900, "channel_value_left": 9_000_000,
     }  # fmt: skip
-    assert again.json == {**answer.json, "value_received": 0}
+    assert again.json == {**answer.json, "value_received": 0, "repeated": True}
 
 
 @pytest.mark.parametrize("kind", KINDS)
