@@ -15,12 +15,14 @@ from ..core.errors import ConfigError
 from ..exits import EXIT_BAD_CONFIG
 from ..printing import place_of, say
 from ..server.process import end_with_parent
-from .load import HEALTH, READY, load_gateway_config
+from .load import load_gateway_config
 from .models import GatewayConfig, Route
-from .proxy import Proxy
+from .own import Own
+from .proxy import Proxy, send
 from .refusals import Refused
-from .requests import Request, read_request
+from .requests import read_request
 from .routes import RouteTable
+from .selling import Selling
 from .upstream import Upstreams
 
 log = logging.getLogger("paychan.gateway")
@@ -32,7 +34,9 @@ class App:
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
         self._routes = RouteTable(config.routes)
+        self._selling: Selling | None = None
         self._proxy: Proxy | None = None
+        self._own: Own | None = None
         self._upstreams: Upstreams | None = None
         self._under_way: Counter[Route | None] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -45,10 +49,16 @@ class App:
 
         async def start() -> None:
             self._upstreams = Upstreams({route.upstream.name: route.upstream for route in self._config.routes}.values())
-            self._proxy = Proxy(self._config, self._upstreams)
-            await self._proxy.start()
 
         loop.run_until_complete(start())
+        try:
+            self._selling = Selling(self._config)
+        except ConfigError as error:
+            say(f"paychan gateway: {error}")
+            sys.exit(EXIT_BAD_CONFIG)
+        assert self._upstreams is not None
+        self._proxy = Proxy(self._upstreams, self._selling)
+        self._own = Own(self._config, self._selling, self._routes)
         loop.add_signal_handler(signal.SIGTERM, self._on_stop, loop)
 
     def _on_stop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -67,8 +77,8 @@ class App:
         os.kill(os.getpid(), signal.SIGINT)
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._proxy is not None:
-            loop.run_until_complete(self._proxy.stop())
+        if self._selling is not None:
+            self._selling.stop()
         if self._upstreams is not None:
             loop.run_until_complete(self._upstreams.close())
 
@@ -87,15 +97,14 @@ class App:
             self._tasks.discard(task)
 
     async def _answer(self, scope: Any, proto: Any) -> None:
-        assert self._proxy is not None
+        assert self._proxy is not None and self._own is not None
         request = read_request(scope, self._config.trusted_proxies)
-        if request.path in (HEALTH, READY) and request.method in ("GET", "HEAD"):
-            await self._tell_health(request, proto)
+        answer = await self._own.answer(request, self._is_stopping)
+        if answer is not None:
+            send(proto, request, answer)
             return
         if self._is_stopping:
             raise Refused("stopping")
-        if await self._proxy.answer_own(request, proto):
-            return
         route = self._routes.find(request.host, request.path, request.method)
         with self._counted(route):
             await self._proxy.pass_on(request, route, proto)
@@ -110,12 +119,6 @@ class App:
             yield
         finally:
             self._under_way.subtract((None, route))
-
-    async def _tell_health(self, request: Request, proto: Any) -> None:
-        assert self._proxy is not None
-        why = "" if request.path == HEALTH else "stopping" if self._is_stopping else await self._proxy.trouble()
-        headers = [("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")]
-        proto.response_str(503 if why else 200, headers, f"{why or 'ok'}\n")
 
 
 def refuse(scope: Any, proto: Any, refused: Refused) -> None:

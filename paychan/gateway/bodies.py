@@ -45,3 +45,15 @@ class Body:
     async def read(self) -> bytes:
         """Return it whole: for one that is small enough. Raises Refused."""
         return b"".join([piece async for piece in self])
+
+
+class Held(Body):
+    """A body that was read already."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.trouble = content, None
+        self._is_begun = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield it, as often as it is asked for."""
+        yield self.content

@@ -131,7 +131,7 @@ def sender_of(
     """Return who sent a request, in the words that the upstream is told. peer: ADDRESS:PORT of the connection, as RSGI has it. What
     X-Forwarded-For and X-Forwarded-Proto say is kept only if a trusted proxy says it."""
     address = _address_of(peer)
-    if not _is_trusted(address, trusted):
+    if not is_trusted(address, trusted):
         return Sender(address, scheme, host)
     told = {name: value.strip() for name, value in headers if name.startswith("x-forwarded-")}
     hops = [hop.strip() for name, value in headers if name == "x-forwarded-for" for hop in value.split(",") if hop.strip()]
@@ -152,7 +152,8 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _is_trusted(address: str, trusted: Sequence[IPv4Network | IPv6Network]) -> bool:
+def is_trusted(address: str, trusted: Sequence[IPv4Network | IPv6Network]) -> bool:
+    """Return whether an address is one of the proxies that are believed."""
     if not trusted or not _is_address(address):
         return False
     return any(ip_address(address) in network for network in trusted)

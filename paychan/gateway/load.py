@@ -18,8 +18,11 @@ METHOD = re.compile(r"[A-Z]{1,32}\Z")
 NEVER_PASSED_ON = frozenset({"CONNECT", "TRACE"})
 """A tunnel is no resource, and TRACE shows what others must not see (RFC 9110 section 9.3.8)."""
 
-HEALTH, READY, AUTH, DESCRIPTION = OWN_PATHS = ("/healthz", "/readyz", "/auth", "/openapi.json")
-"""What the gateway answers itself, on every host: the last two if they are configured."""
+HEALTH, READY = "/healthz", "/readyz"
+"""What the gateway answers itself, on every host."""
+
+DESCRIPTION = "/openapi.json"
+"""And this, if `[discovery]` is there."""
 
 _PRICES = {
     "price": Unit.REQUEST,
@@ -31,7 +34,7 @@ _AHEAD = {Unit.REQUEST: 1, Unit.KILOBYTE: 64, Unit.SECOND: 5, Unit.EVENT: 20}
 """How many units are reserved at a time unless the file says otherwise: so much a payer misses for a while if the gateway is
 killed."""
 
-_FAILURE = re.compile(r"[1-5]xx\Z|[1-5][0-9]{2}\Z")
+_STATUS = re.compile(r"[2-4]xx\Z|[2-4][0-9]{2}\Z")
 
 
 def load_gateway_config(path: str | os.PathLike[str]) -> GatewayConfig:
@@ -51,13 +54,12 @@ def load_gateway_config(path: str | os.PathLike[str]) -> GatewayConfig:
         workers=gateway.integer("workers", 1, 256, 1),
         public_url=public_url,
         realm=gateway.text("realm", urlsplit(public_url).netloc),
-        secret_file=_path(directory, gateway, "secret_file"),
         trusted_proxies=_networks(gateway, "trusted_proxies"),
         tls_certificate=_path(directory, gateway, "tls_certificate"),
         tls_key=_path(directory, gateway, "tls_key"),
         concurrency=gateway.integer("concurrency_max", 1, 100_000, 1000),
         stop_seconds=gateway.integer("stop_seconds", 1, 3600, 20),
-        forward_auth=gateway.boolean("forward_auth", False),
+        forward_auth=_own_path(gateway, "forward_auth"),
         door=_door(root, directory),
         discovery=_discovery(root),
         routes=tuple(_route(section, upstreams, limits, directory) for section in root.tables("routes")),
@@ -109,7 +111,7 @@ def _route(section: Section, upstreams: dict[str, Upstream], limits: Limits, dir
     path = section.text("path")
     if path:
         _check_written_path(section, "path", path)
-    if path in OWN_PATHS:
+    if path in (HEALTH, READY):
         section.fail("path", "is the gateway's own")
     host = section.text("host", "")
     if host and (host != host_name(host) or not _is_host_pattern(host)):
@@ -122,10 +124,9 @@ def _route(section: Section, upstreams: dict[str, Upstream], limits: Limits, dir
         upstream=_upstream_of(section, upstreams),
         price=_price(section),
         description=section.text("description", ""),
-        suggested_deposit=section.integer("suggested_deposit", 0, MAX_MONEY, 0),
-        failures=_failures(section),
+        charged=_charged(section),
         websocket=section.boolean("websocket", False),
-        rerun=section.boolean("rerun", False),
+        rerun=section.boolean("rerun") if section.has("rerun") else None,
         limits=_limits(section.table("limits"), limits),
         request_fields=_fields(section, "request_headers", directory),
         response_fields=_fields(section, "response_headers", directory),
@@ -190,12 +191,12 @@ def _price(section: Section) -> Price | None:
     return Price(amounts[given[0]], unit, ahead)
 
 
-def _failures(section: Section) -> frozenset[int]:
-    """Return the statuses that give the charge back: "5xx" is always among them."""
-    statuses = set(range(500, 600))
-    for text in section.texts("failures"):
-        if not _FAILURE.match(text):
-            section.fail("failures", 'must be statuses, such as "404", or classes of them, such as "4xx"')
+def _charged(section: Section) -> frozenset[int]:
+    """Return the statuses that cost the price. A 5xx never does: it is the seller's own failure."""
+    statuses: set[int] = set()
+    for text in section.texts("charged") or ("2xx",):
+        if not _STATUS.match(text):
+            section.fail("charged", 'must be statuses from 200 to 499, such as "404", or classes of them, such as "2xx"')
         elif text.endswith("xx"):
             statuses.update(range(int(text[0]) * 100, int(text[0]) * 100 + 100))
         else:
@@ -231,19 +232,16 @@ def _door(root: Section, directory: Path) -> Door | None:
     if url:
         _check_seller_url(seller, "url", url)
     token_file = _path(directory, seller, "token_file")
-    if token_file is None:
+    if url and token_file is None:
         seller.fail("token_file", "is missing: `paychan token add gateway --scope charge CONFIG_DIR` makes a token for it")
     dangers.check_secret_file(seller, "token_file", token_file, group_may_read=True)
-    server_url = seller.text("server_url").rstrip("/")
-    if server_url:
-        _check_seller_url(seller, "server_url", server_url, has_secret=False)
-    return Door(socket, url, token_file or Path(), server_url, seller.text("server_pubkey", ""))
+    return Door(socket, url, token_file)
 
 
-def _check_seller_url(seller: Section, key: str, url: str, has_secret: bool = True) -> None:
+def _check_seller_url(seller: Section, key: str, url: str) -> None:
     if trouble := hosts.trouble_with_url(url):
         seller.fail(key, trouble)
-    elif has_secret and url.startswith("http:") and not hosts.is_loopback(hosts.host_of(url)):
+    elif url.startswith("http:") and not hosts.is_loopback(hosts.host_of(url)):
         seller.fail(key, "must be https: the token would cross the network in plain text")
 
 
@@ -262,6 +260,14 @@ def _public_url(gateway: Section) -> str:
     if urlsplit(url).path:
         gateway.fail("public_url", "must have no path")
     return url
+
+
+def _own_path(section: Section, key: str) -> str:
+    """Return an optional path of the gateway's own."""
+    path = section.text(key, "")
+    if path:
+        _check_written_path(section, key, path)
+    return path
 
 
 def _networks(section: Section, key: str) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -295,8 +301,6 @@ def _check(config: GatewayConfig, root: Section) -> None:
     is_paid = any(route.price for route in config.routes)
     if is_paid and config.door is None:
         root.fail("seller", "is missing: routes have prices, and this says where payments are judged")
-    if is_paid and config.secret_file is None:
-        gateway.fail("secret_file", "is missing: it keeps what binds challenges to this gateway; it is made when it is not there")
     if is_paid and not config.realm:
         gateway.fail("realm", "is missing: what payers are asked to pay for; public_url also gives it")
     if (config.tls_certificate is None) != (config.tls_key is None):
@@ -312,7 +316,10 @@ def _check_routes(config: GatewayConfig, root: Section) -> None:
         bare = next(route for route in config.routes if not route.host)
         root.fail(bare.source, "names no host, and others do: what it offers could be had under their hosts' names; say which host")
     places = places_of(config.routes)
+    own = {config.forward_auth: "gateway.forward_auth", DESCRIPTION if config.discovery else "": "discovery"}
     for place in places:
+        if place.path in own:
+            root.fail(place.routes[0].source, f"is the gateway's own, by {own[place.path]}")
         for number, route in enumerate(place.routes):
             before = place.routes[:number]
             if any(not other.methods or not route.methods or other.methods & route.methods for other in before):

@@ -69,8 +69,9 @@ class Upstream:
 class Route:
     """What is asked for at `host` and `path` with one of `methods` goes to `upstream`, for `price`; None: for nothing.
 
-    host: lower case, empty for any. path: as it stands in the file. methods: empty for all. failures: which statuses of the
-    upstream give the charge back. source: what complaints call it.
+    host: lower case, empty for any. path: as it stands in the file. methods: empty for all. charged: which statuses of the upstream
+    cost the price; others give it back as credit. rerun: whether a request may be passed on again for who paid for it once, and did
+    not get the answer; None: if it is a GET. source: what complaints call it.
     """
 
     source: str
@@ -80,10 +81,9 @@ class Route:
     upstream: Upstream
     price: Price | None
     description: str
-    suggested_deposit: int
-    failures: frozenset[int]
+    charged: frozenset[int]
     websocket: bool
-    rerun: bool
+    rerun: bool | None
     limits: Limits
     request_fields: Fields
     response_fields: Fields
@@ -95,13 +95,12 @@ class Route:
 
 @dataclass(frozen=True)
 class Door:
-    """Where the seller's requests go: a Unix socket, or a URL. token: of scope `charge`, never to be shown."""
+    """Where payments are judged: the sellers' door of a paychan server, at a Unix socket, or at a URL. token_file: holds a token of
+    scope `charge`; None: the one that the door leaves beside its socket."""
 
     socket: Path | None
     url: str
-    token_file: Path
-    server_url: str
-    server_pubkey: str
+    token_file: Path | None
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,9 @@ class Discovery:
 
 @dataclass(frozen=True)
 class GatewayConfig:
-    """`gateway.toml`. realm: what challenges are for. secret_file: binds challenges to this seller; all its gateways share it.
-    public_url: how clients reach it, empty if that is as they ask for. trusted_proxies: whose X-Forwarded-* are believed."""
+    """`gateway.toml`. realm: what challenges are for; all gateways of one seller that serve the same have the same. public_url: how
+    clients reach it, empty if that is as they ask for. trusted_proxies: whose X-Forwarded-* are believed.
+    forward_auth: the path where proxies ask whether a request is paid; empty: nowhere."""
 
     source: str
     host: str
@@ -124,13 +124,12 @@ class GatewayConfig:
     workers: int
     public_url: str
     realm: str
-    secret_file: Path | None
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
     tls_certificate: Path | None
     tls_key: Path | None
     concurrency: int
     stop_seconds: int
-    forward_auth: bool
+    forward_auth: str
     door: Door | None
     discovery: Discovery | None
     routes: tuple[Route, ...]

@@ -17,6 +17,8 @@ class Kind(NamedTuple):
 KINDS = {
     "malformed_request": Kind(400, "The request is not HTTP as RFC 9110 and RFC 9112 demand it", True),
     "ambiguous_target": Kind(400, "Servers read this target in different ways; ask with the plain one"),
+    "not_a_proxy": Kind(403, "Only the operator's own proxies may ask here: gateway.trusted_proxies"),
+    "not_metered_here": Kind(501, "What is paid while it runs cannot be sold where a proxy asks but once; route it through here"),
     "no_such_route": Kind(404, "Nothing is offered here"),
     "method_not_allowed": Kind(405, "This resource does not take the method"),
     "request_timeout": Kind(408, "The body did not come in time", True),

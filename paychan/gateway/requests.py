@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from .fields import Sender, check_framing, sender_of
+from .fields import Sender, check_framing, is_payment, sender_of
 from .load import METHOD, NEVER_PASSED_ON
 from .refusals import Headers, Refused
 from .targets import check_host, check_path, check_query
@@ -31,6 +31,11 @@ class Request:
     def values(self, name: str) -> list[str]:
         """Return the values of a header field; its name in lower case."""
         return [value for key, value in self.headers if key == name]
+
+    @property
+    def credentials(self) -> list[str]:
+        """The values that hold anything of the Payment scheme."""
+        return [value for value in self.values("authorization") if is_payment(value)] + self.values("payment-authorization")
 
     @property
     def target(self) -> str:

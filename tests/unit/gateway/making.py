@@ -6,11 +6,9 @@ from paychan.gateway.load import load_gateway_config
 HEAD = """
 [gateway]
 realm = "api.example.com"
-secret_file = "gateway.secret"
 [seller]
 socket = "/run/sell.sock"
 token_file = "gateway.token"
-server_url = "http://127.0.0.1:8000"
 [upstreams.api]
 url = "http://127.0.0.1:3000"
 """

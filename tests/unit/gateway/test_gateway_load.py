@@ -12,8 +12,8 @@ def test_a_short_file_is_enough(tmp_path):
     config = load(tmp_path, PAID)
     (route,) = config.routes
     assert route.price == Price(5) and route.upstream.url == "http://127.0.0.1:3000"
-    assert route.failures == frozenset(range(500, 600))
-    assert config.secret_file == tmp_path / "gateway.secret" and config.host == "127.0.0.1"
+    assert route.charged == frozenset(range(200, 300)) and route.rerun is None
+    assert config.door.token_file == tmp_path / "gateway.token" and config.host == "127.0.0.1"
 
 
 def test_a_gateway_that_sells_nothing_needs_no_seller(tmp_path):
@@ -56,7 +56,8 @@ def test_each_kind_of_price(tmp_path, line, price):
         (PAID + 'host = "API.example.com"', "routes[1].host: must be a name in lower case"),
         (PAID + 'host = "a:80"', "routes[1].host: must be a name in lower case"),
         (PAID + 'upstream = "other"', "routes[1].upstream: no [upstreams.other] is there"),
-        (PAID + 'failures = ["9xx"]', "routes[1].failures: must be statuses"),
+        (PAID + 'charged = ["5xx"]', "routes[1].charged: must be statuses"),
+        (PAID + 'charged = ["x"]', "routes[1].charged: must be statuses"),
         (PAID + 'request_headers.set = { Host = "x" }', "routes[1].request_headers.host: is the gateway's own"),
         (PAID + 'request_headers.set = { X = "a\\nb" }', "routes[1].request_headers.x: is no header field"),
         (PAID + 'response_headers.remove = ["Payment-Receipt"]', "routes[1].response_headers.payment-receipt: is the gateway's"),
@@ -77,10 +78,9 @@ def test_a_mistake_is_named_with_its_place(tmp_path, text, complaint):
     "old, new, complaint",
     [
         ('realm = "api.example.com"', "", "gateway.realm: is missing"),
-        ('secret_file = "gateway.secret"', "", "gateway.secret_file: is missing"),
         ('socket = "/run/sell.sock"', 'url = "http://10.0.0.1"', "seller.url: must be https"),
         ('socket = "/run/sell.sock"', "", "seller.socket: give the sellers' door"),
-        ('token_file = "gateway.token"', "", "seller.token_file: is missing"),
+        ('socket = "/run/sell.sock"\ntoken_file = "gateway.token"', 'url = "https://a"', "seller.token_file: is missing"),
         ("http://127.0.0.1:3000", "ftp://127.0.0.1", "upstreams.api.url: must start with http"),
         ("http://127.0.0.1:3000", "http://u:p@127.0.0.1", "upstreams.api.url: must hold no credentials"),
         ("http://127.0.0.1:3000", "http://127.0.0.1/a/../b", "upstreams.api.url: cannot be asked for"),
