@@ -5,7 +5,8 @@
         ...
     else:                                             # a Sale: it is paid, and on disk. Serve it, and then
         more = await till.finish(decision, status)    # once the status is known and before anything of the answer is sent;
-        ...                                           # `more` are the headers to send with it (the receipt, cache-control)
+        ...                                           # `more` are the headers to send with it (the receipt, cache-control);
+        ...                                           # or an Answer: send that instead, and call neither keep nor forget
         till.keep(decision, Answer(status, headers, body))  # the whole answer, the receipt among its headers: for who asks again
         till.forget(decision)                         # or this, if the answer is longer than KEPT_BYTES_MAX, or a stream broke off
         await till.failed(decision)                   # or only this, if there is no answer: the handler failed before it began to
@@ -100,7 +101,8 @@ class Standing:
 @dataclass(slots=True)
 class Sale:
     """A purchase that was charged for and is to be served. outpoint: 36 bytes. key: the purchase's, number: as the door told it.
-    is_repeated: it was bought, and maybe served, before; then it is not given back. used: units, of a metered one."""
+    is_repeated: it was bought, and maybe served, before; then it is not given back. is_open: its amount is not final yet. used:
+    units, of a metered one."""
 
     request: Request
     price: Price
@@ -110,6 +112,7 @@ class Sale:
     challenge_id: str
     standing: Standing
     is_repeated: bool = False
+    is_open: bool = False
     used: int | None = None
 
     def use(self, units: int) -> None:

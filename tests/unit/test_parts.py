@@ -19,6 +19,9 @@ COMES_WITH = {"yarl": "aiohttp"}
 NOT_FOREIGN = {"paychan", "store", "signer", "libc", "cpython", "cython", *sys.stdlib_module_names}
 GATEWAY = "paychan.gateway"
 SERVERS = ("paychan.server", "store", "signer", GATEWAY)
+SELLERS = "paychan.sell"
+FRAMEWORKS = {"fastapi", "flask", "django"}
+"""What a seller has, or not: each is imported by the module of its name alone. orjson is used where it is."""
 
 
 def brought_by(requirements):
@@ -36,8 +39,14 @@ def foreign(file):
 
 
 def imported(is_servers, *without):
-    files = [file for file in SHIPPED if file.suffix in (".py", ".pyx") and within(module_name(file), *SERVERS) == is_servers]
-    return set().union(*(foreign(file) for file in files if not within(module_name(file), *without)))
+    files = [
+        file
+        for file in SHIPPED
+        if file.suffix in (".py", ".pyx")
+        and within(module_name(file), *SERVERS) == is_servers
+        and not within(module_name(file), SELLERS, *without)
+    ]
+    return set().union(*map(foreign, files))
 
 
 def test_a_payers_installation_brings_what_a_payers_code_imports_and_no_more():
@@ -55,8 +64,16 @@ def test_the_gateways_extra_brings_what_it_imports_besides():
     assert imported(True) - imported(True, GATEWAY) == extra == {COMES_WITH.get(name, name) for name in parts.GATEWAY}
 
 
+def test_a_sellers_middleware_needs_its_framework_and_nothing_else():
+    payers = brought_by(PROJECT["dependencies"])
+    for file in SHIPPED:
+        if file.suffix == ".py" and within(module_name(file), SELLERS):
+            assert foreign(file) <= payers | {"orjson"} | (FRAMEWORKS & {file.stem}), file
+
+
 def test_who_develops_has_the_server_too():
-    assert any(re.match(r"paychan\[.*gateway.*\]", line) for line in PROJECT["optional-dependencies"]["dev"])
+    extras = PROJECT["optional-dependencies"]
+    assert "paychan[gateway,receipts]" in extras["dev"] and "paychan[server]" in extras["gateway"]
 
 
 def test_modules_that_a_payer_has_import_no_server_when_they_are_loaded():

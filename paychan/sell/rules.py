@@ -1,0 +1,491 @@
+"""The till's rules, without I/O: what is asked of the sellers' door for a request, and what the payer is answered
+(docs/PAYMENT_SCHEME.md sections 2.3 to 2.7).
+
+Who may answer the second of two requests with one payment? The purchase's key is the payment and the request, so the door sells
+once, whatever process asks, and says `repeated` to all but one. That one runs the handler. In the same process the others wait for
+its answer and get the same. Another process cannot know the answer: the first time it says "later" (503), for the handler may be
+running just now; after REPEAT_SECONDS it runs the handler once more where that is harmless, else it says that this was served
+(409).
+"""
+
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+from ..core.errors import BY_CODE, PaychanError, Rejection, Unavailable
+from ..core.outpoint import format_outpoint, txid_hex, txid_of, vout_of
+from ..core.payment import decode_payment
+from ..core.units import MAX_MONEY
+from ..mpp import problems, receipt
+from ..mpp import snapshot as snapshots
+from ..mpp.credential import Credential, find_credential, parse_credential
+from ..mpp.request import SessionRequest
+from ..mpp.text import format_channel_id
+from .challenges import Challenges
+from .facts import Answer, Headers, Price, Request, Sale, Standing
+from .kept import Kept, Outcome
+from .steps import Ask, Await, Call, Pause, Steps, Told
+
+TERMS = "/v1/sell/terms"
+TERMS_SECONDS = 60.0
+"""So old terms may be; they change with the chain's fees. If they cannot be had anew, the old ones do."""
+
+ASK_AGAIN_SECONDS = (0.1, 0.3, 1.0)
+"""Waits before a sale is asked for again whose outcome is unknown."""
+
+METERED_SECONDS = 600
+"""So long a metered request may take; then what it holds falls back, and nothing more can be charged for it."""
+
+REPEAT_SECONDS = 1.0
+WAIT_SECONDS = 60.0
+"""So long a request waits for the answer to the same one before it."""
+
+REMEMBERED_MAX = 100_000
+"""Channels, and purchases of which something must be known."""
+
+NO_STORE = (("cache-control", "no-store"),)
+PRIVATE = ("cache-control", "private")
+
+log = logging.getLogger("paychan.sell")
+
+
+class _Last(OrderedDict[Any, Any]):
+    """A dictionary of the last REMEMBERED_MAX things."""
+
+    def note(self, key: Any, value: Any) -> None:
+        self[key] = value
+        self.move_to_end(key)
+        while len(self) > REMEMBERED_MAX:
+            self.popitem(last=False)
+
+
+class Rules:
+    """Of one process. clock: unix seconds; ticks: monotonic seconds."""
+
+    def __init__(self, challenges: Challenges, clock: Callable[[], float], ticks: Callable[[], float]) -> None:
+        self._challenges, self._clock, self._ticks = challenges, clock, ticks
+        self._kept = Kept(ticks)
+        self._standings = _Last()  # outpoint: Standing
+        self._unserved = _Last()  # purchase key: paid for, as far as we know, and not served by us
+        self._seen = _Last()  # purchase key: when it was first seen to be another process's
+        self._terms: dict[str, Any] = {}
+        self._terms_at = -TERMS_SECONDS
+        self._complaint = ""
+
+    # --- what a seller's program asks ---
+
+    def decide(self, request: Request, price: Price) -> Steps[Answer | Sale]:
+        """Return what a request gets: an Answer to send, or the Sale to serve. Never raises what a payer could cause."""
+        if (yield from self._keep_terms()) is None:
+            return self.refuse(Unavailable("store_unavailable"), request, None)
+        try:
+            text = find_credential(request.credentials)
+            if text is None:
+                raise Rejection("payment_required")
+            return (yield from self._pay(request, parse_credential(text), price))
+        except PaychanError as error:
+            return self.refuse(error, request, price)
+
+    def manage(self, request: Request) -> Steps[Answer | None]:
+        """Return the answer to a request that handles a channel and buys nothing, whatever its price: HEAD with a credential."""
+        if request.method != "HEAD":
+            return None
+        try:
+            text = find_credential(request.credentials)
+        except Rejection as error:
+            return self.refuse(error, request, None)
+        if text is None:
+            return None
+        return (yield from self.decide(request, Price(1)))  # type: ignore[return-value]  # HEAD buys nothing: no Sale
+
+    def finish(self, sale: Sale, status: int) -> Steps[Headers | Answer]:
+        """See facts.py."""
+        if not 200 <= status < 300:
+            yield from self.failed(sale)
+            return ()
+        if sale.price.is_metered and sale.is_open and not (yield from self._settle_metered(sale)):
+            self._unserved.note(sale.key, True)
+            self._kept.settle(sale.key, Outcome.GIVEN_BACK)
+            return self.refuse(Unavailable("store_unavailable"), sale.request, sale.price)
+        return ((receipt.HEADER, self.receipt_of(sale).encode()), PRIVATE)
+
+    def keep(self, sale: Sale, answer: Answer) -> None:
+        """See facts.py."""
+        self._kept.settle(sale.key, answer)
+
+    def forget(self, sale: Sale) -> None:
+        """See facts.py."""
+        self._seen.note(sale.key, self._ticks() - REPEAT_SECONDS)  # we know that nobody serves it any more
+        self._kept.settle(sale.key, Outcome.NOT_KEPT)
+
+    def failed(self, sale: Sale) -> Steps[None]:
+        """See facts.py. What cannot be given back now is remembered: the same payment will be served for it."""
+        if not sale.is_repeated:
+            told = yield from self._patiently(self._release(sale), ASK_AGAIN_SECONDS)
+            if told is None or told.is_unknown:
+                self._unserved.note(sale.key, True)
+            elif told.status == 200:
+                self._note(sale.outpoint, told)
+        self._kept.settle(sale.key, Outcome.GIVEN_BACK)
+
+    def receipt_of(self, sale: Sale) -> receipt.Receipt:
+        """Return the receipt of a sale as its channel stands."""
+        standing = sale.standing
+        units = sale.price.units if sale.used is None else sale.used
+        return receipt.Receipt(
+            outpoint=sale.outpoint,
+            challenge_id=sale.challenge_id,
+            timestamp=int(self._clock()),
+            accepted=standing.received,
+            spent=standing.spent,
+            deposit=standing.funding_value,
+            units=units,
+        )
+
+    # --- paying ---
+
+    def _pay(self, request: Request, credential: Credential, price: Price) -> Steps[Answer | Sale]:
+        now = int(self._clock())
+        manages = request.method == "HEAD" or credential.action == "close"
+        key = _purchase_key(credential, request)
+        if not manages and (kept := (yield from self._kept_answer(key, credential))) is not None:
+            return kept
+        asked = self._challenges.check(credential.challenge, None if manages else price, now)
+        if credential.action == "close":
+            return (yield from self._close(request, credential, price))
+        if request.body is None and not request.idempotency_key:
+            return _too_long()
+        if credential.action == "voucher":
+            yield from self._check_height(credential, asked, 0 if manages else price.cost)
+        if credential.action == "open" and not (yield from self._open(credential)):
+            yield from self._check_height(credential, asked, 0 if manages else price.cost)
+        if manages:
+            return (yield from self._take(request, credential, price))
+        entry, is_ours = self._kept.claim(key, credential.outpoint)
+        if not is_ours:  # it came while we asked for something else
+            return (yield from self._pay(request, credential, price))
+        try:
+            sold = yield from self._buy(request, credential, price, key)
+        except BaseException as error:
+            if not isinstance(error, PaychanError):  # we were stopped in between: it may be charged
+                self._unserved.note(key, True)
+            self._kept.settle(key, Outcome.GIVEN_BACK)
+            raise
+        if isinstance(sold, Answer):
+            self._kept.settle(key, Outcome.GIVEN_BACK)
+        return sold
+
+    def _kept_answer(self, key: str, credential: Credential) -> Steps[Answer | None]:
+        """Return the answer that this payment has bought with this request, waiting for one that is being made. Who shows a payment
+        that was taken needs no further proof: nobody else can have made it."""
+        while (entry := self._kept.find(key)) is not None:
+            outcome = yield Await(entry.future, WAIT_SECONDS)
+            if isinstance(outcome, Answer):
+                return outcome
+            if outcome is None:
+                raise Unavailable("overloaded", "The same request is being served; send it again")
+            if outcome is Outcome.NOT_KEPT:
+                return None
+        return None
+
+    def _check_height(self, credential: Credential, asked: SessionRequest, cost: int) -> Steps[None]:
+        """Refuse a voucher that rises too little, or too far above what is required. What we know of the channel may be old: who
+        would be refused by it is judged by what the door tells now. Raises Rejection."""
+        standing = self._standings.get(credential.outpoint)
+        if standing is not None and self._why_not(standing, credential, asked, cost) is None:
+            return
+        standing = yield from self._look(credential.outpoint)
+        if (error := self._why_not(standing, credential, asked, cost)) is not None:
+            raise error
+
+    def _why_not(self, standing: Standing, credential: Credential, asked: SessionRequest, cost: int) -> Rejection | None:
+        if credential.change_value > standing.funding_value:
+            return None  # the door says it better
+        cumulative = standing.funding_value - credential.change_value
+        required = standing.spent + cost
+        if cumulative <= standing.received:
+            return None
+        if cumulative - standing.received < asked.min_voucher_delta and cumulative < required:
+            return Rejection("delta_too_small", figures=_figures(credential.outpoint, standing, required))
+        above = cumulative - required - asked.max_prepay
+        gives_up_all = credential.change_value == 0 and above < asked.details.dust_limit
+        if above > 0 and not gives_up_all:
+            return Rejection("prepay_too_large", figures=_figures(credential.outpoint, standing, required))
+        return None
+
+    def _buy(self, request: Request, credential: Credential, price: Price, key: str) -> Steps[Answer | Sale]:
+        """Have the payment taken and the price charged."""
+        sale: dict[str, Any] = {
+            "do": "reserve" if price.is_metered else "charge",
+            "channel": format_outpoint(credential.outpoint),
+            "key": key,
+            "amount": price.cost,
+            "payment": credential.payment_text,
+        }
+        if price.is_metered:
+            sale["seconds"] = METERED_SECONDS
+        told = yield from self._patiently(sale, ASK_AGAIN_SECONDS, lambda: self._unserved.note(key, True))
+        if told is None:
+            raise Unavailable("store_unavailable")
+        if told.status != 200:
+            return (yield from self._refused(told, request, credential, price))
+        standing = self._note(credential.outpoint, told)
+        purchase = told.content["purchase"]
+        is_repeated = bool(told.content["repeated"]) and self._unserved.pop(key, None) is None
+        if is_repeated:
+            self._check_repeated(key, request, price, standing, credential)
+        return Sale(
+            request=request,
+            price=price,
+            outpoint=credential.outpoint,
+            key=key,
+            number=purchase["number"],
+            challenge_id=credential.challenge.id,
+            standing=standing,
+            is_repeated=is_repeated,
+            is_open=purchase["until"] > 0,
+        )
+
+    def _check_repeated(self, key: str, request: Request, price: Price, standing: Standing, credential: Credential) -> None:
+        """Refuse what another process, or one before us, has sold, unless it may be run again. Raises Rejection, Unavailable."""
+        repeats = request.method == "GET" if price.repeats is None else price.repeats
+        figures = _figures(credential.outpoint, standing, standing.spent)
+        if not repeats:
+            raise Rejection("already_served", figures=figures)
+        first = self._seen.setdefault(key, self._ticks())
+        if self._ticks() - first < REPEAT_SECONDS:
+            self._seen.note(key, first)
+            raise Unavailable("overloaded", "The same request may be under way elsewhere; send it again", figures=figures)
+
+    def _refused(self, told: Told, request: Request, credential: Credential, price: Price) -> Steps[Answer]:
+        """Return the answer to a refusal of the door's."""
+        error = error_of(told)
+        more: Headers = ()
+        if error.code == "purchase_differs":
+            error = Rejection("already_served", "This payment has bought the same at another price")
+        if problems.is_authentic_but_stale(error):
+            error, more = yield from self._snapshot(error, credential, price)
+        facts = self._facts(error.code, credential, told, price)
+        if error.code == "insufficient_credit" and facts["requiredCumulative"] > facts.get("deposit", MAX_MONEY):
+            error = Rejection("amount_exceeds_deposit")
+        return self.refuse(error, request, price, facts, more)
+
+    def _facts(self, code: str, credential: Credential, told: Told, price: Price) -> dict[str, Any]:
+        """Return what a refusal tells of the channel; nothing to who has not signed."""
+        if code in ("bad_signature", "high_s"):
+            return {}
+        standing: Standing | None = self._standings.get(credential.outpoint)
+        if code == "insufficient_credit" and told.code == code:
+            required, missing = told.content["required"], told.content["missing"]
+            deposit = standing.funding_value if standing else MAX_MONEY
+            now = Standing(deposit, required - missing, required - price.cost)
+            return _figures(credential.outpoint, now, required) if standing else {"requiredCumulative": required}
+        if standing is None:
+            return {"channelId": credential.channel_id}
+        return _figures(credential.outpoint, standing, standing.spent + price.cost)
+
+    def _snapshot(self, error: PaychanError, credential: Credential, price: Price) -> Steps[tuple[PaychanError, Headers]]:
+        """Return the snapshot's header for who has signed a payment on the channel, or what is wrong with its signature."""
+        ask = {"do": "snapshot", "channel": format_outpoint(credential.outpoint), "payment": credential.payment_text}
+        told = yield from self._patiently(ask, ASK_AGAIN_SECONDS)
+        if told is None:
+            raise Unavailable("store_unavailable")
+        if told.status != 200:
+            return error_of(told), ()
+        content = told.content
+        self._note(credential.outpoint, told)
+        made = snapshots.Snapshot(
+            outpoint=credential.outpoint,
+            chain=str(self._terms["chain"]),
+            client_pubkey=bytes.fromhex(content["client_pubkey"]),
+            exp_time=content["exp_time"],
+            change_address=content["change_address"],
+            deposit=content["funding_value"],
+            accepted=content["received"],
+            spent=content["spent"],
+            required=content["spent"] + price.cost,
+            payment=decode_payment(content["payment"]),
+        )
+        return error, ((snapshots.HEADER, made.encode()),)
+
+    # --- handling channels ---
+
+    def _open(self, credential: Credential) -> Steps[bool]:
+        """Have a channel opened. False: it is open already, and the payment counts as a voucher. Raises PaychanError."""
+        opening = credential.opening
+        assert opening is not None
+        query = urlencode(
+            {
+                "client_pubkey": opening.client_pubkey.hex(),
+                "exp_time": opening.exp_time,
+                "change_address": opening.change_address,
+                "payment": credential.payment_text,
+                "funding_txid": txid_hex(txid_of(credential.outpoint)),
+                "funding_vout": vout_of(credential.outpoint),
+            }
+        )
+        told = yield Call("POST", f"/v1/channels/new?{query}")
+        if told is None:
+            raise Unavailable("store_unavailable")
+        if told.code == "channel_exists":
+            return False
+        if told.status != 201:
+            raise error_of(told)
+        received, left = told.content["value_received"], told.content["channel_value_left"]
+        spent = min(int(self._terms["open_price"]), received)
+        self._standings.note(credential.outpoint, Standing(received + left, received, spent))
+        return True
+
+    def _take(self, request: Request, credential: Credential, price: Price) -> Steps[Answer]:
+        """Take a voucher and charge nothing."""
+        told = yield Call("PUT", f"/v1/channels/{format_outpoint(credential.outpoint)}?payment={credential.payment_text}")
+        if told is None:
+            raise Unavailable("store_unavailable")
+        if told.status != 200:
+            return (yield from self._refused(told, request, credential, price))
+        standing = yield from self._look(credential.outpoint)
+        return Answer(204, ((receipt.HEADER, self._receipt(credential, standing).encode()), *NO_STORE))
+
+    def _close(self, request: Request, credential: Credential, price: Price) -> Steps[Answer]:
+        """Have a channel settled."""
+        told = yield Call("DELETE", f"/v1/channels/{format_outpoint(credential.outpoint)}?payment={credential.payment_text}")
+        if told is None:
+            raise Unavailable("store_unavailable")
+        if told.status != 202:
+            return (yield from self._refused(told, request, credential, price))
+        standing = yield from self._look(credential.outpoint)
+        final = self._receipt(credential, standing, str(told.content["settlement_txid"]))
+        return Answer(204, ((receipt.HEADER, final.encode()), *NO_STORE))
+
+    def _receipt(self, credential: Credential, standing: Standing, txid: str = "") -> receipt.Receipt:
+        return receipt.Receipt(
+            outpoint=credential.outpoint,
+            challenge_id=credential.challenge.id,
+            timestamp=int(self._clock()),
+            accepted=standing.received,
+            spent=standing.spent,
+            deposit=standing.funding_value,
+            settlement_txid=txid,
+        )
+
+    # --- asking the door ---
+
+    def _patiently(
+        self, sale: dict[str, Any], waits: tuple[float, ...], when_unknown: Callable[[], None] = lambda: None
+    ) -> Steps[Told | None]:
+        """Ask for one sale, again while its outcome is unknown; return the last answer."""
+        left = list(waits)
+        while True:
+            told = yield Ask((sale,))
+            answer: Told | None = told[0] if told is not None else None
+            if answer is not None and not answer.is_unknown:
+                return answer
+            when_unknown()
+            if not left:
+                return answer
+            yield Pause(left.pop(0))
+
+    def _release(self, sale: Sale) -> dict[str, Any]:
+        return {"do": "release", "channel": format_outpoint(sale.outpoint), "key": sale.key, "number": sale.number}
+
+    def _settle_metered(self, sale: Sale) -> Steps[bool]:
+        """Charge what a metered sale has used, and give back the rest. False: that is not known to be done, so nothing may be
+        served."""
+        used = sale.price.units if sale.used is None else sale.used
+        settle = {**self._release(sale), "do": "settle", "amount": used * sale.price.amount}
+        told = yield from self._patiently(settle, ASK_AGAIN_SECONDS)
+        if told is None or told.status != 200:
+            return False
+        sale.standing = self._note(sale.outpoint, told)
+        return True
+
+    def _look(self, outpoint: bytes) -> Steps[Standing]:
+        """Return how a channel stands. Raises PaychanError."""
+        told = yield Call("GET", f"/v1/sell/channels/{format_outpoint(outpoint)}")
+        if told is None:
+            raise Unavailable("store_unavailable")
+        if told.status != 200:
+            raise error_of(told)
+        return self._note(outpoint, told)
+
+    def _note(self, outpoint: bytes, told: Told) -> Standing:
+        content = told.content
+        standing = Standing(content["received"] + content["channel_value_left"], content["received"], content["spent"])
+        self._standings.note(outpoint, standing)
+        return standing
+
+    def _keep_terms(self) -> Steps[dict[str, Any] | None]:
+        """Return the terms, asked for again once in a while; None if there are none."""
+        if self._terms and self._ticks() - self._terms_at < TERMS_SECONDS:
+            return self._terms
+        if self._terms:
+            self._terms_at = self._ticks() - TERMS_SECONDS + 5.0  # whoever comes meanwhile takes the old ones
+        told = yield Call("GET", TERMS)
+        if told is not None and told.status == 200:
+            self._terms, self._terms_at, self._complaint = told.content, self._ticks(), ""
+            self._challenges.follow(told.content)
+        else:
+            self._complain(told)
+        return self._terms or None
+
+    def _complain(self, told: Told | None) -> None:
+        why = "does not answer" if told is None else f"answers {told.status} {told.code}"
+        if why != self._complaint:
+            self._complaint = why
+            log.warning("the sellers' door %s: nothing is sold until it does", why)
+
+    # --- answering ---
+
+    def refuse(
+        self,
+        error: PaychanError,
+        request: Request,
+        price: Price | None,
+        facts: dict[str, Any] | None = None,
+        more: Headers = (),
+    ) -> Answer:
+        """Return the answer to a refused request: a problem document, and a challenge where a new credential helps."""
+        kind = problems.kind_of(error.code)
+        headers: list[tuple[str, str]] = [("content-type", problems.CONTENT_TYPE), *NO_STORE]
+        if kind.has_challenge:
+            headers.append(("www-authenticate", self._challenges.offer(price or Price(1), int(self._clock())).header))
+        if kind.is_passing:
+            headers.append(("retry-after", str(problems.RETRY_AFTER_SECONDS)))
+        body = b"" if request.method == "HEAD" else problems.render(problems.document(error, facts))
+        return Answer(kind.status, (*headers, *more), body)
+
+
+def _purchase_key(credential: Credential, request: Request) -> str:
+    """Return what a purchase is known by: the payment, and the request that it pays for."""
+    made = hashlib.sha256(credential.outpoint + len(credential.payment).to_bytes(2, "big") + credential.payment)
+    made.update(request.fingerprint)
+    return made.hexdigest()
+
+
+def _figures(outpoint: bytes, standing: Standing, required: int) -> dict[str, Any]:
+    return {
+        "channelId": format_channel_id(outpoint),
+        "acceptedCumulative": standing.received,
+        "spent": standing.spent,
+        "requiredCumulative": required,
+        "deposit": standing.funding_value,
+    }
+
+
+def error_of(told: Told) -> PaychanError:
+    """Return a refusal of the door's as our error. Its text is not repeated: it is meant for the seller."""
+    code = told.code if told.code in BY_CODE else "store_unavailable"
+    if code in ("token_missing", "token_unknown", "token_scope"):
+        log.error("the sellers' door refuses our token: %s", code)
+    kind = Unavailable if BY_CODE[code].status == 503 else Rejection
+    figures = {name: told.content[name] for name in ("confirmations", "required") if type(told.content.get(name)) is int}
+    return kind(code, figures=figures if code == "funding_unconfirmed" else {})
+
+
+def _too_long() -> Answer:
+    error = Rejection("body_too_large", "A body of more than 1 MiB needs an Idempotency-Key")
+    content = {"type": problems.BLANK, "title": error.row.title, "status": 413, "code": error.code, "detail": error.detail}
+    return Answer(413, (("content-type", problems.CONTENT_TYPE), *NO_STORE), problems.render(content))
