@@ -11,7 +11,7 @@ from .models import GatewayConfig
 from .refusals import Refused
 from .requests import Request
 from .routes import RouteTable
-from .selling import Selling
+from .selling import Instead, Selling
 
 _TEXT = (("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store"))
 
@@ -59,6 +59,9 @@ class Own:
         decision = await self._selling.decide(asked, route, b"")
         if isinstance(decision, Answer):
             return _refusal(decision)
-        headers = await self._selling.finish(decision, route, 200)
+        try:
+            headers = await self._selling.finish(decision, route, 200)
+        except Instead as instead:
+            return _refusal(instead.answer)
         self._selling.close(decision, None)
         return Answer(200, tuple(headers))

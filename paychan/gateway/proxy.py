@@ -9,7 +9,7 @@ from .models import Route
 from .refusals import Headers
 from .relay import relay
 from .requests import Request
-from .selling import Selling, channel_text
+from .selling import Instead, Selling, channel_text
 from .upstream import Upstreams
 from .websocket import join
 from .wire import Wire
@@ -58,10 +58,15 @@ class Proxy:
         sent: Answer | None = None
         try:
             sent = await self._forward(request, route, proto, body, sale, commit)
-        finally:
+        except Instead as instead:
+            send(proto, request, instead.answer)
+            return
+        except BaseException:
             if not is_begun:
                 await self._selling.failed(sale)
-            else:
+            raise
+        finally:
+            if is_begun:
                 self._selling.close(sale, sent)
 
     async def _forward(

@@ -13,6 +13,14 @@ from .requests import Request
 _PAID_STATUS, _UNPAID_STATUS = 200, 502
 
 
+class Instead(Exception):
+    """The till cannot say that what was served is paid for: this is to be sent instead, and nothing else."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
 class Selling:
     """What is sold here, and how it is charged. Without a seller's door nothing has a price."""
 
@@ -44,9 +52,11 @@ class Selling:
         return await self._till.decide(_request_of(request, digest), price_of(route, route.price))
 
     async def finish(self, sale: Sale, route: Route, status: int) -> Headers:
-        """Say with which status an answer begins; return what it is to be sent with. A receipt is for 2xx alone."""
+        """Say with which status an answer begins; return what it is to be sent with. A receipt is for 2xx alone. Raises Instead."""
         assert self._till is not None
         more = await self._till.finish(sale, _PAID_STATUS if status in route.charged else _UNPAID_STATUS)
+        if isinstance(more, Answer):
+            raise Instead(more)
         return [pair for pair in more if pair[0].lower() != RECEIPT.lower() or 200 <= status < 300]
 
     def close(self, sale: Sale, sent: Answer | None) -> None:
