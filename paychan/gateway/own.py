@@ -42,7 +42,10 @@ class Own:
         if self._description and request.path == DESCRIPTION:
             return Answer(200, (("content-type", "application/json"), ("cache-control", "max-age=300")), self._description)
         if request.path == self._config.forward_auth:
-            return await self._judge(request)
+            try:
+                return await self._judge(request)
+            except Refused as refused:
+                return _refusal(Answer(refused.status, tuple(refused.headers()), refused.body()))
         return await self._selling.manage(request)
 
     async def _judge(self, request: Request) -> Answer:
