@@ -1,5 +1,5 @@
-"""Aim: nginx and Caddy, set up as the examples say, serve what is paid and nothing else. Method: Debian's own programs with the example
-files, their ports changed; a real paychan server, gateway and upstream."""
+"""Aim: nginx and Caddy, set up as the examples say, serve what is paid and nothing else. Method: Debian's own programs with the
+example files, their ports changed; a real paychan server, gateway and upstream."""
 
 import shutil
 import subprocess
@@ -121,7 +121,7 @@ def test_what_is_free_is_served(proxy):
     assert get(proxy, "/other").status == 200
 
 
-SPELLINGS = "/JOKES/1 /jokes%2f1 /x/..%2fjokes/1 /x/%2e%2e/jokes/1 //jokes/1 /jokes;/1 /jokes%5c1 /jokes/1%00 /./jokes/1 /x/../jokes/1"
+SPELLINGS = "/JOKES/1 /jokes%2f1 /x/..%2fjokes/1 /x/%2e%2e/jokes/1 //jokes/1 /jokes;/1 /jokes%5c1 /jokes/1%00 /./jokes/1"
 
 
 @pytest.mark.parametrize("target", SPELLINGS.split())
