@@ -4,6 +4,7 @@ server, the gateway and an upstream as processes; events and messages are counte
 import json
 import re
 import socket
+import time
 
 import pytest
 
@@ -72,10 +73,15 @@ def started(gateway, target, headers, until):
     return connection, receive(connection, until)
 
 
-def receive(connection, until, got=b""):
+def receive(connection, until, got=b"", seconds=30):
+    """Return what comes up to the piece that has `until` in it."""
+    deadline = time.monotonic() + seconds
     while until not in got:
-        piece = connection.recv(65536)
-        assert piece, got
+        try:
+            piece = connection.recv(65536)
+        except TimeoutError:
+            piece = b""
+        assert piece and time.monotonic() < deadline, got[-2000:]
         got += piece
     return got
 
