@@ -223,8 +223,21 @@ def test_an_upstream_that_fails_before_the_answer_is_begun_is_said_to(client, pa
 
 @pytest.mark.parametrize("path", ["/cut/3", "/cut/20"])
 def test_an_answer_that_breaks_off_is_not_ended_as_if_it_were_whole(gateway, path):
-    answer = parse(gateway.raw(b"GET " + path.encode() + b" HTTP/1.1\r\nHost: h\r\n\r\n"))
-    assert answer.status == 200 and answer.body and not answer.body.endswith(b"0\r\n\r\n")
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(b"GET " + path.encode() + b" HTTP/1.1\r\nHost: h\r\n\r\n")
+        answer = parse(read_all(connection))
+        assert answer.status == 200 and answer.body and not answer.body.endswith(b"0\r\n\r\n")
+        assert has_ended(connection)
+
+
+def has_ended(connection):
+    """Return whether the other side has ended a connection, rather than fallen silent."""
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
 
 
 def test_nor_is_one_of_a_known_length_made_longer(gateway):
