@@ -1,16 +1,21 @@
 """Aim: what stands behind the gateway is served to who pays, once for each payment, and paid for only if it was served. Method: a
 real paychan server in debug mode, the gateway and an upstream as processes; the seller's door tells what each channel has spent."""
 
+import asyncio
 import dataclasses
 import threading
 
+import httpx
 import pytest
+from mpp.client import PaymentTransport
+from mpp.runtime import ClientMethod
 
 from paychan.core.sender import sign_payment
 from paychan.mpp.challenge import parse_challenges
 from paychan.mpp.receipt import parse_receipt
 from tests.buyer import OPEN_PRICE, Buyer
 from tests.gateways import frame, handshake, running_gateway, running_upstream, told
+from tests.process.test_selling_troubles import Signs
 from tests.selling import SOCKET, Seller, make_token, sell_changes
 from tests.system import running, wait_until
 
@@ -301,3 +306,21 @@ def test_no_payment_is_logged(gateway, buyer):
     get(gateway, "/drop", buyer.pay(PRICE))
     text = "".join(gateway.output)
     assert buyer.again()["Authorization"][8:40] not in text and buyer.newest.encode()[:40] not in text
+
+
+def test_the_unmodified_client_of_pympp_buys(gateway, system, seller):
+    """Its own handling of 402, receipts and retries; of ours is what signs, as a method of it."""
+    buyer = Buyer(system.payer("gateway pympp").sender)
+    signs = Signs(buyer, lambda session: session.amount)
+
+    async def buy():
+        transport = PaymentTransport(
+            methods=[ClientMethod(method=signs.method, create_credential=signs.create)], inner=httpx.AsyncHTTPTransport()
+        )
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://127.0.0.1:{gateway.port}") as client:
+            return [await client.get("/x"), await client.post("/x", content=b"body"), await client.get("/dear")]
+
+    answers = asyncio.run(buy())
+    assert [answer.status_code for answer in answers] == [200] * 3 and signs.made == 3
+    assert spent(seller, buyer) == OPEN_PRICE + PRICE + PRICE + 7
+    assert parse_receipt(answers[-1].headers["payment-receipt"]).spent == OPEN_PRICE + PRICE + PRICE + 7
