@@ -15,6 +15,7 @@ from ..core.errors import ConfigError
 from ..exits import EXIT_BAD_CONFIG
 from ..printing import place_of, say
 from ..server.process import end_with_parent
+from .cors import Cors
 from .load import load_gateway_config
 from .models import GatewayConfig, Route
 from .own import Own
@@ -34,6 +35,7 @@ class App:
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
         self._routes = RouteTable(config.routes)
+        self._cors = Cors(config.cors_origins)
         self._selling: Selling | None = None
         self._proxy: Proxy | None = None
         self._own: Own | None = None
@@ -86,6 +88,7 @@ class App:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        proto = self._cors.wrap(scope, proto)
         try:
             await self._answer(scope, proto)
         except Refused as refused:
@@ -103,7 +106,7 @@ class App:
     async def _answer(self, scope: Any, proto: Any) -> None:
         assert self._proxy is not None and self._own is not None
         request = read_request(scope, self._config.trusted_proxies)
-        answer = await self._own.answer(request, self._is_stopping)
+        answer = self._cors.preflight(request) or await self._own.answer(request, self._is_stopping)
         if answer is not None:
             send(proto, request, answer)
             return

@@ -14,6 +14,7 @@ from .refusals import Headers, Refused
 from .relay import Commit
 from .requests import Request
 from .upstream import Upstreams, url_of
+from .wire import Wire
 
 _CLOSE, _BYTES, _TEXT = 0, 1, 2
 """granian's kinds of messages."""
@@ -46,12 +47,13 @@ async def join(
     if route.upstream.preserve_host:
         headers.append(("host", request.host_field))
     behind = await _connect(request, route, upstreams, headers)
+    wire = Wire(request.client, request.server)
     try:
         await commit(_ACCEPTED)
         front = await proto.accept()
         pumps = [
             asyncio.ensure_future(_from_client(front, behind, route.limits.websocket_message_bytes)),
-            asyncio.ensure_future(_from_upstream(behind, front, meter)),
+            asyncio.ensure_future(_from_upstream(behind, front, meter, wire, route.limits.idle_seconds)),
         ]
         try:
             await asyncio.wait(pumps, timeout=route.limits.stream_seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -61,6 +63,7 @@ async def join(
             await asyncio.gather(*pumps, return_exceptions=True)
         proto.close()
     finally:
+        wire.close()
         await behind.close()
 
 
@@ -96,9 +99,11 @@ async def _from_client(front: Any, behind: aiohttp.ClientWebSocketResponse, size
             await behind.send_str(message.data)
 
 
-async def _from_upstream(behind: aiohttp.ClientWebSocketResponse, front: Any, meter: Meter | None) -> None:
-    """Pass on until the upstream ends, the client is gone, or the messages are not paid any further."""
-    with suppress(RuntimeError, PaychanError):
+async def _from_upstream(
+    behind: aiohttp.ClientWebSocketResponse, front: Any, meter: Meter | None, wire: Wire, idle_seconds: float
+) -> None:
+    """Pass on until the upstream ends, the client is gone or takes nothing, or the messages are not paid any further."""
+    with suppress(RuntimeError, PaychanError, Refused):
         async for message in behind:
             if meter is not None:
                 async for asked in meter.take(len(message.data)):
@@ -107,3 +112,4 @@ async def _from_upstream(behind: aiohttp.ClientWebSocketResponse, front: Any, me
                 await front.send_bytes(message.data)
             elif message.type is aiohttp.WSMsgType.TEXT:
                 await front.send_str(message.data)
+            await wire.pace(len(message.data or b""), idle_seconds)

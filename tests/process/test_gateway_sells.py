@@ -43,11 +43,12 @@ def config(system, upstream, *more):
         "/big/*": f"price = {PRICE}",
         "/status/*": f'price = {PRICE}\ncharged = ["2xx", "302"]',
         "/free/*": "free = true",
+        "/large": f"price = {PRICE}\nlimits = {{ body_bytes_max = 4000000 }}",
         "/silent": f"price = {PRICE}\nlimits = {{ answer_seconds_max = 1 }}",
         "/echo/*": f"price = {PRICE}\nwebsocket = true",
     }
     socket = (system.state_dir / "run" / "sell.sock").absolute()
-    text = f'[gateway]\nport = PORT\nrealm = "shop"\n[seller]\nsocket = "{socket}"\n'
+    text = f'[gateway]\nport = PORT\nrealm = "shop"\ncors_origins = ["https://page.example"]\n[seller]\nsocket = "{socket}"\n'
     text += f'[upstreams.api]\nurl = "http://127.0.0.1:{upstream.port}"\n[discovery]\ntitle = "Shop"\n'
     text += "".join(f'[[routes]]\npath = "{path}"\n{lines}\n' for path, lines in routes.items())
     return text + "\n".join(more)
@@ -217,6 +218,16 @@ def test_a_body_is_part_of_what_is_bought(gateway, upstream, buyer):
     assert asked(upstream) == ["/x"]
 
 
+def test_a_large_body_is_bought_by_an_idempotency_key(gateway, upstream, buyer, seller):
+    body = b"l" * 1_500_000
+    refused = get(gateway, "/large", buyer.pay(PRICE), "POST", body)
+    assert (refused.status, refused.code) == (413, "body_too_large") and asked(upstream) == []
+    before, headers = spent(seller, buyer), {**buyer.again(), "Idempotency-Key": "one"}
+    answers = [get(gateway, "/large", headers, "POST", body) for _ in range(2)]
+    assert [len(told(answer)["body"]) for answer in answers[:1]] == [len(body)] and spent(seller, buyer) == before + PRICE
+    assert get(gateway, "/large", {**headers, "Idempotency-Key": "two"}, "POST", body).code == "insufficient_credit"
+
+
 def test_two_at_once_with_one_payment_are_one_purchase(gateway, upstream, buyer, seller):
     before, headers, got = spent(seller, buyer), buyer.pay(PRICE), []
     threads = [threading.Thread(target=lambda: got.append(get(gateway, "/x", headers))) for _ in range(8)]
@@ -268,6 +279,19 @@ def test_a_websocket_is_paid_with_its_handshake(gateway, buyer, seller):
         assert status == 101 and spent(seller, buyer) == before + PRICE
         connection.sendall(frame(b"hello"))
         assert connection.recv(100) == b"\x81\x05hello"
+
+
+def test_a_page_of_another_origin_may_pay_if_the_operator_says_so(gateway, upstream, buyer):
+    page, stranger = {"Origin": "https://page.example"}, {"Origin": "https://stranger.example"}
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-mine"}
+    preflight = get(gateway, "/x", {**page, **asks}, "OPTIONS")
+    assert preflight.status == 204 and preflight.headers["access-control-allow-headers"] == "authorization,x-mine"
+    assert preflight.headers["access-control-allow-origin"] == "https://page.example" and asked(upstream) == []
+    for answer in (get(gateway, "/x", page), get(gateway, "/x", {**page, **buyer.pay(PRICE)}), get(gateway, "/a//b", page)):
+        assert answer.headers["access-control-allow-origin"] == "https://page.example", answer
+        assert "WWW-Authenticate, Payment-Receipt" in answer.headers["access-control-expose-headers"]
+    refused = get(gateway, "/x", {**stranger, **asks}, "OPTIONS")
+    assert refused.status == 402 and "access-control-allow-origin" not in refused.headers
 
 
 def test_what_is_sold_is_described(gateway):
