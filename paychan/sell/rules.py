@@ -186,7 +186,7 @@ class Rules:
     def _pay(self, request: Request, credential: Credential, price: Price) -> Steps[Answer | Sale]:
         now = int(self._clock())
         manages = request.method == "HEAD" or credential.action == "close"
-        key = _purchase_key(credential, request)
+        key = _purchase_key(self._challenges.shop, credential, request)
         if not manages and (kept := (yield from self._kept_answer(key, credential))) is not None:
             return kept
         asked = self._challenges.check(credential.challenge, None if manages else price, now)
@@ -496,9 +496,9 @@ class Rules:
         return Answer(kind.status, (*headers, *more), body)
 
 
-def _purchase_key(credential: Credential, request: Request) -> str:
-    """Return what a purchase is known by: the payment, and the request that it pays for."""
-    made = hashlib.sha256(credential.outpoint + len(credential.payment).to_bytes(2, "big") + credential.payment)
+def _purchase_key(shop: bytes, credential: Credential, request: Request) -> str:
+    """Return what a purchase is known by: the shop, the payment, and the request that it pays for."""
+    made = hashlib.sha256(shop + credential.outpoint + len(credential.payment).to_bytes(2, "big") + credential.payment)
     made.update(request.fingerprint)
     return made.hexdigest()
 

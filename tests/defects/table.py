@@ -1626,6 +1626,14 @@ MIDDLEWARE = (
     ),
     Break(
         ("M2",),
+        "one payment buys in each shop at one server",
+        TILL,
+        "hashlib.sha256(shop + credential",
+        "hashlib.sha256(credential",
+        (f"{TROUBLES}::test_one_payment_buys_in_one_of_two_shops_at_one_door",),
+    ),
+    Break(
+        ("M2",),
         "what another process has served is served again",
         TILL,
         'is_repeated = bool(told.content["repeated"]) and',
