@@ -165,7 +165,7 @@ def test_an_answer_is_paid_by_the_kilobyte(gateway, make_buyer, seller):
     buyer.challenge = new_challenge(gateway, "/big/x")
     connection, raw = started(gateway, "/big/25000", buyer.pay(30 - 21), b"b" * 9000)
     with connection:
-        assert get(gateway, "/free/x", buyer.pay(45), "HEAD").status == 204
+        assert get(gateway, "/free/x", buyer.pay(60), "HEAD").status == 204
         assert receive(connection, b"b" * 25000, raw).endswith(b"b" * 25000)
     wait_until(lambda: look(seller, buyer)["spent"] == OPEN_PRICE + 9 + 75, 10, "settling")
 
