@@ -184,6 +184,13 @@ def test_what_was_not_to_be_charged_costs_nothing_at_all(gateway, make_buyer, se
     wait_until(lambda: look(seller, buyer)["spent"] == OPEN_PRICE + 2, 10, "settling")
 
 
+def test_events_of_a_refusal_cost_nothing_and_get_no_receipt(gateway, make_buyer, seller):
+    buyer = make_buyer("/events/x")
+    raw = request_raw(gateway, "/events/refused/3", buyer.open(OPEN_PRICE + 2 * AHEAD))
+    assert raw.startswith(b"HTTP/1.1 404") and events(raw) == [1, 2, 3] and b"payment-receipt" not in raw
+    assert look(seller, buyer)["spent"] == OPEN_PRICE
+
+
 def test_a_stream_is_not_had_twice_for_one_payment(gateway, make_buyer, seller):
     buyer = make_buyer("/events/3")
     request_raw(gateway, "/events/3", buyer.open(OPEN_PRICE + 2 * AHEAD))
