@@ -21,9 +21,10 @@ from pathlib import Path
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
+
 from paychan.sell.fastapi import Price, Till
 from paychan.sell.stream import paid_events
-from pydantic import BaseModel
 
 PAGE = Path(__file__).parents[2] / "clients" / "js" / "dist" / "demo"
 SECONDS_AHEAD = 5
