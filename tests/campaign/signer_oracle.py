@@ -102,7 +102,7 @@ class Oracle:
         self._burnt.append((now, outpoint, fee))
 
     def is_over_the_days_sum(self, outpoint: bytes, expiry: int, fee: int, now: int) -> bool:
-        """Whether a fee is more than half of what the day still allows, where the day counts at all: before the settlement period."""
+        """Whether a fee is more than half of what the day still allows, where the day counts: before the settlement period."""
         is_early = expiry - now > self.rules.settlement_period
         return is_early and 2 * fee > self.rules.fee_sum_per_day_max - self.burnt_in_a_day(outpoint, now)
 
