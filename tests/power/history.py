@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import store.__main__ as command
+import store.serving as command
 import store.engine
 from paychan._fast.group import StateCache
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase

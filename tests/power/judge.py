@@ -5,7 +5,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-import store.__main__ as command
+import store.serving as command
 import store.engine as engine
 from paychan.core.errors import ConfigError
 from paychan.hangup import HangUp
