@@ -31,7 +31,7 @@ class DirectDoor:
         refusal: Callable[[int], Reply],
         unquote: Callable[[str], str],
         paid_head: Callable[[float], bytes],
-        batch_path: bytes,
+        body_paths: tuple[bytes, ...],
         body_max: int,
         connections_max: int,
     ) -> None: ...

@@ -43,6 +43,14 @@ class MethodDetails:
     channel_id: str | None = None
     api: str | None = None
 
+    def as_object(self) -> dict[str, Any]:
+        """Return the JSON object; what is None is left out. Raises ValueError if an amount is out of its range."""
+        return {
+            wire: (format_amount(value) if kind is _amount else value)
+            for name, (wire, kind, _) in _DETAILS.items()
+            if (value := getattr(self, name)) is not None
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
@@ -74,16 +82,11 @@ class SessionRequest:
 
     def as_object(self) -> dict[str, Any]:
         """Return the JSON object. Raises ValueError if a member is out of its range."""
-        details = {
-            wire: (format_amount(value) if kind is _amount else value)
-            for name, (wire, kind, _) in _DETAILS.items()
-            if (value := getattr(self.details, name)) is not None
-        }
         content: dict[str, Any] = {
             "amount": format_amount(self.amount),
             "currency": CURRENCY,
             "recipient": self.recipient.hex(),
-            "methodDetails": details,
+            "methodDetails": self.details.as_object(),
             "unitType": self.unit_type,
             "suggestedDeposit": None if self.suggested_deposit is None else format_amount(self.suggested_deposit),
             "description": self.description,

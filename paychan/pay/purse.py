@@ -340,6 +340,11 @@ class Purse:
         with self._turn_by_id(channel) as turn:
             turn.end()
 
+    def closed(self, channel: str, settlement_txid: str) -> None:
+        """The server has settled the channel with its newest payment."""
+        with self._turn_by_id(channel) as turn:
+            turn.closed(settlement_txid)
+
     def find(self, channel: str) -> str:
         """Return the name of a channelId's channel. Raises ChannelMissing."""
         for standing in self.standings():

@@ -11,7 +11,9 @@ from ...core.channel import ChannelState, ChannelTerms, Phase
 from ...core.errors import Rejection, Unavailable
 from ...core.network import encode_address
 from ...core.outpoint import OUTPOINT_SIZE, format_outpoint
+from ...core.sales import Purchase
 from ...core.units import LOCKTIME_MAX
+from ...mpp import CHANNEL_TYPE
 from ...rpc.connection import ConnectionGone, RemoteRefusal
 from ...rpc.store_client import StoreClient
 from ...rpc.store_messages import Scan, Stored, StoreMessage
@@ -20,8 +22,6 @@ from ..protocol.replies import Reply, json_reply
 
 PAGE_MAX = 500
 """Channels in one answer; some 150 kB."""
-
-CHANNEL_TYPE = "p2sh-cltv-1"
 
 
 class Books:
@@ -32,8 +32,16 @@ class Books:
 
     async def look(self, outpoint: bytes) -> Reply:
         """Return how one channel stands. Raises Rejection("no_such_channel"), Unavailable."""
-        terms, state = await self._read(outpoint)
-        return json_reply(200, self._standing(terms, state))
+        return json_reply(200, await self.standing(outpoint))
+
+    async def standing(self, outpoint: bytes) -> dict[str, Any]:
+        """`look`, for programs."""
+        return self._standing(*await self._read(outpoint))
+
+    async def purchase(self, outpoint: bytes, key: bytes) -> Purchase | None:
+        """Return the purchase that is remembered under a key's hash. Raises Rejection("no_such_channel"), Unavailable."""
+        _, state = await self._read(outpoint)
+        return next((purchase for purchase in state.sales.purchases if purchase.key == key), None)
 
     async def list(self, cursor: tuple[int, bytes], limit: int) -> Reply:
         """Return open channels in the order of their expiries, those after `cursor` (expiry, outpoint); `next` is the cursor to go

@@ -10,10 +10,10 @@ from ...core.payment import Payment, decode_payment
 from ...core.script import funding_address, p2sh_script_pubkey, redeem_script
 from ...core.settlement import verify_payment
 from ...core.units import DUST_LIMIT, LOCKTIME_MAX, LOCKTIME_THRESHOLD, SECONDS_PER_HOUR
+from ...mpp import CHANNEL_TYPE
 from ...settings.models import ServerConfig
 from ..protocol.parameters import Query, decode_exp_time, decode_funding_outpoint, decode_funding_value, decode_pubkey
 from ..protocol.replies import Reply, json_reply
-from .books import CHANNEL_TYPE
 from .lookups import Lookups
 from .prices import Prices
 

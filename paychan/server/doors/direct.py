@@ -77,7 +77,7 @@ class DirectPort:
             refusal=_REFUSALS.__getitem__,
             unquote=lambda path: unquote(path, errors="replace"),
             paid_head=lambda date: _head(200, SUCCESS_HEADERS, date),
-            batch_path=BATCH_PATH.encode(),
+            body_paths=(BATCH_PATH.encode(),),
             body_max=BATCH_BYTES_MAX,
             connections_max=CONNECTIONS_MAX,
         )

@@ -31,6 +31,7 @@ from ..channels.books import PAGE_MAX, Books, read_cursor
 from ..protocol.parameters import Query
 from ..protocol.replies import INTERNAL_ERROR, RETRY_AFTER_SECONDS, Reply, problem
 from ..protocol.sales import BODY_BYTES_MAX, encode_sale, is_list, parse_channel, parse_sales
+from . import x402
 from .direct import CODES_OF_HTTP, DRAIN_SECONDS, SILENT_SWEEPS_MAX, SWEEP_SECONDS
 from .routes import Answers
 from .routes import answer as answer_v1
@@ -49,24 +50,16 @@ RETRY_SECONDS = 0.2
 _DESCRIPTION = Reply(200, Path(__file__).with_name("sell.json").read_bytes())
 """The door in OpenAPI 3.1; tests/hostile/test_openapi.py holds it to the code."""
 
+_FACILITATOR = {("GET", x402.SUPPORTED), ("HEAD", x402.SUPPORTED), ("POST", x402.VERIFY), ("POST", x402.SETTLE)}
+
 _REFUSALS = {int(status): problem(Rejection(CODES_OF_HTTP.get(status, "malformed_request"))) for status in HttpStatus}
 _REFUSALS[LENGTH_REQUIRED] = problem(Rejection("length_required"))
 
 log = logging.getLogger("paychan.sell")
 
 
-class Till(Answers, Protocol):
+class Till(Answers, x402.Server, Protocol):
     """What is behind the door; `paychan.server.worker.Worker` is it."""
-
-    def terms(self) -> Reply: ...
-
-    async def sell(self, sales: list[bytes]) -> list[bytes]: ...
-
-    def now(self) -> int: ...
-
-    @property
-    def books(self) -> Books: ...
-
 
 class _Guarded(DirectConnection):
     """A connection that root or our own user has made, or one over TCP."""
@@ -89,7 +82,7 @@ class SellDoor:
             refusal=_REFUSALS.__getitem__,
             unquote=lambda path: unquote(path, errors="replace"),
             paid_head=lambda _: b"",
-            batch_path=PATH.encode(),
+            body_paths=(PATH.encode(), x402.VERIFY.encode(), x402.SETTLE.encode()),
             body_max=BODY_BYTES_MAX,
             connections_max=CONNECTIONS_MAX,
         )
@@ -224,6 +217,8 @@ class SellDoor:
             return await _list(till.books, query)
         if method in ("GET", "HEAD") and path.startswith(f"{CHANNELS_PATH}/"):
             return await till.books.look(parse_channel(path[len(CHANNELS_PATH) + 1 :]))
+        if (method, path) in _FACILITATOR:
+            return await x402.answer(till, path, scope, body)
         if method in ("GET", "HEAD") and path == f"{PATH}/openapi.json":
             return _DESCRIPTION
         raise Rejection("no_such_route")
