@@ -1,16 +1,13 @@
-"""Sell through x402's own middleware: its scheme object for channels, and its facilitator client with a seller's token.
+"""Sell through x402's own middleware: its scheme object for channels, and its facilitator client, at the sellers' door.
 
-    from paychan.sell.x402 import ChannelScheme, facilitator
-    from x402 import x402ResourceServer
+    from paychan.sell.x402 import offer, seller
     from x402.http.middleware.fastapi import payment_middleware
 
-    server_calls = facilitator("http://127.0.0.1:8443", TOKEN)      # the sellers' door of the channel server
-    server = x402ResourceServer(server_calls).register("bip122:*", ChannelScheme(server_calls))
-    app.middleware("http")(payment_middleware(
-        {"GET /news": {"accepts": {"scheme": "batch-settlement", "network": NETWORK, "payTo": "", "price": 5}}}, server))
+    server = seller("state/debug/run/sell.sock")                        # or a URL, and a token
+    app.middleware("http")(payment_middleware({"GET /news": offer(5, "test")}, server))
 
 Prices are satoshi. The payment is taken and charged for, on disk, before the handler runs (`paymentFlow` upfront); if the handler
-fails, what was charged is given back as credit. The middleware of Flask takes `facilitator(..., is_async=False)`.
+fails, what was charged is given back as credit. The middleware of Flask takes `seller(..., is_async=False)`.
 """
 
 import hashlib
@@ -20,14 +17,19 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
+import httpx
+from x402 import x402ResourceServer, x402ResourceServerSync
 from x402.http import FacilitatorConfig, HTTPFacilitatorClient, HTTPFacilitatorClientSync
 from x402.http.facilitator_client_base import CreateHeadersAuthProvider
 from x402.interfaces import PaymentFlowConfig
 from x402.schemas import AssetAmount, PaymentRequirements, SettleResponse, SupportedKind
 from x402.schemas.hooks import SettleContext, SkipSettleResult
 
+from ..core.errors import ConfigError
+from ..core.network import BY_NAME, caip2
 from ..core.units import MAX_MONEY
 from ..mpp import CURRENCY
+from .wire import SLOW_SECONDS, find_door
 
 SCHEME = "batch-settlement"
 
@@ -35,12 +37,37 @@ REMEMBERED_MAX = 10_000
 """Payments that a process remembers; some 2 MB."""
 
 
-def facilitator(url: str, token: str, is_async: bool = True) -> HTTPFacilitatorClient | HTTPFacilitatorClientSync:
-    """Return x402's facilitator client for the sellers' door at `url`. token: of scope `charge`."""
-    headers = {"Authorization": f"Bearer {token}"}
+def seller(at: str, token: str = "", is_async: bool = True) -> x402ResourceServer | x402ResourceServerSync:
+    """Return x402's resource server for the sellers' door. at, token: see `facilitator`. Raises ConfigError."""
+    calls = facilitator(at, token, is_async)
+    server = x402ResourceServer(calls) if is_async else x402ResourceServerSync(calls)  # type: ignore[arg-type]
+    return server.register("bip122:*", ChannelScheme(calls))  # type: ignore[arg-type]
+
+
+def offer(price: int, network: str = "live", description: str = "") -> dict[str, Any]:
+    """Return a route's configuration. price: satoshi. network: live, test or regtest. Raises ConfigError."""
+    if network not in BY_NAME:
+        raise ConfigError(f"network must be one of {', '.join(sorted(BY_NAME))}")
+    accepts = {"scheme": SCHEME, "network": caip2(BY_NAME[network]), "payTo": "", "price": price}
+    return {"accepts": accepts, **({"description": description} if description else {})}
+
+
+def facilitator(at: str, token: str = "", is_async: bool = True) -> HTTPFacilitatorClient | HTTPFacilitatorClientSync:
+    """Return x402's facilitator client for the sellers' door: at a URL, with a token of scope `charge`; or at a Unix socket's path,
+    where the token that the server left beside it does. Raises ConfigError."""
+    door = find_door(at, token)
+    headers = {"Authorization": f"Bearer {door.token}"}
     auth = CreateHeadersAuthProvider(lambda: dict.fromkeys(("supported", "verify", "settle"), headers))
-    config = FacilitatorConfig(url=f"{url.rstrip('/')}/x402", auth_provider=auth)
+    url, client = (f"{at.rstrip('/')}/x402", None) if door.server else ("http://localhost/x402", _local(door.socket, is_async))
+    config = FacilitatorConfig(url=url, auth_provider=auth, http_client=client)
     return HTTPFacilitatorClient(config) if is_async else HTTPFacilitatorClientSync(config)
+
+
+def _local(socket: str, is_async: bool) -> httpx.AsyncClient | httpx.Client:
+    """Return an HTTP client whose requests go to a Unix socket."""
+    if is_async:
+        return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), timeout=SLOW_SECONDS)
+    return httpx.Client(transport=httpx.HTTPTransport(uds=socket), timeout=SLOW_SECONDS)
 
 
 class ChannelScheme:

@@ -20,7 +20,7 @@ NOT_FOREIGN = {"paychan", "store", "signer", "libc", "cpython", "cython", *sys.s
 GATEWAY = "paychan.gateway"
 SERVERS = ("paychan.server", "store", "signer", GATEWAY)
 SELLERS = "paychan.sell"
-FRAMEWORKS = {"fastapi": {"fastapi"}, "flask": {"flask", "werkzeug"}, "django": {"django"}, "x402": {"x402"}}
+FRAMEWORKS = {"fastapi": {"fastapi"}, "flask": {"flask", "werkzeug"}, "django": {"django"}, "x402": {"x402", "httpx"}}
 """What a seller has, or not: each is imported by the module of its name alone. orjson is used where it is."""
 ADAPTERS = {"httpx", "httpx2", "requests", "aiohttp", "mpp", "x402"}
 """HTTP clients and SDKs of others: whoever has one has the adapter for it. No other module imports them."""
