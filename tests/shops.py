@@ -6,15 +6,17 @@ SHOP_DOOR says where the sellers' door is; each run of a handler adds a line to 
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs
 
 from paychan.sell.facts import Price
+from tests.system import processes
 
 ROOT = Path(__file__).parent.parent
 KINDS = {
@@ -48,6 +50,9 @@ def ware(path: str, query: str, body: bytes, use=lambda units: None) -> tuple[in
     number = run(path)
     if path == "/fail":
         raise RuntimeError("this handler fails, as it should")
+    if path == "/slowly-failing":
+        time.sleep(1)
+        raise RuntimeError("this handler fails, as it should")
     if path == "/missing":
         return 404, "nothing"
     if path == "/long":
@@ -70,6 +75,7 @@ PRICES = {
     "/missing": 5,
     "/long": 5,
     "/slow": 5,
+    "/slowly-failing": 5,
     "/metered": METERED,
 }
 
@@ -274,7 +280,7 @@ def running_shop(kind: str, door: str, directory: Path, port: int, workers: int 
                     except httpx.TransportError:
                         assert process.poll() is None and time.monotonic() < deadline, Path(log.name).read_text()
                         time.sleep(0.05)
-                yield Shop(client, runs, Path(log.name))
+                yield Shop(client, runs, Path(log.name), process)
         finally:
             process.terminate()
             process.wait(20)
@@ -283,8 +289,16 @@ def running_shop(kind: str, door: str, directory: Path, port: int, workers: int 
 class Shop:
     """A running shop. runs(): how often a handler has run."""
 
-    def __init__(self, client, runs: Path, log: Path) -> None:
-        self.client, self._runs, self.log = client, runs, log
+    def __init__(self, client, runs: Path, log: Path, process: subprocess.Popen) -> None:
+        self.client, self._runs, self.log, self._process = client, runs, log, process
+
+    def kill(self) -> None:
+        """End all of its processes at once."""
+        pids = [pid for pid, parent, _ in processes() if parent == self._process.pid]
+        for pid in (self._process.pid, *pids):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait(20)
 
     def runs(self) -> int:
         return self._runs.read_text().count("\n")

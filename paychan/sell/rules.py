@@ -40,6 +40,9 @@ ASK_AGAIN_SECONDS = (0.1, 0.3, 1.0)
 METERED_SECONDS = 600
 """So long a metered request may take; then what it holds falls back, and nothing more can be charged for it."""
 
+PATIENCE_SECONDS = 3.0
+"""And after so long it is not asked for again: who waits for an answer is better told that it is not known."""
+
 REPEAT_SECONDS = 1.0
 WAIT_SECONDS = 60.0
 """So long a request waits for the answer to the same one before it."""
@@ -411,14 +414,14 @@ class Rules:
         self, sale: dict[str, Any], waits: tuple[float, ...], when_unknown: Callable[[], None] = lambda: None
     ) -> Steps[Told | None]:
         """Ask for one sale, again while its outcome is unknown; return the last answer."""
-        left = list(waits)
+        left, until = list(waits), self._ticks() + PATIENCE_SECONDS
         while True:
             told = yield Ask((sale,))
             answer: Told | None = told[0] if told is not None else None
             if answer is not None and not answer.is_unknown:
                 return answer
             when_unknown()
-            if not left:
+            if not left or self._ticks() > until:
                 return answer
             yield Pause(left.pop(0))
 
