@@ -174,7 +174,7 @@ class Turn:
         self.record.acknowledged = self.record.signed
         if self.record.phase is PayerPhase.OPENING:
             self.record.phase = PayerPhase.OPEN
-        self._save()
+        self._file.save(self.record.serialize(), is_vital=False)  # if that is lost, the same payment is presented once more
         self._must_open = False
         credit = max(self.signed_value - spent, 0) if spent >= 0 else 0
         self._ledger.note(self.name, self.signed_value, min(credit, self.signed_value), "taken" if is_answered else "unanswered")

@@ -22,7 +22,7 @@ from x402 import x402ResourceServer, x402ResourceServerSync
 from x402.http import FacilitatorConfig, HTTPFacilitatorClient, HTTPFacilitatorClientSync
 from x402.http.facilitator_client_base import CreateHeadersAuthProvider
 from x402.interfaces import PaymentFlowConfig
-from x402.schemas import AssetAmount, PaymentRequirements, SettleResponse, SupportedKind
+from x402.schemas import AssetAmount, PaymentRequirements, SettleResponse, SupportedKind, SupportedResponse
 from x402.schemas.hooks import SettleContext, SkipSettleResult
 
 from ..core.errors import ConfigError
@@ -32,6 +32,7 @@ from ..mpp import CURRENCY
 from .wire import SLOW_SECONDS, find_door
 
 SCHEME = "batch-settlement"
+LOCAL_URL = "http://localhost/x402"
 
 REMEMBERED_MAX = 10_000
 """Payments that a process remembers; some 2 MB."""
@@ -58,16 +59,25 @@ def facilitator(at: str, token: str = "", is_async: bool = True) -> HTTPFacilita
     door = find_door(at, token)
     headers = {"Authorization": f"Bearer {door.token}"}
     auth = CreateHeadersAuthProvider(lambda: dict.fromkeys(("supported", "verify", "settle"), headers))
-    url, client = (f"{at.rstrip('/')}/x402", None) if door.server else ("http://localhost/x402", _local(door.socket, is_async))
-    config = FacilitatorConfig(url=url, auth_provider=auth, http_client=client)
-    return HTTPFacilitatorClient(config) if is_async else HTTPFacilitatorClientSync(config)
+    if door.server is not None:
+        config = FacilitatorConfig(url=f"{at.rstrip('/')}/x402", auth_provider=auth)
+        return HTTPFacilitatorClient(config) if is_async else HTTPFacilitatorClientSync(config)
+    client = httpx.Client(transport=httpx.HTTPTransport(uds=door.socket), timeout=SLOW_SECONDS)
+    blocking = HTTPFacilitatorClientSync(FacilitatorConfig(url=LOCAL_URL, auth_provider=auth, http_client=client))
+    return _Local(door.socket, auth, blocking) if is_async else blocking
 
 
-def _local(socket: str, is_async: bool) -> httpx.AsyncClient | httpx.Client:
-    """Return an HTTP client whose requests go to a Unix socket."""
-    if is_async:
-        return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), timeout=SLOW_SECONDS)
-    return httpx.Client(transport=httpx.HTTPTransport(uds=socket), timeout=SLOW_SECONDS)
+class _Local(HTTPFacilitatorClient):
+    """A facilitator client whose requests go to a Unix socket. x402 asks what is supported before there is an event loop."""
+
+    def __init__(self, socket: str, auth: CreateHeadersAuthProvider, blocking: HTTPFacilitatorClientSync) -> None:
+        client = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), timeout=SLOW_SECONDS)
+        super().__init__(FacilitatorConfig(url=LOCAL_URL, auth_provider=auth, http_client=client))
+        self._blocking = blocking
+
+    def get_supported(self) -> SupportedResponse:
+        """See HTTPFacilitatorClient."""
+        return self._blocking.get_supported()
 
 
 class ChannelScheme:

@@ -22,9 +22,15 @@ SERVERS = ("paychan.server", "store", "signer", GATEWAY)
 SELLERS = "paychan.sell"
 FRAMEWORKS = {"fastapi": {"fastapi"}, "flask": {"flask", "werkzeug"}, "django": {"django"}, "x402": {"x402", "httpx"}}
 """What a seller has, or not: each is imported by the module of its name alone. orjson is used where it is."""
-ADAPTERS = {"httpx", "httpx2", "requests", "aiohttp", "mpp", "x402"}
-"""HTTP clients and SDKs of others: whoever has one has the adapter for it. No other module imports them."""
-ADAPTED = {"pympp": "mpp"}
+ADAPTERS = {
+    "aiohttp": {"aiohttp"},
+    "httpx": {"httpx"},
+    "httpx2": {"httpx2"},
+    "pympp": {"mpp", "httpx", "pydantic"},
+    "requests": {"requests"},
+    "x402": {"x402"},
+}
+"""HTTP clients and SDKs of others, by the module of paychan.pay that is for who has them. No other module imports them."""
 
 
 def brought_by(requirements):
@@ -49,7 +55,7 @@ def imported(is_servers, *without):
         and within(module_name(file), *SERVERS) == is_servers
         and not within(module_name(file), SELLERS, *without)
     ]
-    adapted = {file: set() if is_servers else {ADAPTED.get(file.stem, file.stem)} & ADAPTERS for file in files}
+    adapted = {file: set() if is_servers else ADAPTERS.get(file.stem, set()) for file in files}
     return set().union(*(foreign(file) - adapted[file] for file in files))
 
 

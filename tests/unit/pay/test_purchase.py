@@ -14,6 +14,7 @@ from paychan.pay.errors import BudgetExceeded, TermsRefused
 from paychan.pay.payer import Payer
 from paychan.pay.steps import Answer
 from paychan.pay.terms import chain_id
+from paychan.pay.wallets import DebugWallet
 from tests.unit.pay.shop import NOW, OPEN_PRICE, PRICE, Shop, buy
 
 
@@ -29,6 +30,12 @@ def payer_of(directory, budget=NO_LIMITS, **options):
 @pytest.fixture
 def payer(tmp_path):
     return payer_of(tmp_path / "purse")
+
+
+class Costly(DebugWallet):
+    """As if its outputs cost something."""
+
+    is_free = False
 
 
 def the_record(payer):
@@ -393,14 +400,21 @@ def test_who_is_asked_may_allow_it(tmp_path, shop):
 
 
 def test_an_open_price_above_the_budget_locks_up_no_money(tmp_path, shop):
-    payer = payer_of(tmp_path / "purse", Budget(opening=OPEN_PRICE - 1))
+    payer = payer_of(tmp_path / "purse", Budget(opening=OPEN_PRICE - 1, deposit=None), wallet=Costly())
     with pytest.raises(BudgetExceeded):
         buy(payer, shop)
     assert not payer.purse.names()
 
 
+def test_more_than_the_budget_is_not_locked_up(tmp_path, shop):
+    payer = payer_of(tmp_path / "purse", Budget(), wallet=Costly())
+    with pytest.raises(BudgetExceeded, match="locked up"):
+        buy(payer, shop)
+    assert not payer.purse.names()
+
+
 def test_an_open_price_that_rose_since_the_channel_was_made_is_held_to_the_budget(tmp_path, shop):
-    payer = payer_of(tmp_path / "purse", Budget(opening=OPEN_PRICE))
+    payer = payer_of(tmp_path / "purse", Budget(opening=OPEN_PRICE, deposit=None), wallet=Costly())
     shop.trouble = lambda shop, step: shop.refuse("/a", "open_price_short") if step.headers else None
     buy(payer, shop)
     shop.trouble = None
@@ -420,7 +434,7 @@ def test_the_next_channel_is_made_before_the_old_one_is_used_up_and_opened_when_
     shop.funding_value = small
     payer = payer_of(tmp_path / "purse")
     made_at = []
-    for number in range(30):
+    for _ in range(30):
         assert buy(payer, shop).status == 200
         made_at.append(len(payer.purse.names()))
     assert made_at[5] == 1 and made_at[7] == 2, "while the old one still pays"
