@@ -3,7 +3,8 @@
     .venv/bin/pip install httpx
     .venv/bin/python examples/buy.py [URL [PURSE]]
 
-The first request opens a channel; every other is one round trip. `purse/` has the channels, their keys, and what was spent: keep it.
+The first request opens a channel; every other is one round trip. `purse/` has the channels, their keys, and what was spent: keep
+it.
 """
 
 import sys

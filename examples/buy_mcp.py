@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from paychan.client import ClientError
 from paychan.pay.mcp import CallError, Payer
 
 url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8080/mcp"
@@ -37,4 +38,7 @@ async def main() -> None:
             print(f"{name}: {result['content'][0]['text']} (spent on the channel: {receipt.get('spent', 0)} satoshi)")
 
 
-asyncio.run(main())
+try:
+    asyncio.run(main())
+except (httpx.TransportError, CallError, ClientError) as error:
+    sys.exit(f"buy_mcp.py: {url}: {error}")

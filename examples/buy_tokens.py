@@ -8,16 +8,17 @@ import sys
 
 import httpx
 
+from paychan.client import ClientError
 from paychan.pay.httpx import Payer
 
 url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8080"
 payer = Payer(sys.argv[2] if len(sys.argv) > 2 else "purse/")
 
-with httpx.Client(auth=payer) as client:
-    for event in payer.events(client, f"{url}/stream?tokens=50"):
-        print(event.data, end=" ", flush=True)
-    print()
-    print(client.get(f"{url}/complete?tokens=7").json())
-
-spent = payer.purse.ledger.spent("").day
-print(f"paid {spent} satoshi in a day, beside what opens channels")
+try:
+    with httpx.Client(auth=payer) as client:
+        for event in payer.events(client, f"{url}/stream?tokens=50"):
+            print(event.data, end=" ", flush=True)
+        print()
+        print(client.get(f"{url}/complete?tokens=7").json())
+except (httpx.HTTPError, ClientError) as error:
+    sys.exit(f"buy_tokens.py: {url}: {error}")

@@ -11,6 +11,7 @@ import httpx
 from x402 import x402Client
 from x402.http.clients import x402HttpxClient
 
+from paychan.client import ClientError
 from paychan.pay.purse import Purse
 from paychan.pay.x402 import ChannelScheme, pay_with
 
@@ -27,5 +28,5 @@ async def main() -> None:
 
 try:
     asyncio.run(main())
-except httpx.TransportError as error:
+except (httpx.TransportError, ClientError) as error:
     sys.exit(f"buy_x402.py: {url}: {error}")

@@ -4,8 +4,8 @@
     .venv/bin/pip install fastapi
     .venv/bin/granian --interface asgi --port 8080 examples.sell_mcp:app
 
-then, in another terminal, examples/buy_mcp.py. It answers MCP's requests at /mcp by hand, to show that no SDK is needed for it; with
-one, call `till.call` where it has you run a tool.
+then, in another terminal, examples/buy_mcp.py. It answers MCP's requests at /mcp by hand, to show that no SDK is needed for it.
+With one, call `till.call` where it has you run a tool.
 """
 
 from typing import Any

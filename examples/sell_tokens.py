@@ -17,7 +17,7 @@ from paychan.sell.asgi import Visit
 from paychan.sell.fastapi import Price, Till
 from paychan.sell.stream import paid_events
 
-WORDS = "a payment is a signature that leaves the payer a little less than the one before".split()
+WORDS = ("a", "payment", "is", "a", "signature", "that", "leaves", "the", "payer", "a", "little", "less", "than", "before")
 TOKENS_MAX = 400
 
 app = FastAPI(title="Tokens")

@@ -14,7 +14,7 @@ from paychan.sell.x402 import offer, seller  # sells
 
 app = FastAPI(title="News")
 server = seller("state/debug/run/sell.sock")  # sells
-app.middleware("http")(payment_middleware({"GET /news": offer(5, "test")}, server))  # sells, for 5 satoshi; without "test": bitcoins
+app.middleware("http")(payment_middleware({"GET /news": offer(5, "test")}, server))  # sells, for 5 satoshi
 
 
 @app.get("/news")

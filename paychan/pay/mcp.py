@@ -5,10 +5,10 @@
     payer = Payer("purse/", server="https://tools.example.com")
     result = await payer.call_tool(session, "joke", {"about": "money"})
 
-With any other client, `call`: it takes a function that calls the tool once, with what goes into `_meta` of the request's params, and
-returns the result as JSON has it, or raises CallError.
+With any other client, `call`: it takes a function that calls the tool once, with what goes into `_meta` of the request's params.
+That returns the result as JSON has it, or raises CallError.
 
-`server` is the name under which the purse keeps what was agreed with this server: its URL. For one that runs on this machine, and is
+`server` is the name under which the purse keeps what was agreed with this server: its URL. For one that is a program here, and is
 spoken to over its standard input and output, take any other, https://jokes.localhost for example.
 """
 
@@ -42,12 +42,13 @@ class CallError(Exception):
 
 
 class Payer(Core):
-    """See paychan.pay.payer.Payer for its arguments. server: see the module. lost: exceptions of your client that leave open whether
-    the server had the call; the same payment is presented again then."""
+    """See paychan.pay.payer.Payer for its arguments. server: see the module. lost: exceptions of your client that leave open
+    whether the server had the call; the same payment is presented again then."""
 
     def __init__(self, purse: Any, *arguments: Any, server: str, lost: tuple[type[Exception], ...] = (), **named: Any) -> None:
         super().__init__(purse, *arguments, **named)
-        self._server, self._lost = server.rstrip("/"), (*UNKNOWN, *lost)
+        self._server = server.rstrip("/")
+        self._lost: tuple[type[Exception], ...] = (*UNKNOWN, *lost)
 
     async def call_tool(self, session: Any, name: str, arguments: dict[str, Any] | None = None, **options: Any) -> Any:
         """Call a tool, and pay for it. session: a ClientSession of the MCP SDK; options: what its call_tool takes besides. Returns

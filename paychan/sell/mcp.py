@@ -7,8 +7,8 @@
     # tools/call; meta: the `_meta` of its params, or None
     result = await till.call("joke", arguments, meta, 5, lambda: tell_joke(**arguments))       # satoshi
 
-`call` runs the tool once it is paid for, and returns its result with a receipt in `_meta`. Raised is PaymentError, whose `as_object()`
-is the JSON-RPC error to answer with. A tool that raises, or whose result has `isError`, is not charged for.
+`call` runs the tool once it is paid for, and returns its result with a receipt in `_meta`. It raises PaymentError, whose
+`as_object()` is the JSON-RPC error to answer with. A tool that raises, or whose result has `isError`, is not charged for.
 """
 
 import json
@@ -124,7 +124,8 @@ def _result_of(answer: Answer) -> Result:
 
 
 def _receipt_meta(headers: Headers) -> dict[str, Any]:
-    return {mcp.RECEIPT: decode_json(value) for value in _values(headers, receipt.HEADER)}
+    (value,) = _values(headers, receipt.HEADER)
+    return {mcp.RECEIPT: decode_json(value)}
 
 
 def _values(headers: Headers, name: str) -> list[str]:

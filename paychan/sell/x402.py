@@ -42,7 +42,7 @@ def seller(at: str, token: str = "", is_async: bool = True) -> x402ResourceServe
     """Return x402's resource server for the sellers' door. at, token: see `facilitator`. Raises ConfigError."""
     calls = facilitator(at, token, is_async)
     server = x402ResourceServer(calls) if is_async else x402ResourceServerSync(calls)  # type: ignore[arg-type]
-    return server.register("bip122:*", ChannelScheme(calls))  # type: ignore[arg-type]
+    return server.register("bip122:*", ChannelScheme(calls))
 
 
 def offer(price: int, network: str = "live", description: str = "") -> dict[str, Any]:

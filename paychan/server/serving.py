@@ -4,7 +4,6 @@ import argparse
 import errno
 import os
 import socket
-import sys
 import time
 
 from granian import Granian
