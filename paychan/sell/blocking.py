@@ -58,6 +58,7 @@ class BlockingDoor:
         if self._socket is not None and self._pid == os.getpid():  # one from before a fork is the parent's
             return self._socket
         door, seconds = self._door, max(deadline - time.monotonic(), 0.001)
+        door.approach()
         if door.server is None:
             made = socket.socket(socket.AF_UNIX)
             made.settimeout(seconds)
@@ -112,7 +113,7 @@ class Till:
 
     def __init__(self, door: Door, realm: str = "paychan", secret: bytes = b"") -> None:
         self._door, self._threads = door, threading.local()
-        self._rules = Rules(Challenges(secret or door.secret, realm), time.time, time.monotonic)
+        self._rules = Rules(Challenges(lambda: secret or door.secret, realm), time.time, time.monotonic, door.explain)
 
     def decide(self, request: Request, price: Price) -> Decision:
         """Return the Answer that a request gets, or the Sale that it bought."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from ..core.errors import Rejection
@@ -60,12 +61,16 @@ class Offered:
 
 
 class Challenges:
-    """Of one seller. secret: what its processes share. realm: what it calls itself."""
+    """Of one seller. secret: tells what its processes share, once terms were told. realm: what it calls itself."""
 
-    def __init__(self, secret: bytes, realm: str) -> None:
-        self._secret, self.realm = secret, realm
+    def __init__(self, secret: Callable[[], bytes], realm: str) -> None:
+        self._tell_secret, self.realm = secret, realm
         self._offered: OrderedDict[tuple[Any, ...], Offered] = OrderedDict()
         self._terms: dict[str, Any] = {}
+
+    @property
+    def _secret(self) -> bytes:
+        return self._tell_secret()
 
     def follow(self, terms: dict[str, Any]) -> None:
         """Take terms that may differ from those before."""

@@ -22,7 +22,7 @@ class Till:
 
     def __init__(self, door: Door, realm: str = "paychan", secret: bytes = b"") -> None:
         self._door = door
-        self._rules = Rules(Challenges(secret or door.secret, realm), time.time, time.monotonic)
+        self._rules = Rules(Challenges(lambda: secret or door.secret, realm), time.time, time.monotonic, door.explain)
         self._open: AsyncDoor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -57,8 +57,12 @@ def facilitator(at: str, token: str = "", is_async: bool = True) -> HTTPFacilita
     """Return x402's facilitator client for the sellers' door: at a URL, with a token of scope `charge`; or at a Unix socket's path,
     where the token that the server left beside it does. Raises ConfigError."""
     door = find_door(at, token)
-    headers = {"Authorization": f"Bearer {door.token}"}
-    auth = CreateHeadersAuthProvider(lambda: dict.fromkeys(("supported", "verify", "settle"), headers))
+
+    def headers() -> dict[str, dict[str, str]]:
+        door.approach()
+        return dict.fromkeys(("supported", "verify", "settle"), {"Authorization": f"Bearer {door.token}"})
+
+    auth = CreateHeadersAuthProvider(headers)
     if door.server is not None:
         config = FacilitatorConfig(url=f"{at.rstrip('/')}/x402", auth_provider=auth)
         return HTTPFacilitatorClient(config) if is_async else HTTPFacilitatorClientSync(config)
