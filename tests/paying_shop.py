@@ -16,7 +16,8 @@ from pathlib import Path
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
 
-from tests.selling import SOCKET, sell_changes
+from paychan.settings.tokens import cookie_file
+from tests.selling import SOCKET, Seller, sell_changes
 from tests.system import ROOT, System, free_port, running, wait_until
 
 PRICE = 5
@@ -91,9 +92,8 @@ class Shop:
 
     def channels(self) -> list[dict]:
         """Return the channels as the sellers' door tells them."""
-        from tests.selling import Seller
-
-        return Seller(self.system, "").request("GET", "/v1/sell/channels?limit=100").json["channels"]
+        token = cookie_file(self.system.state_dir.absolute() / "run" / "sell.sock").read_text().strip()
+        return Seller(self.system, token).request("GET", "/v1/sell/channels?limit=100").json["channels"]
 
 
 def start(system: System, port: int, served: Path) -> subprocess.Popen[bytes]:

@@ -185,7 +185,7 @@ class Payer:
             turn.must_open()
             return payload["action"] == "voucher"
         if name in ("session/delta-too-small", "payment-insufficient"):
-            turn.refused()  # if it had been taken before, it would not be judged again
+            turn.refused(name == "session/delta-too-small")  # if it had been taken before, it would not be judged again
             return True
         if problem.code == "prepay_too_large" and turn.is_pending and not turn.is_opening:
             yield Do(turn.withdraw)
@@ -224,6 +224,12 @@ class Payer:
 
     def _settle(self, asked: Asked, challenge: Challenge, turn: Turn, answer: Answer | None, cost: int) -> Flow[None]:
         """Take note of the outcome that an answer proves. Without a receipt for the payment it stays pending."""
+        if answer is not None and answer.status == 409:
+            problem = parse_problem(answer.body, 409)
+            accepted, spent = problem.amounts.get("acceptedCumulative"), problem.amounts.get("spent")
+            if problem.code == "already_served" and accepted is not None and spent is not None:
+                yield Do(partial(turn.taken, accepted, spent, False))
+            return
         receipt = receipt_of(answer)
         if receipt is None or receipt.outpoint != turn.record.terms.outpoint:
             return

@@ -30,10 +30,24 @@ from typing import Any
 
 from bitcoin.core import Hash160
 
-from ..client import ChannelBusy, ChannelMissing, ChannelRecord, PayerPhase, StateError, create_key, parse_record, read_key
+from ..client import (
+    Agreement,
+    ChannelBusy,
+    ChannelMissing,
+    ChannelRecord,
+    Funding,
+    PayerPhase,
+    Refused,
+    StateError,
+    create_key,
+    parse_record,
+    read_key,
+    read_state,
+)
 from ..client.storage import ChannelFile, is_there, make_directory
 from ..client.wire import parse_url
 from ..core.network import Network
+from ..core.outpoint import format_outpoint
 from ..core.units import DUST_LIMIT
 from ..mpp.snapshot import Snapshot
 from ..mpp.text import format_channel_id
@@ -299,6 +313,29 @@ class Purse:
         time_left = self._ends_at(record, terms) - self._clock()
         is_short = left < 2 * max(cost, terms.delta_min) or left * 100 < record.funding.value * LOW_PERCENT
         return is_short or time_left * 100 < self.settings.days * DAY * LOW_PERCENT
+
+    def unfunded(self, name: str) -> Agreement:
+        """Return what was agreed for a channel that has no money yet. Raises ChannelMissing, Refused, StateError."""
+        record = parse_record(read_state(self._there(name)))
+        if record.funding is not None:
+            raise Refused(f"{name} is funded by {format_outpoint(record.funding.outpoint)}", "already_funded")
+        return record.agreement
+
+    def set_funding(self, name: str, funding: Funding) -> None:
+        """Note a channel's funding output; who calls is sure of its value. Raises as `unfunded`, and ChannelBusy."""
+        file = ChannelFile(self._there(name))
+        try:
+            self.unfunded(name)
+            record = parse_record(file.read())
+            record.funding = funding
+            file.save(record.serialize())
+        finally:
+            file.close()
+
+    def _there(self, name: str) -> Path:
+        if name not in self.names():
+            raise ChannelMissing(f"no channel {name} in {self.directory}")
+        return self._path(name)
 
     # --- for SDKs that tell nothing back at once ---
 
