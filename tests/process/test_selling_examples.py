@@ -1,6 +1,6 @@
-"""Aim: every example that sells is bought from by the buyer that stands beside it, as their first lines tell, and the shortest are as
-short as they are said to be. Method: real processes: a debug server whose state lies where the examples look for it, granian as the
-examples' heads name it, the buyers as scripts."""
+"""Aim: every example that sells is bought from by the buyer that stands beside it, as their first lines tell, and the shortest are
+as short as they are said to be; what SELLING.md and PAYING.md begin with works as printed. Method: real processes: a debug server
+whose state lies where the examples look for it, granian as the examples' heads name it, the buyers as scripts."""
 
 import ast
 import json
@@ -64,14 +64,15 @@ def process(place: Path, url: str, *command: object):
 
 
 @contextmanager
-def seller(place: Path, name: str):
-    """Run an example that sells; yield its URL."""
+def seller(place: Path, name: str, text: str = ""):
+    """Run an example that sells; yield its URL. text: where it is said how it is run, if not in the example."""
     port, interface = free_port(), KINDS_OF_INTERFACE.get(name, "asgi")
-    said = f".venv/bin/granian --interface {interface} --port 8080 examples.{name}:app"
-    assert said in (EXAMPLES / f"{name}.py").read_text()
+    module = name if text else f"examples.{name}"
+    said = f".venv/bin/granian --interface {interface} --port 8080 {module}:app"
+    assert said in (text or (EXAMPLES / f"{name}.py").read_text())
     url = f"http://127.0.0.1:{port}"
     program = Path(sys.executable).parent / "granian"
-    with process(place, url, program, "--interface", interface, "--port", port, f"examples.{name}:app"):
+    with process(place, url, program, "--interface", interface, "--port", port, f"{module}:app"):
         yield url
 
 
@@ -179,6 +180,22 @@ def test_the_gateway_sells_what_a_server_answers_that_knows_nothing_of_it(system
             done = run(place, sys.executable, "-m", "paychan", "get", f"{url}/jokes/first", "--purse", place / "purse")
     assert (done.returncode, done.stdout) == (0, '"knock, knock"'), done.stderr
     assert spent(system, place) == OPEN_PRICE + 2 * 5
+
+
+def test_what_the_documents_begin_with_works_as_printed(system, place):
+    selling, paying = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("SELLING", "PAYING"))
+    shop, buyer = (re.search(r"```python\n(.*?)```", text, re.DOTALL)[1] for text in (selling, paying))
+    assert [int(number) for number in re.findall(r"# (\d)", shop)] == [1, 2, 3]
+    assert len(buyer.split("\n\n")) == 2 and len(buyer.strip().splitlines()) == 4
+    (place / "shop.py").write_text(shop)
+    joke, paid = re.search(r"\$ \.venv/bin/paychan get http://127.0.0.1:8080/joke\n    (.*)\n    (.*)\n", selling).groups()
+    with seller(place, "shop", selling) as url:
+        done = run(place, sys.executable, "-m", "paychan", "get", f"{url}/joke", "--purse", place / "purse")
+        assert (done.stdout, done.stderr.strip()) == (joke, paid)
+        (place / "buyer.py").write_text(buyer.replace("http://127.0.0.1:8080", url))
+        assert run(place, sys.executable, "buyer.py").stdout.strip() == joke.strip('"')
+    assert spent(system, place) == OPEN_PRICE + 2 * 5
+    assert f"{joke}\n    {paid}" in paying
 
 
 @pytest.mark.parametrize("path", BUYERS, ids=lambda path: path.name)
