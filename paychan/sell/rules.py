@@ -479,7 +479,10 @@ class Rules:
         return self._terms or None
 
     def _complain(self, told: Told | None) -> None:
-        why = self._explain() if told is None else f"the sellers' door answers {told.status} {told.code}{_HINTS.get(told.status, '')}"
+        if told is None:
+            why = self._explain()
+        else:
+            why = f"the sellers' door answers {told.status} {told.code}{_HINTS.get(told.status, '')}"
         if why != self._complaint:
             self._complaint = why
             log.warning("nothing can be sold: %s", why)
