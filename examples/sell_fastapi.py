@@ -23,7 +23,8 @@ app = FastAPI(title="Jokes")
 till = Till(app, "state/debug/run/sell.sock")  # sells
 
 
-@app.get("/joke", dependencies=[till.price(5)])  # sells, for 5 satoshi
+@app.get("/joke")
+@till.price(5)  # sells, for 5 satoshi
 async def joke() -> str:
     """Tell a joke."""
     return random.choice(JOKES)
@@ -35,7 +36,8 @@ def price_of_jokes(request: Request) -> int | None:
     return 4 * int(count) if count.isdigit() and 0 < int(count) < 100 else None
 
 
-@app.get("/jokes", dependencies=[till.price(price_of_jokes)])  # a price may depend on what is asked for
+@app.get("/jokes")
+@till.price(price_of_jokes)  # a price may depend on what is asked for
 async def jokes(count: int = 1) -> list[str]:
     """Tell many."""
     return random.choices(JOKES, k=max(0, min(count, 99)))

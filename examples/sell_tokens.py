@@ -34,7 +34,8 @@ async def generate(tokens: int) -> AsyncIterator[str]:
 A_TOKEN = Price(1, units=20, unit="token", description="a token")
 
 
-@app.get("/stream", dependencies=[till.price(A_TOKEN)])
+@app.get("/stream")
+@till.price(A_TOKEN)
 async def stream(request: Request, tokens: int = 50) -> StreamingResponse:
     """Send tokens as they come. Twenty are charged before they are sent, then the next twenty; what was not sent is given back."""
     return StreamingResponse(paid_events(request.scope, generate(tokens)), media_type="text/event-stream")

@@ -1,6 +1,9 @@
 """Challenges: made once for each price, and held against what comes back (docs/PAYMENT_SCHEME.md sections 2.1 and 2.3)."""
 
 import dataclasses
+import functools
+import hashlib
+import hmac
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -60,17 +63,28 @@ class Offered:
     made_at: int
 
 
+@functools.lru_cache(64)
+def _shop(secret: bytes, realm: str) -> bytes:
+    return hmac.digest(secret, b"shop\n" + realm.encode(), hashlib.sha256)
+
+
 class Challenges:
     """Of one seller. secret: tells what its processes share, once terms were told. realm: what it calls itself."""
 
     def __init__(self, secret: Callable[[], bytes], realm: str) -> None:
         self._tell_secret, self.realm = secret, realm
         self._offered: OrderedDict[tuple[Any, ...], Offered] = OrderedDict()
+        self._ours: OrderedDict[Challenge, SessionRequest] = OrderedDict()  # challenges whose id was found to be ours
         self._terms: dict[str, Any] = {}
 
     @property
     def _secret(self) -> bytes:
         return self._tell_secret()
+
+    @property
+    def shop(self) -> bytes:
+        """What tells this shop from another at the same door: one payment buys in one of them."""
+        return _shop(self._secret, self.realm)
 
     def follow(self, terms: dict[str, Any]) -> None:
         """Take terms that may differ from those before."""
@@ -95,9 +109,13 @@ class Challenges:
 
         Raises Rejection: invalid_challenge, payment_expired.
         """
-        if echoed.realm != self.realm or not is_made_by(self._secret, echoed.params()):
-            raise Rejection("invalid_challenge")
-        request = parse_request(echoed.request)
+        request = self._ours.get(echoed)
+        if request is None:
+            if echoed.realm != self.realm or not is_made_by(self._secret, echoed.params()):
+                raise Rejection("invalid_challenge")
+            request = self._ours[echoed] = parse_request(echoed.request)
+            while len(self._ours) > CACHED_MAX:
+                self._ours.popitem(last=False)
         if price is not None:
             ours = self.offer(price, now).challenge.request
             if echoed.request != ours and _but_for_open_price(request) != _but_for_open_price(parse_request(ours)):

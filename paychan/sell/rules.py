@@ -12,6 +12,7 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 from urllib.parse import urlencode
 
@@ -195,7 +196,7 @@ class Rules:
     def _pay(self, request: Request, credential: Credential, price: Price) -> Steps[Answer | Sale]:
         now = int(self._clock())
         manages = request.method == "HEAD" or credential.action == "close"
-        key = _purchase_key(credential, request)
+        key = _purchase_key(self._challenges.shop, credential, request)
         if not manages and (kept := (yield from self._kept_answer(key, credential))) is not None:
             return kept
         asked = self._challenges.check(credential.challenge, None if manages else price, now)
@@ -211,8 +212,7 @@ class Rules:
             yield from self._check_height(credential, asked, 0 if manages else price.cost)
         if manages:
             return (yield from self._take(request, credential, price))
-        entry, is_ours = self._kept.claim(key, credential.outpoint)
-        if not is_ours:  # it came while we asked for something else
+        if not self._kept.claim(key, credential.outpoint):  # it came while we asked for something else
             return (yield from self._pay(request, credential, price))
         try:
             sold = yield from self._buy(request, credential, price, key)
@@ -228,14 +228,15 @@ class Rules:
     def _kept_answer(self, key: str, credential: Credential) -> Steps[Answer | None]:
         """Return the answer that this payment has bought with this request, waiting for one that is being made. Who shows a payment
         that was taken needs no further proof: nobody else can have made it."""
-        while (entry := self._kept.find(key)) is not None:
-            outcome = yield Await(entry.future, WAIT_SECONDS)
-            if isinstance(outcome, Answer):
-                return outcome
-            if outcome is None:
-                raise Unavailable("overloaded", "The same request is being served; send it again")
-            if outcome is Outcome.NOT_KEPT:
-                return None
+        while (found := self._kept.find(key)) is not None:
+            if isinstance(found, Answer):
+                return found
+            if isinstance(found, Future):
+                outcome = yield Await(found, WAIT_SECONDS)
+                if isinstance(outcome, Answer):
+                    return outcome
+                if outcome is None:
+                    raise Unavailable("overloaded", "The same request is being served; send it again")
         return None
 
     def _check_height(self, credential: Credential, asked: SessionRequest, cost: int) -> Steps[None]:
@@ -508,9 +509,9 @@ class Rules:
         return Answer(kind.status, (*headers, *more), body)
 
 
-def _purchase_key(credential: Credential, request: Request) -> str:
-    """Return what a purchase is known by: the payment, and the request that it pays for."""
-    made = hashlib.sha256(credential.outpoint + len(credential.payment).to_bytes(2, "big") + credential.payment)
+def _purchase_key(shop: bytes, credential: Credential, request: Request) -> str:
+    """Return what a purchase is known by: the shop, the payment, and the request that it pays for."""
+    made = hashlib.sha256(shop + credential.outpoint + len(credential.payment).to_bytes(2, "big") + credential.payment)
     made.update(request.fingerprint)
     return made.hexdigest()
 

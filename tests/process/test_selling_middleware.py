@@ -14,8 +14,8 @@ from paychan.mpp.receipt import parse_receipt, read_receipt
 from paychan.mpp.text import decode_json, encode_json
 from tests.buyer import OPEN_PRICE, Buyer, challenge_of, forged, problem_of, receipt_of, snapshot_of
 from tests.selling import Seller
-from tests.shops import KINDS, LONG, running_shop
-from tests.system import free_port, running, wait_until
+from tests.shops import KINDS, LONG, running_application, running_shop
+from tests.system import ROOT, free_port, running, wait_until
 
 SAMPLE = ("fastapi", "flask")
 """Kinds that show what the rules do: one behind the asyncio till, one behind the blocking one."""
@@ -255,8 +255,10 @@ def test_a_forged_payment_tells_a_stranger_nothing(shop, buyer, seller):
         assert answer.status_code == 402 and "payment-session-snapshot" not in answer.headers
     problem = problem_of(shop.get("/joke", buyer.show(forged(buyer.sign_cumulative(buyer.cumulative + 4)))))
     assert problem.name == "session/invalid-signature" and not problem.amounts
-    stale = shop.get("/joke", buyer.show(forged(buyer.sign_cumulative(1))))
-    assert problem_of(stale).name == "session/invalid-signature" and "payment-session-snapshot" not in stale.headers
+    for method in (shop.get, shop.head):
+        stale = method("/joke", buyer.show(forged(buyer.sign_cumulative(1))))
+        assert stale.status_code == 402 and "payment-session-snapshot" not in stale.headers
+    assert problem_of(shop.get("/joke", buyer.show(forged(buyer.sign_cumulative(1))))).name == "session/invalid-signature"
     assert seller.look(buyer.channel) == before
 
 
@@ -340,6 +342,16 @@ def test_a_long_body_needs_a_key(shop, buyer, seller):
         answer = shop.post("/do", body, {**headers, "Idempotency-Key": "upload 1"})
         assert answer.status_code == 200
     assert shop.runs() == runs + 1 and seller.look(buyer.channel)["spent"] == OPEN_PRICE + 10
+
+
+@pytest.mark.parametrize("shop", ["fastapi"], indirect=True)
+def test_fastapi_judges_parameters_as_always(shop, buyer, seller):
+    opened(shop, buyer)
+    runs, headers = shop.runs(), buyer.pay(5)
+    assert shop.get("/sync?n=x", headers).status_code == 422 and shop.runs() == runs
+    assert seller.look(buyer.channel)["spent"] == OPEN_PRICE + 5
+    assert shop.get("/sync?n=7", headers).json() == {"run": runs + 1, "n": 7}
+    assert shop.get("/sync?n=7").status_code == 402
 
 
 def test_an_application_tells_its_prices(shops):
