@@ -16,6 +16,7 @@ from ..client import StateError
 from ..client.errors import printable
 from ..client.sources import Esplora, bitcoind
 from ..exits import EXIT_UNPRINTED
+from ..mpp.problems import parse_problem
 from ..pay.budget import Question
 from ..pay.errors import FundingNeeded
 from ..pay.node import NodeWallet
@@ -41,8 +42,14 @@ def get(arguments: argparse.Namespace) -> int:
     with _asked(arguments, payer, method, headers, body) as response:
         status = _deliver(arguments, payer, response, before)
     if status == 0 and response.status >= 400:
-        raise StatusError(f"the server answers {response.status} {printable(response.reason)}")
+        raise StatusError(_refusal(response))
     return status
+
+
+def _refusal(response: Response) -> str:
+    """Return what the server says, as far as it can be said in a line."""
+    told = parse_problem(response.start, response.status).detail
+    return printable(f"the server answers {response.status} {response.reason}{f': {told}' if told else ''}")
 
 
 def payer_of(arguments: argparse.Namespace) -> Payer:

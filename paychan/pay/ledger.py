@@ -5,6 +5,7 @@ written and whose payment never came to be (a crash in between) is above everyth
 taken back when the channel is next used. So of each channel, the rows' sum is what its newest payment has signed away.
 """
 
+import os
 import sqlite3
 import threading
 import time
@@ -62,12 +63,28 @@ class Ledger:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         make_directory(path.parent)
-        self._path, self._clock, self._mutex = path, clock, threading.RLock()
+        self._path, self._clock = path, clock
+        self._opened: sqlite3.Connection | None = None
+        self._open()
+
+    def _open(self) -> None:
+        self._owner, self._mutex = os.getpid(), threading.RLock()
         with self._telling():
-            path.touch(mode=0o600)
-            self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.executescript(_TABLES)
+            self._path.touch(mode=0o600)
+            self._opened = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            self._opened.execute("PRAGMA journal_mode = WAL")
+            self._opened.executescript(_TABLES)
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._opened is None:
+            raise StateError(f"{self._path}: was closed")
+        return self._opened
+
+    def _look_who_asks(self) -> None:
+        """A process that was forked off has a connection of its own: what its parent opened would be shared, and so be broken."""
+        if self._owner != os.getpid():
+            self._open()
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -77,10 +94,16 @@ class Ledger:
             raise StateError(f"{self._path}: {error}") from error
 
     @contextmanager
+    def _reading(self) -> Iterator[None]:
+        self._look_who_asks()
+        with self._mutex, self._telling():
+            yield
+
+    @contextmanager
     def _changing(self, is_vital: bool = True) -> Iterator[sqlite3.Connection]:
         """Hold the file against other writers; what was done is on disk at the end, or not done. is_vital: False spares the disk,
         and a power cut may undo it."""
-        with self._mutex, self._telling():
+        with self._reading():
             self._db.execute(f"PRAGMA synchronous = {'FULL' if is_vital else 'NORMAL'}")
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -99,7 +122,7 @@ class Ledger:
     def spent(self, origin: str) -> Spent:
         """Return what was signed away in the windows before now."""
         now = self._now()
-        with self._mutex, self._telling():
+        with self._reading():
             row = self._db.execute(
                 "SELECT sum(amount * (origin = ?)), sum(amount * (at > ?)), sum(amount), sum(opening) FROM payments WHERE at > ?",
                 (origin, now - HOUR, now - DAY),
@@ -133,7 +156,7 @@ class Ledger:
     def take_back(self, channel: str, cumulative: int) -> None:
         """Take back what was written and never signed: of a channel, all above what its record has signed away."""
         above = "FROM payments WHERE channel = ? AND cumulative > ?"
-        with self._mutex, self._telling():
+        with self._reading():
             found = self._db.execute(f"SELECT 1 {above}", (channel, cumulative)).fetchone()
         if found:
             with self._changing() as db:
@@ -157,19 +180,19 @@ class Ledger:
 
     def credit(self, channel: str) -> int:
         """Return the channel's credit as the server told it last, in satoshi."""
-        with self._mutex, self._telling():
+        with self._reading():
             row = self._db.execute("SELECT credit FROM credits WHERE channel = ?", (channel,)).fetchone()
         return int(row[0]) if row else 0
 
     def signed_away(self, channel: str) -> int:
         """Return the sum of a channel's rows: what its newest payment signs away, in satoshi."""
-        with self._mutex, self._telling():
+        with self._reading():
             row = self._db.execute("SELECT sum(amount + opening) FROM payments WHERE channel = ?", (channel,)).fetchone()
         return row[0] or 0
 
     def rows(self, since: int = 0) -> list[Row]:
         """Return what was spent since a unix time, by day (UTC), host and channel; the newest day first."""
-        with self._mutex, self._telling():
+        with self._reading():
             found = self._db.execute(
                 "SELECT date(at, 'unixepoch') AS day, origin, channel, count(*), sum(amount), sum(opening),"
                 " sum(amount * (state = 'unanswered')) FROM payments WHERE at >= ?"
@@ -182,7 +205,7 @@ class Ledger:
 
     def agreed(self, origin: str) -> tuple[str, str] | None:
         """Return the key (hex) and the network that were agreed with a server, None if it is new."""
-        with self._mutex, self._telling():
+        with self._reading():
             row = self._db.execute("SELECT recipient, network FROM servers WHERE origin = ?", (origin,)).fetchone()
         return (row[0], row[1]) if row else None
 
@@ -197,5 +220,8 @@ class Ledger:
             db.execute("DELETE FROM servers WHERE origin = ?", (origin,))
 
     def close(self) -> None:
-        with self._mutex:
-            self._db.close()
+        """Close the file, if this process has opened it."""
+        if self._opened is not None and self._owner == os.getpid():
+            with self._mutex:
+                self._opened.close()
+        self._opened = None

@@ -6,6 +6,7 @@ pending, and the next purchase presents it again before it signs any other.
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -101,6 +102,7 @@ class Payer:
         self._deadline, self._clock = deadline, clock
         self._challenges: dict[tuple[str, str, str], tuple[Challenge, int]] = {}
         """Of a route: the challenge that it may be answered with, and what a request cost there; satoshi."""
+        self._mutex = threading.Lock()
         self._free: set[tuple[str, str, str]] = set()
 
     # --- a purchase ---
@@ -120,7 +122,8 @@ class Payer:
         try:
             answer = yield from self._buy(asked, challenge, cost, held)
             if is_guess and answer is not None and answer.status < 300 and not answer.all(RECEIPT.lower()):
-                self._free.add((asked.origin, asked.method, asked.path))
+                with self._mutex:
+                    self._free = {*list(self._free)[-CHALLENGES_MAX:], (asked.origin, asked.method, asked.path)}
             return answer
         except TermsRefused:
             self._forget(asked.origin)
@@ -310,23 +313,26 @@ class Payer:
             expires = challenge.expires_at
             if expires is None or expires > self._clock() + EXPIRY_MARGIN:
                 return challenge, cost if known == key else 0
-            self._challenges.pop(known, None)
+            with self._mutex:
+                self._challenges.pop(known, None)
         return None, 0
 
     def _hold(self, asked: Asked, challenge: Challenge, cost: int) -> None:
         if challenge.digest:
             return  # it is bound to one body
         key = (asked.origin, asked.method, asked.path)
-        self._free.discard(key)
-        for known in (key, _neighbours(key)):
-            self._challenges.pop(known, None)
-            self._challenges[known] = (challenge, cost)
-        while len(self._challenges) > CHALLENGES_MAX:
-            self._challenges.pop(next(iter(self._challenges)), None)
+        with self._mutex:
+            self._free.discard(key)
+            for known in (key, _neighbours(key)):
+                self._challenges.pop(known, None)
+                self._challenges[known] = (challenge, cost)
+            while len(self._challenges) > CHALLENGES_MAX:
+                del self._challenges[next(iter(self._challenges))]
 
     def _forget(self, origin: str) -> None:
         """What was held of a server's challenges was refused: the next request asks it anew."""
-        self._challenges = {key: held for key, held in self._challenges.items() if key[0] != origin}
+        with self._mutex:
+            self._challenges = {key: held for key, held in self._challenges.items() if key[0] != origin}
 
     def _challenge(self, asked: Asked, answer: Answer | None) -> Challenge | None:
         """Return the challenge of ours in a 402, the first whose terms can be agreed to, None if it has none of ours. Raises

@@ -210,17 +210,21 @@ class Purse:
         except OSError as error:
             raise StateError(f"{self.directory}: cannot be read: {error.strerror}") from error
 
-    def standings(self) -> Iterator[Standing]:
-        """Look at every channel that can be read, without its lock."""
+    def standings(self, is_strict: bool = False) -> Iterator[Standing]:
+        """Look at every channel without its lock. One that cannot be read is left out, or with `is_strict` a StateError."""
         for name in self.names():
             try:
-                yield Standing(name, self._parse(name, self._path(name).read_bytes()))
-            except (StateError, OSError):
-                continue  # `paychan list` tells of it
+                yield Standing(name, self._parse(name, read_state(self._path(name))))
+            except StateError as error:
+                if is_strict:
+                    raise StateError(f"{self._path(name)}: {error.detail}; restore it, or move it away") from error
 
     def usable(self, terms: Terms, cost: int) -> list[Standing]:
-        """Return the channels that can pay `cost` satoshi to a server, in the order in which they are tried."""
-        found = [standing for standing in self.standings() if self._is_usable(standing, terms, cost)]
+        """Return the channels that can pay `cost` satoshi to a server, in the order in which they are tried.
+
+        Raises StateError if one cannot be read: it may be this server's, and to open another one costs the open price.
+        """
+        found = [standing for standing in self.standings(is_strict=True) if self._is_usable(standing, terms, cost)]
         return sorted(found, key=lambda standing: (_USABLE.index(standing.record.phase), standing.record.agreement.exp_time))
 
     def _is_usable(self, standing: Standing, terms: Terms, cost: int) -> bool:

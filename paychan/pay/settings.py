@@ -29,7 +29,7 @@ from ..client import Agreement, Funding
 from ..client.sources import Esplora, FundingSource, NodeAddress, choose, parse_node_url
 from ..client.wire import parse_url
 from ..core.network import BY_NAME, Network
-from ..core.units import MAX_MONEY
+from ..core.units import MAX_MONEY, is_satoshi
 from ..settings.sections import Section, read_sections
 from .budget import Budget
 from .node import NodeWallet
@@ -101,7 +101,7 @@ def _budget(section: Section) -> Budget:
             limits[field.name] = None
         else:
             limits[field.name] = section.integer(field.name, 0, MAX_MONEY)
-    return Budget(**limits)
+    return Budget(**{name: most for name, most in limits.items() if most is None or is_satoshi(most)})  # what is wrong was noted
 
 
 def _network(section: Section) -> Network | None:

@@ -71,8 +71,8 @@ class Shop:
         return None if instead == "lost" else answer
 
     def judge(self, path, step):
-        value = step.headers.get("Authorization")
-        if value is None:
+        value = step.headers.get("Authorization", "")
+        if not value.startswith("Payment "):
             return self.refuse(path, "payment_required")
         credential = parse_credential(value.removeprefix("Payment "))
         if credential.challenge != self.challenge(path):

@@ -6,15 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from paychan.client import Refused, ServerMisbehaved, StateBehindServer
+from paychan.client import Refused, ServerMisbehaved, StateBehindServer, StateError
 from paychan.core.network import LIVE
+from paychan.core.units import DUST_LIMIT
 from paychan.mpp.challenge import parse_challenges
+from paychan.mpp.credential import parse_credential
 from paychan.mpp.receipt import Receipt
 from paychan.pay.budget import NO_LIMITS, Budget
-from paychan.pay.errors import BudgetExceeded, TermsRefused
+from paychan.pay.errors import BudgetExceeded, NotYetConfirmed, PurseBusy, TermsRefused
 from paychan.pay.payer import Payer
-from paychan.pay.steps import Answer
-from paychan.pay.terms import chain_id
+from paychan.pay.steps import Answer, Wait
+from paychan.pay.terms import chain_id, read_terms
 from paychan.pay.wallets import DebugWallet
 from tests.unit.pay.shop import NOW, OPEN_PRICE, PRICE, Shop, buy
 
@@ -128,6 +130,37 @@ def test_a_payment_whose_answer_is_lost_for_good_is_presented_before_any_other(t
     assert paid(payer) == OPEN_PRICE + 2 * PRICE, "the second was the first one again"
     assert shop.served == 2
     assert agrees(payer, shop)
+
+
+def test_whoever_sees_a_payment_finds_it_in_the_payers_record_and_ledger(payer, shop):
+    """On the disk, where another process reads it."""
+    looked = []
+
+    def look(shop, step):
+        if step.headers:
+            other = payer_of(payer.purse.directory)
+            (standing,) = other.purse.standings()
+            credential = parse_credential(step.headers["Authorization"].removeprefix("Payment "))
+            signed = standing.record.signed
+            assert signed is not None and signed.serialize() == credential.payment
+            assert standing.paid == other.purse.ledger.signed_away(standing.name)
+            looked.append(credential.action)
+
+    shop.trouble = look
+    for _ in range(3):
+        assert buy(payer, shop).status == 200
+    assert looked == ["open", "voucher", "voucher"]
+
+
+def test_a_busy_channel_is_waited_for_and_no_other_one_opened(payer, shop):
+    """To open one costs the open price; the one that was made for later stays unopened."""
+    buy(payer, shop)
+    terms = read_terms(shop.origin, shop.challenge("/a").session())
+    payer.purse._make(terms, PRICE)
+    with payer.purse.take(terms, PRICE), pytest.raises(PurseBusy):
+        payer.purse.take(terms, PRICE)
+    with payer.purse.take(terms, PRICE) as turn:
+        assert not turn.is_opening
 
 
 def test_what_was_paid_and_lost_is_told(tmp_path, shop):
@@ -255,6 +288,7 @@ def test_a_receipt_for_less_than_was_signed_leaves_the_payment_pending(payer, sh
     shop.trouble = lambda shop, step: Answer(200, (("payment-receipt", least),))
     for _ in range(3):
         assert buy(payer, shop).status == 200
+        assert the_record(payer).signed != the_record(payer).acknowledged
     assert paid(payer) == OPEN_PRICE + 2 * PRICE
 
 
@@ -319,8 +353,6 @@ def test_a_dead_channel_is_left_and_another_one_opened_once(payer, shop):
     dead = set(shop.channels)
 
     def trouble(shop, step):
-        from paychan.mpp.credential import parse_credential
-
         if not step.headers:
             return None
         credential = parse_credential(step.headers["Authorization"].removeprefix("Payment "))
@@ -332,6 +364,41 @@ def test_a_dead_channel_is_left_and_another_one_opened_once(payer, shop):
     shop.trouble = lambda shop, step: shop.refuse("/a", "channel_closing") if step.headers else None
     assert buy(payer, shop).status == 402
     assert len(payer.purse.names()) == 3
+
+
+@pytest.mark.parametrize("code", ["funding_unconfirmed", "funding_not_found"])
+def test_confirmations_are_waited_for_and_then_the_same_payment_is_taken(tmp_path, shop, code):
+    payer = payer_of(tmp_path / "purse", deadline=60)
+    refusals = iter(range(12))
+    fields = [("retry-after", "0")]
+    shop.trouble = lambda shop, step: (
+        shop.refuse("/a", code, {}, fields) if step.headers and next(refusals, None) is not None else None
+    )
+    monkeypatched_waits(payer)
+    assert buy(payer, shop).status == 200
+    assert len({payment for _, payment in shop.seen}) == 1
+    assert paid(payer) == OPEN_PRICE + PRICE
+
+
+def monkeypatched_waits(payer):
+    """Let a second of waiting take none: the shop says when."""
+    wait = payer._confirmation
+
+    def quickly(*arguments):
+        for step in wait(*arguments):
+            assert step.seconds == 1.0
+            yield Wait(0)
+
+    payer._confirmation = quickly
+
+
+def test_confirmations_that_do_not_come_are_said(tmp_path, shop):
+    shop.trouble = lambda shop, step: shop.refuse("/a", "funding_unconfirmed") if step.headers else None
+    with pytest.raises(NotYetConfirmed):
+        buy(payer_of(tmp_path / "purse"), shop)
+    shop.trouble = None
+    assert buy(payer_of(tmp_path / "purse"), shop).status == 200
+    assert len(shop.channels) == 1
 
 
 # --- recovery ---
@@ -486,11 +553,27 @@ def test_an_open_price_that_rose_since_the_channel_was_made_is_held_to_the_budge
 # --- channels ---
 
 
-def test_the_next_channel_is_made_before_the_old_one_is_used_up_and_opened_when_it_is(tmp_path, shop, monkeypatch):
-    small = OPEN_PRICE + 12 * PRICE
+def funded_by(monkeypatch, shop, value):
     for place in ("paychan.pay.wallets.DEBUG_FUNDING_VALUE", "paychan.client.debug.DEBUG_FUNDING_VALUE"):
-        monkeypatch.setattr(place, small)
-    shop.funding_value = small
+        monkeypatch.setattr(place, value)
+    shop.funding_value = value
+
+
+def test_what_is_left_below_the_dust_limit_is_not_given_away(tmp_path, shop, monkeypatch):
+    """A pending payment is worth presenting on a channel that pays for nothing more; the next purchase goes to another."""
+    funded_by(monkeypatch, shop, OPEN_PRICE + 2 * PRICE + DUST_LIMIT)
+    shop.trouble = lose(2)
+    payer = payer_of(tmp_path / "purse")
+    assert buy(payer, shop).status == 200
+    assert buy(payer, shop) is None
+    assert buy(payer, shop, "/b").status == 200
+    assert len(shop.channels) == 2
+    assert not [payment for _, payment in shop.seen if payment.exhausts]
+    assert agrees(payer, shop)
+
+
+def test_the_next_channel_is_made_before_the_old_one_is_used_up_and_opened_when_it_is(tmp_path, shop, monkeypatch):
+    funded_by(monkeypatch, shop, OPEN_PRICE + 12 * PRICE)
     payer = payer_of(tmp_path / "purse")
     made_at = []
     for _ in range(30):
@@ -531,6 +614,16 @@ def test_a_purse_is_a_state_directory_of_the_command_line(payer, shop):
     assert record["server_pubkey"] == shop.recipient.hex()
     for file in payer.purse.directory.iterdir():
         assert file.stat().st_mode & 0o077 == 0, file
+
+
+def test_a_record_that_cannot_be_read_opens_no_second_channel(payer, shop):
+    buy(payer, shop)
+    (name,) = payer.purse.names()
+    path = payer.purse.directory / f"{name}.json"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(StateError, match="restore it"):
+        buy(payer, shop)
+    assert payer.purse.names() == [name]
 
 
 def test_challenges_are_parsed_as_the_scheme_has_them(shop):

@@ -2,6 +2,8 @@
 Core's RPC documentation has it, over HTTP, and real transactions."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +23,7 @@ from paychan.pay.purse import Purse
 from paychan.pay.terms import read_terms
 from paychan.pay.wallets import ByHand
 from tests.chain.core_stand_in import CoreError, CoreStandIn
+from tests.system import ROOT
 from tests.unit.pay.shop import NOW, Shop, buy
 
 PSBT = "cHNidP8BAHUCAAAAAQ=="
@@ -198,6 +201,32 @@ def test_a_signed_psbt_is_sent_and_noted(tmp_path, wallet_and_bank):
     purse.set_funding(name, funding)
     with pytest.raises(Refused, match="is funded by"):
         purse.unfunded(name)
+
+
+def test_a_psbt_by_the_commands(tmp_path, wallet_and_bank):
+    _, _, node = wallet_and_bank
+    purse, name = new_channel(tmp_path, None)
+    agreed = purse.unfunded(name)
+    node.results |= {
+        "walletcreatefundedpsbt": {"psbt": PSBT},
+        "finalizepsbt": lambda text: {"hex": transaction_for(agreed, agreed.planned_value).hex(), "complete": text == PSBT},
+    }
+    url, signed = f"http://{node.user}:{node.password}@127.0.0.1:{node.port}", tmp_path / "signed"
+
+    def run(action, *words):
+        command = [sys.executable, "-m", "paychan", "purse", action, name, *map(str, words), "--purse", str(purse.directory)]
+        command += ["--bitcoind", url, "--wallet", "payer"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    signed.write_text("no psbt")
+    assert run("broadcast", signed).returncode == 2
+    made = run("psbt")
+    assert (made.returncode, made.stdout) == (0, PSBT + "\n"), made
+    signed.write_text(made.stdout)
+    sent = run("broadcast", signed)
+    assert (sent.returncode, f"funding value: {agreed.planned_value}" in sent.stdout) == (0, True), sent
+    again = run("psbt")
+    assert (again.returncode, "already_funded" in again.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(("value", "complete", "code"), [(0, False, "psbt_incomplete"), (-1, True, "other_amount")])
