@@ -101,6 +101,12 @@ class Upstream:
             "Payment-Receipt: forged", 'WWW-Authenticate: Payment id="forged"', "WWW-Authenticate: Basic realm=x", "X-Kept: yes",
         )  # fmt: skip
 
+    async def on_letters(self, asked: Asked, _: object, writer: asyncio.StreamWriter) -> bool:
+        writer.write("HTTP/1.1 200 OK\r\nX-Utf: \u65e5\r\nX-Kept: yes\r\n".encode())
+        writer.write(b"X-Latin: \xe9\r\nContent-Length: 2\r\n\r\nok")
+        await writer.drain()
+        return True
+
     async def on_hints(self, asked: Asked, _: object, writer: asyncio.StreamWriter) -> bool:
         writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
         return await self._send(writer, "200 OK", b"after hints")
@@ -117,9 +123,10 @@ class Upstream:
         return False
 
     async def on_short(self, asked: Asked, _: object, writer: asyncio.StreamWriter) -> bool:
-        """Break off in an answer of known length: /short/SENT/LENGTH."""
+        """Break off in an answer of known length: /short/SENT/LENGTH. A long one is begun for a while."""
         sent, length = map(int, asked.path.split("/")[2:4])
         await self._send(writer, "200 OK", b"x" * sent, length=length)
+        await asyncio.sleep(0.5 if sent > 65536 else 0)
         return False
 
     async def on_cut(self, asked: Asked, _: object, writer: asyncio.StreamWriter) -> bool:

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from .. import logs
@@ -15,6 +15,7 @@ from ..core.errors import ConfigError
 from ..exits import EXIT_BAD_CONFIG
 from ..printing import place_of, say
 from ..server.process import end_with_parent
+from .cors import Cors
 from .load import load_gateway_config
 from .models import GatewayConfig, Route
 from .own import Own
@@ -34,6 +35,7 @@ class App:
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
         self._routes = RouteTable(config.routes)
+        self._cors = Cors(config.cors_origins)
         self._selling: Selling | None = None
         self._proxy: Proxy | None = None
         self._own: Own | None = None
@@ -49,14 +51,14 @@ class App:
 
         async def start() -> None:
             self._upstreams = Upstreams({route.upstream.name: route.upstream for route in self._config.routes}.values())
-
-        loop.run_until_complete(start())
-        try:
             self._selling = Selling(self._config)
+
+        try:
+            loop.run_until_complete(start())
         except ConfigError as error:
             say(f"paychan gateway: {error}")
             sys.exit(EXIT_BAD_CONFIG)
-        assert self._upstreams is not None
+        assert self._upstreams is not None and self._selling is not None
         self._proxy = Proxy(self._upstreams, self._selling)
         self._own = Own(self._config, self._selling, self._routes)
         loop.add_signal_handler(signal.SIGTERM, self._on_stop, loop)
@@ -86,10 +88,15 @@ class App:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        proto = self._cors.wrap(scope, proto)
         try:
             await self._answer(scope, proto)
         except Refused as refused:
             refuse(scope, proto, refused)
+        except asyncio.CancelledError:
+            if not self._is_stopping:
+                raise
+            refuse(scope, proto, Refused("stopping"))
         except Exception as error:
             log.error("internal error: %s at %s", type(error).__name__, place_of(error.__traceback__))
             refuse(scope, proto, Refused("internal_error"))
@@ -99,7 +106,7 @@ class App:
     async def _answer(self, scope: Any, proto: Any) -> None:
         assert self._proxy is not None and self._own is not None
         request = read_request(scope, self._config.trusted_proxies)
-        answer = await self._own.answer(request, self._is_stopping)
+        answer = self._cors.preflight(request) or await self._own.answer(request, self._is_stopping)
         if answer is not None:
             send(proto, request, answer)
             return
@@ -124,16 +131,16 @@ class App:
 def refuse(scope: Any, proto: Any, refused: Refused) -> None:
     """Answer a request that was not passed on; a WebSocket's handshake with the status alone, which is all that granian lets us
     say."""
-    if scope.proto == "ws":
-        proto.close(refused.status)
-        return
     headers = refused.headers()
     if refused.kind.close and scope.http_version == "1.1":
         headers.append(("connection", "close"))
-    if scope.method == "HEAD":
-        proto.response_empty(refused.status, headers)
-    else:
-        proto.response_bytes(refused.status, headers, refused.body())
+    with suppress(RuntimeError):  # RSGIProtocolClosed: an answer was begun, or nobody is there
+        if scope.proto == "ws":
+            proto.close(refused.status)
+        elif scope.method == "HEAD":
+            proto.response_empty(refused.status, headers)
+        else:
+            proto.response_bytes(refused.status, headers, refused.body())
 
 
 def load_config_or_exit() -> GatewayConfig:

@@ -12,9 +12,11 @@ from .. import logs
 from ..core.errors import ConfigError
 from ..exits import EXIT_BAD_CONFIG
 from ..printing import announce, show
+from ..server.port import wait_for_port
 from ..settings.hosts import in_url
 from .load import load_gateway_config
 from .models import GatewayConfig
+from .selling import open_door
 
 HEADER_SECONDS_MAX = 20
 HEADERS_SIZE_MAX = 32 * 1024
@@ -29,6 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.check:
         return _check(arguments.file)
     config = load_gateway_config(arguments.file)
+    if config.door is not None:
+        open_door(config.door)  # for its complaints: a worker's would be repeated
+    wait_for_port(config.host, config.port, config.source, "gateway")
     logs.set_up("gateway")
     os.environ["PAYCHAN_GATEWAY"] = os.path.abspath(arguments.file)
     server = make_server(config)

@@ -60,6 +60,7 @@ def load_gateway_config(path: str | os.PathLike[str]) -> GatewayConfig:
         concurrency=gateway.integer("concurrency_max", 1, 100_000, 1000),
         stop_seconds=gateway.integer("stop_seconds", 1, 3600, 20),
         forward_auth=_own_path(gateway, "forward_auth"),
+        cors_origins=_origins(gateway),
         door=_door(root, directory),
         discovery=_discovery(root),
         routes=tuple(_route(section, upstreams, limits, directory) for section in root.tables("routes")),
@@ -268,6 +269,14 @@ def _own_path(section: Section, key: str) -> str:
     if path:
         _check_written_path(section, key, path)
     return path
+
+
+def _origins(section: Section) -> frozenset[str]:
+    origins = frozenset(section.texts("cors_origins"))
+    for origin in sorted(origins - {"*"}):
+        if hosts.trouble_with_url(origin) or urlsplit(origin).path or origin != origin.lower():
+            section.fail("cors_origins", f"{origin} is no origin, such as https://shop.example, or *")
+    return origins
 
 
 def _networks(section: Section, key: str) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -1,10 +1,7 @@
 """`paychan-server FILE`: granian with this application and the settings that it needs."""
 
 import argparse
-import errno
 import os
-import socket
-import time
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
@@ -14,10 +11,10 @@ from .. import __version__, logs, printing
 from ..chain.make import make_chain
 from ..core.errors import ConfigError
 from ..exits import status_of
-from ..settings.hosts import in_url
 from ..settings.load import load_server_config
 from ..settings.models import ServerConfig
 from .doors.direct import CONNECTIONS_MAX
+from .port import wait_for_port
 
 HEADER_SECONDS_MAX = 20.0
 """For the headers of a request, and for the pause before it: an idle connection is closed after this time."""
@@ -30,33 +27,9 @@ WORKER_STOP_SECONDS_MAX = 8
 """A worker that was told to stop is killed after this time. One that was just forked does not hear it: it still has its maker's
 handlers, and granian would wait for it for ever. Below the supervisor's patience."""
 
-NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""This machine has no such address, or no IPv6."""
-
-PORT_WAIT_SECONDS = 5.0
-"""How long a port may stay taken by a predecessor that is being killed."""
-
 EPILOG = """environment: PORT, PAYCHAN_WORKERS, PAYCHAN_STATE_DIR override http.port, http.workers, state_dir
 exit statuses: 0 stopped by a signal; 1 its workers end again and again; 2 wrong usage, or a configuration that must not run;
   70 the machine failed, as a full disk does"""
-
-
-def _wait_for_port(config: ServerConfig) -> None:
-    """Refuse a port that answers already: granian would share it without a word. Raises ConfigError."""
-    deadline = time.monotonic() + PORT_WAIT_SECONDS
-    while True:
-        family = socket.AF_INET6 if ":" in config.http_host else socket.AF_INET
-        try:
-            with socket.socket(family, socket.SOCK_STREAM) as probe:  # a kernel may know no IPv6
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((config.http_host, config.http_port))
-                return
-        except OSError as error:
-            if time.monotonic() > deadline:
-                key = "host" if error.errno in NOT_OURS else "port"
-                where = f"{in_url(config.http_host)}:{config.http_port}"
-                raise ConfigError(f"{config.common.source}: http.{key}: {where}: {error.strerror}") from error
-        time.sleep(0.1)
 
 
 def main() -> int:
@@ -70,7 +43,7 @@ def command() -> int:
     try:
         config = load_server_config(file)
         make_chain(config.chain, config.common, config.fee_per_byte)  # for its complaints: a worker's would be repeated for ever
-        _wait_for_port(config)
+        wait_for_port(config.http_host, config.http_port, config.common.source, "http")
     except ConfigError as error:
         printing.say(f"paychan-server: {error}")
         return status_of(error)

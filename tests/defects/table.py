@@ -1047,7 +1047,7 @@ OPERATIONS = (
         ("F2",),
         "a misspelt setting is ignored",
         "paychan/settings/sections.py",
-        'section.fail(key, "is unknown")',
+        'self.fail(key, "is unknown")',
         "pass",
         (f"{UNIT}settings/test_dangers.py::test_a_dangerous_configuration_is_not_loaded",),
     ),
@@ -1691,9 +1691,106 @@ MIDDLEWARE = (
         (f"{COUNTER}::test_a_forged_payment_tells_a_stranger_nothing",),
     ),
 )
+ROUTING, METERING, FIELDS, RELAY = (f"paychan/gateway/{name}.py" for name in ("routes", "metering", "fields", "relay"))
+SPELLED, PASSED = f"{UNIT}gateway/test_gateway_routes.py", "tests/process/test_gateway_proxy.py"
+SOLD, STREAMED = "tests/process/test_gateway_sells.py", "tests/process/test_gateway_streams.py"
+
+GATEWAY = (
+    Break(
+        ("G1",),
+        "what costs is had for nothing by spelling it in another way that servers take for the same",
+        ROUTING,
+        "if not place.is_literal and not self._has_one_price:",
+        "if False:",
+        (f"{SPELLED}::test_other_spellings_of_what_costs_are_refused", f"{SOLD}::test_another_spelling_is_not_cheaper"),
+    ),
+    Break(
+        ("G1",),
+        "a target is passed on that some servers cut, or decode twice",
+        "paychan/gateway/targets.py",
+        'r"[\\\\;%?#\\ufffd]|::"',
+        'r"\\ufffd"',
+        (f"{SPELLED}::test_other_spellings_of_what_costs_are_refused",),
+    ),
+    Break(
+        ("G1",),
+        "another proxy is told that a free request may pass, and its server takes the encoded slash for none",
+        "paychan/gateway/forward_auth.py",
+        "if _ENCODED_DELIMITER.search(raw_path):",
+        "if False:",
+        (f"{UNIT}gateway/test_gateway_fields.py::test_a_request_that_its_upstream_may_read_otherwise_is_refused",),
+    ),
+    Break(
+        ("G2",),
+        "what the server behind the gateway failed at stays charged",
+        "paychan/gateway/proxy.py",
+        "await self._selling.failed(sale)",
+        "pass",
+        (f"{SOLD}::test_what_fails_before_it_begins_is_given_back",),
+    ),
+    Break(
+        ("G2",),
+        "an answer of a known length is begun before it is there, so that its end cannot be a failure",
+        RELAY,
+        "length <= WHOLE_BYTES_MAX",
+        "length < 0",
+        (f"{SOLD}::test_the_same_again_is_answered_again_and_costs_nothing",),
+    ),
+    Break(
+        ("G3",),
+        "an answer that broke off is ended as if it were whole",
+        RELAY,
+        "wire.break_off()",
+        "pass",
+        (f"{PASSED}::test_an_answer_that_breaks_off_is_not_ended_as_if_it_were_whole",),
+    ),
+    Break(
+        ("G4",),
+        "a stream goes on when what was paid for it is used up",
+        METERING,
+        "if self._used == self.price.ahead:",
+        "if False:",
+        (
+            f"{STREAMED}::test_a_stream_waits_for_the_next_payment_and_goes_on",
+            f"{STREAMED}::test_a_websocket_is_paid_by_the_message",
+        ),
+    ),
+    Break(
+        ("G4",),
+        "what of a stream was paid for and not sent is kept",
+        METERING,
+        "if self._used < self.price.ahead:",
+        "if False:",
+        (f"{STREAMED}::test_who_goes_away_gets_back_what_was_not_sent",),
+    ),
+    Break(
+        ("G5",),
+        "a payment, which closes a channel, reaches the server behind the gateway, and its log",
+        FIELDS,
+        '        and not (name == "authorization" and is_payment(value))\n',
+        "",
+        (f"{PASSED}::test_no_credential_of_a_payment_reaches_the_upstream",),
+    ),
+    Break(
+        ("G6",),
+        "a body is passed on of which nobody knows whether it ended or broke off",
+        FIELDS,
+        'if values["transfer-encoding"]:',
+        "if False:",
+        (f"{PASSED}::test_what_could_be_read_in_two_ways_is_refused_and_nobody_is_asked",),
+    ),
+    Break(
+        ("G7",),
+        "a client that takes nothing has a whole answer piled up for it in memory",
+        "paychan/gateway/wire.py",
+        "AHEAD_BYTES_MAX = 1 << 20",
+        "AHEAD_BYTES_MAX = 1 << 40",
+        (f"{PASSED}::test_a_slow_client_holds_the_upstream_back",),
+    ),
+)
 
 SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
-BREAKS: tuple[Break, ...] = (*SERVERS, *SALES, *MIDDLEWARE, *PAYING)
+BREAKS: tuple[Break, ...] = (*SERVERS, *SALES, *MIDDLEWARE, *PAYING, *GATEWAY)
 
 NOT_APPLICABLE: dict[str, str] = {
     "C5": "No nonce is made here: libsecp256k1 makes it from key and digest (RFC 6979), and the vectors pin the signatures.",

@@ -85,6 +85,7 @@ def test_a_mistake_is_named_with_its_place(tmp_path, text, complaint):
         ("http://127.0.0.1:3000", "http://u:p@127.0.0.1", "upstreams.api.url: must hold no credentials"),
         ("http://127.0.0.1:3000", "http://127.0.0.1/a/../b", "upstreams.api.url: cannot be asked for"),
         ('realm = "api.example.com"', 'realm = "x"\ntrusted_proxies = ["10.0.0.0/33"]', "gateway.trusted_proxies: 10.0.0.0/33"),
+        ('realm = "api.example.com"', 'realm = "x"\ncors_origins = ["shop"]', "gateway.cors_origins: shop is no origin"),
         ('realm = "api.example.com"', 'realm = "x"\ntls_key = "k"', "gateway.tls_key: tls_certificate and tls_key"),
     ],
 )

@@ -205,7 +205,7 @@ def test_an_address_that_this_machine_does_not_have_is_named(tmp_path, monkeypat
     """It has the form of one; only the machine knows."""
     file = tmp_path / "server.toml"
     file.write_text(changed("debug", "server", {"http.host": host}))
-    monkeypatch.setattr(server, "PORT_WAIT_SECONDS", 0)
+    monkeypatch.setattr("paychan.server.port.PORT_WAIT_SECONDS", 0)
     monkeypatch.setattr(sys, "argv", ["paychan-server", str(file)])
     assert server.main() == 2
     (line,) = capsys.readouterr().err.splitlines()
