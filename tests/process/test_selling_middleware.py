@@ -14,8 +14,8 @@ from paychan.mpp.receipt import parse_receipt, read_receipt
 from paychan.mpp.text import decode_json, encode_json
 from tests.buyer import OPEN_PRICE, Buyer, challenge_of, forged, problem_of, receipt_of, snapshot_of
 from tests.selling import Seller
-from tests.shops import KINDS, LONG, running_application, running_shop
-from tests.system import ROOT, free_port, running, wait_until
+from tests.shops import KINDS, LONG, running_shop
+from tests.system import free_port, running, wait_until
 
 SAMPLE = ("fastapi", "flask")
 """Kinds that show what the rules do: one behind the asyncio till, one behind the blocking one."""

@@ -1,4 +1,4 @@
-"""Aim: a tool of an MCP server runs once for each payment, and what fails, or is lost on the way, is neither charged for nothing nor
+"""Aim: a tool of an MCP server runs once for each payment; what fails, or is lost on the way, is neither charged for nothing nor
 run twice. Method: the till of paychan.sell.mcp before real tools, at a real server's door; the payer of paychan.pay.mcp, on a
 line that loses what it is told to."""
 
