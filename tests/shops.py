@@ -117,6 +117,11 @@ def fastapi_app():
     def sync(n: int) -> dict:
         return {"run": run("/sync"), "n": n}
 
+    @app.get("/two-prices", dependencies=[till.price(1)])
+    @till.price(100)
+    async def two_prices() -> dict:
+        return {"run": run("/two-prices")}
+
     @app.get("/tokens", dependencies=[till.price(STREAM)])
     async def tokens(request: Request, n: int, pause: float = 60.0):
         async def generate():
@@ -210,6 +215,16 @@ def flask_app():
         add(method or "GET", path, price)
     add("GET", "/dynamic", lambda request: dynamic(request.query_string.decode()))
     app.add_url_rule("/free", "free", lambda: {"free": True})
+
+    @app.get("/tokens")
+    @till.price(STREAM)
+    def tokens():
+        def generate(many=int(request.args["n"])):
+            for number in range(many):
+                run("token")
+                yield f"token {number}"
+
+        return Response(till.stream(generate(), float(request.args.get("pause", 60))), mimetype="text/event-stream")
     return app
 
 

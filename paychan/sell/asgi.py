@@ -73,8 +73,15 @@ class Visit:
         return receive
 
     async def pay(self, price: Price | None) -> bool:
-        """Have the request paid. False: it is not, and `answer` is what it gets. A request is paid once."""
-        if price is None or self.sale is not None:
+        """Have the request paid. False: it is not, and `answer` is what it gets. A request is paid once.
+
+        Raises RuntimeError if it has been, at another price: then it fails, and what was paid is given back.
+        """
+        if price is None:
+            return True
+        if self.sale is not None:
+            if self.sale.price != price:
+                raise RuntimeError("this request has two prices")
             return True
         decision = await self.till.decide(self.request, price)
         if isinstance(decision, Sale):
@@ -121,6 +128,9 @@ class Paid:
         self._prices = Prices(prices or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and self._prices.find("GET", scope["path"]) is not None:
+            await send({"type": "websocket.close", "code": 1008})  # nobody could charge for what goes through it
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

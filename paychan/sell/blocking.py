@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from .challenges import Challenges
 from .facts import Answer, Decision, Headers, Price, Request, Sale
 from .rules import Rules
-from .steps import Ask, Await, Call, Step, Steps, Told
+from .steps import Ask, Await, Call, Pause, Step, Steps, Told
 from .wire import ANSWER_BYTES_MAX, ANSWER_SECONDS, SALES, SLOW_SECONDS, Door, dumps, list_of, read_answer, read_answers
 
 T = TypeVar("T")
@@ -131,6 +131,11 @@ class Till:
         """Give a sale back that was not served."""
         self._drive(self._rules.failed(sale))
 
+    @property
+    def rules(self) -> Rules:
+        """What decides; for streams, which drive it themselves."""
+        return self._rules
+
     def keep(self, sale: Sale, answer: Answer) -> None:
         """Keep the answer for who asks again."""
         self._rules.keep(sale, answer)
@@ -143,14 +148,15 @@ class Till:
         result: Any = None
         try:
             while True:
-                result = self._do(steps.send(result))
+                result = self.do(steps.send(result))
         except StopIteration as stop:
             returned: T = stop.value
             return returned
         finally:
             steps.close()
 
-    def _do(self, step: Step) -> Any:
+    def do(self, step: Step) -> Any:
+        """Do one step of the rules; return its result."""
         if isinstance(step, Ask):
             return self._connection.ask(step.sales)
         if isinstance(step, Call):
@@ -160,7 +166,8 @@ class Till:
                 return step.future.result(step.seconds)
             except TimeoutError:
                 return None
-        time.sleep(step.seconds)
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
         return None
 
     @property

@@ -13,16 +13,18 @@ programs needs Django's `csrf_exempt`, as always.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import Any
 
 from django.http import HttpResponse  # type: ignore[import-untyped]
 
+from ..mpp.sse import PAUSE_SECONDS_MAX
 from . import blocking
 from . import till as asyncio_till
 from .facts import BODY_BYTES_MAX, KEPT_BYTES_MAX, Answer, Headers, Price, Request, Sale
 from .prices import Wanted, as_price, settle_price, settle_price_now
+from .stream import paid_events_now
 from .wire import find_door
 from .wsgi import kept_copy, request_of
 
@@ -71,6 +73,14 @@ class Till:
         sale: Sale | None = getattr(request, _SALE, None)
         if sale is not None:
             sale.use(units)
+
+    def stream(self, request: Any, events: Iterable[str | bytes], pause_seconds: float = PAUSE_SECONDS_MAX) -> Iterator[bytes]:
+        """Return the body of a stream of server-sent events that is paid while it runs, for a sync view: each event is a unit
+        (`stream.py`)."""
+        sale: Sale | None = getattr(request, _SALE, None)
+        if sale is None:
+            raise RuntimeError("this stream has no price")
+        return paid_events_now(self.till, sale, events, pause_seconds)
 
     def _serve(self, price: Price, request: Any, view: Callable[..., Any], arguments: Any, names: Any) -> Any:
         decision = self.till.decide(_request_of(request), price)

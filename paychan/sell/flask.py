@@ -12,16 +12,18 @@ A price may be a function of Flask's request that returns satoshi, a `Price`, or
 says what was used by `till.use(units)`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import Any
 
 from flask import Response, current_app, g, make_response, request
 from werkzeug.exceptions import HTTPException
 
+from ..mpp.sse import PAUSE_SECONDS_MAX
 from . import blocking
 from .facts import BODY_BYTES_MAX, KEPT_BYTES_MAX, Answer, Price, Sale
 from .prices import Wanted, as_price, settle_price_now
+from .stream import paid_events_now
 from .wire import find_door
 from .wsgi import credentials_in, kept_copy, request_of, with_headers
 
@@ -55,6 +57,13 @@ class Till:
         sale: Sale | None = g.get("paychan_sale")
         if sale is not None:
             sale.use(units)
+
+    def stream(self, events: Iterable[str | bytes], pause_seconds: float = PAUSE_SECONDS_MAX) -> Iterator[bytes]:
+        """Return the body of a stream of server-sent events that is paid while it runs: each event is a unit (`stream.py`)."""
+        sale: Sale | None = g.get("paychan_sale")
+        if sale is None:
+            raise RuntimeError("this stream has no price")
+        return paid_events_now(self.till, sale, events, pause_seconds)
 
     def _serve(self, price: Price, view: Callable[[], Any]) -> Response:
         decision = self.till.decide(request_of(request.environ, _body()), price)

@@ -3,7 +3,8 @@
     Prices({"/joke": 5, "POST /translate": price_of, "GET /free": None, "/articles/*": Price(20, description="an article")})
 
 The first pattern that fits counts; what fits none is free. `*` stands for anything but a slash, `**` for anything. A method before
-the path limits it to that method; GET stands for HEAD too.
+the path limits it to that method; GET stands for HEAD too. The path is the one that the application gets, without escapes: where it
+takes two paths for one (a slash at the end, capitals), list both, or `/**`. A WebSocket at a path that costs something is refused.
 """
 
 import inspect

@@ -40,7 +40,10 @@ class Paid:
             self._stop(loop)
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
-        wanted = self._prices.find(scope.method, scope.path) if scope.proto == "http" else None
+        wanted = self._prices.find(scope.method, scope.path)
+        if scope.proto != "http" and wanted is not None:
+            protocol.close(403)  # a WebSocket: nobody could charge for what goes through it
+            return
         price = await settle_price(wanted, scope)
         if price is None:
             await self._app(scope, protocol)

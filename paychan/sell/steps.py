@@ -56,5 +56,12 @@ class Pause:
     seconds: float
 
 
-Step = Ask | Call | Await | Pause
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Send this to the payer at once, as a part of the answer; no result. Only streams do."""
+
+    event: bytes
+
+
+Step = Ask | Call | Await | Pause | Tell
 Steps = Generator[Step, Any, T]

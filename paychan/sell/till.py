@@ -10,7 +10,7 @@ from .challenges import Challenges
 from .door import AsyncDoor
 from .facts import Answer, Decision, Headers, Price, Request, Sale
 from .rules import Rules
-from .steps import Ask, Await, Call, Step, Steps
+from .steps import Ask, Await, Call, Pause, Step, Steps
 from .wire import Door
 
 T = TypeVar("T")
@@ -54,6 +54,11 @@ class Till:
         """Return the receipt of a sale as its channel stands."""
         return self._rules.receipt_of(sale)
 
+    @property
+    def rules(self) -> Rules:
+        """What decides; for streams, which drive it themselves."""
+        return self._rules
+
     def keep(self, sale: Sale, answer: Answer) -> None:
         """Keep the answer for who asks again."""
         self._rules.keep(sale, answer)
@@ -78,16 +83,17 @@ class Till:
 
     async def _drive(self, steps: Steps[T], first: Step | None = None) -> T:
         try:
-            result: Any = None if first is None else await self._do(first)
+            result: Any = None if first is None else await self.do(first)
             while True:
-                result = await self._do(steps.send(result))
+                result = await self.do(steps.send(result))
         except StopIteration as stop:
             returned: T = stop.value
             return returned
         finally:
             steps.close()
 
-    async def _do(self, step: Step) -> Any:
+    async def do(self, step: Step) -> Any:
+        """Do one step of the rules; return its result."""
         if isinstance(step, Ask):
             return await self._client().ask(step.sales)
         if isinstance(step, Call):
@@ -97,7 +103,8 @@ class Till:
                 return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(step.future)), step.seconds)
             except TimeoutError:
                 return None
-        await asyncio.sleep(step.seconds)
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
         return None
 
     def _client(self) -> AsyncDoor:

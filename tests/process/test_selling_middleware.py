@@ -354,6 +354,14 @@ def test_fastapi_judges_parameters_as_always(shop, buyer, seller):
     assert shop.get("/sync?n=7").status_code == 402
 
 
+@pytest.mark.parametrize("shop", ["fastapi"], indirect=True)
+def test_a_request_with_two_prices_is_not_served_for_one(shop, buyer, seller):
+    opened(shop, buyer)
+    runs, one = shop.runs(), challenge_of(shop.get("/two-prices"))
+    assert shop.get("/two-prices", buyer.pay(1, one)).status_code == 500 and shop.runs() == runs
+    assert seller.look(buyer.channel)["credit"] == 1
+
+
 def test_an_application_tells_its_prices(shops):
     paths = shops("fastapi").get("/openapi.json").json()["paths"]
     assert paths["/joke"]["get"][discovery.NAME]["offers"][0]["amount"] == "5"
@@ -374,7 +382,7 @@ def events_of(answer):
             name, data = "", []
 
 
-@pytest.mark.parametrize("shop", ["fastapi"], indirect=True)
+@SOME
 class TestStreams:
     def test_a_stream_pauses_for_vouchers_and_ends_with_its_receipt(self, shop, buyer, seller):
         opened(shop, buyer)

@@ -9,7 +9,7 @@ from paychan.mpp import problems
 from paychan.mpp.challenge import parse_challenges
 from paychan.sell.challenges import GOOD_SECONDS, RENEW_SECONDS, Challenges
 from paychan.sell.facts import Answer, Price, Request, Sale, Standing
-from paychan.sell.rules import TERMS, TERMS_SECONDS, Rules
+from paychan.sell.rules import REPEATS_MAX, TERMS, TERMS_SECONDS, UNKNOWN_SECONDS, Rules
 from paychan.sell.steps import Ask, Await, Call, Pause, Told
 from tests.buyer import Buyer, parse_problem
 from tests.unit.mpp.test_credential import ADDRESS, CLIENT
@@ -210,6 +210,26 @@ def test_what_another_process_sold(method, repeats, later):
         desk.asked.clear()
         desk.drive(desk.rules.failed(second))
         assert not desk.asked  # it was served elsewhere, maybe: nothing is given back
+
+
+def test_nobody_gets_more_for_one_price_by_asking_for_ever():
+    desk = Desk(sale=[Told(200, SOLD), Told(200, {**SOLD, "repeated": True})])
+    headers = desk.buyer().pay(5)
+    for _ in range(1 + REPEATS_MAX):
+        sale = desk.decide(headers)
+        assert isinstance(sale, Sale) and desk.drive(desk.rules.finish(sale, 200))
+        desk.rules.forget(sale)  # too long to be kept
+    status, problem, *_ = told_to_payer(desk.decide(headers))
+    assert (status, problem.code) == (409, "already_served")
+
+
+def test_what_was_unknown_long_ago_may_have_been_served_elsewhere():
+    desk = Desk(sale=[None])
+    headers = desk.buyer().pay(5)
+    assert told_to_payer(desk.decide(headers, method="POST"))[0] == 503
+    desk.answers["sale"] = [Told(200, {**SOLD, "repeated": True})]
+    desk.now += UNKNOWN_SECONDS + 1
+    assert told_to_payer(desk.decide(headers, method="POST"))[1].code == "already_served"
 
 
 def test_only_2xx_is_kept_and_all_else_given_back():
