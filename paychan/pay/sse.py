@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ..client import Refused
+
 EVENT_BYTES_MAX = 1 << 20
 """Bytes of one event, and of what has not become one yet."""
 
@@ -25,7 +27,7 @@ class EventReader:
         self._size = 0
 
     def feed(self, piece: bytes) -> list[Event]:
-        """Return the events that end in this piece. Raises ValueError for one that is too long."""
+        """Return the events that end in this piece. Raises Refused for one that is too long."""
         self._rest += piece
         events = []
         while (line := self._line()) is not None:
@@ -36,7 +38,7 @@ class EventReader:
                 events.append(_event(self._lines, line))
                 self._lines, self._size = [], 0
         if len(self._rest) + self._size > EVENT_BYTES_MAX:
-            raise ValueError("an event is too long")
+            raise Refused("the server sends an event without end", "stream_ended")
         return events
 
     def _line(self) -> bytes | None:

@@ -1,6 +1,6 @@
-"""Aim: payer, shop, server, store and signer killed at random while one buys: what was got was served, what was served was charged,
-what was charged was paid, and the payer's records say the same. Method: real processes and SIGKILL; the goods are counted by the
-handler, the charges at the sellers' door, the payments in the purse. PAYCHAN_KILLS says how many."""
+"""Aim: payer, shop, server, store and signer killed at random while two buy out of one purse: what was got was served, what was
+served was charged, what was charged was paid, and the payer's records say the same. Method: real processes and SIGKILL; the goods
+are counted by the handler, the charges at the sellers' door, the payments in the purse. PAYCHAN_KILLS says how many."""
 
 import os
 import random
@@ -40,7 +40,7 @@ def test_nothing_is_lost_and_nothing_is_paid_twice_whoever_is_killed(tmp_path):
         def got():
             return len(log.read_text().splitlines()) if log.exists() else 0
 
-        buyer = start_buyer()
+        buyers = [start_buyer(), start_buyer()]
         try:
             for _ in range(KILLS):
                 before = got()
@@ -49,9 +49,10 @@ def test_nothing_is_lost_and_nothing_is_paid_twice_whoever_is_killed(tmp_path):
                 victim = chances.choice(("buyer", "buyer", "shop", "server", "store", "signer", "worker"))
                 kills[victim] += 1
                 if victim == "buyer":
-                    buyer.kill()
-                    buyer.wait()
-                    buyer = start_buyer()
+                    dead = buyers.pop(chances.randrange(2))
+                    dead.kill()
+                    dead.wait()
+                    buyers.append(start_buyer())
                 elif victim == "shop":
                     paying_shop.stop(shop.process, signal.SIGKILL)
                     shop.process = paying_shop.start(shop.system, shop.port, shop.served)
@@ -61,8 +62,9 @@ def test_nothing_is_lost_and_nothing_is_paid_twice_whoever_is_killed(tmp_path):
             before = got()
             wait_until(lambda: got() > before + 2, 60, "buying")
         finally:
-            buyer.kill()
-            buyer.wait()
+            for buyer in buyers:
+                buyer.kill()
+                buyer.wait()
         last = Payer(purse_directory, NO_LIMITS)
         with last.request("GET", f"{shop.url}/joke/1") as response:
             assert response.status == 200

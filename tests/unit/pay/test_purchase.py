@@ -9,7 +9,7 @@ import pytest
 from paychan.client import Refused, ServerMisbehaved, StateBehindServer, StateError
 from paychan.core.network import LIVE
 from paychan.core.units import DUST_LIMIT
-from paychan.mpp.challenge import parse_challenges
+from paychan.mpp.challenge import make_challenge, parse_challenges
 from paychan.mpp.credential import parse_credential
 from paychan.mpp.receipt import Receipt
 from paychan.pay.budget import NO_LIMITS, Budget
@@ -506,6 +506,23 @@ def test_a_request_with_a_login_of_its_own_is_not_overwritten(payer, shop):
         buy(payer, shop, has_authorization=True)
 
 
+def test_a_header_of_its_own_for_payments_leaves_the_login_alone(payer, shop):
+    plain = shop.challenge
+    request = plain("/a").request
+    named = make_challenge(b"secret", "shop", request, plain("/a").expires, header="Payment-Authorization")
+    shop.challenge = lambda path: named
+    headers = []
+
+    def move(shop, step):
+        if step.headers:
+            headers.append(list(step.headers))
+            step.headers["Authorization"] = step.headers.pop("Payment-Authorization")
+
+    shop.trouble = move
+    assert buy(payer, shop, has_authorization=True).status == 200
+    assert headers == [["Payment-Authorization"]]
+
+
 # --- budgets ---
 
 
@@ -599,7 +616,6 @@ def test_the_next_channel_is_made_before_the_old_one_expires(tmp_path, shop):
 
 
 def _with_long_expiry(shop):
-    from paychan.mpp.challenge import make_challenge
     from paychan.mpp.request import MethodDetails, SessionRequest
 
     request = SessionRequest(PRICE, shop.recipient, MethodDetails(**shop.details)).encode()
