@@ -155,8 +155,9 @@ class Upstream:
 
     async def on_events(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Send /events/COUNT events, 20 ms apart; 0: for ever."""
-        count = int(asked.path.split("/")[2])
-        await self._send(writer, "200 OK", b"", "Content-Type: text/event-stream", "Transfer-Encoding: chunked", length=-1)
+        count = int(asked.path.rpartition("/")[2])
+        status = "404 Not Found" if "refused" in asked.path else "200 OK"
+        await self._send(writer, status, b"", "Content-Type: text/event-stream", "Transfer-Encoding: chunked", length=-1)
         number = 0
         while not count or number < count:
             number += 1

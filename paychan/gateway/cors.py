@@ -1,5 +1,5 @@
-"""Payers that are pages of other origins (Fetch standard, CORS): without this a browser shows them neither challenge nor receipt, and
-asks before each payment whether it may send one.
+"""Payers that are pages of other origins (Fetch standard, CORS): without this a browser shows them neither challenge nor receipt,
+and asks before each payment whether it may send one.
 """
 
 import re

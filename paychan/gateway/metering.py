@@ -41,6 +41,16 @@ class Meter:
         """Begin to count: the answer is one that costs."""
         self._is_on, self._started = True, time.monotonic()
 
+    @property
+    def is_on(self) -> bool:
+        """Whether the answer is one that costs."""
+        return self._is_on
+
+    @property
+    def paid_bytes(self) -> int:
+        """How many bytes may be sent before another kilobyte part is charged."""
+        return (self._counted + self.price.ahead - self._used) * KILOBYTE - self._size
+
     async def take(self, size: int) -> AsyncIterator[sse.NeedVoucher]:
         """Return when the next event, or piece of `size` bytes, is paid for; yields what the payer must be asked for until then.
         Raises PaychanError: it will not be."""
@@ -97,9 +107,9 @@ class PlainMeter:
     async def pay(self, piece: bytes) -> AsyncIterator[bytes]:
         """Yield a piece as it is paid for. Raises Refused."""
         unit = self._meter.price.unit
-        step = KILOBYTE if unit is Unit.KILOBYTE else len(piece)
-        for at in range(0, len(piece), step):
-            part = piece[at : at + step]
+        while piece:
+            step = max(self._meter.paid_bytes, KILOBYTE) if unit is Unit.KILOBYTE else len(piece)
+            part, piece = piece[:step], piece[step:]
             if not (unit is Unit.EVENT and self._is_one_event):
                 self._is_one_event = True
                 try:

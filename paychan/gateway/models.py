@@ -115,8 +115,8 @@ class Discovery:
 @dataclass(frozen=True)
 class GatewayConfig:
     """`gateway.toml`. realm: what challenges are for; all gateways of one seller that serve the same have the same. public_url: how
-    clients reach it, empty if that is as they ask for. trusted_proxies: whose X-Forwarded-* are believed. forward_auth: the path where
-    proxies ask whether a request is paid; empty: nowhere. cors_origins: of pages that may pay from a browser.
+    clients reach it, empty if that is as they ask for. trusted_proxies: whose X-Forwarded-* are believed. forward_auth: the path
+    where proxies ask whether a request is paid; empty: nowhere. cors_origins: of pages that may pay from a browser.
     """
 
     source: str

@@ -59,7 +59,7 @@ async def relay(
         return Answer(response.status, tuple(headers), body)
     first = await _first_piece(response)
     headers = _with(headers, await commit(response.status))
-    toll = None if meter is None else _toll_of(response, meter)
+    toll = _toll_of(response, meter) if meter is not None and meter.is_on else None
     if isinstance(toll, EventMeter):  # what it says belongs to the body too
         headers = [pair for pair in headers if pair[0] != "content-length"]
     await _stream(response, first, proto, wire, route, headers, toll)

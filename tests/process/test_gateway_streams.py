@@ -165,7 +165,7 @@ def test_an_answer_is_paid_by_the_kilobyte(gateway, make_buyer, seller):
     buyer.challenge = new_challenge(gateway, "/big/x")
     connection, raw = started(gateway, "/big/25000", buyer.pay(30 - 21), b"b" * 9000)
     with connection:
-        assert get(gateway, "/free/x", buyer.pay(45), "HEAD").status == 204
+        assert get(gateway, "/free/x", buyer.pay(60), "HEAD").status == 204
         assert receive(connection, b"b" * 25000, raw).endswith(b"b" * 25000)
     wait_until(lambda: look(seller, buyer)["spent"] == OPEN_PRICE + 9 + 75, 10, "settling")
 
@@ -182,6 +182,13 @@ def test_what_was_not_to_be_charged_costs_nothing_at_all(gateway, make_buyer, se
     wait_until(lambda: look(seller, buyer)["spent"] == OPEN_PRICE, 10, "giving back")
     assert get(gateway, "/status/200", buyer.again()).status == 200
     wait_until(lambda: look(seller, buyer)["spent"] == OPEN_PRICE + 2, 10, "settling")
+
+
+def test_events_of_a_refusal_cost_nothing_and_get_no_receipt(gateway, make_buyer, seller):
+    buyer = make_buyer("/events/x")
+    raw = request_raw(gateway, "/events/refused/3", buyer.open(OPEN_PRICE + 2 * AHEAD))
+    assert raw.startswith(b"HTTP/1.1 404") and events(raw) == [1, 2, 3] and b"payment-receipt" not in raw
+    assert look(seller, buyer)["spent"] == OPEN_PRICE
 
 
 def test_a_stream_is_not_had_twice_for_one_payment(gateway, make_buyer, seller):
