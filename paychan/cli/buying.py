@@ -112,9 +112,10 @@ def _asked(
         yield response
 
 
-def _deliver(arguments: argparse.Namespace, payer: Payer, response: Response, before: int) -> int:
+def _deliver(arguments: argparse.Namespace, payer: Payer, response: Response, before: tuple[int, int]) -> int:
     """Write the body as it comes, and say what it cost."""
     kept: list[bytes] = []
+    last = b"\n"
     with _output(arguments) as output:
         for piece in payer.goods(response):
             if output is None:
@@ -125,16 +126,19 @@ def _deliver(arguments: argparse.Namespace, payer: Payer, response: Response, be
             try:
                 output.write(piece)
                 output.flush()
+                last = piece[-1:] or last
             except BrokenPipeError:
                 return 0  # a reader who went away has seen enough
             except OSError as error:
                 say(f"paychan: the answer cannot be written: {error.strerror}")
                 return EXIT_UNPRINTED
-    paid = _signed_away(payer.purse) - before
+    amount, opening = (now - then for now, then in zip(_signed_away(payer.purse), before, strict=True))
     if arguments.json:
-        show(json.dumps({"status": response.status, "paid": paid, **_content(kept, arguments)}))
-    elif paid and not arguments.quiet:
-        say(f"paid {paid} satoshi; `paychan spending` tells more")
+        show(json.dumps({"status": response.status, "paid": amount + opening, **_content(kept, arguments)}))
+    elif amount + opening and not arguments.quiet:
+        line = "\n" if last != b"\n" and not arguments.output and sys.stdout and sys.stdout.isatty() else ""
+        channel = f", and {opening} for a new channel" if opening else ""
+        say(f"{line}paid {amount} satoshi{channel}; `paychan spending` tells more")
     return 0
 
 
@@ -165,8 +169,10 @@ def _output(arguments: argparse.Namespace) -> Iterator[BinaryIO | None]:
         yield os.fdopen(os.dup(1), "wb")
 
 
-def _signed_away(purse: Purse) -> int:
-    return sum(row.amount + row.opening for row in purse.ledger.rows())
+def _signed_away(purse: Purse) -> tuple[int, int]:
+    """Return what was signed away by now, satoshi: for goods, and for opening channels."""
+    rows = list(purse.ledger.rows())
+    return sum(row.amount for row in rows), sum(row.opening for row in rows)
 
 
 def _headers(arguments: argparse.Namespace) -> dict[str, str]:

@@ -11,16 +11,21 @@ from .text import decode_json
 
 PAYMENT_REQUIRED = -32042
 VERIFICATION_FAILED = -32043
+INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
+"""Codes: no credential; one that is refused, which another may mend; one that is none; and where no credential helps."""
+
 CREDENTIAL = "org.paymentauth/credential"
 RECEIPT = "org.paymentauth/receipt"
 """Names in `_meta`: of the request's params, and of the result."""
 
 
 def error(challenges: list[Challenge], problem: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON-RPC error object that asks for a payment. problem: the document of what was wrong."""
+    """Return the JSON-RPC error object of a refusal. problem: the document of what was wrong. Without challenges it is no matter
+    of payment: the outcome is unknown, or the purchase was served before."""
     refused = problem.get("code") != "payment_required"
     data = {"httpStatus": problem["status"], "challenges": [_challenge_object(row) for row in challenges], "problem": problem}
-    code = VERIFICATION_FAILED if refused else PAYMENT_REQUIRED
+    code = INTERNAL_ERROR if not challenges else VERIFICATION_FAILED if refused else PAYMENT_REQUIRED
     return {"code": code, "message": str(problem.get("title", "Payment required")), "data": data}
 
 

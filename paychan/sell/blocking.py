@@ -58,6 +58,7 @@ class BlockingDoor:
         if self._socket is not None and self._pid == os.getpid():  # one from before a fork is the parent's
             return self._socket
         door, seconds = self._door, max(deadline - time.monotonic(), 0.001)
+        door.approach()
         if door.server is None:
             made = socket.socket(socket.AF_UNIX)
             made.settimeout(seconds)
@@ -112,7 +113,8 @@ class Till:
 
     def __init__(self, door: Door, realm: str = "paychan", secret: bytes = b"", sign: Sign | None = None) -> None:
         self._door, self._threads = door, threading.local()
-        self._rules = Rules(Challenges(secret or door.secret, realm), time.time, time.monotonic, sign)
+        challenges = Challenges(lambda: secret or door.secret, realm)
+        self._rules = Rules(challenges, time.time, time.monotonic, door.explain, sign)
 
     def decide(self, request: Request, price: Price) -> Decision:
         """Return the Answer that a request gets, or the Sale that it bought."""

@@ -1,9 +1,11 @@
 """Challenges: made once for each price, and held against what comes back (docs/PAYMENT_SCHEME.md sections 2.1 and 2.3)."""
 
 import dataclasses
+import functools
 import hashlib
 import hmac
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from ..core.errors import Rejection
@@ -61,16 +63,28 @@ class Offered:
     made_at: int
 
 
-class Challenges:
-    """Of one seller. secret: what its processes share. realm: what it calls itself."""
+@functools.lru_cache(64)
+def _shop(secret: bytes, realm: str) -> bytes:
+    return hmac.digest(secret, b"shop\n" + realm.encode(), hashlib.sha256)
 
-    def __init__(self, secret: bytes, realm: str) -> None:
-        self._secret, self.realm = secret, realm
-        self.shop = hmac.digest(secret, b"shop\n" + realm.encode(), hashlib.sha256)
-        """What tells this shop from another at the same door: one payment buys in one of them."""
+
+class Challenges:
+    """Of one seller. secret: tells what its processes share, once terms were told. realm: what it calls itself."""
+
+    def __init__(self, secret: Callable[[], bytes], realm: str) -> None:
+        self._tell_secret, self.realm = secret, realm
         self._offered: OrderedDict[tuple[Any, ...], Offered] = OrderedDict()
         self._ours: OrderedDict[Challenge, SessionRequest] = OrderedDict()  # challenges whose id was found to be ours
         self._terms: dict[str, Any] = {}
+
+    @property
+    def _secret(self) -> bytes:
+        return self._tell_secret()
+
+    @property
+    def shop(self) -> bytes:
+        """What tells this shop from another at the same door: one payment buys in one of them."""
+        return _shop(self._secret, self.realm)
 
     def follow(self, terms: dict[str, Any]) -> None:
         """Take terms that may differ from those before."""

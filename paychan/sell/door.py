@@ -211,6 +211,7 @@ class AsyncDoor:
 
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
+                door.approach()
                 if door.server is None:
                     _, connection = await self._loop.create_unix_connection(make, door.socket)
                 else:

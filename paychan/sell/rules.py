@@ -66,6 +66,12 @@ REMEMBERED_MAX = 100_000
 NO_STORE = (("cache-control", "no-store"),)
 PRIVATE = ("cache-control", "private")
 
+_HINTS = {
+    401: ": the token is not one of `paychan token list CONFIG_DIR`",
+    403: ": the token must be of scope charge",
+    404: ": that is another port than the [sell] section's",
+}
+
 log = logging.getLogger("paychan.sell")
 
 
@@ -80,12 +86,19 @@ class _Last(OrderedDict[Any, Any]):
 
 
 class Rules:
-    """Of one process. clock: unix seconds; ticks: monotonic seconds. sign: makes signed receipts."""
+    """Of one process. clock: unix seconds; ticks: monotonic seconds; explain: says what may be wrong if the door does not
+    answer. sign: makes signed receipts."""
 
     def __init__(
-        self, challenges: Challenges, clock: Callable[[], float], ticks: Callable[[], float], sign: Sign | None = None
+        self,
+        challenges: Challenges,
+        clock: Callable[[], float],
+        ticks: Callable[[], float],
+        explain: Callable[[], str],
+        sign: Sign | None = None,
     ) -> None:
-        self._challenges, self._clock, self._ticks, self._sign = challenges, clock, ticks, sign
+        self._explain, self._sign = explain, sign
+        self._challenges, self._clock, self._ticks = challenges, clock, ticks
         self._kept = Kept(ticks)
         self._standings = _Last()  # outpoint: Standing
         self._unserved = _Last()  # purchase key: until when it counts as paid for, and not served by us
@@ -494,10 +507,13 @@ class Rules:
         return self._terms or None
 
     def _complain(self, told: Told | None) -> None:
-        why = "does not answer" if told is None else f"answers {told.status} {told.code}"
+        if told is None:
+            why = self._explain()
+        else:
+            why = f"the sellers' door answers {told.status} {told.code}{_HINTS.get(told.status, '')}"
         if why != self._complaint:
             self._complaint = why
-            log.warning("the sellers' door %s: nothing is sold until it does", why)
+            log.warning("nothing can be sold: %s", why)
 
     # --- answering ---
 

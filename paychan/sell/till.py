@@ -22,7 +22,8 @@ class Till:
 
     def __init__(self, door: Door, realm: str = "paychan", secret: bytes = b"", sign: Sign | None = None) -> None:
         self._door = door
-        self._rules = Rules(Challenges(secret or door.secret, realm), time.time, time.monotonic, sign)
+        challenges = Challenges(lambda: secret or door.secret, realm)
+        self._rules = Rules(challenges, time.time, time.monotonic, door.explain, sign)
         self._open: AsyncDoor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 

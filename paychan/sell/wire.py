@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,15 +41,32 @@ def loads(body: bytes) -> Any:
     return json.loads(body) if orjson is None else orjson.loads(body)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Door:
     """Where sales are asked for. socket: a path; else `server`: host, port, TLS. ca_file: who vouches for it, if not the usual
-    ones."""
+    ones. has_cookie: the token is the one that the server leaves beside its socket; it is known from the first `approach` on."""
 
     token: str
     socket: str = ""
     server: Server | None = None
     ca_file: str = ""
+    has_cookie: bool = False
+
+    def approach(self) -> None:
+        """Get ready to connect: read the cookie, which another server may have made meanwhile. Raises OSError."""
+        if self.has_cookie:
+            self.token = cookie_file(Path(self.socket)).read_text("ascii", "replace").strip()
+
+    def explain(self) -> str:
+        """Say what may be wrong if nobody answers."""
+        if self.server is not None:
+            return f"nobody answers at {self.server.origin}: is the server running, and is this the port of its [sell] section?"
+        at = os.path.abspath(self.socket)
+        if not os.path.exists(at):
+            return f"{at} is not there: is the server running, with a [sell] section, and is this its state directory?"
+        if not os.access(at, os.R_OK | os.W_OK):
+            return f"{at} is another user's: run as the server's user, or take a port and a token"
+        return f"nobody answers at {at}: is the server running?"
 
     @property
     def secret(self) -> bytes:
@@ -64,11 +82,13 @@ class Door:
 
 
 def find_door(at: str, token: str, ca_file: str = "") -> Door:
-    """Return the door at a Unix socket's path, or at an http(s) URL. Without a token, the one that the server left beside its
-    socket.
+    """Return the door at a Unix socket's path, or at an http(s) URL. Without a token, the one that the server leaves beside its
+    socket: it need not run yet.
 
     Raises ConfigError.
     """
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError("the sellers' door: the token makes no sense")
     if at.startswith(("http://", "https://")):
         try:
             server = parse_url(at)
@@ -77,16 +97,7 @@ def find_door(at: str, token: str, ca_file: str = "") -> Door:
         if not token:
             raise ConfigError("the sellers' door: a token is needed: paychan token add NAME --scope charge CONFIG_DIR")
         return Door(token, server=server, ca_file=ca_file)
-    path = Path(at.removeprefix("unix:"))
-    if not token:
-        cookie = cookie_file(path)
-        try:
-            token = cookie.read_text("ascii").strip()
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{cookie}: cannot be read: is the server running, with a [sell] section? Or give a token") from error
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigError("the sellers' door: the token makes no sense")
-    return Door(token, socket=str(path))
+    return Door(token, socket=at.removeprefix("unix:"), has_cookie=not token)
 
 
 def read_answers(status: int, body: bytes, count: int) -> list[Told] | None:

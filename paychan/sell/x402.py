@@ -1,16 +1,13 @@
-"""Sell through x402's own middleware: its scheme object for channels, and its facilitator client with a seller's token.
+"""Sell through x402's own middleware: its scheme object for channels, and its facilitator client, at the sellers' door.
 
-    from paychan.sell.x402 import ChannelScheme, facilitator
-    from x402 import x402ResourceServer
+    from paychan.sell.x402 import offer, seller
     from x402.http.middleware.fastapi import payment_middleware
 
-    server_calls = facilitator("http://127.0.0.1:8443", TOKEN)      # the sellers' door of the channel server
-    server = x402ResourceServer(server_calls).register("bip122:*", ChannelScheme(server_calls))
-    app.middleware("http")(payment_middleware(
-        {"GET /news": {"accepts": {"scheme": "batch-settlement", "network": NETWORK, "payTo": "", "price": 5}}}, server))
+    server = seller("state/debug/run/sell.sock")                        # or a URL, and a token
+    app.middleware("http")(payment_middleware({"GET /news": offer(5, "test")}, server))
 
 Prices are satoshi. The payment is taken and charged for, on disk, before the handler runs (`paymentFlow` upfront); if the handler
-fails, what was charged is given back as credit. The middleware of Flask takes `facilitator(..., is_async=False)`.
+fails, what was charged is given back as credit. The middleware of Flask takes `seller(..., is_async=False)`.
 """
 
 import asyncio
@@ -22,19 +19,25 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Mapping
 from typing import Any, Protocol
 
+import httpx
+from x402 import x402ResourceServer, x402ResourceServerSync
 from x402.http import FacilitatorConfig, HTTPFacilitatorClient, HTTPFacilitatorClientSync
 from x402.http.facilitator_client_base import CreateHeadersAuthProvider
 from x402.interfaces import PaymentFlowConfig
-from x402.schemas import AssetAmount, PaymentRequirements, SettleResponse, SupportedKind
+from x402.schemas import AssetAmount, PaymentRequirements, SettleResponse, SupportedKind, SupportedResponse
 from x402.schemas.hooks import SettleContext, SettleResultContext, SkipSettleResult
 
+from ..core.errors import ConfigError
+from ..core.network import BY_NAME, caip2
 from ..core.payment import decode_payment
 from ..core.units import MAX_MONEY
 from ..mpp import CURRENCY
 from ..mpp.text import parse_amount
 from ..receipts.claims import Bought
+from .wire import SLOW_SECONDS, find_door
 
 SCHEME = "batch-settlement"
+LOCAL_URL = "http://localhost/x402"
 
 REMEMBERED_MAX = 10_000
 """Payments that a process remembers; some 2 MB."""
@@ -42,12 +45,50 @@ REMEMBERED_MAX = 10_000
 log = logging.getLogger("paychan.sell.x402")
 
 
-def facilitator(url: str, token: str, is_async: bool = True) -> HTTPFacilitatorClient | HTTPFacilitatorClientSync:
-    """Return x402's facilitator client for the sellers' door at `url`. token: of scope `charge`."""
-    headers = {"Authorization": f"Bearer {token}"}
-    auth = CreateHeadersAuthProvider(lambda: dict.fromkeys(("supported", "verify", "settle"), headers))
-    config = FacilitatorConfig(url=f"{url.rstrip('/')}/x402", auth_provider=auth)
-    return HTTPFacilitatorClient(config) if is_async else HTTPFacilitatorClientSync(config)
+def seller(at: str, token: str = "", is_async: bool = True) -> x402ResourceServer | x402ResourceServerSync:
+    """Return x402's resource server for the sellers' door. at, token: see `facilitator`. Raises ConfigError."""
+    calls = facilitator(at, token, is_async)
+    server = x402ResourceServer(calls) if is_async else x402ResourceServerSync(calls)  # type: ignore[arg-type]
+    return server.register("bip122:*", ChannelScheme(calls))
+
+
+def offer(price: int, network: str = "live", description: str = "") -> dict[str, Any]:
+    """Return a route's configuration. price: satoshi. network: live, test or regtest. Raises ConfigError."""
+    if network not in BY_NAME:
+        raise ConfigError(f"network must be one of {', '.join(sorted(BY_NAME))}")
+    accepts = {"scheme": SCHEME, "network": caip2(BY_NAME[network]), "payTo": "", "price": price}
+    return {"accepts": accepts, **({"description": description} if description else {})}
+
+
+def facilitator(at: str, token: str = "", is_async: bool = True) -> HTTPFacilitatorClient | HTTPFacilitatorClientSync:
+    """Return x402's facilitator client for the sellers' door: at a URL, with a token of scope `charge`; or at a Unix socket's path,
+    where the token that the server left beside it does. Raises ConfigError."""
+    door = find_door(at, token)
+
+    def headers() -> dict[str, dict[str, str]]:
+        door.approach()
+        return dict.fromkeys(("supported", "verify", "settle"), {"Authorization": f"Bearer {door.token}"})
+
+    auth = CreateHeadersAuthProvider(headers)
+    if door.server is not None:
+        config = FacilitatorConfig(url=f"{at.rstrip('/')}/x402", auth_provider=auth)
+        return HTTPFacilitatorClient(config) if is_async else HTTPFacilitatorClientSync(config)
+    client = httpx.Client(transport=httpx.HTTPTransport(uds=door.socket), timeout=SLOW_SECONDS)
+    blocking = HTTPFacilitatorClientSync(FacilitatorConfig(url=LOCAL_URL, auth_provider=auth, http_client=client))
+    return _Local(door.socket, auth, blocking) if is_async else blocking
+
+
+class _Local(HTTPFacilitatorClient):
+    """A facilitator client whose requests go to a Unix socket. x402 asks what is supported before there is an event loop."""
+
+    def __init__(self, socket: str, auth: CreateHeadersAuthProvider, blocking: HTTPFacilitatorClientSync) -> None:
+        client = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), timeout=SLOW_SECONDS)
+        super().__init__(FacilitatorConfig(url=LOCAL_URL, auth_provider=auth, http_client=client))
+        self._blocking = blocking
+
+    def get_supported(self) -> SupportedResponse:
+        """See HTTPFacilitatorClient."""
+        return self._blocking.get_supported()
 
 
 class Signer(Protocol):

@@ -253,7 +253,7 @@ def run(tmp_path, *words, data=None):
 def test_from_nothing_to_a_paid_answer_in_one_command(shop, tmp_path):
     done = run(tmp_path, "get", f"{shop.url}/joke/7")
     assert (done.returncode, done.stdout) == (0, '{"joke":7}')
-    assert done.stderr == f"paid {OPEN_PRICE + PRICE} satoshi; `paychan spending` tells more\n"
+    assert done.stderr == f"paid {PRICE} satoshi, and {OPEN_PRICE} for a new channel; `paychan spending` tells more\n"
     again = run(tmp_path, "get", f"{shop.url}/joke/8", "--json")
     assert json.loads(again.stdout) == {"status": 200, "paid": PRICE, "body": '{"joke":8}'}
     posted = run(tmp_path, "post", f"{shop.url}/echo", "-d", "@-", "-q", data="from a pipe")
@@ -269,7 +269,7 @@ def test_from_nothing_to_a_paid_answer_in_one_command(shop, tmp_path):
 def test_a_stream_from_the_command_line(shop, tmp_path):
     done = run(tmp_path, "get", f"{shop.url}/stream/6")
     assert (done.returncode, done.stdout) == (0, "".join(f"data: word {number}\n\n" for number in range(6)))
-    assert f"paid {OPEN_PRICE + 16} satoshi" in done.stderr
+    assert f"paid 16 satoshi, and {OPEN_PRICE} for a new channel" in done.stderr
 
 
 def test_a_price_above_what_was_said_ends_with_12_and_pays_nothing(shop, tmp_path):

@@ -192,5 +192,5 @@ def test_pure_codecs_stay_pure():
 def test_environment_is_read_in_known_places_only(file):
     """Settings come as arguments; the environment is for the settings, commands and what starts processes."""
     if file.suffix == ".py" and "os.environ" in file.read_text():
-        starters = ("paychan.settings", "paychan.supervisor", "paychan.server.__main__", "paychan.server.app", "paychan.cli")
+        starters = ("paychan.settings", "paychan.supervisor", "paychan.server.serving", "paychan.server.app", "paychan.cli")
         assert within(module_name(file), *starters, "paychan.gateway.app", "paychan.gateway.command")

@@ -32,7 +32,7 @@ SELLERS = "paychan.sell"
 RECEIPTS = "paychan.receipts"
 SIGNING = ("keys", "issuer", "verify")
 """Its modules that need the extra `receipts`; the others are pure."""
-FRAMEWORKS = {"fastapi": {"fastapi"}, "flask": {"flask", "werkzeug"}, "django": {"django"}, "x402": {"x402"}}
+FRAMEWORKS = {"fastapi": {"fastapi"}, "flask": {"flask", "werkzeug"}, "django": {"django"}, "x402": {"x402", "httpx"}}
 """What a seller has, or not: each is imported by the module of its name alone. orjson is used where it is."""
 
 
@@ -58,7 +58,8 @@ def imported(is_servers, *without):
         and within(module_name(file), *SERVERS) == is_servers
         and not within(module_name(file), SELLERS, RECEIPTS, *without)
     ]
-    return set().union(*(foreign(file) - ADAPTERS.get(file.stem, set()) for file in files))
+    adapted = {file: set() if is_servers else ADAPTERS.get(file.stem, set()) for file in files}
+    return set().union(*(foreign(file) - adapted[file] for file in files))
 
 
 def test_a_payers_installation_brings_what_a_payers_code_imports_and_no_more():

@@ -1,4 +1,4 @@
-"""A seller's requests: JSON in, the binary form of sales out (`_fast/sale.pyx`), strictly. docs/SELLING.md describes them."""
+"""A seller's requests: JSON in, the binary form of sales out (`_fast/sale.pyx`), strictly. docs/SELL_API.md describes them."""
 
 import struct
 from dataclasses import dataclass

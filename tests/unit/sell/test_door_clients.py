@@ -194,12 +194,28 @@ def test_after_an_end_all_goes_on(tmp_path_factory):
         client.close()
 
 
+def test_what_is_wrong_is_said_when_nobody_answers(tmp_path):
+    """And a till that was made before its server sells as soon as that is there; this is for who reads its log."""
+    path = tmp_path / "sell.sock"
+    door = find_door(str(path), "")
+    assert door.explain().startswith(f"{path} is not there: is the server running")
+    path.touch()
+    assert door.explain() == f"nobody answers at {path}: is the server running?"
+    assert find_door("http://127.0.0.1:9", "t").explain().startswith("nobody answers at http://127.0.0.1:9: ")
+
+
 def test_where_a_door_is(tmp_path):
     cookie = tmp_path / "sell.cookie"
-    with pytest.raises(ConfigError, match="cannot be read"):
-        find_door(str(tmp_path / "sell.sock"), "")
-    cookie.write_text("pct_abc\n")
-    assert find_door(f"unix:{tmp_path}/sell.sock", "") == Door("pct_abc", socket=str(tmp_path / "sell.sock"))
+    door = find_door(f"unix:{tmp_path}/sell.sock", "")
+    with pytest.raises(FileNotFoundError):
+        door.approach()
+    for token in ("pct_abc", "pct_def"):  # the second: the server's state was removed meanwhile
+        cookie.write_text(f"{token}\n")
+        door.approach()
+        assert door == Door(token, socket=str(tmp_path / "sell.sock"), has_cookie=True)
+    given = find_door(str(tmp_path / "sell.sock"), "pct_x")
+    given.approach()
+    assert given.token == "pct_x"
     assert find_door("https://192.0.2.7:8443", "pct_x", "ca.pem").server.port == 8443
     for at, token in (("https://192.0.2.7:8443", ""), ("https://", "x"), (str(tmp_path / "sell.sock"), "a\nb")):
         with pytest.raises(ConfigError) as caught:

@@ -56,7 +56,7 @@ class Desk:
             "POST": [Told(201, {"value_received": 1005, "channel_value_left": 98_995})],
             **{name: found if isinstance(found, list) else [found] for name, found in answers.items()},
         }
-        self.rules = Rules(Challenges(b"secret", "shop"), lambda: self.now, lambda: self.now)
+        self.rules = Rules(Challenges(lambda: b"secret", "shop"), lambda: self.now, lambda: self.now, lambda: "nobody answers")
 
     def drive(self, steps):
         result = None

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paychan.core.errors import ConfigError
-from paychan.server import __main__ as server
+from paychan.server import serving as server
 from paychan.settings import hosts
 from paychan.settings.load import load_server_config
 from tests.unit.settings.test_config import changed, complaint
