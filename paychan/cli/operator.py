@@ -14,7 +14,7 @@ from ..core.errors import Rejection
 from ..core.outpoint import format_outpoint, parse_outpoint, txid_hex
 from ..core.units import LOCKTIME_MAX
 from ..exits import EXIT_BAD_CONFIG
-from ..parts import require_server
+from ..parts import require_gateway, require_server
 from ..printing import show
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
 from ..rpc.store_client import StoreClient
@@ -51,6 +51,11 @@ def register(subparsers: Any) -> None:
     add("channels", _channels, "list the channels that are open or being settled", directory)
     add("channel", _channel, "show one channel", directory, outpoint)
     add("settle", _settle, "have a channel settled now", directory, outpoint)
+    about = "sell what an HTTP server offers, which is not touched for it"
+    gateway = subparsers.add_parser("gateway", help=about, description=about, epilog=EXITS)
+    gateway.add_argument("file", metavar="FILE", help="gateway.toml")
+    gateway.add_argument("--check", action="store_true", help="say what is wrong with the file, and start nothing")
+    gateway.set_defaults(run=_gateway, json=False)
     about = "say who may sell"
     tokens = subparsers.add_parser("token", help=about, description=about).add_subparsers(required=True, metavar="ACTION")
     token.register(tokens, EXITS)
@@ -67,6 +72,13 @@ def _run(arguments: argparse.Namespace) -> int:
     require_server("paychan run")
     logs.set_up("supervisor")
     return Supervisor(arguments.config_dir).run()
+
+
+def _gateway(arguments: argparse.Namespace) -> int:
+    require_gateway("paychan gateway")
+    from ..gateway.command import run  # a payer's installation has it not
+
+    return run(arguments)
 
 
 # --- config check ---

@@ -1,0 +1,100 @@
+"""The till, in the gateway's words: what a route costs, and which statuses cost it."""
+
+from ..core.errors import ConfigError
+from ..core.outpoint import format_outpoint
+from ..mpp.receipt import HEADER as RECEIPT
+from ..sell import facts, wire
+from ..sell.facts import KEPT_BYTES_MAX, Answer, Sale
+from ..sell.till import Till
+from .models import Door, GatewayConfig, Price, Route
+from .refusals import Headers
+from .requests import Request
+
+_PAID_STATUS, _UNPAID_STATUS = 200, 502
+
+
+class Selling:
+    """What is sold here, and how it is charged. Without a seller's door nothing has a price."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._config = config
+        self._till = None if config.door is None else Till(open_door(config.door), config.realm)
+
+    def stop(self) -> None:
+        """Close what is open to the sellers' door."""
+        if self._till is not None:
+            self._till.close()
+
+    async def trouble(self) -> str:
+        """Return why nothing can be sold just now; empty if it can. It is asked as a buyer would ask who has not paid."""
+        if self._till is None:
+            return ""
+        answer = await self._till.decide(facts.Request("GET", "/"), facts.Price(1))
+        return "the sellers' door does not answer" if isinstance(answer, Answer) and answer.status >= 500 else ""
+
+    async def manage(self, request: Request) -> Answer | None:
+        """Answer a request that handles a channel and buys nothing."""
+        if self._till is None or request.method != "HEAD" or not request.credentials:
+            return None
+        return await self._till.manage(_request_of(request, b""))
+
+    async def decide(self, request: Request, route: Route, digest: bytes | None) -> Answer | Sale:
+        """Return the till's decision. digest: of the body, as facts.Request has it."""
+        assert self._till is not None and route.price is not None
+        return await self._till.decide(_request_of(request, digest), price_of(route, route.price))
+
+    async def finish(self, sale: Sale, route: Route, status: int) -> Headers:
+        """Say with which status an answer begins; return what it is to be sent with. A receipt is for 2xx alone."""
+        assert self._till is not None
+        more = await self._till.finish(sale, _PAID_STATUS if status in route.charged else _UNPAID_STATUS)
+        return [pair for pair in more if pair[0].lower() != RECEIPT.lower() or 200 <= status < 300]
+
+    def close(self, sale: Sale, sent: Answer | None) -> None:
+        """Keep an answer for who asks again, or say that it cannot be kept."""
+        assert self._till is not None
+        if sent is not None and len(sent.body) <= KEPT_BYTES_MAX:
+            self._till.keep(sale, sent)
+        else:
+            self._till.forget(sale)
+
+    async def failed(self, sale: Sale) -> None:
+        """Give a charge back."""
+        assert self._till is not None
+        await self._till.failed(sale)
+
+
+def open_door(door: Door) -> wire.Door:
+    """Return the till's words for where the door is. Raises ConfigError."""
+    try:
+        token = "" if door.token_file is None else door.token_file.read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{door.token_file}: holds no token that could be read") from error
+    return wire.find_door(str(door.socket) if door.socket else door.url, token)
+
+
+def price_of(route: Route, price: Price) -> facts.Price:
+    """Return what the till calls the price of a route."""
+    return facts.Price(
+        amount=price.amount,
+        units=price.ahead,
+        unit=price.unit.value,
+        description=route.description,
+        is_metered=price.is_metered,
+        repeats=False if price.is_metered else route.rerun,
+    )
+
+
+def channel_text(sale: Sale) -> str:
+    """Return which channel pays, FUNDING_TXID/VOUT."""
+    return format_outpoint(sale.outpoint)
+
+
+def _request_of(request: Request, digest: bytes | None) -> facts.Request:
+    keys = request.values("idempotency-key")
+    return facts.Request(
+        method=request.method,
+        target=request.target,
+        credentials=tuple(request.values("authorization") + request.values("payment-authorization")),
+        body=digest,
+        idempotency_key=keys[0] if keys else "",
+    )

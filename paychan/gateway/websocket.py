@@ -1,0 +1,100 @@
+"""A WebSocket through the gateway: two connections, and each message of one is a message of the other."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+
+from .fields import to_upstream
+from .models import Route
+from .refusals import Headers, Refused
+from .requests import Request
+from .upstream import Upstreams, url_of
+
+_CLOSE, _BYTES, _TEXT = 0, 1, 2
+"""granian's kinds of messages."""
+
+_HANDSHAKE = "sec-websocket-"
+
+Before = Callable[[bytes | str], Awaitable[None]]
+"""Called with each message of the upstream before it is sent on; returns when it is paid for."""
+
+
+async def join(
+    request: Request, route: Route, proto: Any, upstreams: Upstreams, told: Headers | None = None, before: Before | None = None
+) -> None:
+    """Connect to the upstream, accept the client's handshake, and pass messages on until one of them ends. Raises Refused before
+    that.
+
+    The upstream is asked first, so that whoever it refuses is not charged.
+    """
+    if not route.websocket:
+        raise Refused("no_such_route")
+    if request.values("sec-websocket-protocol"):
+        raise Refused("subprotocol_unsupported")
+    headers = to_upstream(request.headers, route.request_fields, request.sender, told or [])
+    headers = [(name, value) for name, value in headers if not name.startswith(_HANDSHAKE)]
+    if route.upstream.preserve_host:
+        headers.append(("host", request.host_field))
+    behind = await _connect(request, route, upstreams, headers)
+    try:
+        front = await proto.accept()
+        pumps = [
+            asyncio.ensure_future(_from_client(front, behind, route.limits.websocket_message_bytes)),
+            asyncio.ensure_future(_from_upstream(behind, front, before)),
+        ]
+        try:
+            await asyncio.wait(pumps, timeout=route.limits.stream_seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+        proto.close()
+    finally:
+        await behind.close()
+
+
+async def _connect(request: Request, route: Route, upstreams: Upstreams, headers: Headers) -> aiohttp.ClientWebSocketResponse:
+    url = url_of(route.upstream, request.path, request.query)
+    try:
+        async with asyncio.timeout(route.limits.answer_seconds):
+            return await upstreams.session(route.upstream.name).ws_connect(
+                url,
+                headers=headers,
+                autoping=True,
+                autoclose=True,
+                max_msg_size=route.limits.websocket_message_bytes,
+                timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
+            )
+    except TimeoutError as error:
+        raise Refused("upstream_timeout") from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise Refused("upstream_failed", type(error).__name__) from error
+
+
+async def _from_client(front: Any, behind: aiohttp.ClientWebSocketResponse, size_max: int) -> None:
+    while True:
+        try:
+            message = await front.receive()
+        except RuntimeError:  # RSGIProtocolClosed: gone without a word
+            return
+        if message.kind == _CLOSE or len(message.data) > size_max:
+            return
+        if message.kind == _BYTES:
+            await behind.send_bytes(message.data)
+        elif message.kind == _TEXT:
+            await behind.send_str(message.data)
+
+
+async def _from_upstream(behind: aiohttp.ClientWebSocketResponse, front: Any, before: Before | None) -> None:
+    async for message in behind:
+        if before is not None:
+            await before(message.data)
+        try:
+            if message.type is aiohttp.WSMsgType.BINARY:
+                await front.send_bytes(message.data)
+            elif message.type is aiohttp.WSMsgType.TEXT:
+                await front.send_str(message.data)
+        except RuntimeError:
+            return
