@@ -3,21 +3,21 @@
 A *purchase* is a request (its id), a channel and a payment on it. By what was written down, each is one of three:
 
 - *charged*: it was answered 2xx, or 409 as served before, or the handler's record says that it was served;
-- *free*: its last answer says that it was refused for want of credit, or that its handler failed. After a failure the charge is
-  given back, unless the process that owed it was killed meanwhile;
+- *free*: it was answered last that it was refused for want of credit; or whenever it was tried, that its handler failed. After a
+  failure the charge is given back, unless the process that owed it was killed meanwhile;
 - *unknown*: whatever else was never answered. It may be charged once, whether its handler ran or not: who presents the same payment
-  with the same request gets what was paid for, and no other charge; a buyer that never does has paid for nothing. That is the promise
-  (docs/PAYMENT_SCHEME.md section 2.5).
+  with the same request gets what was paid for, and no other charge; a buyer that never does has paid for nothing. That is the
+  promise (docs/PAYMENT_SCHEME.md section 2.5).
 
 `judge` demands of each channel, when everything has come to rest and each buyer has bought once more:
 
 1. what a 2xx answer brings is the good of the request that asked, and its handler has served it;
 2. what a handler served is charged or unknown: nothing is served free. A POST is served once a purchase, a GET may be served again;
 3. no request is charged on two payments;
-4. spent = open price + the charged + *some* of the unknown, each of these once or not at all, and nothing else. Prices are powers of
-   a hundred, so a sum that fits by chance does not happen: one charge too many or too few is seen;
+4. spent = open price + the charged + *some* of the unknown, each of these once or not at all, and nothing else. Prices are powers
+   of a hundred, so a sum that fits by chance does not happen: one charge too many or too few is seen;
 5. received = signed = acknowledged = entered in the purse's ledger, and nothing holds the purse;
-6. at no time was more signed than what the server was known to have, the dearest purchase, and the open price if it was not yet open.
+6. at no time was more signed than what the server was known to have, the dearest purchase, and the open price if it was not open.
 """
 
 import json
@@ -51,7 +51,7 @@ def read_lines(path: Path, offset: int = 0) -> list[Line]:
 
 @dataclass
 class Purchase:
-    """What was written down of one. first: when it was presented first, unix seconds."""
+    """What was written down of one. first: when it was presented first, unix seconds. ended: if the newest try was answered."""
 
     ident: str
     channel: str
@@ -62,6 +62,7 @@ class Purchase:
     first: float
     tries: int = 0
     answers: list[Line] = field(default_factory=list)
+    ended: bool = False
     was_served: bool = False
 
     @property
@@ -74,12 +75,12 @@ class Purchase:
 
     def is_free(self, killed: Killed) -> bool:
         """Whether it can cost nothing any more; see above."""
-        if self.is_answered or self.tries > len(self.answers):
+        if self.is_answered or not self.ended:
             return False
         last = self.answers[-1]
         if last["status"] == 402:
-            return last["name"] == "session/insufficient-balance" or len(self.answers) == 1
-        if last["status"] not in (500, 502):
+            return last["name"] == "session/insufficient-balance" or self.tries == 1
+        if last["status"] not in (500, 502) or self.tries > len(self.answers):
             return False
         return not any(who == self.way and at > self.first - GUESS_SECONDS for at, who in killed)
 
@@ -104,10 +105,13 @@ class Verdict:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-def judge(notes: Iterable[list[Line]], records: dict[str, list[Line]], books: dict[str, Line], open_price: int, killed: Killed) -> Verdict:
+def judge(
+    notes: Iterable[list[Line]], records: dict[str, list[Line]], books: dict[str, Line], open_price: int, killed: Killed
+) -> Verdict:
     """Judge what buyers' notebooks say, sellers' records by way, and the server's books by channel."""
     verdict = Verdict()
-    served = [(line["id"], line["channel"], line["method"]) for lines in records.values() for line in lines if line["what"] == "served"]
+    lines_of_all = [line for lines in records.values() for line in lines if line["what"] == "served"]
+    served = [(line["id"], line["channel"], line["method"]) for line in lines_of_all]
     verdict.served = len(served)
     for lines in notes:
         _judge_buyer(verdict, lines, served, books, open_price, killed)
@@ -145,7 +149,8 @@ def _judge_buyer(
         say(f"the buyer that began with {lines[0]['id'] if lines else 'nothing'} never told what its purse has")
     for line in owned:
         verdict.channels += 1
-        _judge_channel(verdict, line, books.get(line["channel"]), [p for p in purchases if p.channel == line["channel"]], open_price, killed)
+        paid_by_it = [purchase for purchase in purchases if purchase.channel == line["channel"]]
+        _judge_channel(verdict, line, books.get(line["channel"]), paid_by_it, open_price, killed)
         verdict.problems += _ahead(line["channel"], lines, books, open_price)
 
 
@@ -159,9 +164,11 @@ def _purchases(lines: list[Line]) -> list[Purchase]:
         if line["what"] == "try":
             ask = asked[line["id"]]
             made = Purchase(*key, ask["way"], ask["cost"], ask["target"].startswith("/metered"), line["at"])
-            found.setdefault(key, made).tries += 1
+            made = found.setdefault(key, made)
+            made.tries += 1
         else:
             found[key].answers.append(line)
+        found[key].ended = line["what"] == "answer"
     return list(found.values())
 
 
@@ -185,7 +192,7 @@ def _judge_channel(
         return
     sums = {word: purse[word] for word in ("signed", "acknowledged", "entered")}
     if set(sums.values()) != {book["received"]} or purse["hold"]:
-        verdict.problems.append(f"{name}: PAID IS NOT RECEIVED: {book['received']} received; {sums}, hold {purse['hold'] or 'none'}")
+        verdict.problems.append(f"{name}: PAID IS NOT RECEIVED: {book['received']} received; {sums}, {purse['hold'] or 'no'} hold")
     charged = [p for p in purchases if p.is_answered or (p.was_served and not p.is_metered)]
     open_ones = [p for p in purchases if p not in charged and not p.is_free(killed)]
     spent, sure = book["spent"] - book["reserved"], open_price + sum(p.cost for p in charged)
@@ -193,7 +200,7 @@ def _judge_channel(
         verdict.problems.append(f"{name}: SERVED FREE: {spent} spent, though goods and the opening cost {sure}")
     elif spent - sure not in sums_of([p.cost for p in open_ones]):
         what = ", ".join(f"{p.ident} for {p.cost}" for p in open_ones) or "nothing else"
-        verdict.problems.append(f"{name}: CHARGED TWICE: {spent} spent, {sure} explained, and {spent - sure} more may be for {what}")
+        verdict.problems.append(f"{name}: CHARGED TWICE: {spent} spent, {sure} explained; {spent - sure} more may be for {what}")
     verdict.charged += len(charged)
     verdict.answered += sum(p.is_delivered for p in purchases)
     verdict.unknown += len(open_ones)

@@ -1,6 +1,6 @@
 """The system broken on purpose, in scratch copies, to see that the campaign and the fencing count notice.
 
-    python -m tests.campaign.breaks [--only WORD]       # some minutes: two of them compile a module
+python -m tests.campaign.breaks [--only WORD]       # some minutes: two of them compile a module
 """
 
 import argparse
@@ -89,9 +89,7 @@ def compile_modules(place: Path, modules: list[str]) -> None:
     (place / "README.md").touch()
     names = [f"paychan._fast.{module}" for module in modules]
     script.write_text(f"{text[:listed]}for name in {names}{text[end:]}")
-    subprocess.run(
-        [sys.executable, script.name, "-q", "build_ext", "--inplace"], cwd=place, check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run([sys.executable, script.name, "-q", "build_ext", "--inplace"], cwd=place, check=True, stdout=subprocess.DEVNULL)
 
 
 def is_found(slip: Slip) -> tuple[bool, str]:

@@ -46,8 +46,8 @@ PATIENCE, IMPATIENCE = 5.0, (0.02, 0.12)
 """Seconds that an answer is waited for; now and then so few that it is given up, though it was paid for."""
 
 GIVES_UP, HANGS_UP, FAILS, IS_SLOW, TAKES_UP = 0.2, 0.15, 0.15, 0.3, 0.5
-"""Shares: of failed attempts, after which the thing is given up; of impatient attempts; of goods whose handler fails at first, and of
-slow ones; of restarts after which the buyer goes on with what it was buying."""
+"""Shares: of failed attempts, after which the thing is given up; of impatient attempts; of goods whose handler fails at first, and
+of slow ones; of restarts after which the buyer goes on with what it was buying."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,9 @@ class Buyer:
     def _attempt(self, wish: Wish, is_last: bool) -> bool:
         """Return whether nothing more need be tried."""
         hangs_up = not is_last and self._rng.random() < HANGS_UP
+        seconds = self._rng.uniform(*IMPATIENCE) if hangs_up else PATIENCE
         try:
-            status = self._send(wish.method, self._sellers[wish.way] + wish.target, self._rng.uniform(*IMPATIENCE) if hangs_up else PATIENCE)
+            status = self._send(wish.method, self._sellers[wish.way] + wish.target, seconds)
         except (httpx.TransportError, requests.RequestException):
             return False
         except Exception as error:
@@ -219,10 +220,11 @@ class Buyer:
 
 def _unfinished(lines: list[dict[str, Any]]) -> Wish | None:
     """Return what a buyer was buying when it was killed."""
-    last = next((line for line in reversed(lines) if line["what"] in ("ask", "end", "books")), None)
-    if last is None or last["what"] != "ask":
+    begun = max((number for number, line in enumerate(lines) if line["what"] == "ask"), default=None)
+    if begun is None or any(line["what"] == "end" or 200 <= line.get("status", 0) < 300 for line in lines[begun:]):
         return None
-    return Wish(last["id"], last["way"], last["method"], last["target"], last["cost"])
+    ask = lines[begun]
+    return Wish(ask["id"], ask["way"], ask["method"], ask["target"], ask["cost"])
 
 
 def main() -> None:

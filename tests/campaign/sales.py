@@ -1,12 +1,12 @@
 """The campaign against sellers and buyers: whoever is killed, goods served = charges = what the buyers' records say.
 
-    python -m tests.campaign.sales --kills 1000 [--seconds S] [--victim all|buyer,shop,gateway,server,worker,store,signer] [--seed K]
+    python -m tests.campaign.sales --kills 1000 [--seconds S] [--victim all|buyer,shop,gateway,server,...] [--seed K]
 
-Real processes: `paychan run` with two workers and a sellers' door; a FastAPI shop behind paychan.sell, in granian; `paychan gateway`
-before an upstream; two programs of buyers with paychan.pay (buyers.py), which hang up, give up, go on after a restart, and meet
-handlers that fail at first. SIGKILL hits one of them at a random moment, again and again; the system's own supervisor, granian, or
-this campaign in an operator's place starts it again. After every ROUND_KILLS the buyers finish, and books.py, which says exactly
-what is promised, judges every purchase and every channel. A violation stops the campaign; what led to it stays in a directory.
+Real processes: `paychan run` with two workers and a sellers' door; a FastAPI shop behind paychan.sell, in granian; `paychan
+gateway` before an upstream; two programs of buyers with paychan.pay (buyers.py), which hang up, give up, go on after a restart,
+and meet handlers that fail at first. SIGKILL hits one of them at a random moment, again and again; the system's own supervisor,
+granian, or this campaign in an operator's place starts it again. After every ROUND_KILLS the buyers finish, and books.py, which
+says exactly what is promised, judges every purchase and every channel. A violation stops the campaign; what led to it is kept.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from tests.campaign.books import Line, Verdict, judge, read_lines
 from tests.campaign.faults import kill_when_there
 from tests.campaign.shop import PRICES
 from tests.selling import SOCKET, Seller, make_token, sell_changes
-from tests.system import PATIENCE_FACTOR, ROOT, System, free_port, processes, running, wait_until
+from tests.system import PATIENCE_FACTOR, ROOT, free_port, processes, running, wait_until
 
 OURS = ("buyer", "shop", "gateway")
 VICTIMS = (*OURS, "server", "worker", "store", "signer")
@@ -103,12 +103,13 @@ class Report:
         sums = self.verdict
         words = ("SERVED FREE", "CHARGED TWICE", "WRONG GOOD", "PAID IS NOT RECEIVED", "SIGNED AHEAD")
         found = {word.lower(): sum(word in problem for problem in sums.problems) for word in words}
+        victims = ", ".join(f"{who} {count}" for who, count in sorted(self.kills.items()))
         return "\n".join(
             (
-                f"{self.kills.total()} kills in {self.seconds:.0f} s: {', '.join(f'{who} {n}' for who, n in sorted(self.kills.items()))}",
-                f"{sums.channels} channels; goods served {sums.served} times; purchases: {sums.answered} answered, {sums.charged} surely "
-                f"charged ({sums.satoshi} satoshi), {sums.unknown} of unknown outcome (of these charged: {sums.charged_unanswered} "
-                f"satoshi), {sums.free} refused or given back; {sums.retried} were presented more than once",
+                f"{self.kills.total()} kills in {self.seconds:.0f} s: {victims}",
+                f"{sums.channels} channels; goods served {sums.served} times; purchases: {sums.answered} answered, {sums.charged} "
+                f"surely charged ({sums.satoshi} satoshi), {sums.unknown} of unknown outcome (of these charged: "
+                f"{sums.charged_unanswered} satoshi), {sums.free} refused or given back; {sums.retried} presented more than once",
                 f"{', '.join(f'{word} {count}' for word, count in found.items())}; problems {len(sums.problems)}",
             )
         )
@@ -125,8 +126,10 @@ class Campaign:
         self._ended: set[int] = set()
 
     def run(self, kills: int, seconds: float) -> Report:
-        """Kill so often, or for so long."""
+        """Kill so often, or for so long: each of the victims as often as the others, in a random order."""
         begun = time.monotonic()
+        self._plan = [self._victims[number % len(self._victims)] for number in range(kills)]
+        self._rng.shuffle(self._plan)
         with running(self._directory, workers=2, changes=sell_changes(SOCKET)) as self._system, self._sellers():
             for number in range(10**6):
                 left = min(ROUND_KILLS, kills - self.report.kills.total())
@@ -234,7 +237,7 @@ class Campaign:
         while time.monotonic() < until:
             self._tend()
             time.sleep(0.02)
-        victim = self._rng.choice(self._victims)
+        victim = self._plan[self.report.kills.total()]
         self._killed.append((time.time(), victim))
         if victim not in OURS:
             kill_when_there(self._system, victim, self._rng)

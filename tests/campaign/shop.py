@@ -77,16 +77,20 @@ def _make_paid() -> FastAPI:
     till = Till(app, os.environ["PAYCHAN_DOOR"], os.environ["PAYCHAN_TOKEN"])
 
     def add(price: int, method: str) -> None:
+        paid = till.price(price)
+
         @app.api_route(f"/goods/{price}", methods=[method])
-        async def goods(id: str, visit: Visit = till.price(price)) -> str:
+        async def goods(id: str, visit: Visit = paid) -> str:
             return await shop.serve(id, method, _channel_of(visit))
 
     for price in PRICES:
         add(price, "GET")
         add(price, "POST")
 
+    held = till.price(Price(1, units=UNITS, is_metered=True, repeats=True))
+
     @app.get("/metered")
-    async def metered(id: str, visit: Visit = till.price(Price(1, units=UNITS, is_metered=True, repeats=True))) -> str:
+    async def metered(id: str, visit: Visit = held) -> str:
         visit.use(units_of(id))
         return await shop.serve(id, "GET", _channel_of(visit))
 
