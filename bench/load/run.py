@@ -17,13 +17,14 @@ from bench.load.progress import Progress, is_shown
 from bench.load.provenance import commit
 from bench.load.report import Result
 from bench.load.scene import Record, Scene, Size
+from bench.load.selling import Selling
 from bench.load.store_alone import StoreAlone
 
-SCENES = (CompiledCall, Doors, Forwarding, ManyChannels, StoreAlone)
+SCENES = (CompiledCall, Doors, Forwarding, ManyChannels, StoreAlone, Selling)
 START_SHARE = 12
 """Steps that starting one scene counts for in the progress bar."""
 
-STEPS_OF_A_ROUND = 46
+STEPS_OF_A_ROUND = 54
 
 
 def run(size: Size) -> Result:
