@@ -14,8 +14,9 @@ A *purchase* is a request (its id), a channel and a payment on it. By what was w
 1. what a 2xx answer brings is the good of the request that asked, and its handler has served it;
 2. what a handler served is charged or unknown: nothing is served free. A POST is served once a purchase, a GET may be served again;
 3. no request is charged on two payments;
-4. spent = open price + the charged + *some* of the unknown, each of these once or not at all, and nothing else. Prices are powers
-   of a hundred, so a sum that fits by chance does not happen: one charge too many or too few is seen;
+4. spent = open price + the charged + *some* of the unknown, each of these once or not at all, and nothing else. The same from each
+   receipt to the next: what a purchase added beyond its own price is explained by what was presented in between, or given back
+   late. Prices are powers of a hundred, so that a sum hardly fits by chance;
 5. received = signed = acknowledged = entered in the purse's ledger, and nothing holds the purse;
 6. at no time was more signed than what the server was known to have, the dearest purchase, and the open price if it was not open.
 """
@@ -27,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.campaign.shop import PRICES
+from tests.campaign.shop import PRICES, UNITS
 
 Line = dict[str, Any]
 Killed = list[tuple[float, str]]
@@ -35,6 +36,9 @@ Killed = list[tuple[float, str]]
 
 GUESS_SECONDS = 0.5
 """Clocks of lines and kills are read at different moments."""
+
+LATE_GAPS = 3
+"""What was presented and not answered may be given back until so many purchases later: its handler may be slow, its buyer gone."""
 
 
 def read_lines(path: Path, offset: int = 0) -> list[Line]:
@@ -64,6 +68,11 @@ class Purchase:
     answers: list[Line] = field(default_factory=list)
     ended: bool = False
     was_served: bool = False
+
+    @property
+    def costs(self) -> tuple[int, ...]:
+        """What it may cost where it is not known: a metered request may have been settled, or hold all its units."""
+        return (self.cost, UNITS) if self.is_metered else (self.cost,)
 
     @property
     def is_answered(self) -> bool:
@@ -152,6 +161,7 @@ def _judge_buyer(
         paid_by_it = [purchase for purchase in purchases if purchase.channel == line["channel"]]
         _judge_channel(verdict, line, books.get(line["channel"]), paid_by_it, open_price, killed)
         verdict.problems += _ahead(line["channel"], lines, books, open_price)
+        verdict.problems += _between_receipts(line["channel"], lines, paid_by_it, open_price)
 
 
 def _purchases(lines: list[Line]) -> list[Purchase]:
@@ -198,7 +208,7 @@ def _judge_channel(
     spent, sure = book["spent"] - book["reserved"], open_price + sum(p.cost for p in charged)
     if spent < sure:
         verdict.problems.append(f"{name}: SERVED FREE: {spent} spent, though goods and the opening cost {sure}")
-    elif spent - sure not in sums_of([p.cost for p in open_ones]):
+    elif spent - sure not in sums_of([p.costs for p in open_ones]):
         what = ", ".join(f"{p.ident} for {p.cost}" for p in open_ones) or "nothing else"
         verdict.problems.append(f"{name}: CHARGED TWICE: {spent} spent, {sure} explained; {spent - sure} more may be for {what}")
     verdict.charged += len(charged)
@@ -209,12 +219,39 @@ def _judge_channel(
     verdict.charged_unanswered += max(spent - sure, 0)
 
 
-def sums_of(costs: list[int]) -> set[int]:
-    """Return all sums of some of these numbers, each taken once or not."""
+def sums_of(costs: Iterable[tuple[int, ...]]) -> set[int]:
+    """Return all sums of some of these, each taken once or not, at one of its costs."""
     sums = {0}
-    for cost in costs:
-        sums |= {before + cost for before in sums}
+    for choices in costs:
+        sums |= {before + cost for before in sums for cost in choices}
     return sums
+
+
+def _between_receipts(name: str, lines: list[Line], purchases: list[Purchase], open_price: int) -> list[str]:
+    """Return where a channel's spending grew from one receipt to the next by what nothing explains."""
+    of_line = {(p.ident, p.change): p for p in purchases}
+    spent, receipts, problems = 0, set(), []
+    gaps: list[list[Purchase]] = [[]]
+    for line in lines:
+        if line.get("channel") != name or line["what"] not in ("try", "answer"):
+            continue
+        purchase = of_line[line["id"], line["change"]]
+        if line["what"] == "try":
+            if purchase not in gaps[-1]:
+                gaps[-1].append(purchase)
+            continue
+        if not 200 <= line["status"] < 300 or purchase.ident in receipts:
+            continue
+        receipts.add(purchase.ident)
+        others = [p for p in gaps[-1] if p is not purchase]
+        before = [p for gap in gaps[-LATE_GAPS - 1 : -1] for p in gap if p is not purchase and not p.is_delivered]
+        more = line["spent"] - spent - purchase.cost - (0 if spent else open_price)
+        if not any(more + late in sums_of([p.costs for p in others]) for late in sums_of([p.costs for p in before])):
+            word = "CHARGED TWICE" if more > 0 else "SERVED FREE"
+            problems.append(f"{name}: {word}: {purchase.ident} for {purchase.cost} came with {more} more, which nothing explains")
+        spent = line["spent"]
+        gaps.append([])
+    return problems
 
 
 def _ahead(name: str, lines: list[Line], books: dict[str, Line], open_price: int) -> list[str]:

@@ -9,7 +9,7 @@ both sellers, however long that takes, and notes what its purse has in the end.
 
     {"what": "ask", "id", "way", "method", "cost"}          cost: satoshi, of a metered request what it will use
     {"what": "try", "id", "channel", "change", "at"}        with this payment; change: what it leaves; at: unix seconds
-    {"what": "answer", "id", "channel", "change", "status", "name", "accepted", "good", "at"}
+    {"what": "answer", "id", "channel", "change", "status", "name", "accepted", "spent", "good", "at"}
     {"what": "end", "id"}
     {"what": "problem", "id", "error"}                      what no honest system makes a purse say
     {"what": "books", "channel", "signed", "acknowledged", "entered", "hold"}
@@ -84,14 +84,15 @@ class Notes:
     def answered(self, payment: dict[str, object], status: int, headers: Any, body: bytes) -> None:
         if not payment:
             return
-        name, accepted, good = "", 0, ""
+        name, accepted, spent, good = "", 0, 0, ""
         if 200 <= status < 300:
             receipt = parse_receipt(headers["payment-receipt"])
-            accepted, good = receipt.accepted, body.decode()
+            accepted, spent, good = receipt.accepted, receipt.spent, body.decode()
         elif status == 402:
             problem = parse_problem(body, status)
             name, accepted = problem.name, problem.amounts.get("acceptedCumulative", 0)
-        self.write("answer", **payment, status=status, name=name, accepted=accepted, good=good, at=time.time())
+        told = {"status": status, "name": name, "accepted": accepted, "spent": spent, "good": good}
+        self.write("answer", **payment, **told, at=time.time())
 
 
 class _NotingTransport(httpx.HTTPTransport):

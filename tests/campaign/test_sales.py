@@ -45,10 +45,10 @@ class Story:
         self.at += 1
         self.notes.append({"what": "try", "id": ident, "channel": ONE, "change": FUNDING - cumulative, "at": self.at})
 
-    def answer(self, ident, cumulative, status=200, good=None, name="", accepted=None):
+    def answer(self, ident, cumulative, status=200, good=None, name="", accepted=None, spent=0):
         said = json.dumps(f"the good of {good or ident}") if status == 200 else ""
         known = cumulative if accepted is None and status == 200 else accepted or 0
-        more = {"status": status, "name": name, "accepted": known, "good": said, "at": self.at}
+        more = {"status": status, "name": name, "accepted": known, "spent": spent or known, "good": said, "at": self.at}
         self.notes.append({"what": "answer", "id": ident, "channel": ONE, "change": FUNDING - cumulative, **more})
 
     def serve(self, ident, method="GET"):
@@ -154,6 +154,18 @@ def test_a_request_that_was_charged_on_two_payments_is_seen():
     assert ["CHARGED TWICE" in problem for problem in story.problems()] == [True]
 
 
+@pytest.mark.parametrize(("spent", "word"), [(200, ""), (300, ""), (400, "CHARGED TWICE"), (100, "SERVED FREE")])
+def test_what_a_purchase_adds_is_explained_by_what_was_presented_before_it(spent, word):
+    story = bought()
+    for ident in ("b", "c"):
+        story.ask(ident)
+        story.present(ident, OPENING + 400)
+    story.serve("c")
+    story.answer("c", OPENING + 400, spent=OPENING + spent)
+    story.pay(OPENING + 400, 200)  # the books themselves are right
+    assert [word in problem for problem in story.problems()] == [True] * bool(word)
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_what_must_not_run_twice_is_seen_to(method):
     story = bought(method=method)
@@ -171,4 +183,5 @@ def test_a_buyer_that_signs_further_while_one_payment_is_unknown_is_seen():
 
 
 def test_sums_take_each_once():
-    assert sums_of([100, 100, 10_000]) == {0, 100, 200, 10_000, 10_100, 10_200}
+    assert sums_of([(100,), (100,), (10_000,)]) == {0, 100, 200, 10_000, 10_100, 10_200}
+    assert sums_of([(3, 9)]) == {0, 3, 9}
