@@ -153,6 +153,8 @@ def _judge_buyer(
         if count > 1:
             say(f"CHARGED TWICE: {ident} was answered on {count} payments")
     verdict.problems += [f"{line['id']}: the purse says {line['error']}" for line in lines if line["what"] == "problem"]
+    for channel in {purchase.channel for purchase in purchases}:
+        verdict.problems += _ahead(channel, lines, books, open_price)
     owned = [line for line in lines if line["what"] == "books"]
     if not owned:
         say(f"the buyer that began with {lines[0]['id'] if lines else 'nothing'} never told what its purse has")
@@ -160,7 +162,6 @@ def _judge_buyer(
         verdict.channels += 1
         paid_by_it = [purchase for purchase in purchases if purchase.channel == line["channel"]]
         _judge_channel(verdict, line, books.get(line["channel"]), paid_by_it, open_price, killed)
-        verdict.problems += _ahead(line["channel"], lines, books, open_price)
         verdict.problems += _between_receipts(line["channel"], lines, paid_by_it, open_price)
 
 

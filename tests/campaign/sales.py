@@ -37,7 +37,7 @@ ROUND_KILLS = 25
 BUYERS = 2
 """Programs of buyers, each with some threads."""
 
-FINISH_SECONDS, SERVE_SECONDS = 60, 30
+FINISH_SECONDS, SERVE_SECONDS = 30, 30
 """Within PATIENCE_FACTOR times as much all buyers finish; somebody is served again by each seller."""
 
 REST_SECONDS = 3.0
@@ -147,7 +147,7 @@ class Campaign:
         system, place = self._system, self._directory
         door, token = system.state_dir.absolute() / "run" / "sell.sock", make_token(system, "campaign")
         wait_until(door.exists, 20, "opening the sellers' door")
-        self._seller, self._door_token = Seller(system, token), token
+        self._seller = Seller(system, token)
         self._records = {way: place / f"{way}.record" for way in ("shop", "gateway")}
         ports = {name: free_port() for name in ("shop", "upstream", "gateway")}
         self._urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
@@ -209,10 +209,9 @@ class Campaign:
                 where = f"kill {self.report.kills.total() + 1}, {self._kill()}"
             where = f"round {number}"
             self._finish(place)
-            verdict = self._judge(place, offsets)
-            self.report.verdict.merge(verdict)
         except Exception as error:
             self.report.problems.append(f"{where}: {type(error).__name__}: {error}")
+        self.report.verdict.merge(self._judge(place, offsets))
         if self.report.problems:
             self.report.problems.append(f"seed {self.report.seed}; what happened is in {self._keep()}")
         for buyer in self._buyers:
@@ -265,22 +264,19 @@ class Campaign:
     def _judge(self, place: Path, offsets: dict[str, int]) -> Verdict:
         notes = [read_lines(book) for book in sorted(place.glob("*/*.notes"))]
         records = {way: read_lines(record, offsets[way]) for way, record in self._records.items()}
-        channels = {line["channel"] for lines in notes for line in lines if line["what"] == "books"}
-        return judge(notes, records, {channel: self._look(channel) for channel in channels}, self._open_price(), self._killed)
-
-    def _look(self, channel: str) -> Line:
-        return self._ask(f"/v1/sell/channels/{channel}")
-
-    def _open_price(self) -> int:
-        return int(self._ask("/v1/sell/terms")["open_price"])
+        channels = {line["channel"] for lines in notes for line in lines if line["what"] == "try"}
+        books = {channel: self._ask(f"/v1/sell/channels/{channel}") for channel in channels}
+        known = {channel: book for channel, book in books.items() if book}
+        return judge(notes, records, known, int(self._ask("/v1/sell/terms")["open_price"]), self._killed)
 
     def _ask(self, target: str) -> Line:
+        """Return what the sellers' door says, {} if it knows no such thing."""
         deadline = time.monotonic() + 60
         while True:
             with suppress(OSError):
                 answer = self._seller.request("GET", target)
-                if answer.status == 200:
-                    return answer.json
+                if answer.status in (200, 404):
+                    return answer.json if answer.status == 200 else {}
             assert time.monotonic() < deadline, f"no answer to {target}"
             time.sleep(0.05)
 
