@@ -1,5 +1,4 @@
-"""A buyer for tests: one channel, and credentials of the Payment scheme made of its payments. With which HTTP client they are sent is
-the test's business."""
+"""A buyer for tests: one channel, and credentials of the Payment scheme made of its payments. The test has the HTTP client."""
 
 import dataclasses
 from dataclasses import dataclass

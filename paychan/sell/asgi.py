@@ -31,10 +31,10 @@ _OWN_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"connection"
 class Visit:
     """One request on its way through: what was bought with it, or what it is answered instead of being served."""
 
-    __slots__ = ("_receive", "_scope", "_till", "answer", "credentials", "request", "sale")
+    __slots__ = ("_receive", "answer", "credentials", "request", "sale", "till")
 
     def __init__(self, till: Till, scope: Scope, receive: Receive) -> None:
-        self._till, self._scope, self._receive = till, scope, receive
+        self.till, self._receive = till, receive
         self.credentials, key = _look_at(scope["headers"])
         query = scope["query_string"]
         path = scope.get("raw_path") or scope["path"].encode()
@@ -75,7 +75,7 @@ class Visit:
         """Have the request paid. False: it is not, and `answer` is what it gets. A request is paid once."""
         if price is None or self.sale is not None:
             return True
-        decision = await self._till.decide(self.request, price)
+        decision = await self.till.decide(self.request, price)
         if isinstance(decision, Sale):
             self.sale = decision
             return True

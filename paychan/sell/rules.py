@@ -23,6 +23,7 @@ from ..mpp import problems, receipt
 from ..mpp import snapshot as snapshots
 from ..mpp.credential import Credential, find_credential, parse_credential
 from ..mpp.request import SessionRequest
+from ..mpp.sse import NeedVoucher
 from ..mpp.text import format_channel_id
 from .challenges import Challenges
 from .facts import Answer, Headers, Price, Request, Sale, Standing
@@ -38,6 +39,9 @@ ASK_AGAIN_SECONDS = (0.1, 0.3, 1.0)
 
 METERED_SECONDS = 600
 """So long a metered request may take; then what it holds falls back, and nothing more can be charged for it."""
+
+PATIENCE_SECONDS = 3.0
+"""And after so long it is not asked for again: who waits for an answer is better told that it is not known."""
 
 REPEAT_SECONDS = 1.0
 WAIT_SECONDS = 60.0
@@ -131,6 +135,37 @@ class Rules:
                 self._note(sale.outpoint, told)
         self._kept.settle(sale.key, Outcome.GIVEN_BACK)
 
+    def extend(self, sale: Sale, number: int) -> Steps[tuple[str, int] | NeedVoucher]:
+        """Charge as many units again as a sale had at first, from the credit: for its `number`th part. Return the key and number of
+        that purchase, or what the payer must be asked for. Raises PaychanError: the channel sells no more, or nobody knows."""
+        key = f"{sale.key}:{number}"
+        ask = {"do": "charge", "channel": format_outpoint(sale.outpoint), "key": key, "amount": sale.price.cost}
+        told = yield from self._patiently(ask, ASK_AGAIN_SECONDS)
+        if told is None:
+            raise Unavailable("store_unavailable")
+        if told.status == 200:
+            sale.standing = self._note(sale.outpoint, told)
+            return key, told.content["purchase"]["number"]
+        if told.code != "insufficient_credit":
+            raise error_of(told)
+        required, accepted = told.content["required"], told.content["required"] - told.content["missing"]
+        if required > sale.standing.funding_value:
+            raise Rejection("amount_exceeds_deposit", figures=_figures(sale.outpoint, sale.standing, required))
+        return NeedVoucher(sale.outpoint, required, accepted, sale.standing.funding_value)
+
+    def end_part(self, sale: Sale, key: str, number: int, units: int) -> Steps[None]:
+        """Give back what of a part was not delivered. units: those that were."""
+        settle = {
+            "do": "settle",
+            "channel": format_outpoint(sale.outpoint),
+            "key": key,
+            "number": number,
+            "amount": units * sale.price.amount,
+        }
+        told = yield from self._patiently(settle, ASK_AGAIN_SECONDS)
+        if told is not None and told.status == 200:
+            sale.standing = self._note(sale.outpoint, told)
+
     def receipt_of(self, sale: Sale) -> receipt.Receipt:
         """Return the receipt of a sale as its channel stands."""
         standing = sale.standing
@@ -154,6 +189,8 @@ class Rules:
         if not manages and (kept := (yield from self._kept_answer(key, credential))) is not None:
             return kept
         asked = self._challenges.check(credential.challenge, None if manages else price, now)
+        if manages:  # it costs nothing, and what it may be used for is what its challenge was for
+            price = Price(asked.amount, unit=asked.unit_type or "request", description=asked.description or "")
         if credential.action == "close":
             return (yield from self._close(request, credential, price))
         if request.body is None and not request.idempotency_key:
@@ -377,14 +414,14 @@ class Rules:
         self, sale: dict[str, Any], waits: tuple[float, ...], when_unknown: Callable[[], None] = lambda: None
     ) -> Steps[Told | None]:
         """Ask for one sale, again while its outcome is unknown; return the last answer."""
-        left = list(waits)
+        left, until = list(waits), self._ticks() + PATIENCE_SECONDS
         while True:
             told = yield Ask((sale,))
             answer: Told | None = told[0] if told is not None else None
             if answer is not None and not answer.is_unknown:
                 return answer
             when_unknown()
-            if not left:
+            if not left or self._ticks() > until:
                 return answer
             yield Pause(left.pop(0))
 

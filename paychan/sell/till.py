@@ -4,6 +4,8 @@ import asyncio
 import time
 from typing import Any, TypeVar
 
+from ..mpp.receipt import Receipt
+from ..mpp.sse import NeedVoucher
 from .challenges import Challenges
 from .door import AsyncDoor
 from .facts import Answer, Decision, Headers, Price, Request, Sale
@@ -39,6 +41,18 @@ class Till:
     async def failed(self, sale: Sale) -> None:
         """Give a sale back that was not served. It is done even if the caller is cancelled meanwhile."""
         await self._see_through(self._rules.failed(sale))
+
+    async def extend(self, sale: Sale, number: int) -> tuple[str, int] | NeedVoucher:
+        """See Rules.extend."""
+        return await self._see_through(self._rules.extend(sale, number))
+
+    async def end_part(self, sale: Sale, key: str, number: int, units: int) -> None:
+        """See Rules.end_part."""
+        await self._see_through(self._rules.end_part(sale, key, number, units))
+
+    def receipt_of(self, sale: Sale) -> Receipt:
+        """Return the receipt of a sale as its channel stands."""
+        return self._rules.receipt_of(sale)
 
     def keep(self, sale: Sale, answer: Answer) -> None:
         """Keep the answer for who asks again."""

@@ -21,7 +21,7 @@ SALES = "/v1/sell"
 SALES_MAX = 256
 """In one request, as the door has it."""
 
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 5.0
 """So long an answer is waited for. Then its outcome is unknown."""
 
 SLOW_SECONDS = 30.0
