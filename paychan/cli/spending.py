@@ -1,20 +1,27 @@
 """`paychan spending`: what a purse has spent, where, and what is left. `paychan purse`: what its owner does with it."""
 
 import argparse
+import base64
 import json
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from ..client import Refused
+from ..client import Funding, Refused
 from ..client.wire import parse_url
+from ..core.outpoint import format_outpoint
 from ..pay.budget import DAY
+from ..pay.node import NodeWallet
 from ..pay.purse import Purse
 from ..printing import show
 from .buying import payer_of
-from .output import utc
+from .funding import named_funding
+from .output import UsageError, print_result, utc
 from .places import purse_directory
 from .table import table
+
+PSBT_BYTES_MAX = 4 << 20
 
 COLUMNS = {
     "day": "DAY",
@@ -75,6 +82,60 @@ def trust(arguments: argparse.Namespace) -> int:
     Purse(purse_directory(arguments)).trust(origin)
     show(json.dumps({"origin": origin}) if arguments.json else f"{origin}: what it asks for next is agreed to")
     return 0
+
+
+def psbt(arguments: argparse.Namespace) -> int:
+    """Print a PSBT that funds a channel, for keys that are elsewhere."""
+    made = _node(arguments).psbt(Purse(purse_directory(arguments)).unfunded(arguments.name))
+    show(json.dumps({"name": arguments.name, "psbt": made}) if arguments.json else made)
+    return 0
+
+
+def broadcast(arguments: argparse.Namespace) -> int:
+    """Send a signed PSBT, and note the output in it."""
+    purse = Purse(purse_directory(arguments))
+    agreed = purse.unfunded(arguments.name)
+    _tell(arguments, purse, _node(arguments).broadcast(agreed, _signed(arguments.file)))
+    return 0
+
+
+def fund(arguments: argparse.Namespace) -> int:
+    """Note the output that funds a channel, as the payer names it."""
+    purse = Purse(purse_directory(arguments))
+    named = named_funding(arguments, purse.unfunded(arguments.name))
+    if named is None:
+        raise UsageError("--funding-tx FILE or --funding TXID:VOUT:SATOSHI is needed")
+    _tell(arguments, purse, named)
+    return 0
+
+
+def _tell(arguments: argparse.Namespace, purse: Purse, funding: Funding) -> None:
+    purse.set_funding(arguments.name, funding)
+    result = {"name": arguments.name, "funding_outpoint": format_outpoint(funding.outpoint), "funding_value": funding.value}
+    print_result(arguments, result)
+
+
+def _node(arguments: argparse.Namespace) -> NodeWallet:
+    if not arguments.bitcoind:
+        raise UsageError("--bitcoind URL is needed: the node that has the wallet")
+    return NodeWallet(arguments.bitcoind, Path(arguments.cookie) if arguments.cookie else None, arguments.wallet or "")
+
+
+def _signed(path: str) -> str:
+    """Return the PSBT in a file, base64 or as it is."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(PSBT_BYTES_MAX + 1)
+    except OSError as error:
+        raise UsageError(f"{path!r}: cannot be read: {error.strerror}") from error
+    if len(raw) > PSBT_BYTES_MAX:
+        raise UsageError(f"{path!r}: is too long for a PSBT")
+    if raw.startswith(b"psbt\xff"):
+        return base64.b64encode(raw).decode()
+    text = b"".join(raw.split()).decode("ascii", "replace")
+    if not text.startswith("cHNidP"):
+        raise UsageError(f"{path!r}: is no PSBT")
+    return text
 
 
 def close(arguments: argparse.Namespace) -> int:

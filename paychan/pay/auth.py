@@ -3,11 +3,10 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from typing import Any
 
-from ..mpp.sse import NEED_VOUCHER, parse_need_voucher
 from .payer import Asked, Payer
 from .sse import Event, EventReader
 from .steps import READ_STATUSES, Answer, Over, Try, drive, drive_async, next_try, next_try_async
-from .streams import Topped
+from .streams import PaidStream
 
 
 class AuthFlow(Payer):
@@ -59,32 +58,30 @@ class AuthFlow(Payer):
         """
         with client.stream(method, url, auth=self, **options) as response:
             response.raise_for_status()
-            asked, reader, topped = _asked(response.request), EventReader(), Topped()
+            asked, reader = Asked(response.request.method, str(response.request.url)), EventReader()
+            stream = PaidStream(self, asked)
 
             def send(step: Try) -> Answer:
                 return _answer(asked, client.request("HEAD", url, headers=step.headers, auth=None))
 
             for piece in response.iter_bytes():
                 for event in reader.feed(piece):
-                    if event.name == NEED_VOUCHER:
-                        topped.check(drive(self.top_up(asked, parse_need_voucher(event.data)), send))
-                    elif topped.is_goods(event):
+                    if drive(stream.take(event), send):
                         yield event
 
     async def aevents(self, client: Any, url: str, method: str = "GET", **options: Any) -> AsyncIterator[Event]:
         """The same for an asynchronous client."""
         async with client.stream(method, url, auth=self, **options) as response:
             response.raise_for_status()
-            asked, reader, topped = _asked(response.request), EventReader(), Topped()
+            asked, reader = Asked(response.request.method, str(response.request.url)), EventReader()
+            stream = PaidStream(self, asked)
 
             async def send(step: Try) -> Answer:
                 return _answer(asked, await client.request("HEAD", url, headers=step.headers, auth=None))
 
             async for piece in response.aiter_bytes():
                 for event in reader.feed(piece):
-                    if event.name == NEED_VOUCHER:
-                        topped.check(await drive_async(self.top_up(asked, parse_need_voucher(event.data)), send))
-                    elif topped.is_goods(event):
+                    if await drive_async(stream.take(event), send):
                         yield event
 
 

@@ -67,7 +67,6 @@ class Ledger:
             path.touch(mode=0o600)
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")  # each commit is synced
             self._db.executescript(_TABLES)
 
     @contextmanager
@@ -78,9 +77,11 @@ class Ledger:
             raise StateError(f"{self._path}: {error}") from error
 
     @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        """Hold the file against other writers; what was done is on disk at the end, or not done."""
+    def _changing(self, is_vital: bool = True) -> Iterator[sqlite3.Connection]:
+        """Hold the file against other writers; what was done is on disk at the end, or not done. is_vital: False spares the disk,
+        and a power cut may undo it."""
         with self._mutex, self._telling():
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if is_vital else 'NORMAL'}")
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -140,7 +141,7 @@ class Ledger:
 
     def note(self, channel: str, cumulative: int, credit: int, state: str = "taken") -> None:
         """Note what became of payments up to a cumulative value, and the channel's credit by the server's own word; satoshi."""
-        with self._changing() as db:
+        with self._changing(is_vital=False) as db:
             db.execute(
                 "UPDATE payments SET state = ? WHERE channel = ? AND cumulative <= ? AND state = 'sent'",
                 (state, channel, cumulative),

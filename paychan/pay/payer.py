@@ -8,6 +8,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
@@ -184,7 +185,7 @@ class Payer:
             turn.must_open()
             return payload["action"] == "voucher"
         if name in ("session/delta-too-small", "payment-insufficient"):
-            turn.refused()  # if it had been taken before, it would not be judged again
+            turn.refused(name == "session/delta-too-small")  # if it had been taken before, it would not be judged again
             return True
         if problem.code == "prepay_too_large" and turn.is_pending and not turn.is_opening:
             yield Do(turn.withdraw)
@@ -223,6 +224,12 @@ class Payer:
 
     def _settle(self, asked: Asked, challenge: Challenge, turn: Turn, answer: Answer | None, cost: int) -> Flow[None]:
         """Take note of the outcome that an answer proves. Without a receipt for the payment it stays pending."""
+        if answer is not None and answer.status == 409:
+            problem = parse_problem(answer.body, 409)
+            accepted, spent = problem.amounts.get("acceptedCumulative"), problem.amounts.get("spent")
+            if problem.code == "already_served" and accepted is not None and spent is not None:
+                yield Do(partial(turn.taken, accepted, spent, False))
+            return
         receipt = receipt_of(answer)
         if receipt is None or receipt.outpoint != turn.record.terms.outpoint:
             return
@@ -252,7 +259,7 @@ class Payer:
             if held.turn is None:
                 held.turn = self.purse.take(terms, cost)
             held.turn.terms = terms
-            return held.turn.pay(cost, what, self.purse.budget, self.purse.ask)
+            return held.turn.pay(cost, what, self.purse.budget_on(terms.network), self.purse.ask)
 
         while True:
             try:
@@ -341,11 +348,18 @@ class Payer:
             raise refusal
         return None
 
+    def cost_of(self, asked: Asked) -> int:
+        """Return what this request cost when it was bought last, in satoshi; 0 if it was not."""
+        return self._known(asked)[1]
+
     # --- what is no purchase ---
 
-    def top_up(self, asked: Asked, need: NeedVoucher) -> Flow[bool]:
-        """Pay for a stream that has used up what was paid: a HEAD with a voucher. Returns whether the server took it. A stream
-        stays on its channel. Raises UsedUp, BudgetExceeded, TermsRefused."""
+    def top_up(self, asked: Asked, need: NeedVoucher, already: int) -> Flow[int]:
+        """Pay for a stream that has used up what was paid: a HEAD with a voucher. A stream stays on its channel.
+
+        already: satoshi that were added for this stream before; returns that with what was added now. Raises UsedUp,
+        BudgetExceeded, TermsRefused, and Refused if the server does not take it: the stream would wait in vain.
+        """
         challenge, _ = self._known(asked)
         if challenge is None:
             raise TermsRefused("the stream asks for a payment that no challenge is held for")
@@ -354,7 +368,9 @@ class Payer:
         def work() -> dict[str, object]:
             if held.turn is None:
                 held.turn = self.purse.turn_on(self.purse.find(format_channel_id(need.outpoint)), terms)
-            return held.turn.pay_up_to(need.required, f"{asked.what} (stream)", self.purse.budget, self.purse.ask)
+                held.turn.added = already
+            budget = self.purse.budget_on(terms.network)
+            return held.turn.pay_up_to(need.required, f"{asked.what} (stream)", budget, self.purse.ask)
 
         try:
             for _ in range(ROUNDS_MAX):
@@ -363,13 +379,22 @@ class Payer:
                 assert turn is not None
                 receipt = receipt_of((yield from self._present(asked, challenge, payload, turn, "HEAD")))
                 if receipt is None or receipt.outpoint != turn.record.terms.outpoint:
-                    return False
+                    break
                 yield Do(partial(turn.taken, receipt.accepted, receipt.spent))
                 if turn.acknowledged_value >= need.required:
-                    return True
-            return False
+                    return turn.added
+            raise Refused("the server asked for a payment for the stream, and did not take it", "stream_unpaid")
         finally:
             held.release()
+
+    def stream_ended(self, receipt: Receipt) -> Flow[None]:
+        """Take note of what a stream gave back at its end."""
+
+        def work() -> None:
+            with suppress(ClientError):  # the next purchase is told, too
+                self.purse.taken(format_channel_id(receipt.outpoint), receipt.accepted, receipt.spent)
+
+        yield Do(work)
 
     def close_channel(self, asked: Asked, name: str) -> Flow[str]:
         """Have a channel settled by the server at this URL; return the settlement's txid, empty if the server did not say it."""

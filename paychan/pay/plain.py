@@ -13,13 +13,12 @@ from urllib.parse import urlsplit
 
 from ..client import Unreachable
 from ..client.wire import parse_url
-from ..mpp.sse import NEED_VOUCHER, parse_need_voucher
 from .errors import TermsRefused
 from .payer import Asked
 from .payer import Payer as Core
 from .sse import Event, EventReader
 from .steps import READ_STATUSES, Answer, Try, drive
-from .streams import Topped
+from .streams import PaidStream
 
 PIECE = 1 << 16
 BODY_MAX = 1 << 20
@@ -124,7 +123,8 @@ class Payer(Core):
 
     def events(self, response: Response) -> Iterator[Event]:
         """Yield the events of a stream, paying on whenever it asks. Raises what `purchase` and `top_up` do."""
-        reader, topped, asked = EventReader(), Topped(), response.asked
+        reader, asked = EventReader(), response.asked
+        stream = PaidStream(self, asked)
 
         def exchange(step: Try) -> Answer | None:
             try:
@@ -135,9 +135,7 @@ class Payer(Core):
 
         for piece in response.pieces():
             for event in reader.feed(piece):
-                if event.name == NEED_VOUCHER:
-                    topped.check(drive(self.top_up(asked, parse_need_voucher(event.data)), exchange))
-                elif topped.is_goods(event):
+                if drive(stream.take(event), exchange):
                     yield event
 
     def close_channel_at(self, url: str, name: str) -> str:

@@ -2,7 +2,7 @@
 
     purse = Purse("purse/")                        # Budget and wallet from purse.toml in it, if there is one
     with purse.take(terms, amount) as turn:        # terms: pay.terms.read_terms(origin, challenge.session())
-        payload = turn.pay(amount, "GET /x", purse.budget)      # durable before it is returned: send it now
+        payload = turn.pay(amount, "GET /x", purse.budget_on(terms.network))  # durable: send it now
         turn.taken(accepted, spent)                # the server's receipt says so; without this it is pending, and sent again
 
 For SDKs that ask for a payload and tell nothing back at once:
@@ -30,9 +30,24 @@ from typing import Any
 
 from bitcoin.core import Hash160
 
-from ..client import ChannelBusy, ChannelMissing, ChannelRecord, PayerPhase, StateError, create_key, parse_record, read_key
+from ..client import (
+    Agreement,
+    ChannelBusy,
+    ChannelMissing,
+    ChannelRecord,
+    Funding,
+    PayerPhase,
+    Refused,
+    StateError,
+    create_key,
+    parse_record,
+    read_key,
+    read_state,
+)
 from ..client.storage import ChannelFile, is_there, make_directory
 from ..client.wire import parse_url
+from ..core.network import Network
+from ..core.outpoint import format_outpoint
 from ..core.units import DUST_LIMIT
 from ..mpp.snapshot import Snapshot
 from ..mpp.text import format_channel_id
@@ -122,6 +137,11 @@ class Purse:
     def trust(self, origin: str) -> None:
         """Forget whom a server's channels paid: the next terms it names are agreed to."""
         self.ledger.forget(origin)
+
+    def budget_on(self, network: Network) -> Budget:
+        """Return what may be spent on a network. In debug mode a channel's opening costs nobody anything."""
+        is_free = wallet_for(network, self._wallet).is_free
+        return replace(self.budget, opening=None, deposit=None) if is_free else self.budget
 
     # --- taking turns ---
 
@@ -233,19 +253,11 @@ class Purse:
 
     def _make(self, terms: Terms, cost: int) -> str:
         """Make a channel's key and record, durably; return its name. No money has moved yet."""
-        wallet = wallet_for(terms.network, self._wallet)
+        wallet, budget = wallet_for(terms.network, self._wallet), self.budget_on(terms.network)
         value = deposit(replace(terms, amount=max(cost, terms.amount)), wallet, self.settings.deposit)
-        most = self.budget.deposit
-        if most is not None and value > most and not wallet.is_free:
-            question = Question(terms.origin, "a new channel", value, "deposit", most, 0)
-            if self.ask is None or not self.ask(question):
-                raise BudgetExceeded(str(question))
-        opening = self.budget.opening
-        spent = self.ledger.spent(terms.origin).opening
-        if opening is not None and spent + terms.open_price > opening:
-            question = Question(terms.origin, "opening a channel", terms.open_price, "opening", opening, spent)
-            if self.ask is None or not self.ask(question):  # before money is locked up, not only before it is signed away
-                raise BudgetExceeded(str(question))
+        self._ask_about(Question(terms.origin, "a new channel", value, "deposit", 0, 0), budget.deposit)
+        spent = self.ledger.spent(terms.origin).opening  # before money is locked up, not only before it is signed away
+        self._ask_about(Question(terms.origin, "opening a channel", terms.open_price, "opening", 0, spent), budget.opening)
         name = self._free_name(terms.origin)
         key = create_key(self._path(name).with_suffix(".key"))
         pubkey = key.public_key.format()
@@ -256,6 +268,14 @@ class Purse:
         finally:
             file.close()
         return name
+
+    def _ask_about(self, question: Question, most: int | None) -> None:
+        """Raises BudgetExceeded if it is too much, and nobody who was asked allows it."""
+        if most is None or question.spent + question.amount <= most:
+            return
+        question = replace(question, most=most)
+        if self.ask is None or not self.ask(question):
+            raise BudgetExceeded(str(question))
 
     def _expiry(self, terms: Terms) -> int:
         """Return when a new channel expires: as long as the purse wants, within what the server allows."""
@@ -294,23 +314,58 @@ class Purse:
         is_short = left < 2 * max(cost, terms.delta_min) or left * 100 < record.funding.value * LOW_PERCENT
         return is_short or time_left * 100 < self.settings.days * DAY * LOW_PERCENT
 
+    def unfunded(self, name: str) -> Agreement:
+        """Return what was agreed for a channel that has no money yet. Raises ChannelMissing, Refused, StateError."""
+        record = parse_record(read_state(self._there(name)))
+        if record.funding is not None:
+            raise Refused(f"{name} is funded by {format_outpoint(record.funding.outpoint)}", "already_funded")
+        return record.agreement
+
+    def set_funding(self, name: str, funding: Funding) -> None:
+        """Note a channel's funding output; who calls is sure of its value. Raises as `unfunded`, and ChannelBusy."""
+        file = ChannelFile(self._there(name))
+        try:
+            self.unfunded(name)
+            record = parse_record(file.read())
+            record.funding = funding
+            file.save(record.serialize())
+        finally:
+            file.close()
+
+    def _there(self, name: str) -> Path:
+        if name not in self.names():
+            raise ChannelMissing(f"no channel {name} in {self.directory}")
+        return self._path(name)
+
     # --- for SDKs that tell nothing back at once ---
 
     def pay(self, terms: Terms, amount: int, what: str = "", wait: float = 30.0) -> dict[str, Any]:
         """Return the payload of a credential that pays `amount` satoshi. See the module. wait: seconds for a turn."""
+        return self.pay_telling(terms, amount, what, wait)[0]
+
+    def pay_telling(self, terms: Terms, amount: int, what: str = "", wait: float = 30.0) -> tuple[dict[str, Any], str, int]:
+        """Do as `pay`; return the payload, the channelId, and how much of the payment was signed now; satoshi."""
+        while True:
+            try:
+                with self.patiently(terms, amount, wait) as turn:
+                    return turn.pay(amount, what, self.budget_on(terms.network), self.ask), turn.channel_id, turn.added
+            except UsedUp:
+                continue
+
+    def patiently(self, terms: Terms, amount: int, wait: float = 30.0) -> Turn:
+        """Return a turn as `take` does, waiting for it if others have theirs; with what was told of its channel before."""
         deadline = time.monotonic() + wait
         while True:
             try:
-                with self.take(terms, amount) as turn:
-                    for told in self._told.pop(turn.channel_id, ()):
-                        turn.refused() if told == "refused" else turn.must_open()
-                    return turn.pay(amount, what, self.budget, self.ask)
-            except UsedUp:
-                continue
+                turn = self.take(terms, amount)
             except PurseBusy:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
+                continue
+            for told in self._told.pop(turn.channel_id, ()):
+                turn.refused() if told == "refused" else turn.must_open()
+            return turn
 
     def taken(self, channel: str, accepted: int, spent: int) -> None:
         """The server has payments worth `accepted` satoshi on a channelId, of which `spent` are spent, and gave the goods."""

@@ -38,7 +38,7 @@ class Turn:
     def __init__(self, name: str, file: ChannelFile, record: ChannelRecord, key: PrivateKey, terms: Terms, ledger: Ledger) -> None:
         self.name, self.record, self.terms = name, record, terms
         self._file, self._key, self._ledger = file, key, ledger
-        self._is_refused = self._must_open = False
+        self._is_refused = self._must_open = self._is_too_small = False
         self.added = 0
         """Satoshi for goods that were newly signed in this turn."""
         self.is_fresh = False
@@ -100,8 +100,8 @@ class Turn:
     def _wanted(self, cost: int, opening: int) -> int:
         """Return what the next payment must give away in all: one purchase beyond what is acknowledged, less the credit."""
         missing = max(cost - (0 if self.is_opening else self._ledger.credit(self.name)), 0)
-        if missing:
-            missing = max(missing, 0 if self.is_opening else self.terms.delta_min)
+        if missing and self._is_too_small:
+            missing = max(missing, self.terms.delta_min)
         if missing > max(cost, 1) + self.terms.prepay_max:
             raise TermsRefused("the server's minVoucherDelta is beyond its own maxPrepay")
         return self.acknowledged_value + opening + missing
@@ -174,14 +174,18 @@ class Turn:
         self.record.acknowledged = self.record.signed
         if self.record.phase is PayerPhase.OPENING:
             self.record.phase = PayerPhase.OPEN
-        self._save()
+        self._file.save(self.record.serialize(), is_vital=False)  # if that is lost, the same payment is presented once more
         self._must_open = False
         credit = max(self.signed_value - spent, 0) if spent >= 0 else 0
         self._ledger.note(self.name, self.signed_value, min(credit, self.signed_value), "taken" if is_answered else "unanswered")
 
-    def refused(self) -> None:
-        """The server refused the payment for good, by its own word: a higher one may be signed, within the same bound."""
+    def refused(self, is_too_small: bool = False) -> None:
+        """The server refused the payment for good, by its own word: a higher one may be signed, within the same bound.
+
+        is_too_small: it adds less than the server's minVoucherDelta, and does not reach what is required either.
+        """
         self._is_refused = True
+        self._is_too_small = self._is_too_small or is_too_small
 
     def withdraw(self) -> None:
         """The server refused the pending payment as too much: a lower one is signed instead. If the server has it all the same, it

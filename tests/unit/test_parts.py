@@ -17,18 +17,19 @@ COMES_WITH = {"yarl": "aiohttp"}
 """What a dependency takes and gives in its own interface."""
 
 NOT_FOREIGN = {"paychan", "store", "signer", "libc", "cpython", "cython", *sys.stdlib_module_names}
-<<<<<<< HEAD
-SERVERS = ("paychan.server", "store", "signer")
+GATEWAY = "paychan.gateway"
+SERVERS = ("paychan.server", "store", "signer", GATEWAY)
+ADAPTERS = {
+    "aiohttp": {"aiohttp"},
+    "httpx": {"httpx"},
+    "httpx2": {"httpx2"},
+    "pympp": {"mpp", "httpx", "pydantic"},
+    "requests": {"requests"},
+}
+"""HTTP clients and SDKs of others, by the module of paychan.pay that is for who has them. No other module imports them."""
 SELLERS = "paychan.sell"
 FRAMEWORKS = {"fastapi": {"fastapi"}, "flask": {"flask", "werkzeug"}, "django": {"django"}}
 """What a seller has, or not: each is imported by the module of its name alone. orjson is used where it is."""
-ADAPTERS = {"httpx", "httpx2", "requests", "aiohttp", "mpp"}
-"""HTTP clients and SDKs of others: whoever has one has the adapter for it. No other module imports them."""
-ADAPTED = {"pympp": "mpp"}
-=======
-GATEWAY = "paychan.gateway"
-SERVERS = ("paychan.server", "store", "signer", GATEWAY)
->>>>>>> h-gate
 
 
 def brought_by(requirements):
@@ -45,21 +46,15 @@ def foreign(file):
     return {COMES_WITH.get(name, name) for name in set(names) - NOT_FOREIGN}
 
 
-<<<<<<< HEAD
-def imported(is_servers):
+def imported(is_servers, *without):
     files = [
         file
         for file in SHIPPED
         if file.suffix in (".py", ".pyx")
         and within(module_name(file), *SERVERS) == is_servers
-        and not within(module_name(file), SELLERS)
+        and not within(module_name(file), SELLERS, *without)
     ]
-    return set().union(*(foreign(file) - ({ADAPTED.get(file.stem, file.stem)} & ADAPTERS) for file in files))
-=======
-def imported(is_servers, *without):
-    files = [file for file in SHIPPED if file.suffix in (".py", ".pyx") and within(module_name(file), *SERVERS) == is_servers]
-    return set().union(*(foreign(file) for file in files if not within(module_name(file), *without)))
->>>>>>> h-gate
+    return set().union(*(foreign(file) - ADAPTERS.get(file.stem, set()) for file in files))
 
 
 def test_a_payers_installation_brings_what_a_payers_code_imports_and_no_more():
@@ -85,12 +80,8 @@ def test_a_sellers_middleware_needs_its_framework_and_nothing_else():
 
 
 def test_who_develops_has_the_server_too():
-<<<<<<< HEAD
     extras = PROJECT["optional-dependencies"]
     assert "paychan[gateway,receipts]" in extras["dev"] and "paychan[server]" in extras["gateway"]
-=======
-    assert any(re.match(r"paychan\[.*gateway.*\]", line) for line in PROJECT["optional-dependencies"]["dev"])
->>>>>>> h-gate
 
 
 def test_modules_that_a_payer_has_import_no_server_when_they_are_loaded():

@@ -11,7 +11,7 @@ from paychan.core.errors import Rejection
 from paychan.core.network import TEST, decode_address
 from paychan.core.payment import parse_payment
 from paychan.core.settlement import verify_payment
-from paychan.mpp.challenge import make_challenge, format_time
+from paychan.mpp.challenge import format_time, make_challenge
 from paychan.mpp.credential import parse_credential
 from paychan.mpp.problems import document, kind_of, render
 from paychan.mpp.receipt import Receipt

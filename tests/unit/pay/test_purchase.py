@@ -9,11 +9,13 @@ import pytest
 from paychan.client import Refused, ServerMisbehaved, StateBehindServer
 from paychan.core.network import LIVE
 from paychan.mpp.challenge import parse_challenges
+from paychan.mpp.receipt import Receipt
 from paychan.pay.budget import NO_LIMITS, Budget
 from paychan.pay.errors import BudgetExceeded, TermsRefused
 from paychan.pay.payer import Payer
 from paychan.pay.steps import Answer
 from paychan.pay.terms import chain_id
+from paychan.pay.wallets import DebugWallet
 from tests.unit.pay.shop import NOW, OPEN_PRICE, PRICE, Shop, buy
 
 
@@ -29,6 +31,12 @@ def payer_of(directory, budget=NO_LIMITS, **options):
 @pytest.fixture
 def payer(tmp_path):
     return payer_of(tmp_path / "purse")
+
+
+class Costly(DebugWallet):
+    """As if its outputs cost something."""
+
+    is_free = False
 
 
 def the_record(payer):
@@ -148,6 +156,19 @@ def test_nothing_higher_is_signed_while_an_outcome_is_unknown(payer, shop):
     assert paid(payer) == OPEN_PRICE + 2 * PRICE
 
 
+def test_a_dearer_request_presents_the_pending_payment_too(payer, shop):
+    buy(payer, shop)
+    shop.prices["/dear"] = 5 * PRICE
+    shop.trouble = lambda shop, step: Answer(503) if step.headers else None
+    buy(payer, shop)
+    payer._challenges.clear()
+    assert buy(payer, shop, "/dear").status == 503
+    assert paid(payer) == OPEN_PRICE + 2 * PRICE
+    shop.trouble = None
+    assert buy(payer, shop, "/dear").status == 200
+    assert paid(payer) == OPEN_PRICE + 6 * PRICE, "the pending payment was worth something"
+
+
 def test_a_handlers_failure_leaves_the_payment_for_the_next_request(payer, shop):
     buy(payer, shop)
     shop.trouble = lambda shop, step: Answer(500)
@@ -165,6 +186,41 @@ def test_credit_is_used_before_more_is_paid(payer, shop):
     before = paid(payer)
     assert buy(payer, shop, "/b").status == 200
     assert paid(payer) == before == OPEN_PRICE + 2 * PRICE
+
+
+def test_a_payment_that_is_too_small_is_followed_by_the_least_that_is_taken(tmp_path, shop):
+    """What the server told of the credit was wrong, so less was signed than it takes."""
+    shop.details["min_voucher_delta"] = 2 * PRICE
+    payer = payer_of(tmp_path / "purse")
+    buy(payer, shop)
+    (name,) = payer.purse.names()
+    payer.purse.ledger.note(name, paid(payer), PRICE - 1)
+    refusals = []
+
+    def trouble(shop, step):
+        if len(refusals) == 1 or not step.headers:
+            return None
+        refusals.append(paid(payer))
+        return shop.refuse("/a", "delta_too_small")
+
+    shop.trouble = trouble
+    assert buy(payer, shop).status == 200
+    assert refusals == [OPEN_PRICE + PRICE + 1]
+    assert paid(payer) == OPEN_PRICE + 3 * PRICE
+
+
+def test_a_purchase_that_was_served_before_is_known_as_such(payer, shop):
+    buy(payer, shop)
+
+    def served(shop, step):
+        shop.judge("/a", step)
+        (channel,) = shop.channels.values()
+        told = {"acceptedCumulative": channel.accepted, "spent": channel.spent}
+        return shop.refuse("/a", "already_served", told)
+
+    shop.trouble = served
+    assert buy(payer, shop).status == 409
+    assert the_record(payer).signed == the_record(payer).acknowledged
 
 
 def test_a_liar_that_takes_and_gives_nothing_gets_one_payment(payer, shop):
@@ -189,6 +245,16 @@ def test_a_liar_that_claims_to_have_less_gets_the_same_payment(payer, shop):
     shop.trouble = lambda shop, step: shop.refuse("/a", "insufficient_credit", told) if step.headers else None
     for _ in range(3):
         assert buy(payer, shop).status == 402
+    assert paid(payer) == OPEN_PRICE + 2 * PRICE
+
+
+def test_a_receipt_for_less_than_was_signed_leaves_the_payment_pending(payer, shop):
+    buy(payer, shop)
+    (outpoint,) = shop.channels
+    least = Receipt(outpoint, "", NOW, OPEN_PRICE, OPEN_PRICE, shop.funding_value, 1).encode()
+    shop.trouble = lambda shop, step: Answer(200, (("payment-receipt", least),))
+    for _ in range(3):
+        assert buy(payer, shop).status == 200
     assert paid(payer) == OPEN_PRICE + 2 * PRICE
 
 
@@ -393,14 +459,21 @@ def test_who_is_asked_may_allow_it(tmp_path, shop):
 
 
 def test_an_open_price_above_the_budget_locks_up_no_money(tmp_path, shop):
-    payer = payer_of(tmp_path / "purse", Budget(opening=OPEN_PRICE - 1))
+    payer = payer_of(tmp_path / "purse", Budget(opening=OPEN_PRICE - 1, deposit=None), wallet=Costly())
     with pytest.raises(BudgetExceeded):
         buy(payer, shop)
     assert not payer.purse.names()
 
 
+def test_more_than_the_budget_is_not_locked_up(tmp_path, shop):
+    payer = payer_of(tmp_path / "purse", Budget(), wallet=Costly())
+    with pytest.raises(BudgetExceeded, match="locked up"):
+        buy(payer, shop)
+    assert not payer.purse.names()
+
+
 def test_an_open_price_that_rose_since_the_channel_was_made_is_held_to_the_budget(tmp_path, shop):
-    payer = payer_of(tmp_path / "purse", Budget(opening=OPEN_PRICE))
+    payer = payer_of(tmp_path / "purse", Budget(opening=OPEN_PRICE, deposit=None), wallet=Costly())
     shop.trouble = lambda shop, step: shop.refuse("/a", "open_price_short") if step.headers else None
     buy(payer, shop)
     shop.trouble = None
@@ -420,7 +493,7 @@ def test_the_next_channel_is_made_before_the_old_one_is_used_up_and_opened_when_
     shop.funding_value = small
     payer = payer_of(tmp_path / "purse")
     made_at = []
-    for number in range(30):
+    for _ in range(30):
         assert buy(payer, shop).status == 200
         made_at.append(len(payer.purse.names()))
     assert made_at[5] == 1 and made_at[7] == 2, "while the old one still pays"
