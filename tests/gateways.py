@@ -124,3 +124,21 @@ def free_config(upstream: Process, *routes: str, gateway: str = "") -> str:
 def told(answer: Answer) -> dict:
     """Return what tests/upstream.py says it was asked."""
     return json.loads(answer.body)
+
+
+def frame(text: bytes) -> bytes:
+    """Return a client's WebSocket frame."""
+    mask = b"abcd"
+    return bytes([0x81, 0x80 | len(text)]) + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(text))
+
+
+def handshake(gateway: Process, path: str, *fields: str) -> tuple[socket.socket, int]:
+    """Begin a WebSocket; return its connection, and the status that came."""
+    connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=10)
+    lines = [f"GET {path} HTTP/1.1", "Host: h", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", *fields, "", ""]
+    connection.sendall("\r\n".join(lines).encode())
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += connection.recv(1)
+    return connection, int(head.split()[1])

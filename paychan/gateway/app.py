@@ -49,14 +49,14 @@ class App:
 
         async def start() -> None:
             self._upstreams = Upstreams({route.upstream.name: route.upstream for route in self._config.routes}.values())
-
-        loop.run_until_complete(start())
-        try:
             self._selling = Selling(self._config)
+
+        try:
+            loop.run_until_complete(start())
         except ConfigError as error:
             say(f"paychan gateway: {error}")
             sys.exit(EXIT_BAD_CONFIG)
-        assert self._upstreams is not None
+        assert self._upstreams is not None and self._selling is not None
         self._proxy = Proxy(self._upstreams, self._selling)
         self._own = Own(self._config, self._selling, self._routes)
         loop.add_signal_handler(signal.SIGTERM, self._on_stop, loop)

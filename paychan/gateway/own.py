@@ -11,7 +11,7 @@ from .models import GatewayConfig
 from .refusals import Refused
 from .requests import Request
 from .routes import RouteTable
-from .selling import Selling
+from .selling import Instead, Selling
 
 _TEXT = (("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store"))
 
@@ -42,7 +42,10 @@ class Own:
         if self._description and request.path == DESCRIPTION:
             return Answer(200, (("content-type", "application/json"), ("cache-control", "max-age=300")), self._description)
         if request.path == self._config.forward_auth:
-            return await self._judge(request)
+            try:
+                return await self._judge(request)
+            except Refused as refused:
+                return _refusal(Answer(refused.status, tuple(refused.headers()), refused.body()))
         return await self._selling.manage(request)
 
     async def _judge(self, request: Request) -> Answer:
@@ -59,6 +62,9 @@ class Own:
         decision = await self._selling.decide(asked, route, b"")
         if isinstance(decision, Answer):
             return _refusal(decision)
-        headers = await self._selling.finish(decision, route, 200)
+        try:
+            headers = await self._selling.finish(decision, route, 200)
+        except Instead as instead:
+            return _refusal(instead.answer)
         self._selling.close(decision, None)
         return Answer(200, tuple(headers))

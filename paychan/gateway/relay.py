@@ -1,13 +1,14 @@
 """An upstream's answer on its way out: whole if it is small, else piece by piece, and never shorter than it was without a sign."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 import aiohttp
 
 from ..sell.facts import KEPT_BYTES_MAX, Answer
 from .fields import to_client
+from .metering import EventMeter, Meter, PlainMeter, Unpaid
 from .models import Route
 from .refusals import Headers, Refused
 from .wire import Wire
@@ -28,14 +29,14 @@ Commit = Callable[[int], Awaitable[Headers]]
 """Called with the status before anything of the answer is sent; returns header fields of the gateway's own."""
 
 
-class Meter(Protocol):
+class Toll(Protocol):
     """What is paid for while an answer runs."""
 
-    async def pay(self, piece: bytes) -> list[bytes]:
-        """Return a piece of the answer as it may be sent now, after it is paid for, with what the payer is to be told."""
+    def pay(self, piece: bytes) -> AsyncIterator[bytes]:
+        """Yield a piece of the answer as it is paid for, with what the payer is to be told. Raises Refused, Unpaid."""
 
-    async def end(self) -> bytes:
-        """Return what is said last, after all is settled."""
+    def end(self) -> AsyncIterator[bytes]:
+        """Settle, and yield what is said last."""
 
 
 async def relay(
@@ -58,10 +59,16 @@ async def relay(
         return Answer(response.status, tuple(headers), body)
     first = await _first_piece(response)
     headers = _with(headers, await commit(response.status))
-    if meter is not None:  # what it says belongs to the body too
+    toll = None if meter is None else _toll_of(response, meter)
+    if isinstance(toll, EventMeter):  # what it says belongs to the body too
         headers = [pair for pair in headers if pair[0] != "content-length"]
-    await _stream(response, first, proto, wire, route, headers, meter)
+    await _stream(response, first, proto, wire, route, headers, toll)
     return None
+
+
+def _toll_of(response: aiohttp.ClientResponse, meter: Meter) -> Toll:
+    is_events = response.content_type == "text/event-stream" and "content-encoding" not in response.headers
+    return EventMeter(meter) if is_events else PlainMeter(meter)
 
 
 def _with(headers: Headers, own: Headers) -> Headers:
@@ -97,7 +104,7 @@ async def _stream(
     wire: Wire,
     route: Route,
     headers: Headers,
-    meter: Meter | None,
+    toll: Toll | None,
 ) -> None:
     """Send an answer as it comes. Whatever breaks it off, the client sees that it is not whole."""
     transport = proto.response_stream(response.status, headers)
@@ -105,7 +112,9 @@ async def _stream(
     gone.add_done_callback(lambda _: response.close())  # whoever reads from the upstream then finds it closed
     try:
         async with asyncio.timeout(route.limits.stream_seconds):
-            await _pieces(response, first, transport, wire, route, meter)
+            await _pieces(response, first, transport, wire, route, toll)
+    except Unpaid:
+        pass
     except BaseException as error:
         wire.break_off()
         if not isinstance(error, _ENDINGS):
@@ -116,16 +125,20 @@ async def _stream(
 
 
 async def _pieces(
-    response: aiohttp.ClientResponse, piece: bytes | None, transport: Any, wire: Wire, route: Route, meter: Meter | None
+    response: aiohttp.ClientResponse, piece: bytes | None, transport: Any, wire: Wire, route: Route, toll: Toll | None
 ) -> None:
     """Send piece by piece. Ends with an error if the upstream or the client does."""
     idle_seconds = route.limits.idle_seconds
     while piece is None or piece:
-        if piece:
-            for part in await meter.pay(piece) if meter else (piece,):
+        if piece and toll is None:
+            await transport.send_bytes(piece)
+            await wire.pace(len(piece), idle_seconds)
+        elif piece and toll is not None:
+            async for part in toll.pay(piece):
                 await transport.send_bytes(part)
                 await wire.pace(len(part), idle_seconds)
         async with asyncio.timeout(idle_seconds):
             piece = await response.content.readany()
-    if meter is not None and (last := await meter.end()):
-        await transport.send_bytes(last)
+    if toll is not None:
+        async for part in toll.end():
+            await transport.send_bytes(part)

@@ -4,8 +4,11 @@ from ..core.errors import ConfigError
 from ..core.outpoint import format_outpoint
 from ..mpp.receipt import HEADER as RECEIPT
 from ..sell import facts, wire
+from ..sell.door import AsyncDoor
 from ..sell.facts import KEPT_BYTES_MAX, Answer, Sale
+from ..sell.rules import TERMS
 from ..sell.till import Till
+from .metering import Meter
 from .models import Door, GatewayConfig, Price, Route
 from .refusals import Headers
 from .requests import Request
@@ -13,24 +16,38 @@ from .requests import Request
 _PAID_STATUS, _UNPAID_STATUS = 200, 502
 
 
+class Instead(Exception):
+    """The till cannot say that what was served is paid for: this is to be sent instead, and nothing else."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
 class Selling:
     """What is sold here, and how it is charged. Without a seller's door nothing has a price."""
 
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
-        self._till = None if config.door is None else Till(open_door(config.door), config.realm)
+        self._till: Till | None = None
+        self._probe: AsyncDoor | None = None
+        if config.door is not None:
+            door = open_door(config.door)
+            self._till, self._probe = Till(door, config.realm), AsyncDoor(door)
 
     def stop(self) -> None:
         """Close what is open to the sellers' door."""
-        if self._till is not None:
+        if self._till is not None and self._probe is not None:
             self._till.close()
+            self._probe.close()
 
     async def trouble(self) -> str:
-        """Return why nothing can be sold just now; empty if it can. It is asked as a buyer would ask who has not paid."""
+        """Return why nothing can be sold just now; empty if it can."""
         if self._till is None:
             return ""
-        answer = await self._till.decide(facts.Request("GET", "/"), facts.Price(1))
-        return "the sellers' door does not answer" if isinstance(answer, Answer) and answer.status >= 500 else ""
+        assert self._probe is not None
+        told = await self._probe.call("GET", TERMS)
+        return "" if told is not None and told.status == 200 else "the sellers' door does not answer"
 
     async def manage(self, request: Request) -> Answer | None:
         """Answer a request that handles a channel and buys nothing."""
@@ -44,10 +61,17 @@ class Selling:
         return await self._till.decide(_request_of(request, digest), price_of(route, route.price))
 
     async def finish(self, sale: Sale, route: Route, status: int) -> Headers:
-        """Say with which status an answer begins; return what it is to be sent with. A receipt is for 2xx alone."""
+        """Say with which status an answer begins; return what it is to be sent with. A receipt is for 2xx alone. Raises Instead."""
         assert self._till is not None
         more = await self._till.finish(sale, _PAID_STATUS if status in route.charged else _UNPAID_STATUS)
+        if isinstance(more, Answer):
+            raise Instead(more)
         return [pair for pair in more if pair[0].lower() != RECEIPT.lower() or 200 <= status < 300]
+
+    def meter(self, sale: Sale, route: Route) -> Meter | None:
+        """Return what counts a sale that is paid while it runs."""
+        assert self._till is not None and route.price is not None
+        return Meter(self._till, sale, route.price) if route.price.is_metered else None
 
     def close(self, sale: Sale, sent: Answer | None) -> None:
         """Keep an answer for who asks again, or say that it cannot be kept."""
@@ -79,7 +103,6 @@ def price_of(route: Route, price: Price) -> facts.Price:
         units=price.ahead,
         unit=price.unit.value,
         description=route.description,
-        is_metered=price.is_metered,
         repeats=False if price.is_metered else route.rerun,
     )
 

@@ -1,48 +1,57 @@
 """A WebSocket through the gateway: two connections, and each message of one is a message of the other."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
 
+from ..core.errors import PaychanError
 from .fields import to_upstream
+from .metering import Meter, as_message
 from .models import Route
 from .refusals import Headers, Refused
+from .relay import Commit
 from .requests import Request
 from .upstream import Upstreams, url_of
 
 _CLOSE, _BYTES, _TEXT = 0, 1, 2
 """granian's kinds of messages."""
 
+_ACCEPTED = 200
+"""What a handshake counts as that the upstream takes: its 101 is no answer."""
+
 _HANDSHAKE = "sec-websocket-"
 
-Before = Callable[[bytes | str], Awaitable[None]]
-"""Called with each message of the upstream before it is sent on; returns when it is paid for."""
 
-
-async def join(
-    request: Request, route: Route, proto: Any, upstreams: Upstreams, told: Headers | None = None, before: Before | None = None
-) -> None:
-    """Connect to the upstream, accept the client's handshake, and pass messages on until one of them ends. Raises Refused before
-    that.
-
-    The upstream is asked first, so that whoever it refuses is not charged.
-    """
+def check_handshake(request: Request, route: Route) -> None:
+    """Raises Refused if a handshake is not for this route, or asks for what granian cannot grant."""
     if not route.websocket:
         raise Refused("no_such_route")
     if request.values("sec-websocket-protocol"):
         raise Refused("subprotocol_unsupported")
-    headers = to_upstream(request.headers, route.request_fields, request.sender, told or [])
+
+
+async def join(
+    request: Request, route: Route, proto: Any, upstreams: Upstreams, told: Headers, commit: Commit, meter: Meter | None
+) -> None:
+    """Connect to the upstream, accept the client's handshake, and pass messages on until one of them ends. Raises Refused before
+    that.
+
+    The upstream is asked first, so that whoever it refuses is not charged. told: of the payment. commit: as in `relay`. meter: of
+    messages that are paid while they come.
+    """
+    headers = to_upstream(request.headers, route.request_fields, request.sender, told)
     headers = [(name, value) for name, value in headers if not name.startswith(_HANDSHAKE)]
     if route.upstream.preserve_host:
         headers.append(("host", request.host_field))
     behind = await _connect(request, route, upstreams, headers)
     try:
+        await commit(_ACCEPTED)
         front = await proto.accept()
         pumps = [
             asyncio.ensure_future(_from_client(front, behind, route.limits.websocket_message_bytes)),
-            asyncio.ensure_future(_from_upstream(behind, front, before)),
+            asyncio.ensure_future(_from_upstream(behind, front, meter)),
         ]
         try:
             await asyncio.wait(pumps, timeout=route.limits.stream_seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -87,14 +96,14 @@ async def _from_client(front: Any, behind: aiohttp.ClientWebSocketResponse, size
             await behind.send_str(message.data)
 
 
-async def _from_upstream(behind: aiohttp.ClientWebSocketResponse, front: Any, before: Before | None) -> None:
-    async for message in behind:
-        if before is not None:
-            await before(message.data)
-        try:
+async def _from_upstream(behind: aiohttp.ClientWebSocketResponse, front: Any, meter: Meter | None) -> None:
+    """Pass on until the upstream ends, the client is gone, or the messages are not paid any further."""
+    with suppress(RuntimeError, PaychanError):
+        async for message in behind:
+            if meter is not None:
+                async for asked in meter.take(len(message.data)):
+                    await front.send_str(as_message(asked))
             if message.type is aiohttp.WSMsgType.BINARY:
                 await front.send_bytes(message.data)
             elif message.type is aiohttp.WSMsgType.TEXT:
                 await front.send_str(message.data)
-        except RuntimeError:
-            return

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.gateways import free_config, parse, read_all, running_gateway, running_upstream, told
+from tests.gateways import frame, free_config, handshake, parse, read_all, running_gateway, running_upstream, told
 from tests.system import ROOT, resident_bytes, wait_until
 
 HEAD = b" HTTP/1.1\r\nHost: h\r\nConnection: close\r\n"
@@ -272,22 +272,6 @@ def test_an_upstream_learns_that_the_client_is_gone(gateway, upstream):
 
 
 # --- WebSocket ---
-
-
-def frame(text):
-    mask = b"abcd"
-    return bytes([0x81, 0x80 | len(text)]) + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(text))
-
-
-def handshake(gateway, path, *fields):
-    connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=10)
-    lines = [f"GET {path} HTTP/1.1", "Host: h", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
-    lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", *fields, "", ""]
-    connection.sendall("\r\n".join(lines).encode())
-    head = b""
-    while b"\r\n\r\n" not in head:
-        head += connection.recv(1)
-    return connection, int(head.split()[1])
 
 
 def test_a_websocket_passes_through(gateway, upstream):

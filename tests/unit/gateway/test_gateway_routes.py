@@ -229,8 +229,8 @@ PAID_AT = {r"/v1/reports": 5, r"/v1/reports/.*": 6, r"/v1/(?!reports/)[^/]+/phot
 @settings(max_examples=400, deadline=None)
 @given(PATHS, st.lists(st.sampled_from(LENIENT), max_size=3))
 def test_no_upstream_serves_for_nothing_what_has_a_price(path, habits):
-    """Whatever is passed on for less is nothing that costs more to an upstream with any three of these habits, unless the operator has
-    named that very path, and said what it costs."""
+    """Whatever is passed on for less is nothing that costs more to an upstream with any three of these habits, unless the operator
+    has named that very path, and said what it costs."""
     price = found(FREE_AND_PAID[0], path)
     if isinstance(price, str) or unquote(path) in ("/", "/v1/reports", "/premium/", "/report.php"):
         return
