@@ -88,7 +88,7 @@ class Notes:
         if 200 <= status < 300:
             receipt = parse_receipt(headers["payment-receipt"])
             accepted, spent, good = receipt.accepted, receipt.spent, body.decode()
-        elif status == 402:
+        elif status in (402, 409):
             problem = parse_problem(body, status)
             name, accepted = problem.name, problem.amounts.get("acceptedCumulative", 0)
         told = {"status": status, "name": name, "accepted": accepted, "spent": spent, "good": good}
