@@ -124,12 +124,13 @@ SLIPS = {
         ),
         (SALES, "--kills", "50", "--victim", "buyer,shop,server"),
     ),
-    "a payer takes a payment for taken that was only sent": Slip(
+    "a payer takes a payment for taken whose request was not answered": Slip(
         (
             (
-                "paychan/pay/turn.py",
-                "        if accepted < self.signed_value or self.record.signed is None:\n",
-                "        if False:\n",
+                "paychan/pay/payer.py",
+                "            return\n        self._hold(asked, challenge, cost)",
+                "            yield Do(partial(turn.taken, turn.signed_value, -1, False))\n"
+                "            return\n        self._hold(asked, challenge, cost)",
             ),
         ),
         (SALES, "--kills", "50", "--victim", "buyer,shop,server"),
