@@ -33,7 +33,7 @@ from tests.system import PATIENCE_FACTOR, ROOT, free_port, processes, running, w
 
 OURS = ("buyer", "shop", "gateway")
 VICTIMS = (*OURS, "server", "worker", "store", "signer")
-ROUND_KILLS = 25
+ROUND_KILLS = 50
 BUYERS = 2
 """Programs of buyers, each with some threads."""
 

@@ -3,7 +3,8 @@
     PAYCHAN_SHOP=RECORD PAYCHAN_DOOR=SOCKET PAYCHAN_TOKEN=TOKEN granian --interface asgi tests.campaign.shop:app
 
 The good is a sentence with the request's id in it. Before it is given away a line says so in RECORD, on disk: what the handler
-served, it can never deny. Ids say how a handler behaves: `-f2` fails twice before it serves, `-s80` takes 80 ms.
+served, it can never deny. Ids say how a handler behaves: `-f2` fails twice before it serves, `-s80` takes 80 ms before that, and
+as long between the record and the answer.
 """
 
 import asyncio
@@ -54,8 +55,9 @@ class Shop:
         self._failed: Counter[str] = Counter()
 
     async def serve(self, ident: str, method: str, channel: str) -> str:
-        if found := _SLOW.search(ident):
-            await asyncio.sleep(int(found[1]) / 1000)
+        slow = _SLOW.search(ident)
+        seconds = int(slow[1]) / 1000 if slow else 0.0
+        await asyncio.sleep(seconds)
         found = _FAILS.search(ident)
         if found and self._failed[ident] < int(found[1]):
             self._failed[ident] += 1
@@ -64,6 +66,7 @@ class Shop:
                 raise HTTPException(500)
             raise RuntimeError("as it should")
         self._record.write(what="served", id=ident, method=method, channel=channel)
+        await asyncio.sleep(seconds)
         return f"the good of {ident}"
 
 
