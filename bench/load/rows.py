@@ -69,7 +69,7 @@ def make_rows(record: Record, size: Size) -> list[Row]:
         _many(record, size),
         *_memory_and_restart(record, size),
         _store_alone(record),
-        *_selling(record, size),
+        *selling_rows(record, size),
     ]
 
 
@@ -190,7 +190,8 @@ def _store_alone(record: Record) -> Row:
     return Row("11", "store alone, 256 updates outstanding: durable updates/s / verifications/s of a core", 4, 8, values, note=note)
 
 
-def _selling(record: Record, size: Size) -> list[Row]:
+def selling_rows(record: Record, size: Size) -> list[Row]:
+    """Return the rows of what a price costs."""
     single = _cpu_ratios(record, CHARGED, ALONE)
     listed = [a.cpu_each / size.batch / b.cpu_each for a, b in zip(record.of(CHARGED_LIST), record.of(ALONE_BATCH), strict=True)]
     return [
