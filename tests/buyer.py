@@ -23,7 +23,7 @@ def challenge_of(answer) -> Challenge:
 
 
 def problem_of(answer) -> Problem:
-    assert answer.headers["content-type"] == "application/problem+json", answer.headers
+    assert answer.headers.get("content-type") == "application/problem+json", answer.headers
     return parse_problem(answer.content, answer.status_code)
 
 

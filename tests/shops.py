@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -90,26 +90,32 @@ def fastapi_app():
     app = FastAPI(title="shop")
     till = Till(app, door())
 
+    @app.get("/free")
+    async def free() -> dict:
+        return {"free": True}
+
     async def price_of(request: Request) -> int | None:
         return dynamic(request.url.query)
 
     def add(method: str, path: str, price) -> None:
+        @till.price(price)
         async def handler(request: Request) -> Response:
             visit = request.scope["paychan.visit"]
             body = await request.body()
             status, text = await asyncio.to_thread(ware, path, request.url.query, body, visit.use)
             return Response(text, status)
 
-        app.add_api_route(path, handler, methods=[method], dependencies=[till.price(price)])
+        app.add_api_route(path, handler, methods=[method])
 
     for listed, price in PRICES.items():
         method, _, path = listed.rpartition(" ")
         add(method or "GET", path, price)
     add("GET", "/dynamic", price_of)
 
-    @app.get("/free")
-    async def free() -> dict:
-        return {"free": True}
+    @app.get("/sync")
+    @till.price(5)
+    def sync(n: int) -> dict:
+        return {"run": run("/sync"), "n": n}
 
     @app.get("/tokens", dependencies=[till.price(STREAM)])
     async def tokens(request: Request, n: int, pause: float = 60.0):
@@ -257,19 +263,27 @@ def django_async_app():
     return _django(True)
 
 
+def running_shop(kind: str, door: str, directory: Path, port: int, workers: int = 1) -> "AbstractContextManager[Shop]":
+    """Run one of the shops above."""
+    return running_application(f"tests.shops:{kind}_app", KINDS[kind], door, directory, port, workers, is_factory=True)
+
+
 @contextmanager
-def running_shop(kind: str, door: str, directory: Path, port: int, workers: int = 1) -> Iterator["Shop"]:
-    """Run a shop, and yield it once it answers."""
+def running_application(
+    name: str, interface: str, door: str, directory: Path, port: int, workers: int = 1, is_factory: bool = False
+) -> Iterator["Shop"]:
+    """Run an application under granian, and yield it once it answers. name: module and attribute."""
     import httpx
 
-    runs = directory / f"runs-{kind}-{port}"
+    runs = directory / f"runs-{port}"
     runs.touch()
-    command = [sys.executable, "-m", "granian", "--interface", KINDS[kind], "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", str(workers), "--factory", "--no-ws", "--workers-kill-timeout", "2"]
-    command += ["--blocking-threads", "8"] if KINDS[kind] == "wsgi" else []
-    env = {**os.environ, "SHOP_DOOR": door, "SHOP_RUNS": str(runs), "PYTHONPATH": str(ROOT)}
-    with (directory / f"log-{kind}-{port}").open("w+") as log:
-        process = subprocess.Popen([*command, f"tests.shops:{kind}_app"], cwd=ROOT, env=env, stdout=log, stderr=log)
+    command = [sys.executable, "-m", "granian", "--interface", interface, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", str(workers), "--no-ws", "--workers-kill-timeout", "2", *(["--factory"] if is_factory else [])]
+    command += ["--blocking-threads", "8"] if interface == "wsgi" else []
+    path = f"{ROOT}:{ROOT / 'examples' / 'sell'}"
+    env = {**os.environ, "SHOP_DOOR": door, "SELL_AT": door, "SHOP_RUNS": str(runs), "PYTHONPATH": path}
+    with (directory / f"log-{port}").open("w+") as log:
+        process = subprocess.Popen([*command, name], cwd=ROOT, env=env, stdout=log, stderr=log)
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
                 deadline = time.monotonic() + 60

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from . import INTENT, METHOD
@@ -55,7 +56,7 @@ class Challenge:
     @property
     def expires_at(self) -> int | None:
         """Unix seconds; None: never. Raises ValueError."""
-        return parse_time(self.expires) if self.expires else None
+        return _parse_time(self.expires) if self.expires else None
 
     def params(self) -> dict[str, str]:
         """Return its parameters, those that are there: what a credential echoes. The id first."""
@@ -86,6 +87,7 @@ def is_made_by(secret: bytes, params: Mapping[str, str]) -> bool:
     return hmac.compare_digest(make_id(secret, params).encode(), params.get("id", "").encode("utf-8", "surrogatepass"))
 
 
+@lru_cache(64)
 def format_time(seconds: int) -> str:
     """Return unix seconds as RFC 3339 writes them."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -99,6 +101,9 @@ def parse_time(text: str) -> int:
     if moment.tzinfo is None:
         raise ValueError("the time has no zone")
     return int(moment.timestamp())
+
+
+_parse_time = lru_cache(256)(parse_time)
 
 
 def _quote(value: str) -> str:
@@ -119,6 +124,9 @@ def parse_challenges(values: Iterable[str]) -> list[Challenge]:
     return found
 
 
+_NAMES = tuple(row.name for row in fields(Challenge))
+
+
 def read_challenge(params: Mapping[str, Any]) -> Challenge:
     """Return the challenge whose parameters came as a JSON object; such that are not known are left aside. Raises ValueError."""
     made = _challenge(params)
@@ -128,9 +136,13 @@ def read_challenge(params: Mapping[str, Any]) -> Challenge:
 
 
 def _challenge(params: Mapping[str, Any]) -> Challenge | None:
-    known = {row.name: params[row.name] for row in fields(Challenge) if row.name in params}
-    if not all(isinstance(value, str) for value in known.values()) or not all(known.get(name) for name in _REQUIRED):
-        return None
+    known = {name: params[name] for name in _NAMES if name in params}
+    for value in known.values():
+        if not isinstance(value, str):
+            return None
+    for name in _REQUIRED:
+        if not known.get(name):
+            return None
     return Challenge(**known)
 
 

@@ -1,14 +1,16 @@
 """`Payment-Receipt`: what was accepted and charged (section 2.4). It is information for the payer, never a reason to sign."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from . import INTENT, METHOD
 from .challenge import format_time, parse_time
-from .text import decode_json, encode_json, format_amount, format_channel_id, parse_amount, parse_channel_id
+from .text import decode_json, encode_bytes, encode_json, format_amount, format_channel_id, parse_amount, parse_channel_id
 
 HEADER = "Payment-Receipt"
 RECEIPT_CHARACTERS_MAX = 8192
+_IS_PLAIN = re.compile(r"[A-Za-z0-9_-]*\Z").match
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,17 @@ class Receipt:
         return content
 
     def encode(self) -> str:
-        """Return the header's value."""
-        return encode_json(self.as_object())
+        """Return the header's value: what `encode_json` makes of the object, quicker, for one goes with each answer."""
+        if self.settlement_txid or not _IS_PLAIN(self.challenge_id):
+            return encode_json(self.as_object())
+        channel, accepted = format_channel_id(self.outpoint), format_amount(self.accepted)
+        text = (
+            f'{{"acceptedCumulative":"{accepted}","challengeId":"{self.challenge_id}","channelId":"{channel}",'
+            f'"deposit":"{format_amount(self.deposit)}","intent":"{INTENT}","method":"{METHOD}","reference":"{channel}",'
+            f'"remaining":"{format_amount(self.remaining)}","spent":"{format_amount(self.spent)}","status":"success",'
+            f'"timestamp":"{format_time(self.timestamp)}","units":{self.units:d}}}'
+        )
+        return encode_bytes(text.encode())
 
 
 def parse_receipt(text: str) -> Receipt:

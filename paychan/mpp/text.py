@@ -10,30 +10,35 @@ from ..core.errors import Rejection
 from ..core.outpoint import OUTPOINT_SIZE, format_outpoint, parse_outpoint
 from ..core.units import MAX_MONEY
 
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]+\Z")
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_LAST = ("", "", "AQgw", "AEIMQUYcgkosw048")
+"""What a text may end with, by its length modulo 4, if its unused bits are zero."""
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _AMOUNT = re.compile(r"(0|[1-9][0-9]{0,15})\Z")
 _CHANNEL_ID = re.compile(r"([0-9a-f]{64}):(0|[1-9][0-9]{0,9})\Z")
 
 
 def encode_bytes(raw: bytes) -> str:
     """Return base64url without padding."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    return base64.urlsafe_b64encode(raw).decode("ascii").rstrip("=")
 
 
 def decode_bytes(text: str) -> bytes:
     """Return what base64url without padding holds. Only its one canonical spelling is taken. Raises ValueError."""
-    if not _BASE64URL.match(text) or len(text) % 4 == 1:
+    letters, rest = text.encode("ascii", "replace"), len(text) % 4
+    if not letters or rest == 1 or letters.translate(None, _ALPHABET):
         raise ValueError("no base64url without padding")
-    raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    if encode_bytes(raw[-(len(raw) % 3 or 3) :]) != text[-((len(text) % 4) or 4) :]:
+    if rest and text[-1] not in _LAST[rest]:
         raise ValueError("no canonical base64url")
-    return raw
+    return binascii.a2b_base64(letters.translate(_TO_STANDARD) + b"=" * (-rest % 4))
 
 
 def canonical_json(value: dict[str, Any]) -> str:
     """Return the one form of a JSON object that RFC 8785 (JCS) knows, for what this package writes: names in ASCII, texts,
     integers below 2^53, booleans, lists and objects."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def encode_json(value: dict[str, Any]) -> str:
@@ -44,7 +49,7 @@ def encode_json(value: dict[str, Any]) -> str:
 def decode_json(text: str) -> dict[str, Any]:
     """Return the JSON object in base64url. Raises ValueError for anything else, a name that stands twice in an object included."""
     try:
-        value = json.loads(decode_bytes(text), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        value = _DECODER.decode(decode_bytes(text).decode())
     except (binascii.Error, UnicodeDecodeError, RecursionError) as error:
         raise ValueError("no JSON") from error
     if not isinstance(value, dict):
@@ -61,6 +66,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
 def format_amount(satoshi: int) -> str:

@@ -9,6 +9,7 @@ A handler of a metered price says what was used by `scope["paychan.visit"].use(u
 
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextvars import ContextVar
 from typing import Any
 
 from .facts import BODY_BYTES_MAX, KEPT_BYTES_MAX, Answer, Headers, Price, Request, Sale
@@ -31,10 +32,10 @@ _OWN_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"connection"
 class Visit:
     """One request on its way through: what was bought with it, or what it is answered instead of being served."""
 
-    __slots__ = ("_receive", "answer", "credentials", "request", "sale", "till")
+    __slots__ = ("_receive", "answer", "credentials", "request", "sale", "scope", "till")
 
     def __init__(self, till: Till, scope: Scope, receive: Receive) -> None:
-        self.till, self._receive = till, receive
+        self.till, self.scope, self._receive = till, scope, receive
         self.credentials, key = _look_at(scope["headers"])
         query = scope["query_string"]
         path = scope.get("raw_path") or scope["path"].encode()
@@ -88,6 +89,10 @@ class Visit:
             self.sale.use(units)
 
 
+CURRENT: ContextVar[Visit] = ContextVar("paychan_visit")
+"""The request that is on its way through, for who has no scope at hand."""
+
+
 def _look_at(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, ...], str]:
     """Return the values that may be credentials, and the Idempotency-Key."""
     credentials: list[str] = []
@@ -120,6 +125,7 @@ class Paid:
             await self._app(scope, receive, send)
             return
         visit = scope[VISIT] = Visit(self._till, scope, receive)
+        CURRENT.set(visit)
         if visit.credentials:
             if _may_have_body(scope):
                 receive = await visit.read_body()

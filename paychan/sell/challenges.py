@@ -65,6 +65,7 @@ class Challenges:
     def __init__(self, secret: bytes, realm: str) -> None:
         self._secret, self.realm = secret, realm
         self._offered: OrderedDict[tuple[Any, ...], Offered] = OrderedDict()
+        self._ours: OrderedDict[Challenge, SessionRequest] = OrderedDict()  # challenges whose id was found to be ours
         self._terms: dict[str, Any] = {}
 
     def follow(self, terms: dict[str, Any]) -> None:
@@ -90,9 +91,13 @@ class Challenges:
 
         Raises Rejection: invalid_challenge, payment_expired.
         """
-        if echoed.realm != self.realm or not is_made_by(self._secret, echoed.params()):
-            raise Rejection("invalid_challenge")
-        request = parse_request(echoed.request)
+        request = self._ours.get(echoed)
+        if request is None:
+            if echoed.realm != self.realm or not is_made_by(self._secret, echoed.params()):
+                raise Rejection("invalid_challenge")
+            request = self._ours[echoed] = parse_request(echoed.request)
+            while len(self._ours) > CACHED_MAX:
+                self._ours.popitem(last=False)
         if price is not None:
             ours = self.offer(price, now).challenge.request
             if echoed.request != ours and _but_for_open_price(request) != _but_for_open_price(parse_request(ours)):

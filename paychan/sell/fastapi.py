@@ -4,25 +4,44 @@
 
     till = Till(app, "state/debug/run/sell.sock")
 
-    @app.get("/joke", dependencies=[till.price(5)])          # satoshi
+    @app.get("/joke")
+    @till.price(5)                                           # satoshi
     async def joke() -> str: ...
 
+or `@app.get("/joke", dependencies=[till.price(5)])`, which asks for the payment before parameters are judged, and takes more time.
 A price may be a function of the request, sync or async, that returns satoshi, a `Price`, or None for what is free. What is offered
 stands in the application's own OpenAPI.
 """
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request, routing
+from fastapi import FastAPI, HTTPException, Request, params, routing
+from fastapi.concurrency import run_in_threadpool
 
 from ..mpp import discovery
 from . import till as asyncio_till
-from .asgi import VISIT, Paid, Visit
+from .asgi import CURRENT, VISIT, Paid, Visit
 from .facts import Price
-from .prices import Wanted, settle_price
+from .prices import Wanted, as_price, settle_price
 from .wire import find_door
 
 __all__ = ["Price", "Till"]
+
+_MARK = "paychan_price"
+
+
+async def _pay(visit: Visit | None, wanted: Wanted, request: Request | None) -> Visit:
+    """Have a request paid. request: for a price that depends on it. Raises what becomes the till's answer on its way out."""
+    if visit is None:
+        raise RuntimeError("this application is not behind the till: Till(app, ...)")
+    price = wanted if isinstance(wanted, Price) else await settle_price(wanted, request or Request(visit.scope))
+    if not await visit.pay(price):
+        assert visit.answer is not None
+        raise HTTPException(visit.answer.status)
+    return visit
 
 
 class _Priced:
@@ -32,13 +51,29 @@ class _Priced:
         self.wanted = wanted
 
     async def __call__(self, request: Request) -> Visit:
-        visit: Visit | None = request.scope.get(VISIT)
-        if visit is None:
-            raise RuntimeError("this application is not behind the till: Till(app, ...)")
-        if not await visit.pay(await settle_price(self.wanted, request)):
-            assert visit.answer is not None
-            raise HTTPException(visit.answer.status)  # which becomes the till's answer on its way out
-        return visit
+        return await _pay(request.scope.get(VISIT), self.wanted, request)
+
+
+class _Tag(params.Depends):
+    """A price: a dependency, or a decorator of the handler."""
+
+    def __call__(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
+            raise TypeError("a handler that yields has its price among its dependencies")
+        priced = self.dependency
+        assert isinstance(priced, _Priced)
+        is_async, wanted = inspect.iscoroutinefunction(handler), priced.wanted
+
+        @wraps(handler)
+        async def paid(*arguments: Any, **names: Any) -> Any:
+            request = next((value for value in names.values() if isinstance(value, Request)), None)
+            await _pay(CURRENT.get(None), wanted, request)
+            if is_async:
+                return await handler(*arguments, **names)
+            return await run_in_threadpool(handler, *arguments, **names)
+
+        setattr(paid, _MARK, priced)
+        return paid
 
 
 class Till:
@@ -58,10 +93,9 @@ class Till:
         app.openapi = openapi  # type: ignore[method-assign]
 
     def price(self, wanted: Wanted) -> Any:
-        """Return the dependency that makes a route cost something: satoshi, a Price, or a function of the request."""
-        if type(wanted) is int:
-            wanted = Price(wanted)
-        return Depends(_Priced(wanted))
+        """Return the decorator, or dependency, that makes a route cost something: satoshi, a Price, or a function of the
+        request."""
+        return _Tag(_Priced(wanted if callable(wanted) else as_price(wanted)))
 
 
 def _prices_in(dependant: Any) -> list[_Priced]:
@@ -74,7 +108,8 @@ def _prices_in(dependant: Any) -> list[_Priced]:
 def _mark(app: FastAPI, schema: dict[str, Any]) -> None:
     """Say in an application's description what its operations cost."""
     for path, methods, dependant in _operations(app):
-        for priced in _prices_in(dependant):
+        marked = getattr(dependant.call, _MARK, None)
+        for priced in [*_prices_in(dependant), *([marked] if marked is not None else [])]:
             fixed = priced.wanted if isinstance(priced.wanted, Price) else None
             for method in methods:
                 operation = schema.get("paths", {}).get(path, {}).get(method.lower())

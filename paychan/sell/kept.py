@@ -7,8 +7,9 @@ channel, whichever is longer; when there are too many, the oldest go first.
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
+from threading import Lock
 
 from .facts import Answer
 
@@ -28,17 +29,18 @@ class Outcome(Enum):
     NOT_KEPT = 2
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Entry:
-    """One purchase. `future`: done with an Answer or an Outcome once it was served, or was not."""
+    """One purchase. outcome: once it was served, or was not. future: for who waits for that, if anybody does."""
 
     outpoint: bytes
-    future: "Future[Answer | Outcome]" = field(default_factory=Future)
+    outcome: Answer | Outcome | None = None
+    future: "Future[Answer | Outcome] | None" = None
     size: int = OVERHEAD
 
 
 class Kept:
-    """All that one process keeps. clock: monotonic seconds."""
+    """All that one process keeps; threads may share it. clock: monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -46,30 +48,43 @@ class Kept:
         self._newest: dict[bytes, str] = {}
         self._superseded: deque[tuple[float, str]] = deque()
         self._sum = 0
+        self._lock = Lock()
 
-    def claim(self, key: str, outpoint: bytes) -> tuple[Entry, bool]:
-        """Return the entry of a purchase, and whether it is new: then whoever asked must see to it."""
-        entry = Entry(outpoint)
-        found = self._entries.setdefault(key, entry)
-        return found, found is entry
+    def claim(self, key: str, outpoint: bytes) -> bool:
+        """Return whether a purchase is new: then whoever asked must see to it, and say by `settle` what became of it."""
+        with self._lock:
+            if key in self._entries:
+                return False
+            self._entries[key] = Entry(outpoint)
+            return True
 
-    def find(self, key: str) -> Entry | None:
-        """Return the entry of a purchase, if there is one."""
-        return self._entries.get(key)
+    def find(self, key: str) -> "Answer | Outcome | Future[Answer | Outcome] | None":
+        """Return what became of a purchase, or will: None, if there is none."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            if entry.outcome is not None:
+                return entry.outcome
+            if entry.future is None:
+                entry.future = Future()
+            return entry.future
 
     def settle(self, key: str, outcome: Answer | Outcome) -> None:
         """Say what became of a purchase, and let those go on that wait for it."""
-        entry = self._entries.get(key)
-        if entry is None or entry.future.done():
-            return
-        if not isinstance(outcome, Answer):
-            self._drop(key)
-        else:
-            entry.size = OVERHEAD + len(outcome.body)
-            self._sum += entry.size
-            self._supersede(key, entry.outpoint)
-        entry.future.set_result(outcome)
-        self._sweep()
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None or entry.outcome is not None:
+                return
+            if isinstance(outcome, Answer):
+                entry.outcome, entry.size = outcome, OVERHEAD + len(outcome.body)
+                self._sum += entry.size
+                self._supersede(key, entry.outpoint)
+            else:
+                self._drop(key)
+            self._sweep()
+        if entry.future is not None:
+            entry.future.set_result(outcome)
 
     def _supersede(self, key: str, outpoint: bytes) -> None:
         before = self._newest.get(outpoint)
@@ -81,7 +96,7 @@ class Kept:
         entry = self._entries.pop(key, None)
         if entry is None:
             return
-        if entry.future.done():
+        if entry.outcome is not None:
             self._sum -= entry.size
         if self._newest.get(entry.outpoint) == key:
             del self._newest[entry.outpoint]
@@ -91,7 +106,7 @@ class Kept:
         while self._superseded and now - self._superseded[0][0] > KEPT_SECONDS:
             self._drop(self._superseded.popleft()[1])
         while self._sum > KEPT_SUM_MAX or len(self._entries) > KEPT_COUNT_MAX:
-            oldest = next((key for key, entry in self._entries.items() if entry.future.done()), None)
+            oldest = next((key for key, entry in self._entries.items() if entry.outcome is not None), None)
             if oldest is None:
                 return
             self._drop(oldest)

@@ -22,8 +22,10 @@ Wanted = int | Price | Asked | None
 
 
 def as_price(amount: Amount) -> Price | None:
-    """Return satoshi as a price of one request. Raises ValueError."""
-    return Price(amount) if type(amount) is int else amount  # type: ignore[return-value]
+    """Return satoshi as a price of one request. Raises ValueError for what is no price."""
+    if amount is None or isinstance(amount, Price):
+        return amount
+    return Price(amount)
 
 
 async def settle_price(wanted: Wanted, request: Any) -> Price | None:

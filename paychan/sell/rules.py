@@ -12,6 +12,7 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 from urllib.parse import urlencode
 
@@ -204,8 +205,7 @@ class Rules:
             yield from self._check_height(credential, asked, 0 if manages else price.cost)
         if manages:
             return (yield from self._take(request, credential, price))
-        entry, is_ours = self._kept.claim(key, credential.outpoint)
-        if not is_ours:  # it came while we asked for something else
+        if not self._kept.claim(key, credential.outpoint):  # it came while we asked for something else
             return (yield from self._pay(request, credential, price))
         try:
             sold = yield from self._buy(request, credential, price, key)
@@ -221,14 +221,15 @@ class Rules:
     def _kept_answer(self, key: str, credential: Credential) -> Steps[Answer | None]:
         """Return the answer that this payment has bought with this request, waiting for one that is being made. Who shows a payment
         that was taken needs no further proof: nobody else can have made it."""
-        while (entry := self._kept.find(key)) is not None:
-            outcome = yield Await(entry.future, WAIT_SECONDS)
-            if isinstance(outcome, Answer):
-                return outcome
-            if outcome is None:
-                raise Unavailable("overloaded", "The same request is being served; send it again")
-            if outcome is Outcome.NOT_KEPT:
-                return None
+        while (found := self._kept.find(key)) is not None:
+            if isinstance(found, Answer):
+                return found
+            if isinstance(found, Future):
+                outcome = yield Await(found, WAIT_SECONDS)
+                if isinstance(outcome, Answer):
+                    return outcome
+                if outcome is None:
+                    raise Unavailable("overloaded", "The same request is being served; send it again")
         return None
 
     def _check_height(self, credential: Credential, asked: SessionRequest, cost: int) -> Steps[None]:

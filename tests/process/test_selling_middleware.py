@@ -14,8 +14,8 @@ from paychan.mpp.receipt import parse_receipt, read_receipt
 from paychan.mpp.text import decode_json, encode_json
 from tests.buyer import OPEN_PRICE, Buyer, challenge_of, forged, problem_of, receipt_of, snapshot_of
 from tests.selling import Seller
-from tests.shops import KINDS, LONG, running_shop
-from tests.system import free_port, running, wait_until
+from tests.shops import KINDS, LONG, running_application, running_shop
+from tests.system import ROOT, free_port, running, wait_until
 
 SAMPLE = ("fastapi", "flask")
 """Kinds that show what the rules do: one behind the asyncio till, one behind the blocking one."""
@@ -255,8 +255,10 @@ def test_a_forged_payment_tells_a_stranger_nothing(shop, buyer, seller):
         assert answer.status_code == 402 and "payment-session-snapshot" not in answer.headers
     problem = problem_of(shop.get("/joke", buyer.show(forged(buyer.sign_cumulative(buyer.cumulative + 4)))))
     assert problem.name == "session/invalid-signature" and not problem.amounts
-    stale = shop.get("/joke", buyer.show(forged(buyer.sign_cumulative(1))))
-    assert problem_of(stale).name == "session/invalid-signature" and "payment-session-snapshot" not in stale.headers
+    for method in (shop.get, shop.head):
+        stale = method("/joke", buyer.show(forged(buyer.sign_cumulative(1))))
+        assert stale.status_code == 402 and "payment-session-snapshot" not in stale.headers
+    assert problem_of(shop.get("/joke", buyer.show(forged(buyer.sign_cumulative(1))))).name == "session/invalid-signature"
     assert seller.look(buyer.channel) == before
 
 
@@ -342,11 +344,47 @@ def test_a_long_body_needs_a_key(shop, buyer, seller):
     assert shop.runs() == runs + 1 and seller.look(buyer.channel)["spent"] == OPEN_PRICE + 10
 
 
+@pytest.mark.parametrize("shop", ["fastapi"], indirect=True)
+def test_fastapi_judges_parameters_as_always(shop, buyer, seller):
+    opened(shop, buyer)
+    runs, headers = shop.runs(), buyer.pay(5)
+    assert shop.get("/sync?n=x", headers).status_code == 422 and shop.runs() == runs
+    assert seller.look(buyer.channel)["spent"] == OPEN_PRICE + 5
+    assert shop.get("/sync?n=7", headers).json() == {"run": runs + 1, "n": 7}
+    assert shop.get("/sync?n=7").status_code == 402
+
+
 def test_an_application_tells_its_prices(shops):
     paths = shops("fastapi").get("/openapi.json").json()["paths"]
     assert paths["/joke"]["get"][discovery.NAME]["offers"][0]["amount"] == "5"
     assert paths["/dynamic"]["get"][discovery.NAME]["offers"][0]["amount"] is None
     assert "402" in paths["/do"]["post"]["responses"] and discovery.NAME not in paths["/free"]["get"]
+
+
+EXAMPLES = {"fastapi_shop": "asgi", "flask_shop": "wsgi", "django_shop": "wsgi"}
+
+
+def test_each_example_is_tried():
+    assert {path.stem for path in (ROOT / "examples" / "sell").glob("*.py")} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_sells(system, seller, tmp_path, example):
+    door = str(system.state_dir.absolute() / "run" / "sell.sock")
+    with running_application(f"{example}:app", EXAMPLES[example], door, tmp_path, free_port()) as shop:
+        buyer = Buyer(system.payer(f"{example} {uuid.uuid4()}").sender, challenge_of(shop.get("/joke")))
+        opened(shop, buyer)
+        assert "settle" in shop.get("/joke", buyer.pay(5)).json()["joke"]
+        if example == "flask_shop":
+            asked = challenge_of(shop.get("/answer"))
+            assert receipt_of(shop.get("/answer", buyer.pay(100, asked))).remaining == 95
+        if example == "fastapi_shop":
+            asked = challenge_of(shop.post("/shout", b"three words each"))
+            assert shop.post("/shout", b"three words each", buyer.pay(3, asked)).json()["shout"] == "THREE WORDS EACH"
+            asked = challenge_of(shop.get("/tokens"))
+            with shop.client.stream("GET", "/tokens", headers=buyer.pay(10, asked)) as answer:
+                words = [data for name, data in events_of(answer) if not name]
+            assert words == [f"word {number}" for number in range(8)] and seller.look(buyer.channel)["credit"] == 2
 
 
 def events_of(answer):

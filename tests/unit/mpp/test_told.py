@@ -41,9 +41,10 @@ def test_json_is_an_object_in_one_form():
             decode_json(encode_bytes(raw))
 
 
-@pytest.mark.parametrize("receipt", [RECEIPT, FINAL])
+@pytest.mark.parametrize("receipt", [RECEIPT, FINAL, dataclasses.replace(RECEIPT, challenge_id='a "quoted" one')])
 def test_a_receipt_comes_back(receipt):
     assert parse_receipt(receipt.encode()) == receipt
+    assert receipt.encode() == encode_json(receipt.as_object())
     assert receipt.remaining == 5 and mcp.receipt_meta(receipt)[mcp.RECEIPT]["remaining"] == "5"
 
 
