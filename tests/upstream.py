@@ -101,6 +101,12 @@ class Upstream:
             "Payment-Receipt: forged", 'WWW-Authenticate: Payment id="forged"', "WWW-Authenticate: Basic realm=x", "X-Kept: yes",
         )  # fmt: skip
 
+    async def on_letters(self, asked: Asked, _: object, writer: asyncio.StreamWriter) -> bool:
+        writer.write("HTTP/1.1 200 OK\r\nX-Utf: \u65e5\r\nX-Kept: yes\r\n".encode())
+        writer.write(b"X-Latin: \xe9\r\nContent-Length: 2\r\n\r\nok")
+        await writer.drain()
+        return True
+
     async def on_hints(self, asked: Asked, _: object, writer: asyncio.StreamWriter) -> bool:
         writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
         return await self._send(writer, "200 OK", b"after hints")

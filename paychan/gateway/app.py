@@ -7,7 +7,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from .. import logs
@@ -90,6 +90,10 @@ class App:
             await self._answer(scope, proto)
         except Refused as refused:
             refuse(scope, proto, refused)
+        except asyncio.CancelledError:
+            if not self._is_stopping:
+                raise
+            refuse(scope, proto, Refused("stopping"))
         except Exception as error:
             log.error("internal error: %s at %s", type(error).__name__, place_of(error.__traceback__))
             refuse(scope, proto, Refused("internal_error"))
@@ -124,16 +128,16 @@ class App:
 def refuse(scope: Any, proto: Any, refused: Refused) -> None:
     """Answer a request that was not passed on; a WebSocket's handshake with the status alone, which is all that granian lets us
     say."""
-    if scope.proto == "ws":
-        proto.close(refused.status)
-        return
     headers = refused.headers()
     if refused.kind.close and scope.http_version == "1.1":
         headers.append(("connection", "close"))
-    if scope.method == "HEAD":
-        proto.response_empty(refused.status, headers)
-    else:
-        proto.response_bytes(refused.status, headers, refused.body())
+    with suppress(RuntimeError):  # RSGIProtocolClosed: an answer was begun, or nobody is there
+        if scope.proto == "ws":
+            proto.close(refused.status)
+        elif scope.method == "HEAD":
+            proto.response_empty(refused.status, headers)
+        else:
+            proto.response_bytes(refused.status, headers, refused.body())
 
 
 def load_config_or_exit() -> GatewayConfig:

@@ -12,7 +12,11 @@ from .models import Fields
 from .refusals import Headers, Refused
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-_VALUE = re.compile(r"[\t -~\x80-\xff]*\Z")
+_VALUE = re.compile(r"[\t -~]*\Z")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_LONE = re.compile(r"[\ud800-\udfff]")
+"""Bytes that were no UTF-8."""
+
 
 _HOP = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "proxy-authenticate")
@@ -71,11 +75,13 @@ def to_upstream(headers: Sequence[tuple[str, str]], wanted: Fields, sender: Send
 
     Names with an underscore are dropped: CGI and WSGI take them for the same name with a hyphen. told: who paid what.
     """
-    ends_here = hop_by_hop(headers) | wanted.drop | {name for name, _ in wanted.put}
+    unwanted = wanted.drop | {name for name, _ in wanted.put}
+    ends_here = hop_by_hop(headers)
     kept = [
         (name, value)
         for name, value in headers
         if name not in ends_here
+        and name not in unwanted
         and name not in _MANAGED
         and name not in _NOT_FOR_CLIENTS
         and "_" not in name
@@ -84,14 +90,15 @@ def to_upstream(headers: Sequence[tuple[str, str]], wanted: Fields, sender: Send
     ]
     chain = f"{sender.chain}, {sender.address}" if sender.chain else sender.address
     forwarded = (("x-forwarded-for", chain), ("x-forwarded-proto", sender.scheme), ("x-forwarded-host", sender.host))
-    kept += [(name, value) for name, value in forwarded if value and name not in ends_here]
+    kept += [(name, value) for name, value in forwarded if value and name not in unwanted]
     return [*kept, *told, *wanted.put]
 
 
 def to_client(headers: Sequence[tuple[str, str]], wanted: Fields) -> Headers:
     """Return the fields of an upstream's answer for the client, with Content-Length if there is one.
 
-    What only the gateway may say of payments is dropped. Raises Refused for a field that would end a line.
+    What only the gateway may say of payments is dropped, and what is no text in UTF-8. Raises Refused for a field that would end a
+    line.
     """
     lower = [(name.lower(), value) for name, value in headers]
     ends_here = hop_by_hop(lower) | _CREDENTIALS | wanted.drop | {name for name, _ in wanted.put}
@@ -100,9 +107,9 @@ def to_client(headers: Sequence[tuple[str, str]], wanted: Fields) -> Headers:
         for name, value in lower
         if name not in ends_here and not (name == "www-authenticate" and is_payment(value))
     ]
-    if any(not _TOKEN.match(name) or not _VALUE.match(value) for name, value in kept):
+    if any(not _TOKEN.match(name) or _CONTROL.search(value) for name, value in kept):
         raise Refused("upstream_failed", "its answer has a header field that is none")
-    return [*kept, *wanted.put]
+    return [*((name, value) for name, value in kept if not _LONE.search(value)), *wanted.put]
 
 
 def check_framing(headers: Sequence[tuple[str, str]], http_version: str) -> int:

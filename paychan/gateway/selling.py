@@ -58,7 +58,7 @@ class Selling:
     async def decide(self, request: Request, route: Route, digest: bytes | None) -> Answer | Sale:
         """Return the till's decision. digest: of the body, as facts.Request has it."""
         assert self._till is not None and route.price is not None
-        return await self._till.decide(_request_of(request, digest), price_of(route, route.price))
+        return await self._till.decide(_request_of(request, digest, route.host), price_of(route, route.price))
 
     async def finish(self, sale: Sale, route: Route, status: int) -> Headers:
         """Say with which status an answer begins; return what it is to be sent with. A receipt is for 2xx alone. Raises Instead."""
@@ -112,11 +112,12 @@ def channel_text(sale: Sale) -> str:
     return format_outpoint(sale.outpoint)
 
 
-def _request_of(request: Request, digest: bytes | None) -> facts.Request:
+def _request_of(request: Request, digest: bytes | None, host: str = "") -> facts.Request:
+    """Return what the till is told. host: of the route; if it has one, what is bought is that host's."""
     keys = request.values("idempotency-key")
     return facts.Request(
         method=request.method,
-        target=request.target,
+        target=f"//{request.host}{request.target}" if host else request.target,
         credentials=tuple(request.values("authorization") + request.values("payment-authorization")),
         body=digest,
         idempotency_key=keys[0] if keys else "",

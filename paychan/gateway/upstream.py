@@ -1,6 +1,7 @@
 """The servers behind the gateway: one pool of connections for each, and what can go wrong on the way there."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,8 @@ from .models import Limits, Route, Upstream
 from .refusals import Headers, Refused
 from .requests import Request
 from .targets import encode_path
+
+log = logging.getLogger("paychan.gateway")
 
 LINE_BYTES_MAX = 16 * 1024
 """Of a status line or a header field of an upstream."""
@@ -28,6 +31,7 @@ class Upstreams:
 
     def __init__(self, upstreams: Iterable[Upstream]) -> None:
         self._sessions = {upstream.name: _session(upstream) for upstream in upstreams}
+        self._troubles: dict[str, str] = {}
 
     @asynccontextmanager
     async def ask(
@@ -45,17 +49,26 @@ class Upstreams:
             async with asyncio.timeout(_patience(route.limits, body is not None)):
                 response = await session.request(request.method, url, headers=fields, data=body, allow_redirects=False)
         except TimeoutError as error:
+            self._note(route.upstream, "does not answer in time")
             raise Refused("upstream_timeout") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if body is not None and body.trouble is not None:  # the client is at fault
                 raise body.trouble from None
+            self._note(route.upstream, f"cannot be asked: {type(error).__name__}")
             raise Refused("upstream_failed", type(error).__name__) from error
+        self._note(route.upstream, "")
         try:
             if response.status < 200:
                 raise Refused("upstream_failed", f"it answered {response.status}")
             yield response
         finally:
             response.close() if not response.content.at_eof() else response.release()
+
+    def _note(self, upstream: Upstream, trouble: str) -> None:
+        """Log how an upstream does, when that changes. No URL: a target may hold what is nobody's business."""
+        if self._troubles.get(upstream.name, "") != trouble:
+            self._troubles[upstream.name] = trouble
+            log.log(logging.WARNING if trouble else logging.INFO, "upstream %s %s", upstream.name, trouble or "answers again")
 
     def session(self, name: str) -> aiohttp.ClientSession:
         """Return the pool of an upstream."""

@@ -205,6 +205,11 @@ def test_an_answers_fields_that_end_at_a_hop_or_speak_of_payments_are_dropped(cl
     assert not {"x-hop", "keep-alive", "trailer", "payment-receipt"} & set(headers)
 
 
+def test_letters_in_an_answers_fields_do_no_harm(gateway):
+    raw = gateway.raw(b"GET /letters" + HEAD + b"\r\n")
+    assert raw.startswith(b"HTTP/1.1 200") and b"x-kept: yes" in raw and "x-utf: \u65e5".encode() in raw and b"x-latin" not in raw
+
+
 def test_an_interim_answer_is_not_taken_for_the_answer(client):
     answer = client.request("GET", "/hints")
     assert (answer.status, answer.body) == (200, b"after hints")

@@ -1,5 +1,5 @@
-"""Aim: what is paid while it runs is paid before it is sent, waits when it is not, and costs what was sent. Method: a real paychan server,
-the gateway and an upstream as processes; events and messages are counted on the client's side of the wire."""
+"""Aim: what is paid while it runs is paid before it is sent, waits when it is not, and costs what was sent. Method: a real paychan
+server, the gateway and an upstream as processes; events and messages are counted on the client's side of the wire."""
 
 import json
 import re
@@ -115,7 +115,7 @@ def test_who_goes_away_gets_back_what_was_not_sent(gateway, make_buyer, seller):
     connection, raw = started(gateway, "/events/0", buyer.open(OPEN_PRICE + 2 * AHEAD), b"event 2\n")
     connection.close()
     wait_until(lambda: look(seller, buyer)["spent"] < OPEN_PRICE + 2 * AHEAD, 10, "giving back")
-    assert OPEN_PRICE + 4 <= look(seller, buyer)["spent"]
+    assert look(seller, buyer)["spent"] >= OPEN_PRICE + 4
 
 
 def test_when_the_channel_ends_so_does_the_stream_and_says_so(gateway, make_buyer):
