@@ -439,7 +439,7 @@ class Rules:
     def _give_back(self) -> Steps[None]:
         """Give back what is owed, now that the door answers. Who comes for one of them meanwhile waits."""
         for key, sale in tuple(self._owed.items()):
-            if not self._kept.claim(key, sale.outpoint)[1]:
+            if not self._kept.claim(key, sale.outpoint):
                 continue
             told: Told | None = None
             try:
