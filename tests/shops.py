@@ -193,7 +193,7 @@ def flask_app():
     from paychan.sell.flask import Till
 
     app = Flask("shop")
-    till = Till(door())
+    till = Till(door(), realm=os.environ.get("SHOP_REALM", "shop"))
 
     def add(method: str, path: str, price) -> None:
         @till.price(price)

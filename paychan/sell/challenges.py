@@ -1,6 +1,8 @@
 """Challenges: made once for each price, and held against what comes back (docs/PAYMENT_SCHEME.md sections 2.1 and 2.3)."""
 
 import dataclasses
+import hashlib
+import hmac
 from collections import OrderedDict
 from typing import Any
 
@@ -64,6 +66,8 @@ class Challenges:
 
     def __init__(self, secret: bytes, realm: str) -> None:
         self._secret, self.realm = secret, realm
+        self.shop = hmac.digest(secret, b"shop\n" + realm.encode(), hashlib.sha256)
+        """What tells this shop from another at the same door: one payment buys in one of them."""
         self._offered: OrderedDict[tuple[Any, ...], Offered] = OrderedDict()
         self._ours: OrderedDict[Challenge, SessionRequest] = OrderedDict()  # challenges whose id was found to be ours
         self._terms: dict[str, Any] = {}

@@ -33,7 +33,8 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What must be known of an HTTP request. method: in upper case. target: path and query, as they came. credentials: the values
+    """What must be known of an HTTP request. method: in upper case. target: path and query, as they came; where several hosts are
+    served, with the host before them. credentials: the values
     of Authorization and of Payment-Authorization. body: the SHA-256 of its body, empty for none; None: it is longer than
     BODY_BYTES_MAX.
     """

@@ -45,6 +45,16 @@ PATIENCE_SECONDS = 3.0
 """And after so long it is not asked for again: who waits for an answer is better told that it is not known."""
 
 REPEAT_SECONDS = 1.0
+REPEATS_MAX = 3
+"""So often a process runs a handler once more for one purchase: who lost an answer asks again, who asks for ever wants more for one
+price."""
+
+UNKNOWN_SECONDS = 120.0
+"""So long a sale whose outcome is unknown counts as ours, if it is there after all. Another process may have sold it meanwhile."""
+
+OWED_SECONDS = 3600.0
+"""So long it is remembered that a price could not be given back."""
+
 WAIT_SECONDS = 60.0
 """So long a request waits for the answer to the same one before it."""
 
@@ -74,8 +84,9 @@ class Rules:
         self._challenges, self._clock, self._ticks = challenges, clock, ticks
         self._kept = Kept(ticks)
         self._standings = _Last()  # outpoint: Standing
-        self._unserved = _Last()  # purchase key: paid for, as far as we know, and not served by us
+        self._unserved = _Last()  # purchase key: until when it counts as paid for, and not served by us
         self._owed = _Last()  # purchase key: the Sale that failed, and is not known to be given back
+        self._repeats = _Last()  # purchase key: how often a handler was run again
         self._seen = _Last()  # purchase key: when it was first seen to be another process's
         self._terms: dict[str, Any] = {}
         self._terms_at = -TERMS_SECONDS
@@ -113,7 +124,7 @@ class Rules:
             yield from self.failed(sale)
             return ()
         if sale.price.is_metered and sale.is_open and not (yield from self._settle_metered(sale)):
-            self._unserved.note(sale.key, True)
+            self._owe(sale.key, OWED_SECONDS)
             self._kept.settle(sale.key, Outcome.GIVEN_BACK)
             return self.refuse(Unavailable("store_unavailable"), sale.request, sale.price)
         return ((receipt.HEADER, self.receipt_of(sale).encode()), PRIVATE)
@@ -133,7 +144,7 @@ class Rules:
         if not sale.is_repeated:
             told = yield from self._patiently(self._release(sale), ASK_AGAIN_SECONDS)
             if told is None or told.is_unknown:
-                self._unserved.note(sale.key, True)
+                self._owe(sale.key, OWED_SECONDS)
                 self._owed.note(sale.key, sale)
             elif told.status == 200:
                 self._note(sale.outpoint, told)
@@ -189,7 +200,7 @@ class Rules:
     def _pay(self, request: Request, credential: Credential, price: Price) -> Steps[Answer | Sale]:
         now = int(self._clock())
         manages = request.method == "HEAD" or credential.action == "close"
-        key = _purchase_key(credential, request)
+        key = _purchase_key(self._challenges.shop, credential, request)
         if not manages and (kept := (yield from self._kept_answer(key, credential))) is not None:
             return kept
         asked = self._challenges.check(credential.challenge, None if manages else price, now)
@@ -211,7 +222,7 @@ class Rules:
             sold = yield from self._buy(request, credential, price, key)
         except BaseException as error:
             if not isinstance(error, PaychanError):  # we were stopped in between: it may be charged
-                self._unserved.note(key, True)
+                self._owe(key, UNKNOWN_SECONDS)
             self._kept.settle(key, Outcome.GIVEN_BACK)
             raise
         if isinstance(sold, Answer):
@@ -269,7 +280,7 @@ class Rules:
         if price.is_metered:
             sale["seconds"] = METERED_SECONDS
         self._owed.pop(key, None)  # it is being served instead
-        told = yield from self._patiently(sale, ASK_AGAIN_SECONDS, lambda: self._unserved.note(key, True))
+        told = yield from self._patiently(sale, ASK_AGAIN_SECONDS, lambda: self._owe(key, UNKNOWN_SECONDS))
         if told is None:
             raise Unavailable("store_unavailable")
         if self._owed and not told.is_unknown:
@@ -278,7 +289,7 @@ class Rules:
             return (yield from self._refused(told, request, credential, price))
         standing = self._note(credential.outpoint, told)
         purchase = told.content["purchase"]
-        was_unserved = self._unserved.pop(key, None) is not None
+        was_unserved = self._unserved.pop(key, -1.0) >= self._ticks()
         is_repeated = bool(told.content["repeated"]) and not was_unserved
         if is_repeated:
             self._check_repeated(key, request, price, standing, credential)
@@ -294,16 +305,20 @@ class Rules:
             is_open=purchase["until"] > 0,
         )
 
+    def _owe(self, key: str, seconds: float) -> None:
+        self._unserved.note(key, self._ticks() + seconds)
+
     def _check_repeated(self, key: str, request: Request, price: Price, standing: Standing, credential: Credential) -> None:
         """Refuse what another process, or one before us, has sold, unless it may be run again. Raises Rejection, Unavailable."""
         repeats = request.method == "GET" if price.repeats is None else price.repeats
         figures = _figures(credential.outpoint, standing, standing.spent)
-        if not repeats:
+        if not repeats or self._repeats.get(key, 0) >= REPEATS_MAX:
             raise Rejection("already_served", figures=figures)
         first = self._seen.setdefault(key, self._ticks())
         if self._ticks() - first < REPEAT_SECONDS:
             self._seen.note(key, first)
             raise Unavailable("overloaded", "The same request may be under way elsewhere; send it again", figures=figures)
+        self._repeats.note(key, self._repeats.get(key, 0) + 1)
 
     def _refused(self, told: Told, request: Request, credential: Credential, price: Price) -> Steps[Answer]:
         """Return the answer to a refusal of the door's."""
@@ -516,9 +531,9 @@ class Rules:
         return Answer(kind.status, (*headers, *more), body)
 
 
-def _purchase_key(credential: Credential, request: Request) -> str:
-    """Return what a purchase is known by: the payment, and the request that it pays for."""
-    made = hashlib.sha256(credential.outpoint + len(credential.payment).to_bytes(2, "big") + credential.payment)
+def _purchase_key(shop: bytes, credential: Credential, request: Request) -> str:
+    """Return what a purchase is known by: the shop, the payment, and the request that it pays for."""
+    made = hashlib.sha256(shop + credential.outpoint + len(credential.payment).to_bytes(2, "big") + credential.payment)
     made.update(request.fingerprint)
     return made.hexdigest()
 

@@ -125,7 +125,7 @@ def test_two_shops_sell_once_for_one_payment(system, open_shop, seller):
     with open_shop("fastapi") as one, open_shop("flask") as two:
         buyer = new_buyer(system, one)
         asked = challenge_of(two.get("/joke"))
-        assert asked.realm != buyer.challenge.realm
+        assert asked.realm == buyer.challenge.realm  # they are one, so either's challenge is good
         headers, other, answers = buyer.pay(5), buyer.again(asked), []
         before = one.runs() + two.runs()
         threads = [
@@ -139,6 +139,23 @@ def test_two_shops_sell_once_for_one_payment(system, open_shop, seller):
         statuses = sorted(answer.status_code for answer in answers)
         assert set(statuses) == {200, 409} and one.runs() + two.runs() == before + 1, statuses
         assert seller.look(buyer.channel)["spent"] == OPEN_PRICE + 10
+
+
+def test_one_payment_buys_in_one_of_two_shops_at_one_door(system, open_shop, seller, monkeypatch):
+    """They have the same wares at the same paths; only their names differ."""
+    with open_shop("fastapi") as one:
+        monkeypatch.setenv("SHOP_REALM", "another shop")
+        with open_shop("flask") as two:
+            buyer = new_buyer(system, one)
+            asked = challenge_of(two.get("/joke"))
+            assert one.get("/joke", buyer.pay(5)).status_code == 200
+            foreign = two.get("/joke", buyer.again())
+            assert problem_of(foreign).code == "invalid_challenge"
+            for _ in range(2):
+                refused = persist(lambda: two.get("/joke", buyer.again(asked)))
+                assert (refused.status_code, problem_of(refused).name) == (402, "session/insufficient-balance")
+                time.sleep(1.1)
+            assert two.runs() == 0 and two.get("/joke", buyer.pay(5, asked)).status_code == 200
 
 
 def test_workers_of_one_shop_know_each_others_challenges_and_sell_once(system, open_shop, seller):

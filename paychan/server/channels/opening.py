@@ -166,7 +166,8 @@ class Opening:
         need = self._config.confirmations_needed(funding.value)
         if funding.confirmations < need:
             have = funding.confirmations
-            raise Rejection("funding_unconfirmed", f"The funding output has {have} confirmations, needs {need}")
+            detail = f"The funding output has {have} confirmations, needs {need}"
+            raise Rejection("funding_unconfirmed", detail, figures={"confirmations": have, "required": need})
         if funding.is_coinbase and funding.confirmations < COINBASE_MATURITY:
             raise Rejection("funding_immature")
         if funding.value > self._config.funding_value_max:
