@@ -75,6 +75,11 @@ class Purchase:
         return (self.cost, UNITS) if self.is_metered else (self.cost,)
 
     @property
+    def late(self) -> tuple[int, ...]:
+        """What may be given back of it after its buyer has gone on: all, or what a metered request held and did not use."""
+        return (*self.costs, UNITS - self.cost) if self.is_metered else self.costs
+
+    @property
     def is_answered(self) -> bool:
         return any(200 <= answer["status"] < 300 or answer["status"] == 409 for answer in self.answers)
 
@@ -247,7 +252,7 @@ def _between_receipts(name: str, lines: list[Line], purchases: list[Purchase], o
         others = [p for p in gaps[-1] if p is not purchase]
         before = [p for gap in gaps[-LATE_GAPS - 1 : -1] for p in gap if p is not purchase and not p.is_delivered]
         more = line["spent"] - spent - purchase.cost - (0 if spent else open_price)
-        if not any(more + late in sums_of([p.costs for p in others]) for late in sums_of([p.costs for p in before])):
+        if not any(more + late in sums_of([p.costs for p in others]) for late in sums_of([p.late for p in before])):
             word = "CHARGED TWICE" if more > 0 else "SERVED FREE"
             problems.append(f"{name}: {word}: {purchase.ident} for {purchase.cost} came with {more} more, which nothing explains")
         spent = line["spent"]

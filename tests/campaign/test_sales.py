@@ -166,6 +166,21 @@ def test_what_a_purchase_adds_is_explained_by_what_was_presented_before_it(spent
     assert [word in problem for problem in story.problems()] == [True] * bool(word)
 
 
+@pytest.mark.parametrize(("settled", "word"), [(4, ""), (9, ""), (0, ""), (5, "SERVED FREE")])
+def test_what_a_metered_request_held_may_be_given_back_after_its_buyer_has_gone(settled, word):
+    story = bought()
+    story.ask("m", 4)
+    story.notes[-1]["target"] = "/metered"
+    story.present("m", OPENING + 109)
+    for number, (ident, spent) in enumerate((("b", 209), ("c", 300 + settled)), 1):
+        story.ask(ident)
+        story.present(ident, OPENING + 109 + 100 * number)
+        story.serve(ident)
+        story.answer(ident, OPENING + 109 + 100 * number, spent=OPENING + spent)
+    story.pay(OPENING + 309, 304)
+    assert [word in problem for problem in story.problems()] == [True] * bool(word)
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_what_must_not_run_twice_is_seen_to(method):
     story = bought(method=method)
