@@ -199,8 +199,6 @@ class Buyer:
         except Exception as error:
             self._notes.write("problem", error=f"{type(error).__name__}: {error}")
             return not is_last
-        if status == 409 and wish.method == "GET":
-            self._notes.write("problem", error="a GET was answered 409")
         return status == 409 or 200 <= status < 300
 
     def _tell(self) -> None:
