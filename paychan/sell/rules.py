@@ -4,8 +4,8 @@
 Who may answer the second of two requests with one payment? The purchase's key is the payment and the request, so the door sells
 once, whatever process asks, and says `repeated` to all but one. That one runs the handler. In the same process the others wait for
 its answer and get the same. Another process cannot know the answer: the first time it says "later" (503), for the handler may be
-running just now; after REPEAT_SECONDS it takes the purchase over and runs the handler once more where that is harmless, else it says
-that this was served (409). Then neither of the two can give it back.
+running just now; after REPEAT_SECONDS it runs the handler once more where that is harmless, else it says that this was served
+(409).
 """
 
 import hashlib
@@ -124,6 +124,7 @@ class Rules:
             yield from self.failed(sale)
             return ()
         if sale.price.is_metered and sale.is_open and not (yield from self._settle_metered(sale)):
+            self._owe(sale.key, OWED_SECONDS)
             self._kept.settle(sale.key, Outcome.GIVEN_BACK)
             return self.refuse(Unavailable("store_unavailable"), sale.request, sale.price)
         return ((receipt.HEADER, self.receipt_of(sale).encode()), PRIVATE)
@@ -292,10 +293,6 @@ class Rules:
         is_repeated = bool(told.content["repeated"]) and not was_unserved
         if is_repeated:
             self._check_repeated(key, request, price, standing, credential)
-            told = yield from self._take_over(sale, purchase["number"])
-            if told.status != 200:
-                return (yield from self._refused(told, request, credential, price))
-            standing, purchase = self._note(credential.outpoint, told), told.content["purchase"]
         return Sale(
             request=request,
             price=price,
@@ -322,16 +319,6 @@ class Rules:
             self._seen.note(key, first)
             raise Unavailable("overloaded", "The same request may be under way elsewhere; send it again", figures=figures)
         self._repeats.note(key, self._repeats.get(key, 0) + 1)
-
-    def _take_over(self, sale: dict[str, Any], number: int) -> Steps[Told]:
-        """Give back and buy again, in one list, what is about to be run again: whoever sold it before, and may be at it still, has
-        an old number then, and cannot give it back when it fails after we have served. Raises Unavailable."""
-        release = {"do": "release", "channel": sale["channel"], "key": sale["key"], "number": number}
-        told = yield Ask((release, sale))
-        if told is None or told[0].is_unknown or told[1].is_unknown:
-            raise Unavailable("store_unavailable")
-        bought: Told = told[1]
-        return bought
 
     def _refused(self, told: Told, request: Request, credential: Credential, price: Price) -> Steps[Answer]:
         """Return the answer to a refusal of the door's."""
@@ -483,8 +470,6 @@ class Rules:
         used = sale.price.units if sale.used is None else sale.used
         settle = {**self._release(sale), "do": "settle", "amount": used * sale.price.amount}
         told = yield from self._patiently(settle, ASK_AGAIN_SECONDS)
-        if told is None or told.is_unknown:
-            self._owe(sale.key, OWED_SECONDS)
         if told is None or told.status != 200:
             return False
         sale.standing = self._note(sale.outpoint, told)

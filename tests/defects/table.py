@@ -1650,14 +1650,6 @@ MIDDLEWARE = (
     ),
     Break(
         ("M2",),
-        "what another process has run again is given back by the first, which fails at last",
-        TILL,
-        '            told = yield from self._take_over(sale, purchase["number"])\n',
-        "",
-        (f"{UNIT}sell/test_rules.py::test_what_another_process_has_run_again_is_not_given_back_by_the_first",),
-    ),
-    Break(
-        ("M2",),
         "what was asked for in vain, and sold later, counts as unserved for ever",
         TILL,
         "was_unserved = self._unserved.pop(key, -1.0) >= self._ticks()",

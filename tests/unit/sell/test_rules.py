@@ -83,8 +83,8 @@ class Door:
 
 
 class Till:
-    def __init__(self, door=None):
-        self.door, self.now = door or Door(), 0.0
+    def __init__(self):
+        self.door, self.now = Door(), 0.0
         self.rules = Rules(Challenges(b"secret", "shop"), lambda: 1_800_000_000 + self.now, lambda: self.now)
 
     def drive(self, steps):
@@ -167,38 +167,3 @@ def test_what_is_still_owed_when_the_next_attempt_is_lost_stays_so(till):
     steps.close()  # its request was cancelled
     till.ask(2, "/other")
     assert till.door.asked[-1] == "release" and till.door.spent == 1000 + COST
-
-
-def run_elsewhere(till):
-    """Another process runs again what this one has sold and is still at; return both sales, and the other process."""
-    first, other = till.ask(method="GET"), Till(till.door)
-    assert other.ask(method="GET").status == 503  # it may be under way
-    other.now += 2.0
-    again = other.ask(method="GET")
-    assert isinstance(again, Sale) and again.is_repeated and till.door.spent == 1000 + COST
-    return first, again, other
-
-
-def test_what_another_process_has_run_again_is_not_given_back_by_the_first(till):
-    first, again, other = run_elsewhere(till)
-    other.serve(again)
-    till.drive(till.rules.failed(first))
-    assert till.door.spent == 1000 + COST and again.number != first.number
-
-
-def test_who_runs_again_what_another_sold_does_not_give_it_back(till):
-    first, again, other = run_elsewhere(till)
-    till.serve(first)
-    other.drive(other.rules.failed(again))
-    assert till.door.spent == 1000 + COST
-
-
-def test_while_nobody_knows_whether_it_was_taken_over_nothing_is_run_again(till):
-    other = Till(till.door)
-    assert isinstance(till.ask(method="GET"), Sale) and isinstance(other.ask(method="GET"), Answer)
-    other.now += 2.0
-    answer, judged = till.door.answer, []
-    till.door.answer = lambda step: (
-        None if isinstance(step, Ask) and len(step.sales) == 2 and not judged.append(1) else answer(step)
-    )
-    assert other.ask(method="GET").status == 503 and judged

@@ -75,7 +75,7 @@ class Desk:
         self.asked.append(step)
         if isinstance(step, Ask):
             told = self.next(step.sales[0]["do"]) if step.sales[0]["do"] in self.answers else self.next("sale")
-            return None if told is None else [told] * len(step.sales)
+            return None if told is None else [told]
         assert isinstance(step, Call)
         if step.target == TERMS:
             return self.next("terms")
