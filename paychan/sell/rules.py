@@ -85,7 +85,6 @@ class Rules:
         self._kept = Kept(ticks)
         self._standings = _Last()  # outpoint: Standing
         self._unserved = _Last()  # purchase key: until when it counts as paid for, and not served by us
-        self._owed = _Last()  # purchase key: the Sale that failed, and is not known to be given back
         self._repeats = _Last()  # purchase key: how often a handler was run again
         self._seen = _Last()  # purchase key: when it was first seen to be another process's
         self._terms: dict[str, Any] = {}
@@ -139,13 +138,11 @@ class Rules:
         self._kept.settle(sale.key, Outcome.NOT_KEPT)
 
     def failed(self, sale: Sale) -> Steps[None]:
-        """See facts.py. What cannot be given back now is remembered: the same payment will be served for it, or else it is given
-        back with the next sale."""
+        """See facts.py. What cannot be given back now is remembered: the same payment will be served for it."""
         if not sale.is_repeated:
             told = yield from self._patiently(self._release(sale), ASK_AGAIN_SECONDS)
             if told is None or told.is_unknown:
                 self._owe(sale.key, OWED_SECONDS)
-                self._owed.note(sale.key, sale)
             elif told.status == 200:
                 self._note(sale.outpoint, told)
         self._kept.settle(sale.key, Outcome.GIVEN_BACK)
@@ -279,12 +276,9 @@ class Rules:
         }
         if price.is_metered:
             sale["seconds"] = METERED_SECONDS
-        self._owed.pop(key, None)  # it is being served instead
         told = yield from self._patiently(sale, ASK_AGAIN_SECONDS, lambda: self._owe(key, UNKNOWN_SECONDS))
         if told is None:
             raise Unavailable("store_unavailable")
-        if self._owed and not told.is_unknown:
-            yield from self._give_back()
         if told.status != 200:
             return (yield from self._refused(told, request, credential, price))
         standing = self._note(credential.outpoint, told)
@@ -450,19 +444,6 @@ class Rules:
 
     def _release(self, sale: Sale) -> dict[str, Any]:
         return {"do": "release", "channel": format_outpoint(sale.outpoint), "key": sale.key, "number": sale.number}
-
-    def _give_back(self) -> Steps[None]:
-        """Give back what is owed, now that the door answers. Who comes for one of them meanwhile waits."""
-        for key, sale in tuple(self._owed.items()):
-            if not self._kept.claim(key, sale.outpoint):
-                continue
-            told: Told | None = None
-            try:
-                (told,) = (yield Ask((self._release(sale),))) or (None,)
-            finally:
-                if told is not None and not told.is_unknown:
-                    self._owed.pop(key, None)
-                self._kept.settle(key, Outcome.GIVEN_BACK)
 
     def _settle_metered(self, sale: Sale) -> Steps[bool]:
         """Charge what a metered sale has used, and give back the rest. False: that is not known to be done, so nothing may be

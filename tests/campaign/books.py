@@ -4,7 +4,7 @@ A *purchase* is a request (its id), a channel and a payment on it. By what was w
 
 - *charged*: it was answered 2xx, or 409 as served before, or the handler's record says that it was served;
 - *free*: it was answered last that it was refused for want of credit; or whenever it was tried, that its handler failed. After a
-  failure the charge is given back, unless the process that owed it was killed meanwhile;
+  failure the charge is given back, unless the process that owed it was killed meanwhile, or the server could not be told;
 - *unknown*: whatever else was never answered. It may be charged once, whether its handler ran or not: who presents the same payment
   with the same request gets what was paid for, and no other charge; a buyer that never does has paid for nothing. That is the
   promise (docs/PAYMENT_SCHEME.md section 2.5).
@@ -36,6 +36,9 @@ Killed = list[tuple[float, str]]
 
 GUESS_SECONDS = 0.5
 """Clocks of lines and kills are read at different moments."""
+
+SERVER, RETURN_SECONDS = ("server", "worker", "store", "signer"), 5.0
+"""Who must be there for a charge to be given back, and how long one takes to return."""
 
 LATE_GAPS = 3
 """What was presented and not answered may be given back until so many purchases later: its handler may be slow, its buyer gone."""
@@ -96,7 +99,10 @@ class Purchase:
             return last["name"] == "session/insufficient-balance" or self.tries == 1
         if last["status"] not in (500, 502) or self.tries > len(self.answers):
             return False
-        return not any(who == self.way and at > self.first - GUESS_SECONDS for at, who in killed)
+        if any(who == self.way and at > self.first - GUESS_SECONDS for at, who in killed):
+            return False
+        untold = (self.first - RETURN_SECONDS, last["at"])
+        return not any(who in SERVER and untold[0] < at < untold[1] for at, who in killed)
 
 
 @dataclass
