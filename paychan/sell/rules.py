@@ -304,7 +304,8 @@ class Rules:
             return (yield from self._refused(told, request, credential, price))
         standing = self._note(credential.outpoint, told)
         purchase = told.content["purchase"]
-        is_repeated = bool(told.content["repeated"]) and self._unserved.pop(key, -1.0) < self._ticks()
+        was_unserved = self._unserved.pop(key, -1.0) >= self._ticks()
+        is_repeated = bool(told.content["repeated"]) and not was_unserved
         if is_repeated:
             self._check_repeated(key, request, price, standing, credential)
         return Sale(

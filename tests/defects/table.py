@@ -1648,6 +1648,14 @@ MIDDLEWARE = (
     ),
     Break(
         ("M2",),
+        "what was asked for in vain, and sold later, counts as unserved for ever",
+        TILL,
+        "was_unserved = self._unserved.pop(key, -1.0) >= self._ticks()",
+        "was_unserved = self._unserved.get(key, -1.0) >= self._ticks()",
+        (f"{UNIT}sell/test_rules.py::test_what_was_asked_for_in_vain_and_then_sold_is_no_longer_unserved",),
+    ),
+    Break(
+        ("M2",),
         "two threads both see to one purchase",
         KEPT,
         "if key in self._entries:",
