@@ -32,7 +32,7 @@ def test_the_first_command(shop, tmp_path):
     (line,) = re.findall(r"(?m)^    \$ (paychan get \S+)$", DOCUMENT)
     done = run(line.replace("http://127.0.0.1:8080/joke", f"{shop.url}/joke/7").split(), tmp_path)
     assert done.stdout == '{"joke":7}'
-    (told,) = re.findall(r"(?m)^    (paid \d+ satoshi; .*)$", DOCUMENT)
+    (told,) = re.findall(r"(?m)^    (paid \d+ satoshi, .*)$", DOCUMENT)
     assert done.stderr == told + "\n"
     shown = run(["paychan", "spending"], tmp_path).stdout
     heads = re.findall(r"(?m)^    ((?:DAY|BUDGET|CHANNEL) .*)$", DOCUMENT)
@@ -50,8 +50,8 @@ def test_the_three_lines(shop, tmp_path):
 
 
 def test_the_example(shop, tmp_path):
-    done = run([sys.executable, str(ROOT / "examples" / "buy" / "buy.py"), f"{shop.url}/joke/9", str(tmp_path / "purse")], tmp_path)
-    assert done.stdout == '{"joke":9}\n', done.stderr
+    done = run([sys.executable, str(ROOT / "examples" / "buy.py"), f"{shop.url}/joke/9", str(tmp_path / "purse")], tmp_path)
+    assert done.stdout == "{'joke': 9}\n", done.stderr
 
 
 def test_the_settings_are_read(tmp_path):
