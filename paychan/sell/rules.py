@@ -95,6 +95,7 @@ class Rules:
         self._standings = Last()  # outpoint: Standing
         self._owed = Owed(ticks)
         self._repeats = Last()  # purchase key: how often a handler was run again
+        self._names = Last()  # purchase key and number: the number that it had at first, as far as we know
         self._seen = Last()  # purchase key: when it was first seen to be another process's
         self._terms: dict[str, Any] = {}
         self._terms_at = -TERMS_SECONDS
@@ -325,6 +326,7 @@ class Rules:
             is_repeated=bool(told.content["repeated"]) and not is_owed,
             is_open=purchase["until"] > 0,
             payment=credential.payment,
+            name=self._names.get((key, purchase["number"]), 0),
         )
 
     def _take_over(self, sale: dict[str, Any], told: Told, is_owed: bool) -> Steps[Told]:
@@ -341,7 +343,10 @@ class Rules:
             raise Unavailable("overloaded", "The same request may be under way elsewhere; send it again")
         if is_owed:
             self._owed.take(key, 0)
-        elif found.status == 200:
+        if found.status == 200 and found.content["repeated"]:
+            name = self._names.get((key, ask["again"]), ask["again"])
+            self._names.note((key, found.content["purchase"]["number"]), name)
+        if found.status == 200 and not is_owed:
             self._repeats.note(key, self._repeats.get(key, 0) + 1)
         return found
 

@@ -170,6 +170,7 @@ def test_who_is_late_gives_nothing_back_that_another_process_has_taken_over(till
     first, second = till.ask(method="GET"), ask_later(other)
     assert second.is_repeated and second.number > first.number
     other.serve(second)
+    assert second.bought.number == first.bought.number and other.ask(method="GET").bought.number == 1  # one receipt
     till.drive(till.rules.failed(first))
     assert till.door.asked[-1] == "release" and till.door.spent == 1000 + COST
     assert ask_later(till).is_repeated  # and it does not count as owed
