@@ -57,8 +57,8 @@ REPEATS_MAX = 3
 price."""
 
 UNKNOWN_SECONDS = 120.0
-"""So long a sale whose outcome is unknown counts as ours, if it is there after all. Another process may have sold it meanwhile: then
-it is served twice for one price, or given back if our handler fails."""
+"""So long a sale whose outcome is unknown counts as ours, if it is there after all. Another process may have sold it meanwhile:
+then it is served twice for one price, or given back if our handler fails."""
 
 OWED_SECONDS = 3600.0
 """So long it is remembered that a price could not be given back."""
