@@ -262,15 +262,24 @@ def fall_back(account: Account, time: int) -> Account:
     return replace(account, bought=kept, spent=account.spent - sum(one.held for one in late))
 
 
-def sell(account: Account, key: bytes, amount: int, until: int, time: int) -> tuple[Account, Bought, bool]:
-    """Charge or reserve; return the account, the purchase and whether that is new. Raises Refused."""
+def sell(
+    account: Account, key: bytes, amount: int, until: int, time: int, again: int | None, stands_still: bool
+) -> tuple[Account, Bought, bool]:
+    """Charge or reserve; return the account, the purchase and whether that is new. again: the number of one that was made before:
+    it gets a new one, and an open reservation the later of two ends; nothing if the channel stands still. Raises Refused."""
     if not 1 <= amount <= ALL_BITCOINS or (until and (until <= time or until > time + LONGEST_RESERVATION)):
         raise Refused("invalid_sale")
     known = {one.key: one for one in account.bought}
     if key in known and known[key].asked != amount:
         raise Refused("purchase_differs")
     if key in known and (known[key].held or known[key].until):
-        return account, known[key], False
+        if again is not None and known[key].number != again:
+            raise Refused("no_such_purchase")
+        if again is None or stands_still:
+            return account, known[key], False
+        ends = max(until, known[key].until) if known[key].until else 0
+        new = known[key] = replace(known[key], number=account.changes + 1, until=ends)
+        return replace(account, bought=tuple(known.values()), changes=new.number), new, False
     received = account.funding_value - account.newest.change_value
     if received - account.spent < amount:
         raise Refused("insufficient_credit", shortfall=amount - (received - account.spent))
@@ -311,8 +320,8 @@ class SaleVerdict:
 
 
 def judge_sale(account, what, key, amount, number, until, paid, now, time, settlement_period, open_price):
-    """Return the verdict on what a seller asks (`what`: "sell", "settle" or "prove"), maybe with a payment, and the channel
-    afterwards: payment and sale are both taken, or nothing is."""
+    """Return the verdict on what a seller asks (`what`: "sell", "again", "settle" or "prove"), maybe with a payment, and the
+    channel afterwards: payment and sale are both taken, or nothing is."""
     paid_as, refusal, after = "", None, account
     try:
         if paid is not None:
@@ -331,16 +340,22 @@ def judge_sale(account, what, key, amount, number, until, paid, now, time, settl
     if after.spent is None:
         after = replace(after, spent=min(open_price, after.funding_value - after.newest.change_value))
     before, after = account.spent or 0, fall_back(after, time)
+    stands_still = refusal is not None and refusal.code != "out_of_order"
     sold_refusal, bought, is_new, shown = None, None, False, after
     try:
-        if what == "sell":
-            after, bought, is_new = sell(after, key, amount, until, time)
+        if what in ("sell", "again"):
+            after, bought, is_new = sell(after, key, amount, until, time, number if what == "again" else None, stands_still)
         elif what == "settle":
             after, bought, is_new = settle_purchase(after, key, number, amount)
     except Refused as refused:
         sold_refusal = refused
+    is_taken_over = sold_refusal is None and not is_new and after.changes != shown.changes
+    if is_taken_over:
+        return SaleVerdict(paid_as or "accepted", after.spent - before, after.spent, bought), after
     if sold_refusal is None and not is_new and not paid_as:
         return SaleVerdict("replayed", 0, shown.spent, bought), account
+    if what == "again" and not stands_still and sold_refusal is not None and sold_refusal.code == "no_such_purchase":
+        refusal = None
     for refused in (refusal, sold_refusal):
         if refused is not None:
             return SaleVerdict(refused.code), account

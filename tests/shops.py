@@ -46,7 +46,8 @@ def run(name: str) -> int:
 
 
 def ware(path: str, query: str, body: bytes, use=lambda units: None) -> tuple[int, str]:
-    """Return status and text of what the shop has at a path. Raises for what fails."""
+    """Return status and text of what the shop has at a path. Raises for what fails. /held waits until `Shop.go`; with SHOP_FAILS
+    in the environment it fails then."""
     number = run(path)
     if path == "/fail":
         raise RuntimeError("this handler fails, as it should")
@@ -57,6 +58,11 @@ def ware(path: str, query: str, body: bytes, use=lambda units: None) -> tuple[in
         return 404, "nothing"
     if path == "/long":
         return 200, LONG
+    if path == "/held":
+        while not Path(f"{os.environ['SHOP_RUNS']}.go").exists():
+            time.sleep(0.02)
+        if "SHOP_FAILS" in os.environ:
+            raise RuntimeError("this handler fails, as it should")
     if path == "/slow":
         time.sleep(1)
     if path == "/metered":
@@ -75,6 +81,7 @@ PRICES = {
     "/missing": 5,
     "/long": 5,
     "/slow": 5,
+    "/held": 5,
     "/slowly-failing": 5,
     "/metered": METERED,
 }
@@ -320,6 +327,10 @@ class Shop:
 
     def __init__(self, client, runs: Path, log: Path, process: subprocess.Popen) -> None:
         self.client, self._runs, self.log, self._process = client, runs, log, process
+
+    def go(self) -> None:
+        """Let what is held go on."""
+        Path(f"{self._runs}.go").touch()
 
     def kill(self) -> None:
         """End all of its processes at once."""

@@ -15,6 +15,7 @@ cdef enum SaleKind:
     SELL = 1                 # a charge, or with `until` a reservation
     SETTLE = 2               # a purchase at its real amount; at 0 it is released
     PROVE = 3                # nothing but a look at the channel for who signed a payment on it
+    SELL_AGAIN = 4           # as SELL, and what this key has bought before is taken over, if `number` is still its number
 
 # A sale that is asked for. `payment` borrows from what came in; NULL: none.
 cdef struct Sale:
@@ -22,7 +23,7 @@ cdef struct Sale:
     const unsigned char *outpoint    # 36
     const unsigned char *key         # KEY_SIZE
     uint64_t amount                  # satoshi
-    uint64_t number                  # of the purchase that is settled
+    uint64_t number                  # of the purchase that is settled, or taken over
     uint32_t until                   # unix seconds at which the reservation falls back; 0: the amount is final
     const unsigned char *payment
     Py_ssize_t payment_size
@@ -44,7 +45,7 @@ cdef struct Sales:
     uint32_t count
     Purchase purchases[PURCHASES_MAX]
 
-cdef Status sell(Sales *sales, const Sale *sale, uint64_t received, uint64_t time, uint32_t *place) noexcept nogil
+cdef Status sell(Sales *sales, const Sale *sale, uint64_t received, uint64_t time, bint takes_over, uint32_t *place) noexcept nogil
 cdef Status settle(Sales *sales, const Sale *sale, uint32_t *place) noexcept nogil
 cdef void lapse(Sales *sales, uint64_t time) noexcept nogil
 cdef bint are_purchases(const unsigned char *records, size_t size, uint64_t spent) noexcept nogil

@@ -46,8 +46,18 @@ cdef inline uint32_t _place_of(const Sales *sales, const Purchase *purchase) noe
     return <uint32_t> ((<size_t> purchase - <size_t> &sales.purchases[0]) // sizeof(Purchase))
 
 
-cdef Status sell(Sales *sales, const Sale *sale, uint64_t received, uint64_t time, uint32_t *place) noexcept nogil:
-    """Charge an amount, or reserve it. OK: `place` is that of the new purchase; REPLAYED: of the one that this key has made before.
+cdef void _take_over(Sales *sales, Purchase *purchase, const Sale *sale) noexcept nogil:
+    """Give a purchase a new number: who knows the old one can neither settle nor release it any more. A reservation that is open
+    ends no sooner than it would have, or than is asked for now; a final amount stays final."""
+    sales.revision += 1
+    purchase.number = sales.revision
+    if purchase.until:
+        purchase.until = max(purchase.until, sale.until)
+
+
+cdef Status sell(Sales *sales, const Sale *sale, uint64_t received, uint64_t time, bint takes_over, uint32_t *place) noexcept nogil:
+    """Charge an amount, or reserve it. OK: `place` is that of the new purchase; REPLAYED: of the one that this key has made before,
+    which has a new number if `takes_over`.
 
     received: satoshi. A purchase that was given back as a whole is as if it had not been, so that its key buys anew.
     """
@@ -59,6 +69,10 @@ cdef Status sell(Sales *sales, const Sale *sale, uint64_t received, uint64_t tim
         if purchase.asked != sale.amount:
             return Status.PURCHASE_DIFFERS
         if purchase.held or purchase.until:
+            if sale.kind == SELL_AGAIN and purchase.number != sale.number:
+                return Status.NO_SUCH_PURCHASE
+            if takes_over:
+                _take_over(sales, purchase, sale)
             return Status.REPLAYED
     if sales.spent > received or sale.amount > received - sales.spent:
         return Status.INSUFFICIENT_CREDIT

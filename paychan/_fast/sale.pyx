@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 from .bytes cimport read_u64
 from .channel cimport ChannelTable
 from .intake cimport SALE, Intake, PaymentRequest
-from .purchase cimport PROVE, SELL, SETTLE, Sale, SaleKind
+from .purchase cimport PROVE, SELL, SELL_AGAIN, SETTLE, Sale, SaleKind
 from .reply cimport sale_body
 from .selling cimport judge_sale
 from .status cimport Status
@@ -27,7 +27,7 @@ SALES_SLICE = 64
 cdef bint _read_sale(bytes raw, Sale *sale) noexcept:
     """Read a sale's binary form; False if it is none. `sale` borrows from `raw`."""
     cdef const unsigned char *at = <const unsigned char *> PyBytes_AS_STRING(raw)
-    if len(raw) < HEAD_SIZE or not SELL <= at[0] <= PROVE:
+    if len(raw) < HEAD_SIZE or not SELL <= at[0] <= SELL_AGAIN:
         return False
     sale.kind = <SaleKind> at[0]
     sale.outpoint, sale.key = at + 1, at + 37
@@ -60,7 +60,7 @@ cdef class SaleRequest(PaymentRequest):
         return SALE
 
     cdef bint brings_money(self):
-        return len(self._raw) > HEAD_SIZE and self._raw[0] == SELL
+        return len(self._raw) > HEAD_SIZE and (self._raw[0] == SELL or self._raw[0] == SELL_AGAIN)
 
     cdef bytes get_target(self):
         return self._raw

@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 from .bytes cimport wrapping_difference
 from .channel cimport Channel, ChannelTable
 from .payment cimport PaymentView, parse_payment
-from .purchase cimport KEY_SIZE, PROVE, SELL, SETTLE, Sale, SaleKind, Sales, lapse, sell, settle
+from .purchase cimport KEY_SIZE, PROVE, SELL, SELL_AGAIN, SETTLE, Sale, SaleKind, Sales, lapse, sell, settle
 from .status cimport Status
 
 
@@ -33,35 +33,50 @@ cdef int _keep_sales(ChannelTable table, Channel *channel, const Sales *after) e
     return 0
 
 
+cdef inline bint _can_change(Status paid) noexcept nogil:
+    """Return whether a channel changes that was weighed so. An old payment buys nothing new, but shows who asks."""
+    return (paid == Status.OK or paid == Status.REPLAYED or paid == Status.OUT_OF_ORDER or paid == Status.ACCEPTED
+            or paid == Status.EXHAUSTED)
+
+
 cdef Status _apply(ChannelTable table, const Sale *sale, const PaymentView *payment, uint64_t now, uint64_t time) except *:
     cdef Channel *channel = table.judged
     cdef Sales after
     cdef uint32_t place = 0
+    cdef uint64_t revision
+    cdef bint is_taken_over
     cdef Status sold = Status.REPLAYED
     cdef Status paid = table._weigh(channel, payment, now) if payment != NULL else table._weigh_channel(channel, now)
     cdef bint is_better = paid == Status.ACCEPTED or paid == Status.EXHAUSTED
+    cdef bint takes_over = sale.kind == SELL_AGAIN and _can_change(paid)  # else nothing can be given back either
     if paid == Status.BAD_SIGNATURE or paid == Status.TOO_MANY_FAILURES:
         return paid
+    if sale.kind == SELL_AGAIN and paid == Status.UNCHECKED:
+        return paid  # it may be given back once the funding was looked at, so it must be taken over then
     if sale.kind == PROVE or not is_better:
         is_better, table.value_received, table.value_left = False, 0, channel.change_value
         table.exposure = channel.funding_value - channel.change_value
     table.charged = 0
     _copy_sales(table, channel, table.exposure, &after)
     lapse(&after, time)
-    if sale.kind == SELL:
-        sold = sell(&after, sale, table.exposure, time, &place)
+    revision = after.revision
+    if sale.kind == SELL or sale.kind == SELL_AGAIN:
+        sold = sell(&after, sale, table.exposure, time, takes_over, &place)
     elif sale.kind == SETTLE:
         sold = settle(&after, sale, &place)
+    is_taken_over = sold == Status.REPLAYED and after.revision != revision
     table.spent, table.purchase, table.is_repeated = after.spent, after.purchases[place], sold == Status.REPLAYED
-    if sold == Status.REPLAYED and not is_better:
+    if sold == Status.REPLAYED and not is_better and not is_taken_over:
         return Status.REPLAYED
-    if not is_better and paid != Status.OK and paid != Status.REPLAYED:
+    if takes_over and sold == Status.NO_SUCH_PURCHASE:
+        return sold
+    if not is_better and paid != Status.OK and paid != Status.REPLAYED and not is_taken_over:
         return paid
     if sold == Status.INSUFFICIENT_CREDIT:
         table.shortfall = sale.amount + after.spent - table.exposure
     if sold != Status.OK and sold != Status.REPLAYED:
         return sold
-    if sold == Status.OK:
+    if sold == Status.OK or is_taken_over:
         _keep_sales(table, channel, &after)
     if is_better:
         table._accept(channel, payment)

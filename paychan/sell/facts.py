@@ -108,7 +108,8 @@ class Standing:
 class Sale:
     """A purchase that was charged for and is to be served. outpoint: 36 bytes. key: the purchase's, number: as the door told it.
     is_repeated: it was bought, and maybe served, before; then it is not given back. is_open: its amount is not final yet. used:
-    units, of a metered one. payment: in binary form."""
+    units, of a metered one. payment: in binary form. name: the number that the purchase had before it was taken over from another
+    process; 0: it was not."""
 
     request: Request
     price: Price
@@ -121,6 +122,7 @@ class Sale:
     is_open: bool = False
     used: int | None = None
     payment: bytes = b""
+    name: int = 0
 
     def use(self, units: int) -> None:
         """Say how many of the units that are held were used. Raises ValueError if that is more."""
@@ -130,11 +132,11 @@ class Sale:
 
     @property
     def bought(self) -> Bought:
-        """What a signed receipt says of it."""
+        """What a signed receipt says of it: the same, whoever signs it."""
         body = self.request.body
         return Bought(
             channel_id=format_channel_id(self.outpoint),
-            number=self.number,
+            number=self.name or self.number,
             method=self.request.method,
             resource=self.request.target,
             amount=self.price.amount * (self.price.units if self.used is None else self.used),

@@ -6,11 +6,15 @@ once, whatever process asks, and says `repeated` to all but one. That one runs t
 its answer and get the same. Another process cannot know the answer: the first time it says "later" (503), for the handler may be
 running just now; after REPEAT_SECONDS it runs the handler once more where that is harmless, else it says that this was served
 (409).
+
+Who may give a purchase back? Who knows that nobody serves it: the process that made it, as long as it has the number that it had
+then. So whoever is about to run a handler for a purchase that was there takes it over before: it gets a new number, and the process
+that had the old one, and may still be at it, can neither give it back nor settle it any more. (It may still answer: that is the
+same harmless request, run twice for one price.) Who took it over cannot know what was served before, and gives nothing back.
 """
 
 import hashlib
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -31,6 +35,7 @@ from ..mpp.text import format_channel_id
 from .challenges import Challenges
 from .facts import Answer, Headers, Price, Request, Sale, Sign, Standing
 from .kept import Kept, Outcome
+from .owed import Last, Owed
 from .steps import Ask, Await, Call, Do, Pause, Steps, Told
 
 TERMS = "/v1/sell/terms"
@@ -52,16 +57,14 @@ REPEATS_MAX = 3
 price."""
 
 UNKNOWN_SECONDS = 120.0
-"""So long a sale whose outcome is unknown counts as ours, if it is there after all. Another process may have sold it meanwhile."""
+"""So long a sale whose outcome is unknown counts as ours, if it is there after all. Another process may have sold it meanwhile:
+then it is served twice for one price, or given back if our handler fails."""
 
 OWED_SECONDS = 3600.0
 """So long it is remembered that a price could not be given back."""
 
 WAIT_SECONDS = 60.0
 """So long a request waits for the answer to the same one before it."""
-
-REMEMBERED_MAX = 100_000
-"""Channels, and purchases of which something must be known."""
 
 NO_STORE = (("cache-control", "no-store"),)
 PRIVATE = ("cache-control", "private")
@@ -73,16 +76,6 @@ _HINTS = {
 }
 
 log = logging.getLogger("paychan.sell")
-
-
-class _Last(OrderedDict[Any, Any]):
-    """A dictionary of the last REMEMBERED_MAX things."""
-
-    def note(self, key: Any, value: Any) -> None:
-        self[key] = value
-        self.move_to_end(key)
-        while len(self) > REMEMBERED_MAX:
-            self.popitem(last=False)
 
 
 class Rules:
@@ -100,10 +93,11 @@ class Rules:
         self._explain, self._sign = explain, sign
         self._challenges, self._clock, self._ticks = challenges, clock, ticks
         self._kept = Kept(ticks)
-        self._standings = _Last()  # outpoint: Standing
-        self._unserved = _Last()  # purchase key: until when it counts as paid for, and not served by us
-        self._repeats = _Last()  # purchase key: how often a handler was run again
-        self._seen = _Last()  # purchase key: when it was first seen to be another process's
+        self._standings = Last()  # outpoint: Standing
+        self._owed = Owed(ticks)
+        self._repeats = Last()  # purchase key: how often a handler was run again
+        self._names = Last()  # purchase key and number: the number that it had at first, as far as we know
+        self._seen = Last()  # purchase key: when it was first seen to be another process's
         self._terms: dict[str, Any] = {}
         self._terms_at = -TERMS_SECONDS
         self._complaint = ""
@@ -140,7 +134,6 @@ class Rules:
             yield from self.failed(sale)
             return ()
         if sale.price.is_metered and sale.is_open and not (yield from self._settle_metered(sale)):
-            self._owe(sale.key, OWED_SECONDS)
             self._kept.settle(sale.key, Outcome.GIVEN_BACK)
             return self.refuse(Unavailable("store_unavailable"), sale.request, sale.price)
         told = self.receipt_of(sale)
@@ -159,26 +152,35 @@ class Rules:
         self._kept.settle(sale.key, Outcome.NOT_KEPT)
 
     def failed(self, sale: Sale) -> Steps[None]:
-        """See facts.py. What cannot be given back now is remembered: the same payment will be served for it."""
+        """See facts.py. What cannot be given back now is remembered: the same payment will be served for it. What another process
+        has taken over is not ours to give back."""
         if not sale.is_repeated:
             told = yield from self._patiently(self._release(sale), ASK_AGAIN_SECONDS)
             if told is None or told.is_unknown:
-                self._owe(sale.key, OWED_SECONDS)
+                self._owed.note(sale.key, OWED_SECONDS, sale.number)
             elif told.status == 200:
                 self._note(sale.outpoint, told)
         self._kept.settle(sale.key, Outcome.GIVEN_BACK)
 
     def extend(self, sale: Sale, number: int) -> Steps[tuple[str, int] | NeedVoucher]:
         """Charge as many units again as a sale had at first, from the credit: for its `number`th part. Return the key and number of
-        that purchase, or what the payer must be asked for. Raises PaychanError: the channel sells no more, or nobody knows."""
+        that purchase, or what the payer must be asked for. Raises PaychanError: the channel sells no more, or nobody knows.
+
+        A part that was there when it was asked for first is of another process, which runs the same sale: it is taken over, and
+        number 0 says that nothing of it is given back."""
         key = f"{sale.key}:{number}"
+        unknown: list[bool] = []
         ask = {"do": "charge", "channel": format_outpoint(sale.outpoint), "key": key, "amount": sale.price.cost}
-        told = yield from self._patiently(ask, ASK_AGAIN_SECONDS)
+        told = yield from self._patiently(ask, ASK_AGAIN_SECONDS, lambda: unknown.append(True))
+        is_anothers = False
+        if told is not None and told.status == 200 and told.content["repeated"] and (sale.is_repeated or not unknown):
+            is_anothers = True
+            told = yield from self._patiently({**ask, "again": told.content["purchase"]["number"]}, ASK_AGAIN_SECONDS)
         if told is None:
             raise Unavailable("store_unavailable")
         if told.status == 200:
             sale.standing = self._note(sale.outpoint, told)
-            return key, told.content["purchase"]["number"]
+            return key, 0 if is_anothers and told.content["repeated"] else told.content["purchase"]["number"]
         if told.code != "insufficient_credit":
             raise error_of(told)
         required, accepted = told.content["required"], told.content["required"] - told.content["missing"]
@@ -187,7 +189,9 @@ class Rules:
         return NeedVoucher(sale.outpoint, required, accepted, sale.standing.funding_value)
 
     def end_part(self, sale: Sale, key: str, number: int, units: int) -> Steps[None]:
-        """Give back what of a part was not delivered. units: those that were."""
+        """Give back what of a part was not delivered. number: 0 if it is another's. units: those that were delivered."""
+        if not number:
+            return
         settle = {
             "do": "settle",
             "channel": format_outpoint(sale.outpoint),
@@ -240,7 +244,7 @@ class Rules:
             sold = yield from self._buy(request, credential, price, key)
         except BaseException as error:
             if not isinstance(error, PaychanError):  # we were stopped in between: it may be charged
-                self._owe(key, UNKNOWN_SECONDS)
+                self._owed.note(key, UNKNOWN_SECONDS)
             self._kept.settle(key, Outcome.GIVEN_BACK)
             raise
         if isinstance(sold, Answer):
@@ -297,17 +301,21 @@ class Rules:
         }
         if price.is_metered:
             sale["seconds"] = METERED_SECONDS
-        told = yield from self._patiently(sale, ASK_AGAIN_SECONDS, lambda: self._owe(key, UNKNOWN_SECONDS))
+        told = yield from self._patiently(sale, ASK_AGAIN_SECONDS, lambda: self._owed.note(key, UNKNOWN_SECONDS))
         if told is None:
             raise Unavailable("store_unavailable")
         if told.status != 200:
             return (yield from self._refused(told, request, credential, price))
         standing = self._note(credential.outpoint, told)
+        is_owed = self._owed.take(key, told.content["purchase"]["number"])
+        if told.content["repeated"]:
+            if not is_owed:
+                self._check_repeated(key, request, price, standing, credential)
+            told = yield from self._take_over(sale, told, is_owed)
+            if told.status != 200:
+                return (yield from self._refused(told, request, credential, price))
+            standing = self._note(credential.outpoint, told)
         purchase = told.content["purchase"]
-        was_unserved = self._unserved.pop(key, -1.0) >= self._ticks()
-        is_repeated = bool(told.content["repeated"]) and not was_unserved
-        if is_repeated:
-            self._check_repeated(key, request, price, standing, credential)
         return Sale(
             request=request,
             price=price,
@@ -316,13 +324,32 @@ class Rules:
             number=purchase["number"],
             challenge_id=credential.challenge.id,
             standing=standing,
-            is_repeated=is_repeated,
+            is_repeated=bool(told.content["repeated"]) and not is_owed,
             is_open=purchase["until"] > 0,
             payment=credential.payment,
+            name=self._names.get((key, purchase["number"]), 0),
         )
 
-    def _owe(self, key: str, seconds: float) -> None:
-        self._unserved.note(key, self._ticks() + seconds)
+    def _take_over(self, sale: dict[str, Any], told: Told, is_owed: bool) -> Steps[Told]:
+        """Have a purchase made ours that was there, for who made it may be about to give it back. Return what was told: 200 also
+        if it was given back just now, and is charged anew. Raises Unavailable."""
+        key = sale["key"]
+        ask = {**sale, "again": told.content["purchase"]["number"]}
+        when_unknown = partial(self._owed.note, key, UNKNOWN_SECONDS) if is_owed else lambda: None
+        found = yield from self._patiently(ask, ASK_AGAIN_SECONDS, when_unknown)
+        if found is None or found.is_unknown:
+            raise Unavailable("store_unavailable")
+        if found.code == "no_such_purchase":  # another was faster, or we were, and have not heard of it
+            self._seen.note(key, self._ticks())
+            raise Unavailable("overloaded", "The same request may be under way elsewhere; send it again")
+        if is_owed:
+            self._owed.take(key, 0)
+        if found.status == 200 and found.content["repeated"]:
+            name = self._names.get((key, ask["again"]), ask["again"])
+            self._names.note((key, found.content["purchase"]["number"]), name)
+        if found.status == 200 and not is_owed:
+            self._repeats.note(key, self._repeats.get(key, 0) + 1)
+        return found
 
     def _check_repeated(self, key: str, request: Request, price: Price, standing: Standing, credential: Credential) -> None:
         """Refuse what another process, or one before us, has sold, unless it may be run again. Raises Rejection, Unavailable."""
@@ -334,7 +361,6 @@ class Rules:
         if self._ticks() - first < REPEAT_SECONDS:
             self._seen.note(key, first)
             raise Unavailable("overloaded", "The same request may be under way elsewhere; send it again", figures=figures)
-        self._repeats.note(key, self._repeats.get(key, 0) + 1)
 
     def _refused(self, told: Told, request: Request, credential: Credential, price: Price) -> Steps[Answer]:
         """Return the answer to a refusal of the door's."""
@@ -469,11 +495,13 @@ class Rules:
 
     def _settle_metered(self, sale: Sale) -> Steps[bool]:
         """Charge what a metered sale has used, and give back the rest. False: that is not known to be done, so nothing may be
-        served."""
+        served; it is owed, but for what another process has taken over."""
         used = sale.price.units if sale.used is None else sale.used
         settle = {**self._release(sale), "do": "settle", "amount": used * sale.price.amount}
         told = yield from self._patiently(settle, ASK_AGAIN_SECONDS)
         if told is None or told.status != 200:
+            if told is None or told.code != "no_such_purchase":
+                self._owed.note(sale.key, OWED_SECONDS, sale.number)
             return False
         sale.standing = self._note(sale.outpoint, told)
         return True

@@ -1602,7 +1602,8 @@ SALES = (
     ),
 )
 
-TILL, CHALLENGES, KEPT = "paychan/sell/rules.py", "paychan/sell/challenges.py", "paychan/sell/kept.py"
+TILL, CHALLENGES, KEPT, OWED = (f"paychan/sell/{name}.py" for name in ("rules", "challenges", "kept", "owed"))
+TWO_TILLS = f"{UNIT}sell/test_rules.py"
 COUNTER, TROUBLES = "tests/process/test_selling_middleware.py", "tests/process/test_selling_troubles.py"
 
 MIDDLEWARE = (
@@ -1642,17 +1643,69 @@ MIDDLEWARE = (
         ("M2",),
         "what another process has served is served again",
         TILL,
-        'is_repeated = bool(told.content["repeated"]) and',
-        "is_repeated = False and",
+        "if not is_owed:",
+        "if False:",
         (f"{TROUBLES}::test_a_shop_that_was_killed_serves_what_was_paid_and_not_served",),
     ),
     Break(
         ("M2",),
         "what was asked for in vain, and sold later, counts as unserved for ever",
-        TILL,
-        "was_unserved = self._unserved.pop(key, -1.0) >= self._ticks()",
-        "was_unserved = self._unserved.get(key, -1.0) >= self._ticks()",
+        OWED,
+        "self._owed.pop(key, (-1.0, 0))",
+        "self._owed.get(key, (-1.0, 0))",
         (f"{UNIT}sell/test_rules.py::test_what_was_asked_for_in_vain_and_then_sold_is_no_longer_unserved",),
+    ),
+    Break(
+        ("M2",),
+        "what another process may give back yet is served",
+        TILL,
+        "            told = yield from self._take_over(sale, told, is_owed)\n",
+        "",
+        (
+            f"{TROUBLES}::test_who_hangs_up_and_goes_to_another_till_gets_one_good_for_one_price",
+            f"{TWO_TILLS}::test_who_is_late_gives_nothing_back_that_another_process_has_taken_over",
+            f"{TWO_TILLS}::test_a_release_that_arrives_late_does_not_give_back_what_was_served_since",
+        ),
+    ),
+    Break(
+        ("M2",),
+        "what was taken over from another process is given back, whatever that one has served",
+        TILL,
+        'is_repeated=bool(told.content["repeated"]) and not is_owed,',
+        "is_repeated=False,",
+        (f"{TWO_TILLS}::test_two_processes_take_one_over_and_neither_gives_it_back",),
+    ),
+    Break(
+        ("M2",),
+        "what a process owed counts as unserved, whoever has taken it over since",
+        OWED,
+        " and known in (0, number)",
+        "",
+        (f"{TWO_TILLS}::test_what_is_owed_and_was_taken_over_is_not_given_back",),
+    ),
+    Break(
+        ("M2",),
+        "a part of a stream that another process delivers is given back",
+        TILL,
+        'return key, 0 if is_anothers and told.content["repeated"] else told',
+        "return key, told",
+        (f"{TWO_TILLS}::test_a_part_of_a_stream_that_two_processes_serve_is_not_given_back",),
+    ),
+    Break(
+        ("M2",),
+        "a purchase that is taken over keeps its number, which its first seller gives it back by",
+        PURCHASE,
+        "    purchase.number = sales.revision\n    if purchase.until:",
+        "    if purchase.until:",
+        (f"{RULES}::test_what_was_taken_over_is_neither_given_back_nor_settled_by_its_old_number",),
+    ),
+    Break(
+        ("M2",),
+        "a purchase that somebody else has taken over meanwhile is taken over unseen",
+        PURCHASE,
+        "sale.kind == SELL_AGAIN and purchase.number != sale.number:",
+        "False:",
+        (f"{RULES}::test_only_who_knows_a_purchases_number_takes_it_over",),
     ),
     Break(
         ("M2",),
@@ -1674,7 +1727,7 @@ MIDDLEWARE = (
         ("M3",),
         "what could not be given back is forgotten",
         TILL,
-        "self._owe(sale.key, OWED_SECONDS)\n            elif",
+        "self._owed.note(sale.key, OWED_SECONDS, sale.number)\n            elif",
         "pass\n            elif",
         (f"{TROUBLES}::test_a_handler_that_fails_while_the_store_is_away_has_not_cost_anything",),
     ),

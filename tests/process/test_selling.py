@@ -105,6 +105,32 @@ def test_a_reservation_is_settled_at_what_was_used(seller, payer):
     assert seller.look(channel_of(payer))["credit"] == before["credit"] - 1000
 
 
+def test_what_was_taken_over_has_a_new_number_and_the_old_one_gives_nothing_back(seller, payer):
+    before = seller.look(channel_of(payer))["credit"]
+    sale = charge(payer, "one", 300)
+    first = seller.ask(sale).json["purchase"]
+    taken = seller.ask({**sale, "again": first["number"]}).json
+    assert taken["repeated"] and taken["purchase"] == {**first, "number": first["number"] + 1}
+    assert seller.ask(sale).json["purchase"] == taken["purchase"]  # on disk
+    number = {"do": "release", "channel": channel_of(payer), "key": "one", "number": first["number"]}
+    for late in (number, {**sale, "again": first["number"]}):
+        answer = seller.ask(late)
+        assert (answer.status, answer.code) == (404, "no_such_purchase")
+    assert seller.look(channel_of(payer))["credit"] == before - 300
+    assert seller.ask({**number, "number": taken["purchase"]["number"]}).json["credit"] == before
+    anew = seller.ask({**sale, "again": first["number"]}).json
+    assert not anew["repeated"] and anew["credit"] == before - 300
+
+
+def test_a_reservation_that_is_taken_over_is_renewed(seller, payer):
+    sale = {**charge(payer, "stream", 1000), "do": "reserve", "seconds": 60}
+    held = seller.ask(sale).json["purchase"]
+    longer = seller.ask({**sale, "seconds": 3600, "again": held["number"]}).json["purchase"]
+    assert longer["until"] >= held["until"] + 3500 and longer["amount"] == 1000
+    shorter = seller.ask({**sale, "seconds": 1, "again": longer["number"]}).json["purchase"]
+    assert shorter["until"] == longer["until"] and shorter["number"] > longer["number"] > held["number"]
+
+
 def test_a_reservation_falls_back_by_itself(seller, payer):
     before = seller.look(channel_of(payer))["credit"]
     held = seller.ask({**charge(payer, "short", 1000), "do": "reserve", "seconds": 1}).json
@@ -307,6 +333,9 @@ BAD = {
     "a payment that is none": ({**GOOD, "payment": "AAAA"}, "invalid_payment"),
     "a payment that is null": ({**GOOD, "payment": None}, "invalid_sale"),
     "no such channel": (GOOD, "no_such_channel"),
+    "a purchase 0 again": ({**GOOD, "again": 0}, "invalid_sale"),
+    "a purchase again that is true": ({**GOOD, "again": True}, "invalid_sale"),
+    "a settlement again": ({**GOOD, "do": "settle", "number": 1, "again": 1}, "invalid_sale"),
     "a reservation without end": ({**GOOD, "do": "reserve"}, "missing_parameter"),
     "a reservation for a moment": ({**GOOD, "do": "reserve", "seconds": 0}, "invalid_sale"),
     "a reservation for days": ({**GOOD, "do": "reserve", "seconds": 86401}, "invalid_sale"),

@@ -141,6 +141,35 @@ def test_two_shops_sell_once_for_one_payment(system, open_shop, seller):
         assert seller.look(buyer.channel)["spent"] == OPEN_PRICE + 10
 
 
+@pytest.mark.parametrize("fails", [True, False], ids=["fails", "serves"])
+def test_who_hangs_up_and_goes_to_another_till_gets_one_good_for_one_price(system, open_shop, seller, monkeypatch, fails):
+    """The first till's handler still runs when the second one runs it again, and fails after that one has served it: what was paid
+    for is not given back then."""
+    with open_shop("flask") as two:
+        if fails:
+            monkeypatch.setenv("SHOP_FAILS", "yes")
+        with open_shop("fastapi") as one:
+            buyer = new_buyer(system, two)
+            headers, answers = buyer.pay(5, challenge_of(two.get("/held"))), []
+            other = buyer.again(challenge_of(one.get("/held")))
+            runs = one.runs()
+            thread = threading.Thread(target=lambda: answers.append(one.get("/held", other)))
+            thread.start()
+            wait_until(lambda: one.runs() > runs, 10, "running the handler")
+            two.go()
+            assert two.get("/held", headers).status_code == 503  # it may be under way
+            assert persist(lambda: two.get("/held", headers)).status_code == 200
+            one.go()
+            thread.join(30)
+            assert answers[0].status_code == (500 if fails else 200)
+            assert seller.look(buyer.channel)["spent"] == OPEN_PRICE + 10
+            refused = two.get("/joke", headers)
+            assert (refused.status_code, problem_of(refused).name) == (402, "session/insufficient-balance")
+            if fails:
+                assert persist(lambda: one.get("/held", other)).status_code == 500  # it was served, so it is not given back
+                assert seller.look(buyer.channel)["spent"] == OPEN_PRICE + 10
+
+
 def test_one_payment_buys_in_one_of_two_shops_at_one_door(system, open_shop, seller, monkeypatch):
     """They have the same wares at the same paths; only their names differ."""
     with open_shop("fastapi") as one:

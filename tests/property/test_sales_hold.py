@@ -22,7 +22,7 @@ from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, mak
 from tests.reference import judge_sale
 
 OPEN_PRICE = 700
-KINDS = {"sell": 1, "settle": 2, "prove": 3}
+KINDS = {"sell": 1, "settle": 2, "prove": 3, "again": 4}
 KEYS = [bytes([number]) * 16 for number in range(7)]
 AMOUNTS = st.integers(1, 200) | st.sampled_from([1, 5, 100, 3000]) | st.sampled_from([0, 21 * 10**14 + 1, 2**63, 2**64 - 1])
 
@@ -85,7 +85,7 @@ class Selling(RuleBasedStateMachine):
         self.now += seconds
 
     @rule(
-        what=st.sampled_from(["sell"] * 4 + ["settle"] * 2 + ["prove"]),
+        what=st.sampled_from(["sell"] * 4 + ["settle"] * 2 + ["again"] * 2 + ["prove"]),
         key=st.sampled_from(KEYS),
         amount=AMOUNTS,
         ahead=st.sampled_from([0, 0, 0, 60, 60, 86400, 86400, 86401, 1]),
@@ -107,8 +107,9 @@ class Selling(RuleBasedStateMachine):
         known = {one.key: one for one in self.account.bought}
         if what == "settle" and key in known and number < 9:
             number, amount = known[key].number, min(amount, known[key].held + number // 8)
-        if what == "sell" and key in known and number < 6:
+        if what in ("sell", "again") and key in known and number < 9:
             amount = known[key].asked
+            number = known[key].number + number // 8
         self._ask(what, key, amount, number, self.now + ahead if ahead else 0, paid)
 
     def _ask(self, what, key, amount, number, until, paid):

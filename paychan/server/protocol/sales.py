@@ -19,7 +19,7 @@ BODY_BYTES_MAX = SALES_MAX * 1024
 """Of a request's body: more than so many of the longest sales take."""
 
 _FORM = struct.Struct("<B36s16sQQI")
-_SELL, _SETTLE, _PROVE = 1, 2, 3
+_SELL, _SETTLE, _PROVE, _SELL_AGAIN = 1, 2, 3, 4
 _NUMBER_MAX = 2**63 - 1
 
 
@@ -33,9 +33,10 @@ class _Verb:
 
 
 _ALWAYS = frozenset(("do", "channel"))
+_PERHAPS = frozenset(("payment", "again"))
 _VERBS = {
-    "charge": _Verb(_SELL, _ALWAYS | {"key", "amount", "payment"}, frozenset(("payment",))),
-    "reserve": _Verb(_SELL, _ALWAYS | {"key", "amount", "seconds", "payment"}, frozenset(("payment",))),
+    "charge": _Verb(_SELL, _ALWAYS | {"key", "amount"} | _PERHAPS, _PERHAPS),
+    "reserve": _Verb(_SELL, _ALWAYS | {"key", "amount", "seconds"} | _PERHAPS, _PERHAPS),
     "settle": _Verb(_SETTLE, _ALWAYS | {"key", "number", "amount"}),
     "release": _Verb(_SETTLE, _ALWAYS | {"key", "number"}),
     "snapshot": _Verb(_PROVE, _ALWAYS | {"payment"}),
@@ -74,10 +75,12 @@ def encode_sale(sale: Any, now: int) -> bytes:
         raise Rejection("invalid_sale", f"{sale['do']} has the members {', '.join(sorted(verb.members))}, and no others")
     key = hash_key(_text(sale, "key", 1, KEY_TEXT_MAX)) if "key" in verb.members else bytes(KEY_SIZE)
     amount = _integer(sale, "amount", 0 if verb.kind == _SETTLE else 1, MAX_MONEY) if "amount" in verb.members else 0
-    number = _integer(sale, "number", 1, _NUMBER_MAX) if "number" in verb.members else 0
+    named = "again" if "again" in sale else "number"
+    number = _integer(sale, named, 1, _NUMBER_MAX) if named in sale else 0
     until = now + _integer(sale, "seconds", 1, RESERVATION_SECONDS_MAX) if "seconds" in verb.members else 0
     payment = _payment(sale) if "payment" in sale else b""
-    return _FORM.pack(verb.kind, _channel(sale), key, amount, number, until) + payment
+    kind = _SELL_AGAIN if "again" in sale else verb.kind
+    return _FORM.pack(kind, _channel(sale), key, amount, number, until) + payment
 
 
 def _text(sale: dict[str, Any], name: str, low: int, high: int) -> str:

@@ -12,7 +12,7 @@ from paychan.core.payment import Payment
 from paychan.core.sales import PURCHASES_MAX, RESERVATION_SECONDS_MAX, Purchase, Sales
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
 
-SELL, SETTLE, PROVE = 1, 2, 3
+SELL, SETTLE, PROVE, AGAIN = 1, 2, 3, 4
 FUNDING, OPENED, PRICE = 10_000_000, 5000, 700
 SAMPLE = make_sample("selling rules", opening_change=FUNDING - OPENED)
 OUTPOINT = SAMPLE.terms.outpoint
@@ -222,6 +222,80 @@ def test_a_reservation_settled_whole_is_final(table):
     ask(table, until=NOW + 60)
     assert ask(table, kind=SETTLE, number=1, amount=100)[:2] == (Status.ACCEPTED, 0)
     assert ask(table, key=K[1], now=NOW + 61)[2] == PRICE + 200
+
+
+# --- taking a purchase over ---
+
+
+def test_what_was_taken_over_is_neither_given_back_nor_settled_by_its_old_number(table):
+    ask(table)
+    assert ask(table, kind=AGAIN, number=1) == (Status.ACCEPTED, 0, PRICE + 100, (100, 100, 2, 0))
+    for amount in (0, 40, 100):
+        refused(table, Status.NO_SUCH_PURCHASE, kind=SETTLE, number=1, amount=amount)
+    assert standing(table)[1:3] == (PRICE + 100, 2)
+    assert ask(table)[3] == (100, 100, 2, 0)  # for who asks as always
+    assert ask(table, kind=SETTLE, number=2, amount=0)[1:3] == ((-100) % 2**64, PRICE)
+
+
+def test_only_who_knows_a_purchases_number_takes_it_over(table):
+    ask(table)
+    assert ask(table, kind=AGAIN, number=1)[3][2] == 2
+    for number in (0, 1, 3):
+        refused(table, Status.NO_SUCH_PURCHASE, kind=AGAIN, number=number)
+    refused(table, Status.PURCHASE_DIFFERS, kind=AGAIN, number=2, amount=99)
+
+
+@pytest.mark.parametrize("number", [1, 9])
+def test_what_is_not_there_any_more_is_charged_anew(table, number):
+    assert ask(table, kind=AGAIN, number=number)[:2] == (Status.ACCEPTED, PRICE + 100)
+    assert ask(table, kind=SETTLE, number=1, amount=0)[0] == Status.ACCEPTED
+    assert ask(table, kind=AGAIN, number=number) == (Status.ACCEPTED, 100, PRICE + 100, (100, 100, 3, 0))
+
+
+def test_who_takes_over_with_an_old_payment_does_and_buys_nothing_anew_with_it(table):
+    ask(table, paid=SAMPLE.opening)
+    ask(table, key=K[1], paid=SAMPLE.sign(FUNDING - OPENED - 50))
+    assert ask(table, kind=AGAIN, number=1, paid=SAMPLE.opening)[3] == (100, 100, 3, 0)
+    refused(table, Status.NO_SUCH_PURCHASE, kind=AGAIN, number=1, paid=SAMPLE.opening)
+    assert ask(table, kind=SETTLE, number=3, amount=0)[0] == Status.ACCEPTED
+    refused(table, Status.OUT_OF_ORDER, kind=AGAIN, number=3, paid=SAMPLE.opening)
+    forged = type(SAMPLE.opening)(FUNDING, SAMPLE.opening.signature, 0x83)
+    refused(table, Status.BAD_SIGNATURE, kind=AGAIN, key=K[1], number=2, paid=forged)
+
+
+def test_a_better_payment_is_taken_with_what_is_taken_over(table):
+    ask(table)
+    status, charged, spent, row = ask(table, kind=AGAIN, number=1, paid=SAMPLE.sign(FUNDING - OPENED - 30))
+    assert (status, charged, spent, row[2], table.value_received) == (Status.ACCEPTED, 0, PRICE + 100, 2, 30)
+
+
+@pytest.mark.parametrize(("ahead", "ends"), [(30, 60), (90, 90), (0, 60)])
+def test_a_reservation_that_is_taken_over_ends_no_sooner(table, ahead, ends):
+    ask(table, until=NOW + 60)
+    assert ask(table, kind=AGAIN, number=1, until=NOW + ahead if ahead else 0)[3] == (100, 100, 2, NOW + ends)
+
+
+def test_what_was_settled_stays_settled(table):
+    ask(table, until=NOW + 60)
+    ask(table, kind=SETTLE, number=1, amount=40)
+    assert ask(table, kind=AGAIN, number=1, until=NOW + 90) == (Status.ACCEPTED, 0, PRICE + 40, (100, 40, 3, 0))
+
+
+def test_in_a_channel_that_stands_still_nothing_is_taken_over_for_nothing_is_given_back(table):
+    ask(table)
+    late = SAMPLE.terms.exp_time - SETTLEMENT_PERIOD
+    assert ask(table, kind=AGAIN, number=1, now=late) == (Status.REPLAYED, 0, PRICE + 100, (100, 100, 1, 0))
+    ask(table, key=K[1], paid=SAMPLE.sign(0, 0x82))
+    before = record(table)
+    assert ask(table, kind=AGAIN, number=1)[0] == Status.REPLAYED
+    assert record(table) == before
+    refused(table, Status.CHANNEL_CLOSING, kind=SETTLE, number=1, amount=0)
+
+
+def test_in_a_channel_whose_funding_was_not_looked_at_nothing_is_taken_over_and_the_caller_waits(table):
+    ask(table)
+    table.chain_generation += 1
+    refused(table, Status.UNCHECKED, kind=AGAIN, number=1)
 
 
 # --- durability ---
