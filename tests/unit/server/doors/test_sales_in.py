@@ -119,7 +119,7 @@ async def test_a_refusal_that_was_judged_on_what_is_not_durable_waits():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("raw", [b"", b"\1" * 72, b"\0" + bytes(80), b"\4" + bytes(80), b"\3" + bytes(72), b"\2" + bytes(80)])
+@pytest.mark.parametrize("raw", [b"", b"\1" * 72, b"\0" + bytes(80), b"\5" + bytes(80), b"\3" + bytes(72), b"\2" + bytes(80)])
 @asynchronous
 async def test_what_is_no_sale_is_refused(kind, raw):
     """Too short, of no kind, a proof without a payment, a settlement with one."""
