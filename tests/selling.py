@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 
 from paychan.core.outpoint import format_outpoint
+from paychan.rpc.connection import reachable
 from tests.system import ROOT, Answer, System
 
 SOCKET = 'socket = "run/sell.sock"'
@@ -43,7 +44,8 @@ class _Local(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        with reachable(self._path) as path:
+            self.sock.connect(path)
 
 
 class Seller:

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Any, TypeVar
 
+from ..rpc.connection import reachable
 from .challenges import Challenges
 from .facts import Answer, Decision, Headers, Price, Request, Sale, Sign
 from .rules import Rules
@@ -63,7 +64,8 @@ class BlockingDoor:
             made = socket.socket(socket.AF_UNIX)
             made.settimeout(seconds)
             try:
-                made.connect(door.socket)
+                with reachable(door.socket) as path:
+                    made.connect(path)
             except BaseException:
                 made.close()
                 raise

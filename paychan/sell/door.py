@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from ..rpc.connection import reachable
 from .steps import Told
 from .wire import ANSWER_BYTES_MAX, ANSWER_SECONDS, SALES, SALES_MAX, SLOW_SECONDS, Door, dumps, list_of, read_answer, read_answers
 
@@ -213,7 +214,8 @@ class AsyncDoor:
             async with asyncio.timeout(ANSWER_SECONDS):
                 door.approach()
                 if door.server is None:
-                    _, connection = await self._loop.create_unix_connection(make, door.socket)
+                    with reachable(door.socket) as path:
+                        _, connection = await self._loop.create_unix_connection(make, path)
                 else:
                     tls = ssl.create_default_context(cafile=door.ca_file or None) if door.server.is_tls else None
                     _, connection = await self._loop.create_connection(make, door.server.host, door.server.port, ssl=tls)

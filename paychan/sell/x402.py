@@ -15,6 +15,7 @@ import hashlib
 import inspect
 import json
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Mapping
 from typing import Any, Protocol
@@ -34,6 +35,7 @@ from ..core.units import MAX_MONEY
 from ..mpp import CURRENCY
 from ..mpp.text import parse_amount
 from ..receipts.claims import Bought
+from ..rpc.connection import reachable_path
 from .wire import SLOW_SECONDS, find_door
 
 SCHEME = "batch-settlement"
@@ -73,9 +75,18 @@ def facilitator(at: str, token: str = "", is_async: bool = True) -> HTTPFacilita
     if door.server is not None:
         config = FacilitatorConfig(url=f"{at.rstrip('/')}/x402", auth_provider=auth)
         return HTTPFacilitatorClient(config) if is_async else HTTPFacilitatorClientSync(config)
-    client = httpx.Client(transport=httpx.HTTPTransport(uds=door.socket), timeout=SLOW_SECONDS)
+    socket = _spelled(door.socket)
+    client = httpx.Client(transport=httpx.HTTPTransport(uds=socket), timeout=SLOW_SECONDS)
     blocking = HTTPFacilitatorClientSync(FacilitatorConfig(url=LOCAL_URL, auth_provider=auth, http_client=client))
-    return _Local(door.socket, auth, blocking) if is_async else blocking
+    return _Local(socket, auth, blocking) if is_async else blocking
+
+
+def _spelled(socket: str) -> str:
+    """Return a spelling of a Unix socket's path that fits a socket address; a long one's directory stays open for it."""
+    try:
+        return reachable_path(os.path.abspath(socket))[0]
+    except OSError:  # it is not there: whoever connects hears so
+        return socket
 
 
 class _Local(HTTPFacilitatorClient):
