@@ -1,11 +1,14 @@
 """Claim: what surrounds a verification in a worker, from the request to its answer, costs a microsecond or two: intake, commit
 queue, batch. The group's answer is given at once here; disk and network are not in it."""
 
+import struct
+
 from bench.one_payment import measure
 from bench.samples import COUNT, PAYMENTS, QUERIES, SAMPLE, loaded_table
 from paychan._fast.batch import Batch
 from paychan._fast.commit import CommitQueue
 from paychan._fast.intake import FutureRequest, Intake
+from paychan._fast.sale import SaleBatch
 from paychan.core.units import MAX_MONEY
 from paychan.rpc.store_messages import ENTRIES_MAX
 from paychan.server.channels.payments import REFUSALS_BY_FORM
@@ -18,6 +21,9 @@ class Rules:
 
     def look(self):
         return None, NOW
+
+    def time(self):
+        return NOW
 
     def paid(self, body):
         return Reply(200, body)
@@ -70,3 +76,24 @@ def test_batch_and_commit(benchmark):
 
     (answer,) = measure(benchmark, "the same for a payment of a batch", run, make_intake)
     assert answer.count(b'"channel_status":"open"') == COUNT and answer[:2] == (200).to_bytes(2, "little")
+
+
+def test_sale_and_commit(benchmark):
+    """Each payment comes with a charge of what it pays: payment and purchase are one update."""
+    table, kind, before, sales = loaded_table(), 1, None, []
+    received = table.received(SAMPLE.terms.outpoint)
+    for number, paid in enumerate(PAYMENTS):
+        left = paid.change_value
+        amount = (SAMPLE.terms.funding_value - received if before is None else before) - left
+        before = left
+        head = struct.pack("<B36s16sQQI", kind, SAMPLE.terms.outpoint, number.to_bytes(16, "little"), amount, 0, 0)
+        sales.append(head + paid.raw)
+
+    def run(intake, queue):
+        answers = []
+        SaleBatch(sales, answers.append, lambda call: call()).submit(intake)
+        commit(queue)
+        return answers
+
+    (answers,) = measure(benchmark, "the same for a payment that comes with a charge, of a batch", run, make_intake)
+    assert sum(b'"status":200' in answer for answer in answers) == COUNT

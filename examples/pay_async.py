@@ -11,13 +11,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from paychan.client import TEST, AsyncChannel
+from paychan.client import TEST, AsyncChannel, ClientError, RetryPolicy
 
 
 async def live(url: str, directory: Path, name: str) -> int:
     """Open a channel, pay on it a few times, close it; return what was paid, in satoshi."""
     in_a_week = int(time.time()) + 7 * 86400
-    async with await AsyncChannel.create(directory / f"{name}.json", url, directory / f"{name}.key", TEST, in_a_week) as channel:
+    files = directory / f"{name}.json", directory / f"{name}.key"
+    policy = RetryPolicy(deadline=5)  # so many seconds an answer is waited for; half a minute if this is left out
+    async with await AsyncChannel.create(files[0], url, files[1], TEST, in_a_week, policy=policy) as channel:
         await channel.fund_debug()
         await channel.open()
         await asyncio.gather(*(channel.pay(5) for _ in range(10)))  # they queue up: each waits for the answer to the one before
@@ -30,4 +32,7 @@ async def main() -> None:
     print("paid:", await asyncio.gather(*(live(url, directory, name) for name in ("news", "music", "maps"))))
 
 
-asyncio.run(main())
+try:
+    asyncio.run(main())
+except ClientError as error:  # no server, another network, too little money: all that can be expected to go wrong
+    sys.exit(f"pay_async.py: {error}")

@@ -3,7 +3,7 @@
 import sys
 
 from . import __version__, logs, printing
-from .cli import operator, payer
+from .cli import operator, payer, receipts
 from .cli.arguments import Parser
 from .cli.guard import guarded
 
@@ -19,6 +19,7 @@ def _main() -> int:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     operator.register(subparsers)
     payer.register(subparsers)
+    receipts.register(subparsers)
     arguments = parser.parse_args()
     logs.silence()
     return guarded(arguments.run, arguments)

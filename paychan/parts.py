@@ -10,9 +10,22 @@ SERVER = ("granian", "orjson", "rocksdict", "uvloop")
 """What the extra `server` of pyproject.toml brings, by the names that are imported."""
 
 
+GATEWAY = ("aiohttp", "yarl")
+"""What the extra `gateway` brings besides; yarl comes with aiohttp."""
+
+
 def require_server(command: str) -> None:
     """Return if the server's parts are there. If not, say in one line how to get them, and end with status 2."""
-    missing = [name for name in SERVER if find_spec(name) is None]
+    _require(command, SERVER, "server")
+
+
+def require_gateway(command: str) -> None:
+    """Do the same for the gateway's parts."""
+    _require(command, (*SERVER, *GATEWAY), "gateway")
+
+
+def _require(command: str, names: tuple[str, ...], extra: str) -> None:
+    missing = [name for name in names if find_spec(name) is None]
     if missing:
-        say(f"{command}: needs {', '.join(missing)}: pip install 'paychan[server]'")
+        say(f"{command}: needs {', '.join(missing)}: pip install 'paychan[{extra}]'")
         sys.exit(EXIT_BAD_CONFIG)

@@ -80,6 +80,8 @@ class Report:
     phases: Counter[Phase] = field(default_factory=Counter)
     open_value: int = 0
     begun_value: int = 0
+    open_spent: int = 0
+    spent: int = 0
     funding: int = 0
     left: int = 0
     unproven: int = 0
@@ -102,6 +104,8 @@ class Report:
         yield f"{sum(self.phases.values())} channels: {counts}"
         yield f"{self.open_value} satoshi received on open ones, {self.begun_value} on those being settled"
         yield f"of {self.funding} satoshi {self.funding - self.left} were received and {self.left} are left"
+        if self.spent:
+            yield f"{self.spent} satoshi of what was received were spent on purchases"
         if self.unproven:
             yield f"{self.unproven} unsettled channels have no funding transaction: only a signer in debug mode settles them"
         yield from self.problems
@@ -195,8 +199,10 @@ def _check_batch(records: Records, batch: list[tuple[bytes, bytes]], report: Rep
             report.begun_value += received if state.phase != Phase.OPEN else 0
         report.funding += terms.funding_value
         report.left += state.payment.change_value
+        report.spent += state.sales.spent
         if state.phase == Phase.OPEN:
             report.open_value += received
+            report.open_spent += state.sales.spent
             indexed.append(keys.expiring_key(terms.exp_time, outpoint))
     for key, value in zip(indexed, records.get(indexed) if indexed else [], strict=True):
         if value != b"":
@@ -224,6 +230,8 @@ def _check_state(record: bytes, terms: ChannelTerms) -> ChannelState:
     payment = state.payment
     if payment.change_value > terms.funding_value:
         raise ValueError(f"gives the payer {payment.change_value} of {terms.funding_value}")
+    if state.sales.spent > terms.funding_value - payment.change_value:
+        raise ValueError(f"has sold for {state.sales.spent} satoshi, and received {terms.funding_value - payment.change_value}")
     if payment.sighash_type not in (SIGHASH_CHANGE, SIGHASH_NO_CHANGE) or len(payment.signature) not in SIGNATURE_SIZES:
         raise ValueError("has a payment of no known form")
     return state
@@ -296,12 +304,23 @@ def _check_unsettled(record: bytes | None, report: Report) -> None:
         report.complain(f"the record of the value being settled says {told.begun}, the channels {report.begun_value}")
 
 
+def _check_spent(record: bytes | None, report: Report) -> None:
+    try:
+        told = keys.decode_spent(record)
+    except ValueError as error:
+        report.complain(str(error))
+        return
+    if told != report.open_spent:
+        report.complain(f"the record of the spent value says {told}, the channels {report.open_spent}")
+
+
 def _check_rest(records: Records, report: Report) -> None:
     leases = (report.identity.shard_count if report.identity else 1 << 16) + LEASE_COUNT
     for key, value in records.walk(keys.EPOCH):
         if len(key) != 3 or int.from_bytes(key[1:], "big") >= leases or len(value) != 8:
             report.complain(f"an epoch record is damaged: {key.hex()}")
     _check_unsettled(records.get([keys.UNSETTLED])[0], report)
+    _check_spent(records.get([keys.OPEN_SPENT])[0], report)
     (restored,) = records.get([keys.RESTORED])
     if restored is not None:
         try:

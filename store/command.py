@@ -5,12 +5,12 @@ from paychan.parts import require_server
 
 
 def main() -> int:
-    """Run the command as __main__.py says; return its exit status."""
+    """Run the command as serving.py says; return its exit status."""
     return printing.run("paychan-store", _main)
 
 
 def _main() -> int:
     require_server("paychan-store")
-    from .__main__ import command
+    from .serving import command
 
     return command()

@@ -208,6 +208,10 @@ class Engine:
             page = self.scan_unfinished(outpoints[-1], SCAN_LIMIT_MAX)
         return total
 
+    def open_spent(self) -> int:
+        """Return the satoshi spent on open channels."""
+        return keys.decode_spent(self._get([keys.OPEN_SPENT])[0])
+
     def commit(self, writes: Mapping[bytes, bytes | None]) -> None:
         """Write a group, all or nothing; on return it is on disk.
 

@@ -30,15 +30,22 @@ class Reader(Protocol):
 class Group(PaymentGroup):
     """One group. `judge` takes a COMMIT; `keep` is called when `writes` are durable, and fills the cache.
 
-    unsettled: what has been received on channels that are not settled, before this group and then after it.
+    unsettled: what has been received on channels that are not settled, before this group and then after it; open_spent: how many
+    satoshi of what open ones received were spent.
     epochs: of the shards and then the other leases, now; `raise_epochs` changes this list in place, so that it stays
     true for the next group (`undo` puts it back, if the group is thrown away).
     """
 
     def __init__(
-        self, reader: Reader, cache: StateCache, epochs: list[int], shard_count: int, unsettled: Unsettled = NOTHING
+        self,
+        reader: Reader,
+        cache: StateCache,
+        epochs: list[int],
+        shard_count: int,
+        unsettled: Unsettled = NOTHING,
+        open_spent: int = 0,
     ) -> None:
-        super().__init__(cache, epochs, shard_count, unsettled.open)
+        super().__init__(cache, epochs, shard_count, unsettled.open, open_spent)
         self._begun_value = unsettled.begun
         self._reader, self._epochs, self._accounts = reader, epochs, cache.accounts
         self._writes: dict[bytes, bytes | None] = {}
@@ -58,7 +65,7 @@ class Group(PaymentGroup):
         """Return each channel's durable records, state and terms, None for what is not there."""
         return zip(self._reader.states(outpoints), self._reader.terms(outpoints), strict=True)
 
-    def judge_step(self, *fields: *tuple[int, int, bytes, int, int, bytes, bytes, int]) -> bool:
+    def judge_step(self, *fields: *tuple[int, int, bytes, int, int, bytes, bytes, int, int, int]) -> bool:
         """Judge what is no payment; if it is allowed, note what it writes and what it does to what is unsettled."""
         entry = Entry(*fields)
         if not table.allows(entry):

@@ -13,6 +13,7 @@ The layout is on disk and cannot change; a new one takes a new `identity.FORMAT_
     "U" | 36 outpoint                         u8 phase: index of settlements that have begun and are not settled
     "V"                                       u64 | u64, little-endian: satoshi received on open channels, and on those whose
                                               settlement has begun and is not settled. 8 bytes: the first alone, as it was
+    "G"                                       u64, little-endian: satoshi spent on open channels
     "R"                                       only in a store that was restored from a backup: when (restored.py)
 
 Terms and state are apart so that a payment rewrites some 90 bytes. Big-endian numbers sort as they count.
@@ -31,8 +32,9 @@ FUNDING = b"F"
 EXPIRING = b"O"
 UNFINISHED = b"U"
 UNSETTLED = b"V"
+OPEN_SPENT = b"G"
 RESTORED = b"R"
-SINGLE = (IDENTITY, UNSETTLED, RESTORED)
+SINGLE = (IDENTITY, UNSETTLED, OPEN_SPENT, RESTORED)
 MANY = (EPOCH, TERMS, STATE, SETTLEMENT, FUNDING, EXPIRING, UNFINISHED)
 
 _UNSETTLED = struct.Struct("<QQ")
@@ -53,6 +55,18 @@ def encode_epoch(epoch: int) -> bytes:
 def decode_epoch(value: bytes | None) -> int:
     """Return the epoch in a value; a lease that never had an owner has epoch 0."""
     return int.from_bytes(value, "little") if value else 0
+
+
+def encode_spent(satoshi: int) -> bytes:
+    """Return the value under OPEN_SPENT."""
+    return satoshi.to_bytes(8, "little")
+
+
+def decode_spent(value: bytes | None) -> int:
+    """Return the satoshi in a value; a store that sold nothing has none. Raises ValueError if it is no value."""
+    if value is not None and len(value) != 8:
+        raise ValueError("the record of the spent value is damaged")
+    return int.from_bytes(value or b"", "little")
 
 
 def encode_unsettled(unsettled: Unsettled) -> bytes:

@@ -47,6 +47,7 @@ class Sequencer:
         self._cache = StateCache()
         self.unsettled = engine.unsettled()
         """What has been received on channels that are not settled, as of the last durable group."""
+        self._open_spent = engine.open_spent()
         self._jobs: list[Job] = []
         self._queued_bytes = 0
 
@@ -69,10 +70,12 @@ class Sequencer:
             unsettled = group.unsettled
             if unsettled != self.unsettled:
                 writes[keys.UNSETTLED] = keys.encode_unsettled(unsettled)
+            if group.open_spent != self._open_spent:
+                writes[keys.OPEN_SPENT] = keys.encode_spent(group.open_spent)
             if writes:
                 self._engine.commit(writes)
             group.keep()
-            self.unsettled = unsettled
+            self.unsettled, self._open_spent = unsettled, group.open_spent
             stopped |= self._stopped()
             if stopped:
                 self._on_stopped(stopped)
@@ -86,7 +89,7 @@ class Sequencer:
         was, the others' updates are judged again without it, as if nothing had been."""
         stopped: dict[int, str] = {}
         while True:
-            group = Group(self._engine, self._cache, self._epochs, self._shard_count, self.unsettled)
+            group = Group(self._engine, self._cache, self._epochs, self._shard_count, self.unsettled, self._open_spent)
             answers = [job(group) for job in jobs]
             writes = group.writes
             found = self._stopped()

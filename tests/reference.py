@@ -51,8 +51,20 @@ class Paid:
 
 
 @dataclass(frozen=True)
+class Bought:
+    """A purchase: what was asked for, what it still holds, which change of the channel's sales made it; `until`: when a reservation
+    falls back, 0 once the amount is final."""
+
+    key: bytes
+    asked: int
+    held: int
+    number: int
+    until: int
+
+
+@dataclass(frozen=True)
 class Account:
-    """One channel as the judge keeps it. `phase` is "open", "closing" or "settled"."""
+    """One channel as the judge keeps it. `phase` is "open", "closing" or "settled". `spent`: None while nothing was sold."""
 
     txid: bytes
     vout: int
@@ -62,6 +74,10 @@ class Account:
     change_script: bytes
     newest: Paid
     phase: str = "open"
+    funding_value: int = 0
+    spent: int | None = None
+    changes: int = 0
+    bought: tuple[Bought, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -231,6 +247,122 @@ def judge_payment(account: Account, paid: Paid, now: int, settlement_period: int
     if paid.sighash_type == NONE_ANYONECANPAY:
         return Verdict("exhausted", received), replace(account, newest=paid, phase="closing")
     return Verdict("accepted", received, paid.change_value), replace(account, newest=paid)
+
+
+# --- selling ----------------------------------------------------------------------------------------------------------
+
+REMEMBERED = 4
+LONGEST_RESERVATION = 24 * 3600
+
+
+def fall_back(account: Account, time: int) -> Account:
+    """Give back what reservations held whose time is over."""
+    late = [one for one in account.bought if one.until and one.until <= time]
+    kept = tuple(replace(one, held=0, until=0) if one in late else one for one in account.bought)
+    return replace(account, bought=kept, spent=account.spent - sum(one.held for one in late))
+
+
+def sell(
+    account: Account, key: bytes, amount: int, until: int, time: int, again: int | None, stands_still: bool
+) -> tuple[Account, Bought, bool]:
+    """Charge or reserve; return the account, the purchase and whether that is new. again: the number of one that was made before:
+    it gets a new one, and an open reservation the later of two ends; nothing if the channel stands still. Raises Refused."""
+    if not 1 <= amount <= ALL_BITCOINS or (until and (until <= time or until > time + LONGEST_RESERVATION)):
+        raise Refused("invalid_sale")
+    known = {one.key: one for one in account.bought}
+    if key in known and known[key].asked != amount:
+        raise Refused("purchase_differs")
+    if key in known and (known[key].held or known[key].until):
+        if again is not None and known[key].number != again:
+            raise Refused("no_such_purchase")
+        if again is None or stands_still:
+            return account, known[key], False
+        ends = max(until, known[key].until) if known[key].until else 0
+        new = known[key] = replace(known[key], number=account.changes + 1, until=ends)
+        return replace(account, bought=tuple(known.values()), changes=new.number), new, False
+    received = account.funding_value - account.newest.change_value
+    if received - account.spent < amount:
+        raise Refused("insufficient_credit", shortfall=amount - (received - account.spent))
+    known.pop(key, None)
+    if len(known) == REMEMBERED:
+        final = [one for one in known.values() if not one.until]
+        if not final:
+            raise Refused("too_many_reservations")
+        del known[min(final, key=lambda one: one.number).key]
+    new = Bought(key, amount, amount, account.changes + 1, until)
+    known[key] = new
+    return replace(account, bought=tuple(known.values()), spent=account.spent + amount, changes=new.number), new, True
+
+
+def settle_purchase(account: Account, key: bytes, number: int, amount: int) -> tuple[Account, Bought, bool]:
+    """Make a purchase's amount final. Returns and raises as `sell`."""
+    found = [one for one in account.bought if (one.key, one.number) == (key, number)]
+    if not found:
+        raise Refused("no_such_purchase")
+    if amount > found[0].held:
+        raise Refused("more_than_held")
+    if amount == found[0].held and found[0].until == 0:
+        return account, found[0], False
+    new = replace(found[0], held=amount, until=0)
+    kept = tuple(new if one == found[0] else one for one in account.bought)
+    spent = account.spent - (found[0].held - amount)
+    return replace(account, bought=kept, spent=spent, changes=account.changes + 1), new, True
+
+
+@dataclass(frozen=True)
+class SaleVerdict:
+    """What a seller is answered. `charged`: by how much what was spent changed; `spent` and `bought`: after it."""
+
+    code: str
+    charged: int = 0
+    spent: int = 0
+    bought: Bought | None = None
+
+
+def judge_sale(account, what, key, amount, number, until, paid, now, time, settlement_period, open_price):
+    """Return the verdict on what a seller asks (`what`: "sell", "again", "settle" or "prove"), maybe with a payment, and the
+    channel afterwards: payment and sale are both taken, or nothing is."""
+    paid_as, refusal, after = "", None, account
+    try:
+        if paid is not None:
+            verdict, after = judge_payment(account, paid, now, settlement_period)
+            paid_as = verdict.code
+        elif account.phase != "open":
+            raise Refused("no_such_payment" if account.phase == "settled" else "channel_closing")
+        elif account.exp_time - now <= settlement_period:
+            raise Refused("channel_expiring")
+    except Refused as refused:
+        refusal = refused
+        if refused.code == "bad_signature":
+            return SaleVerdict("bad_signature"), account
+    if what == "prove" or paid_as not in ("accepted", "exhausted"):
+        paid_as, after = "", account
+    if after.spent is None:
+        after = replace(after, spent=min(open_price, after.funding_value - after.newest.change_value))
+    before, after = account.spent or 0, fall_back(after, time)
+    stands_still = refusal is not None and refusal.code != "out_of_order"
+    sold_refusal, bought, is_new, shown = None, None, False, after
+    try:
+        if what in ("sell", "again"):
+            after, bought, is_new = sell(after, key, amount, until, time, number if what == "again" else None, stands_still)
+        elif what == "settle":
+            after, bought, is_new = settle_purchase(after, key, number, amount)
+    except Refused as refused:
+        sold_refusal = refused
+    is_taken_over = sold_refusal is None and not is_new and after.changes != shown.changes
+    if is_taken_over:
+        return SaleVerdict(paid_as or "accepted", after.spent - before, after.spent, bought), after
+    if sold_refusal is None and not is_new and not paid_as:
+        return SaleVerdict("replayed", 0, shown.spent, bought), account
+    if what == "again" and not stands_still and sold_refusal is not None and sold_refusal.code == "no_such_purchase":
+        refusal = None
+    for refused in (refusal, sold_refusal):
+        if refused is not None:
+            return SaleVerdict(refused.code), account
+    if not is_new:  # a better payment, and a purchase that was made before
+        kept = replace(after, spent=account.spent, changes=account.changes, bought=account.bought)
+        return SaleVerdict(paid_as, 0, shown.spent, bought), kept
+    return SaleVerdict(paid_as or "accepted", after.spent - before, after.spent, bought), after
 
 
 class Judge:

@@ -8,7 +8,7 @@ from functools import partial
 
 from paychan._fast.group import StateCache
 from store import engine, sequencer
-from store.__main__ import main
+from store.serving import main
 
 CACHE_BUCKETS = 256
 BLOCK_CACHE_BYTES = 1 << 20

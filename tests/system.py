@@ -261,7 +261,9 @@ class System:
         return sorted(pid for pid, parent, command in processes() if parent == main and "resource_tracker" not in command)
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
-        """Send a signal to signer, store, server or worker (the oldest); return its pid."""
+        """Send a signal to signer, store, server or worker (the oldest, once there is one); return its pid."""
+        if name == "worker":
+            wait_until(self.worker_pids, 20, "a worker")
         pid = self.worker_pids()[0] if name == "worker" else self.child_pid(name)
         os.kill(pid, number)
         return pid

@@ -18,7 +18,7 @@ from granian.constants import TaskImpl
 
 from paychan import supervisor
 from paychan.__main__ import main as run_paychan
-from paychan.server import __main__ as server
+from paychan.server import serving as server
 from paychan.server.doors import direct, granian_door
 from tests.system import VARIABLE, variant_module
 

@@ -4,10 +4,14 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.load import compare
 from bench.load.failure import Failed, positive
 from paychan import printing
+
+if TYPE_CHECKING:
+    from bench.load.scene import Size
 
 NAME = "bench/run.sh"
 RESULTS = Path(__file__).parent.parent / "results"
@@ -22,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument(
         "--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="measure nothing, put two results side by side"
     )
+    parser.add_argument("--only", metavar="SCENE", help="print the rows of this scene alone, and keep no result: Selling")
     parser.add_argument("--rounds", type=positive, metavar="N", help="instead of 7, of the long form 15")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON there, too")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="instead of bench/results")
@@ -37,6 +42,9 @@ def _measure(arguments: argparse.Namespace) -> None:
     except ImportError as error:
         raise Failed(f"{error}: ./bench/run.sh builds and installs what is needed") from error
     size = LONG if arguments.long else TINY if arguments.tiny else SHORT
+    if arguments.only:
+        _measure_one(arguments.only, replace(size, rounds=arguments.rounds) if arguments.rounds else size)
+        return
     results.prepare(arguments.results)
     result = run(replace(size, rounds=arguments.rounds) if arguments.rounds else size)
     file = results.write(result, arguments.results, arguments.publish)
@@ -44,6 +52,18 @@ def _measure(arguments: argparse.Namespace) -> None:
         arguments.json.write_bytes(file.read_bytes())
     printing.show(file.with_suffix(".md").read_text(encoding="utf-8"))
     printing.say(f"{NAME}: written to {file.with_suffix('')}.* and {arguments.results}/{results.LATEST}.*")
+
+
+def _measure_one(name: str, size: "Size") -> None:
+    """Measure the one scene that has its rows to itself."""
+    from bench.load.report import targets
+    from bench.load.rows import selling_rows
+    from bench.load.run import measure
+    from bench.load.selling import Selling
+
+    if name != Selling.__name__:
+        raise Failed(f"--only {name}: only Selling has its rows to itself")
+    printing.show(targets(selling_rows(measure(size, (Selling,)), size)))
 
 
 def main() -> int:

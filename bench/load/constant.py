@@ -6,7 +6,7 @@
 import sys
 from typing import Any
 
-import paychan.server.__main__ as program
+import paychan.server.serving as program
 
 VALUE_LEFT = 12_345_678_799_999
 BODY = b'{"channel_status":"open","channel_value_left":%d,"value_received":1,"settlement_txid":null}\n' % VALUE_LEFT

@@ -37,7 +37,7 @@ def make_door() -> DirectDoor:
         refusal=lambda _: ANSWER,
         unquote=str,
         paid_head=lambda _: b"",
-        batch_path=b"/v1/payments",
+        body_paths=(b"/v1/payments",),
         body_max=1 << 20,
         connections_max=4096,
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench.load.failure import Failed, await_, last_line
-from bench.load.payers import Payer
+from bench.load.payers import OPEN_AMOUNT, Payer
 from bench.load.store_feed import listens
 from paychan.rpc.connection import Address
 from paychan.server.process import end_with_parent
@@ -35,7 +35,7 @@ Door = tuple[str, int]
 """Host and port of what listens."""
 
 
-def _changes() -> dict[str, dict[str, str]]:
+def _changes(sell_port: int) -> dict[str, dict[str, str]]:
     """Return what differs from config/debug: nothing of it is on a payment's way, but for the workers' own ports."""
     return {
         "store.toml": {"lease_ms": "lease_ms = 10000"},  # `StoreFeed` prepares between two frames
@@ -43,15 +43,21 @@ def _changes() -> dict[str, dict[str, str]]:
             'backend = "debug"': 'backend = "debug"\nlookups_per_second = 10000',  # hundreds of channels open at once
             "base_port": f"base_port = {free_port()}",
             "public_host": 'public_host = "127.0.0.1"',
+            **({'socket = "run/sell': f'socket = "run/sell.sock"\nport = {sell_port}'} if sell_port else {}),
         },
     }
 
 
 def spawn(module: str, *arguments: object, log: Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Start `python -m module` in a session of its own; it ends with us. What it says goes to `log`."""
+    return spawn_command([sys.executable, "-m", module, *map(str, arguments)], log, env)
+
+
+def spawn_command(command: list[str], log: Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """The same for any program."""
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", module, *map(str, arguments)],
+            command,
             cwd=ROOT,
             env={**os.environ, **(env or {})},
             stdout=output,
@@ -71,13 +77,15 @@ def stop_politely(children: Iterable[subprocess.Popen[bytes]]) -> None:
 class Instance:
     """One system in debug mode, whose workers also have ports of their own. synced: the store waits for the disk.
 
-    server: the module that is the server's program.
+    server: the module that is the server's program. sell_port: of the sellers' door over TCP, beside its socket; 0: it has none.
     """
 
-    def __init__(self, directory: Path, workers: int = 1, synced: bool = True, server: str = "paychan.server") -> None:
+    def __init__(
+        self, directory: Path, workers: int = 1, synced: bool = True, server: str = "paychan.server", sell_port: int = 0
+    ) -> None:
         self.directory, self.workers = directory, workers
         self.port = free_port()
-        self.config = make_config(directory / "config", _changes())
+        self.config = make_config(directory / "config", _changes(sell_port))
         self._store_module, self._server_module = "store" if synced else "bench.load.unsynced_store", server
         self._env = {"PORT": str(self.port), "PAYCHAN_STATE_DIR": str(directory / "state"), "PAYCHAN_WORKERS": str(workers)}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -163,11 +171,12 @@ class Instance:
 
     # --- payers ---
 
-    def open(self, payers: list[Payer]) -> list[Door]:
-        """Open each payer's channel through the shared port; return where its `Location` says that it is served."""
+    def open(self, payers: list[Payer], amount: int = OPEN_AMOUNT) -> list[Door]:
+        """Open each payer's channel, with a payment of so many satoshi, through the shared port; return where its `Location` says
+        that it is served."""
         client, doors = Client(self.port), []
         for payer in payers:
-            answer = client.request("POST", payer.opening())
+            answer = client.request("POST", payer.opening(amount))
             if answer.status != 201:
                 raise Failed(f"a channel was not opened: {answer.status} {answer.code}")
             location = urlsplit(answer.headers["location"])

@@ -7,7 +7,7 @@ makes itself to write an access log, and our door leaves granian as it is then; 
 import sys
 from typing import Any
 
-import paychan.server.__main__ as program
+import paychan.server.serving as program
 from paychan.server.app import App, make_app
 
 

@@ -111,7 +111,7 @@ def as_json(result: Result) -> str:
 def as_markdown(result: Result, name: str) -> str:
     """Return the report; name: what the names of its plots begin with."""
     record, size = result.record, result.size
-    parts = [_head(result), _targets(result.rows), _throughput(result, name), _waiting(record), _others(record)]
+    parts = [_head(result), targets(result.rows), _throughput(result, name), _waiting(record), _others(record)]
     return "\n\n".join([*parts, _notes(record, size)]) + "\n"
 
 
@@ -156,7 +156,8 @@ def _number(row: Row, target: float | None) -> str:
     return f"{target:g}" + (f" {row.unit}" if row.unit else "") + (" at most" if row.is_most else "")
 
 
-def _targets(rows: list[Row]) -> str:
+def targets(rows: list[Row]) -> str:
+    """Return the table of targets."""
     lines = [
         [row.number, row.what, _number(row, row.at_least), _number(row, row.reach_for), row.measured, row.verdict, row.note]
         for row in rows

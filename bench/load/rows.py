@@ -9,6 +9,7 @@ from bench.load.forwarding import FORWARDED, OWNED
 from bench.load.many import FEW, MANY
 from bench.load.measure import Slice
 from bench.load.scene import Record, Size
+from bench.load.selling import ALONE, ALONE_BATCH, CHARGED, CHARGED_LIST, FREE_CALL, FREE_ROUTE, PAID_CALL, PAID_ROUTE
 from bench.load.store_alone import SAMPLE
 
 UNIT_FORMS = {"": "{:.2f}", "s": "{:.1f} s", "bytes": "{:.0f} bytes"}
@@ -68,6 +69,7 @@ def make_rows(record: Record, size: Size) -> list[Row]:
         _many(record, size),
         *_memory_and_restart(record, size),
         _store_alone(record),
+        *selling_rows(record, size),
     ]
 
 
@@ -186,3 +188,31 @@ def _store_alone(record: Record) -> Row:
     rate, cpu = (statistics.median(item[key] for item in items) for key in ("rate", "cpu"))
     note = f"{rate:.0f} durable updates/s, {cpu * 1e6:.1f} µs of the store's CPU each"
     return Row("11", "store alone, 256 updates outstanding: durable updates/s / verifications/s of a core", 4, 8, values, note=note)
+
+
+def selling_rows(record: Record, size: Size) -> list[Row]:
+    """Return the rows of what a price costs."""
+    single = _cpu_ratios(record, CHARGED, ALONE)
+    listed = [a.cpu_each / size.batch / b.cpu_each for a, b in zip(record.of(CHARGED_LIST), record.of(ALONE_BATCH), strict=True)]
+    return [
+        Row("12a", "payment with a charge / payment at the own port, CPU", None, None, single),
+        Row("12b", f"the same, in lists of {size.batch} / in batches", None, None, listed),
+        *_over("13", "FastAPI call", record, PAID_CALL, FREE_CALL),
+        *_over("14", "gateway's route", record, PAID_ROUTE, FREE_ROUTE),
+    ]
+
+
+def _over(number: str, what: str, record: Record, paid: str, free: str) -> list[Row]:
+    """Return what a price costs: CPU of all processes but the client, beyond the same without one; and the rates."""
+    pairs = list(zip(record.of(paid), record.of(free), strict=True))
+    over = [(priced.cpu_each - plain.cpu_each) / priced.verify for priced, plain in pairs]
+    shares = ", ".join(
+        f"{who} {statistics.median(piece.cpu[who] / piece.payments / piece.verify for piece in record.of(paid)):.2f}"
+        for who in record.of(paid)[0].cpu
+    )
+    plain = statistics.median(piece.cpu_each / piece.verify for piece in record.of(free))
+    note = f"V of CPU a paid one: {shares}; a free one: {plain:.2f}"
+    return [
+        Row(f"{number}a", f"paid {what}: CPU over the free one's, in V", 2.5, 2.0, over, is_most=True, note=note),
+        Row(f"{number}b", f"paid / free {what}, calls/s", None, None, _rate_ratios(record, paid, free)),
+    ]

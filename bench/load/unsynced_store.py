@@ -6,7 +6,7 @@ import contextlib
 import functools
 import sys
 
-import store.__main__ as program
+import store.serving as program
 from paychan.core.errors import ConfigError
 from paychan.exits import EXIT_BAD_CONFIG
 from paychan.printing import say

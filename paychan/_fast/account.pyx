@@ -2,8 +2,9 @@
 
 Every satoshi that a worker tells a payer was received must be one by which a stored change value has fallen. The figures come by
 two ways: what is *received* from the workers' own counting (`commit.pyx`), what is *left* from the state records, and the funding
-value that both must add up to from the durable terms. `group.pyx` holds them against each other in each group, for each channel
-that the group touches and for its shard.
+value that both must add up to from the durable terms. What was *spent* comes from the state records, and how
+that changes comes from the workers again. `group.pyx` holds them against each other in each group, for each channel that the group
+touches and for its shard.
 
 A shard whose figures differ is stopped: one of two memories is wrong, and nothing here can know which. It takes no more payments
 until the store is started again, from what is durable.
@@ -40,25 +41,28 @@ cdef class Accounts:
         return found
 
     @cython.overflowcheck(False)
-    cdef bint move(self, uint32_t shard, uint64_t funding, uint64_t received, uint64_t left, int sign) noexcept nogil:
+    cdef bint move(self, uint32_t shard, uint64_t funding, uint64_t received, uint64_t left, uint64_t spent,
+                   int sign) noexcept nogil:
         """Add a channel to its shard's account, or with sign -1 take it out; return whether the account is even. Sums may wrap."""
         cdef ShardAccount *account = &self._of[shard]
         account.funding += sign * funding
         account.received += sign * received
         account.left += sign * left
-        return account.funding == account.received + account.left
+        account.spent += sign * spent
+        return account.funding == account.received + account.left and account.spent <= account.received
 
     @cython.overflowcheck(False)
-    cdef void count(self, uint32_t shard, uint64_t before, uint64_t after) noexcept nogil:
-        """A channel's stored change value has fallen."""
+    cdef void count(self, uint32_t shard, uint64_t fallen, uint64_t charged) noexcept nogil:
+        """A channel's stored change value has fallen, and what was stored as spent has changed (two's complement)."""
         cdef ShardAccount *account = &self._of[shard]
-        account.fallen += before - after
+        account.fallen += fallen
+        account.charged += charged
 
     def begin_epoch(self, uint32_t shard):
         """A shard has a new owner, who starts to count from zero."""
-        self._of[shard].fallen = 0
+        self._of[shard].fallen = self._of[shard].charged = 0
 
     def of(self, uint32_t shard):
-        """Return (funding, received, left, fallen) of a shard, satoshi."""
+        """Return (funding, received, left, spent, fallen, charged) of a shard, satoshi."""
         cdef ShardAccount account = self._of[shard]
-        return account.funding, account.received, account.left, account.fallen
+        return account.funding, account.received, account.left, account.spent, account.fallen, account.charged

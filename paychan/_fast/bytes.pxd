@@ -1,6 +1,7 @@
 # Little-endian numbers in byte buffers. Callers have checked that the bytes are there. x86-64 and AArch64 are little-endian,
 # and the build refuses anything else (setup.py).
 
+cimport cython
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -29,6 +30,18 @@ cdef inline unsigned char *write_u64(unsigned char *target, uint64_t value) noex
 cdef inline unsigned char *write_bytes(unsigned char *target, const unsigned char *source, size_t size) noexcept nogil:
     memcpy(target, source, size)
     return target + size
+
+
+@cython.overflowcheck(False)
+cdef inline uint64_t wrapping_sum(uint64_t a, uint64_t b) noexcept nogil:
+    """Return the sum modulo 2^64: of changes that may be falls, in two's complement."""
+    return a + b
+
+
+@cython.overflowcheck(False)
+cdef inline uint64_t wrapping_difference(uint64_t a, uint64_t b) noexcept nogil:
+    """Return the difference modulo 2^64."""
+    return a - b
 
 
 cdef inline Py_ssize_t distance(const unsigned char *start, const unsigned char *end) noexcept nogil:

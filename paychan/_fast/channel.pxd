@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from .payment cimport DER_SIZE_MAX, PaymentView
+from .purchase cimport Purchase, Sales
 from .secp256k1 cimport PublicKey
 from .sighash cimport CHANGE_SCRIPT_SIZE_MAX, REDEEM_SIZE_MAX
 from .status cimport Status
@@ -10,8 +11,8 @@ from .status cimport Status
 cdef enum:
     CHUNK_SLOTS = 1024
     SHARD_COUNT_MAX = 4096
-    STATE_SIZE_MAX = 84       # a state record without a txid: 12 bytes and the signature
-    ENTRY_SIZE_MAX = 152      # of a COMMIT entry with such a record; its head is ENTRY_HEAD of paychan/rpc/store_messages.py
+    STATE_SIZE_MAX = 276      # a state record without a txid: 28 bytes, the signature, PURCHASES_SIZE_MAX
+    ENTRY_SIZE_MAX = 360      # of a COMMIT entry with such a record; its head is ENTRY_HEAD of paychan/rpc/store_messages.py
 
 # The phases of paychan/core/channel.py.
 cdef enum Phase:
@@ -47,16 +48,20 @@ cdef struct Channel:
     unsigned char redeem[REDEEM_SIZE_MAX]
     unsigned char change_script[CHANGE_SCRIPT_SIZE_MAX]
     PublicKey client_key             # parsed once, when the channel is loaded
+    Sales *sales                     # ours; NULL: nothing was sold on it
 
 cdef inline bint is_durable(const Channel *channel) noexcept nogil:
     """Whether the newest state of a channel has been acknowledged by the store."""
-    return channel.change_value == channel.durable_change_value and channel.phase == channel.durable_phase
+    return (channel.change_value == channel.durable_change_value and channel.phase == channel.durable_phase
+            and (channel.sales == NULL or channel.sales.revision == channel.sales.durable_revision))
 
 
 cdef inline void acknowledge(Channel *channel) noexcept nogil:
     """Note that what was last sealed of this channel is durable."""
     channel.durable_phase = channel.sent_phase
     channel.durable_change_value = channel.sent_change_value
+    if channel.sales != NULL:
+        channel.sales.durable_revision = channel.sales.sent_revision
 
 
 cdef class ChannelTable:
@@ -83,6 +88,7 @@ cdef class ChannelTable:
     # rises with every new best block: what was checked before must be checked again
     cdef public uint32_t chain_generation
     cdef public uint64_t watch_above         # satoshi: `watched_above` of channels when they are loaded
+    cdef public uint64_t open_price          # satoshi: spent with the first sale on a channel
     # the outcome of the last pay()
     cdef readonly uint32_t shard
     cdef readonly uint64_t value_received
@@ -90,7 +96,12 @@ cdef class ChannelTable:
     cdef readonly uint64_t shortfall
     cdef readonly uint64_t exposure
     cdef Channel *judged             # the channel of the last judgement, NULL if it was not found
+    cdef uint64_t charged            # satoshi, two's complement: by how much it changed what was spent
+    cdef uint64_t spent              # satoshi: after the last sale
+    cdef Purchase purchase           # that the last sale made, settled or found
+    cdef bint is_repeated            # the last sale changed nothing of what is sold: that had been done before
 
+    cdef void _free_sales(self, uint32_t chunk) noexcept
     cdef Channel *_slot(self, uint32_t number) noexcept nogil
     cdef uint32_t _place(self, const unsigned char *outpoint) noexcept nogil
     cdef Channel *_find(self, const unsigned char *outpoint) noexcept nogil
@@ -98,11 +109,14 @@ cdef class ChannelTable:
                       uint64_t now, bint ignore_change_address) noexcept
     cdef Status judge_binary(self, const unsigned char *outpoint, const unsigned char *raw, Py_ssize_t raw_size,
                              uint64_t now) noexcept
+    cdef Status _look_up(self) noexcept
     cdef Status _judge_payment(self, const PaymentView *payment, uint64_t now) noexcept
-    cdef Status _apply(self, Channel *channel, const PaymentView *payment, uint64_t now) noexcept nogil
+    cdef Status _weigh(self, Channel *channel, const PaymentView *payment, uint64_t now) noexcept nogil
+    cdef Status _weigh_channel(self, const Channel *channel, uint64_t now) noexcept nogil
+    cdef void _accept(self, Channel *channel, const PaymentView *payment) noexcept nogil
     cdef Status _verify(self, Channel *channel, const PaymentView *payment, uint64_t now) noexcept nogil
     cdef Channel *_get(self, bytes outpoint) except NULL
-    cdef unsigned char *seal_into(self, Channel *channel, uint64_t credit, unsigned char *end) noexcept nogil
+    cdef unsigned char *seal_into(self, Channel *channel, uint64_t credit, uint64_t charge, unsigned char *end) noexcept nogil
     cdef void _forget_shards(self, const unsigned char *is_forgotten) noexcept
     cdef void stop_one(self, uint32_t shard) noexcept
     cdef void forget(self, const unsigned char *outpoint) noexcept

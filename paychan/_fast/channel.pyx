@@ -4,6 +4,8 @@ Order of the checks (the first that fails is the answer): path, query, payment's
 phase; expiry; the funding output's last look-up; order of the change values. A refused payment changes nothing. What comes after
 the signature is told only to who has signed, or holds, byte for byte, the newest payment: a channel's state, and what is left in
 it, are between payer and server, and a look at the chain costs more than a verification.
+
+What sellers ask for is judged by `selling.pyx`, on the same channels.
 """
 
 import os
@@ -14,10 +16,12 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from .bytes cimport distance, write_bytes, write_u16, write_u64
+from .entry cimport SALES_SIZE
 from .hash cimport outpoint_hash, shard_of_outpoint
 from .payment cimport (
     PAYMENT_SIZE_MAX, SIGHASH_CHANGE, SIGHASH_NO_CHANGE, TEXT_SIZE_MAX, decode_base64url, parse_payment,
 )
+from .purchase cimport PURCHASE_SIZE, Sales, take_sales, write_purchases
 from .request cimport Parameter, find_parameters, parse_channel_path, unescape
 from .secp256k1 cimport context, parse_public_key, verify
 from .sighash cimport sighash_for_change
@@ -29,6 +33,8 @@ cdef enum:
     TOMBSTONE = 0xFFFFFFFF
     INDEX_SIZE_MIN = 4096
     RECORD_VERSION = 1
+    SOLD_VERSION = 2
+    CHANNEL_TYPE = 1      # P2SH_V1 of paychan/core/channel.py
 
 FAILURES_MAX = 1000
 """Verifications of one channel that may fail within one second; further payments are answered 503 until the next, unverified, but
@@ -106,6 +112,20 @@ def shard_of(bytes outpoint not None, uint32_t shard_count):
     return shard_of_outpoint(outpoint, shard_count)
 
 
+cdef unsigned char *_write_state(const Channel *channel, unsigned char *end) noexcept nogil:
+    """Write a channel's state record to `end`; return where it ends."""
+    cdef const Sales *sales = channel.sales
+    end[0] = RECORD_VERSION if sales == NULL else SOLD_VERSION
+    end[1] = channel.phase
+    end[2] = channel.sighash_type if sales == NULL else CHANNEL_TYPE
+    end[3] = channel.signature_size
+    end = write_u64(end + 4, channel.change_value)
+    if sales == NULL:
+        return write_bytes(end, channel.signature, channel.signature_size)
+    end = write_u64(write_u64(end, sales.spent), sales.revision)
+    return write_purchases(sales, write_bytes(end, channel.signature, channel.signature_size))
+
+
 cdef class ChannelTable:
     """The channels of this worker's shards. Not thread-safe: one event loop owns it.
 
@@ -132,9 +152,15 @@ cdef class ChannelTable:
     def __dealloc__(self):
         cdef uint32_t i
         for i in range(self._chunk_count):
+            self._free_sales(i)
             free(self._chunks[i])
         free(self._chunks)
         free(self._index)
+
+    cdef void _free_sales(self, uint32_t chunk) noexcept:
+        cdef int slot
+        for slot in range(CHUNK_SLOTS):
+            free(self._chunks[chunk][slot].sales)
 
     def __len__(self):
         return self._count
@@ -220,6 +246,8 @@ cdef class ChannelTable:
         cdef uint32_t number = self._index[place]
         self._slot(number - 1).in_use = 0
         self._slot(number - 1).serial = 0
+        free(self._slot(number - 1).sales)
+        self._slot(number - 1).sales = NULL
         self._index[place] = TOMBSTONE
         self._free_slots.append(number - 1)
         self._count -= 1
@@ -235,6 +263,7 @@ cdef class ChannelTable:
         cdef bytes client_key = terms.client_pubkey, signature = state.payment.signature
         cdef PublicKey key
         cdef Channel *channel
+        cdef Sales *sales = NULL
         if len(outpoint) != 36 or len(redeem) > REDEEM_SIZE_MAX or len(change_script) > CHANGE_SCRIPT_SIZE_MAX:
             raise ValueError("the terms of a channel are malformed")
         if (len(signature) > DER_SIZE_MAX or state.payment.sighash_type not in (SIGHASH_CHANGE, SIGHASH_NO_CHANGE)
@@ -246,6 +275,8 @@ cdef class ChannelTable:
         # Everything that can fail comes before the old entry goes and the new one is in the index.
         cdef uint64_t funding_value = terms.funding_value, change_value = state.payment.change_value
         cdef uint32_t exp_time = terms.exp_time
+        if state.sales.revision:
+            sales = take_sales(state.sales, funding_value - change_value)
         self.drop(outpoint)
         channel = self._insert(outpoint)
         self._serial += 1
@@ -264,6 +295,7 @@ cdef class ChannelTable:
         channel.sighash_type = state.payment.sighash_type
         channel.change_value = channel.sent_change_value = channel.durable_change_value = change_value
         channel.phase = channel.sent_phase = channel.durable_phase = state.phase
+        channel.sales = sales
 
     def drop(self, bytes outpoint not None):
         """Forget a channel; nothing happens if it is not loaded. It will be read from the store again."""
@@ -366,18 +398,27 @@ cdef class ChannelTable:
         self.judged = NULL
         return self._judge_payment(&payment, now) if status == Status.OK else status
 
-    cdef Status _judge_payment(self, const PaymentView *payment, uint64_t now) noexcept:
+    cdef Status _look_up(self) noexcept:
+        """Find the channel of `_outpoint`, if it is ours to judge."""
         self.shard = shard_of_outpoint(self._outpoint, self._shard_count)
         if not self._epochs[self.shard]:
             return Status.NOT_OWNED
         if self._is_stopped[self.shard]:
             return Status.SHARD_STOPPED
         self.judged = self._find(self._outpoint)
-        if self.judged == NULL:
-            return Status.NOT_LOADED
-        return self._apply(self.judged, payment, now)
+        return Status.OK if self.judged != NULL else Status.NOT_LOADED
 
-    cdef Status _apply(self, Channel *channel, const PaymentView *payment, uint64_t now) noexcept nogil:
+    cdef Status _judge_payment(self, const PaymentView *payment, uint64_t now) noexcept:
+        cdef Status status = self._look_up()
+        if status == Status.OK:
+            self.charged = 0
+            status = self._weigh(self.judged, payment, now)
+            if status == Status.ACCEPTED or status == Status.EXHAUSTED:
+                self._accept(self.judged, payment)
+        return status
+
+    cdef Status _weigh(self, Channel *channel, const PaymentView *payment, uint64_t now) noexcept nogil:
+        """Judge a payment; nothing is changed."""
         cdef Status status
         cdef bint is_newest = (
             payment.change_value == channel.change_value and payment.der_size == channel.signature_size
@@ -387,12 +428,9 @@ cdef class ChannelTable:
             status = self._verify(channel, payment, now)
             if status != Status.OK:
                 return status
-        if channel.phase != PHASE_OPEN:
-            return Status.NO_SUCH_PAYMENT if channel.phase == PHASE_SETTLED else Status.CHANNEL_CLOSING
-        if now + self._settlement_period >= channel.exp_time:
-            return Status.CHANNEL_EXPIRING
-        if channel.chain_generation != self.chain_generation:
-            return Status.UNCHECKED
+        status = self._weigh_channel(channel, now)
+        if status != Status.OK:
+            return status
         if payment.change_value > channel.change_value:
             self.shortfall = payment.change_value - channel.change_value
             return Status.OUT_OF_ORDER
@@ -401,14 +439,24 @@ cdef class ChannelTable:
         self.exposure = channel.funding_value - payment.change_value
         if self.value_received == 0:
             return Status.REPLAYED
+        return Status.EXHAUSTED if payment.sighash_type == SIGHASH_NO_CHANGE else Status.ACCEPTED
+
+    cdef Status _weigh_channel(self, const Channel *channel, uint64_t now) noexcept nogil:
+        """Return OK if the channel takes payments now."""
+        if channel.phase != PHASE_OPEN:
+            return Status.NO_SUCH_PAYMENT if channel.phase == PHASE_SETTLED else Status.CHANNEL_CLOSING
+        if now + self._settlement_period >= channel.exp_time:
+            return Status.CHANNEL_EXPIRING
+        return Status.OK if channel.chain_generation == self.chain_generation else Status.UNCHECKED
+
+    cdef void _accept(self, Channel *channel, const PaymentView *payment) noexcept nogil:
+        """Take a payment that was weighed and found better."""
         channel.change_value = payment.change_value
         channel.sighash_type = payment.sighash_type
         channel.signature_size = payment.der_size
         memcpy(channel.signature, payment.der, payment.der_size)
         if payment.sighash_type == SIGHASH_NO_CHANGE:
             channel.phase = PHASE_CLOSING
-            return Status.EXHAUSTED
-        return Status.ACCEPTED
 
     cdef Status _verify(self, Channel *channel, const PaymentView *payment, uint64_t now) noexcept nogil:
         """Return OK if the payer signed this payment, else BAD_SIGNATURE; TOO_MANY_FAILURES if it was not looked at."""
@@ -497,33 +545,37 @@ cdef class ChannelTable:
             raise ValueError("only an open channel can begin to close")
         channel.phase = PHASE_CLOSING
 
-    cdef unsigned char *seal_into(self, Channel *channel, uint64_t credit, unsigned char *end) noexcept nogil:
+    cdef unsigned char *seal_into(self, Channel *channel, uint64_t credit, uint64_t charge, unsigned char *end) noexcept nogil:
         """Write the COMMIT entry that carries a channel's newest state (at most ENTRY_SIZE_MAX bytes) to `end`, remember it
-        as sent, and return where it ends. credit: satoshi that payers will be told were received since what was sent before.
+        as sent, and return where it ends. credit: satoshi that payers will be told were received since what was sent before;
+        charge (two's complement): by how much what sellers will be told was spent has changed.
         """
-        end = write_u16(end, <uint16_t> (12 + channel.signature_size))
+        cdef const Sales *sales = channel.sales
+        cdef uint16_t state_size = <uint16_t> (12 + channel.signature_size)
+        if sales != NULL:
+            state_size += <uint16_t> (16 + sales.count * PURCHASE_SIZE)
+        end = write_u16(end, state_size)
         end = write_u16(end, channel.shard)
         end = write_u64(end, self._epochs[channel.shard])
         end = write_bytes(end, channel.outpoint, 36)
         end[0] = channel.sent_phase
-        end[1] = 0
+        end[1] = 0 if sales == NULL else SALES_SIZE
         end = write_u16(end + 2, 0)
         end = write_u64(end, channel.sent_change_value)
         end = write_u64(end, credit)
-        end[0] = RECORD_VERSION
-        end[1] = channel.phase
-        end[2] = channel.sighash_type
-        end[3] = channel.signature_size
-        end = write_u64(end + 4, channel.change_value)
-        end = write_bytes(end, channel.signature, channel.signature_size)
+        if sales != NULL:
+            end = write_u64(write_u64(end, sales.sent_revision), charge)
+        end = _write_state(channel, end)
         channel.sent_phase = channel.phase
         channel.sent_change_value = channel.change_value
+        if sales != NULL:
+            channel.sales.sent_revision = sales.revision
         return end
 
-    def seal(self, bytes outpoint not None, uint64_t credit=0):
+    def seal(self, bytes outpoint not None, uint64_t credit=0, uint64_t charge=0):
         """Return the COMMIT entry that carries a channel's newest state, and remember it as sent. Raises KeyError."""
         cdef unsigned char entry[ENTRY_SIZE_MAX]
-        cdef unsigned char *end = self.seal_into(self._get(outpoint), credit, entry)
+        cdef unsigned char *end = self.seal_into(self._get(outpoint), credit, charge, entry)
         return entry[:distance(entry, end)]
 
     def acknowledge(self, bytes outpoint not None):

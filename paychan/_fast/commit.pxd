@@ -15,16 +15,17 @@ cdef struct Write:
     Channel *channel             # a slot, which may have another channel by now: `serial` tells
     uint64_t serial
     uint64_t credit              # satoshi: the sum of what its waiters will tell their payers was received
+    uint64_t charge              # satoshi, two's complement: by how much what they will tell was spent changes
     uint64_t epoch               # of its shard when it was sealed
     uint16_t shard
     int outcome
     unsigned char outpoint[36]
 
-# What was acknowledged of a shard's payments under one epoch. 24 bytes.
+# What was acknowledged of a shard's payments, or of its sales, under one epoch. 24 bytes.
 cdef struct Claim:
     uint64_t epoch
-    uint64_t credited            # satoshi
-    bint is_due                  # more was credited than the store has been told
+    uint64_t sum                 # satoshi; of sales, which may be given back, in two's complement
+    bint is_due                  # it is another than the store has been told
 
 cdef class Waiter:
     cdef uint32_t _place         # in its group, of the write that it waits for
@@ -42,7 +43,7 @@ cdef class Group:
     cdef list _entry_waiters     # Waiter, one for each entry
     cdef uint32_t _sealed
 
-    cdef int add(self, Channel *channel, Waiter waiter, uint64_t credit) except -1
+    cdef int add(self, Channel *channel, Waiter waiter, uint64_t credit, uint64_t charge) except -1
     cdef unsigned char *seal_into(self, unsigned char *end) except NULL
     cdef list decided(self)
 
@@ -57,15 +58,15 @@ cdef class CommitQueue:
     cdef uint64_t _number
     cdef readonly Py_ssize_t waiting
     cdef public Py_ssize_t waiting_max
-    cdef Claim *_claims          # by shard
-    cdef uint16_t *_due          # the shards whose claims are due
+    cdef Claim *_claims          # by shard: what was credited; by shard + CHARGED: what was charged
+    cdef uint16_t *_due          # those that are due
     cdef uint32_t _due_count
 
     cdef Group _group_of(self, const Channel *channel)
     cdef Group _open_group(self)
     cdef int _rouse(self) except -1
-    cdef int add(self, Channel *channel, Waiter waiter, uint64_t credit) except -1
-    cdef void _claim(self, uint32_t shard, uint64_t epoch, uint64_t credit) noexcept
+    cdef int add(self, Channel *channel, Waiter waiter, uint64_t credit, uint64_t charge) except -1
+    cdef void _claim(self, uint32_t what, uint64_t epoch, uint64_t change) noexcept
     cdef unsigned char *_claims_into(self, unsigned char *end) noexcept
     cdef bint join(self, Channel *channel, Waiter waiter) except -1
     cdef int _claim_entry(self, bytes entry) except -1

@@ -4,16 +4,17 @@ One group is in flight; what comes meanwhile is the next one. Of a channel only 
 waiter is told how the write that it waits for ended: 0 (the synced write has returned), LOST (-1: unknown), or the store's refusal
 (an `EntryStatus`). After anything but 0 the channel is forgotten, and will be read from the store again.
 
-Here is also counted what payers are told was received, apart from the change values that are written: of each write, and, when the
-store has acknowledged it, of its shard. Both go to the store, which holds them against what it stored (`account.pyx`).
+Here is also counted what payers are told was received, and sellers was spent, apart from the states that are written: of each
+write, and, when the store has acknowledged it, of its shard. Both go to the store, which holds them against what it stored
+(`account.pyx`).
 """
 
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
-from .bytes cimport distance, read_u64, write_bytes, write_u16, write_u64
+from .bytes cimport distance, read_u64, wrapping_sum, write_bytes, write_u16, write_u64
 from .channel cimport ENTRY_SIZE_MAX, Channel, ChannelTable, acknowledge, is_durable
-from .entry cimport CLAIM_SIZE, ENTRY_CREDIT_AT, ENTRY_EPOCH_AT, ENTRY_HEAD_SIZE, ENTRY_SHARD_AT
+from .entry cimport CHARGED, CLAIM_SIZE, ENTRY_CREDIT_AT, ENTRY_EPOCH_AT, ENTRY_HEAD_SIZE, ENTRY_SHARD_AT
 
 cdef enum:
     ROOM_MIN = 64
@@ -51,8 +52,9 @@ cdef class Group:
     def __dealloc__(self):
         free(self._writes)
 
-    cdef int add(self, Channel *channel, Waiter waiter, uint64_t credit) except -1:
-        """Queue a channel, once. credit: satoshi that this waiter will tell its payer was received.
+    cdef int add(self, Channel *channel, Waiter waiter, uint64_t credit, uint64_t charge) except -1:
+        """Queue a channel, once. credit: satoshi that this waiter will tell its payer was received; charge (two's complement): by
+        how many it will tell its seller that more was spent.
 
         `serial` tells which loading of it was judged: what is loaded afresh meanwhile does not hold this waiter's payment, and must
         not be written for it.
@@ -63,11 +65,13 @@ cdef class Group:
                 self._grow()
             write = &self._writes[self._count]
             write.channel, write.serial, write.outcome = channel, channel.serial, PENDING
-            write.credit, write.shard = 0, channel.shard
+            write.credit, write.charge, write.shard = 0, 0, channel.shard
             memcpy(write.outpoint, channel.outpoint, 36)
             channel.group, channel.place = self.number, self._count
             self._count += 1
-        self._writes[channel.place].credit += credit
+        write = &self._writes[channel.place]
+        write.credit += credit
+        write.charge = wrapping_sum(write.charge, charge)
         waiter._place = channel.place
         self._waiters.append(waiter)
         return 0
@@ -96,7 +100,7 @@ cdef class Group:
                 write.outcome = STALE
             if write.outcome == PENDING:
                 write.epoch = self._table._epochs[write.shard]
-                end = self._table.seal_into(write.channel, write.credit, end)
+                end = self._table.seal_into(write.channel, write.credit, write.charge, end)
                 self._sealed += 1
         for entry in self._entries:
             end = write_bytes(end, entry, len(entry))
@@ -126,8 +130,8 @@ cdef class CommitQueue:
         self.waiting_max = 0x7FFFFFFFFFFFFFFF
 
     def __cinit__(self, *_, **__):
-        self._claims = <Claim *> calloc(SHARD_COUNT_MAX, sizeof(Claim))
-        self._due = <uint16_t *> calloc(SHARD_COUNT_MAX, sizeof(uint16_t))
+        self._claims = <Claim *> calloc(2 * SHARD_COUNT_MAX, sizeof(Claim))
+        self._due = <uint16_t *> calloc(2 * SHARD_COUNT_MAX, sizeof(uint16_t))
         if self._claims == NULL or self._due == NULL:
             raise MemoryError()
 
@@ -165,12 +169,12 @@ cdef class CommitQueue:
             self._wake()
         return 0
 
-    cdef int add(self, Channel *channel, Waiter waiter, uint64_t credit) except -1:
-        """Have a channel's newest state written in the next group. credit: satoshi that the waiter will tell its payer."""
+    cdef int add(self, Channel *channel, Waiter waiter, uint64_t credit, uint64_t charge) except -1:
+        """Have a channel's newest state written in the next group. credit, charge: satoshi that the waiter will tell of."""
         cdef Group group = self._group_of(channel)
         if group is None or group is self._in_flight:
             group = self._open_group()
-        group.add(channel, waiter, credit)
+        group.add(channel, waiter, credit, charge)
         self.waiting += 1
         return self._rouse()
 
@@ -189,7 +193,7 @@ cdef class CommitQueue:
 
     def make_durable(self, bytes outpoint not None, Waiter waiter not None):
         """Have a loaded channel's newest state written in the next group. Raises KeyError."""
-        self.add(self._table._get(outpoint), waiter, 0)
+        self.add(self._table._get(outpoint), waiter, 0, 0)
 
     def wait_for(self, bytes outpoint not None, Waiter waiter not None):
         """Wait for the newest write of a channel. Return False, and do not wait, if there is none that is not answered."""
@@ -233,17 +237,18 @@ cdef class CommitQueue:
         finally:
             free(payload)
 
-    cdef void _claim(self, uint32_t shard, uint64_t epoch, uint64_t credit) noexcept:
-        """Count what payers are told now; a new epoch begins at zero, as it does in the store."""
-        cdef Claim *claim = &self._claims[shard]
+    cdef void _claim(self, uint32_t what, uint64_t epoch, uint64_t change) noexcept:
+        """Count what payers (`what` is a shard) or sellers (shard + CHARGED) are told now; a new epoch begins at zero, as it does
+        in the store."""
+        cdef Claim *claim = &self._claims[what]
         if epoch < claim.epoch:
             return
         if epoch > claim.epoch:
-            claim.epoch, claim.credited = epoch, 0
-        claim.credited += credit
+            claim.epoch, claim.sum = epoch, 0
+        claim.sum = wrapping_sum(claim.sum, change)
         if not claim.is_due:
             claim.is_due = True
-            self._due[self._due_count] = <uint16_t> shard
+            self._due[self._due_count] = <uint16_t> what
             self._due_count += 1
 
     cdef unsigned char *_claims_into(self, unsigned char *end) noexcept:
@@ -253,7 +258,7 @@ cdef class CommitQueue:
         for i in range(self._due_count):
             claim = &self._claims[self._due[i]]
             claim.is_due = False
-            end = write_u64(write_u64(write_u16(end, self._due[i]), claim.epoch), claim.credited)
+            end = write_u64(write_u64(write_u16(end, self._due[i]), claim.epoch), claim.sum)
         self._due_count = 0
         return end
 
@@ -281,6 +286,8 @@ cdef class CommitQueue:
                     self._table.stop_one(write.shard)
                 continue
             self._claim(write.shard, write.epoch, write.credit)
+            if write.charge:
+                self._claim(write.shard + CHARGED, write.epoch, write.charge)
             if write.channel.serial == write.serial:
                 acknowledge(write.channel)
         for i in range(len(group._entries)):

@@ -11,6 +11,8 @@ LENGTH_REQUIRED: int
 
 class DirectRequest(PaymentRequest):
     @property
+    def authorization(self) -> bytes: ...
+    @property
     def host(self) -> bytes: ...
     @property
     def is_last(self) -> bool: ...
@@ -29,7 +31,7 @@ class DirectDoor:
         refusal: Callable[[int], Reply],
         unquote: Callable[[str], str],
         paid_head: Callable[[float], bytes],
-        batch_path: bytes,
+        body_paths: tuple[bytes, ...],
         body_max: int,
         connections_max: int,
     ) -> None: ...

@@ -44,10 +44,16 @@ cdef class DirectRequest(PaymentRequest):
     cdef Py_ssize_t _path_size
     cdef str _decoded_path        # if the path had escapes
     cdef readonly bytes host
+    cdef bytes _authorization     # if there is exactly one
     cdef readonly bint is_last    # the connection ends with its answer
     cdef readonly bint wants_no_body
     cdef Py_ssize_t _body_size
     cdef bytes _response
+
+    @property
+    def authorization(self):
+        """The Authorization header; empty if there is none, or more than one."""
+        return self._authorization or b""
 
     cdef Status judge(self, ChannelTable table, uint64_t now) except *:
         cdef const unsigned char *target = <const unsigned char *> PyBytes_AS_STRING(self._target)
@@ -86,8 +92,8 @@ cdef class DirectDoor:
 
     answer(request, method, path, query, body): answers, later, what is no payment. render(reply, request): returns a whole HTTP
     response. refusal(status): the Reply to a head that was refused, by its `HttpStatus`. unquote(text): resolves a path's escapes.
-    paid_head(date): an accepted payment's status line and headers, up to the value of Content-Length. batch_path: the one resource
-    that takes a body, of at most `body_max` bytes. connections_max: more are closed at once.
+    paid_head(date): an accepted payment's status line and headers, up to the value of Content-Length. body_paths: the resources
+    that take a body, of at most `body_max` bytes. connections_max: more are closed at once.
     """
 
     cdef public Intake intake          # None until the worker has joined the store
@@ -97,17 +103,17 @@ cdef class DirectDoor:
     cdef object _refusal
     cdef object _unquote
     cdef object _paid_head_of
-    cdef bytes _batch_path
+    cdef tuple _body_paths
     cdef Py_ssize_t _body_max
     cdef Py_ssize_t _connections_max
     cdef time_t _second
     cdef bytes _paid_head
     cdef long _ticks                   # of `sweep`
 
-    def __init__(self, *, answer, render, refusal, unquote, paid_head, bytes batch_path, Py_ssize_t body_max,
+    def __init__(self, *, answer, render, refusal, unquote, paid_head, tuple body_paths, Py_ssize_t body_max,
                  Py_ssize_t connections_max):
         self._answer, self._render, self._refusal, self._unquote = answer, render, refusal, unquote
-        self._paid_head_of, self._batch_path, self._body_max = paid_head, batch_path, body_max
+        self._paid_head_of, self._body_paths, self._body_max = paid_head, body_paths, body_max
         self._connections_max = connections_max
         self.connections = set()
 
@@ -266,7 +272,7 @@ cdef class DirectConnection:
         if status != COMPLETE:
             self._refuse(self._door._refusal(<int> status), head.method == HEAD)
             return size
-        takes_body = head.method == POST and head.path[:head.path_size] == self._door._batch_path
+        takes_body = head.method == POST and head.path[:head.path_size] in self._door._body_paths
         if head.content_length and not takes_body:
             self._refuse(self._door._refusal(<int> COMPLETE), head.method == HEAD)
             return size
@@ -322,6 +328,8 @@ cdef class DirectConnection:
             request._decoded_path = door._unquote(request._target[:head.path_size].decode("ascii"))
         if head.method == PUT and door.intake is not None:
             return door.intake.take(request)
+        if head.authorizations == 1:
+            request._authorization = head.authorization[:head.authorization_size]
         request.wants_no_body = head.method == HEAD
         request._body_size = head.content_length
         self._pending_bytes += request._body_size

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from paychan.server.protocol.replies import Reply
 
 from .intake import Intake, PaymentRequest
+from .sale import SaleRequest
 
 ASKED_MAX: int
 
@@ -33,6 +34,7 @@ class ForwardLink(PeerEnd):
     def expire(self) -> None: ...
 
 class ForwardedPayment(PaymentRequest): ...
+class ForwardedSale(SaleRequest): ...
 
 class OwnerEnd(PeerEnd):
     def __init__(

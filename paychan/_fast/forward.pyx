@@ -1,7 +1,8 @@
 """Payments from one worker to another: what came to the wrong worker goes to its shard's owner, and its answer comes back as it is.
 
-A PAYMENT frame carries path, '?' and query. The answer carries u16 HTTP status | u16 size of the location | location
-| body; an ERROR frame says that the worker asked is not the owner, and nothing was done. Both ends belong to one event loop each.
+A PAYMENT frame carries path, '?' and query; a SALE frame a sale in binary form. The answer carries u16 HTTP status | u16 size of
+the location | location | body; an ERROR frame says that the worker asked is not the owner, and nothing was done. Both ends belong
+to one event loop each.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
@@ -11,7 +12,8 @@ from libc.string cimport memchr, memcpy
 from .bytes cimport distance
 from .channel cimport ChannelTable
 from .frame cimport ERROR, REPLY, Frame, FrameReader, make_frame
-from .intake cimport Intake, PaymentRequest
+from .intake cimport PAYMENT, SALE, Intake, PaymentRequest
+from .sale cimport SaleRequest
 from .status cimport Status
 
 from .frame import FrameError as _FrameError
@@ -21,7 +23,6 @@ ASKED_MAX = 20_000
 
 cdef enum:
     _ASKED_MAX = 20_000
-    PAYMENT = 2           # frame type; peers.py has the others
     ANSWER_HEAD_SIZE = 4
 
 
@@ -124,7 +125,7 @@ cdef class ForwardLink(PeerEnd):
         self._last_id = self._last_id % 0xFFFFFFFF + 1
         request.outpoint = outpoint
         self._asked[self._last_id] = request
-        self._write(make_frame(PAYMENT, self._last_id, <const unsigned char *> target, len(target)))
+        self._write(make_frame(request.frame_kind(), self._last_id, <const unsigned char *> target, len(target)))
 
     def expire(self):
         """Give up what was asked before the last call, so call it as often as an answer may take."""
@@ -190,18 +191,36 @@ cdef class ForwardedPayment(PaymentRequest):
         return self._target[self._path_size + 1:].decode(errors="replace")
 
     cdef int relay(self, bytes body) except -1:
-        return self._send(200, b"", body)
+        return _send(self._end, PAYMENT, self._request_id, 200, b"", body)
 
     cdef int refuse(self, object reply) except -1:
-        return self._send(reply.status, reply.location.encode(), reply.body)
+        return _send(self._end, PAYMENT, self._request_id, reply.status, reply.location.encode(), reply.body)
 
     cdef int elsewhere(self, bytes outpoint, uint32_t shard) except -1:
         return self._end._write(make_frame(ERROR, self._request_id, b"", 0))
 
-    cdef int _send(self, uint16_t status, bytes location, bytes body) except -1:
-        cdef uint16_t location_size = <uint16_t> len(location)
-        payload = (<const unsigned char *> &status)[:2] + (<const unsigned char *> &location_size)[:2] + location + body
-        return self._end._write(make_frame(PAYMENT + REPLY, self._request_id, <const unsigned char *> payload, len(payload)))
+
+cdef class ForwardedSale(SaleRequest):
+    """A sale that another worker sent here."""
+
+    cdef OwnerEnd _end
+    cdef uint32_t _request_id
+
+    cdef int relay(self, bytes body) except -1:
+        return _send(self._end, SALE, self._request_id, 200, b"", body)
+
+    cdef int refuse(self, object reply) except -1:
+        return _send(self._end, SALE, self._request_id, reply.status, reply.location.encode(), reply.body)
+
+    cdef int elsewhere(self, bytes outpoint, uint32_t shard) except -1:
+        return self._end._write(make_frame(ERROR, self._request_id, b"", 0))
+
+
+cdef int _send(OwnerEnd end, unsigned char kind, uint32_t request_id, uint16_t status, bytes location, bytes body) except -1:
+    """Answer a request of another worker."""
+    cdef uint16_t location_size = <uint16_t> len(location)
+    payload = (<const unsigned char *> &status)[:2] + (<const unsigned char *> &location_size)[:2] + location + body
+    return end._write(make_frame(kind + REPLY, request_id, <const unsigned char *> payload, len(payload)))
 
 
 cdef class OwnerEnd(PeerEnd):
@@ -235,18 +254,26 @@ cdef class OwnerEnd(PeerEnd):
         self._write(make_frame(ERROR, request_id, payload, len(payload)))
 
     cdef int _take(self, Frame *frame) except -1:
-        cdef ForwardedPayment request
         cdef Intake intake
-        cdef const void *mark
-        if frame.kind != PAYMENT:
+        if frame.kind != PAYMENT and frame.kind != SALE:
             self._on_frame(self, frame.kind, frame.request_id, frame.payload[:frame.size])
             return 0
-        mark = memchr(frame.payload, c"?", frame.size)
-        if mark == NULL:
-            raise _FrameError("a forwarded payment has no query")
         intake = self._intake()
         if intake is None:
             return self._write(make_frame(ERROR, frame.request_id, b"", 0))
+        return self._take_sale(frame, intake) if frame.kind == SALE else self._take_payment(frame, intake)
+
+    cdef int _take_sale(self, Frame *frame, Intake intake) except -1:
+        cdef ForwardedSale request = ForwardedSale.__new__(ForwardedSale)
+        request._end, request._request_id = self, frame.request_id
+        request.set_up(intake, frame.payload[:frame.size])
+        return intake.take(request)
+
+    cdef int _take_payment(self, Frame *frame, Intake intake) except -1:
+        cdef ForwardedPayment request
+        cdef const void *mark = memchr(frame.payload, c"?", frame.size)
+        if mark == NULL:
+            raise _FrameError("a forwarded payment has no query")
         request = ForwardedPayment.__new__(ForwardedPayment)
         request._intake, request._end, request._request_id = intake, self, frame.request_id
         request._target = frame.payload[:frame.size]

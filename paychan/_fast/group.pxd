@@ -6,6 +6,7 @@ from .account cimport Accounts
 
 cdef enum:
     STATE_HEAD_SIZE = 12     # of a state record: STATE_HEAD in paychan/core/channel.py
+    SOLD_HEAD_SIZE = 28      # of one on whose channel something was sold: SOLD_HEAD there
     TERMS_HEAD_SIZE = 88     # of a terms record: TERMS_HEAD in paychan/core/channel.py
     TXID_SIZE = 32           # ends a state record from phase signed on
     WAYS = 4                 # cached states in one bucket
@@ -24,6 +25,8 @@ cdef struct EntryView:
     uint64_t epoch
     uint64_t expected_change_value   # satoshi
     uint64_t credit                  # satoshi: what payers are told was received
+    uint64_t expected_revision       # of the channel's sales; 0: nothing was sold
+    uint64_t charge                  # satoshi, two's complement: by how much what sellers are told was spent changes
     const unsigned char *outpoint    # 36
     const unsigned char *state
     const unsigned char *extra
@@ -32,11 +35,14 @@ cdef struct EntryView:
     uint16_t shard
     unsigned char expected_phase
 
-# What must be known of a channel to judge an update. 64 bytes. Values in satoshi: funding_value = received + change_value.
+# What must be known of a channel to judge an update. 80 bytes: four of them fill five lines of a processor's cache.
+# Values in satoshi: funding_value = received + change_value, and spent is at most received.
 cdef struct Known:
     uint64_t change_value            # from the state record
     uint64_t funding_value           # from the terms record
     uint64_t received                # from the workers' credits, since it was read from the database
+    uint64_t spent                   # from the state record
+    uint64_t revision                # of the channel's sales, from the state record
     uint16_t shard                   # of the outpoint
     unsigned char phase              # 0: no such channel; in the cache: a free place
     unsigned char outpoint[36]
@@ -46,6 +52,7 @@ cdef struct Slot:
     Known known
     const unsigned char *record
     uint64_t change_value_before     # satoshi: before the group
+    uint64_t spent_before            # satoshi: before the group
     uint32_t accepted                # updates
     uint16_t record_size
     bint is_cached                   # not read from the database
@@ -65,6 +72,7 @@ cdef class StateCache:
 
 cdef class PaymentGroup:
     cdef public object open_value
+    cdef public object open_spent
     cdef StateCache _cache
     cdef Accounts _accounts
     cdef list _epochs
@@ -82,6 +90,8 @@ cdef class PaymentGroup:
     cdef int _read_missing(self, list names) except -1
     cdef int _understand(self, bytes outpoint, object record, object terms, Known *known) except -1
     cdef int _judge_entry(self, const EntryView *entry, uint64_t *paid) except -1
+    cdef bint _may_sell(self, const EntryView *entry, const Known *known, const Known *new) noexcept nogil
+    cdef int _count_open(self, const Known *known, const Known *new) except -1
     cdef int _judge_money(self, const EntryView *entry, Known *known, const Known *new) except -1
     cdef int _doubt(self, const EntryView *entry) except -1
     cdef int _judge_claims(self, const unsigned char *at) except -1

@@ -1,9 +1,9 @@
 """The store's hot path: a COMMIT's entries are judged and become writes without an object or a Python call for each payment.
 
 Here stands what every update must pass: shard, epoch, the channel's present state, the form of the new record; and the rule
-of a payment (open to open, the change value does not rise, nothing else comes with it). The rules of all other steps are
-Python (store/table.py) and are called for. Order of the checks: stale epoch, conflict, forbidden; the first that fails is
-the answer, and only OK changes anything.
+of a payment (open to open, the change value does not rise, nothing else comes with it) and of what is sold (only while the
+channel is open, no more than was received). The rules of all other steps are Python (store/table.py) and are called for. Order of
+the checks: stale epoch, conflict, forbidden; the first that fails is the answer, and only OK changes anything.
 
 Money is held against itself on the way (`account.pyx`): in each update what the worker credited against the change values and the
 funding value, in each record that is about to be written, in each shard. A shard in which something does not come out even is
@@ -19,12 +19,17 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from .account cimport SHARDS_MAX, Accounts
-from .bytes cimport read_u64
-from .entry cimport CLAIM_SIZE, ENTRY_CREDIT_AT, ENTRY_EPOCH_AT, ENTRY_HEAD_SIZE, ENTRY_SHARD_AT
+from .bytes cimport read_u64, wrapping_difference
+from .entry cimport (
+    CHARGED, CLAIM_SIZE, ENTRY_CREDIT_AT, ENTRY_EPOCH_AT, ENTRY_HEAD_SIZE, ENTRY_SALES_AT, ENTRY_SHARD_AT, SALES_SIZE,
+)
 from .hash cimport outpoint_hash, shard_of_outpoint
+from .purchase cimport are_purchases
 
 cdef enum:
     RECORD_VERSION = 1
+    SOLD_VERSION = 2
+    CHANNEL_TYPE = 1         # P2SH_V1 of paychan/core/channel.py
     ABSENT = 0
     PHASE_OPEN = 1
     PHASE_SIGNED = 3
@@ -32,7 +37,7 @@ cdef enum:
     CACHE_LINE = 64
 
 CACHE_BUCKETS = 1 << 19
-"""Of 4 states of 64 bytes: 128 MiB when full, of which memory takes only what was written to. Room for a million busy
+"""Of 4 states of 80 bytes: 160 MiB when full, of which memory takes only what was written to. Room for a million busy
 channels with few that displace each other; what is not found here is read from the database."""
 
 
@@ -51,24 +56,37 @@ cdef const unsigned char *_entry_at(const unsigned char *at, const unsigned char
     memcpy(&entry.extra_size, at + 50, 2)
     entry.expected_change_value = read_u64(at + 52)
     entry.credit = read_u64(at + ENTRY_CREDIT_AT)
+    entry.expected_revision = entry.charge = 0
     entry.state = at + ENTRY_HEAD_SIZE
+    left -= ENTRY_HEAD_SIZE
+    if at[ENTRY_SALES_AT]:
+        if at[ENTRY_SALES_AT] != SALES_SIZE or left < SALES_SIZE:
+            return NULL
+        entry.expected_revision, entry.charge = read_u64(entry.state), read_u64(entry.state + 8)
+        entry.state += SALES_SIZE
+        left -= SALES_SIZE
     entry.extra = entry.state + entry.state_size
-    if left - ENTRY_HEAD_SIZE < <size_t> entry.state_size + entry.extra_size:
+    if left < <size_t> entry.state_size + entry.extra_size:
         return NULL
     return entry.extra + entry.extra_size
 
 
 cdef bint _read_state(const unsigned char *record, size_t size, Known *known) noexcept nogil:
-    """Take phase and change value from a state record; False if it is none. The phase's number is not judged."""
+    """Take phase, change value and sales from a state record; False if it is none. The phase's number is not judged."""
     cdef size_t whole
-    if size < STATE_HEAD_SIZE or record[0] != RECORD_VERSION:
+    if size < STATE_HEAD_SIZE or record[0] not in (RECORD_VERSION, SOLD_VERSION):
         return False
     whole = STATE_HEAD_SIZE + record[3] + (TXID_SIZE if record[1] >= PHASE_SIGNED else 0)
-    if size != whole:
-        return False
     known.phase = record[1]
     known.change_value = read_u64(record + 4)
-    return True
+    known.spent = known.revision = 0
+    if record[0] == RECORD_VERSION:
+        return size == whole
+    whole += SOLD_HEAD_SIZE - STATE_HEAD_SIZE
+    if size < whole or record[2] != CHANNEL_TYPE:
+        return False
+    known.spent, known.revision = read_u64(record + 12), read_u64(record + 20)
+    return known.revision != 0 and are_purchases(record + whole, size - whole, known.spent)
 
 
 cdef Py_ssize_t _count(bytes payload, unsigned long entries_max) except -1:
@@ -102,6 +120,7 @@ cdef tuple _fields(const EntryView *entry):
     return (
         entry.shard, entry.epoch, entry.outpoint[:36], entry.expected_phase, entry.expected_change_value,
         entry.state[:entry.state_size], entry.extra[:entry.extra_size], entry.credit,
+        entry.expected_revision, entry.charge,
     )
 
 
@@ -198,17 +217,17 @@ cdef class StateCache:
             self._next_victim = (self._next_victim + 1) % WAYS
             place = &bucket[self._next_victim]
         if place.phase != ABSENT and not self.accounts.move(
-                place.shard % SHARDS_MAX, place.funding_value, place.received, place.change_value, -1):
+                place.shard % SHARDS_MAX, place.funding_value, place.received, place.change_value, place.spent, -1):
             self.accounts.stop(place.shard, self._uneven(place))
         place[0] = known[0]
-        if not self.accounts.move(place.shard, place.funding_value, place.received, place.change_value, 1):
+        if not self.accounts.move(place.shard, place.funding_value, place.received, place.change_value, place.spent, 1):
             self.accounts.stop(place.shard, self._uneven(place))
         return 0
 
     cdef str _uneven(self, const Known *place):
-        funding, received, left, _ = self.accounts.of(place.shard % SHARDS_MAX)
-        return (f"shard: its cached channels hold {funding} satoshi, of which {received} were received and {left} are left "
-                f"(found at {_name(place.outpoint)})")
+        funding, received, left, spent, _, _ = self.accounts.of(place.shard % SHARDS_MAX)
+        return (f"shard: its cached channels hold {funding} satoshi, of which {received} were received and {left} are left; "
+                f"{spent} were spent (found at {_name(place.outpoint)})")
 
     def get(self, bytes outpoint not None):
         """Return (phase, change value in satoshi) of a channel, or None if it is not kept."""
@@ -219,25 +238,27 @@ cdef class StateCache:
 # --- what must come out even ---
 
 cdef inline bint _is_even(const Known *known) noexcept nogil:
-    return known.change_value <= known.funding_value and known.funding_value - known.change_value == known.received
+    return (known.change_value <= known.funding_value and known.funding_value - known.change_value == known.received
+            and known.spent <= known.received)
 
 
 cdef str _why_uneven(const Known *known):
     return (f"channel: {_name(known.outpoint)} of shard {known.shard}: of {known.funding_value} satoshi {known.change_value} are "
-            f"left, and {known.received} were received")
+            f"left, and {known.received} were received; {known.spent} were spent")
 
 
 cdef str _why_unwritten(const Slot *slot, const Known *written):
     if slot.record == NULL:
         return f"lost: {_name(slot.known.outpoint)}: {slot.accepted} updates were accepted, and none would be written"
     return (f"record: {_name(slot.known.outpoint)}: {slot.known.change_value} of {slot.known.funding_value} satoshi are left, "
-            f"and {written.change_value} would be written")
+            f"and {written.change_value} would be written; {slot.known.spent} are spent, and {written.spent} would be written")
 
 
 cdef bint _is_settlement_step(const EntryView *entry) noexcept nogil:
     """Whether an update pays nothing and takes a channel on towards its settlement: what a stopped shard still does."""
     cdef Known new
-    return (entry.expected_phase != ABSENT and entry.credit == 0 and _read_state(entry.state, entry.state_size, &new)
+    return (entry.expected_phase != ABSENT and entry.credit == 0 and entry.charge == 0
+            and _read_state(entry.state, entry.state_size, &new)
             and new.phase != PHASE_OPEN and new.change_value == entry.expected_change_value)
 
 
@@ -250,18 +271,20 @@ cdef class PaymentGroup:
     `judge_step(*fields)`: the rule of what is no payment, called when the common checks are passed; on True it has noted the step's
     other writes.
 
-    open_value: satoshi received on open channels. epochs: of the shards, now; the caller may change the list in place.
+    open_value: satoshi received on open channels; open_spent: how many of them were spent. epochs: of the shards, now; the caller
+    may change the list in place.
     """
 
     def __cinit__(self, *_, **__):
         self._payloads = []
         self._grow()
 
-    def __init__(self, StateCache cache not None, list epochs not None, uint32_t shard_count, open_value):
+    def __init__(self, StateCache cache not None, list epochs not None, uint32_t shard_count, open_value, open_spent=0):
         if len(epochs) < shard_count or shard_count > SHARDS_MAX:
             raise ValueError("a shard has no epoch, or there are too many")
         self._accounts = cache.accounts
         self._cache, self._epochs, self._shard_count, self.open_value = cache, epochs, shard_count, open_value
+        self.open_spent = open_spent
 
     def __dealloc__(self):
         free(self._slots)
@@ -299,7 +322,7 @@ cdef class PaymentGroup:
             self._grow()
         slot = &self._slots[self._slot_count]
         memset(slot, 0, sizeof(Slot))
-        slot.known, slot.change_value_before = known[0], known.change_value
+        slot.known, slot.change_value_before, slot.spent_before = known[0], known.change_value, known.spent
         self._slot_count += 1
         self._index[self._place(known.outpoint)] = self._slot_count
         return slot
@@ -357,7 +380,8 @@ cdef class PaymentGroup:
         raise NotImplementedError
 
     def judge_step(
-        self, shard, epoch, bytes outpoint, expected_phase, expected_change_value, bytes state, bytes extra, credit
+        self, shard, epoch, bytes outpoint, expected_phase, expected_change_value, bytes state, bytes extra, credit,
+        expected_revision, charge
     ):
         raise NotImplementedError
 
@@ -396,7 +420,11 @@ cdef class PaymentGroup:
             return ANSWER_CONFLICT
         if known.phase != ABSENT and entry.expected_change_value != known.change_value:
             return ANSWER_CONFLICT
+        if entry.expected_revision != known.revision:
+            return ANSWER_CONFLICT
         if entry.shard != known.shard or not _read_state(entry.state, entry.state_size, &new):
+            return ANSWER_FORBIDDEN
+        if not self._may_sell(entry, known, &new):
             return ANSWER_FORBIDDEN
         if (known.phase == PHASE_OPEN and new.phase == PHASE_OPEN and new.change_value <= known.change_value
                 and entry.extra_size == 0):
@@ -412,10 +440,25 @@ cdef class PaymentGroup:
             return ANSWER_STOPPED
         if known.phase == ABSENT:
             slot.change_value_before = known.funding_value
+        if new.revision:
+            self._count_open(known, &new)
         known.phase, known.change_value = new.phase, new.change_value
+        known.spent, known.revision = new.spent, new.revision
         slot.record, slot.record_size = entry.state, entry.state_size
         slot.accepted += 1
         return ANSWER_OK
+
+    cdef bint _may_sell(self, const EntryView *entry, const Known *known, const Known *new) noexcept nogil:
+        """Return whether an update may bring these sales: changed ones only to an open channel, with a higher revision."""
+        if new.revision == known.revision:
+            return new.spent == known.spent
+        return known.phase == PHASE_OPEN and new.revision > known.revision
+
+    cdef int _count_open(self, const Known *known, const Known *new) except -1:
+        """Keep the sum of what was spent on open channels."""
+        if known.phase == PHASE_OPEN:
+            self.open_spent += (<object> new.spent if new.phase == PHASE_OPEN else 0) - <object> known.spent
+        return 0
 
     cdef int _judge_money(self, const EntryView *entry, Known *known, const Known *new) except -1:
         """Take the worker's credit into what was received, if it is what the change value falls by and the funding value bears
@@ -426,8 +469,16 @@ cdef class PaymentGroup:
             self._accounts.stop(known.shard, f"credit: {_name(known.outpoint)}: {known.change_value - new.change_value} satoshi "
                                              f"less are left, and the worker credited {entry.credit}")
             return False
+        if wrapping_difference(new.spent, known.spent) != entry.charge:
+            self._accounts.stop(known.shard, f"charge: {_name(known.outpoint)}: {known.spent} satoshi were spent, and now "
+                                             f"{new.spent}; the worker charged {entry.charge} (modulo 2^64)")
+            return False
         if not _is_even(known):
             self._accounts.stop(known.shard, _why_uneven(known))
+            return False
+        if new.spent > known.received + entry.credit:
+            self._accounts.stop(known.shard, f"spent: {_name(known.outpoint)}: {new.spent} satoshi, and "
+                                             f"{known.received + entry.credit} were received")
             return False
         known.received += entry.credit
         return True
@@ -444,25 +495,32 @@ cdef class PaymentGroup:
         ((record, terms),) = self.read([entry.outpoint[:36]])
         self._understand(entry.outpoint[:36], record, terms, &durable)
         if (cached.phase != durable.phase or cached.change_value != durable.change_value or cached.shard != durable.shard
-                or cached.funding_value != durable.funding_value):
+                or cached.funding_value != durable.funding_value or cached.spent != durable.spent
+                or cached.revision != durable.revision):
             why = (f"cache: {_name(entry.outpoint)}: phase {cached.phase} with {cached.change_value} of {cached.funding_value} "
-                   f"satoshi left is cached, phase {durable.phase} with {durable.change_value} of {durable.funding_value} "
-                   "is stored")
+                   f"satoshi left, {cached.spent} spent, is cached, phase {durable.phase} with {durable.change_value} of "
+                   f"{durable.funding_value}, {durable.spent} spent, is stored")
             self._accounts.stop(durable.shard, why)
         return 0
 
     cdef int _judge_claims(self, const unsigned char *at) except -1:
-        """Hold what a worker has told the payers of its shards against what was stored for them. (No update of this group is in
-        either: a worker sends what was acknowledged.)"""
-        cdef uint16_t count, shard, _
+        """Hold what a worker has told the payers and sellers of its shards against what was stored for them. (No update of this
+        group is in either: a worker sends what was acknowledged.)"""
+        cdef uint16_t count, what, _
+        cdef uint32_t shard
+        cdef uint64_t stored, told
         memcpy(&count, at, 2)
         at += 2
         for _ in range(count):
-            memcpy(&shard, at, 2)
-            if (shard < self._shard_count and read_u64(at + 2) == <uint64_t> self._epochs[shard]
-                    and read_u64(at + 10) != self._accounts._of[shard].fallen):
-                self._accounts.stop(shard, f"shard: {self._accounts._of[shard].fallen} satoshi were stored as received under epoch "
-                                           f"{self._epochs[shard]}, and its worker credited {read_u64(at + 10)}")
+            memcpy(&what, at, 2)
+            shard = what - CHARGED if what >= CHARGED else what
+            if shard < self._shard_count and read_u64(at + 2) == <uint64_t> self._epochs[shard]:
+                stored = self._accounts._of[shard].charged if what >= CHARGED else self._accounts._of[shard].fallen
+                told = read_u64(at + 10)
+                if stored != told:
+                    done = ("spent", "charged") if what >= CHARGED else ("received", "credited")
+                    self._accounts.stop(shard, f"shard: {stored} satoshi were stored as {done[0]} under epoch "
+                                               f"{self._epochs[shard]}, and its worker {done[1]} {told}")
             at += CLAIM_SIZE
         return 0
 
@@ -477,7 +535,8 @@ cdef class PaymentGroup:
             if slot.accepted:
                 written = slot.known
                 if (slot.record == NULL or not _read_state(slot.record, slot.record_size, &written) or not _is_even(&written)
-                        or written.phase != slot.known.phase):
+                        or written.phase != slot.known.phase or written.spent != slot.known.spent
+                        or written.revision != slot.known.revision):
                     self._accounts.stop(slot.known.shard, _why_unwritten(slot, &written))
                     continue
                 writes[prefix + slot.known.outpoint[:36]] = slot.record[:slot.record_size]
@@ -491,5 +550,6 @@ cdef class PaymentGroup:
             if slot.known.phase == ABSENT or self._accounts._is_stopped[slot.known.shard]:
                 continue
             if slot.accepted:
-                self._accounts.count(slot.known.shard, slot.change_value_before, read_u64(slot.record + 4))
+                self._accounts.count(slot.known.shard, wrapping_difference(slot.change_value_before, read_u64(slot.record + 4)),
+                                     wrapping_difference(slot.known.spent, slot.spent_before))
             self._cache._keep(&slot.known)

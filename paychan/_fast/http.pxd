@@ -47,6 +47,9 @@ cdef struct RequestHead:
     Py_ssize_t host_size
     Py_ssize_t content_length            # bytes of body, 0 if not given; any method can have one, and it must be read or dropped
     Py_ssize_t head_size                 # bytes up to and including the blank line: there the body starts
+    const unsigned char *authorization   # of the first such header; NULL: none
+    Py_ssize_t authorization_size
+    Py_ssize_t authorizations            # how many there are
     bint keep_alive                      # HTTP/1.1 and no `Connection: close`
     bint expects_continue                # waits for "100 Continue" before it sends the body; never in HTTP/1.0
     bint has_escapes                     # a '%' in the path

@@ -324,6 +324,11 @@ cdef HttpStatus _read_header(
             return HttpStatus.REPEATED_HEADER
         head.has_content_length = True
         return _read_content_length(value, value_size, body_max, head)
+    elif name_size == 13 and _is_word(line, b"authorization", 13):
+        head.authorizations += 1
+        if head.authorization == NULL:
+            head.authorization = value
+            head.authorization_size = value_size
     elif name_size == 17 and _is_word(line, b"transfer-encoding", 17):
         return HttpStatus.HAS_TRANSFER_ENCODING
     elif name_size == 10 and _is_word(line, b"connection", 10):
@@ -415,6 +420,7 @@ def parse_request_head(bytes data not None, Py_ssize_t body_max, Py_ssize_t seen
         "keep_alive": bool(head.keep_alive),
         "expects_continue": bool(head.expects_continue),
         "has_escapes": bool(head.has_escapes),
+        "authorization": _copy(head.authorization, head.authorization_size) if head.authorizations == 1 else None,
     }
 
 

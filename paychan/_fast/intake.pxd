@@ -6,6 +6,11 @@ from .channel cimport ChannelTable
 from .commit cimport CommitQueue, Waiter
 from .status cimport Status
 
+# Types of the frames between workers; paychan/server/doors/peers.py has the others.
+cdef enum:
+    PAYMENT = 2
+    SALE = 3
+
 cdef class PaymentRequest(Waiter):
     cdef Intake _intake
     cdef int _status                # of its judgement, while it waits for the write
@@ -18,8 +23,11 @@ cdef class PaymentRequest(Waiter):
     cdef str get_path(self)
     cdef str get_query(self)
     cdef bytes get_target(self)
+    cdef unsigned char frame_kind(self)
+    cdef bint brings_money(self)
     cdef Status judge(self, ChannelTable table, uint64_t now) except *
     cdef int paid(self) except -1
+    cdef int exhausted(self) except -1
     cdef int relay(self, bytes body) except -1
     cdef int refuse(self, object reply) except -1
     cdef int _end(self, int outcome) except -1
@@ -32,7 +40,8 @@ cdef class Intake:
     cdef list _refusals             # by status: the answer to what is refused by its form alone
     cdef uint64_t _exposure_max     # satoshi
     cdef public list links          # by shard: the open ForwardLink to its owner, or None
-    cdef object _trouble            # the answer while payments cannot be taken, or None
+    cdef object _trouble            # the answer while nothing can be taken, or None
+    cdef public object no_money     # the answer to what brings money while no more may come, or None
     cdef uint64_t _now              # unix seconds
     cdef bint _has_looked
 

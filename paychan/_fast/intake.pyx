@@ -27,6 +27,11 @@ cdef class PaymentRequest(Waiter):
         return self.get_path()
 
     @property
+    def is_sale(self):
+        """Whether it is a seller's, whose `query` then says all of it."""
+        return self.frame_kind() == SALE
+
+    @property
     def query(self):
         """The request's query, as `ChannelTable.pay` takes it."""
         return self.get_query()
@@ -41,6 +46,14 @@ cdef class PaymentRequest(Waiter):
         """Return path, '?' and query. There is no '?' in the path: what has one is refused by its form."""
         return f"{self.get_path()}?{self.get_query()}".encode()
 
+    cdef unsigned char frame_kind(self):
+        """Return the type of the frame in which it goes to another worker."""
+        return PAYMENT
+
+    cdef bint brings_money(self):
+        """Return whether more is received on the channel if it is taken."""
+        return True
+
     cdef Status judge(self, ChannelTable table, uint64_t now) except *:
         """Have the table judge it, from the form in which it came."""
         cdef Py_ssize_t path_size = 0, query_size = 0
@@ -53,6 +66,11 @@ cdef class PaymentRequest(Waiter):
     cdef int paid(self) except -1:
         """Answer 200: `_value_left` and `_value_received` are durable."""
         return self.relay(paid_body(self._value_left, self._value_received))
+
+    cdef int exhausted(self) except -1:
+        """Its channel is closing, durably: `outpoint`."""
+        self._intake._rules.exhausted(self, self.outpoint, self._value_received)
+        return 0
 
     cdef int relay(self, bytes body) except -1:
         """Answer 200 with the body of an accepted payment."""
@@ -96,8 +114,7 @@ cdef class PaymentRequest(Waiter):
             self.again()  # it was judged on a state that did not become durable
             return 0
         if self._status == Status.EXHAUSTED:
-            intake._rules.exhausted(self, self.outpoint, self._value_received)
-            return 0
+            return self.exhausted()
         if self.outpoint is not None:
             intake._rules.exposed(self.outpoint)
         return self.paid()
@@ -142,6 +159,7 @@ cdef class Intake:
     more than `exposure_max` satoshi, or than the table watches them for; `paid(body)` makes a Reply; `lost` is the answer when the
     store is gone, `overloaded` when too many wait for it, `moved` when a channel could not be had in several attempts,
     `failed(error)` makes the one to a bug of ours.
+    no_money: the answer to whatever brings money, as long as no more may come; what was received is still sold for, and given back.
     refusals: by status number, the answers to requests that are refused by their form alone, None for the others.
     """
 
@@ -179,6 +197,8 @@ cdef class Intake:
             self._has_looked = True
         if self._trouble is not None:
             return request.refuse(self._trouble)
+        if self.no_money is not None and request.brings_money():
+            return request.refuse(self.no_money)
         if self._queue.waiting >= self._queue.waiting_max:
             return request.refuse(self._rules.overloaded)
         if request.attempts >= ATTEMPTS_MAX:
@@ -202,7 +222,7 @@ cdef class Intake:
         is_marked = status == Status.EXHAUSTED or table.exposure > self._exposure_max or table.exposure > table.judged.watched_above
         request.outpoint = table.outpoint if is_marked else None
         if status != Status.REPLAYED:
-            return self._queue.add(table.judged, request, request._value_received)
+            return self._queue.add(table.judged, request, request._value_received, table.charged)
         if is_durable(table.judged):
             return request.finish(WRITTEN)
-        return 0 if self._queue.join(table.judged, request) else self._queue.add(table.judged, request, 0)
+        return 0 if self._queue.join(table.judged, request) else self._queue.add(table.judged, request, 0, 0)

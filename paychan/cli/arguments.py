@@ -6,15 +6,16 @@ import re
 import sys
 from decimal import Decimal
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 from ..client import Funding
+from ..client.sources import NodeAddress, parse_node_url
 from ..client.wire import parse_url
 from ..core.errors import Rejection
 from ..core.outpoint import parse_outpoint
 from ..core.units import COIN, MAX_MONEY
 from .output import EXIT_USAGE
 from .places import is_name
-from .sources import NodeAddress, parse_node_url
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?\Z")
 _NUMBER_SIZE_MAX = 24  # characters: Decimal and float read so many digits without rounding more than they may
@@ -114,6 +115,25 @@ def url(text: str) -> str:
         parse_url(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def resource(text: str) -> str:
+    """Return the http or https URL of something that can be asked for; it is not repeated if it is none: it may hold a secret."""
+    parts = urlsplit(text)
+    try:
+        parse_url(f"{parts.scheme}://{parts.netloc}")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if not re.fullmatch(r"[\x21-\x7e]+", text) or parts.fragment:
+        raise argparse.ArgumentTypeError("the URL must be plain ASCII, without spaces and without a fragment")
+    return text
+
+
+def method(text: str) -> str:
+    """Return the name of an HTTP method."""
+    if not re.fullmatch(r"[A-Z]{1,20}", text):
+        raise _refuse("must be an HTTP method in capitals, such as PUT", text)
     return text
 
 

@@ -69,6 +69,8 @@ def _files_of_server(config: ServerConfig, *, makes_cookie: bool) -> list[str]:
     files = {
         "chain.fixture_file": chain.fixture_file if chain.backend == "fixture" else None,
         "bitcoind.password_file": chain.bitcoind_password_file if chain.backend == "bitcoind" else None,
+        "sell.tls_certificate": config.sell.tls_certificate,
+        "sell.tls_key": config.sell.tls_key,
         "bitcoind.cookie_file": chain.bitcoind_cookie_file if chain.backend == "bitcoind" and not makes_cookie else None,
     }
     hint = {"bitcoind.cookie_file": "; a Bitcoin node makes it when it starts"}

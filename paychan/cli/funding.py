@@ -3,11 +3,11 @@
 import argparse
 import sys
 import time
-from ipaddress import ip_address
 from pathlib import Path
 
 from ..chain.debug import DEBUG_FUNDING_VALUE
 from ..client import LIVE, TEST, Agreement, Channel, Funding, Network, Refused, StateError, WrongNetwork, create_key, find_funding
+from ..client.sources import Esplora, FundingSource, bitcoind
 from ..client.storage import is_there
 from ..client.wire import parse_url
 from ..core.network import BY_NAME
@@ -15,7 +15,6 @@ from .output import UsageError, progress
 from .places import channel_path, free_name, state_directory
 from .qr import terminal_qr
 from .session import payment_uri, policy_of, show, summary
-from .sources import Esplora, FundingSource, bitcoind
 from .waiting import wait_for_funding
 
 SECONDS_PER_DAY = 86_400
@@ -138,13 +137,7 @@ def read_transaction(path: str) -> bytes:
 def _check_way(arguments: argparse.Namespace, network: Network) -> None:
     """Over plain http a stranger on the way could pose as the server."""
     server = parse_url(arguments.url)
-    if network is LIVE and not server.is_tls and not _is_loopback(server.host) and not arguments.allow_http:
+    if network is LIVE and not server.is_tls and not server.is_loopback and not arguments.allow_http:
         other = "if these are no real bitcoins, say which --network they are of"
         raise UsageError(f"real bitcoins over plain http: use https, or --allow-http if the way is secured otherwise; {other}")
 
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

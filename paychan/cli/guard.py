@@ -6,7 +6,7 @@ from collections.abc import Callable
 from ..client import ClientError, Refused
 from ..core.errors import ConfigError, Rejection
 from ..exits import status_of
-from .output import EXIT_REFUSED, EXIT_UNKNOWN, CommandError, UsageError, exit_status, print_error
+from .output import EXIT_REFUSED, EXIT_STATUS, EXIT_UNKNOWN, CommandError, StatusError, UsageError, exit_status, print_error
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -17,6 +17,8 @@ def guarded(command: Command, arguments: argparse.Namespace) -> int:
         return command(arguments)
     except ConfigError as error:
         return print_error(arguments, "", str(error), status_of(error))
+    except StatusError as error:
+        return print_error(arguments, "http_status", str(error), EXIT_STATUS)
     except CommandError as error:
         return print_error(arguments, "", str(error), EXIT_REFUSED)
     except Rejection as error:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ..core.errors import Rejection
 from ..core.outpoint import format_outpoint, parse_outpoint, txid_hex
 from ..core.units import LOCKTIME_MAX
 from ..exits import EXIT_BAD_CONFIG
-from ..parts import require_server
+from ..parts import require_gateway, require_server
 from ..printing import show
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
 from ..rpc.store_client import StoreClient
@@ -21,6 +22,7 @@ from ..rpc.store_messages import Hello, Stored, StoreMessage
 from ..settings.load import load_server_config, load_store_config
 from ..settings.models import ServerConfig, StoreConfig
 from ..supervisor import Supervisor
+from . import token
 from .configuration import check_directory
 from .output import EXIT_REFUSED, CommandError, utc
 
@@ -49,6 +51,14 @@ def register(subparsers: Any) -> None:
     add("channels", _channels, "list the channels that are open or being settled", directory)
     add("channel", _channel, "show one channel", directory, outpoint)
     add("settle", _settle, "have a channel settled now", directory, outpoint)
+    about = "sell what an HTTP server offers, which is not touched for it"
+    gateway = subparsers.add_parser("gateway", help=about, description=about, epilog=EXITS)
+    gateway.add_argument("file", metavar="FILE", help="gateway.toml")
+    gateway.add_argument("--check", action="store_true", help="say what is wrong with the file, and start nothing")
+    gateway.set_defaults(run=_gateway, json=False)
+    about = "say who may sell"
+    tokens = subparsers.add_parser("token", help=about, description=about).add_subparsers(required=True, metavar="ACTION")
+    token.register(tokens, EXITS)
     about = "work on configurations"
     config = subparsers.add_parser("config", help=about, description=about).add_subparsers(required=True, metavar="ACTION")
     about = "say what is missing or wrong in a configuration"
@@ -62,6 +72,13 @@ def _run(arguments: argparse.Namespace) -> int:
     require_server("paychan run")
     logs.set_up("supervisor")
     return Supervisor(arguments.config_dir).run()
+
+
+def _gateway(arguments: argparse.Namespace) -> int:
+    require_gateway("paychan gateway")
+    from ..gateway.command import run  # a payer's installation has it not
+
+    return run(arguments)
 
 
 # --- config check ---
@@ -114,6 +131,8 @@ def _describe(outpoint: bytes, stored: Stored) -> dict[str, Any]:
         "funding_value": terms.funding_value,
         "received": terms.funding_value - state.payment.change_value,
         "channel_value_left": state.payment.change_value,
+        "spent": state.sales.spent,
+        "reserved": state.sales.reserved_at(int(time.time())),
         "client_pubkey": terms.client_pubkey.hex(),
         "exp_time": terms.exp_time,
         "opened_at": terms.opened_at,

@@ -19,10 +19,12 @@ from ..client import (
     StateError,
     Unreachable,
 )
+from ..pay.errors import BudgetExceeded, FundingNeeded, NotYetConfirmed, PurseBusy
 from ..printing import say, show
 
 EXIT_OK, EXIT_REFUSED, EXIT_USAGE, EXIT_UNKNOWN, EXIT_UNREACHABLE = 0, 1, 2, 3, 4
 EXIT_CLOSED, EXIT_MISBEHAVED, EXIT_BEHIND, EXIT_BUSY, EXIT_STATE = 5, 6, 7, 8, 9
+EXIT_UNFUNDED, EXIT_ABOVE_BUDGET, EXIT_STATUS = 11, 12, 13
 
 EXIT_TEXT = """exit statuses:
   0 done
@@ -35,9 +37,16 @@ EXIT_TEXT = """exit statuses:
   7 the server holds a newer payment: this state file is an old copy
   8 another process uses this channel
   9 the state file or key file is missing, damaged or cannot be written
-  10 done, but the result could not be written to standard output"""
+  10 done, but the result could not be written to standard output
+  11 a new channel waits for its money, or for its confirmations: the same command works then
+  12 the budget does not allow it; nothing was paid
+  13 the server answers with an HTTP status of 400 or more"""
 
 _STATUSES: tuple[tuple[type[ClientError], int], ...] = (
+    (FundingNeeded, EXIT_UNFUNDED),
+    (NotYetConfirmed, EXIT_UNFUNDED),
+    (BudgetExceeded, EXIT_ABOVE_BUDGET),
+    (PurseBusy, EXIT_BUSY),
     (Unreachable, EXIT_UNREACHABLE),
     (OutcomeUnknown, EXIT_UNKNOWN),
     (ChannelClosing, EXIT_CLOSED),
@@ -51,6 +60,10 @@ _STATUSES: tuple[tuple[type[ClientError], int], ...] = (
 
 class UsageError(Exception):
     """Arguments that make no sense; `str()` is one line."""
+
+
+class StatusError(Exception):
+    """The server's last word was an HTTP status of 400 or more; `str()` is one line."""
 
 
 class CommandError(Exception):

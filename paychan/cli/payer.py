@@ -5,15 +5,16 @@ import argparse
 from ..core.network import BY_NAME
 from ..printing import show
 from . import arguments as forms
-from . import commands, completion, funding
+from . import buying, commands, completion, funding, spending
 from .guard import Command
 from .output import EXIT_TEXT
 
 DEADLINE_SECONDS = 30.0
+PURSE = "where the purse is (default: `purse` in the state directory)"
 
 
 def register(subparsers: "argparse._SubParsersAction[forms.Parser]") -> None:
-    """Add keygen, fund, open, pay, status, close, refund, list and completion to a parser's commands."""
+    """Add the payer's commands, from keygen to completion, to a parser's."""
 
     def add(name: str, command: Command, about: str) -> argparse.ArgumentParser:
         parser = subparsers.add_parser(
@@ -36,6 +37,12 @@ def register(subparsers: "argparse._SubParsersAction[forms.Parser]") -> None:
     close.add_argument("--settlement", metavar="FILE", help="check this settlement transaction (hex): does it pay the change?")
     _deadline(close)
     _add_refund(add("refund", commands.refund, "make the transaction that takes everything back after the expiry"))
+    _add_request(add("get", buying.get, "fetch a URL, and pay for it out of the purse if that is asked"), "GET")
+    _add_request(add("post", buying.get, "send data to a URL, and pay for it"), "POST")
+    spent = add("spending", spending.spending, "show what was paid, to whom, and what the budget leaves")
+    spent.add_argument("--purse", metavar="DIR", help=PURSE)
+    spent.add_argument("--days", type=forms.days, default=30.0, metavar="DAYS", help="how far back (default: 30)")
+    _add_purse(subparsers)
     add("list", commands.list_channels, "list all channels")
     shells = add("completion", lambda arguments: _complete(arguments, subparsers), "print a completion script for a shell")
     shells.add_argument("shell", choices=completion.SHELLS)
@@ -120,3 +127,57 @@ def _add_refund(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--broadcast", action="store_true", help="publish it; needs --esplora or --bitcoind")
     _chain(parser)
     parser.set_defaults(deadline=DEADLINE_SECONDS)
+
+
+def _buyer(parser: argparse.ArgumentParser) -> None:
+    """Add what every command has that pays out of the purse."""
+    parser.add_argument("--purse", metavar="DIR", help=PURSE)
+    parser.add_argument("--max-price", type=forms.satoshi, metavar="SATOSHI", help="pay at most this for the request")
+    parser.add_argument("--yes", action="store_true", help="pay what the budget does not allow, without asking")
+    about = "fund new channels from this wallet of the node ('' if it has one alone)"
+    parser.add_argument("--wallet", metavar="NAME", help=about)
+    _chain(parser)
+    _deadline(parser)
+
+
+def _add_request(parser: argparse.ArgumentParser, method: str) -> None:
+    parser.add_argument("url", metavar="URL", type=forms.resource, help="what to buy")
+    parser.add_argument("-X", "--method", type=forms.method, metavar="METHOD", help=f"default: {method}")
+    parser.add_argument("-H", "--header", action="append", metavar="NAME:VALUE", help="a header; as often as you like")
+    parser.add_argument("-d", "--data", metavar="TEXT", help="the body; @FILE takes it from a file, @- from standard input")
+    parser.add_argument("-o", "--output", metavar="FILE", help="where the answer goes (default: standard output)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not say what was paid")
+    parser.add_argument("--wait", action="store_true", help="wait until a new channel has its money")
+    _buyer(parser)
+    _waiting(parser)
+    parser.set_defaults(run_as=method)
+
+
+def _add_purse(subparsers: "argparse._SubParsersAction[forms.Parser]") -> None:
+    about = "work on the purse"
+    actions = subparsers.add_parser("purse", help=about, description=about).add_subparsers(required=True, metavar="ACTION")
+
+    def add(name: str, command: Command, about: str) -> argparse.ArgumentParser:
+        shape = argparse.RawDescriptionHelpFormatter
+        parser = actions.add_parser(name, help=about, description=about, epilog=EXIT_TEXT, formatter_class=shape)
+        parser.add_argument("--json", action="store_true", help="print one JSON object; errors as JSON on stderr")
+        parser.add_argument("--state-dir", metavar="DIR", help="default: $XDG_DATA_HOME/paychan or ~/.local/share/paychan")
+        parser.set_defaults(run=command)
+        return parser
+
+    trust = add("trust", spending.trust, "agree to the key and network that a server names next")
+    trust.add_argument("url", metavar="URL", type=forms.url, help="the server")
+    trust.add_argument("--purse", metavar="DIR", help=PURSE)
+    fund = _named(add("fund", spending.fund, "name the output that funds a new channel"))
+    fund.add_argument("--purse", metavar="DIR", help=PURSE)
+    _funding(fund, "the funding")
+    psbt = _named(add("psbt", spending.psbt, "print a PSBT that funds a new channel out of a node's wallet"))
+    sent = _named(add("broadcast", spending.broadcast, "send a signed PSBT, which funds a new channel"))
+    sent.add_argument("file", metavar="FILE", help="the PSBT, base64 or binary")
+    for parser in (psbt, sent):
+        parser.add_argument("--purse", metavar="DIR", help=PURSE)
+        parser.add_argument("--wallet", metavar="NAME", help="the node's wallet, if it has several")
+        _chain(parser)
+    close = _named(add("close", spending.close, "have a channel settled by its server"))
+    close.add_argument("url", metavar="URL", type=forms.resource, help="anything that the server sells")
+    _buyer(close)

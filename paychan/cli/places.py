@@ -24,6 +24,11 @@ def state_directory(arguments: argparse.Namespace) -> Path:
     return Path(home) / ".local" / "share" / "paychan"
 
 
+def purse_directory(arguments: argparse.Namespace) -> Path:
+    """Return --purse, else `purse` in the state directory. Raises UsageError if there is no such place."""
+    return Path(arguments.purse) if arguments.purse else state_directory(arguments) / "purse"
+
+
 def is_name(text: str) -> bool:
     """Return whether a channel can be called so."""
     return bool(_NAME.match(text))

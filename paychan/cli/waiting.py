@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 
 from ..client import Agreement, Channel, Funding, Refused
+from ..client.sources import Found, FundingSource, choose
 from ..core.outpoint import txid_hex, txid_of, vout_of
 from .output import progress
-from .sources import Found, FundingSource
 
 TOLD_MAX = 3
 """Outputs that are named in one line."""
@@ -34,19 +34,6 @@ def wait_for_funding(arguments: argparse.Namespace, channel: Channel, source: Fu
         if time.monotonic() + arguments.poll_seconds > deadline:
             raise Refused(text, "funding_not_found")
         time.sleep(arguments.poll_seconds)
-
-
-def choose(agreed: Agreement, found: Sequence[Found]) -> Found | None:
-    """Return the output that funds the channel: of those with the amount asked for the one that most blocks confirm.
-
-    Raises Refused if no amount was asked for and there are several.
-    """
-    if agreed.planned_value is None:
-        if len(found) > 1:
-            raise Refused("several outputs pay to this address: choose one, `open --funding TXID:VOUT:SATOSHI`", "ambiguous")
-        return found[0] if found else None
-    fitting = [output for output in found if output.funding.value == agreed.planned_value]
-    return max(fitting, key=lambda output: output.confirmations, default=None)
 
 
 def _state(agreed: Agreement, chosen: Found | None, others: Sequence[Funding]) -> str:

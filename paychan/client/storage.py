@@ -80,10 +80,11 @@ class ChannelFile:
         self._written = read_state(self.path)
         return self._written
 
-    def save(self, content: bytes) -> None:
+    def save(self, content: bytes, is_vital: bool = True) -> None:
         """Replace the state: when this returns, it survives a power cut. Raises StateError; then the old or new state is there.
 
-        Content equal to what was written last costs nothing.
+        Content equal to what was written last costs nothing. What is not vital costs less: after a power cut the old or the new
+        state is there.
         """
         if content == self._written:
             return
@@ -93,7 +94,8 @@ class ChannelFile:
         try:
             _write_synced(os.open(temporary, flags, 0o600), content)
             os.replace(temporary, self.path)
-            _sync_directory(self.path.parent)
+            if is_vital:
+                _sync_directory(self.path.parent)
         except OSError as error:
             raise StateError(f"{self.path}: cannot be written: {error.strerror}") from error
         self._written = content

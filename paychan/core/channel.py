@@ -3,7 +3,8 @@
 The state is a join (design section 3): the phase only goes forward and the change value only goes down, so replayed,
 reordered and duplicated updates converge and never lower the money held.
 
-Both records below are on disk and on the wire. Their layouts cannot change; a new layout takes a new version byte.
+The records below are on disk and on the wire. Their layouts cannot change; a new layout takes a new version byte.
+A channel on which nothing was sold has the shorter state record, so that whoever sells nothing here writes nothing for it.
 """
 
 import struct
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
 from . import script
-from .payment import Payment
+from .payment import SIGHASH_CHANGE, SIGHASH_NO_CHANGE, Payment
+from .sales import NOTHING_SOLD, Sales
 
 RECORD_VERSION = 1
 
@@ -19,8 +21,18 @@ TERMS_HEAD = struct.Struct("<BBIQQ33s33s")
 """version | length of the change script | exp_time | funding value | opened at | server key | client key; then the script."""
 
 STATE_HEAD = struct.Struct("<BBBBQ")
-"""version | phase | sighash type | length of the signature | change value; then the signature; then the txid if signed.
+"""version 1 | phase | sighash type | length of the signature | change value; then the signature; then the txid if signed.
 The compiled twin is `seal` in `paychan/_fast/channel.pyx`."""
+
+SOLD_VERSION = 2
+"""Of the state record of a channel on which something was sold."""
+
+SOLD_HEAD = struct.Struct("<BBBBQQQ")
+"""version 2 | phase | channel type | length of the signature | change value | spent | revision of the sales; then the signature;
+then the txid if signed; then the purchases (`sales.py`). The change value implies the sighash type."""
+
+P2SH_V1 = 1
+"""The channel type of protocol v1. Other types will come with the same record."""
 
 
 class Phase(IntEnum):
@@ -140,29 +152,60 @@ class ChannelTerms:
 
 @dataclass(frozen=True, slots=True)
 class ChannelState:
-    """What changes: the phase, the newest payment, and from `signed` on the settlement's txid (internal order)."""
+    """What changes: the phase, the newest payment, from `signed` on the settlement's txid (internal order), and what was sold."""
 
     phase: Phase
     payment: Payment
     settlement_txid: bytes = b""
+    sales: Sales = NOTHING_SOLD
 
     def serialize(self) -> bytes:
         """Return the state record."""
-        payment = self.payment
-        head = STATE_HEAD.pack(
-            RECORD_VERSION, self.phase, payment.sighash_type, len(payment.signature), payment.change_value
-        )
-        return head + payment.signature + self.settlement_txid
+        payment, sales = self.payment, self.sales
+        rest = payment.signature + self.settlement_txid
+        if not sales.revision:
+            sizes = payment.sighash_type, len(payment.signature), payment.change_value
+            return STATE_HEAD.pack(RECORD_VERSION, self.phase, *sizes) + rest
+        if payment.sighash_type != _implied_type(payment.change_value):
+            raise ValueError("a payment is of another sighash type than its change value implies")
+        form = SOLD_VERSION, self.phase, P2SH_V1, len(payment.signature), payment.change_value
+        return SOLD_HEAD.pack(*form, sales.spent, sales.revision) + rest + sales.serialize()
 
     @classmethod
     def parse(cls, record: bytes) -> "ChannelState":
         """Return the state in `record`. Raises ValueError for any other bytes than `serialize` makes."""
+        if record[:1] == bytes((SOLD_VERSION,)):
+            return cls._parse_sold(record)
         size = STATE_HEAD.size
         if len(record) < size:
             raise ValueError("a state record is too short")
         version, phase, sighash_type, signature_size, change_value = STATE_HEAD.unpack_from(record)
         end = size + signature_size
         txid = record[end:]
-        if version != RECORD_VERSION or len(record) < end or len(txid) != (32 if phase >= Phase.SIGNED else 0):
+        if version != RECORD_VERSION or len(record) < end or len(txid) != _txid_size(phase):
             raise ValueError("a state record has an unknown version or a wrong length")
         return cls(Phase(phase), Payment(change_value, record[size:end], sighash_type), txid)
+
+    @classmethod
+    def _parse_sold(cls, record: bytes) -> "ChannelState":
+        size = SOLD_HEAD.size
+        if len(record) < size:
+            raise ValueError("a state record is too short")
+        _, phase, kind, signature_size, change_value, spent, revision = SOLD_HEAD.unpack_from(record)
+        txid_at = size + signature_size
+        purchases_at = txid_at + _txid_size(phase)
+        if kind != P2SH_V1 or not revision or len(record) < purchases_at:
+            raise ValueError("a state record has an unknown type or a wrong length")
+        payment = Payment(change_value, record[size:txid_at], _implied_type(change_value))
+        sales = Sales.parse(spent, revision, record[purchases_at:])
+        return cls(Phase(phase), payment, record[txid_at:purchases_at], sales)
+
+
+def _implied_type(change_value: int) -> int:
+    """Return the sighash type of a payment that leaves so many satoshi: there are no others."""
+    return SIGHASH_CHANGE if change_value else SIGHASH_NO_CHANGE
+
+
+def _txid_size(phase: int) -> int:
+    """Return how many bytes of a state record in this phase are the settlement's txid."""
+    return 32 if phase >= Phase.SIGNED else 0

@@ -7,6 +7,7 @@ the numbers (`paychan/_fast/status.pxd` gives them names); everything else uses 
 This module knows the HTTP status a code hints at, and nothing else about HTTP.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
@@ -85,6 +86,31 @@ _TABLE = (
     Code(89, "shard_stopped", 503, "The channel's accounts are being looked at; send the same request again later"),
     Code(90, "clock_doubtful", 503, "The server's clock and the chain contradict each other; send the same request again later"),
     Code(91, "too_much_unsettled", 503, "Too much waits to be settled; send the same request again later"),
+    # what a seller is told
+    Code(100, "invalid_sale", 400, "The sale is malformed"),
+    Code(101, "insufficient_credit", 402, "The channel's credit is below the amount"),
+    Code(102, "purchase_differs", 409, "The key has bought for another amount"),
+    Code(103, "no_such_purchase", 404, "No such purchase is remembered"),
+    Code(104, "more_than_held", 409, "The purchase holds less than this amount"),
+    Code(105, "too_many_reservations", 409, "As many reservations are open on the channel as there may be"),
+    Code(110, "token_missing", 401, "The request shows no token"),
+    Code(111, "token_unknown", 401, "The token is not known, or was revoked"),
+    Code(112, "token_scope", 403, "The token is not for this"),
+    # what a payer is told by who sells under the Payment scheme (docs/PAYMENT_SCHEME.md)
+    Code(120, "payment_required", 402, "This costs something: answer the challenge"),
+    Code(121, "malformed_credential", 402, "The credential is not base64url of the JSON that it should be"),
+    Code(122, "unknown_action", 402, "action must be open, voucher or close"),
+    Code(123, "missing_member", 402, "A member of the credential's payload is missing"),
+    Code(124, "invalid_member", 402, "A member of the credential's payload makes no sense"),
+    Code(125, "invalid_challenge", 402, "The challenge is not one that was made for this request"),
+    Code(126, "payment_expired", 402, "The challenge has expired"),
+    Code(127, "method_unsupported", 400, "Only method bitcoin with intent session is taken here"),
+    Code(128, "two_credentials", 400, "The request has more than one Payment credential"),
+    Code(129, "prepay_too_large", 402, "The payment runs further ahead of what is required than is taken"),
+    Code(130, "delta_too_small", 402, "The payment is worth less than is taken at once"),
+    Code(131, "amount_exceeds_deposit", 402, "The channel's funding value does not reach for this"),
+    Code(132, "already_served", 409, "This payment has bought the answer before, which was not kept"),
+    Code(133, "payment_forbidden", 403, "Paid or not, this is not for the one who asks"),
 )
 
 BY_CODE = {row.code: row for row in _TABLE}
@@ -96,11 +122,13 @@ if len(BY_CODE) != len(_TABLE) or len(BY_NUMBER) != len(_TABLE):
 class PaychanError(Exception):
     """Base of our errors: `code` is a key of `BY_CODE`, `parameter` names the guilty request parameter, if one is.
 
-    `detail` is meant for the client: it holds no key, no payment and none of the client's raw bytes.
+    `detail` is meant for the client: it holds no key, no payment and none of the client's raw bytes. `figures`: what programs want
+    to know of it, by name; satoshi.
     """
 
-    def __init__(self, code: str, detail: str = "", parameter: str = "") -> None:
+    def __init__(self, code: str, detail: str = "", parameter: str = "", figures: Mapping[str, int] | None = None) -> None:
         self.row = BY_CODE[code]
+        self.figures = figures or {}
         self.detail = detail or self.row.title
         self.parameter = parameter
         super().__init__(f"{code}: {self.detail}")

@@ -37,6 +37,11 @@ BY_NAME = {network.name: network for network in (LIVE, TEST, TESTNET4, SIGNET, R
 OP_1 = 0x51
 
 
+def caip2(network: Network) -> str:
+    """Return the chain's name in CAIP-2: of namespace bip122, the first 32 digits of its genesis block's hash."""
+    return f"bip122:{network.genesis[:32]}"
+
+
 def p2sh_address(network: Network, script_hash: bytes) -> str:
     """Return the base58check address of a 20-byte script hash (BIP 16)."""
     return str(CBase58Data.from_bytes(script_hash, network.p2sh_version))
@@ -45,6 +50,13 @@ def p2sh_address(network: Network, script_hash: bytes) -> str:
 def p2pkh_address(network: Network, key_hash: bytes) -> str:
     """Return the base58check address of a 20-byte public key hash."""
     return str(CBase58Data.from_bytes(key_hash, network.p2pkh_version))
+
+
+def encode_address(network: Network, script: bytes) -> str:
+    """Return the address that `decode_address` turned into this script pubkey."""
+    if script[:1] == b"\xa9":
+        return p2sh_address(network, script[2:22])
+    return p2pkh_address(network, script[3:23])
 
 
 def decode_address(network: Network, address: str) -> bytes:

@@ -8,7 +8,8 @@ import re
 import socket
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,6 +65,17 @@ class Address:
 
     def __str__(self) -> str:
         return f"unix:{self.path}" if self.path else f"tcp:{self.host}:{self.port}"
+
+
+@contextmanager
+def reachable(path: str) -> Iterator[str]:
+    """Give a spelling of a Unix socket's path that fits a socket address, for as long as it is connected to. Raises OSError."""
+    spelling, handle = reachable_path(path)
+    try:
+        yield spelling
+    finally:
+        if handle >= 0:
+            os.close(handle)
 
 
 def reachable_path(path: str) -> tuple[str, int]:
@@ -198,12 +210,8 @@ async def connect(address: Address, make: Callable[[], _Protocol]) -> _Protocol:
     says would be believed."""
     loop = asyncio.get_running_loop()
     if address.path:
-        path, handle = reachable_path(address.path)
-        try:
+        with reachable(address.path) as path:
             transport, connection = await loop.create_unix_connection(make, path)
-        finally:
-            if handle >= 0:
-                os.close(handle)
         uid = uid_at_the_other_end(transport)
         if uid not in (None, 0, os.geteuid()):
             transport.abort()

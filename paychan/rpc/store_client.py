@@ -88,11 +88,15 @@ class StoreClient:
                 break
         return found[:most]
 
+    async def page(self, kind: StoreMessage, ask: Scan) -> list[tuple[int, bytes]]:
+        """Return one page of an index. Raises ConnectionGone, RemoteRefusal, MessageError."""
+        return decode_found(await self._ask(kind, ask.encode()))
+
     async def pages(self, kind: StoreMessage, before: int = 0) -> AsyncIterator[list[tuple[int, bytes]]]:
         """Yield the pairs of an index, a page at a time: it may be long. Raises ConnectionGone."""
         ask = Scan(SCAN_LIMIT_MAX, before)
         while True:
-            page = decode_found(await self._ask(kind, ask.encode()))
+            page = await self.page(kind, ask)
             yield page
             if len(page) < SCAN_LIMIT_MAX:
                 return

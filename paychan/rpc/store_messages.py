@@ -169,21 +169,27 @@ class OwnerTable:
 
 # --- COMMIT -----------------------------------------------------------------------------------------------------------
 
-ENTRY_HEAD = struct.Struct("<HHQ36sBxHQQ")
-"""u16 length of the state record | u16 shard | u64 epoch | 36 outpoint | u8 expected phase | u8 zero |
-u16 length of the extra record | u64 expected change value | u64 credit; then the state record, then the extra record.
+ENTRY_HEAD = struct.Struct("<HHQ36sBBHQQ")
+"""u16 length of the state record | u16 shard | u64 epoch | 36 outpoint | u8 expected phase | u8 length of the sales |
+u16 length of the extra record | u64 expected change value | u64 credit; then the sales, the state record, the extra record.
 The compiled twins are `seal` in `paychan/_fast/channel.pyx`, which writes it, and `paychan/_fast/group.pyx`, which reads it."""
+
+
+ENTRY_SALES = struct.Struct("<QQ")
+"""u64 expected revision of the channel's sales | u64 charge. Left out while nothing was sold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One conditional update: applied only if the channel is in the expected phase with the expected change value.
+    """One conditional update: applied only if the channel is in the expected phase with the expected change value, and its sales
+    have the expected revision.
 
     expected_phase 0: the channel must not exist; `extra` is then its terms record and expected_change_value its funding
     value. On the step to `signed`, `extra` is the settlement transaction. Else `extra` is empty.
 
     credit: satoshi that payers are told were received by this update. The worker counts that apart from the change values, and the
-    store stops the shard if they differ; None, where nobody is told anything: what the change values say.
+    store stops the shard if they differ; None, where nobody is told anything: what the change values say. charge: the same of what
+    sellers are told was spent, in two's complement, for it may fall.
     """
 
     shard: int
@@ -194,26 +200,32 @@ class Entry:
     state: bytes
     extra: bytes = b""
     credit: int | None = None
+    expected_revision: int = 0
+    charge: int = 0
 
     def encode(self) -> bytes:
         credit = self.credit
         if credit is None:
             credit = max(0, self.expected_change_value - int.from_bytes(self.state[4:12], "little"))
+        is_sold = self.expected_revision or self.charge
+        sales = ENTRY_SALES.pack(self.expected_revision, self.charge) if is_sold else b""
         head = ENTRY_HEAD.pack(
             len(self.state),
             self.shard,
             self.epoch,
             self.outpoint,
             self.expected_phase,
+            len(sales),
             len(self.extra),
             self.expected_change_value,
             credit,
         )
-        return head + self.state + self.extra
+        return head + sales + self.state + self.extra
 
 
 CLAIM = struct.Struct("<HQQ")
-"""u16 shard | u64 epoch | u64 satoshi: what its payers were told under that epoch, of updates that the store has acknowledged."""
+"""u16 shard | u64 epoch | u64 satoshi: what its payers were told under that epoch, of updates that the store has acknowledged. With
+4096 added to the shard: the same of what sellers were told was spent."""
 
 
 def encode_commit(entries: list[bytes], claims: Iterable[tuple[int, int, int]] = ()) -> bytes:

@@ -22,6 +22,7 @@ from .doors.direct import DirectPort
 from .doors.granian_door import GranianDoor
 from .doors.headers import SUCCESS_HEADERS, absolute, headers_of
 from .doors.routes import answer, takes_body
+from .doors.sell import SellDoor
 from .process import end_with_parent
 from .protocol.replies import Reply, problem
 from .worker import Worker
@@ -59,6 +60,7 @@ class App:
         self._door: RsgiDoor | None = None
         self._granian: GranianDoor | None = None
         self._direct: DirectPort | None = None
+        self._sell: SellDoor | None = None
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         end_with_parent()
@@ -69,6 +71,8 @@ class App:
             await self._direct.start()
             self._worker = Worker(self._config, self._on_joined, self._direct.public_url, self._granian_way)
             self._worker.start()
+            self._sell = SellDoor(self._config.sell, lambda: self._worker)
+            self._sell.start()
 
         try:
             loop.run_until_complete(start())
@@ -96,6 +100,8 @@ class App:
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._direct is not None:
             loop.run_until_complete(self._direct.stop())
+        if self._sell is not None:
+            loop.run_until_complete(self._sell.stop())
         if self._worker is not None:
             loop.run_until_complete(self._worker.stop())
 

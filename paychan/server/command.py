@@ -5,12 +5,12 @@ from ..parts import require_server
 
 
 def main() -> int:
-    """Run the command as __main__.py says; return its exit status."""
+    """Run the command as serving.py says; return its exit status."""
     return printing.run("paychan-server", _main)
 
 
 def _main() -> int:
     require_server("paychan-server")
-    from .__main__ import command
+    from .serving import command
 
     return command()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from .._fast.batch import Batch
 from .._fast.channel import ChannelTable, read_channel_request
 from .._fast.intake import Intake, PaymentRequest
+from .._fast.sale import SaleBatch
 from ..chain.base import FundingOutput
 from ..chain.make import make_chain
 from ..clock import Clock, wall_clock
@@ -17,6 +18,7 @@ from ..rpc.signer_client import SignerClient
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, OwnerTable, Unsettled, Welcome
 from ..settings.models import ServerConfig
+from .channels.books import Books
 from .channels.funding import FundingChecks
 from .channels.life import ChannelLife, refusal_of_form
 from .channels.lookups import NEGATIVE_SECONDS, Lookups
@@ -160,6 +162,11 @@ class Worker:
         if self._is_over != was_over:
             taken = "no opens and payments are taken" if self._is_over else "opens and payments are taken again"
             log.warning("%s, %s", self._how_much(), taken)
+            self._bound_intake()
+
+    def _bound_intake(self) -> None:
+        if self._intake is not None:
+            self._intake.no_money = problem(Unavailable("too_much_unsettled")) if self._is_over else None
 
     def _how_much(self) -> str:
         return f"{self._unsettled.total} satoshi are unsettled, {self._config.unsettled_value_max} may be"
@@ -182,6 +189,12 @@ class Worker:
             channels, shard_count, self._committer, loader, settling, self._opening, proving, now, self._own_url, exposure_max
         )
         notes = Notes(channels, store, self._signer, config.unnoted_value_max)
+
+        def price_changed(least: int) -> None:
+            channels.open_price = least
+
+        self._prices.follow(price_changed)
+        self._books = Books(config, store, now, lambda: channels.open_price)
         self._payments = Payments(
             config.common.network,
             channels,
@@ -193,10 +206,12 @@ class Worker:
             now,
             exposure_max,
             notes,
-            self.refusal,
+            self._books,
+            self.trouble,
             self._pay_elsewhere,
         )
         self._intake = self._payments.intake
+        self._bound_intake()
         self._on_joined(self._intake)
         largest = Largest(store, exposure_max, config.total_exposure_max)
         settler = Settler(self._ownership, store, self._tip, self.settle, config.settlement_period, largest, sure)
@@ -232,10 +247,6 @@ class Worker:
         if self._committer.is_full:
             return "overloaded"
         return ""
-
-    def refusal(self) -> str:
-        """Return the code of what keeps us from taking money: an interlock, or too much that is unsettled. Else an empty text."""
-        return self.trouble() or ("too_much_unsettled" if self._is_over else "")
 
     def _check_exposure(self) -> None:
         if self._is_over:
@@ -305,6 +316,25 @@ class Worker:
             raise Rejection("invalid_batch", str(error)) from error
         return Reply(200, await future, form=Form.BATCH)
 
+    async def sell(self, sales: list[bytes]) -> list[bytes]:
+        """What sellers ask for, for any channels (`sale.pyx` has its form); return the bodies of the answers, in order."""
+        self._check_interlocks()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[bytes]] = loop.create_future()
+        batch = SaleBatch(sales, lambda answers: None if future.done() else future.set_result(answers), loop.call_soon)
+        batch.submit(self._payments.intake)
+        return await future
+
+    def now(self) -> int:
+        """Return the unix seconds that reservations are judged by."""
+        return self._clock.now()
+
+    @property
+    def books(self) -> Books:
+        """What sellers read. Raises Unavailable."""
+        self._check_interlocks()
+        return self._books
+
     async def close(self, path: str, query: str) -> Reply:
         """DELETE on a channel."""
         status, outpoint, _ = read_channel_request(path, query)
@@ -358,6 +388,13 @@ class Worker:
             raise Unavailable("chain_unavailable", self._tip.doubt)
         return self._opening.funding_info(query, key, self._clock.now())
 
+    def terms(self) -> Reply:
+        """What sellers tell their payers of the channels that would be opened now. Raises Unavailable."""
+        key = self._signer.public_key
+        if not key:
+            raise Unavailable("signer_unavailable")
+        return self._opening.terms_of_all(key)
+
     # --- here or elsewhere ---
 
     async def _dispatch(self, request: PeerRequest) -> Reply:
@@ -371,6 +408,8 @@ class Worker:
         life = self._check_interlocks()
         if request.verb == "pay":
             return await self._payments.pay(request.path, request.query)
+        if request.verb == "sell":
+            return await self._payments.sell(bytes.fromhex(request.query))
         if request.verb == "close":
             return await life.close(request.path, request.query)
         if request.verb == "settle":
@@ -401,7 +440,8 @@ class Worker:
 
     def _pay_patiently(self, request: PaymentRequest, outpoint: bytes) -> None:
         """Look for the owner of a channel that is changing hands."""
-        self._payments.answer_later(request, self._elsewhere(PeerRequest("pay", outpoint, request.path, request.query)))
+        verb = "sell" if request.is_sale else "pay"
+        self._payments.answer_later(request, self._elsewhere(PeerRequest(verb, outpoint, request.path, request.query)))
 
     async def _elsewhere(self, request: PeerRequest) -> Reply:
         """Send a request to its shard's owner. While the shard changes hands, wait and look again, a few times."""

@@ -14,9 +14,11 @@ from ..core.fees import FeeBounds
 from ..core.network import Network, decode_address
 from ..core.sharding import SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX
 from ..core.units import DUST_LIMIT, MAX_MONEY, SECONDS_PER_HOUR
+from ..rpc.connection import Address
 from . import dangers, hosts
-from .models import SETTLEMENT_BYTES, ChainConfig, Common, ServerConfig, SignerConfig, StoreConfig
+from .models import SETTLEMENT_BYTES, ChainConfig, Common, SellConfig, ServerConfig, SignerConfig, StoreConfig
 from .sections import Section, read_sections
+from .tokens import tokens_file
 
 RPC_PORTS = {"live": 8332, "test": 18332, "testnet4": 48332, "signet": 38332, "regtest": 18443}
 """On which Bitcoin Core answers RPC calls, by network."""
@@ -113,6 +115,7 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         total_exposure_max=total_exposure_max,
         unsettled_value_max=_unsettled_max(exposure, total_exposure_max),
         unnoted_value_max=exposure.integer("unnoted_value_max", 1, MAX_MONEY, _unnoted(common)),
+        sell=_sell_config(root, common),
     )
     _check_server(config, root)
     root.finish(config)
@@ -136,6 +139,29 @@ def _unsettled_max(exposure: Section, total_exposure_max: int) -> int:
     if exposure.has("unsettled_value_max"):
         return exposure.integer("unsettled_value_max", 0, MAX_MONEY)
     return UNSETTLED_FACTOR * total_exposure_max if exposure.has("total_value_max") else UNBOUNDED
+
+
+def _sell_config(root: Section, common: Common) -> SellConfig:
+    sell = root.table("sell")
+    path = sell.path("socket")
+    config = SellConfig(
+        socket=None if path is None else common.state_dir.absolute() / path,
+        host=_host(sell, "host", hosts.listening_address, "127.0.0.1"),
+        port=sell.integer("port", 0, 65535, 0),
+        tls_certificate=_in_state_dir(common, sell.path("tls_certificate")),
+        tls_key=_in_state_dir(common, sell.path("tls_key")),
+        tokens_file=tokens_file(common.state_dir),
+    )
+    if config.socket is not None:
+        dangers.check_address(sell, "socket", Address(path=str(config.socket)), common.state_dir, False)
+    if (config.tls_certificate is None) != (config.tls_key is None):
+        sell.fail("tls_key", "tls_certificate and tls_key come together")
+    if config.port and not hosts.is_loopback(config.host) and config.tls_key is None:
+        sell.fail("tls_key", "is missing: tokens and sales would cross the network in plain text")
+    if not config.port and (sell.has("host") or config.tls_key is not None):
+        sell.fail("port", "is missing: host and TLS are for a port")
+    dangers.check_secret_file(sell, "tls_key", config.tls_key, group_may_read=True)
+    return config
 
 
 def _unnoted(common: Common) -> int:

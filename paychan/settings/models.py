@@ -50,6 +50,23 @@ class ChainConfig:
 
 
 @dataclass(frozen=True)
+class SellConfig:
+    """Where sellers ask, if anywhere. socket: absolute; host: an IP address; port 0: none. With certificate and key: TLS."""
+
+    socket: Path | None
+    host: str
+    port: int
+    tls_certificate: Path | None
+    tls_key: Path | None
+    tokens_file: Path
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is listened at."""
+        return self.socket is not None or bool(self.port)
+
+
+@dataclass(frozen=True)
 class ServerConfig:
     """`paychan-server`: money in satoshi, times in seconds. http_host: an IP address; direct_public_host: as it stands in a URL."""
 
@@ -79,6 +96,7 @@ class ServerConfig:
     total_exposure_max: int
     unsettled_value_max: int
     unnoted_value_max: int
+    sell: SellConfig
 
     @property
     def settlement_period(self) -> int:

@@ -12,7 +12,7 @@ FILE_BYTES_MAX = 1 << 20
 """Ours have 2 kB; a device may have no end."""
 
 Kind = TypeVar("Kind")
-_KIND_NAMES: dict[type, str] = {int: "an integer", str: "text", bool: "true or false", list: "a list"}
+_KIND_NAMES: dict[type, str] = {int: "an integer", str: "text", bool: "true or false", list: "a list", dict: "a table"}
 
 
 class Section:
@@ -35,24 +35,65 @@ class Section:
     def table(self, key: str) -> "Section":
         """Return a table of this file, the same each time; an empty one if it is not there."""
         self._known.add(key)
+        path = f"{self.name}.{key}" if self.name else key
         for section in self._tables:
-            if section.name == key:
+            if section.name == path:
                 return section
-        section = Section(self.source, key, self._values.get(key, {}), self.problems)
+        section = Section(self.source, path, self._values.get(key, {}), self.problems)
         self._tables.append(section)
         return section
+
+    def tables(self, key: str) -> list["Section"]:
+        """Return an optional list of tables, `[[key]]` in the file; complaints count them from 1."""
+        self._known.add(key)
+        values = self._values.get(key, [])
+        if type(values) is not list:
+            self.fail(key, f"must be a list of tables, each headed [[{key}]]")
+            return []
+        path = f"{self.name}.{key}" if self.name else key
+        sections = [Section(self.source, f"{path}[{number}]", value, self.problems) for number, value in enumerate(values, 1)]
+        self._tables += sections
+        return sections
+
+    def named_tables(self, key: str) -> dict[str, "Section"]:
+        """Return an optional table of tables by their names, `[key.NAME]` in the file."""
+        self._known.add(key)
+        values = self._values.get(key, {})
+        if type(values) is not dict:
+            self.fail(key, f"must be tables, each headed [{key}.NAME]")
+            return {}
+        path = f"{self.name}.{key}" if self.name else key
+        sections = {name: Section(self.source, f"{path}.{name}", value, self.problems) for name, value in values.items()}
+        self._tables += sections.values()
+        return sections
+
+    def text_pairs(self, key: str) -> tuple[tuple[str, str], ...]:
+        """Return an optional table of texts, in the file's order."""
+        values = self._get(key, dict, {}) or {}
+        if not all(type(value) is str for value in values.values()):
+            self.fail(key, "must be a table of texts")
+            return ()
+        return tuple(values.items())
 
     def has(self, key: str) -> bool:
         """Return whether the file gives this key."""
         return key in self._values
 
+    def peek(self, key: str) -> object:
+        """Return a value of whatever kind, None if it is not there, for keys that take several kinds."""
+        return self._values.get(key)
+
     def finish(self, config: object) -> None:
         """Complain about keys that nobody asked for, then raise ConfigError if there were any problems. config: what was read."""
-        for section in (self, *self._tables):
-            for key in section._values:
-                if key not in section._known:
-                    section.fail(key, "is unknown")
+        self._complain_of_unknown()
         self.raise_problems(config)
+
+    def _complain_of_unknown(self) -> None:
+        for key in self._values:
+            if key not in self._known:
+                self.fail(key, "is unknown")
+        for section in self._tables:
+            section._complain_of_unknown()
 
     def raise_problems(self, config: object = None) -> None:
         """Raise ConfigError with all problems so far, if there are any."""

@@ -1,6 +1,6 @@
-"""The system broken on purpose, in scratch copies, to see that the campaign and the fencing count notice.
+"""The system broken on purpose, in scratch copies, to see that the campaigns and the fencing count notice.
 
-    python -m tests.campaign.breaks [--only WORD]       # some minutes: two of them compile a module
+python -m tests.campaign.breaks [--only WORD]       # some minutes: two of them compile a module
 """
 
 import argparse
@@ -14,7 +14,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("paychan", "store", "signer", "tests", "config", "setup.py", "pyproject.toml")
-KILL, FENCING = "tests.campaign.kill", "tests.campaign.fencing"
+KILL, FENCING, SALES = "tests.campaign.kill", "tests.campaign.fencing", "tests.campaign.sales"
+SAID = ("LOST: ", "TWICE: ", "MISSING: ", "nobody was given", "SERVED FREE: ", "WRONG GOOD: ", "SIGNED AHEAD: ", "NOT RECEIVED: ")
+"""What a campaign says of a violation."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,72 @@ SLIPS = {
         (("paychan/_fast/forward.pyx", "request.refuse(self._gone)", "self._refused(request, request.outpoint)"),),
         (KILL, "--cycles", "200", "--fault", "kill", "--victim", "worker"),
     ),
+    "the worker answers before the store does, and goods are sold for it": Slip(
+        _ACKNOWLEDGED_EARLY, (SALES, "--kills", "100", "--victim", "store,worker")
+    ),
+    "a till serves while it does not know that the charge is made": Slip(
+        (
+            (
+                "paychan/sell/rules.py",
+                "ASK_AGAIN_SECONDS, lambda: self._owed.note(key, UNKNOWN_SECONDS))\n",
+                "ASK_AGAIN_SECONDS, lambda: self._owed.note(key, UNKNOWN_SECONDS))\n"
+                "        if told is None or told.is_unknown:\n"
+                '            known = {"received": 1 << 20, "channel_value_left": 1 << 20, "spent": 0, "repeated": False}\n'
+                '            told = Told(200, {**known, "purchase": {"number": 1, "until": 0}})\n',
+            ),
+        ),
+        (SALES, "--kills", "100", "--victim", "store,server"),
+    ),
+    "what failed is not given back": Slip(
+        (
+            (
+                "paychan/sell/rules.py",
+                "        if not sale.is_repeated:\n            told = yield from self._patiently(self._release(sale)",
+                "        if False:\n            told = yield from self._patiently(self._release(sale)",
+            ),
+        ),
+        (SALES, "--kills", "30", "--victim", "buyer,gateway"),
+    ),
+    "what was served before is given back when it fails at its second run": Slip(
+        (
+            (
+                "paychan/sell/rules.py",
+                "        if not sale.is_repeated:\n            told = yield from self._patiently(self._release(sale)",
+                "        if True:\n            told = yield from self._patiently(self._release(sale)",
+            ),
+        ),
+        (SALES, "--kills", "200", "--victim", "shop,gateway"),
+    ),
+    "an answer is kept for whatever is asked with its payment": Slip(
+        (("paychan/sell/rules.py", "    made.update(request.fingerprint)\n", ""),),
+        (SALES, "--kills", "50", "--victim", "buyer,shop"),
+    ),
+    "a POST is run again": Slip(
+        (("paychan/sell/rules.py", "        if not repeats:\n", "        if False:\n"),),
+        (SALES, "--kills", "100", "--victim", "shop,gateway"),
+    ),
+    "a payer signs on while a payment is unknown": Slip(
+        (
+            ("paychan/pay/turn.py", "        if self.is_pending and not self._is_refused:\n", "        if False:\n"),
+            (
+                "paychan/pay/turn.py",
+                "return self.acknowledged_value + opening + missing",
+                "return self.signed_value + opening + missing",
+            ),
+        ),
+        (SALES, "--kills", "50", "--victim", "buyer,shop,server"),
+    ),
+    "a payer takes a payment for taken whose request was not answered": Slip(
+        (
+            (
+                "paychan/pay/payer.py",
+                "            return\n        self._hold(asked, challenge, cost)",
+                "            yield Do(partial(turn.taken, turn.signed_value, -1, False))\n"
+                "            return\n        self._hold(asked, challenge, cost)",
+            ),
+        ),
+        (SALES, "--kills", "50", "--victim", "buyer,shop,server"),
+    ),
 }
 
 
@@ -89,9 +157,7 @@ def compile_modules(place: Path, modules: list[str]) -> None:
     (place / "README.md").touch()
     names = [f"paychan._fast.{module}" for module in modules]
     script.write_text(f"{text[:listed]}for name in {names}{text[end:]}")
-    subprocess.run(
-        [sys.executable, script.name, "-q", "build_ext", "--inplace"], cwd=place, check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run([sys.executable, script.name, "-q", "build_ext", "--inplace"], cwd=place, check=True, stdout=subprocess.DEVNULL)
 
 
 def is_found(slip: Slip) -> tuple[bool, str]:
@@ -116,7 +182,7 @@ def is_found(slip: Slip) -> tuple[bool, str]:
             check=False,
         )
     lines = [line.strip() for line in done.stdout.splitlines()]
-    said = [line for line in lines if any(word in line for word in ("LOST: ", "TWICE: ", "MISSING: ", "nobody was given"))]
+    said = [line for line in lines if any(word in line for word in SAID)]
     said += [line for line in lines if line.startswith("stale ") and "accepted 0" not in line]
     return done.returncode == 1 and bool(said), (said or lines or [done.stderr[-500:]])[-1]
 

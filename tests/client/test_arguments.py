@@ -8,8 +8,8 @@ import argparse
 import pytest
 
 from paychan.cli import arguments as forms
-from paychan.cli.sources import NodeAddress
 from paychan.client import Funding
+from paychan.client.sources import NodeAddress
 from paychan.core.outpoint import make_outpoint
 from paychan.core.units import MAX_MONEY
 

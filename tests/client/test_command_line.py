@@ -12,8 +12,8 @@ from bitcoin.core import COutPoint, CTransaction, CTxIn, CTxOut
 from bitcoin.core.script import CScript
 
 from paychan.chain.base import BroadcastRefused, FundingOutput
-from paychan.cli.sources import BackendSource
 from paychan.client import Channel, Funding, Refused, Unreachable, parse_record
+from paychan.client.sources import BackendSource
 from paychan.core.errors import Unavailable
 from paychan.core.outpoint import txid_hex
 from tests.client.payer_system import ask_paychan, run_paychan

@@ -10,8 +10,8 @@ from bitcoin.core import COutPoint, CTransaction, CTxIn, CTxOut, b2lx
 from bitcoin.core.script import CScript
 
 from paychan.chain.base import FUNDING_OUTPUTS_MAX
-from paychan.cli.sources import Esplora
 from paychan.client import Channel, Refused, find_funding, parse_record
+from paychan.client.sources import Esplora
 from paychan.core.outpoint import txid_hex, txid_of
 from paychan.core.refund import sign_refund
 from tests.client.payer_system import type_paychan

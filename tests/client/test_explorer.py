@@ -8,8 +8,8 @@ import pytest
 from bitcoin.core import COutPoint, CTransaction, CTxIn, CTxOut
 from bitcoin.core.script import CScript
 
-from paychan.cli.sources import Esplora
 from paychan.client import Unreachable
+from paychan.client.sources import Esplora
 from paychan.core.outpoint import txid_hex
 from paychan.core.units import MAX_MONEY
 from tests.client.test_refund_and_settlement import AGREEMENT

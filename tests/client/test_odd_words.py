@@ -53,7 +53,7 @@ def place(tmp_path, monkeypatch):
 
 FILES = ["empty", "noise", "hex", "loop", "dangling", "directory", "directory/x", "empty/x", "locked", "open-to-all"]
 FILES += ["/dev/null", "n" * 300]
-TAKE_FILES = ("keygen", "--key", "--cookie", "--funding-tx", "--settlement")
+TAKE_FILES = ("keygen", "--key", "--cookie", "--funding-tx", "--settlement", "--output", "--purse")
 
 
 def commands(url: str, closed: str) -> list[tuple[str, ...]]:
@@ -76,6 +76,10 @@ def commands(url: str, closed: str) -> list[tuple[str, ...]]:
         ("refund", "shop", "--fee-rate", "5", "--broadcast", *chain),
         ("list",),
         ("completion", "bash"),
+        ("get", url, "--header", "a:b", "--output", "got", "--max-price", "5", "--purse", "purse", "--yes", *patience),
+        ("get", url, "--method", "PUT", "--wallet", "x", *chain, *patience),
+        ("post", url, "--data", "@empty", "--quiet", "--wait", "--esplora", closed, *waiting, *patience),
+        ("spending", "--purse", "purse", "--days", "2"),
     ]
 
 

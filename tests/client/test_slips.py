@@ -14,8 +14,8 @@ import time
 import pytest
 
 from paychan.cli.funding import wait_for_funding
-from paychan.cli.sources import Found
 from paychan.client import Channel, Funding, parse_record
+from paychan.client.sources import Found
 from paychan.core.outpoint import format_outpoint, make_outpoint
 from tests.client.payer_system import LARGEST, running_with_limits, type_paychan
 from tests.client.scripted_server import ScriptedServer

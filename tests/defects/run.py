@@ -14,7 +14,7 @@ from .table import BREAKS, Break
 
 def caught_by(row: Break) -> list[str]:
     """Break a copy as `row` says and return what is wrong with that: nothing if every named test fails."""
-    with copied_tree(to_build=row.file.endswith(".pyx")) as place:
+    with copied_tree(to_build=row.file.endswith((".pyx", ".pxd"))) as place:
         break_file(place, row.file, row.right, row.wrong)
         verdicts = run_tests(place, row.tests, row.fails_by)
     return [

@@ -79,7 +79,7 @@ def break_file(place: Path, file: str, right: str, wrong: str) -> None:
     """Make the change in a copy, and rebuild what is compiled from it. Raises CannotApply, CannotRun."""
     path = place / file
     path.write_text(replaced(path.read_text(), right, wrong, file))
-    if path.suffix == ".pyx":
+    if path.suffix in (".pyx", ".pxd"):
         rebuild(place)
 
 

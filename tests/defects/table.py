@@ -4,22 +4,8 @@
 is as short as it can be, and must fit the named file exactly once: `python -m tests.defects.run` breaks a copy with it.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Break:
-    """`what`: what the broken build does. In `file`, `right` is replaced by `wrong`; then each of `tests` (node ids) must fail, by
-    an assertion or by the exception that `fails_by` names."""
-
-    ids: tuple[str, ...]
-    what: str
-    file: str
-    right: str
-    wrong: str
-    tests: tuple[str, ...]
-    fails_by: str = "assertion"
-
+from .kinds import Break
+from .paying import PAYING
 
 UNIT = "tests/unit/"
 PAYMENT, CHANNEL, GROUP = (f"paychan/_fast/{name}.pyx" for name in ("payment", "channel", "group"))
@@ -599,7 +585,7 @@ TRANSACTIONS = (
         "payments are taken while clock and chain contradict each other",
         "paychan/server/channels/payments.py",
         "elif doubt := self._tip.clock_doubt:",
-        "elif doubt := \"\":",
+        'elif doubt := "":',
         (f"{UNIT}server/channels/test_payments.py::test_no_payment_is_taken_by_a_clock_in_doubt",),
     ),
     Break(
@@ -632,7 +618,9 @@ TRANSACTIONS = (
         SETTLER,
         "self._now() + self._settlement_period + 1",
         "self._now() + 1",
-        (f"{UNIT}server/settlement/test_settler.py::test_a_channel_is_settled_from_the_second_on_in_which_it_takes_no_more_payments",),
+        (
+            f"{UNIT}server/settlement/test_settler.py::test_a_channel_is_settled_from_the_second_on_in_which_it_takes_no_more_payments",
+        ),
     ),
     Break(
         ("B13", "F8"),
@@ -678,7 +666,7 @@ TRANSACTIONS = (
         ("B16",),
         "a segwit address of another network is taken for the change",
         "paychan/core/network.py",
-        " if prefix == network.bech32_prefix else b\"\"",
+        ' if prefix == network.bech32_prefix else b""',
         "",
         (f"{UNIT}core/test_network.py::test_other_addresses_are_refused",),
     ),
@@ -710,8 +698,8 @@ TRANSACTIONS = (
         ("B17", "D"),
         "a channel takes payments before its funding output was looked at",
         CHANNEL,
-        "if channel.chain_generation != self.chain_generation:",
-        "if False:",
+        "return Status.OK if channel.chain_generation == self.chain_generation else Status.UNCHECKED",
+        "return Status.OK",
         (f"{UNIT}fast/test_fast_channel.py::test_a_payment_waits_until_the_funding_output_was_found_well_under_the_newest_tip",),
     ),
 )
@@ -986,8 +974,8 @@ OPERATIONS = (
         ("F8", "R7"),
         "payments are taken however much is unsettled",
         "paychan/server/worker.py",
-        'return self.trouble() or ("too_much_unsettled" if self._is_over else "")',
-        "return self.trouble()",
+        'self._intake.no_money = problem(Unavailable("too_much_unsettled")) if self._is_over else None',
+        "self._intake.no_money = None",
         ("tests/process/test_exposure.py::test_what_is_unsettled_is_bounded_while_settlements_stand_still",),
     ),
     Break(
@@ -1061,7 +1049,7 @@ OPERATIONS = (
         ("F2",),
         "a misspelt setting is ignored",
         "paychan/settings/sections.py",
-        'section.fail(key, "is unknown")',
+        'self.fail(key, "is unknown")',
         "pass",
         (f"{UNIT}settings/test_dangers.py::test_a_dangerous_configuration_is_not_loaded",),
     ),
@@ -1114,7 +1102,9 @@ REVIEW = (
         "paychan/rpc/signer_messages.py",
         "PAYLOAD_MAX = 1 << 20",
         "PAYLOAD_MAX = 512 << 10",
-        (f"{UNIT}signer/test_signer_policy.py::test_the_greatest_funding_transaction_that_consensus_allows_is_a_proof_and_fits_a_frame",),
+        (
+            f"{UNIT}signer/test_signer_policy.py::test_the_greatest_funding_transaction_that_consensus_allows_is_a_proof_and_fits_a_frame",
+        ),
     ),
     Break(
         ("R1",),
@@ -1364,7 +1354,7 @@ REVIEW = (
     Break(
         ("R18",),
         "the payer's command takes whatever arrives first for its own money",
-        "paychan/cli/waiting.py",
+        "paychan/client/sources.py",
         "if output.funding.value == agreed.planned_value]",
         "]",
         (
@@ -1375,7 +1365,7 @@ REVIEW = (
     Break(
         ("R18",),
         "dust at the channel's address hides the payer's money from its own command",
-        "paychan/cli/sources.py",
+        "paychan/client/sources.py",
         "return value == planned_value, value",
         "return False, 0",
         ("tests/client/test_decoys.py::test_dust_without_end_does_not_hide_the_payer_s_money_nor_cost_more_than_some_questions",),
@@ -1420,7 +1410,569 @@ REVIEW = (
     ),
 )
 
-BREAKS: tuple[Break, ...] = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
+PURCHASE, SELLING, DOOR = "paychan/_fast/purchase.pyx", "paychan/_fast/selling.pyx", "paychan/server/doors/sell.py"
+RULES, COUNTS, SHOP = f"{UNIT}fast/test_selling_rules.py", f"{UNIT}fast/test_accounts.py", "tests/process/test_selling.py"
+
+SALES = (
+    Break(
+        ("S1",),
+        "goods are sold on credit that is not there",
+        PURCHASE,
+        "if sales.spent > received or sale.amount > received - sales.spent:",
+        "if sales.spent > received:",
+        (f"{RULES}::test_no_more_is_sold_than_the_credit_covers",),
+    ),
+    Break(
+        ("S1",),
+        "the store takes a worker's word that what was spent had been received",
+        GROUP,
+        "if new.spent > known.received + entry.credit:",
+        "if False:",
+        (f"{COUNTS}::test_more_spent_than_received_is_not_stored_even_if_both_counts_say_so",),
+    ),
+    Break(
+        ("S1",),
+        "the open price, which pays for the settlement, buys goods too",
+        SELLING,
+        "copy.spent = min(table.open_price, received)",
+        "copy.spent = 0",
+        (
+            f"{RULES}::test_the_first_sale_spends_the_open_price_too_and_the_second_does_not",
+            f"{RULES}::test_no_more_is_sold_than_the_credit_covers",
+        ),
+    ),
+    Break(
+        ("S1",),
+        "the first sale spends the price that was configured, whatever was asked since",
+        "paychan/server/channels/prices.py",
+        "        self._hold()\n        self._tell(self.least)\n",
+        "        self._hold()\n",
+        (f"{UNIT}server/channels/test_prices.py::test_who_follows_hears_the_least_that_is_taken_now_and_after_each_look",),
+    ),
+    Break(
+        ("S5",),
+        "a seller's reservation cannot be settled as long as too much waits to be settled on the chain",
+        "paychan/_fast/sale.pyx",
+        "return len(self._raw) > HEAD_SIZE and (self._raw[0] == SELL or self._raw[0] == SELL_AGAIN)",
+        "return True",
+        (f"{UNIT}server/doors/test_sales_in.py::test_while_no_money_may_come_what_was_received_is_still_sold_for",),
+    ),
+    Break(
+        ("F8", "R7"),
+        "a payment that comes with a sale is taken however much is unsettled",
+        "paychan/_fast/sale.pyx",
+        "return len(self._raw) > HEAD_SIZE and (self._raw[0] == SELL or self._raw[0] == SELL_AGAIN)",
+        "return False",
+        (f"{UNIT}server/doors/test_sales_in.py::test_while_no_money_may_come_what_was_received_is_still_sold_for",),
+    ),
+    Break(
+        ("S2",),
+        "a purchase that is asked for again is charged again",
+        PURCHASE,
+        "if purchase.held or purchase.until:",
+        "if purchase.until:",
+        (f"{RULES}::test_a_key_is_charged_once", f"{RULES}::test_keys_are_remembered_over_a_restart"),
+    ),
+    Break(
+        ("S2",),
+        "a key buys a dearer thing for what a cheaper one cost",
+        PURCHASE,
+        "if purchase.asked != sale.amount:",
+        "if False:",
+        (f"{RULES}::test_a_key_for_another_amount_is_refused",),
+    ),
+    Break(
+        ("S3",),
+        "a sale is answered while its write is under way",
+        "paychan/_fast/channel.pxd",
+        "(channel.sales == NULL or channel.sales.revision == channel.sales.durable_revision)",
+        "True",
+        (f"{RULES}::test_a_sale_is_durable_when_its_revision_is",),
+    ),
+    Break(
+        ("S3",),
+        "an update that was judged on older sales overwrites newer ones",
+        GROUP,
+        "if entry.expected_revision != known.revision:",
+        "if False:",
+        (f"{UNIT}store/test_store_group.py::test_a_sale_that_was_judged_on_older_sales_is_a_conflict",),
+    ),
+    Break(
+        ("S3",),
+        "what is closing sells on, behind the settlement's back",
+        GROUP,
+        "return known.phase == PHASE_OPEN and new.revision > known.revision",
+        "return new.revision > known.revision",
+        (f"{UNIT}store/test_store_group.py::test_only_an_open_channel_sells",),
+    ),
+    Break(
+        ("S4",),
+        "a payment is taken, and what it was to buy is refused",
+        SELLING,
+        "    if sold == Status.INSUFFICIENT_CREDIT:\n",
+        "    if is_better:\n        table._accept(channel, payment)\n    if sold == Status.INSUFFICIENT_CREDIT:\n",
+        (f"{RULES}::test_payment_and_charge_are_both_taken_or_neither",),
+    ),
+    Break(
+        ("S4",),
+        "goods are sold on a payment that is refused, and on channels that take none",
+        SELLING,
+        "    if not is_better and paid != Status.OK and paid != Status.REPLAYED and not is_taken_over:\n        return paid\n",
+        "",
+        (
+            f"{RULES}::test_nothing_is_sold_on_a_payment_that_is_forged_or_old",
+            f"{RULES}::test_a_channel_near_its_expiry_sells_nothing_new",
+            f"{RULES}::test_a_channel_whose_funding_was_not_looked_at_sells_nothing",
+        ),
+    ),
+    Break(
+        ("S5",),
+        "a purchase gives back more than it holds",
+        PURCHASE,
+        "    if sale.amount > purchase.held:\n        return Status.MORE_THAN_HELD\n",
+        "",
+        (f"{RULES}::test_no_more_is_given_back_than_a_purchase_holds", f"{RULES}::test_what_fell_back_cannot_be_settled"),
+    ),
+    Break(
+        ("S5",),
+        "a late release gives back what was bought under the same key since",
+        PURCHASE,
+        "if purchase == NULL or purchase.number != sale.number:",
+        "if purchase == NULL:",
+        (f"{RULES}::test_a_late_release_does_not_give_back_the_next_purchase_of_the_key",),
+    ),
+    Break(
+        ("S5",),
+        "an open reservation is forgotten for a newer purchase",
+        PURCHASE,
+        "if not sales.purchases[number].until and (oldest",
+        "if (oldest",
+        (f"{RULES}::test_open_reservations_are_not_forgotten",),
+    ),
+    Break(
+        ("S5",),
+        "a reservation is kept for ever",
+        PURCHASE,
+        "if purchase.until and purchase.until <= time:",
+        "if False:",
+        (f"{RULES}::test_a_reservation_falls_back_at_its_time_and_not_before",),
+    ),
+    Break(
+        ("S6",),
+        "what a seller is told was charged is not held against the record",
+        GROUP,
+        "if wrapping_difference(new.spent, known.spent) != entry.charge:",
+        "if False:",
+        (f"{COUNTS}::test_a_charge_that_is_not_what_the_record_says",),
+    ),
+    Break(
+        ("S6",),
+        "a shard's charges are not held against what was stored",
+        GROUP,
+        "if stored != told:",
+        "if what < CHARGED and stored != told:",
+        (f"{COUNTS}::test_a_charge_that_was_acknowledged_and_not_stored",),
+    ),
+    Break(
+        ("S7",),
+        "a token for reading sells",
+        DOOR,
+        'if scope != "charge" and (is_sale',
+        "if not scope and (is_sale",
+        (f"{SHOP}::test_only_who_shows_a_token_is_answered_and_only_what_it_is_for",),
+    ),
+    Break(
+        ("S7",),
+        "a revoked token is good until the next restart",
+        DOOR,
+        "elif stamp != self._tokens_stamp:",
+        "elif self._tokens_stamp is None:",
+        (f"{SHOP}::test_tokens_are_made_listed_and_revoked",),
+    ),
+    Break(
+        ("S8",),
+        "a stranger's snapshot has the payment that closes the channel",
+        SELLING,
+        "    if paid == Status.BAD_SIGNATURE or paid == Status.TOO_MANY_FAILURES:\n        return paid\n",
+        "",
+        (
+            f"{RULES}::test_who_proves_a_payment_changes_nothing_whatever_it_is_worth",
+            f"{SHOP}::test_a_payer_that_lost_its_state_gets_it_back_by_a_worthless_payment",
+        ),
+    ),
+)
+
+TILL, CHALLENGES, KEPT, OWED = (f"paychan/sell/{name}.py" for name in ("rules", "challenges", "kept", "owed"))
+TWO_TILLS = f"{UNIT}sell/test_rules.py"
+COUNTER, TROUBLES = "tests/process/test_selling_middleware.py", "tests/process/test_selling_troubles.py"
+
+MIDDLEWARE = (
+    Break(
+        ("M1",),
+        "a challenge that anybody has made up is answered",
+        CHALLENGES,
+        "or not is_made_by(self._secret, echoed.params())",
+        "",
+        (f"{COUNTER}::test_refusals_before_anything_is_asked",),
+    ),
+    Break(
+        ("M1",),
+        "a cheap request's challenge pays for a dear one",
+        CHALLENGES,
+        'raise Rejection("invalid_challenge", "The challenge is for another price")',
+        "pass",
+        (f"{COUNTER}::test_a_price_of_the_request",),
+    ),
+    Break(
+        ("M2",),
+        "one payment buys whatever it is shown for",
+        TILL,
+        "made.update(request.fingerprint)",
+        "pass",
+        (f"{COUNTER}::test_the_same_again_is_answered_again_and_neither_charged_nor_run",),
+    ),
+    Break(
+        ("M2",),
+        "one payment buys in each shop at one server",
+        TILL,
+        "hashlib.sha256(shop + credential",
+        "hashlib.sha256(credential",
+        (f"{TROUBLES}::test_one_payment_buys_in_one_of_two_shops_at_one_door",),
+    ),
+    Break(
+        ("M2",),
+        "what another process has served is served again",
+        TILL,
+        "if not is_owed:",
+        "if False:",
+        (f"{TROUBLES}::test_a_shop_that_was_killed_serves_what_was_paid_and_not_served",),
+    ),
+    Break(
+        ("M2",),
+        "what was asked for in vain, and sold later, counts as unserved for ever",
+        OWED,
+        "self._owed.pop(key, (-1.0, 0))",
+        "self._owed.get(key, (-1.0, 0))",
+        (f"{UNIT}sell/test_rules.py::test_what_was_asked_for_in_vain_and_then_sold_is_no_longer_unserved",),
+    ),
+    Break(
+        ("M2",),
+        "what another process may give back yet is served",
+        TILL,
+        "            told = yield from self._take_over(sale, told, is_owed)\n",
+        "",
+        (
+            f"{TROUBLES}::test_who_hangs_up_and_goes_to_another_till_gets_one_good_for_one_price",
+            f"{TWO_TILLS}::test_who_is_late_gives_nothing_back_that_another_process_has_taken_over",
+            f"{TWO_TILLS}::test_a_release_that_arrives_late_does_not_give_back_what_was_served_since",
+        ),
+    ),
+    Break(
+        ("M2",),
+        "what was taken over from another process is given back, whatever that one has served",
+        TILL,
+        'is_repeated=bool(told.content["repeated"]) and not is_owed,',
+        "is_repeated=False,",
+        (f"{TWO_TILLS}::test_two_processes_take_one_over_and_neither_gives_it_back",),
+    ),
+    Break(
+        ("M2",),
+        "what a process owed counts as unserved, whoever has taken it over since",
+        OWED,
+        " and known in (0, number)",
+        "",
+        (f"{TWO_TILLS}::test_what_is_owed_and_was_taken_over_is_not_given_back",),
+    ),
+    Break(
+        ("M2",),
+        "a part of a stream that another process delivers is given back",
+        TILL,
+        'return key, 0 if is_anothers and told.content["repeated"] else told',
+        "return key, told",
+        (f"{TWO_TILLS}::test_a_part_of_a_stream_that_two_processes_serve_is_not_given_back",),
+    ),
+    Break(
+        ("M2",),
+        "a purchase that is taken over keeps its number, which its first seller gives it back by",
+        PURCHASE,
+        "    purchase.number = sales.revision\n    if purchase.until:",
+        "    if purchase.until:",
+        (f"{RULES}::test_what_was_taken_over_is_neither_given_back_nor_settled_by_its_old_number",),
+    ),
+    Break(
+        ("M2",),
+        "a purchase that somebody else has taken over meanwhile is taken over unseen",
+        PURCHASE,
+        "sale.kind == SELL_AGAIN and purchase.number != sale.number:",
+        "False:",
+        (f"{RULES}::test_only_who_knows_a_purchases_number_takes_it_over",),
+    ),
+    Break(
+        ("M2",),
+        "two threads both see to one purchase",
+        KEPT,
+        "if key in self._entries:",
+        "if False:",
+        (f"{UNIT}sell/test_kept_answers.py::test_one_claims_and_the_others_wait_for_the_same_answer",),
+    ),
+    Break(
+        ("M3",),
+        "a handler that fails keeps the price",
+        TILL,
+        "if not sale.is_repeated:",
+        "if False:",
+        (f"{COUNTER}::test_what_fails_is_given_back",),
+    ),
+    Break(
+        ("M3",),
+        "what could not be given back is forgotten",
+        TILL,
+        "self._owed.note(sale.key, OWED_SECONDS, sale.number)\n            elif",
+        "pass\n            elif",
+        (f"{TROUBLES}::test_a_handler_that_fails_while_the_store_is_away_has_not_cost_anything",),
+    ),
+    Break(
+        ("M4",),
+        "an unknown outcome comes with a challenge: the payer signs again",
+        "paychan/mpp/problems.py",
+        "_UNKNOWN = Kind(BLANK, 503, is_passing=True)",
+        "_UNKNOWN = Kind(BLANK, 503, True, is_passing=True)",
+        (f"{TROUBLES}::test_while_the_store_is_away_the_outcome_is_unknown_and_later_the_same_payment_buys",),
+    ),
+    Break(
+        ("M5",),
+        "a payment far above what is required is taken, and kept at the end",
+        TILL,
+        "if above > 0 and not gives_up_all:",
+        "if False:",
+        (f"{COUNTER}::test_too_much_and_too_little",),
+    ),
+    Break(
+        ("M6",),
+        "a metered price keeps all that was held",
+        TILL,
+        "if sale.price.is_metered and sale.is_open and not",
+        "if False and not",
+        (f"{COUNTER}::test_a_metered_price_charges_what_was_used",),
+    ),
+    Break(
+        ("M7",),
+        "a stranger is told how a channel stands",
+        TILL,
+        'if code in ("bad_signature", "high_s"):',
+        "if False:",
+        (f"{COUNTER}::test_a_forged_payment_tells_a_stranger_nothing",),
+    ),
+)
+ROUTING, METERING, FIELDS, RELAY = (f"paychan/gateway/{name}.py" for name in ("routes", "metering", "fields", "relay"))
+SPELLED, PASSED = f"{UNIT}gateway/test_gateway_routes.py", "tests/process/test_gateway_proxy.py"
+SOLD, STREAMED = "tests/process/test_gateway_sells.py", "tests/process/test_gateway_streams.py"
+
+CALLS, SCHEME_OBJECT, ASKED = "paychan/server/doors/x402.py", "paychan/sell/x402.py", "paychan/server/protocol/x402.py"
+CHAIN, ISSUER, VERIFY, KEYFILE = (f"paychan/receipts/{name}.py" for name in ("chain", "issuer", "verify", "keys"))
+FACILITATED, BOUGHT = "tests/process/test_x402_facilitator.py", "tests/process/test_x402.py"
+RECEIPTED = f"{UNIT}receipts/test_receipts.py"
+
+SOLD_BY_OTHERS = (
+    Break(
+        ("X1",),
+        "a payment that is shown again to x402's middleware buys again",
+        CALLS,
+        'if told["repeated"] and not demand.repeat:',
+        "if False:",
+        (
+            f"{FACILITATED}::test_the_same_payment_again_buys_nothing_unless_the_seller_says_so",
+            f"{FACILITATED}::test_of_many_who_show_one_payment_at_once_one_buys",
+        ),
+    ),
+    Break(
+        ("X1",),
+        "two payments are one purchase",
+        ASKED,
+        "f'{self.payment.change_value} {self.purchase}'",
+        "f'{self.purchase}'",
+        (f"{FACILITATED}::test_a_channel_is_opened_and_the_first_thing_bought_with_one_payment",),
+    ),
+    Break(
+        ("X2",),
+        "a payment whose outcome was lost on its way is refused when it comes again",
+        SCHEME_OBJECT,
+        "is_unknown = not self._is_known.get(name, True)",
+        "is_unknown = False",
+        (f"{BOUGHT}::test_a_payment_whose_outcome_was_lost_on_the_way_is_served_when_it_comes_again_once",),
+    ),
+    Break(
+        ("X2",),
+        "what was served is served again after an answer of the channel server was lost",
+        SCHEME_OBJECT,
+        "if was_unknown or name not in self._is_known:",
+        "if True:",
+        (f"{BOUGHT}::test_a_payment_whose_outcome_was_lost_on_the_way_is_served_when_it_comes_again_once",),
+    ),
+    Break(
+        ("X3",),
+        "what a handler behind x402's middleware failed to serve stays charged for",
+        SCHEME_OBJECT,
+        "def settle_on_cancel(",
+        "def settle_on_cancels(",
+        (f"{BOUGHT}::test_what_the_handler_failed_to_serve_is_credit_for_the_next",),
+    ),
+    Break(
+        ("X4",),
+        "a token for reading settles",
+        CALLS,
+        'if path == SETTLE and scope != "charge":',
+        "if False:",
+        (f"{FACILITATED}::test_only_who_shows_a_token_is_answered",),
+    ),
+    Break(
+        ("X5",),
+        "a payment far ahead of what is charged is taken",
+        CALLS,
+        'if signed > standing["received"] and signed > required + demand.max_prepay and not must_exhaust:',
+        "if False:",
+        (f"{FACILITATED}::test_a_payment_far_ahead_is_refused_for_its_rest_would_be_lost",),
+    ),
+    Break(
+        ("V1",),
+        "a receipt need not follow the one before it",
+        CHAIN,
+        "if named == before.hash:",
+        "if True:",
+        (f"{RECEIPTED}::test_each_vector_is_judged_right",),
+    ),
+    Break(
+        ("V1",),
+        "what a receipt says was paid may fall",
+        CHAIN,
+        "if new.accepted < old.accepted:",
+        "if False:",
+        (f"{RECEIPTED}::test_each_vector_is_judged_right",),
+    ),
+    Break(
+        ("V2",),
+        "a receipt's signature is not looked at",
+        VERIFY,
+        "jws.deserialize_compact(text, keys[name], algorithms=[ALGORITHM]).payload",
+        "jws.extract_compact(text.encode()).payload",
+        (f"{RECEIPTED}::test_each_vector_is_judged_right",),
+    ),
+    Break(
+        ("V3",),
+        "a purchase that is receipted again gets another receipt",
+        ISSUER,
+        "            if known:",
+        "            if False:",
+        (f"{RECEIPTED}::test_a_chain_holds_over_restarts_and_the_same_purchase_has_one_receipt",),
+        fails_by="StateError",
+    ),
+    Break(
+        ("V4",),
+        "a receipts key that others may read is used",
+        KEYFILE,
+        "if mode & 0o077:",
+        "if False:",
+        (f"{RECEIPTED}::test_a_key_is_secret_and_never_overwritten",),
+        fails_by="Failed",
+    ),
+)
+
+GATEWAY = (
+    Break(
+        ("G1",),
+        "what costs is had for nothing by spelling it in another way that servers take for the same",
+        ROUTING,
+        "if not place.is_literal and not self._has_one_price:",
+        "if False:",
+        (f"{SPELLED}::test_other_spellings_of_what_costs_are_refused", f"{SOLD}::test_another_spelling_is_not_cheaper"),
+    ),
+    Break(
+        ("G1",),
+        "a target is passed on that some servers cut, or decode twice",
+        "paychan/gateway/targets.py",
+        'r"[\\\\;%?#\\ufffd]|::"',
+        'r"\\ufffd"',
+        (f"{SPELLED}::test_other_spellings_of_what_costs_are_refused",),
+    ),
+    Break(
+        ("G1",),
+        "another proxy is told that a free request may pass, and its server takes the encoded slash for none",
+        "paychan/gateway/forward_auth.py",
+        "if _ENCODED_DELIMITER.search(raw_path):",
+        "if False:",
+        (f"{UNIT}gateway/test_gateway_fields.py::test_a_request_that_its_upstream_may_read_otherwise_is_refused",),
+    ),
+    Break(
+        ("G2",),
+        "what the server behind the gateway failed at stays charged",
+        "paychan/gateway/proxy.py",
+        "await self._selling.failed(sale)",
+        "pass",
+        (f"{SOLD}::test_what_fails_before_it_begins_is_given_back",),
+    ),
+    Break(
+        ("G2",),
+        "an answer of a known length is begun before it is there, so that its end cannot be a failure",
+        RELAY,
+        "length <= WHOLE_BYTES_MAX",
+        "length < 0",
+        (f"{SOLD}::test_the_same_again_is_answered_again_and_costs_nothing",),
+    ),
+    Break(
+        ("G3",),
+        "an answer that broke off is ended as if it were whole",
+        RELAY,
+        "wire.break_off()",
+        "pass",
+        (f"{PASSED}::test_an_answer_that_breaks_off_is_not_ended_as_if_it_were_whole",),
+    ),
+    Break(
+        ("G4",),
+        "a stream goes on when what was paid for it is used up",
+        METERING,
+        "if self._used == self.price.ahead:",
+        "if False:",
+        (
+            f"{STREAMED}::test_a_stream_waits_for_the_next_payment_and_goes_on",
+            f"{STREAMED}::test_a_websocket_is_paid_by_the_message",
+        ),
+    ),
+    Break(
+        ("G4",),
+        "what of a stream was paid for and not sent is kept",
+        METERING,
+        "if self._used < self.price.ahead:",
+        "if False:",
+        (f"{STREAMED}::test_who_goes_away_gets_back_what_was_not_sent",),
+    ),
+    Break(
+        ("G5",),
+        "a payment, which closes a channel, reaches the server behind the gateway, and its log",
+        FIELDS,
+        '        and not (name == "authorization" and is_payment(value))\n',
+        "",
+        (f"{PASSED}::test_no_credential_of_a_payment_reaches_the_upstream",),
+    ),
+    Break(
+        ("G6",),
+        "a body is passed on of which nobody knows whether it ended or broke off",
+        FIELDS,
+        'if values["transfer-encoding"]:',
+        "if False:",
+        (f"{PASSED}::test_what_could_be_read_in_two_ways_is_refused_and_nobody_is_asked",),
+    ),
+    Break(
+        ("G7",),
+        "a client that takes nothing has a whole answer piled up for it in memory",
+        "paychan/gateway/wire.py",
+        "AHEAD_BYTES_MAX = 1 << 20",
+        "AHEAD_BYTES_MAX = 1 << 40",
+        (f"{PASSED}::test_a_slow_client_holds_the_upstream_back",),
+    ),
+)
+
+SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
+BREAKS: tuple[Break, ...] = (*SERVERS, *SALES, *MIDDLEWARE, *PAYING, *SOLD_BY_OTHERS, *GATEWAY)
 
 NOT_APPLICABLE: dict[str, str] = {
     "C5": "No nonce is made here: libsecp256k1 makes it from key and digest (RFC 6979), and the vectors pin the signatures.",

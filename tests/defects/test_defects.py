@@ -23,6 +23,12 @@ IDS = (
     *(f"E{number}" for number in range(1, 15)),
     *(f"F{number}" for number in range(1, 9)),
     *(f"R{number}" for number in range(1, 20)),
+    *(f"S{number}" for number in range(1, 9)),
+    *(f"M{number}" for number in range(1, 8)),
+    *(f"P{number}" for number in range(1, 9)),
+    *(f"X{number}" for number in range(1, 6)),
+    *(f"V{number}" for number in range(1, 5)),
+    *(f"G{number}" for number in range(1, 8)),
 )
 TRIED = ("a settlement that was begun", "a channel opens for less than its price")
 REFUND = "tests/unit/core/test_refund.py::test_refund_waits_for_the_expiry"

@@ -39,7 +39,10 @@ class Sample:
     def account(self) -> Account:
         terms = self.terms
         txid, vout = terms.outpoint[:32], int.from_bytes(terms.outpoint[32:], "little")
-        return Account(txid, vout, terms.server_pubkey, terms.client_pubkey, terms.exp_time, terms.change_script, self.opening)
+        keys = terms.server_pubkey, terms.client_pubkey
+        return Account(
+            txid, vout, *keys, terms.exp_time, terms.change_script, self.opening, funding_value=terms.funding_value
+        )
 
     @property
     def path(self) -> str:

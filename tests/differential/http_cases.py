@@ -46,6 +46,7 @@ USUAL = {
     "keep_alive": True,
     "expects_continue": False,
     "has_escapes": False,
+    "authorization": None,
 }
 GOOD: dict[str, tuple[bytes, dict[str, object]]] = {
     "a payment": (

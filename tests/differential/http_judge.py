@@ -68,6 +68,8 @@ def read_header(found: dict[bytes, bytes], name: bytes, value: bytes, body_max: 
             raise Verdict(S.INVALID_CONTENT_LENGTH)
         if len(value) > 18 or int(value) > body_max:
             raise Verdict(S.BODY_TOO_LARGE)
+    if name == b"authorization" and name in found:
+        value = None  # which of them counts, nobody knows
     if name == b"connection":
         if not all(OPTION.match(option.strip(b" \t")) for option in value.split(b",")):
             raise Verdict(S.INVALID_CONNECTION)
@@ -106,6 +108,7 @@ def read(data: bytes, body_max: int) -> dict[str, object]:
         "keep_alive": is_1_1 and not closes,
         "expects_continue": is_1_1 and b"expect" in found,
         "has_escapes": b"%" in path,
+        "authorization": found.get(b"authorization"),
     }
 
 

@@ -10,6 +10,7 @@ import random
 import struct
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ from paychan._fast.intake import FutureRequest, Intake
 from paychan.core.channel import STATE_HEAD, TERMS_HEAD, ChannelState, ChannelTerms, Phase
 from paychan.core.errors import BY_NUMBER, ConfigError
 from paychan.core.payment import Payment
+from paychan.core.sales import Purchase, Sales
 from paychan.rpc import signer_messages, store_messages
 from paychan.rpc.store_messages import Entry, MessageError
 from paychan.server.channels.payments import REFUSALS_BY_FORM
@@ -83,6 +85,15 @@ class Rules:
 
     def exposed(self, outpoint: bytes) -> None:
         pass
+
+    def time(self) -> int:
+        return NOW
+
+    def sold_out(self, outpoint: bytes) -> None:
+        pass
+
+    def proved(self, request: Any, outpoint: bytes) -> None:
+        request.answer(Reply(200, b"{}"))
 
     def failed(self, error: Exception) -> Reply:
         self.errors.append(error)
@@ -222,14 +233,16 @@ def owner_target(modules: dict[str, ModuleType]) -> Call:
                     is_bad = True
                     break
                 expected.append(request_id)
+            elif kind == 3:  # a sale, or nothing that is one
+                expected.append(request_id)
         assert transport.is_aborted == (is_bad or ends_badly)
         answers, rest_is_bad = frames_of(b"".join(transport.written), 1 << 20)
-        assert not rest_is_bad and all(kind in (130, 255) for kind, _, _ in answers)
+        assert not rest_is_bad and all(kind in (130, 131, 255) for kind, _, _ in answers)
         if not transport.is_aborted:
             assert sorted(request_id for _, request_id, _ in answers) == sorted(expected)
         else:
             assert len(answers) <= len(expected)
-        statuses = {int.from_bytes(payload[:2], "little") % 13 for kind, _, payload in answers if kind == 130}
+        statuses = {int.from_bytes(payload[:2], "little") % 13 for kind, _, payload in answers if kind in (130, 131)}
         return 1 + sum(1 << status for status in statuses) % 2000 + 2000 * transport.is_aborted + bool(others)
 
     return call
@@ -284,22 +297,34 @@ def parts_of(payload: bytes, entries_max: int) -> tuple[list[tuple], list[tuple]
     for _ in range(count):
         if len(payload) - at < head:
             return None
-        state_size, shard, epoch, outpoint, phase, extra_size, value, credit = store_messages.ENTRY_HEAD.unpack_from(payload, at)
-        end = at + head + state_size + extra_size
-        if end > len(payload):
+        state_size, *names, sales_size, extra_size, value, credit = store_messages.ENTRY_HEAD.unpack_from(payload, at)
+        end = at + head + sales_size + state_size + extra_size
+        if end > len(payload) or sales_size not in (0, 16):
             return None
-        state = payload[at + head : at + head + state_size]
-        found.append((shard, epoch, outpoint, phase, value, state, payload[end - extra_size : end], credit))
+        sales = struct.unpack_from("<QQ", payload, at + head) if sales_size else (0, 0)
+        state = payload[end - extra_size - state_size : end - extra_size]
+        found.append((*names, value, state, payload[end - extra_size : end], credit, *sales))
         at = end
     claims = payload[at + 2 :]
     is_whole = len(payload) >= at + 2 and len(claims) == store_messages.CLAIM.size * int.from_bytes(payload[at : at + 2], "little")
     return (found, list(store_messages.CLAIM.iter_unpack(claims))) if is_whole and count <= entries_max else None
 
 
-def _state_of(record: bytes) -> tuple[int, int] | None:
-    if len(record) < 12 or record[0] != 1 or len(record) != 12 + record[3] + (32 if record[1] >= 3 else 0):
+def _state_of(record: bytes) -> tuple[int, int, int, int] | None:
+    """Return (phase, change value, spent, revision) of a state record, None if it is none."""
+    if len(record) < 12 or record[0] not in (1, 2):
         return None
-    return record[1], int.from_bytes(record[4:12], "little")
+    spent, revision, rest = 0, 0, len(record) - record[3] - (32 if record[1] >= 3 else 0) - 12 * record[0] - 4 * (record[0] - 1)
+    if record[0] == 2:
+        if rest < 0 or rest % 44 or rest > 176 or record[2] != 1:
+            return None
+        spent, revision = struct.unpack_from("<QQ", record, 12)
+        rows = list(struct.iter_unpack("<16sQQQI", record[len(record) - rest :]))
+        if not revision or sum(held for _, _, held, _, _ in rows) > spent or any(held > asked for _, asked, held, _, _ in rows):
+            return None
+    elif rest:
+        return None
+    return record[1], int.from_bytes(record[4:12], "little"), spent, revision
 
 
 def commit_target(modules: dict[str, ModuleType]) -> Call:
@@ -322,25 +347,28 @@ def commit_target(modules: dict[str, ModuleType]) -> Call:
         state = _state_of(fields[5])
         return fields[3] == 0 and bool(fields[6]) and state is not None and state[1] <= fields[4]
 
-    def judge(known: dict[bytes, tuple[int, int]], stopped: set[int], fields: tuple) -> tuple[int, int]:
+    def judge(known: dict[bytes, tuple[int, int, int, int]], stopped: set[int], fields: tuple) -> tuple[int, int]:
         """Return the answer to an update, and what it pays."""
-        shard, epoch, outpoint, phase, value, state, extra, credit = fields
-        before = known.get(outpoint) or (_state_of(stored[outpoint]) if outpoint in stored else (0, 0))
+        shard, epoch, outpoint, phase, value, state, extra, credit, revision, charge = fields
+        before = known.get(outpoint) or (_state_of(stored[outpoint]) if outpoint in stored else (0, 0, 0, 0))
         after = _state_of(state)
         if shard >= SHARD_COUNT:
             return 3, 0
         if epoch != epochs[shard]:
             return 1, 0
-        if shard in stopped and not (phase and not credit and after and after[0] != 1 and after[1] == value):
+        if shard in stopped and not (phase and not credit and not charge and after and after[0] != 1 and after[1] == value):
             return 4, 0
-        if phase != before[0] or (before[0] and value != before[1]):
+        if phase != before[0] or (before[0] and value != before[1]) or revision != before[3]:
             return 2, 0
         if shard != shard_of(outpoint) or after is None:
+            return 3, 0
+        if (after[2] != before[2]) if after[3] == before[3] else (before[0] != 1 or after[3] < before[3]):
             return 3, 0
         is_payment = before[0] == 1 and after[0] == 1 and after[1] <= before[1] and not extra
         if not is_payment and not is_open_step(fields):
             return 3, 0
-        if value - after[1] != credit:
+        received = TERMS.funding_value - after[1] if is_payment else after[2]
+        if value - after[1] != credit or (after[2] - before[2]) % 2**64 != charge or after[2] > received:
             stopped.add(shard)
             return 4, 0
         known[outpoint] = after
@@ -364,7 +392,9 @@ def commit_target(modules: dict[str, ModuleType]) -> Call:
             assert answer == status, (answer, status)
             paid += received
         assert judged.open_value == paid
-        stopped |= {shard for shard, epoch, credited in claims if shard < SHARD_COUNT and epoch == epochs[shard] and credited}
+        owned = [what % 4096 for what, epoch, told in claims if told and what // 4096 < 2 and what % 4096 < SHARD_COUNT
+                 and epoch == epochs[what % 4096]]  # fmt: skip
+        stopped |= set(owned)
         assert set(cache.accounts.stopped) == stopped
         writes: dict[bytes, bytes] = {}
         judged.put_states(writes, b"S")
@@ -481,8 +511,13 @@ def owner_seeds() -> list[bytes]:
 
     query = "payment=" + base64.urlsafe_b64encode(GOOD_PAYMENT).decode()
     good = frame(2, 1, SAMPLE.path, query)
+    sale = struct.pack("<B36s16sQQI", 1, TERMS.outpoint, b"k" * 16, 100, 0, 0)
     return [
         good,
+        encode_frame(3, 1, sale + GOOD_PAYMENT),
+        encode_frame(3, 2, sale) + encode_frame(3, 3, b"\2" + sale[1:61] + (1).to_bytes(8, "little") + sale[69:]),
+        encode_frame(3, 4, b"\3" + sale[1:] + GOOD_PAYMENT),
+        encode_frame(3, 5, sale[:72]),
         good + frame(2, 2, SAMPLE.path, query),
         frame(2, 3, "/x", ""),
         encode_frame(1, 4, b"hello"),
@@ -515,13 +550,20 @@ def commit_seeds() -> list[bytes]:
     again = Entry(shard, 7, TERMS.outpoint, 1, 8_000_000, new)
     stale = Entry(shard, 6, TERMS.outpoint, 1, 9_000_000, new)
     greedy = Entry(shard, 7, TERMS.outpoint, 1, 9_000_000, new, credit=1_000_001)
-    rows = [[], [pay], [open_], [pay, again], [stale], [pay, open_, stale], [pay, pay], [greedy, pay]]
+    sold = [Sales(60, 1, (Purchase(b"k" * 16, 60, 60, 1),)), Sales(50, 2, (Purchase(b"k" * 16, 60, 50, 1, 9),))]
+    states = [ChannelState(Phase.OPEN, Payment(8_000_000, b"s" * 71, 0x83), b"", sales).serialize() for sales in sold]
+    sell = Entry(shard, 7, TERMS.outpoint, 1, 9_000_000, states[0], charge=60)
+    back = Entry(shard, 7, TERMS.outpoint, 1, 8_000_000, states[1], expected_revision=1, charge=2**64 - 10)
+    sales = [[sell], [sell, back], [back, sell], [sell, pay]]
+    rows = [[], [pay], [open_], [pay, again], [stale], [pay, open_, stale], [pay, pay], [greedy, pay], *sales]
     seeds = [store_messages.encode_commit([entry.encode() for entry in row]) for row in rows]
     return [*seeds, store_messages.encode_commit([pay.encode()], [(shard, 7, 0), (shard, 6, 5), (shard, 7, 1_000_000)])]
 
 
 def record_seeds() -> list[bytes]:
     states = [ChannelState(phase, Payment(5, b"x" * 70, 0x83), bytes(32) if phase >= 3 else b"") for phase in Phase]
+    sales = Sales(60, 2, (Purchase(b"k" * 16, 60, 40, 1), Purchase(b"l" * 16, 9, 9, 2, 1_900_000_000)))
+    states += [replace(state, payment=Payment(5, b"x" * 8, 0x83), sales=sales) for state in states[::2]]
     return [state.serialize() for state in states] + [TERMS.serialize(), bytes(STATE_HEAD.size), bytes(TERMS_HEAD.size)]
 
 

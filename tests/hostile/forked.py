@@ -30,7 +30,7 @@ def child(main, row: dict) -> int:
 
 
 def run(module: str) -> None:
-    main = importlib.import_module(f"{module}.__main__").main
+    main = importlib.import_module(f"{module}.{'__main__' if module == 'paychan' else 'serving'}").main
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

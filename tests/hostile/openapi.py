@@ -27,21 +27,26 @@ from schemathesis.specs.openapi.checks import (
 CHECKS = [status_code_conformance, content_type_conformance, response_headers_conformance, response_schema_conformance]
 
 
-def description(url: str):
+def description(url: str, path: str, headers: dict[str, str]):
     """Return the schema that the server at `url` publishes."""
-    return schemathesis.openapi.from_url(f"{url}/v1/openapi.json")
+    return schemathesis.openapi.from_url(f"{url}{path}", headers=headers)
 
 
-def examine(url: str, examples: int, seed: int = 1) -> dict[str, dict[int, int]]:
-    """Send so many requests of each kind to each operation; return how often each status came. Raises what a check finds."""
+def examine(
+    url: str, examples: int, seed: int = 1, path: str = "/v1/openapi.json", headers: dict[str, str] | None = None
+) -> dict[str, dict[int, int]]:
+    """Send so many requests of each kind to each operation; return how often each status came. Raises what a check finds.
+
+    path: where the description is. headers: of every request, also of that for the description.
+    """
     found: dict[str, dict[int, int]] = {}
-    for result in description(url).get_all_operations():
+    for result in description(url, path, headers or {}).get_all_operations():
         operation = result.ok()
         statuses = found.setdefault(f"{operation.method.upper()} {operation.path}", {})
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             try:
                 strategy = operation.as_strategy(generation_mode=mode)
-                _try_all(strategy, url, examples, seed, statuses)
+                _try_all(strategy, url, examples, seed, statuses, headers)
             except Exception as error:
                 if (
                     "Impossible to generate" in str(error)
@@ -53,12 +58,14 @@ def examine(url: str, examples: int, seed: int = 1) -> dict[str, dict[int, int]]
     return found
 
 
-def _try_all(strategy, url: str, examples: int, seed: int, statuses: dict[int, int]) -> None:
+def _try_all(
+    strategy, url: str, examples: int, seed: int, statuses: dict[int, int], headers: dict[str, str] | None
+) -> None:
     @with_seed(seed)
     @settings(max_examples=examples, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(case=strategy)
     def run(case) -> None:
-        response = case.call(base_url=url)
+        response = case.call(base_url=url, headers=headers)
         statuses[response.status_code] = statuses.get(response.status_code, 0) + 1
         assert response.status_code < 500 or response.status_code in (501, 503, 505), response.status_code
         assert b"Traceback" not in response.content

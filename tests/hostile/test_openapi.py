@@ -12,9 +12,11 @@ import pytest
 
 from paychan.core.errors import BY_CODE, Rejection
 from paychan.server.doors import headers, routes
-from paychan.server.protocol import replies
+from paychan.server.protocol import replies, sales
+from tests.selling import Seller, make_token, sell_changes
 from tests.system import free_port, running
 
+SELLERS_FROM = 100  # codes that only the sellers' door gives
 DESCRIPTION = Path(routes.__file__).with_name("openapi.json")
 METHODS = ("get", "put", "post", "delete", "options")
 TXID = "ab" * 32
@@ -36,8 +38,9 @@ def test_every_code_stands_under_its_status_and_no_other(described):
         properties = content["schema"]["allOf"][1]["properties"]
         assert name == f"Problem{properties['status']['const']}"
         listed.update(dict.fromkeys(properties["code"]["enum"], properties["status"]["const"]))
-    assert listed == {row.code: row.status for row in BY_CODE.values()}
-    assert described["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] == list(BY_CODE)
+    public = {row.code: row.status for row in BY_CODE.values() if row.number < SELLERS_FROM}
+    assert listed == public
+    assert described["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] == list(public)
 
 
 def test_headers_are_those_that_are_sent(described):
@@ -117,4 +120,33 @@ def test_a_server_publishes_it_and_answers_as_it_says(tmp_path):
         answer = system.client().request("GET", "/v1/openapi.json")
         assert (answer.status, answer.body) == (200, DESCRIPTION.read_bytes())
         assert answer.headers["content-type"] == "application/json"
+        assert not any("Traceback" in line or "internal error" in line for line in system.output)
+
+
+# --- the sellers' door ---
+
+SELLERS = Path(routes.__file__).with_name("sell.json")
+
+
+def test_what_sellers_may_ask_for_is_described_member_by_member():
+    described = {
+        verb["properties"]["do"]["const"]: (set(verb["properties"]), set(verb["properties"]) - set(verb["required"]))
+        for verb in json.loads(SELLERS.read_text())["components"]["schemas"]["Sale"]["oneOf"]
+    }
+    assert described == {name: (set(verb.members), set(verb.optional)) for name, verb in sales._VERBS.items()}
+
+
+def test_the_sellers_door_publishes_it_and_answers_as_it_says(tmp_path):
+    from tests.hostile.openapi import examine
+
+    port = free_port()
+    with running(tmp_path, changes=sell_changes(f"port = {port}")) as system:
+        token = make_token(system, "examiner")
+        found = examine(
+            f"http://127.0.0.1:{port}", 25, 1, "/v1/sell/openapi.json", {"Authorization": f"Bearer {token}"}
+        )
+        assert len(found) == 4  # all but the description itself
+        assert {404, 400} <= set(found["POST /v1/sell"]) and 200 in found["GET /v1/sell/channels"]
+        answer = Seller(system, token, port).request("GET", "/v1/sell/openapi.json")
+        assert (answer.status, answer.body) == (200, SELLERS.read_bytes())
         assert not any("Traceback" in line or "internal error" in line for line in system.output)

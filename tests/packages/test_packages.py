@@ -24,6 +24,9 @@ SERVERS_COMMANDS = (
     ("paychan-server", "server.toml"),
     ("paychan-store", "store.toml"),
     ("paychan-signer", "signer.toml"),
+    ("python", "-m", "paychan.server", "server.toml"),
+    ("python", "-m", "store", "store.toml"),
+    ("python", "-m", "signer", "signer.toml"),
 )
 
 

@@ -5,8 +5,8 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-import store.__main__ as command
 import store.engine as engine
+import store.serving as command
 from paychan.core.errors import ConfigError
 from paychan.hangup import HangUp
 from paychan.settings.models import StoreConfig

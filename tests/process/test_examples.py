@@ -1,4 +1,5 @@
-"""Aim: every example runs as it stands, with nothing of ours but the public client. Method: real processes, a debug server."""
+"""Aim: the examples of channels run as they stand, with nothing of ours but the public client; without a server they say so.
+Method: real processes, a debug server. Those that sell and buy: test_selling_examples.py."""
 
 import ast
 import re
@@ -10,9 +11,9 @@ import pytest
 
 from paychan.client import PayerPhase, parse_record, read_state
 from tests.settled import settled_change
-from tests.system import ROOT, running
+from tests.system import ROOT, free_port, running
 
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted((ROOT / "examples").glob("pay*.py"))
 PRICE = 83240
 
 
@@ -56,6 +57,17 @@ def test_an_example_uses_the_public_client_alone(path):
             names.update(alias.name for alias in node.names)
     assert {name for name in names if name.split(".")[0] not in sys.stdlib_module_names} == {"paychan.client"}
     assert 'else "http://127.0.0.1:8000"' in path.read_text()
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_without_a_server_says_so_in_one_line(tmp_path, path):
+    url = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, str(path), url]
+    env = {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"{path.name}: unreachable: {url}: Connection refused\n"
+    assert not list(tmp_path.rglob("*.key"))
 
 
 @pytest.mark.parametrize("arguments", [1, 2])

@@ -124,7 +124,8 @@ def child(main: Callable[[], int], row: dict[str, Any]) -> int:
 
 
 def run() -> None:
-    mains = {name: importlib.import_module(f"{name}.__main__").main for name in sys.argv[1:]}
+    modules = {name: f"{name}.{'__main__' if name == 'paychan' else 'serving'}" for name in sys.argv[1:]}
+    mains = {name: importlib.import_module(module).main for name, module in modules.items()}
     for line in sys.stdin:
         row = json.loads(line)
         pid = os.fork()

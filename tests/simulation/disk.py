@@ -245,6 +245,9 @@ class Database:
     def unsettled(self) -> Unsettled:
         return keys.decode_unsettled(self.data.get(keys.UNSETTLED))
 
+    def open_spent(self) -> int:
+        return keys.decode_spent(self.data.get(keys.OPEN_SPENT))
+
 
 class LedgerConnection(sqlite3.Connection):
     """What `signer.ledger` gets of `sqlite3.connect`: a database in memory whose image goes to the simulated disk with each change,

@@ -70,6 +70,9 @@ class Disk:
     def unsettled(self) -> Unsettled:
         return keys.decode_unsettled(self.data.get(keys.UNSETTLED))
 
+    def open_spent(self) -> int:
+        return keys.decode_spent(self.data.get(keys.OPEN_SPENT))
+
     def commit(self, writes: Mapping[bytes, bytes | None]) -> None:
         self._on_commit(writes)
         for key, value in writes.items():

@@ -130,6 +130,7 @@ class Desk:
             lambda: NOW,
             1 << 60,
             SimpleNamespace(want=lambda outpoint: None),
+            SimpleNamespace(snapshot=None),
             lambda: self.trouble,
             lambda request, outpoint, _: self.sent_elsewhere.append((request, outpoint)),
         )

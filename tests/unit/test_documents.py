@@ -5,6 +5,7 @@ from pathlib import Path
 
 from paychan.core.channel import TRANSITIONS, Event, Phase
 from paychan.core.errors import BY_CODE
+from paychan.mpp import problems
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 
@@ -26,3 +27,14 @@ def test_architecture_lists_every_transition_and_no_other():
         if before != "phase"
     }
     assert listed == {(before, event, after) for (before, event), after in TRANSITIONS.items()}
+
+
+def test_the_payment_schemes_text_lists_every_refusal_as_it_is():
+    text = (DOCS / "PAYMENT_SCHEME.md").read_text()
+    rows = re.findall(r"(?m)^\| ((?:`\w+`(?:, )?)+) \| (P/[\w/-]+|about:blank)(.*) \| (\d{3}) \|$", text)
+    listed = {
+        code: (kind.replace("P/", problems.TYPES), int(status), "Retry-After" in more)
+        for codes, kind, more, status in rows
+        for code in re.findall(r"`(\w+)`", codes)
+    }
+    assert listed == {code: (kind.type, kind.status, kind.is_passing) for code, kind in problems.BY_OUR_CODE.items()}

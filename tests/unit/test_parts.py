@@ -1,5 +1,5 @@
-"""Aim: `pip install paychan` brings what a payer's code imports, and the extra `server` the rest. Method: pyproject.toml is
-compared with the imports of the shipped modules. That the two installations work is for tests/packages."""
+"""Aim: `pip install paychan` brings what a payer's code imports, the extras `server` and `gateway` the rest. Method:
+pyproject.toml is compared with the imports of the shipped modules. That the two installations work is for tests/packages."""
 
 import ast
 import re
@@ -13,8 +13,27 @@ from tests.unit.test_layering import ROOT, SHIPPED, module_name, python_imports,
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMPORTED_AS = {"python-bitcoinlib": "bitcoin"}
+COMES_WITH = {"yarl": "aiohttp"}
+"""What a dependency takes and gives in its own interface."""
+
 NOT_FOREIGN = {"paychan", "store", "signer", "libc", "cpython", "cython", *sys.stdlib_module_names}
-SERVERS = ("paychan.server", "store", "signer")
+GATEWAY = "paychan.gateway"
+SERVERS = ("paychan.server", "store", "signer", GATEWAY)
+ADAPTERS = {
+    "aiohttp": {"aiohttp"},
+    "httpx": {"httpx"},
+    "httpx2": {"httpx2"},
+    "pympp": {"mpp", "httpx", "pydantic"},
+    "requests": {"requests"},
+    "x402": {"x402"},
+}
+"""HTTP clients and SDKs of others, by the module of paychan.pay that is for who has them. No other module imports them."""
+SELLERS = "paychan.sell"
+RECEIPTS = "paychan.receipts"
+SIGNING = ("keys", "issuer", "verify")
+"""Its modules that need the extra `receipts`; the others are pure."""
+FRAMEWORKS = {"fastapi": {"fastapi"}, "flask": {"flask", "werkzeug"}, "django": {"django"}, "x402": {"x402", "httpx"}}
+"""What a seller has, or not: each is imported by the module of its name alone. orjson is used where it is."""
 
 
 def brought_by(requirements):
@@ -28,12 +47,19 @@ def foreign(file):
         names = re.findall(r"(?m)^(?:from|import)\s+(\w+)", file.read_text())
     else:
         names = {name.partition(".")[0] for name in python_imports(file)}
-    return set(names) - NOT_FOREIGN
+    return {COMES_WITH.get(name, name) for name in set(names) - NOT_FOREIGN}
 
 
-def imported(is_servers):
-    files = [file for file in SHIPPED if file.suffix in (".py", ".pyx") and within(module_name(file), *SERVERS) == is_servers]
-    return set().union(*map(foreign, files))
+def imported(is_servers, *without):
+    files = [
+        file
+        for file in SHIPPED
+        if file.suffix in (".py", ".pyx")
+        and within(module_name(file), *SERVERS) == is_servers
+        and not within(module_name(file), SELLERS, RECEIPTS, *without)
+    ]
+    adapted = {file: set() if is_servers else ADAPTERS.get(file.stem, set()) for file in files}
+    return set().union(*(foreign(file) - adapted[file] for file in files))
 
 
 def test_a_payers_installation_brings_what_a_payers_code_imports_and_no_more():
@@ -42,11 +68,32 @@ def test_a_payers_installation_brings_what_a_payers_code_imports_and_no_more():
 
 def test_the_extra_brings_what_the_servers_code_imports_besides():
     extra = brought_by(PROJECT["optional-dependencies"]["server"])
-    assert imported(is_servers=True) - imported(is_servers=False) == extra == set(parts.SERVER)
+    assert imported(True, GATEWAY) - imported(is_servers=False) == extra == set(parts.SERVER)
+
+
+def test_the_gateways_extra_brings_what_it_imports_besides():
+    extra = brought_by(PROJECT["optional-dependencies"]["gateway"]) - {"paychan"}
+    assert "paychan[server]" in PROJECT["optional-dependencies"]["gateway"]
+    assert imported(True) - imported(True, GATEWAY) == extra == {COMES_WITH.get(name, name) for name in parts.GATEWAY}
+
+
+def test_a_sellers_middleware_needs_its_framework_and_nothing_else():
+    payers = brought_by(PROJECT["dependencies"])
+    for file in SHIPPED:
+        if file.suffix == ".py" and within(module_name(file), SELLERS):
+            assert foreign(file) <= payers | {"orjson"} | FRAMEWORKS.get(file.stem, set()), file
+
+
+def test_signatures_of_receipts_need_their_extra_and_nothing_else():
+    payers, extra = brought_by(PROJECT["dependencies"]), brought_by(PROJECT["optional-dependencies"]["receipts"])
+    for file in SHIPPED:
+        if within(module_name(file), RECEIPTS):
+            assert foreign(file) <= payers | (extra if file.stem in SIGNING else set()), file
 
 
 def test_who_develops_has_the_server_too():
-    assert "paychan[server]" in PROJECT["optional-dependencies"]["dev"]
+    extras = PROJECT["optional-dependencies"]
+    assert "paychan[gateway,receipts]" in extras["dev"] and "paychan[server]" in extras["gateway"]
 
 
 def test_modules_that_a_payer_has_import_no_server_when_they_are_loaded():

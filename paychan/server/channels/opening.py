@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from ...chain.base import FundingOutput, FundingRequest
 from ...core.channel import ChannelTerms
 from ...core.errors import Rejection
-from ...core.network import decode_address
+from ...core.network import caip2, decode_address
 from ...core.payment import Payment, decode_payment
 from ...core.script import funding_address, p2sh_script_pubkey, redeem_script
 from ...core.settlement import verify_payment
 from ...core.units import DUST_LIMIT, LOCKTIME_MAX, LOCKTIME_THRESHOLD, SECONDS_PER_HOUR
+from ...mpp import CHANNEL_TYPE
 from ...settings.models import ServerConfig
 from ..protocol.parameters import Query, decode_exp_time, decode_funding_outpoint, decode_funding_value, decode_pubkey
 from ..protocol.replies import Reply, json_reply
@@ -65,6 +66,26 @@ class Opening:
             content["confirmations_needed"] = config.confirmations_needed(funding_value)
         location = f"/v1/channels/new?client_pubkey={client_pubkey.hex()}&exp_time={exp_time}"
         return json_reply(200, content, location)
+
+    def terms_of_all(self, server_pubkey: bytes) -> Reply:
+        """Return what holds for every channel that would be opened now: what sellers tell their payers."""
+        config = self._config
+        content: dict[str, object] = {
+            "server_pubkey": server_pubkey.hex(),
+            "network": config.common.network.name,
+            "chain": caip2(config.common.network),
+            "channel_type": CHANNEL_TYPE,
+            "debug": config.common.debug,
+            "funding_tx_min_conf": config.funding_tx_min_conf,
+            "funding_value_max": config.funding_value_max,
+            "dust_limit": DUST_LIMIT,
+            "open_price": self._prices.ask(),
+            "settlement_period": config.settlement_period,
+            "duration_min": config.duration_min,
+            "duration_max": max(config.duration_max - config.settlement_period, config.duration_min),
+            "api": f"{config.public_url.rstrip('/')}/v1" if config.public_url else None,
+        }
+        return json_reply(200, content)
 
     def parse(self, query_text: str, server_pubkey: bytes, now: int) -> OpenRequest:
         """Return the checked parameters of POST /v1/channels/new, in v1's order. Raises Rejection."""
@@ -145,7 +166,8 @@ class Opening:
         need = self._config.confirmations_needed(funding.value)
         if funding.confirmations < need:
             have = funding.confirmations
-            raise Rejection("funding_unconfirmed", f"The funding output has {have} confirmations, needs {need}")
+            detail = f"The funding output has {have} confirmations, needs {need}"
+            raise Rejection("funding_unconfirmed", detail, figures={"confirmations": have, "required": need})
         if funding.is_coinbase and funding.confirmations < COINBASE_MATURITY:
             raise Rejection("funding_immature")
         if funding.value > self._config.funding_value_max:

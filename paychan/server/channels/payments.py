@@ -10,6 +10,7 @@ from typing import Any
 
 from ..._fast.channel import ChannelTable
 from ..._fast.intake import FutureRequest, Intake, PaymentRequest
+from ..._fast.sale import FutureSale
 from ..._fast.status import Status
 from ...core.errors import BY_NUMBER, PaychanError, Rejection, Unavailable
 from ...core.network import Network, decode_address
@@ -21,6 +22,7 @@ from ..settlement.tip import TipFollower
 from ..shards.committer import LOST, Committer
 from ..shards.loading import Loaded, Loader
 from ..shards.ownership import NotOwner
+from .books import Books
 from .funding import FundingChecks
 from .life import ChannelLife, refusal_of_form
 from .notes import Notes
@@ -71,12 +73,13 @@ class Payments:
         clock: Callable[[], int],
         exposure_max: int,
         notes: Notes,
+        books: Books,
         trouble: Callable[[], str],
         elsewhere: Callable[[PaymentRequest, bytes, int], None],
     ) -> None:
         self._network, self._channels, self._committer, self._loader = network, channels, committer, loader
         self._life, self._funding, self._tip, self._clock = life, funding, tip, clock
-        self._exposure_max, self._notes = exposure_max, notes
+        self._exposure_max, self._notes, self._books = exposure_max, notes, books
         self._trouble, self.elsewhere = trouble, elsewhere
         self._tasks: set[asyncio.Task[None]] = set()
         self.intake = Intake(channels, committer.queue, self, REFUSALS_BY_FORM, exposure_max)
@@ -85,6 +88,12 @@ class Payments:
         """Take one payment for a shard of ours; return its answer. Raises NotOwner."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self.intake.submit(FutureRequest(self.intake, path, query, future))
+        return await future
+
+    async def sell(self, sale: bytes) -> Reply:
+        """Take one sale (`sale.pyx` has its form) for a shard of ours; return its answer. Raises NotOwner."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.intake.submit(FutureSale(self.intake, sale, future))
         return await future
 
     # --- what the intake asks ---
@@ -128,6 +137,18 @@ class Payments:
             self._life.settle_early(outpoint)
         else:
             self._notes.want(outpoint)
+
+    def time(self) -> int:
+        """Return the unix seconds that reservations are judged by."""
+        return self._clock()
+
+    def sold_out(self, outpoint: bytes) -> None:
+        """Settle a channel whose last payment came with a sale, without letting the seller wait."""
+        self._life.settle_early(outpoint)
+
+    def proved(self, request: PaymentRequest, outpoint: bytes) -> None:
+        """Tell who has signed a payment on a channel what is known of it."""
+        self.answer_later(request, self._books.snapshot(outpoint))
 
     def paid(self, body: bytes) -> Reply:
         return Reply(200, body)
@@ -179,6 +200,9 @@ class Payments:
         if status == Status.OUT_OF_ORDER:
             detail = f"out-of-order payment (assigns {self._channels.shortfall} satoshi less value to server)"
             return problem(Rejection("out_of_order", detail, "payment"))
+        if status == Status.INSUFFICIENT_CREDIT:
+            missing, required = self._channels.shortfall, self._channels.exposure + self._channels.shortfall
+            raise Rejection("insufficient_credit", figures={"missing": missing, "required": required})
         if status == Status.CHANNEL_EXPIRING and self._tip.is_doubtful:
             raise Unavailable("chain_unavailable")
         return refusal_of_form(status, query)

@@ -41,6 +41,7 @@ class Prices:
         self._config, self._chain, self._clock = config, chain, clock
         self._now = config.open_price
         self._held: deque[tuple[float, int]] = deque()  # when a price was last asked, and it: both rise
+        self._tell: Callable[[int], None] = lambda _: None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -51,6 +52,11 @@ class Prices:
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    def follow(self, tell: Callable[[int], None]) -> None:
+        """Have `tell` hear the least opening payment (satoshi), now and after each look."""
+        self._tell = tell
+        tell(self.least)
 
     def ask(self) -> int:
         """Return the open price, to be told to a payer, in satoshi."""
@@ -78,6 +84,7 @@ class Prices:
         rate = config.fee_per_byte if estimate is None else estimate
         self._now = config.base_price + settlement_price(rate, config.fee_bounds, SETTLEMENT_SIZE_MAX)
         self._hold()
+        self._tell(self.least)
 
     def _hold(self) -> None:
         while self._held and self._held[-1][1] >= self._now:

@@ -41,7 +41,7 @@ RENDERED_MAX = 64
 
 BATCH_PATH = "/v1/payments"
 
-_CODES = {
+CODES_OF_HTTP = {
     HttpStatus.COMPLETE: "body_not_allowed",
     HttpStatus.INCOMPLETE: "request_timeout",
     HttpStatus.BODY_TOO_LARGE: "body_too_large",
@@ -52,7 +52,7 @@ _CODES = {
     HttpStatus.HAS_TRANSFER_ENCODING: "transfer_encoding",
     HttpStatus.UNSUPPORTED_VERSION: "http_version",
 }
-_REFUSALS = {int(status): problem(Rejection(_CODES.get(status, "malformed_request"))) for status in HttpStatus}
+_REFUSALS = {int(status): problem(Rejection(CODES_OF_HTTP.get(status, "malformed_request"))) for status in HttpStatus}
 _REFUSALS[LENGTH_REQUIRED] = problem(Rejection("length_required"))
 
 _AnswerAll = Callable[[str, str, str, bytes], Awaitable[Reply]]
@@ -77,7 +77,7 @@ class DirectPort:
             refusal=_REFUSALS.__getitem__,
             unquote=lambda path: unquote(path, errors="replace"),
             paid_head=lambda date: _head(200, SUCCESS_HEADERS, date),
-            batch_path=BATCH_PATH.encode(),
+            body_paths=(BATCH_PATH.encode(),),
             body_max=BATCH_BYTES_MAX,
             connections_max=CONNECTIONS_MAX,
         )

@@ -53,7 +53,7 @@ def json_reply(status: int, content: dict[str, object], location: str = "") -> R
 def problem(error: PaychanError, location: str = "") -> Reply:
     """Return the problem document (RFC 9457) of a refusal."""
     row = error.row
-    content = {
+    content: dict[str, object] = {
         "type": "about:blank",
         "title": HTTPStatus(row.status).phrase,
         "status": row.status,
@@ -62,6 +62,7 @@ def problem(error: PaychanError, location: str = "") -> Reply:
     }
     if error.parameter:
         content["parameter"] = error.parameter
+    content |= error.figures
     return Reply(row.status, orjson.dumps(content) + b"\n", location)
 
 

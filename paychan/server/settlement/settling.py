@@ -8,7 +8,7 @@ is not known here.
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..._fast.channel import ChannelTable, shard_of
 from ...chain.base import BroadcastRefused, ChainBackend, FundingStatus
@@ -314,7 +314,7 @@ class Settling:
     async def _advance(self, case: Case, event: Event, txid: bytes = b"", transaction: bytes = b"") -> None:
         """Make a step of the transition table durable. Raises Unavailable if it did not become so."""
         before = case.state
-        after = ChannelState(next_phase(before.phase, event), before.payment, txid or before.settlement_txid)
+        after = replace(before, phase=next_phase(before.phase, event), settlement_txid=txid or before.settlement_txid)
         shard = shard_of(case.terms.outpoint, self._shard_count)
         entry = Entry(
             shard=shard,
@@ -325,6 +325,7 @@ class Settling:
             state=after.serialize(),
             extra=transaction,
             credit=0,
+            expected_revision=before.sales.revision,
         )
         status = await self._committer.write(entry)
         self._channels.drop(case.terms.outpoint)  # whatever happened, the store knows better

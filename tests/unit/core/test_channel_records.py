@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from paychan._fast.group import read_state
 from paychan.core.channel import (
     ABSENT,
     TRANSITIONS,
@@ -15,6 +16,7 @@ from paychan.core.channel import (
     next_phase,
 )
 from paychan.core.payment import Payment
+from paychan.core.sales import PURCHASES_MAX, Purchase, Sales, hash_key
 
 TERMS = ChannelTerms(
     outpoint=bytes(range(36)),
@@ -113,3 +115,67 @@ def test_terms_without_a_change_script_and_a_state_without_a_signature_are_whole
     assert terms.opened_at == 0
     state = ChannelState(Phase.OPEN, Payment(5, b"", 0x83))
     assert ChannelState.parse(state.serialize()) == state
+
+
+# --- what was sold ---
+
+SALES = Sales(0x0A0B, 3, (Purchase(b"k" * 16, 0x0900, 0x0800, 2), Purchase(b"l" * 16, 7, 7, 3, 0x01020304)))
+SOLD_RECORD = (
+    "02010146" + "0504030201000000" + "0b0a000000000000" + "0300000000000000" + "30" + "00" * 69
+    + "6b" * 16 + "0009000000000000" + "0008000000000000" + "0200000000000000" + "00000000"
+    + "6c" * 16 + "0700000000000000" + "0700000000000000" + "0300000000000000" + "04030201"
+)  # fmt: skip
+
+
+def test_the_record_of_a_channel_with_sales_never_changes():
+    state = ChannelState(Phase.OPEN, PAYMENT, sales=SALES)
+    assert state.serialize().hex() == SOLD_RECORD
+    assert ChannelState.parse(state.serialize()) == state
+    assert read_state(state.serialize()) == (Phase.OPEN, PAYMENT.change_value)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_sales_go_through_every_phase(phase):
+    payment = Payment(0, b"\x30" + bytes(69), 0x82)
+    state = ChannelState(phase, payment, bytes(range(32)) if phase >= Phase.SIGNED else b"", SALES)
+    assert ChannelState.parse(state.serialize()) == state
+    assert read_state(state.serialize()) == (phase, 0)
+
+
+WHOLE = bytes.fromhex(SOLD_RECORD)
+DAMAGED = {
+    "cut": WHOLE[:-1],
+    "longer": WHOLE + b"\0",
+    "half a purchase": WHOLE[:-22],
+    "a head alone": WHOLE[:27],
+    "another channel type": WHOLE[:2] + b"\2" + WHOLE[3:],
+    "no revision": WHOLE[:20] + bytes(8) + WHOLE[28:],
+    "less spent than purchases hold": WHOLE[:12] + b"\6\x08" + WHOLE[14:],
+    "a purchase holds more than it asked for": WHOLE[:-20] + b"\x08" + WHOLE[-19:],
+    "too many purchases": WHOLE + WHOLE[-44:] * (PURCHASES_MAX - 1),
+    "a later version": b"\3" + WHOLE[1:],
+}
+
+
+@pytest.mark.parametrize("record", DAMAGED.values(), ids=DAMAGED)
+def test_what_is_no_record_of_sales_is_refused_by_both_readers(record):
+    with pytest.raises(ValueError):
+        ChannelState.parse(record)
+    with pytest.raises(ValueError):
+        read_state(record)
+
+
+def test_a_payment_whose_type_the_change_value_does_not_imply_has_no_record_with_sales():
+    with pytest.raises(ValueError):
+        ChannelState(Phase.OPEN, Payment(5, b"\x30" + bytes(69), 0x82), sales=SALES).serialize()
+
+
+def test_what_reservations_hold_falls_back_at_their_time():
+    before, then = 0x01020303, 0x01020304
+    assert (SALES.reserved_at(before), SALES.spent_at(before, 5000, 700)) == (7, 0x0A0B)
+    assert (SALES.reserved_at(then), SALES.spent_at(then, 5000, 700)) == (0, 0x0A0B - 7)
+    assert [Sales().spent_at(then, received, 700) for received in (0, 699, 701)] == [0, 699, 700]
+
+
+def test_keys_are_remembered_by_their_hash():
+    assert len(hash_key("")) == 16 and hash_key("a") != hash_key("b") and hash_key("ä") == hash_key("ä")

@@ -4,6 +4,7 @@ real store's half over RocksDB; bits are flipped in the memory of both, updates 
 import base64
 import ctypes
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -11,8 +12,10 @@ from paychan._fast.channel import ChannelTable, shard_of
 from paychan._fast.commit import CommitQueue
 from paychan._fast.group import StateCache
 from paychan._fast.intake import FutureRequest, Intake
+from paychan._fast.sale import FutureSale
 from paychan.core.channel import ABSENT, ChannelState, Phase
 from paychan.core.payment import Payment
+from paychan.core.sales import Sales
 from paychan.core.units import MAX_MONEY
 from paychan.rpc.store_messages import ENTRIES_MAX, LEASE_COUNT, Entry, EntryStatus, encode_commit
 from paychan.server.channels.payments import REFUSALS_BY_FORM
@@ -23,10 +26,13 @@ from store.sequencer import Sequencer
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample
 
 OK, STOPPED = EntryStatus.OK, EntryStatus.STOPPED
+SELL, SETTLE = 1, 2
 SAMPLES = [make_sample(f"accounts {number}") for number in range(2)]
 VICTIM, BYSTANDER = SAMPLES
 assert len({shard_of(sample.terms.outpoint, SHARD_COUNT) for sample in SAMPLES}) == 2
 SHARD = shard_of(VICTIM.terms.outpoint, SHARD_COUNT)
+CELL_SIZE, OUTPOINT_AT, SLOT_SIZE = 80, 43, 120  # Known and Slot of group.pxd
+SALES_AT = 376  # of the pointer in Channel
 OBJECT_HEAD = 24  # of a compiled class: reference count, type, methods; then its attributes in order
 
 
@@ -59,6 +65,9 @@ class Rules:
 
     def look(self):
         return None, NOW
+
+    def time(self):
+        return NOW
 
     def paid(self, body):
         return Reply(200, body)
@@ -137,6 +146,14 @@ class Rig:
         text = base64.urlsafe_b64encode(sample.sign(self.values[sample]).raw).decode()
         self.intake.submit(FutureRequest(self.intake, sample.path, f"payment={text}", self.answers))
 
+    def sell(self, sample, key=b"k", amount=100, kind=SELL, number=0):
+        """Charge on a channel, or settle a purchase, without a payment."""
+        sale = struct.pack("<B36s16sQQI", kind, sample.terms.outpoint, key * 16, amount, number, 0)
+        self.intake.submit(FutureSale(self.intake, sale, self.answers))
+
+    def sales(self, sample):
+        return ChannelState.parse(self.engine.load([sample.terms.outpoint])[0].state).sales
+
     def turn(self, statuses=None):
         """Write what is queued; return how it was answered over HTTP."""
         group = self.queue.take()
@@ -154,8 +171,8 @@ class Rig:
     def cell(self, outpoint):
         """Return where the cache has a channel."""
         places = pointer(id(self.cache) + OBJECT_HEAD + 16)
-        for at in range(places, places + 64 * 4 * 16, 64):
-            if ctypes.string_at(at + 27, 36) == outpoint:
+        for at in range(places, places + CELL_SIZE * 4 * 16, CELL_SIZE):
+            if ctypes.string_at(at + OUTPOINT_AT, 36) == outpoint:
                 return at
         raise LookupError("not cached")
 
@@ -191,9 +208,9 @@ def test_nothing_is_stopped_while_all_is_well(rig):
     rig.pay(BYSTANDER)
     assert rig.turn() == [200, 200]
     assert rig.stopped == {}
-    funding, received, left, fallen = rig.cache.accounts.of(SHARD)
+    funding, received, left, spent, fallen, charged = rig.cache.accounts.of(SHARD)
     assert (funding, received, left) == (10_000_000, 10_000_000 - rig.values[VICTIM], rig.values[VICTIM])
-    assert fallen == 1000  # since the epoch began
+    assert (spent, fallen, charged) == (0, 1000, 0)  # since the epoch began
 
 
 def stops(rig, why):
@@ -242,22 +259,22 @@ def test_a_flipped_bit_of_a_cached_sum(rig, name, bit):
 
 @pytest.mark.parametrize("bit", [1, 3, 7])
 def test_a_flipped_bit_of_a_cached_phase(rig, bit):
-    flip(rig.cell(VICTIM.terms.outpoint) + 26, bit, 1)
+    flip(rig.cell(VICTIM.terms.outpoint) + 42, bit, 1)
     stops(rig, "cache: ")
 
 
 @pytest.mark.parametrize("bit", [0, 7, 8, 15])
 def test_a_flipped_bit_of_a_cached_shard(rig, bit):
-    flip(rig.cell(VICTIM.terms.outpoint) + 24, bit, 2)
+    flip(rig.cell(VICTIM.terms.outpoint) + 40, bit, 2)
     stops(rig, "channel: ")
 
 
 def test_a_cached_state_that_missed_a_group(rig):
     cell = rig.cell(VICTIM.terms.outpoint)
-    old = ctypes.string_at(cell, 64)
+    old = ctypes.string_at(cell, CELL_SIZE)
     rig.pay(VICTIM)
     assert rig.turn() == [200]
-    ctypes.memmove(cell, old, 64)
+    ctypes.memmove(cell, old, CELL_SIZE)
     stops(rig, "cache: ")
 
 
@@ -266,7 +283,7 @@ def test_a_damaged_state_that_is_displaced_unseen(tmp_path):
     rig = Rig(tmp_path, 1)
     try:
         at = pointer(id(rig.cache) + OBJECT_HEAD + 16)
-        assert VICTIM.terms.outpoint in ctypes.string_at(at, 256)
+        assert VICTIM.terms.outpoint in ctypes.string_at(at, 4 * CELL_SIZE)
         flip(rig.cell(VICTIM.terms.outpoint), 5)
         others = [make_sample(f"other {number}") for number in range(8)]
         assert rig.send(*[rig.opening(sample) for sample in others]) == [OK] * 8
@@ -279,20 +296,20 @@ def test_a_damaged_state_that_is_displaced_unseen(tmp_path):
 
 
 def slots(group):
-    return pointer(id(group) + OBJECT_HEAD + 48)
+    return pointer(id(group) + OBJECT_HEAD + 56)
 
 
 def find_slot(group, outpoint):
     at = slots(group)
-    while ctypes.string_at(at + 27, 36) != outpoint:
-        at += 96
+    while ctypes.string_at(at + OUTPOINT_AT, 36) != outpoint:
+        at += SLOT_SIZE
     return at
 
 
 @pytest.mark.parametrize("bit", [0, 12, 33])
 def test_a_record_that_changes_after_it_was_judged(rig, bit):
     def damage(group):
-        record = pointer(find_slot(group, VICTIM.terms.outpoint) + 64)
+        record = pointer(find_slot(group, VICTIM.terms.outpoint) + CELL_SIZE)
         if record:
             flip(record + 4, bit)
 
@@ -302,7 +319,7 @@ def test_a_record_that_changes_after_it_was_judged(rig, bit):
 
 def test_an_accepted_update_that_would_not_be_written(rig):
     def lose(group):
-        ctypes.c_uint64.from_address(find_slot(group, VICTIM.terms.outpoint) + 64).value = 0
+        ctypes.c_uint64.from_address(find_slot(group, VICTIM.terms.outpoint) + CELL_SIZE).value = 0
 
     rig.between = lose
     stops(rig, "lost: ")
@@ -445,3 +462,126 @@ def test_terms_that_do_not_bear_the_state_out(rig):
     rig.pay(BYSTANDER)
     assert rig.turn() == [200, 503]
     assert list(rig.stopped) == [SHARD] and rig.stopped[SHARD].startswith("record: ")
+
+
+# --- what was sold ---
+
+
+def sales_stop(rig, why):
+    """Sell on both channels: the victim's shard is stopped for this reason, the other sells, in the same group."""
+    before = rig.engine.load([VICTIM.terms.outpoint])[0]
+    rig.sell(VICTIM, b"v")
+    rig.sell(BYSTANDER, b"v")
+    assert rig.turn() == [200, 503]
+    assert list(rig.stopped) == [SHARD]
+    assert rig.stopped[SHARD].startswith(why), rig.stopped
+    assert rig.engine.load([VICTIM.terms.outpoint])[0] == before
+    assert rig.sales(BYSTANDER).spent == 100
+
+
+def test_sales_are_counted_twice_and_even(rig):
+    for number in range(1, 6):
+        rig.pay(VICTIM, 150)
+        rig.sell(VICTIM, bytes([number]), 100)
+        rig.sell(BYSTANDER, bytes([number]), number)
+        assert rig.turn() == [200] * 3
+    rig.sell(VICTIM, bytes([5]), 40, SETTLE, 5)
+    rig.sell(VICTIM, bytes([4]), 0, SETTLE, 4)
+    assert rig.turn() == [200, 200]
+    rig.new_epoch()
+    rig.sell(VICTIM, bytes([5]), 30, SETTLE, 5)
+    rig.sell(BYSTANDER, bytes([9]), 7)
+    assert rig.turn() == [200, 200]
+    rig.pay(VICTIM)
+    rig.pay(BYSTANDER)
+    assert rig.turn() == [200, 200] and rig.stopped == {}
+    funding, received, left, spent, fallen, charged = rig.cache.accounts.of(SHARD)
+    assert (funding, received, left) == (10_000_000, 10_000_000 - rig.values[VICTIM], rig.values[VICTIM])
+    assert (spent, fallen, charged) == (330, 1000, 2**64 - 10)  # since the epoch began
+    assert (rig.sales(VICTIM).spent, rig.sales(BYSTANDER).spent) == (330, 22)
+    assert rig.engine.open_spent() == 352
+
+
+def test_many_sales_on_a_channel_are_one_write(rig):
+    for number in range(9):
+        rig.sell(VICTIM, bytes([number]))
+    group = rig.queue.take()
+    assert group.size == 1
+    payload = rig.queue.seal(group)
+    rig.queue.complete(group, bytes(rig._send(payload)))
+    assert [answer.status for answer in rig.answers] == [200] * 9
+    assert (rig.sales(VICTIM).spent, rig.sales(VICTIM).revision) == (900, 9)
+
+
+@pytest.mark.parametrize("bit", [0, 5, 9, 23, 40, 63])
+@pytest.mark.parametrize("at", [24, 32], ids=["spent", "revision"])
+def test_a_flipped_bit_of_cached_sales(rig, at, bit):
+    flip(rig.cell(VICTIM.terms.outpoint) + at, bit)
+    sales_stop(rig, ("channel: ", "cache: ", "charge: "))
+
+
+@pytest.mark.parametrize("charge", [0, 99, 101, 200, 2**64 - 100])
+def test_a_charge_that_is_not_what_the_record_says(rig, charge):
+    """Lost, doubled, wrong or given back."""
+
+    def tell(payload):
+        at = payload.index(VICTIM.terms.outpoint) - 12 + 68 + 8
+        return payload[:at] + struct.pack("<Q", charge) + payload[at + 8 :]
+
+    rig.on_wire = tell
+    sales_stop(rig, "charge: ")
+
+
+@pytest.mark.parametrize("bit", [2, 5, 8, 30])
+def test_what_was_spent_changes_while_it_waits_to_be_written(rig, bit):
+    rig.sell(VICTIM, b"v")
+    rig.sell(BYSTANDER, b"v")
+    sales = pointer(rig.slot(VICTIM.terms.outpoint) + SALES_AT)
+    assert pointer(sales) == 100
+    flip(sales, bit)
+    assert rig.turn() in ([200, 503], [200])  # what holds less than its purchases is no record: it is judged again
+    if rig.stopped:
+        assert rig.stopped[SHARD].startswith("charge: ")
+    assert rig.sales(VICTIM).spent == 0
+
+
+def test_a_record_whose_sales_change_after_they_were_judged(rig):
+    def damage(group):
+        record = pointer(find_slot(group, VICTIM.terms.outpoint) + CELL_SIZE)
+        if record:
+            flip(record + 12, 20)
+
+    rig.between = damage
+    sales_stop(rig, "record: ")
+
+
+def test_more_spent_than_received_is_not_stored_even_if_both_counts_say_so(rig):
+    """A worker whose rules are broken."""
+    state = ChannelState.parse(rig.engine.load([VICTIM.terms.outpoint])[0].state)
+    for spent, answer in ((1000, OK), (1001, STOPPED)):
+        sold = replace(state, sales=Sales(spent, spent))
+        revision, before = (0, 0) if spent == 1000 else (1000, 1000)
+        value = state.payment.change_value
+        entry = rig.entry(VICTIM, Phase.OPEN, value, Phase.OPEN, value, credit=0)
+        assert rig.send(replace(entry, state=sold.serialize(), expected_revision=revision, charge=spent - before)) == [answer]
+    assert rig.stopped[SHARD].startswith("spent: ")
+    assert rig.sales(VICTIM).spent == 1000
+
+
+def test_a_charge_that_was_acknowledged_and_not_stored(rig):
+    """Known with the worker's next group."""
+    rig.sell(VICTIM, b"v")
+    rig.sell(BYSTANDER, b"v")
+    group = rig.queue.take()
+    rig._send(encode_commit([]))
+    payload = rig.queue.seal(group)
+    other = payload.index(BYSTANDER.terms.outpoint) - 12
+    size = int.from_bytes(payload[other : other + 2], "little") + 68 + 16
+    kept = b"\1\0" + payload[other : other + size] + b"\0\0"
+    rig._send(kept)
+    rig.queue.complete(group, bytes([OK, OK]))
+    assert rig.stopped == {}
+    rig.pay(BYSTANDER)
+    rig.turn()
+    assert list(rig.stopped) == [SHARD]
+    assert rig.stopped[SHARD] == "shard: 0 satoshi were stored as spent under epoch 1, and its worker charged 100"

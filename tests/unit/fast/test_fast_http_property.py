@@ -74,6 +74,7 @@ def requests(draw):
         "keep_alive": not closes,
         "expects_continue": expects,
         "has_escapes": "%" in path,
+        "authorization": None,
     }
 
 

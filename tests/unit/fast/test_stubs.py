@@ -14,7 +14,7 @@ from paychan._fast.commit import Group
 
 FAST = Path(paychan.__file__).parent / "_fast"
 MODULES = sorted(file.stem for file in FAST.glob("*.pyi"))
-WITHOUT_PYTHON_FACE = ["libcrypto", "secp256k1"]
+WITHOUT_PYTHON_FACE = ["libcrypto", "purchase", "secp256k1"]
 
 
 def stub_of(name):

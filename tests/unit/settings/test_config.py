@@ -116,6 +116,27 @@ def test_what_may_be_unsettled_follows_what_may_be_open_unless_it_is_said(tmp_pa
     assert load_server_config(path, {}).unsettled_value_max == expected
 
 
+def test_nothing_sells_unless_it_is_configured(tmp_path):
+    def sell(shipped="regtest", **section: object):
+        path = tmp_path / "server.toml"
+        path.write_text(changed(shipped, "server", {f"sell.{key}": value for key, value in section.items()}))
+        return load_server_config(path, {"PAYCHAN_STATE_DIR": str(tmp_path / "state")}).sell
+
+    assert not sell().is_on and sell("debug").is_on
+    assert sell(socket="run/sell.sock").socket == tmp_path / "state/run/sell.sock"
+    assert sell(port=8443).is_on and sell(port=8443).host == "127.0.0.1"
+    over = sell(port=8443, host="0.0.0.0", tls_key="k.pem", tls_certificate="/etc/c.pem")
+    assert (over.tls_key, over.tls_certificate) == (tmp_path / "state/k.pem", Path("/etc/c.pem"))
+
+
+def test_a_key_that_others_may_read_is_refused(tmp_path):
+    key = tmp_path / "k.pem"
+    key.touch(mode=0o644)
+    key.chmod(0o644)
+    changes = {"sell.port": 8443, "sell.tls_key": str(key), "sell.tls_certificate": "c.pem"}
+    assert complaint(tmp_path, "server", changed("debug", "server", changes)).startswith("sell.tls_key: ")
+
+
 def test_the_node_s_credentials_are_relative_to_the_state_directory(tmp_path):
     def chain(**bitcoind: object):
         changes = {"bitcoind.cookie_file": None, **{f"bitcoind.{key}": value for key, value in bitcoind.items()}}
@@ -144,6 +165,18 @@ COMMON = [
     ({"colour": "red"}, "colour"),
 ]
 SERVER = [
+    ({"sell.socket": 7}, "sell.socket"),
+    ({"sell.socket": "/tmp/sell.sock"}, "sell.socket"),
+    ({"sell.socket": "../sell.sock"}, "sell.socket"),
+    ({"sell.port": -1}, "sell.port"),
+    ({"sell.port": "8443"}, "sell.port"),
+    ({"sell.port": 8443, "sell.host": "0.0.0.0"}, "sell.tls_key"),
+    ({"sell.port": 8443, "sell.host": "shop.example.com"}, "sell.host"),
+    ({"sell.port": 8443, "sell.tls_key": "key.pem"}, "sell.tls_key"),
+    ({"sell.port": 8443, "sell.tls_certificate": "cert.pem"}, "sell.tls_key"),
+    ({"sell.host": "127.0.0.1"}, "sell.port"),
+    ({"sell.tls_key": "key.pem", "sell.tls_certificate": "cert.pem"}, "sell.port"),
+    ({"sell.token": "pct_"}, "sell.token"),
     ({"http.port": 0}, "http.port"),
     ({"http.port": 65536}, "http.port"),
     ({"http.port": "8000"}, "http.port"),

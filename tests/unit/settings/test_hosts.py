@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paychan.core.errors import ConfigError
-from paychan.server import __main__ as server
+from paychan.server import serving as server
 from paychan.settings import hosts
 from paychan.settings.load import load_server_config
 from tests.unit.settings.test_config import changed, complaint
@@ -205,7 +205,7 @@ def test_an_address_that_this_machine_does_not_have_is_named(tmp_path, monkeypat
     """It has the form of one; only the machine knows."""
     file = tmp_path / "server.toml"
     file.write_text(changed("debug", "server", {"http.host": host}))
-    monkeypatch.setattr(server, "PORT_WAIT_SECONDS", 0)
+    monkeypatch.setattr("paychan.server.port.PORT_WAIT_SECONDS", 0)
     monkeypatch.setattr(sys, "argv", ["paychan-server", str(file)])
     assert server.main() == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -6,9 +6,10 @@ import random
 import pytest
 
 from paychan._fast.group import StateCache
-from paychan.core.channel import ABSENT, ChannelState, Phase
+from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.core.funding import txid_without_witness
 from paychan.core.payment import Payment
+from paychan.core.sales import Purchase, Sales
 from paychan.core.settlement import verify_payment
 from paychan.rpc.store_messages import LEASE_COUNT, Unsettled, encode_commit
 from store import keys
@@ -205,3 +206,39 @@ def test_an_audit_finds_a_payment_that_its_payer_has_not_signed():
     assert audited(9_000_000) == []
     for value in (8_999_999, 9_000_001, 0):
         assert len(audited(value)) == 1
+
+
+# --- what was sold ---
+
+
+def sold_content(spent=300, total=None):
+    """The content of a store with an open channel that received 1000 satoshi and sold for some of them."""
+    kept, made = grown(3, 3)
+    channel = next(channel for channel in made if channel.phase == Phase.OPEN)
+    key = keys.STATE + channel.outpoint
+    state = ChannelState.parse(kept[key])
+    sales = Sales(spent, 2, (Purchase(b"k" * 16, 9, 9, 1),))
+    kept[key] = ChannelState(state.phase, state.payment, b"", sales).serialize()
+    kept[keys.OPEN_SPENT] = keys.encode_spent(spent if total is None else total)
+    terms = ChannelTerms.parse(channel.outpoint, kept[keys.TERMS + channel.outpoint])
+    return kept, terms.funding_value - state.payment.change_value
+
+
+def test_what_was_sold_is_summed_and_told():
+    kept, received = sold_content(9)
+    assert received >= 9
+    report = check_records(kept)
+    assert (report.problems, report.spent, report.open_spent) == ([], 9, 9)
+    assert "9 satoshi of what was received were spent on purchases" in list(report.lines())
+
+
+def test_more_sold_than_received_is_found():
+    _, received = sold_content()
+    report = check_records(sold_content(received + 1)[0])
+    assert any(f"has sold for {received + 1} satoshi, and received {received}" in problem for problem in report.problems)
+
+
+@pytest.mark.parametrize("total", [0, 8, 10, 1 << 40])
+def test_a_sum_of_what_was_spent_that_differs_is_found(total):
+    (problem,) = check_records(sold_content(9, total)[0]).problems
+    assert problem == f"the record of the spent value says {total}, the channels 9"

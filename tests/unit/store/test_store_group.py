@@ -22,22 +22,30 @@ EXPIRY = 1_900_000_000
 HUGE = 2**64 - 1
 OUTPOINTS = [bytes([txid]) * 32 + bytes([vout, 0, 0, 0]) for txid, vout in ((0, 0), (0, 1), (1, 0), (2, 2), (3, 1))]
 ENTRY = struct.Struct("<HHQ36sBBHQQ")
+KEYS = [bytes([number]) * 16 for number in range(6)]
 
 
 def record(phase, value, signature=b"s" * 9, version=1):
     return struct.pack("<BBBBQ", version, phase, 0x83, len(signature), value) + signature + (b"t" * 32 if phase >= SIGNED else b"")
 
 
+def sold(phase, value, spent, revision, purchases=(), signature=b"s" * 9, kind=1):
+    """The record of a channel with sales. purchases: (key, asked, held, number, until)."""
+    head = struct.pack("<BBBBQQQ", 2, phase, kind, len(signature), value, spent, revision) + signature
+    return head + (b"t" * 32 if phase >= SIGNED else b"") + b"".join(struct.pack("<16sQQQI", *row) for row in purchases)
+
+
 def terms(value):
     return struct.pack("<BBIQQ33s33s", 1, 2, EXPIRY, value, 7, b"\2" * 33, b"\3" * 33) + b"sc"
 
 
-def entry(outpoint, old, expected, state, extra=b"", epoch=1, shard=None, credit=None):
-    """credit: what the payer is told; None: the truth."""
+def entry(outpoint, old, expected, state, extra=b"", epoch=1, shard=None, credit=None, sales=None):
+    """credit: what the payer is told; None: the truth. sales: (expected revision, what the seller is told), if any."""
     if credit is None:
         credit = max(0, expected - int.from_bytes(state[4:12], "little"))
     shard = shard_of(outpoint, SHARDS) if shard is None else shard
-    return ENTRY.pack(len(state), shard, epoch, outpoint, old, 0, len(extra), expected, credit) + state + extra
+    told = b"" if sales is None else struct.pack("<QQ", sales[0], sales[1] % 2**64)
+    return ENTRY.pack(len(state), shard, epoch, outpoint, old, len(told), len(extra), expected, credit) + told + state + extra
 
 
 def commit(*entries, claims=()):
@@ -60,34 +68,61 @@ class Model:
         for _ in range(int.from_bytes(payload[:2], "little")):
             if len(rest) < ENTRY.size:
                 return None
-            size, *head, extra_size, expected, credit = ENTRY.unpack_from(rest)
+            size, *head, told, extra_size, expected, credit = ENTRY.unpack_from(rest)
             rest = rest[ENTRY.size :]
-            if len(rest) < size + extra_size:
+            if told not in (0, 16) or len(rest) < told + size + extra_size:
                 return None
-            entries.append((*head, expected, rest[:size], rest[size : size + extra_size], credit))
+            sales = struct.unpack("<QQ", rest[:16]) if told else (0, 0)
+            rest = rest[told:]
+            entries.append((*head, expected, rest[:size], rest[size : size + extra_size], credit, *sales))
             rest = rest[size + extra_size :]
         return None if len(rest) < 2 or len(rest) != 2 + 18 * int.from_bytes(rest[:2], "little") else entries
 
     @staticmethod
     def read(state):
         """Return (phase, value) of a state record, or None for what is none."""
+        if state[:1] == b"\2":
+            return state[1:2] and Model.read_sold(state) and (state[1], int.from_bytes(state[4:12], "little"))
         if len(state) < 12 or state[0] != 1 or len(state) != 12 + state[3] + (32 if state[1] >= SIGNED else 0):
             return None
         return state[1], int.from_bytes(state[4:12], "little")
 
-    def judge(self, shard, epoch, outpoint, old, _zero, expected, state, extra, credit):
+    @staticmethod
+    def read_sold(state):
+        """Return (spent, revision) of the record of a channel with sales, or None for what is none."""
+        at = 28 + (state[3] + (32 if state[1] >= SIGNED else 0) if len(state) >= 28 else 0)
+        if len(state) < at or state[2] != 1 or (len(state) - at) % 44 or len(state) - at > 4 * 44:
+            return None
+        rows = list(struct.iter_unpack("<16sQQQI", state[at:]))
+        spent, revision = struct.unpack("<QQ", state[12:28])
+        if not revision or sum(row[2] for row in rows) > spent or any(row[2] > row[1] for row in rows):
+            return None
+        return spent, revision
+
+    @classmethod
+    def sales(cls, state):
+        return cls.read_sold(state) if state and state[0] == 2 else (0, 0)
+
+    def judge(self, shard, epoch, outpoint, old, expected, state, extra, credit, revision, charge):
         if shard >= SHARDS:
             return FORBIDDEN
         if epoch != self.epochs[shard]:
             return STALE_EPOCH
-        settles = old != ABSENT and credit == 0 and (self.read(state) or (OPEN,))[0] != OPEN and self.read(state)[1] == expected
+        read = self.read(state) or (OPEN, 0)
+        settles = old != ABSENT and credit == charge == 0 and read[0] != OPEN and read[1] == expected
         if shard in self.stopped and not settles:
             return STOPPED
         current = self.data.get(b"S" + outpoint)
         if (old, expected) != (self.read(current) if current else (ABSENT, expected)):
             return CONFLICT
+        spent, known = self.sales(current)
+        if revision != known:
+            return CONFLICT
         new = self.read(state)
-        if shard != shard_of(outpoint, SHARDS) or new is None or (old, new[0]) not in STEPS:
+        if shard != shard_of(outpoint, SHARDS) or not new or (old, new[0]) not in STEPS:
+            return FORBIDDEN
+        new_spent, new_revision = self.sales(state)
+        if (new_spent != spent) if new_revision == known else (old != OPEN or new_revision < known):
             return FORBIDDEN
         if new[1] > expected or (old >= CLOSING and new[1] != expected):
             return FORBIDDEN
@@ -96,11 +131,16 @@ class Model:
                 return FORBIDDEN
         elif bool(extra) != ((old, new[0]) in SIGNING):
             return FORBIDDEN
-        if credit != expected - new[1]:
+        received = self.received(outpoint, extra) - new[1] if old == OPEN else new_spent
+        if credit != expected - new[1] or charge != (new_spent - spent) % 2**64 or new_spent > received:
             self.stopped.add(shard)
             return STOPPED
         self.write(outpoint, old, new[0], state, extra)
         return OK
+
+    def received(self, outpoint, extra):
+        """Return the funding value of a channel, or of one that is opened."""
+        return int.from_bytes(self.data.get(b"T" + outpoint, extra)[6:14], "little")
 
     def write(self, outpoint, old, new, state, extra):
         self.data[b"S" + outpoint] = state
@@ -123,13 +163,17 @@ class Model:
             received[phase if phase in received else "begun"] += funding[outpoint] - value
         return received[OPEN], received["begun"]
 
+    @property
+    def open_spent(self):
+        return sum(self.sales(value)[0] for key, value in self.data.items() if key[:1] == b"S" and value[1] == OPEN)
+
 
 class Store:
     """The group under test over a dict, with a cache that lives as long as it."""
 
     def __init__(self, buckets):
         self.data, self.epochs, self.cache, self.reads = {}, [1] * SHARDS, StateCache(buckets), []
-        self.unsettled = Unsettled()
+        self.unsettled, self.open_spent = Unsettled(), 0
         self.begin()
 
     def states(self, outpoints):
@@ -140,7 +184,7 @@ class Store:
         return [self.data.get(b"T" + outpoint) for outpoint in outpoints]
 
     def begin(self):
-        self.group = Group(self, self.cache, self.epochs, SHARDS, self.unsettled)
+        self.group = Group(self, self.cache, self.epochs, SHARDS, self.unsettled, self.open_spent)
 
     def finish(self):
         for key, value in self.group.writes.items():
@@ -149,7 +193,7 @@ class Store:
             else:
                 self.data[key] = value
         self.group.keep()
-        self.unsettled = self.group.unsettled
+        self.unsettled, self.open_spent = self.group.unsettled, self.group.open_spent
         self.begin()
 
 
@@ -167,6 +211,8 @@ def entries(draw, model):
     signature = draw(st.binary(max_size=3))
     extra = terms(expected) if old == ABSENT else b"tx" if (old, new) in SIGNING else b""
     epoch, shard = model.epochs[0], shard_of(outpoint, SHARDS)
+    if current and draw(st.booleans()):
+        return draw(sold_entries(model, outpoint, old, expected, new, extra))
     match draw(st.sampled_from(["true"] * 6 + ["phase", "expected", "new", "value", "extra", "epoch", "shard", "record"])):
         case "phase":
             old = draw(st.integers(0, 6))
@@ -185,6 +231,39 @@ def entries(draw, model):
         case "record":
             return entry(outpoint, old, expected, draw(st.binary(max_size=14)), extra, epoch, shard)
     return entry(outpoint, old, expected, record(new, value, signature), extra, epoch, shard)
+
+
+@st.composite
+def sold_entries(draw, model, outpoint, old, expected, new, extra):
+    """An update that sells, or carries sales along, or does so wrongly."""
+    spent, revision = model.sales(model.data[b"S" + outpoint])
+    value = draw(st.integers(max(0, expected - 2), expected)) if old == OPEN else expected
+    credit = expected - value
+    after, told = spent, revision + 1 if old == OPEN else revision
+    if old == OPEN:
+        after = max(0, min(spent + draw(st.integers(-3, 3)), model.received(outpoint, b"") - value))
+    change = after - spent
+    held = draw(st.integers(0, min(after, 3)))
+    rows = [(draw(st.sampled_from(KEYS)), held + draw(st.integers(0, 1)), held, told, draw(st.integers(0, 9)))] if held else []
+    kind = 1
+    match draw(st.sampled_from(["true"] * 6 + ["revision", "told", "spent", "change", "kind", "many", "held", "cut"])):
+        case "revision":
+            revision += draw(st.sampled_from([-1, 1]))
+        case "told":
+            told += draw(st.sampled_from([-1, 1, -2]))
+        case "spent":
+            after += draw(st.sampled_from([1, 5, -1]))
+        case "change":
+            change += draw(st.sampled_from([1, -1]))
+        case "kind":
+            kind = draw(st.integers(0, 3))
+        case "many":
+            rows = [(key, 0, 0, 1, 0) for key in KEYS[: draw(st.integers(4, 5))]]
+        case "held":
+            rows = [(KEYS[0], 2, draw(st.sampled_from([3, after + 1, HUGE])), 1, 0)]
+    state = sold(new, value, max(0, after) % 2**64, max(0, told), rows, kind=kind)
+    state = state[:-1] if draw(st.integers(0, 19)) == 0 else state
+    return entry(outpoint, old, expected, state, extra, model.epochs[0], None, credit, (max(0, revision), change))
 
 
 @st.composite
@@ -216,6 +295,7 @@ def test_any_bytes_are_judged_as_the_rule_says(data, buckets):
             if model.stopped:
                 return  # the sequencer throws such a group away
         assert store.group.unsettled == model.unsettled
+        assert store.group.open_spent == model.open_spent
 
 
 def judge(model, store, payload):
@@ -324,3 +404,33 @@ def test_a_cache_has_a_power_of_two_of_buckets():
     for buckets in (3, 6, 1000):
         with pytest.raises(ValueError, match="power of two"):
             StateCache(buckets)
+
+
+# --- what was sold ---
+
+
+def test_a_sale_that_was_judged_on_older_sales_is_a_conflict():
+    """Two of one worker's requests, or two workers: the second does not know of the first."""
+    store, key = opened(), OUTPOINTS[0]
+    paid = entry(key, OPEN, 1000, record(OPEN, 900))
+    first = entry(key, OPEN, 900, sold(OPEN, 900, 60, 1), sales=(0, 60))
+    assert list(store.group.judge(commit(paid, first))) == [OK, OK]
+    store.finish()
+    assert list(store.group.judge(commit(entry(key, OPEN, 900, sold(OPEN, 900, 50, 1), sales=(0, 50))))) == [CONFLICT]
+    assert list(store.group.judge(commit(entry(key, OPEN, 900, record(OPEN, 890))))) == [CONFLICT]  # it would forget the sales
+    assert list(store.group.judge(commit(entry(key, OPEN, 900, sold(OPEN, 890, 60, 1), sales=(1, 0))))) == [OK]
+    store.finish()
+    assert Model.sales(store.data[b"S" + key]) == (60, 1) and store.open_spent == 60
+
+
+def test_only_an_open_channel_sells():
+    store, key = opened(), OUTPOINTS[0]
+    steps = [
+        entry(key, OPEN, 1000, sold(CLOSING, 900, 60, 1), sales=(0, 60)),
+        entry(key, CLOSING, 900, sold(SIGNED, 900, 60, 1), b"tx", sales=(1, 0)),
+    ]
+    more = entry(key, CLOSING, 900, sold(SIGNED, 900, 70, 2), b"tx", sales=(1, 10))
+    less = entry(key, CLOSING, 900, record(SIGNED, 900), b"tx", sales=(1, (-60) % 2**64))
+    assert list(store.group.judge(commit(steps[0], more, less, steps[1]))) == [OK, FORBIDDEN, FORBIDDEN, OK]
+    store.finish()
+    assert Model.sales(store.data[b"S" + key]) == (60, 1) and store.open_spent == 0

@@ -11,8 +11,8 @@ OUTPOINT = bytes(range(36))
 def test_every_kind_of_key_has_its_letter():
     letters = (keys.IDENTITY, keys.EPOCH, keys.TERMS, keys.STATE, keys.SETTLEMENT, keys.EXPIRING, keys.UNFINISHED)
     assert letters == (b"I", b"E", b"T", b"S", b"X", b"O", b"U")
-    assert (keys.UNSETTLED, keys.RESTORED, keys.FUNDING) == (b"V", b"R", b"F")
-    assert set(keys.SINGLE) == {b"I", b"V", b"R"}
+    assert (keys.UNSETTLED, keys.OPEN_SPENT, keys.RESTORED, keys.FUNDING) == (b"V", b"G", b"R", b"F")
+    assert set(keys.SINGLE) == {b"I", b"V", b"G", b"R"}
     assert set(keys.MANY) == {b"E", b"T", b"S", b"X", b"F", b"O", b"U"}
 
 

@@ -223,3 +223,20 @@ async def test_who_pays_the_least_that_is_taken_is_never_refused_as_not_worth_it
         assert rig.prices.least >= least_price(bounds, SIZE) >= floor * SIZE + DUST_LIMIT
         await prove(rig.prices.least)
         await prove(rig.prices.ask())
+
+
+# --- who hears of it ---
+
+
+@asynchronous
+async def test_who_follows_hears_the_least_that_is_taken_now_and_after_each_look():
+    rig, told = Rig(), []
+    rig.prices.follow(told.append)
+    await rig.look(10)
+    rig.prices.ask()
+    await rig.look(100)
+    await rig.look(100, after=HOLD_SECONDS + 1)
+    with pytest.raises(Unavailable):
+        await rig.look(Unavailable("chain_unavailable"))
+    tolerated = [price(rate) * (100 - TOLERANCE_PERCENT) // 100 for rate in (40, 10, 10, 100)]
+    assert told == [max(one, least_price(BOUNDS, SIZE)) for one in tolerated]

@@ -1,9 +1,9 @@
-"""Where the payer's command line learns of its funding output, and publishes a refund."""
+"""Where a payer learns of its funding output, and publishes a refund: a block explorer, or a node of its own."""
 
 import asyncio
 import json
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -11,13 +11,14 @@ from urllib.parse import unquote, urlsplit
 from bitcoin.core import CTransaction
 
 from ..chain.base import FUNDING_OUTPUTS_MAX, BroadcastRefused, ChainBackend, FundingOutput, FundingRequest
-from ..client import Agreement, Funding, Refused, Unreachable
-from ..client.transport import Connection
-from ..client.wire import NoReply, Reply, parse_url
 from ..core.errors import Unavailable
 from ..core.network import Network
 from ..core.outpoint import make_outpoint, txid_hex
 from ..core.units import is_satoshi
+from .errors import Refused, Unreachable
+from .record import Agreement, Funding
+from .transport import Connection
+from .wire import NoReply, Reply, parse_url
 
 T = TypeVar("T")
 TIMEOUT = 20.0
@@ -39,6 +40,19 @@ class FundingSource(Protocol):
 
     def broadcast(self, raw: bytes) -> None:
         """Publish a serialised transaction. Raises Refused with the source's reason."""
+
+
+def choose(agreed: Agreement, found: Sequence[Found]) -> Found | None:
+    """Return the output that funds the channel: of those with the amount asked for the one that most blocks confirm.
+
+    Raises Refused if no amount was asked for and there are several.
+    """
+    if agreed.planned_value is None:
+        if len(found) > 1:
+            raise Refused("several outputs pay to this address: choose one, `open --funding TXID:VOUT:SATOSHI`", "ambiguous")
+        return found[0] if found else None
+    fitting = [output for output in found if output.funding.value == agreed.planned_value]
+    return max(fitting, key=lambda output: output.confirmations, default=None)
 
 
 class Esplora:

@@ -1,0 +1,473 @@
+/** The purse: words, keys and channels in a storage. It signs, durably, and books what servers answer; it sends nothing. */
+
+import { fromHex, parseObject, toHex } from "../core/bytes.js";
+import { debugFunding } from "../core/debug.js";
+import { NeedsFunding, PaychanError } from "../core/errors.js";
+import { checkSatoshi, DUST_LIMIT, isExpiry, parseSatoshi } from "../core/money.js";
+import { decodeAddress, findNetwork, type Network, type NetworkName } from "../core/network.js";
+import { encodePayment, signPayment, verifyPayment } from "../core/payment.js";
+import { findFunding, makeRefund, type Funding, type Refund } from "../core/transaction.js";
+import { keyAddress, Wallet } from "../core/wallet.js";
+import type { Store } from "../store/store.js";
+import type { Receipt, Snapshot } from "../wire/answer.js";
+import type { SessionRequest } from "../wire/challenge.js";
+import { addSigning, budgetOf, checkBudgets, DAY, exceeded, HOUR, signedSince, type Budgets, type Purchase } from "./budget.js";
+import {
+  acceptedValue,
+  cumulative,
+  parseRecord,
+  paymentsEnd,
+  recordAddress,
+  recordName,
+  recordNetwork,
+  recordRedeem,
+  recordTerms,
+  signedValue,
+  type ChannelRecord,
+  type Order,
+} from "./record.js";
+
+const WALLET = "wallet";
+const CHANNEL = /^channel-(0|[1-9][0-9]*)$/;
+const BLOCK_SECONDS = 600;
+
+/** Confirmations may take so many times longer than they should, and the channel must still be young enough to be opened then. */
+const BLOCK_PATIENCE = 6;
+
+/** Clocks differ: no payment is begun so shortly before the server takes none, and no expiry is asked for so near to its bounds. */
+const CLOCK_SLACK = 600;
+
+const CHANNEL_DAYS = 7;
+const DOUBTS_MAX = 3;
+
+/** Without a suggestion of the server's, so many times its price are locked up. */
+const DEPOSIT_PRICES = 100;
+
+/** What to pay, and why. Amounts in satoshi, expTime in unix seconds; uri: BIP 21, for a link or a QR code. */
+export interface FundingNeed {
+  readonly channel: number;
+  readonly origin: string;
+  readonly network: NetworkName;
+  readonly address: string;
+  readonly value: number;
+  readonly uri: string;
+  readonly openPrice: number;
+  readonly confirmations: number;
+  readonly expTime: number;
+  readonly clientPubkey: string;
+}
+
+/** The funding transaction in hex, which proves itself; or its output, whose value must be certain: a value too small signs
+ * too much away. */
+export type FundingAnswer =
+  { readonly transaction: string } | { readonly txid: string; readonly vout: number; readonly value: number };
+
+export interface PurseSettings {
+  readonly store: Store;
+  readonly network: NetworkName;
+  readonly budgets: Budgets;
+  /** Twelve words, for a new storage: the wallet of a backup. Without them, new ones are made. */
+  readonly words?: string;
+  /** Pays for a channel. Without it, `needs_funding` is thrown, and `funded` is called once somebody has paid. */
+  readonly fund?: (need: FundingNeed) => Promise<FundingAnswer>;
+  /** Asked for what exceeds the budgets. Without it, that is refused. */
+  readonly ask?: (purchase: Purchase) => boolean | Promise<boolean>;
+  /** Satoshi to lock up in a channel; without it what the server suggests, or 100 times its price. */
+  readonly deposit?: number;
+  /** How long a channel shall live; without it 7 days, within the server's bounds. */
+  readonly days?: number;
+  /** Where change goes; without it, to an address of each channel's own key. */
+  readonly changeAddress?: string;
+  /** Unix seconds; for tests. */
+  readonly now?: () => number;
+}
+
+export class Purse {
+  readonly network: Network;
+  readonly store: Store;
+  private readonly known = new Map<number, { text: string; record: ChannelRecord }>();
+
+  private constructor(
+    readonly settings: PurseSettings,
+    private readonly wallet: Wallet,
+  ) {
+    this.store = settings.store;
+    this.network = findNetwork(settings.network) as Network;
+  }
+
+  /** Open the purse in a storage; made if there is none. Throws invalid_key if it is the purse of other words,
+   * invalid_amount, state. */
+  static async open(settings: PurseSettings): Promise<Purse> {
+    const network = findNetwork(settings.network);
+    if (network === null) throw new PaychanError("invalid_address", "network must be live, test, testnet4, signet or regtest");
+    checkBudgets(settings.budgets);
+    if (settings.changeAddress !== undefined) decodeAddress(network, settings.changeAddress);
+    const wallet = await settings.store.exclusively(WALLET, async () => {
+      const stored = parseObject((await settings.store.read(WALLET)) ?? "null");
+      const wanted = settings.words === undefined ? null : Wallet.restore(settings.words);
+      if (stored !== null) {
+        const found = Wallet.restore(String(stored["words"]));
+        if (wanted && wanted.words !== found.words) throw new PaychanError("invalid_key", "this storage has other words");
+        return found;
+      }
+      const made = wanted ?? Wallet.create();
+      await settings.store.write(WALLET, JSON.stringify({ version: 1, words: made.words }));
+      return made;
+    });
+    return new Purse(settings, wallet);
+  }
+
+  get words(): string {
+    return this.wallet.words;
+  }
+
+  now(): number {
+    return this.settings.now?.() ?? Math.floor(Date.now() / 1000);
+  }
+
+  /** Return all channels, by number. Throws invalid_record. */
+  async channels(): Promise<ChannelRecord[]> {
+    const numbers = (await this.store.names()).flatMap((name) =>
+      CHANNEL.test(name) ? [Number(name.slice("channel-".length))] : [],
+    );
+    const found = await Promise.all(numbers.sort((a, b) => a - b).map((number) => this.find(number)));
+    return found.filter((record) => record !== null);
+  }
+
+  /** Return channel `number`. Throws invalid_record, also if there is none. */
+  async channel(number: number): Promise<ChannelRecord> {
+    const record = await this.find(number);
+    if (record === null) throw new PaychanError("invalid_record", `there is no channel ${number}`);
+    return record;
+  }
+
+  private async find(number: number): Promise<ChannelRecord | null> {
+    const text = await this.store.read(`channel-${number}`);
+    if (text === null) return null;
+    const known = this.known.get(number);
+    if (known?.text === text) return known.record;
+    const record = parseRecord(text, (one) => this.wallet.key(recordNetwork(one), one.number).pubkey);
+    this.known.set(number, { text, record });
+    return record;
+  }
+
+  /** Make a record durable, and return it. */
+  async save(record: ChannelRecord): Promise<ChannelRecord> {
+    const text = JSON.stringify(record);
+    await this.store.write(`channel-${record.number}`, text);
+    this.known.set(record.number, { text, record });
+    return record;
+  }
+
+  /** Return a channel with this server that can pay `needed` satoshi more, one that exists or a new one. Throws
+   * needs_funding, over_budget. */
+  async choose(terms: SessionRequest, order: Order, needed: number, shunned: ReadonlySet<number>): Promise<ChannelRecord> {
+    if (terms.network !== this.network) {
+      throw new PaychanError("invalid_challenge", `the server is on ${terms.network.name}, this purse on ${this.network.name}`);
+    }
+    const records = await this.channels();
+    const usable = records.filter((one) => !shunned.has(one.number) && this.fits(one, terms, new URL(order.url).origin, needed));
+    const rank = { open: 0, funded: 1, unfunded: 2, over: 3 };
+    usable.sort((a, b) => rank[a.phase] - rank[b.phase] || a.expTime - b.expTime);
+    const [best] = usable;
+    if (best && best.phase !== "unfunded") return best;
+    const fresh = best ?? (await this.create(terms, order, needed));
+    return this.settings.fund ? this.funded(fresh.number, await this.settings.fund(needOf(fresh))) : this.wait(fresh);
+  }
+
+  private wait(record: ChannelRecord): never {
+    const need = needOf(record);
+    throw new NeedsFunding(need.channel, need.address, need.value, need.uri, need);
+  }
+
+  private fits(record: ChannelRecord, terms: SessionRequest, origin: string, needed: number): boolean {
+    if (record.phase === "over" || record.hold !== "" || record.origin !== origin) return false;
+    if (record.chain !== terms.network.chain || record.serverPubkey !== toHex(terms.recipient)) return false;
+    const now = this.now();
+    if (paymentsEnd(record) - CLOCK_SLACK <= now) return false;
+    const tooLate = record.expTime - terms.settlementPeriod - terms.minDuration <= now;
+    if (record.phase !== "open" && tooLate) return false;
+    if (record.phase === "unfunded") return record.plannedValue >= needed + terms.openPrice + DUST_LIMIT;
+    const more = record.phase === "open" ? needed : needed + terms.openPrice;
+    const target = Math.max(acceptedValue(record), record.spent + more);
+    return target <= (record.funding?.value ?? 0) - DUST_LIMIT || signedValue(record) >= target;
+  }
+
+  /** Agree on a new channel, within the server's bounds and ours. */
+  private async create(terms: SessionRequest, order: Order, needed: number): Promise<ChannelRecord> {
+    const least = terms.openPrice + needed + DUST_LIMIT;
+    const most = Math.min(terms.maxFunding ?? Infinity, budgetOf(this.settings.budgets, "deposit"));
+    const suggested = terms.suggestedDeposit ?? terms.openPrice + DEPOSIT_PRICES * terms.amount;
+    const value = Math.min(Math.max(this.settings.deposit ?? suggested, least), most);
+    if (value < least) throw new PaychanError("over_budget", `a channel needs ${least} satoshi, allowed are ${most}`);
+    const expTime = this.expiry(terms);
+    return this.store.exclusively(WALLET, async () => {
+      const records = await this.channels();
+      const number = Math.max(-1, ...records.map((one) => one.number)) + 1;
+      const { pubkey } = this.wallet.key(this.network, number);
+      return this.save({
+        version: 1,
+        number,
+        origin: new URL(order.url).origin,
+        chain: terms.network.chain,
+        serverPubkey: toHex(terms.recipient),
+        clientPubkey: toHex(pubkey),
+        expTime,
+        changeAddress: this.settings.changeAddress ?? keyAddress(this.network, pubkey),
+        settlementPeriod: terms.settlementPeriod,
+        fundingConfirmations: terms.fundingConfirmations,
+        openPrice: terms.openPrice,
+        plannedValue: value,
+        funding: null,
+        phase: "unfunded",
+        signed: null,
+        accepted: null,
+        spent: 0,
+        purchase: null,
+        method: order.method,
+        url: order.url,
+        isStale: false,
+        doubts: 0,
+        hold: "",
+        settlement: null,
+        signings: [],
+      });
+    });
+  }
+
+  private expiry(terms: SessionRequest): number {
+    const least = terms.minDuration + CLOCK_SLACK + terms.fundingConfirmations * BLOCK_SECONDS * BLOCK_PATIENCE;
+    const most = terms.maxDuration - CLOCK_SLACK;
+    const expTime =
+      this.now() + terms.settlementPeriod + Math.min(Math.max((this.settings.days ?? CHANNEL_DAYS) * DAY, least), most);
+    if (most < terms.minDuration || !isExpiry(expTime))
+      throw new PaychanError("invalid_challenge", "the server's durations make no sense");
+    return Math.floor(expTime);
+  }
+
+  /** Note that a channel was paid for. Throws invalid_transaction if the transaction does not pay to its address. */
+  async funded(number: number, answer: FundingAnswer): Promise<ChannelRecord> {
+    const record = await this.channel(number);
+    if (record.funding !== null) return record;
+    const funding = readFunding(record, answer);
+    return this.save({ ...record, funding: { ...funding.outpoint, value: funding.value }, phase: "funded" });
+  }
+
+  /** Sign a payment that is worth `target` in all, within the budgets, and make it durable. Throws over_budget, invalid_amount,
+   * state.
+   *
+   * floor: what was signed before this purchase; openPrice: satoshi beyond it that open the channel. Less than, or as much as,
+   * was signed before is not signed again. isBuying: the order is a purchase that is outstanding from now on; else an
+   * outstanding one stays so. */
+  async sign(
+    number: number,
+    target: number,
+    order: Order,
+    isBuying: boolean,
+    floor: number,
+    openPrice: number,
+  ): Promise<ChannelRecord> {
+    let isAllowed = false;
+    for (;;) {
+      const outcome = await this.store.exclusively("budget", () =>
+        this.trySign(number, target, order, isBuying, target - floor - openPrice, openPrice, isAllowed),
+      );
+      if (!("over" in outcome)) return outcome;
+      isAllowed = (await this.settings.ask?.(outcome)) ?? false;
+      if (!isAllowed) {
+        const names = outcome.over.join(", ");
+        throw new PaychanError("over_budget", `${outcome.value} satoshi for ${order.url} exceed the budget: ${names}`);
+      }
+    }
+  }
+
+  private async trySign(
+    number: number,
+    target: number,
+    order: Order,
+    isBuying: boolean,
+    request: number,
+    opening: number,
+    isAllowed: boolean,
+  ): Promise<ChannelRecord | Purchase> {
+    const record = await this.channel(number);
+    const terms = recordTerms(record);
+    checkSatoshi(target, "the payment");
+    if (record.hold !== "" || record.isStale || (record.phase !== "open" && record.phase !== "funded")) {
+      throw new PaychanError("misbehaved", `nothing is signed on channel ${number}: ${record.hold || record.phase}`);
+    }
+    const purchase = isBuying ? { key: order.key, request: order.request } : record.purchase;
+    const value = target - signedValue(record);
+    if (value <= 0) return record.purchase?.key === purchase?.key ? record : this.save({ ...record, purchase });
+    if (target > terms.fundingValue - DUST_LIMIT) throw new PaychanError("invalid_amount", "the channel does not hold so much");
+    const { method, url } = order;
+    const { host } = new URL(url);
+    const step = { value, openPrice: opening, request };
+    const over = isAllowed ? [] : exceeded(this.settings.budgets, await this.channels(), this.now(), host, step);
+    if (over.length > 0) return { url, host, value, openPrice: opening, over };
+    const payment = signPayment(terms, terms.fundingValue - target, this.secret(record));
+    const signings = addSigning(record.signings, this.now(), host, value);
+    return this.save({ ...record, signed: encodePayment(payment), purchase, method, url, signings });
+  }
+
+  private secret(record: ChannelRecord): Uint8Array {
+    return this.wallet.key(recordNetwork(record), record.number).secret;
+  }
+
+  /** Return the payment that is worth nothing: it proves the key, and may be signed at any time. */
+  worthless(record: ChannelRecord): string {
+    const terms = recordTerms(record);
+    return encodePayment(signPayment(terms, terms.fundingValue, this.secret(record)));
+  }
+
+  /** Book a receipt. One that claims what was not signed puts the channel on hold, and is not believed. isOver: it answers the
+   * purchase. isDoubted: that was paid twice, as `doubt` says. */
+  async book(number: number, receipt: Receipt, isOver: boolean, isDoubted = false): Promise<ChannelRecord> {
+    const record = await this.channel(number);
+    if (receipt.channelId !== recordName(record)) return record;
+    const isSigned = receipt.accepted === signedValue(record);
+    const accepted = isSigned ? record.signed : record.accepted;
+    if (receipt.deposit !== record.funding?.value || (!isSigned && receipt.accepted > signedValue(record))) {
+      return this.save({ ...record, hold: "the receipt claims more than was signed" });
+    }
+    const phase = receipt.settlement ? "over" : "open";
+    const spent = Math.min(receipt.spent, cumulative(record, accepted));
+    const settlement = receipt.settlement ?? record.settlement;
+    return this.save({
+      ...record,
+      accepted,
+      spent,
+      phase,
+      settlement,
+      purchase: isOver ? null : record.purchase,
+      doubts: isDoubted ? record.doubts : 0,
+    });
+  }
+
+  /** Book what a problem document says of the channel; figures that contradict what was signed say nothing. isOver: as for
+   * `book`. */
+  async learn(number: number, accepted: number | null, spent: number | null, isOver: boolean): Promise<ChannelRecord> {
+    const found = await this.channel(number);
+    const record = isOver && found.purchase ? await this.save({ ...found, purchase: null }) : found;
+    if (accepted === null || accepted > signedValue(record)) return record;
+    const newest = accepted === signedValue(record) ? record.signed : record.accepted;
+    const known = spent === null ? record.spent : Math.min(spent, cumulative(record, newest));
+    const phase = newest !== null && record.phase === "funded" ? "open" : record.phase;
+    if (newest === record.accepted && known === record.spent && phase === record.phase) return record;
+    return this.save({ ...record, accepted: newest, spent: known, phase });
+  }
+
+  /** Adopt a snapshot, whose payment must be our own signature on this channel. If it is not, nothing more is signed on it. */
+  async adopt(number: number, snapshot: Snapshot): Promise<ChannelRecord> {
+    const record = await this.channel(number);
+    const terms = recordTerms(record);
+    if (snapshot.channelId !== recordName(record)) return this.hold(number, "the snapshot is of another channel");
+    if (snapshot.deposit !== terms.fundingValue || !verifyPayment(terms, snapshot.payment)) {
+      return this.hold(number, "the snapshot has a payment that was not signed here");
+    }
+    const shown = encodePayment(snapshot.payment);
+    const signed = snapshot.accepted >= signedValue(record) ? shown : record.signed;
+    return this.save({ ...record, signed, accepted: shown, spent: snapshot.spent, phase: "open", isStale: false });
+  }
+
+  /** Note that the server says of a new payment that it had been used before, which can be true; but not time after time. */
+  async doubt(number: number): Promise<ChannelRecord> {
+    const record = await this.channel(number);
+    const doubts = record.doubts + 1;
+    const hold = doubts > DOUBTS_MAX ? "the server says of each payment that it had been used before" : record.hold;
+    return this.save({ ...record, doubts, hold });
+  }
+
+  async hold(number: number, reason: string): Promise<ChannelRecord> {
+    return this.save({ ...(await this.channel(number)), hold: reason });
+  }
+
+  /** Note that a channel takes no payments any more. Its refund stays possible. */
+  async end(number: number): Promise<ChannelRecord> {
+    return this.save({ ...(await this.channel(number)), phase: "over" });
+  }
+
+  /** A backup that was not opened elsewhere is as good as it was. */
+  async trust(number: number): Promise<ChannelRecord> {
+    return this.save({ ...(await this.channel(number)), isStale: false });
+  }
+
+  /** Return the signed refund of a channel: it takes everything back after the expiry, if nothing was settled. feeRate:
+   * satoshi a byte. */
+  async refund(number: number, feeRate: number): Promise<Refund> {
+    const record = await this.channel(number);
+    return makeRefund(recordTerms(record), this.secret(record), feeRate);
+  }
+
+  /** Return words and channels in one text, to be kept where only the payer gets at it. It stays good: what is signed later
+   * is found again. */
+  async backup(): Promise<string> {
+    return JSON.stringify({ version: 1, words: this.words, channels: await this.channels() }, null, 1);
+  }
+
+  /** Return what was signed away within the last hour and day, in satoshi. */
+  async spending(): Promise<{ hour: number; day: number; hosts: Record<string, number> }> {
+    const records = await this.channels();
+    const hosts = new Set(records.flatMap((record) => record.signings.map((signing) => signing.host)));
+    const now = this.now();
+    return {
+      hour: signedSince(records, now - HOUR),
+      day: signedSince(records, now - DAY),
+      hosts: Object.fromEntries([...hosts].map((host) => [host, signedSince(records, now - DAY, host)])),
+    };
+  }
+}
+
+/** Write a backup into a storage that has no wallet yet. Its channels ask their servers for the newest payment before they pay. */
+export async function restoreBackup(store: Store, text: string): Promise<void> {
+  const content = parseObject(text);
+  const channels = content?.["channels"];
+  if (content?.["version"] !== 1 || !Array.isArray(channels)) throw new PaychanError("invalid_record", "this is no backup");
+  const wallet = Wallet.restore(String(content["words"]));
+  if ((await store.read(WALLET)) !== null) throw new PaychanError("invalid_key", "this storage has a wallet already");
+  const records = channels.map((one) =>
+    parseRecord(JSON.stringify(one), (record) => wallet.key(recordNetwork(record), record.number).pubkey),
+  );
+  for (const record of records) {
+    await store.write(
+      `channel-${record.number}`,
+      JSON.stringify({ ...record, isStale: record.funding !== null && record.phase !== "over" }),
+    );
+  }
+  await store.write(WALLET, JSON.stringify({ version: 1, words: wallet.words }));
+}
+
+/** Return what is to be paid for a channel. */
+export function needOf(record: ChannelRecord): FundingNeed {
+  const address = recordAddress(record);
+  const coins = (record.plannedValue / 1e8).toFixed(8);
+  return {
+    channel: record.number,
+    origin: record.origin,
+    network: recordNetwork(record).name,
+    address,
+    value: record.plannedValue,
+    uri: `bitcoin:${address}?amount=${coins}`,
+    openPrice: record.openPrice,
+    confirmations: record.fundingConfirmations,
+    expTime: record.expTime,
+    clientPubkey: record.clientPubkey,
+  };
+}
+
+/** Funds channels of a server in debug mode, on network test: no money moves. */
+export async function debugFund(need: FundingNeed): Promise<FundingAnswer> {
+  if (need.network !== "test") throw new PaychanError("invalid_transaction", "only network test has made-up funding");
+  const { outpoint, value } = debugFunding(fromHex(need.clientPubkey, 33) as Uint8Array, need.expTime);
+  return { ...outpoint, value };
+}
+
+function readFunding(record: ChannelRecord, answer: FundingAnswer): Funding {
+  if ("transaction" in answer) return findFunding(recordRedeem(record), answer.transaction);
+  const { txid, vout, value } = answer;
+  const isRight = fromHex(txid, 32) && txid === txid.toLowerCase() && Number.isInteger(vout) && vout >= 0 && vout <= 0xffffffff;
+  if (!isRight || !Number.isSafeInteger(value) || value < 1 || parseSatoshi(String(value)) === null) {
+    throw new PaychanError("invalid_transaction", "this is no funding output");
+  }
+  return { outpoint: { txid, vout }, value };
+}

@@ -1,0 +1,14 @@
+from .channel import ChannelTable
+
+def judge(
+    table: ChannelTable,
+    kind: int,
+    outpoint: bytes,
+    key: bytes,
+    amount: int,
+    number: int,
+    until: int,
+    payment: bytes | None,
+    now: int,
+    time: int,
+) -> tuple[int, int, int, tuple[int, int, int, int]]: ...

@@ -1,0 +1,240 @@
+"""The till before an ASGI application: Starlette, Litestar, Quart, or what else speaks ASGI.
+
+    from paychan.sell.asgi import Paid
+
+    app = Paid(app, "state/debug/run/sell.sock", {"/joke": 5})          # or app.add_middleware(Paid, at=..., prices={...})
+
+A handler of a metered price says what was used by `scope["paychan.visit"].use(units)`.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextvars import ContextVar
+from typing import Any
+
+from .facts import BODY_BYTES_MAX, KEPT_BYTES_MAX, Answer, Headers, Price, Request, Sale
+from .prices import Prices, Wanted, settle_price
+from .till import Till
+from .wire import find_door
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+VISIT = "paychan.visit"
+"""Where a scope has its `Visit`."""
+
+_OWN_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"connection", b"date", b"server"))
+
+
+class Visit:
+    """One request on its way through: what was bought with it, or what it is answered instead of being served."""
+
+    __slots__ = ("_receive", "answer", "credentials", "request", "sale", "scope", "till")
+
+    def __init__(self, till: Till, scope: Scope, receive: Receive) -> None:
+        self.till, self.scope, self._receive = till, scope, receive
+        self.credentials, key = _look_at(scope["headers"])
+        query = scope["query_string"]
+        path = scope.get("raw_path") or scope["path"].encode()
+        self.request = Request(
+            method=scope["method"],
+            target=(path + b"?" + query if query else path).decode("latin-1"),
+            credentials=self.credentials,
+            idempotency_key=key,
+        )
+        self.sale: Sale | None = None
+        self.answer: Answer | None = None
+
+    async def read_body(self) -> Receive:
+        """Read the body, so that it can be hashed, before anybody else does; return what they receive it from."""
+        chunks: list[Message] = []
+        body, is_whole = hashlib.sha256(), False
+        size = 0
+        while size <= BODY_BYTES_MAX and not is_whole:
+            message = await self._receive()
+            chunks.append(message)
+            if message["type"] != "http.request":
+                break
+            part = message.get("body", b"")
+            body.update(part)
+            size += len(part)
+            is_whole = not message.get("more_body", False)
+        digest = None if size > BODY_BYTES_MAX else body.digest() if size else b""
+        self.request = Request(self.request.method, self.request.target, self.credentials, digest, self.request.idempotency_key)
+        rest = iter(chunks)
+
+        async def receive() -> Message:
+            message = next(rest, None)
+            return await self._receive() if message is None else message
+
+        return receive
+
+    async def pay(self, price: Price | None) -> bool:
+        """Have the request paid. False: it is not, and `answer` is what it gets. A request is paid once.
+
+        Raises RuntimeError if it has been, at another price: then it fails, and what was paid is given back.
+        """
+        if price is None:
+            return True
+        if self.sale is not None:
+            if self.sale.price != price:
+                raise RuntimeError("this request has two prices")
+            return True
+        decision = await self.till.decide(self.request, price)
+        if isinstance(decision, Sale):
+            self.sale = decision
+            return True
+        self.answer = decision
+        return False
+
+    def use(self, units: int) -> None:
+        """Say how many units of a metered price were used."""
+        if self.sale is not None:
+            self.sale.use(units)
+
+
+CURRENT: ContextVar[Visit] = ContextVar("paychan_visit")
+"""The request that is on its way through, for who has no scope at hand."""
+
+
+def _look_at(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, ...], str]:
+    """Return the values that may be credentials, and the Idempotency-Key."""
+    credentials: list[str] = []
+    key = ""
+    for name, value in headers:
+        if name in (b"authorization", b"payment-authorization"):
+            credentials.append(value.decode("latin-1"))
+        elif name == b"idempotency-key":
+            key = value.decode("latin-1")
+    return tuple(credentials), key
+
+
+def _may_have_body(scope: Scope) -> bool:
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in scope["headers"])
+
+
+class Paid:
+    """An ASGI application behind a till. till: where the sellers' door is (a path or URL), or a Till. prices: by method and
+    path."""
+
+    def __init__(
+        self, app: Application, at: "str | Till", prices: "dict[str, Wanted] | None" = None, token: str = "", **more: Any
+    ) -> None:
+        self._app = app
+        self._till = at if isinstance(at, Till) else Till(find_door(at, token), **more)
+        self._prices = Prices(prices or {})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and self._prices.find("GET", scope["path"]) is not None:
+            await send({"type": "websocket.close", "code": 1008})  # nobody could charge for what goes through it
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        visit = scope[VISIT] = Visit(self._till, scope, receive)
+        CURRENT.set(visit)
+        if visit.credentials:
+            if _may_have_body(scope):
+                receive = await visit.read_body()
+            if scope["method"] == "HEAD" and (answer := await self._till.manage(visit.request)) is not None:
+                await send_answer(send, answer)
+                return
+        wanted = self._prices.find(scope["method"], scope["path"])
+        if wanted is not None and not await visit.pay(await settle_price(wanted, scope)):
+            assert visit.answer is not None
+            await send_answer(send, visit.answer)
+            return
+        await _Serving(self._till, visit, send).run(self._app, scope, receive)
+
+
+async def send_answer(send: Send, answer: Answer) -> None:
+    """Send an answer that the till has made, or has kept."""
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers]
+    if answer.status != 204:
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+class _Serving:
+    """What an application sends in answer to one request, on its way out: with the receipt, and a copy for who asks again."""
+
+    def __init__(self, till: Till, visit: Visit, send: Send) -> None:
+        self._till, self._visit, self._send = till, visit, send
+        self._copy: list[bytes] | None = []
+        self._size = 0
+        self._status = 0
+        self._headers: Headers = ()
+        self._is_begun = self._is_replaced = self._is_sold = self._is_kept = False
+
+    async def run(self, app: Application, scope: Scope, receive: Receive) -> None:
+        """Have the application answer. What it bought is given back if it fails before it began to."""
+        try:
+            await app(scope, receive, self._take)
+        except BaseException:
+            if self._visit.sale is not None and not self._is_begun:
+                await self._till.failed(self._visit.sale)
+            raise
+        finally:
+            if self._is_sold and not self._is_kept and self._visit.sale is not None:
+                self._till.forget(self._visit.sale)
+        if self._visit.sale is not None and not self._is_begun:
+            await self._till.failed(self._visit.sale)
+
+    async def _take(self, message: Message) -> None:
+        kind = message["type"]
+        if self._is_replaced:
+            return
+        if kind == "http.response.start":
+            await self._begin(message)
+        elif kind == "http.response.body":
+            self._note(message)
+            await self._send(message)
+        else:
+            await self._send(message)
+
+    async def _begin(self, message: Message) -> None:
+        visit, self._is_begun = self._visit, True
+        if visit.answer is not None:
+            self._is_replaced = True
+            await send_answer(self._send, visit.answer)
+            return
+        if visit.sale is not None:
+            self._status = message["status"]
+            more = await self._till.finish(visit.sale, self._status)
+            if isinstance(more, Answer):
+                self._is_replaced = True
+                await send_answer(self._send, more)
+                return
+            self._is_sold = 200 <= self._status < 300
+            message = {**message, "headers": self._with(message.get("headers", ()), more)}
+        await self._send(message)
+
+    def _with(self, headers: Iterable[tuple[bytes, bytes]], more: Headers) -> list[tuple[bytes, bytes]]:
+        """Add the till's headers; a handler's own cache-control gives way to it, as what was paid for is not for everybody."""
+        if not more:
+            return list(headers)
+        names = {name.encode() for name, _ in more}
+        kept = [(name, value) for name, value in headers if name.lower() not in names]
+        added = [(name.lower().encode(), value.encode("latin-1")) for name, value in more]
+        self._headers = tuple(
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in [*kept, *added] if name.lower() not in _OWN_HEADERS
+        )
+        return [*kept, *added]
+
+    def _note(self, message: Message) -> None:
+        """Copy what is sent, and keep it once it is whole."""
+        if not self._is_sold or self._copy is None:
+            return
+        body = message.get("body", b"")
+        self._size += len(body)
+        if self._size > KEPT_BYTES_MAX:
+            self._copy = None
+            return
+        self._copy.append(body)
+        if not message.get("more_body", False) and self._visit.sale is not None:
+            self._is_kept = True
+            self._till.keep(self._visit.sale, Answer(self._status, self._headers, b"".join(self._copy)))

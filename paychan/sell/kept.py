@@ -1,0 +1,112 @@
+"""The answers that were sold, kept for who sends the same payment again (docs/PAYMENT_SCHEME.md section 2.5).
+
+Kept in memory, by the process that served them. An answer stays for KEPT_SECONDS, and as long as nothing newer was bought on its
+channel, whichever is longer; when there are too many, the oldest go first.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import Enum
+from threading import Lock
+
+from .facts import Answer
+
+KEPT_SECONDS = 600.0
+KEPT_SUM_MAX = 64 << 20
+"""Bytes of all answers together."""
+
+KEPT_COUNT_MAX = 200_000
+OVERHEAD = 1024
+"""Bytes that an answer takes besides its body, roughly."""
+
+
+class Outcome(Enum):
+    """What became of a purchase, if not an answer that was kept."""
+
+    GIVEN_BACK = 1
+    NOT_KEPT = 2
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One purchase. outcome: once it was served, or was not. future: for who waits for that, if anybody does."""
+
+    outpoint: bytes
+    outcome: Answer | Outcome | None = None
+    future: "Future[Answer | Outcome] | None" = None
+    size: int = OVERHEAD
+
+
+class Kept:
+    """All that one process keeps; threads may share it. clock: monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._newest: dict[bytes, str] = {}
+        self._superseded: deque[tuple[float, str]] = deque()
+        self._sum = 0
+        self._lock = Lock()
+
+    def claim(self, key: str, outpoint: bytes) -> bool:
+        """Return whether a purchase is new: then whoever asked must see to it, and say by `settle` what became of it."""
+        with self._lock:
+            if key in self._entries:
+                return False
+            self._entries[key] = Entry(outpoint)
+            return True
+
+    def find(self, key: str) -> "Answer | Outcome | Future[Answer | Outcome] | None":
+        """Return what became of a purchase, or will: None, if there is none."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            if entry.outcome is not None:
+                return entry.outcome
+            if entry.future is None:
+                entry.future = Future()
+            return entry.future
+
+    def settle(self, key: str, outcome: Answer | Outcome) -> None:
+        """Say what became of a purchase, and let those go on that wait for it."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None or entry.outcome is not None:
+                return
+            if isinstance(outcome, Answer):
+                entry.outcome, entry.size = outcome, OVERHEAD + len(outcome.body)
+                self._sum += entry.size
+                self._supersede(key, entry.outpoint)
+            else:
+                self._drop(key)
+            self._sweep()
+        if entry.future is not None:
+            entry.future.set_result(outcome)
+
+    def _supersede(self, key: str, outpoint: bytes) -> None:
+        before = self._newest.get(outpoint)
+        self._newest[outpoint] = key
+        if before is not None and before != key:
+            self._superseded.append((self._clock(), before))
+
+    def _drop(self, key: str) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return
+        if entry.outcome is not None:
+            self._sum -= entry.size
+        if self._newest.get(entry.outpoint) == key:
+            del self._newest[entry.outpoint]
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        while self._superseded and now - self._superseded[0][0] > KEPT_SECONDS:
+            self._drop(self._superseded.popleft()[1])
+        while self._sum > KEPT_SUM_MAX or len(self._entries) > KEPT_COUNT_MAX:
+            oldest = next((key for key, entry in self._entries.items() if entry.outcome is not None), None)
+            if oldest is None:
+                return
+            self._drop(oldest)

@@ -1,0 +1,598 @@
+"""The till's rules, without I/O: what is asked of the sellers' door for a request, and what the payer is answered
+(docs/PAYMENT_SCHEME.md sections 2.3 to 2.7).
+
+Who may answer the second of two requests with one payment? The purchase's key is the payment and the request, so the door sells
+once, whatever process asks, and says `repeated` to all but one. That one runs the handler. In the same process the others wait for
+its answer and get the same. Another process cannot know the answer: the first time it says "later" (503), for the handler may be
+running just now; after REPEAT_SECONDS it runs the handler once more where that is harmless, else it says that this was served
+(409).
+
+Who may give a purchase back? Who knows that nobody serves it: the process that made it, as long as it has the number that it had
+then. So whoever is about to run a handler for a purchase that was there takes it over before: it gets a new number, and the process
+that had the old one, and may still be at it, can neither give it back nor settle it any more. (It may still answer: that is the
+same harmless request, run twice for one price.) Who took it over cannot know what was served before, and gives nothing back.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+from ..core.errors import BY_CODE, PaychanError, Rejection, Unavailable
+from ..core.outpoint import format_outpoint, txid_hex, txid_of, vout_of
+from ..core.payment import decode_payment
+from ..core.units import MAX_MONEY
+from ..mpp import problems, receipt
+from ..mpp import snapshot as snapshots
+from ..mpp.credential import Credential, find_credential, parse_credential
+from ..mpp.request import SessionRequest
+from ..mpp.sse import NeedVoucher
+from ..mpp.text import format_channel_id
+from .challenges import Challenges
+from .facts import Answer, Headers, Price, Request, Sale, Sign, Standing
+from .kept import Kept, Outcome
+from .owed import Last, Owed
+from .steps import Ask, Await, Call, Do, Pause, Steps, Told
+
+TERMS = "/v1/sell/terms"
+TERMS_SECONDS = 60.0
+"""So old terms may be; they change with the chain's fees. If they cannot be had anew, the old ones do."""
+
+ASK_AGAIN_SECONDS = (0.1, 0.3, 1.0)
+"""Waits before a sale is asked for again whose outcome is unknown."""
+
+METERED_SECONDS = 600
+"""So long a metered request may take; then what it holds falls back, and nothing more can be charged for it."""
+
+PATIENCE_SECONDS = 3.0
+"""And after so long it is not asked for again: who waits for an answer is better told that it is not known."""
+
+REPEAT_SECONDS = 1.0
+REPEATS_MAX = 3
+"""So often a process runs a handler once more for one purchase: who lost an answer asks again, who asks for ever wants more for one
+price."""
+
+UNKNOWN_SECONDS = 120.0
+"""So long a sale whose outcome is unknown counts as ours, if it is there after all. Another process may have sold it meanwhile:
+then it is served twice for one price, or given back if our handler fails."""
+
+OWED_SECONDS = 3600.0
+"""So long it is remembered that a price could not be given back."""
+
+WAIT_SECONDS = 60.0
+"""So long a request waits for the answer to the same one before it."""
+
+NO_STORE = (("cache-control", "no-store"),)
+PRIVATE = ("cache-control", "private")
+
+_HINTS = {
+    401: ": the token is not one of `paychan token list CONFIG_DIR`",
+    403: ": the token must be of scope charge",
+    404: ": that is another port than the [sell] section's",
+}
+
+log = logging.getLogger("paychan.sell")
+
+
+class Rules:
+    """Of one process. clock: unix seconds; ticks: monotonic seconds; explain: says what may be wrong if the door does not
+    answer. sign: makes signed receipts."""
+
+    def __init__(
+        self,
+        challenges: Challenges,
+        clock: Callable[[], float],
+        ticks: Callable[[], float],
+        explain: Callable[[], str],
+        sign: Sign | None = None,
+    ) -> None:
+        self._explain, self._sign = explain, sign
+        self._challenges, self._clock, self._ticks = challenges, clock, ticks
+        self._kept = Kept(ticks)
+        self._standings = Last()  # outpoint: Standing
+        self._owed = Owed(ticks)
+        self._repeats = Last()  # purchase key: how often a handler was run again
+        self._names = Last()  # purchase key and number: the number that it had at first, as far as we know
+        self._seen = Last()  # purchase key: when it was first seen to be another process's
+        self._terms: dict[str, Any] = {}
+        self._terms_at = -TERMS_SECONDS
+        self._complaint = ""
+
+    # --- what a seller's program asks ---
+
+    def decide(self, request: Request, price: Price) -> Steps[Answer | Sale]:
+        """Return what a request gets: an Answer to send, or the Sale to serve. Never raises what a payer could cause."""
+        if (yield from self._keep_terms()) is None:
+            return self.refuse(Unavailable("store_unavailable"), request, None)
+        try:
+            text = find_credential(request.credentials)
+            if text is None:
+                raise Rejection("payment_required")
+            return (yield from self._pay(request, parse_credential(text), price))
+        except PaychanError as error:
+            return self.refuse(error, request, price)
+
+    def manage(self, request: Request) -> Steps[Answer | None]:
+        """Return the answer to a request that handles a channel and buys nothing, whatever its price: HEAD with a credential."""
+        if request.method != "HEAD":
+            return None
+        try:
+            text = find_credential(request.credentials)
+        except Rejection as error:
+            return self.refuse(error, request, None)
+        if text is None:
+            return None
+        return (yield from self.decide(request, Price(1)))  # type: ignore[return-value]  # HEAD buys nothing: no Sale
+
+    def finish(self, sale: Sale, status: int) -> Steps[Headers | Answer]:
+        """See facts.py."""
+        if not 200 <= status < 300:
+            yield from self.failed(sale)
+            return ()
+        if sale.price.is_metered and sale.is_open and not (yield from self._settle_metered(sale)):
+            self._kept.settle(sale.key, Outcome.GIVEN_BACK)
+            return self.refuse(Unavailable("store_unavailable"), sale.request, sale.price)
+        told = self.receipt_of(sale)
+        if self._sign is not None:
+            signed: str | None = yield Do(partial(self._sign, sale.bought))
+            told = replace(told, jws=signed or "")
+        return ((receipt.HEADER, told.encode()), PRIVATE)
+
+    def keep(self, sale: Sale, answer: Answer) -> None:
+        """See facts.py."""
+        self._kept.settle(sale.key, answer)
+
+    def forget(self, sale: Sale) -> None:
+        """See facts.py."""
+        self._seen.note(sale.key, self._ticks() - REPEAT_SECONDS)  # we know that nobody serves it any more
+        self._kept.settle(sale.key, Outcome.NOT_KEPT)
+
+    def failed(self, sale: Sale) -> Steps[None]:
+        """See facts.py. What cannot be given back now is remembered: the same payment will be served for it. What another process
+        has taken over is not ours to give back."""
+        if not sale.is_repeated:
+            told = yield from self._patiently(self._release(sale), ASK_AGAIN_SECONDS)
+            if told is None or told.is_unknown:
+                self._owed.note(sale.key, OWED_SECONDS, sale.number)
+            elif told.status == 200:
+                self._note(sale.outpoint, told)
+        self._kept.settle(sale.key, Outcome.GIVEN_BACK)
+
+    def extend(self, sale: Sale, number: int) -> Steps[tuple[str, int] | NeedVoucher]:
+        """Charge as many units again as a sale had at first, from the credit: for its `number`th part. Return the key and number of
+        that purchase, or what the payer must be asked for. Raises PaychanError: the channel sells no more, or nobody knows.
+
+        A part that was there when it was asked for first is of another process, which runs the same sale: it is taken over, and
+        number 0 says that nothing of it is given back."""
+        key = f"{sale.key}:{number}"
+        unknown: list[bool] = []
+        ask = {"do": "charge", "channel": format_outpoint(sale.outpoint), "key": key, "amount": sale.price.cost}
+        told = yield from self._patiently(ask, ASK_AGAIN_SECONDS, lambda: unknown.append(True))
+        is_anothers = False
+        if told is not None and told.status == 200 and told.content["repeated"] and (sale.is_repeated or not unknown):
+            is_anothers = True
+            told = yield from self._patiently({**ask, "again": told.content["purchase"]["number"]}, ASK_AGAIN_SECONDS)
+        if told is None:
+            raise Unavailable("store_unavailable")
+        if told.status == 200:
+            sale.standing = self._note(sale.outpoint, told)
+            return key, 0 if is_anothers and told.content["repeated"] else told.content["purchase"]["number"]
+        if told.code != "insufficient_credit":
+            raise error_of(told)
+        required, accepted = told.content["required"], told.content["required"] - told.content["missing"]
+        if required > sale.standing.funding_value:
+            raise Rejection("amount_exceeds_deposit", figures=_figures(sale.outpoint, sale.standing, required))
+        return NeedVoucher(sale.outpoint, required, accepted, sale.standing.funding_value)
+
+    def end_part(self, sale: Sale, key: str, number: int, units: int) -> Steps[None]:
+        """Give back what of a part was not delivered. number: 0 if it is another's. units: those that were delivered."""
+        if not number:
+            return
+        settle = {
+            "do": "settle",
+            "channel": format_outpoint(sale.outpoint),
+            "key": key,
+            "number": number,
+            "amount": units * sale.price.amount,
+        }
+        told = yield from self._patiently(settle, ASK_AGAIN_SECONDS)
+        if told is not None and told.status == 200:
+            sale.standing = self._note(sale.outpoint, told)
+
+    def receipt_of(self, sale: Sale) -> receipt.Receipt:
+        """Return the receipt of a sale as its channel stands."""
+        standing = sale.standing
+        units = sale.price.units if sale.used is None else sale.used
+        return receipt.Receipt(
+            outpoint=sale.outpoint,
+            challenge_id=sale.challenge_id,
+            timestamp=int(self._clock()),
+            accepted=standing.received,
+            spent=standing.spent,
+            deposit=standing.funding_value,
+            units=units,
+        )
+
+    # --- paying ---
+
+    def _pay(self, request: Request, credential: Credential, price: Price) -> Steps[Answer | Sale]:
+        now = int(self._clock())
+        manages = request.method == "HEAD" or credential.action == "close"
+        key = _purchase_key(self._challenges.shop, credential, request)
+        if not manages and (kept := (yield from self._kept_answer(key, credential))) is not None:
+            return kept
+        asked = self._challenges.check(credential.challenge, None if manages else price, now)
+        if manages:  # it costs nothing, and what it may be used for is what its challenge was for
+            price = Price(asked.amount, unit=asked.unit_type or "request", description=asked.description or "")
+        if credential.action == "close":
+            return (yield from self._close(request, credential, price))
+        if request.body is None and not request.idempotency_key:
+            return _too_long()
+        if credential.action == "voucher":
+            yield from self._check_height(credential, asked, 0 if manages else price.cost)
+        if credential.action == "open" and not (yield from self._open(credential)):
+            yield from self._check_height(credential, asked, 0 if manages else price.cost)
+        if manages:
+            return (yield from self._take(request, credential, price))
+        if not self._kept.claim(key, credential.outpoint):  # it came while we asked for something else
+            return (yield from self._pay(request, credential, price))
+        try:
+            sold = yield from self._buy(request, credential, price, key)
+        except BaseException as error:
+            if not isinstance(error, PaychanError):  # we were stopped in between: it may be charged
+                self._owed.note(key, UNKNOWN_SECONDS)
+            self._kept.settle(key, Outcome.GIVEN_BACK)
+            raise
+        if isinstance(sold, Answer):
+            self._kept.settle(key, Outcome.GIVEN_BACK)
+        return sold
+
+    def _kept_answer(self, key: str, credential: Credential) -> Steps[Answer | None]:
+        """Return the answer that this payment has bought with this request, waiting for one that is being made. Who shows a payment
+        that was taken needs no further proof: nobody else can have made it."""
+        while (found := self._kept.find(key)) is not None:
+            if isinstance(found, Answer):
+                return found
+            if isinstance(found, Future):
+                outcome = yield Await(found, WAIT_SECONDS)
+                if isinstance(outcome, Answer):
+                    return outcome
+                if outcome is None:
+                    raise Unavailable("overloaded", "The same request is being served; send it again")
+        return None
+
+    def _check_height(self, credential: Credential, asked: SessionRequest, cost: int) -> Steps[None]:
+        """Refuse a voucher that rises too little, or too far above what is required. What we know of the channel may be old: who
+        would be refused by it is judged by what the door tells now. Raises Rejection."""
+        standing = self._standings.get(credential.outpoint)
+        if standing is not None and self._why_not(standing, credential, asked, cost) is None:
+            return
+        standing = yield from self._look(credential.outpoint)
+        if (error := self._why_not(standing, credential, asked, cost)) is not None:
+            raise error
+
+    def _why_not(self, standing: Standing, credential: Credential, asked: SessionRequest, cost: int) -> Rejection | None:
+        if credential.change_value > standing.funding_value:
+            return None  # the door says it better
+        cumulative = standing.funding_value - credential.change_value
+        required = standing.spent + cost
+        if cumulative <= standing.received:
+            return None
+        if cumulative - standing.received < asked.min_voucher_delta and cumulative < required:
+            return Rejection("delta_too_small", figures=_figures(credential.outpoint, standing, required))
+        above = cumulative - required - asked.max_prepay
+        gives_up_all = credential.change_value == 0 and above < asked.details.dust_limit
+        if above > 0 and not gives_up_all:
+            return Rejection("prepay_too_large", figures=_figures(credential.outpoint, standing, required))
+        return None
+
+    def _buy(self, request: Request, credential: Credential, price: Price, key: str) -> Steps[Answer | Sale]:
+        """Have the payment taken and the price charged."""
+        sale: dict[str, Any] = {
+            "do": "reserve" if price.is_metered else "charge",
+            "channel": format_outpoint(credential.outpoint),
+            "key": key,
+            "amount": price.cost,
+            "payment": credential.payment_text,
+        }
+        if price.is_metered:
+            sale["seconds"] = METERED_SECONDS
+        told = yield from self._patiently(sale, ASK_AGAIN_SECONDS, lambda: self._owed.note(key, UNKNOWN_SECONDS))
+        if told is None:
+            raise Unavailable("store_unavailable")
+        if told.status != 200:
+            return (yield from self._refused(told, request, credential, price))
+        standing = self._note(credential.outpoint, told)
+        is_owed = self._owed.take(key, told.content["purchase"]["number"])
+        if told.content["repeated"]:
+            if not is_owed:
+                self._check_repeated(key, request, price, standing, credential)
+            told = yield from self._take_over(sale, told, is_owed)
+            if told.status != 200:
+                return (yield from self._refused(told, request, credential, price))
+            standing = self._note(credential.outpoint, told)
+        purchase = told.content["purchase"]
+        return Sale(
+            request=request,
+            price=price,
+            outpoint=credential.outpoint,
+            key=key,
+            number=purchase["number"],
+            challenge_id=credential.challenge.id,
+            standing=standing,
+            is_repeated=bool(told.content["repeated"]) and not is_owed,
+            is_open=purchase["until"] > 0,
+            payment=credential.payment,
+            name=self._names.get((key, purchase["number"]), 0),
+        )
+
+    def _take_over(self, sale: dict[str, Any], told: Told, is_owed: bool) -> Steps[Told]:
+        """Have a purchase made ours that was there, for who made it may be about to give it back. Return what was told: 200 also
+        if it was given back just now, and is charged anew. Raises Unavailable."""
+        key = sale["key"]
+        ask = {**sale, "again": told.content["purchase"]["number"]}
+        when_unknown = partial(self._owed.note, key, UNKNOWN_SECONDS) if is_owed else lambda: None
+        found = yield from self._patiently(ask, ASK_AGAIN_SECONDS, when_unknown)
+        if found is None or found.is_unknown:
+            raise Unavailable("store_unavailable")
+        if found.code == "no_such_purchase":  # another was faster, or we were, and have not heard of it
+            self._seen.note(key, self._ticks())
+            raise Unavailable("overloaded", "The same request may be under way elsewhere; send it again")
+        if is_owed:
+            self._owed.take(key, 0)
+        if found.status == 200 and found.content["repeated"]:
+            name = self._names.get((key, ask["again"]), ask["again"])
+            self._names.note((key, found.content["purchase"]["number"]), name)
+        if found.status == 200 and not is_owed:
+            self._repeats.note(key, self._repeats.get(key, 0) + 1)
+        return found
+
+    def _check_repeated(self, key: str, request: Request, price: Price, standing: Standing, credential: Credential) -> None:
+        """Refuse what another process, or one before us, has sold, unless it may be run again. Raises Rejection, Unavailable."""
+        repeats = request.method == "GET" if price.repeats is None else price.repeats
+        figures = _figures(credential.outpoint, standing, standing.spent)
+        if not repeats or self._repeats.get(key, 0) >= REPEATS_MAX:
+            raise Rejection("already_served", figures=figures)
+        first = self._seen.setdefault(key, self._ticks())
+        if self._ticks() - first < REPEAT_SECONDS:
+            self._seen.note(key, first)
+            raise Unavailable("overloaded", "The same request may be under way elsewhere; send it again", figures=figures)
+
+    def _refused(self, told: Told, request: Request, credential: Credential, price: Price) -> Steps[Answer]:
+        """Return the answer to a refusal of the door's."""
+        error = error_of(told)
+        more: Headers = ()
+        if error.code == "purchase_differs":
+            error = Rejection("already_served", "This payment has bought the same at another price")
+        if problems.is_authentic_but_stale(error):
+            error, more = yield from self._snapshot(error, credential, price)
+        facts = self._facts(error.code, credential, told, price)
+        if error.code == "insufficient_credit" and facts["requiredCumulative"] > facts.get("deposit", MAX_MONEY):
+            error = Rejection("amount_exceeds_deposit")
+        return self.refuse(error, request, price, facts, more)
+
+    def _facts(self, code: str, credential: Credential, told: Told, price: Price) -> dict[str, Any]:
+        """Return what a refusal tells of the channel; nothing to who has not signed."""
+        if code in ("bad_signature", "high_s"):
+            return {}
+        standing: Standing | None = self._standings.get(credential.outpoint)
+        if code == "insufficient_credit" and told.code == code:
+            required, missing = told.content["required"], told.content["missing"]
+            deposit = standing.funding_value if standing else MAX_MONEY
+            now = Standing(deposit, required - missing, required - price.cost)
+            return _figures(credential.outpoint, now, required) if standing else {"requiredCumulative": required}
+        if standing is None:
+            return {"channelId": credential.channel_id}
+        return _figures(credential.outpoint, standing, standing.spent + price.cost)
+
+    def _snapshot(self, error: PaychanError, credential: Credential, price: Price) -> Steps[tuple[PaychanError, Headers]]:
+        """Return the snapshot's header for who has signed a payment on the channel, or what is wrong with its signature."""
+        ask = {"do": "snapshot", "channel": format_outpoint(credential.outpoint), "payment": credential.payment_text}
+        told = yield from self._patiently(ask, ASK_AGAIN_SECONDS)
+        if told is None:
+            raise Unavailable("store_unavailable")
+        if told.status != 200:
+            return error_of(told), ()
+        content = told.content
+        self._note(credential.outpoint, told)
+        made = snapshots.Snapshot(
+            outpoint=credential.outpoint,
+            chain=str(self._terms["chain"]),
+            client_pubkey=bytes.fromhex(content["client_pubkey"]),
+            exp_time=content["exp_time"],
+            change_address=content["change_address"],
+            deposit=content["funding_value"],
+            accepted=content["received"],
+            spent=content["spent"],
+            required=content["spent"] + price.cost,
+            payment=decode_payment(content["payment"]),
+        )
+        return error, ((snapshots.HEADER, made.encode()),)
+
+    # --- handling channels ---
+
+    def _open(self, credential: Credential) -> Steps[bool]:
+        """Have a channel opened. False: it is open already, and the payment counts as a voucher. Raises PaychanError."""
+        opening = credential.opening
+        assert opening is not None
+        query = urlencode(
+            {
+                "client_pubkey": opening.client_pubkey.hex(),
+                "exp_time": opening.exp_time,
+                "change_address": opening.change_address,
+                "payment": credential.payment_text,
+                "funding_txid": txid_hex(txid_of(credential.outpoint)),
+                "funding_vout": vout_of(credential.outpoint),
+            }
+        )
+        told = yield Call("POST", f"/v1/channels/new?{query}")
+        if told is None:
+            raise Unavailable("store_unavailable")
+        if told.code == "channel_exists":
+            return False
+        if told.status != 201:
+            raise error_of(told)
+        received, left = told.content["value_received"], told.content["channel_value_left"]
+        spent = min(int(self._terms["open_price"]), received)
+        self._standings.note(credential.outpoint, Standing(received + left, received, spent))
+        return True
+
+    def _take(self, request: Request, credential: Credential, price: Price) -> Steps[Answer]:
+        """Take a voucher and charge nothing."""
+        told = yield Call("PUT", f"/v1/channels/{format_outpoint(credential.outpoint)}?payment={credential.payment_text}")
+        if told is None:
+            raise Unavailable("store_unavailable")
+        if told.status != 200:
+            return (yield from self._refused(told, request, credential, price))
+        standing = yield from self._look(credential.outpoint)
+        return Answer(204, ((receipt.HEADER, self._receipt(credential, standing).encode()), *NO_STORE))
+
+    def _close(self, request: Request, credential: Credential, price: Price) -> Steps[Answer]:
+        """Have a channel settled."""
+        told = yield Call("DELETE", f"/v1/channels/{format_outpoint(credential.outpoint)}?payment={credential.payment_text}")
+        if told is None:
+            raise Unavailable("store_unavailable")
+        if told.status != 202:
+            return (yield from self._refused(told, request, credential, price))
+        standing = yield from self._look(credential.outpoint)
+        final = self._receipt(credential, standing, str(told.content["settlement_txid"]))
+        return Answer(204, ((receipt.HEADER, final.encode()), *NO_STORE))
+
+    def _receipt(self, credential: Credential, standing: Standing, txid: str = "") -> receipt.Receipt:
+        return receipt.Receipt(
+            outpoint=credential.outpoint,
+            challenge_id=credential.challenge.id,
+            timestamp=int(self._clock()),
+            accepted=standing.received,
+            spent=standing.spent,
+            deposit=standing.funding_value,
+            settlement_txid=txid,
+        )
+
+    # --- asking the door ---
+
+    def _patiently(
+        self, sale: dict[str, Any], waits: tuple[float, ...], when_unknown: Callable[[], None] = lambda: None
+    ) -> Steps[Told | None]:
+        """Ask for one sale, again while its outcome is unknown; return the last answer."""
+        left, until = list(waits), self._ticks() + PATIENCE_SECONDS
+        while True:
+            told = yield Ask((sale,))
+            answer: Told | None = told[0] if told is not None else None
+            if answer is not None and not answer.is_unknown:
+                return answer
+            when_unknown()
+            if not left or self._ticks() > until:
+                return answer
+            yield Pause(left.pop(0))
+
+    def _release(self, sale: Sale) -> dict[str, Any]:
+        return {"do": "release", "channel": format_outpoint(sale.outpoint), "key": sale.key, "number": sale.number}
+
+    def _settle_metered(self, sale: Sale) -> Steps[bool]:
+        """Charge what a metered sale has used, and give back the rest. False: that is not known to be done, so nothing may be
+        served; it is owed, but for what another process has taken over."""
+        used = sale.price.units if sale.used is None else sale.used
+        settle = {**self._release(sale), "do": "settle", "amount": used * sale.price.amount}
+        told = yield from self._patiently(settle, ASK_AGAIN_SECONDS)
+        if told is None or told.status != 200:
+            if told is None or told.code != "no_such_purchase":
+                self._owed.note(sale.key, OWED_SECONDS, sale.number)
+            return False
+        sale.standing = self._note(sale.outpoint, told)
+        return True
+
+    def _look(self, outpoint: bytes) -> Steps[Standing]:
+        """Return how a channel stands. Raises PaychanError."""
+        told = yield Call("GET", f"/v1/sell/channels/{format_outpoint(outpoint)}")
+        if told is None:
+            raise Unavailable("store_unavailable")
+        if told.status != 200:
+            raise error_of(told)
+        return self._note(outpoint, told)
+
+    def _note(self, outpoint: bytes, told: Told) -> Standing:
+        content = told.content
+        standing = Standing(content["received"] + content["channel_value_left"], content["received"], content["spent"])
+        self._standings.note(outpoint, standing)
+        return standing
+
+    def _keep_terms(self) -> Steps[dict[str, Any] | None]:
+        """Return the terms, asked for again once in a while; None if there are none."""
+        if self._terms and self._ticks() - self._terms_at < TERMS_SECONDS:
+            return self._terms
+        if self._terms:
+            self._terms_at = self._ticks() - TERMS_SECONDS + 5.0  # whoever comes meanwhile takes the old ones
+        told = yield Call("GET", TERMS)
+        if told is not None and told.status == 200:
+            self._terms, self._terms_at, self._complaint = told.content, self._ticks(), ""
+            self._challenges.follow(told.content)
+        else:
+            self._complain(told)
+        return self._terms or None
+
+    def _complain(self, told: Told | None) -> None:
+        if told is None:
+            why = self._explain()
+        else:
+            why = f"the sellers' door answers {told.status} {told.code}{_HINTS.get(told.status, '')}"
+        if why != self._complaint:
+            self._complaint = why
+            log.warning("nothing can be sold: %s", why)
+
+    # --- answering ---
+
+    def refuse(
+        self,
+        error: PaychanError,
+        request: Request,
+        price: Price | None,
+        facts: dict[str, Any] | None = None,
+        more: Headers = (),
+    ) -> Answer:
+        """Return the answer to a refused request: a problem document, and a challenge where a new credential helps."""
+        kind = problems.kind_of(error.code)
+        headers: list[tuple[str, str]] = [("content-type", problems.CONTENT_TYPE), *NO_STORE]
+        if kind.has_challenge:
+            headers.append(("www-authenticate", self._challenges.offer(price or Price(1), int(self._clock())).header))
+        if kind.is_passing:
+            headers.append(("retry-after", str(problems.RETRY_AFTER_SECONDS)))
+        body = b"" if request.method == "HEAD" else problems.render(problems.document(error, facts))
+        return Answer(kind.status, (*headers, *more), body)
+
+
+def _purchase_key(shop: bytes, credential: Credential, request: Request) -> str:
+    """Return what a purchase is known by: the shop, the payment, and the request that it pays for."""
+    made = hashlib.sha256(shop + credential.outpoint + len(credential.payment).to_bytes(2, "big") + credential.payment)
+    made.update(request.fingerprint)
+    return made.hexdigest()
+
+
+def _figures(outpoint: bytes, standing: Standing, required: int) -> dict[str, Any]:
+    return {
+        "channelId": format_channel_id(outpoint),
+        "acceptedCumulative": standing.received,
+        "spent": standing.spent,
+        "requiredCumulative": required,
+        "deposit": standing.funding_value,
+    }
+
+
+def error_of(told: Told) -> PaychanError:
+    """Return a refusal of the door's as our error. Its text is not repeated: it is meant for the seller."""
+    code = told.code if told.code in BY_CODE else "store_unavailable"
+    if code in ("token_missing", "token_unknown", "token_scope"):
+        log.error("the sellers' door refuses our token: %s", code)
+    kind = Unavailable if BY_CODE[code].status == 503 else Rejection
+    figures = {name: told.content[name] for name in ("confirmations", "required") if type(told.content.get(name)) is int}
+    return kind(code, figures=figures if code == "funding_unconfirmed" else {})
+
+
+def _too_long() -> Answer:
+    error = Rejection("body_too_large", "A body of more than 1 MiB needs an Idempotency-Key")
+    content = {"type": problems.BLANK, "title": error.row.title, "status": 413, "code": error.code, "detail": error.detail}
+    return Answer(413, (("content-type", problems.CONTENT_TYPE), *NO_STORE), problems.render(content))

@@ -1,0 +1,255 @@
+"""Sell through x402's own middleware: its scheme object for channels, and its facilitator client, at the sellers' door.
+
+    from paychan.sell.x402 import offer, seller
+    from x402.http.middleware.fastapi import payment_middleware
+
+    server = seller("state/debug/run/sell.sock")                        # or a URL, and a token
+    app.middleware("http")(payment_middleware({"GET /news": offer(5, "test")}, server))
+
+Prices are satoshi. The payment is taken and charged for, on disk, before the handler runs (`paymentFlow` upfront); if the handler
+fails, what was charged is given back as credit. The middleware of Flask takes `seller(..., is_async=False)`.
+"""
+
+import asyncio
+import hashlib
+import inspect
+import json
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Awaitable, Mapping
+from typing import Any, Protocol
+
+import httpx
+from x402 import x402ResourceServer, x402ResourceServerSync
+from x402.http import FacilitatorConfig, HTTPFacilitatorClient, HTTPFacilitatorClientSync
+from x402.http.facilitator_client_base import CreateHeadersAuthProvider
+from x402.interfaces import PaymentFlowConfig
+from x402.schemas import AssetAmount, PaymentRequirements, SettleResponse, SupportedKind, SupportedResponse
+from x402.schemas.hooks import SettleContext, SettleResultContext, SkipSettleResult
+
+from ..core.errors import ConfigError
+from ..core.network import BY_NAME, caip2
+from ..core.payment import decode_payment
+from ..core.units import MAX_MONEY
+from ..mpp import CURRENCY
+from ..mpp.text import parse_amount
+from ..receipts.claims import Bought
+from ..rpc.connection import reachable_path
+from .wire import SLOW_SECONDS, find_door
+
+SCHEME = "batch-settlement"
+LOCAL_URL = "http://localhost/x402"
+
+REMEMBERED_MAX = 10_000
+"""Payments that a process remembers; some 2 MB."""
+
+log = logging.getLogger("paychan.sell.x402")
+
+
+def seller(at: str, token: str = "", is_async: bool = True) -> x402ResourceServer | x402ResourceServerSync:
+    """Return x402's resource server for the sellers' door. at, token: see `facilitator`. Raises ConfigError."""
+    calls = facilitator(at, token, is_async)
+    server = x402ResourceServer(calls) if is_async else x402ResourceServerSync(calls)  # type: ignore[arg-type]
+    return server.register("bip122:*", ChannelScheme(calls))
+
+
+def offer(price: int, network: str = "live", description: str = "") -> dict[str, Any]:
+    """Return a route's configuration. price: satoshi. network: live, test or regtest. Raises ConfigError."""
+    if network not in BY_NAME:
+        raise ConfigError(f"network must be one of {', '.join(sorted(BY_NAME))}")
+    accepts = {"scheme": SCHEME, "network": caip2(BY_NAME[network]), "payTo": "", "price": price}
+    return {"accepts": accepts, **({"description": description} if description else {})}
+
+
+def facilitator(at: str, token: str = "", is_async: bool = True) -> HTTPFacilitatorClient | HTTPFacilitatorClientSync:
+    """Return x402's facilitator client for the sellers' door: at a URL, with a token of scope `charge`; or at a Unix socket's path,
+    where the token that the server left beside it does. Raises ConfigError."""
+    door = find_door(at, token)
+
+    def headers() -> dict[str, dict[str, str]]:
+        door.approach()
+        return dict.fromkeys(("supported", "verify", "settle"), {"Authorization": f"Bearer {door.token}"})
+
+    auth = CreateHeadersAuthProvider(headers)
+    if door.server is not None:
+        config = FacilitatorConfig(url=f"{at.rstrip('/')}/x402", auth_provider=auth)
+        return HTTPFacilitatorClient(config) if is_async else HTTPFacilitatorClientSync(config)
+    socket = _spelled(door.socket)
+    client = httpx.Client(transport=httpx.HTTPTransport(uds=socket), timeout=SLOW_SECONDS)
+    blocking = HTTPFacilitatorClientSync(FacilitatorConfig(url=LOCAL_URL, auth_provider=auth, http_client=client))
+    return _Local(socket, auth, blocking) if is_async else blocking
+
+
+def _spelled(socket: str) -> str:
+    """Return a spelling of a Unix socket's path that fits a socket address; a long one's directory stays open for it."""
+    try:
+        return reachable_path(os.path.abspath(socket))[0]
+    except OSError:  # it is not there: whoever connects hears so
+        return socket
+
+
+class _Local(HTTPFacilitatorClient):
+    """A facilitator client whose requests go to a Unix socket. x402 asks what is supported before there is an event loop."""
+
+    def __init__(self, socket: str, auth: CreateHeadersAuthProvider, blocking: HTTPFacilitatorClientSync) -> None:
+        client = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), timeout=SLOW_SECONDS)
+        super().__init__(FacilitatorConfig(url=LOCAL_URL, auth_provider=auth, http_client=client))
+        self._blocking = blocking
+
+    def get_supported(self) -> SupportedResponse:
+        """See HTTPFacilitatorClient."""
+        return self._blocking.get_supported()
+
+
+class Signer(Protocol):
+    """Signs receipts; `paychan.receipts.issuer.Issuer` is it. Its methods may block."""
+
+    def issue(self, bought: Bought) -> str: ...
+
+    def withdraw(self, channel_id: str, number: int) -> bool: ...
+
+
+class ChannelScheme:
+    """x402's SchemeNetworkServer. facilitator: as `facilitator` makes it. issuer: signs receipts, which the payer gets as
+    `extra.receipt` (`paychan.receipts.issuer.Issuer`; docs/RECEIPTS.md).
+
+    A payment buys once: shown again, it is refused as `already_served`. Only where the channel server could not be asked is the
+    outcome unknown; then this process serves the same payment once when it comes again, for it may have been charged for.
+    """
+
+    scheme = SCHEME
+    default_asset_transfer_method = "default"
+    payment_flows: Mapping[str, PaymentFlowConfig] = {"default": {"supported": ("upfront",), "default": "upfront"}}
+
+    def __init__(self, facilitator: HTTPFacilitatorClient | HTTPFacilitatorClientSync, issuer: Signer | None = None) -> None:
+        self._facilitator, self._issuer = facilitator, issuer
+        self._is_known: OrderedDict[str, bool] = OrderedDict()  # by the name of a payment: whether it is known what became of it
+
+    def parse_price(self, price: Any, network: str) -> AssetAmount:
+        """Return a price in satoshi: an integer, a decimal text, or an amount of asset sat. Raises ValueError."""
+        if isinstance(price, AssetAmount):
+            price = price.model_dump()
+        if isinstance(price, Mapping):
+            if price.get("asset") != CURRENCY:
+                raise ValueError(f"a price is an amount of asset {CURRENCY}")
+            price = price.get("amount")
+        if isinstance(price, str) and price.isascii() and price.isdigit():
+            price = int(price)
+        if type(price) is not int or not 1 <= price <= MAX_MONEY:
+            raise ValueError("a price is a number of satoshi, from 1 on")
+        return AssetAmount(amount=str(price), asset=CURRENCY)
+
+    def enhance_payment_requirements(
+        self, requirements: PaymentRequirements, supported_kind: SupportedKind, extensions: list[str]
+    ) -> PaymentRequirements:
+        """Say what a channel must be like and whom it pays, as the channel server says it. Raises ValueError if the route pays
+        somebody else."""
+        told = dict(supported_kind.extra or {})
+        pay_to = told.pop("payTo")
+        if requirements.pay_to not in ("", pay_to):
+            raise ValueError("payTo must be empty, or the channel server's public key")
+        return requirements.model_copy(update={"pay_to": pay_to, "extra": {**told, **requirements.extra}})
+
+    def settle_on_cancel(self, context: SettleContext) -> PaymentRequirements:
+        """The handler has failed: what it was charged for is given back."""
+        return _with(context.requirements, release=True)
+
+    def after_settle(self, context: SettleResultContext) -> None:
+        """What was given back has no receipt: it was not shown."""
+        extra = context.result.extra
+        if context.phase != "cancel" or not context.result.success or self._issuer is None or extra is None:
+            return
+        try:
+            channel, number = extra["channelState"]["channelId"], extra["purchase"]
+            if not self._issuer.withdraw(channel, number):
+                log.warning("a purchase that was given back has a receipt: others follow it")
+        except Exception as error:
+            log.warning("no receipt was withdrawn: %s", type(error).__name__)
+
+    # --- outcomes that are unknown ---
+
+    def before_settle(self, context: SettleContext) -> SkipSettleResult | Awaitable[SkipSettleResult] | None:
+        """Have the payment taken, here and not by the middleware: it tells nobody of a call that raised. A payment whose outcome is
+        unknown counts, if it was charged for before; one request has that chance at a time."""
+        if context.phase != "before-handler":
+            return None
+        name = _name(context.payment_payload)
+        is_unknown = not self._is_known.get(name, True)
+        wants = _with(context.requirements, repeat=True) if is_unknown else context.requirements
+        if is_unknown:
+            self._remember(name, True)
+        try:
+            answer = self._facilitator.settle(context.payment_payload, wants)
+        except Exception:
+            self._lose(name, is_unknown)
+            raise
+        if inspect.isawaitable(answer):
+            return self._await(name, is_unknown, answer, context)
+        self._found(name, answer)
+        return SkipSettleResult(result=self._signed(answer, context))
+
+    async def _await(
+        self, name: str, was_unknown: bool, answer: Awaitable[SettleResponse], context: SettleContext
+    ) -> SkipSettleResult:
+        try:
+            found = await answer
+        except BaseException:
+            self._lose(name, was_unknown)
+            raise
+        self._found(name, found)
+        if self._issuer is not None and found.success:
+            found = await asyncio.to_thread(self._signed, found, context)
+        return SkipSettleResult(result=found)
+
+    def _found(self, name: str, answer: SettleResponse) -> None:
+        """Remember what was bought: shown again, it is never taken for a payment whose outcome is unknown."""
+        if answer.success:
+            self._remember(name, True)
+
+    def _signed(self, answer: SettleResponse, context: SettleContext) -> SettleResponse:
+        """Put a signed receipt to a success. Without one it is a success, too."""
+        if self._issuer is None or not answer.success:
+            return answer
+        try:
+            receipt = self._issuer.issue(_bought(answer, context))
+        except Exception as error:
+            log.warning("no receipt was signed: %s", type(error).__name__)
+            return answer
+        return answer.model_copy(update={"extra": {**(answer.extra or {}), "receipt": receipt}})
+
+    def _lose(self, name: str, was_unknown: bool) -> None:
+        """The call has raised: unless this process knows what became of the payment, nobody does."""
+        if was_unknown or name not in self._is_known:
+            self._remember(name, False)
+
+    def _remember(self, name: str, is_known: bool) -> None:
+        self._is_known[name] = is_known
+        while len(self._is_known) > REMEMBERED_MAX:
+            self._is_known.popitem(last=False)
+
+
+def _bought(answer: SettleResponse, context: SettleContext) -> Bought:
+    extra: Any = answer.extra
+    state, request, payload = extra["channelState"], context.transport_context.request, context.payment_payload
+    return Bought(
+        channel_id=state["channelId"],
+        number=extra["purchase"],
+        method=request.method,
+        resource=request.adapter.get_url(),
+        amount=parse_amount(answer.amount),
+        accepted=parse_amount(state["accepted"]),
+        spent=parse_amount(state["spent"]),
+        payment=decode_payment(payload.payload["payment"]).serialize(),
+    )
+
+
+def _with(requirements: Any, **marks: bool) -> PaymentRequirements:
+    """Return requirements with a mark for the channel server, which takes none from payers."""
+    copy: PaymentRequirements = requirements.model_copy(update={"extra": {**requirements.extra, **marks}})
+    return copy
+
+
+def _name(payload: Any) -> str:
+    """Return what tells a payment from others, without being it."""
+    return hashlib.sha256(json.dumps(payload.payload, sort_keys=True).encode()).hexdigest()

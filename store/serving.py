@@ -1,0 +1,107 @@
+"""`paychan-store FILE`: runs the store with the configuration in FILE (store.toml) until SIGTERM or SIGINT.
+
+`paychan-store check|audit|backup|restore ...`: see maintenance.py.
+"""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+
+import uvloop
+
+from paychan import __version__, logs, printing
+from paychan.core.errors import ConfigError
+from paychan.exits import EXIT_FAILED, status_of
+from paychan.hangup import HangUp
+from paychan.settings.load import load_store_config
+from paychan.settings.models import StoreConfig
+
+from . import maintenance
+from .directory import hold_directory, sync_directory
+from .engine import Engine
+from .identity import Identity, establish_identity, read_server_pubkey
+from .restored import describe_restored
+from .server import StoreServer
+
+EPILOG = f"""commands, each with a --help of its own:
+{maintenance.SUMMARY}
+
+environment: PAYCHAN_STATE_DIR overrides state_dir
+exit statuses: 0 stopped by SIGTERM or SIGINT; 2 wrong usage, or a configuration that must not run;
+  70 the disk failed: look at it, then start again"""
+
+log = logging.getLogger("paychan.store")
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def main() -> int:
+    """Run the command; return its exit status: 0 after a signal, 2 for a wrong call or configuration, 70 for a disk that fails."""
+    return printing.run("paychan-store", command)
+
+
+def command() -> int:
+    """Do the same in a process that `printing.run` looks after."""
+    if sys.argv[1:] and sys.argv[1] in maintenance.COMMANDS:
+        return maintenance.run(sys.argv[1], sys.argv[2:])
+    file = _parser().parse_args().file
+    logs.set_up("store")
+    hang_up = HangUp()
+    for number in STOP_SIGNALS:  # until the event loop takes them over: nothing is in flight yet
+        signal.signal(number, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGHUP, lambda *_: hang_up.heard(lambda: sys.exit(0)))
+    try:
+        run(load_store_config(file), hang_up)
+    except ConfigError as error:
+        printing.say(f"paychan-store: {error}")
+        return status_of(error)
+    except Exception as error:
+        if type(error) is not Exception and not isinstance(error, OSError):  # rocksdict has no narrower type
+            raise
+        log.critical("the disk failed, the store ends: %s", error)
+        return EXIT_FAILED
+    log.info("stopped")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="paychan-store",
+        usage=maintenance.USAGE,
+        description="Run the store with the configuration in FILE until SIGTERM or SIGINT, or do what a command says.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", help="store.toml")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def run(config: StoreConfig, hang_up: HangUp) -> None:
+    """Lock, open, check and serve the store until a signal. Raises ConfigError."""
+    with hold_directory(config) as database:
+        server_pubkey = read_server_pubkey(config)
+        try:
+            engine = Engine(database)
+        except Exception as error:  # rocksdict has no narrower type
+            message = " ".join(str(error).split())
+            raise ConfigError(f"{config.common.source}: state_dir: the store does not open: {message}") from error
+        try:
+            identity = establish_identity(engine, config, server_pubkey)
+            sync_directory(database.parent)
+            record = engine.restored()
+            if record is not None:
+                log.warning("this store was %s", describe_restored(record))
+            uvloop.run(_serve(config, identity, engine, hang_up))
+        finally:
+            engine.close()
+
+
+async def _serve(config: StoreConfig, identity: Identity, engine: Engine, hang_up: HangUp) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, hang_up.heard, stop.set)
+    await StoreServer(config, identity, engine).run(stop)

@@ -1,0 +1,82 @@
+"""Aim: whatever is killed, what a buyer was charged is what its payments bought, once each, and it gets each of its answers.
+Method: real processes; the gateway, the server and the store are killed while buyers repeat what was not answered."""
+
+import random
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+from tests.buyer import OPEN_PRICE
+from tests.gateways import running_gateway, running_upstream, told
+from tests.process.test_gateway_sells import PRICE, config, get, new_buyer
+from tests.selling import SOCKET, Seller, make_token, sell_changes
+from tests.system import running, wait_until
+
+BUYERS, PURCHASES = 3, 25
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    with running_upstream() as process:
+        yield process
+
+
+def persist(gateway, target, headers, seconds=60):
+    """Repeat a request with the same payment until it is answered otherwise than by 503."""
+    deadline = time.monotonic() + 5 * seconds
+    while True:
+        with suppress(OSError):
+            answer = get(gateway, target, headers)
+            if answer.status not in (502, 503):
+                return answer
+        assert time.monotonic() < deadline, target
+        time.sleep(0.1)
+
+
+def test_kills_charge_nobody_for_nothing_and_serve_nobody_for_nothing(upstream, tmp_path):
+    with running(tmp_path, workers=2, changes=sell_changes(SOCKET)) as system:
+        wait_until(lambda: (system.state_dir / "run" / "sell.sock").exists(), 20, "opening the sellers' door")
+        seller = Seller(system, make_token(system, "looker"))
+        directory = tmp_path / "gateway"
+        directory.mkdir()
+        with running_gateway(directory, config(system, upstream).replace("port = PORT", "port = PORT\nworkers = 2")) as gateway:
+            buyers = [new_buyer(system, gateway, f"kills {number}") for number in range(BUYERS)]
+            got, is_over, kills = {}, threading.Event(), []
+
+            def buy(number):
+                buyer = buyers[number]
+                opened = persist(gateway, f"/goods/{number}/0", buyer.open(OPEN_PRICE + PRICE))
+                assert opened.status == 200, opened
+                for one in range(1, PURCHASES):
+                    target = f"/goods/{number}/{one}"
+                    got[target] = persist(gateway, target, buyer.pay(PRICE))
+
+            def kill():
+                choice = random.Random(11)
+                while not is_over.wait(0.7):
+                    kills.append(choice.choice(("gateway", "gateway", "worker", "store")))
+                    if kills[-1] != "gateway":
+                        with suppress(OSError, IndexError, AssertionError):
+                            system.kill(kills[-1])
+                    else:  # as who runs it would start it again
+                        gateway.process.kill()
+                        gateway.process.wait()
+                        gateway.start()
+
+            threads = [threading.Thread(target=buy, args=(number,)) for number in range(BUYERS)]
+            killer = threading.Thread(target=kill)
+            for thread in (*threads, killer):
+                thread.start()
+            for thread in threads:
+                thread.join()
+            is_over.set()
+            killer.join()
+            assert len(got) == BUYERS * (PURCHASES - 1) and {answer.status for answer in got.values()} == {200}
+            assert all(told(answer)["line"][1] == target for target, answer in got.items())
+            assert "gateway" in kills and len(kills) > 3
+            for buyer in buyers:
+                wait_until(lambda: seller.look(buyer.channel).get("spent"), 20, "looking")  # noqa: B023
+                seen = seller.look(buyer.channel)
+                assert (seen["spent"], seen["credit"]) == (OPEN_PRICE + PURCHASES * PRICE, 0)
