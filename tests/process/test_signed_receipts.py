@@ -46,10 +46,10 @@ def keys(key_file):
 
 
 @contextmanager
-def shop(system, key_file, kind: str = "fastapi"):
-    """Run a shop of two processes; yield its URL."""
+def shop(system, key_file, kind: str = "fastapi", workers: int = 2):
+    """Run a shop of so many processes; yield its URL."""
     port = free_port()
-    interface = ["--interface", "wsgi" if kind == "flask" else "asgi", "--factory", "--workers", "2", "--port", str(port)]
+    interface = ["--interface", "wsgi" if kind == "flask" else "asgi", "--factory", "--workers", str(workers), "--port", str(port)]
     command = [sys.executable, "-m", "granian", *interface, f"tests.receipts_shop:{kind}_app"]
     env = {**os.environ, "SHOP_DOOR": str(system.state_dir.absolute() / "run" / "sell.sock"), "SHOP_KEY": str(key_file)}
     process = subprocess.Popen(command, env={**env, "PYTHONPATH": str(ROOT)}, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -134,7 +134,7 @@ def test_the_same_purchase_has_the_same_receipt(system, key_file, keys, payer):
 
 
 def test_who_cannot_sign_sells_all_the_same(system, key_file, payer):
-    with shop(system, key_file) as url:
+    with shop(system, key_file, workers=1) as url:  # a second one could start after that, and would not
         assert signed(httpx.get(f"{url}/news", auth=payer, timeout=30))
         database = key_file.with_name(f"{key_file.name}.db")
         database.write_bytes(b"this is no database" * 1000)
