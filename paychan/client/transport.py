@@ -13,7 +13,8 @@ from .wire import NoReply, Reply, Server, WireError, parse_response, render_requ
 _READ_SIZE = 1 << 16
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Say why there was no answer, for people."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -41,7 +42,7 @@ class Connection:
             reply = self._receive(connection, deadline)
             return reply
         except (OSError, WireError) as error:
-            return NoReply(_reason(error), is_sent)
+            return NoReply(reason(error), is_sent)
         finally:
             if reply is None or not reply.keeps_alive:
                 self.close()
@@ -98,7 +99,7 @@ class AsyncConnection:
                 reply = await self._receive(reader)
                 return reply
         except (OSError, WireError) as error:
-            return NoReply(_reason(error), is_sent)
+            return NoReply(reason(error), is_sent)
         finally:
             if reply is None or not reply.keeps_alive:
                 self.close()

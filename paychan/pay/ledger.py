@@ -5,16 +5,13 @@ written and whose payment never came to be (a crash in between) is above everyth
 taken back when the channel is next used. So of each channel, the rows' sum is what its newest payment has signed away.
 """
 
-import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..client.errors import StateError
+from ..client.database import Database
 from ..client.storage import make_directory
 from .budget import DAY, HOUR, Budget, Entry, Question, Spent, exceeded
 from .errors import BudgetExceeded
@@ -63,56 +60,8 @@ class Ledger:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         make_directory(path.parent)
-        self._path, self._clock = path, clock
-        self._opened: sqlite3.Connection | None = None
-        self._open()
-
-    def _open(self) -> None:
-        self._owner, self._mutex = os.getpid(), threading.RLock()
-        with self._telling():
-            self._path.touch(mode=0o600)
-            self._opened = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            self._opened.execute("PRAGMA journal_mode = WAL")
-            self._opened.executescript(_TABLES)
-
-    @property
-    def _db(self) -> sqlite3.Connection:
-        if self._opened is None:
-            raise StateError(f"{self._path}: was closed")
-        return self._opened
-
-    def _look_who_asks(self) -> None:
-        """A process that was forked off has a connection of its own: what its parent opened would be shared, and so be broken."""
-        if self._owner != os.getpid():
-            self._open()
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise StateError(f"{self._path}: {error}") from error
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        self._look_who_asks()
-        with self._mutex, self._telling():
-            yield
-
-    @contextmanager
-    def _changing(self, is_vital: bool = True) -> Iterator[sqlite3.Connection]:
-        """Hold the file against other writers; what was done is on disk at the end, or not done. is_vital: False spares the disk,
-        and a power cut may undo it."""
-        with self._reading():
-            self._db.execute(f"PRAGMA synchronous = {'FULL' if is_vital else 'NORMAL'}")
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+        self._clock = clock
+        self._file = Database(path, _TABLES, BUSY_SECONDS)
 
     def _now(self) -> int:
         return int(self._clock())
@@ -122,8 +71,8 @@ class Ledger:
     def spent(self, origin: str) -> Spent:
         """Return what was signed away in the windows before now."""
         now = self._now()
-        with self._reading():
-            row = self._db.execute(
+        with self._file.reading() as db:
+            row = db.execute(
                 "SELECT sum(amount * (origin = ?)), sum(amount * (at > ?)), sum(amount), sum(opening) FROM payments WHERE at > ?",
                 (origin, now - HOUR, now - DAY),
             ).fetchone()
@@ -137,7 +86,7 @@ class Ledger:
         """
         allowed: set[str] = set()
         while True:
-            with self._changing() as db:
+            with self._file.changing() as db:
                 found = exceeded(budget, self.spent(entry.origin), entry, already)
                 open_questions = [question for question in found if question.limit not in allowed]
                 if not open_questions:
@@ -156,15 +105,15 @@ class Ledger:
     def take_back(self, channel: str, cumulative: int) -> None:
         """Take back what was written and never signed: of a channel, all above what its record has signed away."""
         above = "FROM payments WHERE channel = ? AND cumulative > ?"
-        with self._reading():
-            found = self._db.execute(f"SELECT 1 {above}", (channel, cumulative)).fetchone()
+        with self._file.reading() as db:
+            found = db.execute(f"SELECT 1 {above}", (channel, cumulative)).fetchone()
         if found:
-            with self._changing() as db:
+            with self._file.changing() as db:
                 db.execute(f"DELETE {above}", (channel, cumulative))
 
     def note(self, channel: str, cumulative: int, credit: int, state: str = "taken") -> None:
         """Note what became of payments up to a cumulative value, and the channel's credit by the server's own word; satoshi."""
-        with self._changing(is_vital=False) as db:
+        with self._file.changing(is_vital=False) as db:
             db.execute(
                 "UPDATE payments SET state = ? WHERE channel = ? AND cumulative <= ? AND state = 'sent'",
                 (state, channel, cumulative),
@@ -173,27 +122,27 @@ class Ledger:
 
     def adopt(self, entry: Entry) -> None:
         """Write down what was signed away and is not in this ledger, as the payer's own signature proves."""
-        with self._changing() as db:
+        with self._file.changing() as db:
             known = self.signed_away(entry.channel)
             if entry.cumulative > known:
                 self._insert(db, replace(entry, amount=entry.cumulative - known, opening=0), "taken")
 
     def credit(self, channel: str) -> int:
         """Return the channel's credit as the server told it last, in satoshi."""
-        with self._reading():
-            row = self._db.execute("SELECT credit FROM credits WHERE channel = ?", (channel,)).fetchone()
+        with self._file.reading() as db:
+            row = db.execute("SELECT credit FROM credits WHERE channel = ?", (channel,)).fetchone()
         return int(row[0]) if row else 0
 
     def signed_away(self, channel: str) -> int:
         """Return the sum of a channel's rows: what its newest payment signs away, in satoshi."""
-        with self._reading():
-            row = self._db.execute("SELECT sum(amount + opening) FROM payments WHERE channel = ?", (channel,)).fetchone()
+        with self._file.reading() as db:
+            row = db.execute("SELECT sum(amount + opening) FROM payments WHERE channel = ?", (channel,)).fetchone()
         return row[0] or 0
 
     def rows(self, since: int = 0) -> list[Row]:
         """Return what was spent since a unix time, by day (UTC), host and channel; the newest day first."""
-        with self._reading():
-            found = self._db.execute(
+        with self._file.reading() as db:
+            found = db.execute(
                 "SELECT date(at, 'unixepoch') AS day, origin, channel, count(*), sum(amount), sum(opening),"
                 " sum(amount * (state = 'unanswered')) FROM payments WHERE at >= ?"
                 " GROUP BY day, origin, channel ORDER BY day DESC, origin, channel",
@@ -205,23 +154,20 @@ class Ledger:
 
     def agreed(self, origin: str) -> tuple[str, str] | None:
         """Return the key (hex) and the network that were agreed with a server, None if it is new."""
-        with self._reading():
-            row = self._db.execute("SELECT recipient, network FROM servers WHERE origin = ?", (origin,)).fetchone()
+        with self._file.reading() as db:
+            row = db.execute("SELECT recipient, network FROM servers WHERE origin = ?", (origin,)).fetchone()
         return (row[0], row[1]) if row else None
 
     def agree(self, origin: str, recipient: str, network: str) -> None:
         """Remember whom channels with a server pay."""
-        with self._changing() as db:
+        with self._file.changing() as db:
             db.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?)", (origin, recipient, network))
 
     def forget(self, origin: str) -> None:
         """Forget whom channels with a server pay: the next that it names is agreed to."""
-        with self._changing() as db:
+        with self._file.changing() as db:
             db.execute("DELETE FROM servers WHERE origin = ?", (origin,))
 
     def close(self) -> None:
         """Close the file, if this process has opened it."""
-        if self._opened is not None and self._owner == os.getpid():
-            with self._mutex:
-                self._opened.close()
-        self._opened = None
+        self._file.close()

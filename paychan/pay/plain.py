@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 from ..client import Unreachable
+from ..client.transport import reason
 from ..client.wire import parse_url
 from .errors import TermsRefused
 from .payer import Asked
@@ -48,7 +49,7 @@ class Response:
             if self._answer.length:
                 raise Unreachable("the connection broke in the middle of the answer")
         except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(f"the connection broke in the middle of the answer: {_reason(error)}") from error
+            raise Unreachable(f"the connection broke in the middle of the answer: {reason(error)}") from error
 
     def read(self) -> bytes:
         """Return the whole body."""
@@ -83,7 +84,7 @@ class Payer(Core):
             try:
                 response = self._send(asked, step, fields, body)
             except (OSError, http.client.HTTPException) as error:
-                latest[:] = [Unreachable(f"{asked.origin}: {_reason(error)}")]
+                latest[:] = [Unreachable(f"{asked.origin}: {reason(error)}")]
                 return None
             latest[:] = [response]
             return answer_of(response)
@@ -147,7 +148,7 @@ class Payer(Core):
                 with self._send(asked, step, {}, None) as reply:
                     return answer_of(reply)
             except (OSError, http.client.HTTPException) as error:
-                raise Unreachable(f"{asked.origin}: {_reason(error)}") from error
+                raise Unreachable(f"{asked.origin}: {reason(error)}") from error
 
         return drive(self.close_channel(asked, name), exchange)
 
@@ -155,11 +156,3 @@ class Payer(Core):
 def answer_of(response: Response) -> Answer:
     """Return an answer as a purchase knows it."""
     return Answer(response.status, tuple((name.lower(), value) for name, value in response.headers.items()), response.start)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate is not trusted: {error.verify_message}"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

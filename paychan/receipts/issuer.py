@@ -3,17 +3,14 @@ over all processes of a seller that share the key. A receipt is on disk before i
 """
 
 import os
-import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from joserfc import jws
 from joserfc.jwk import OKPKey
 
-from ..client.errors import StateError
+from ..client.database import Database
 from .claims import ALGORITHM, TYPE, Bought, Claims, payment_hash, receipt_hash
 from .keys import public_set, read_key
 
@@ -46,14 +43,8 @@ class Issuer:
         path = Path(key_file)
         self._key: OKPKey = read_key(path)
         self._header = {"alg": ALGORITHM, "kid": self._key.thumbprint(), "typ": TYPE}
-        self._origin, self._clock, self._mutex = origin, clock, threading.Lock()
-        self._path = path.with_name(f"{path.name}.db")
-        with self._telling():
-            self._path.touch(mode=0o600)
-            self._db = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")  # each commit is synced
-            self._db.executescript(_TABLE)
+        self._origin, self._clock = origin, clock
+        self._file = Database(path.with_name(f"{path.name}.db"), _TABLE, BUSY_SECONDS)
 
     @property
     def public_keys(self) -> dict[str, object]:
@@ -66,7 +57,7 @@ class Issuer:
         Asked again for the same purchase, it is the same. It blocks for a sync of the disk. Raises StateError, ValueError.
         """
         channel, number = bought.channel_id, bought.number
-        with self._changing() as db:
+        with self._file.changing() as db:
             known = db.execute("SELECT jws FROM receipts WHERE channel = ? AND number = ?", (channel, number)).fetchone()
             if known:
                 return str(known[0])
@@ -80,7 +71,7 @@ class Issuer:
     def withdraw(self, channel_id: str, number: int) -> bool:
         """Take back a receipt that was not shown, as what it is about was not served. False: another one follows it already; then
         it must be shown, or the chain has a gap. Raises StateError."""
-        with self._changing() as db:
+        with self._file.changing() as db:
             head = db.execute(
                 "SELECT id, number FROM receipts WHERE channel = ? ORDER BY id DESC LIMIT 1", (channel_id,)
             ).fetchone()
@@ -105,27 +96,6 @@ class Issuer:
         )
         return jws.serialize_compact(dict(self._header), claims.encode(), self._key, algorithms=[ALGORITHM])
 
-    @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        """Hold the file against other processes; what was done is on disk at the end, or not done."""
-        with self._mutex, self._telling():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise StateError(f"{self._path}: {error}") from error
-
     def close(self) -> None:
-        """Close the file."""
-        with self._mutex:
-            self._db.close()
+        """Close the file, if this process has opened it."""
+        self._file.close()

@@ -101,9 +101,28 @@ def test_no_more_is_kept_than_is_asked_for_again(key_file):
     issuer = Issuer(key_file)
     for number in range(1, KEPT + 20):
         issuer.issue(bought(number))
-    rows = issuer._db.execute("SELECT count(*) FROM receipts").fetchone()[0]
+    with issuer._file.reading() as db:
+        rows = db.execute("SELECT count(*) FROM receipts").fetchone()[0]
     issuer.close()
     assert rows == KEPT
+
+
+def test_a_process_that_was_forked_off_goes_on_with_the_chain(key_file):
+    """Servers fork once the application is there."""
+    issuer = Issuer(key_file)
+    issuer.issue(bought(1))
+    pid = os.fork()
+    if not pid:
+        try:
+            issuer.issue(bought(2))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    issuer.issue(bought(3))
+    with issuer._file.reading() as db:
+        assert db.execute("SELECT number FROM receipts ORDER BY id").fetchall() == [(1,), (2,), (3,)]
+    issuer.close()
 
 
 def test_the_time_never_falls(key_file, tmp_path):
