@@ -54,7 +54,7 @@ class Seller:
     def __init__(self, system: System, token: str, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         if tls is not None:
-            self._connection: http.client.HTTPConnection = http.client.HTTPSConnection("localhost", port, timeout=5, context=tls)
+            self._connection: http.client.HTTPConnection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=tls)
         elif port:
             self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         else:
