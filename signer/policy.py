@@ -210,7 +210,7 @@ def _check_fee(policy: Policy, request: SettleRequest, memory: Memory, now: int)
     bounds = _fee_bounds(policy, request, memory, now)
     for most, code, detail in bounds:
         if request.fee > most:
-            raise _Refused(code, detail, min(bound[0] for bound in bounds))
+            raise _Refused(code, detail, max(0, min(bound[0] for bound in bounds)))
 
 
 def _fee_bounds(policy: Policy, request: SettleRequest, memory: Memory, now: int) -> list[tuple[int, RefusalCode, str]]:
@@ -226,7 +226,7 @@ def _fee_bounds(policy: Policy, request: SettleRequest, memory: Memory, now: int
     if left > policy.settlement_period:
         by_rate = policy.fee_per_byte_max * inflated_size_max(terms, payment, LONGEST_DESTINATION)
         bounds.append((by_rate, RefusalCode.FEE_TOO_HIGH, f"at most {policy.fee_per_byte_max} satoshi per byte are allowed"))
-        of_the_day = max(0, policy.fee_sum_per_day_max - memory.fees_of_the_day) // DAYS_REST_DIVISOR
+        of_the_day = (policy.fee_sum_per_day_max - memory.fees_of_the_day) // DAYS_REST_DIVISOR
         said = f"at most {policy.fee_sum_per_day_max} satoshi of fees are signed in a day, at most half of what is left for one"
         bounds.append((of_the_day, RefusalCode.FEES_OF_THE_DAY, said))
     return bounds

@@ -355,7 +355,8 @@ class Campaign:
     def _judge_refusal(self, payload: bytes, answer: bytes, expected) -> None:
         code, fee, text = RefusalCode(answer[0]), int.from_bytes(answer[1:9], "little"), answer[9:].decode("ascii")
         self.result.refusals[code.name] += 1
-        if code in (RefusalCode.FEE_TOO_HIGH, RefusalCode.FEES_OF_THE_DAY) and fee >= int.from_bytes(payload[36:44], "little"):
+        is_lower = fee < int.from_bytes(payload[36:44], "little")
+        if code in (RefusalCode.FEE_TOO_HIGH, RefusalCode.FEES_OF_THE_DAY) and fee and not is_lower:
             raise Violation("a fee is too high, and no lower one would do")
         if code == RefusalCode.FEES_OF_THE_DAY:
             self._judge_days_sum(payload)
@@ -380,16 +381,22 @@ class Campaign:
         """Frames of other types, frames that are none, half a frame and away."""
         rng = self.rng
         self.result.asked["frames"] += 1
-        which = rng.randrange(4)
+        which = rng.randrange(5)
         if which == 0:
             answers = self.signer.ask(encode_frame(SignerMessage.PUBLIC_KEY, 9, rng.randbytes(rng.randrange(9))))
             good = answers == [(SignerMessage.PUBLIC_KEY + REPLY, 9, RULES.pubkey)]
         elif which == 1:
-            good = self.signer.ask(encode_frame(rng.choice((0, *range(4, 128))), 9, rng.randbytes(rng.randrange(99)))) is None
+            kind = rng.choice([kind for kind in range(128) if kind not in set(SignerMessage)])
+            good = self.signer.ask(encode_frame(kind, 9, rng.randbytes(rng.randrange(99)))) is None
         elif which == 2:
             head = (PAYLOAD_MAX + rng.randint(1, 2**20)).to_bytes(4, "little") + b"\1\2\0\0\1\0\0\0"
             head = rng.choice((head, rng.randbytes(4) + b"\0" + rng.randbytes(60), b"\0\0\0\0\1\2\0\1\0\0\0\0"))
             good = self.signer.ask(head) is None
+        elif which == 3:
+            kind = rng.choice((SignerMessage.SETTLE, SignerMessage.NOTE, SignerMessage.JUDGE))
+            answers = self.signer.ask(encode_frame(kind, 9, rng.randbytes(rng.randrange(99))))
+            told = [(*answer[:2], answer[2][0]) for answer in answers or ()]
+            good = told == [(ERROR, 9, RefusalCode.MALFORMED)]
         else:
             self.signer.hang_up()
             good = True

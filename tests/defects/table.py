@@ -1299,7 +1299,7 @@ REVIEW = (
         ("R12",),
         "the fees of a day have no bound",
         POLICY,
-        "of_the_day = max(0, policy.fee_sum_per_day_max - memory.fees_of_the_day) // DAYS_REST_DIVISOR",
+        "of_the_day = (policy.fee_sum_per_day_max - memory.fees_of_the_day) // DAYS_REST_DIVISOR",
         "of_the_day = 21 * 10**14",
         (
             f"{UNIT}signer/test_signer_policy.py::test_a_days_fees_are_bounded_before_the_settlement_period",

@@ -365,6 +365,8 @@ def test_a_small_channel_may_pay_the_least_that_is_relayed_and_its_first_replace
 def test_a_days_fees_are_bounded_before_the_settlement_period():
     oracle(signed(GOOD, fees_of_the_day=180_000).raw, GOOD)  # half of what is left: there is always something for the next
     assert refusal(GOOD, fees_of_the_day=180_001) == RefusalCode.FEES_OF_THE_DAY
+    free = judge(POLICY, dataclasses.replace(GOOD, fee=0), Memory(fees_of_the_day=200_001), EARLY)  # what is urgent counts, too
+    assert isinstance(free, Refusal) and (free.code, free.fee) == (RefusalCode.FEES_OF_THE_DAY, 0)
     oracle(signed(GOOD, now=EARLY + 1, fees_of_the_day=10**12).raw, GOOD)  # what waits in its period may be lost
 
 
