@@ -3,6 +3,8 @@ from collections.abc import Iterable
 from .account import Accounts
 
 CACHE_BUCKETS: int
+KNOWN_SIZE: int
+KNOWN_OUTPOINT_AT: int
 
 def check_entries(payload: bytes, entries_max: int) -> None: ...
 def split_entries(payload: bytes, entries_max: int) -> list[tuple[int, int, bytes, int, int, bytes, bytes, int, int, int]]: ...

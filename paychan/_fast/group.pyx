@@ -40,6 +40,9 @@ CACHE_BUCKETS = 1 << 19
 """Of 4 states of 80 bytes: 160 MiB when full, of which memory takes only what was written to. Room for a million busy
 channels with few that displace each other; what is not found here is read from the database."""
 
+KNOWN_SIZE, KNOWN_OUTPOINT_AT = sizeof(Known), <size_t> &(<Known *> NULL).outpoint
+"""Of a cached state in memory, in bytes: for tests that damage it there."""
+
 
 # --- the two formats ---
 

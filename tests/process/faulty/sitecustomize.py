@@ -1,5 +1,6 @@
 """With this directory in PYTHONPATH, memory fails in the store process: when the file that PAYCHAN_FAULT names appears, with a
-channel's outpoint in it (72 hexadecimal digits), one bit of what the store has cached of that channel flips, and the file goes."""
+channel's outpoint in it (72 hexadecimal digits), one bit of what the store has cached of that channel flips, and the file goes; it
+stays if there is no such channel."""
 
 import os
 import sys
@@ -8,19 +9,21 @@ import time
 
 
 def flip(outpoint: bytes) -> None:
+    """Flip a bit of what was received on a channel: 1024 satoshi. Raises LookupError if the cache does not have it."""
     import ctypes
     import gc
 
-    from paychan._fast.group import CACHE_BUCKETS, StateCache
+    from paychan._fast.group import CACHE_BUCKETS, KNOWN_OUTPOINT_AT, KNOWN_SIZE, StateCache
 
     (cache,) = [found for found in gc.get_objects() if isinstance(found, StateCache)]
     places = ctypes.c_uint64.from_address(id(cache) + 40).value
-    memory = ctypes.string_at  # a page at a time: what was never written takes no memory
-    for at in range(places, places + CACHE_BUCKETS * 4 * 64, 4096):
-        found = memory(at, 4096).find(outpoint)
+    bucket_size = KNOWN_SIZE * 4
+    for at in range(places, places + CACHE_BUCKETS * bucket_size, bucket_size * 16):
+        found = ctypes.string_at(at, bucket_size * 16).find(outpoint)
         if found >= 0:
-            ctypes.c_uint8.from_address(at + found - 27 + 1).value ^= 4  # 1024 satoshi of what is left
+            ctypes.c_uint8.from_address(at + found - KNOWN_OUTPOINT_AT + 17).value ^= 4
             return
+    raise LookupError(outpoint.hex())
 
 
 def wait() -> None:

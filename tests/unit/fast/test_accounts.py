@@ -10,7 +10,7 @@ import pytest
 
 from paychan._fast.channel import ChannelTable, shard_of
 from paychan._fast.commit import CommitQueue
-from paychan._fast.group import StateCache
+from paychan._fast.group import KNOWN_OUTPOINT_AT, KNOWN_SIZE, StateCache
 from paychan._fast.intake import FutureRequest, Intake
 from paychan._fast.sale import FutureSale
 from paychan.core.channel import ABSENT, ChannelState, Phase
@@ -31,7 +31,8 @@ SAMPLES = [make_sample(f"accounts {number}") for number in range(2)]
 VICTIM, BYSTANDER = SAMPLES
 assert len({shard_of(sample.terms.outpoint, SHARD_COUNT) for sample in SAMPLES}) == 2
 SHARD = shard_of(VICTIM.terms.outpoint, SHARD_COUNT)
-CELL_SIZE, OUTPOINT_AT, SLOT_SIZE = 80, 43, 120  # Known and Slot of group.pxd
+CELL_SIZE, OUTPOINT_AT = KNOWN_SIZE, KNOWN_OUTPOINT_AT
+SLOT_SIZE = CELL_SIZE + 40  # of Slot in group.pxd
 SALES_AT = 376  # of the pointer in Channel
 OBJECT_HEAD = 24  # of a compiled class: reference count, type, methods; then its attributes in order
 
