@@ -8,11 +8,13 @@ import ssl
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from paychan.core.outpoint import format_outpoint
 from paychan.rpc.connection import reachable
-from tests.system import ROOT, Answer, System
+from tests.system import ROOT, Answer, System, running, wait_until
 
 SOCKET = 'socket = "run/sell.sock"'
 
@@ -20,6 +22,15 @@ SOCKET = 'socket = "run/sell.sock"'
 def sell_changes(*lines: str) -> dict[str, dict[str, str]]:
     """Return the change of server.toml that opens a sellers' door as these lines have it."""
     return {"server.toml": {SOCKET: "\n".join(lines)}}
+
+
+@contextmanager
+def with_door(directory: Path, workers: int = 1) -> Iterator[System]:
+    """Run a system in debug mode; its sellers' door, a Unix socket with a cookie beside it, is open."""
+    with running(directory, workers=workers) as system:
+        files = [system.state_dir / "run" / name for name in ("sell.sock", "sell.cookie")]
+        wait_until(lambda: all(file.exists() for file in files), 20, "opening the sellers' door")
+        yield system
 
 
 def token_command(system: System, *arguments: str) -> subprocess.CompletedProcess[str]:

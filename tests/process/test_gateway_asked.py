@@ -11,8 +11,8 @@ from paychan.mpp.receipt import parse_receipt
 from tests.buyer import OPEN_PRICE
 from tests.gateways import Process, running_gateway, running_upstream, started, told
 from tests.process.test_gateway_sells import asked, challenge_of, get, new_buyer
-from tests.selling import SOCKET, Seller, make_token, sell_changes
-from tests.system import ROOT, free_port, running, wait_until
+from tests.selling import Seller, make_token, with_door
+from tests.system import ROOT, free_port
 
 EXAMPLES = ROOT / "examples" / "gateway"
 PRICE = 5
@@ -27,8 +27,7 @@ def upstream():
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("paychan"), changes=sell_changes(SOCKET)) as made:
-        wait_until(lambda: (made.state_dir / "run" / "sell.sock").exists(), 20, "opening the sellers' door")
+    with with_door(tmp_path_factory.mktemp("paychan")) as made:
         yield made
 
 

@@ -11,8 +11,8 @@ import pytest
 from tests.buyer import OPEN_PRICE
 from tests.gateways import running_gateway, running_upstream, told
 from tests.process.test_gateway_sells import PRICE, config, get, new_buyer
-from tests.selling import SOCKET, Seller, make_token, sell_changes
-from tests.system import running, wait_until
+from tests.selling import Seller, make_token, with_door
+from tests.system import wait_until
 
 BUYERS, PURCHASES, PURCHASES_MAX = 3, 25, 3000
 
@@ -36,8 +36,7 @@ def persist(gateway, target, headers, seconds=60):
 
 
 def test_kills_charge_nobody_for_nothing_and_serve_nobody_for_nothing(upstream, tmp_path):
-    with running(tmp_path, workers=2, changes=sell_changes(SOCKET)) as system:
-        wait_until(lambda: (system.state_dir / "run" / "sell.sock").exists(), 20, "opening the sellers' door")
+    with with_door(tmp_path, workers=2) as system:
         seller = Seller(system, make_token(system, "looker"))
         directory = tmp_path / "gateway"
         directory.mkdir()

@@ -16,8 +16,8 @@ from paychan.mpp.receipt import parse_receipt
 from tests.buyer import OPEN_PRICE, Buyer
 from tests.gateways import frame, handshake, parse, running_gateway, running_upstream, told
 from tests.process.test_selling_troubles import Signs
-from tests.selling import SOCKET, Seller, make_token, sell_changes
-from tests.system import running, wait_until
+from tests.selling import Seller, make_token, with_door
+from tests.system import wait_until
 
 PRICE = 5
 
@@ -30,8 +30,7 @@ def upstream():
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("paychan"), changes=sell_changes(SOCKET)) as made:
-        wait_until(lambda: (made.state_dir / "run" / "sell.sock").exists(), 20, "opening the sellers' door")
+    with with_door(tmp_path_factory.mktemp("paychan")) as made:
         yield made
 
 
@@ -310,22 +309,20 @@ def test_it_is_ready_while_the_sellers_door_answers(gateway):
 
 def test_without_the_sellers_door_nothing_is_sold_and_nothing_is_lost(upstream, tmp_path):
     (tmp_path / "system").mkdir()
-    with running(tmp_path / "system", changes=sell_changes(SOCKET)) as system:
-        wait_until(lambda: (system.state_dir / "run" / "sell.sock").exists(), 20, "opening the sellers' door")
-        with running_gateway(tmp_path, config(system, upstream)) as gateway:
-            buyer = new_buyer(system, gateway, "restart")
-            assert get(gateway, "/x", buyer.open(OPEN_PRICE + PRICE)).status == 200
-            headers = buyer.pay(PRICE)
-            system.stop()
-            upstream.log()
-            unknown = get(gateway, "/y", headers)
-            assert unknown.status == 503 and "www-authenticate" not in unknown.headers and asked(upstream) == []
-            assert get(gateway, "/free/x").status == 200
-            wait_until(lambda: get(gateway, "/readyz").status == 503, 20, "noticing")
-            system.output.clear()
-            system.start()
-            wait_until(lambda: get(gateway, "/y", headers).status == 200, 30, "selling again")
-            assert asked(upstream)[-1] == "/y"
+    with with_door(tmp_path / "system") as system, running_gateway(tmp_path, config(system, upstream)) as gateway:
+        buyer = new_buyer(system, gateway, "restart")
+        assert get(gateway, "/x", buyer.open(OPEN_PRICE + PRICE)).status == 200
+        headers = buyer.pay(PRICE)
+        system.stop()
+        upstream.log()
+        unknown = get(gateway, "/y", headers)
+        assert unknown.status == 503 and "www-authenticate" not in unknown.headers and asked(upstream) == []
+        assert get(gateway, "/free/x").status == 200
+        wait_until(lambda: get(gateway, "/readyz").status == 503, 20, "noticing")
+        system.output.clear()
+        system.start()
+        wait_until(lambda: get(gateway, "/y", headers).status == 200, 30, "selling again")
+        assert asked(upstream)[-1] == "/y"
 
 
 def test_no_payment_is_logged(gateway, buyer):

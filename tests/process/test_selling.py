@@ -16,7 +16,7 @@ from paychan.core.sales import hash_key
 from paychan.core.sender import sign_payment
 from store.check import StoredRecords
 from store.keys import STATE
-from tests.selling import SOCKET, Seller, channel_of, make_token, sell_changes, text_of, token_command
+from tests.selling import SOCKET, Seller, channel_of, make_token, sell_changes, text_of, token_command, with_door
 from tests.system import free_port, running, wait_until
 
 
@@ -469,9 +469,8 @@ class Buyer(threading.Thread):
 def test_what_was_charged_is_what_was_answered_whatever_is_killed(tmp_path):
     seed = random.randrange(10**6)
     rng = random.Random(seed)
-    with running(tmp_path, workers=2, changes=sell_changes(SOCKET)) as system:
+    with with_door(tmp_path, workers=2) as system:
         token = make_token(system, "kills")
-        wait_until(lambda: (system.state_dir / "run" / "sell.sock").exists(), 20, "opening the sellers' door")
         buyers = [Buyer(system, token, number, seed) for number in range(4)]
         for buyer in buyers:
             buyer.start()

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.selling import Seller
-from tests.system import ROOT, free_port, running, wait_until
+from tests.selling import Seller, with_door
+from tests.system import ROOT, free_port, wait_until
 
 EXAMPLES = ROOT / "examples"
 SELLERS = sorted(EXAMPLES.glob("sell_*.py"))
@@ -27,8 +27,7 @@ ENV = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("system")) as system:
-        wait_until(lambda: (system.state_dir / "run" / "sell.cookie").exists(), 20, "opening the sellers' door")
+    with with_door(tmp_path_factory.mktemp("system")) as system:
         yield system
 
 

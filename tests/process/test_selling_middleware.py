@@ -13,9 +13,9 @@ from paychan.mpp.challenge import make_challenge
 from paychan.mpp.receipt import parse_receipt, read_receipt
 from paychan.mpp.text import decode_json, encode_json
 from tests.buyer import OPEN_PRICE, Buyer, challenge_of, forged, problem_of, receipt_of, snapshot_of
-from tests.selling import Seller
+from tests.selling import Seller, with_door
 from tests.shops import KINDS, LONG, running_shop
-from tests.system import free_port, running, wait_until
+from tests.system import free_port
 
 SAMPLE = ("fastapi", "flask")
 """Kinds that show what the rules do: one behind the asyncio till, one behind the blocking one."""
@@ -23,8 +23,7 @@ SAMPLE = ("fastapi", "flask")
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("shops"), workers=2) as system:
-        wait_until(lambda: (system.state_dir / "run" / "sell.cookie").exists(), 20, "opening the sellers' door")
+    with with_door(tmp_path_factory.mktemp("shops"), workers=2) as system:
         yield system
 
 

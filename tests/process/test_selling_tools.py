@@ -12,8 +12,7 @@ from paychan.mpp import mcp
 from paychan.mpp.text import decode_bytes, encode_bytes
 from paychan.pay.mcp import CallError, Payer
 from paychan.sell.mcp import PaymentError, Till
-from tests.selling import Seller
-from tests.system import running, wait_until
+from tests.selling import Seller, with_door
 
 OPEN_PRICE = 83240
 PRICE = 3
@@ -21,8 +20,7 @@ PRICE = 3
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("system"), workers=2) as system:
-        wait_until(lambda: (system.state_dir / "run" / "sell.cookie").exists(), 20, "opening the sellers' door")
+    with with_door(tmp_path_factory.mktemp("system"), workers=2) as system:
         yield system
 
 

@@ -14,15 +14,14 @@ import httpx
 import pytest
 
 from tests.buyer import OPEN_PRICE, Buyer, challenge_of, problem_of, receipt_of
-from tests.selling import Seller
+from tests.selling import Seller, with_door
 from tests.shops import running_shop
-from tests.system import free_port, running, wait_until
+from tests.system import free_port, wait_until
 
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("troubles"), workers=2) as system:
-        wait_until(lambda: (system.state_dir / "run" / "sell.cookie").exists(), 20, "opening the sellers' door")
+    with with_door(tmp_path_factory.mktemp("troubles"), workers=2) as system:
         yield system
 
 

@@ -20,14 +20,13 @@ from paychan.receipts.claims import payment_hash
 from paychan.receipts.keys import make_key
 from paychan.receipts.verify import examine, read_receipt
 from tests.receipts_shop import ORIGIN, PRICE
-from tests.selling import SOCKET, sell_changes
-from tests.system import ROOT, free_port, running, wait_until
+from tests.selling import with_door
+from tests.system import ROOT, free_port, wait_until
 
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("receipts"), workers=2, changes=sell_changes(SOCKET)) as system:
-        wait_until(lambda: (system.state_dir / "run" / "sell.cookie").exists(), 20, "opening the sellers' door")
+    with with_door(tmp_path_factory.mktemp("receipts"), workers=2) as system:
         yield system
 
 
