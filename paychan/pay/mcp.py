@@ -1,9 +1,9 @@
-"""A payer for the tools of MCP servers (docs/PAYMENT_SCHEME.md section 2.11). With a session of the MCP SDK:
+"""A payer for the tools of MCP servers (docs/PAYMENT_SCHEME.md section 2.11). With a Client or a ClientSession of the MCP SDK:
 
     from paychan.pay.mcp import Payer
 
     payer = Payer("purse/", server="https://tools.example.com")
-    result = await payer.call_tool(session, "joke", {"about": "money"})
+    result = await payer.call_tool(client, "joke", {"about": "money"})
 
 With any other client, `call`: it takes a function that calls the tool once, with what goes into `_meta` of the request's params.
 That returns the result as JSON has it, or raises CallError.

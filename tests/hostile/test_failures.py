@@ -84,7 +84,7 @@ def test_what_needs_no_verification_is_answered_as_always(table, sample):
 
 @pytest.mark.parametrize("seconds", [0, 1, 10])
 def test_all_channels_together_have_a_budget_of_time(seconds):
-    """Forty channels, and as much junk as goes in: what is spent on it stays within the share, and the little that is there at once."""
+    """Forty channels, and as much junk as goes in: what is spent on it stays within the share and what is there at once."""
     table = own_all(ChannelTable(SHARD_COUNT, SETTLEMENT_PERIOD, FAILING_PER_MILLE))
     samples = [make_sample(f"failures, all {number}") for number in range(40)]
     for sample in samples:
@@ -93,7 +93,7 @@ def test_all_channels_together_have_a_budget_of_time(seconds):
     verified, began = 0, time.monotonic()
     for second in range(seconds + 1):
         verified += sum(table.pay(*junk[number % 40], NOW + second) == Status.BAD_SIGNATURE for number in range(4000))
-    # What was there at once, what the time that passed brought, the verification that came when little was left. One takes 10 us anywhere.
+    # What was there at once, what the time that passed brought, one that began when little was left. One takes 10 us anywhere.
     assert FAILING_PER_MILLE == 40
     assert 0 < verified * 10e-6 < 0.010 + 0.040 * (time.monotonic() - began) + 0.00025
 

@@ -4,7 +4,6 @@ line that loses what it is told to."""
 
 import asyncio
 import copy
-from types import SimpleNamespace
 
 import pytest
 
@@ -169,33 +168,6 @@ def test_what_is_free_is_not_paid(system, tmp_path):
         return {"content": []}
 
     assert asyncio.run(Till(str(tmp_path / "none.sock")).call("add", {}, {mcp.CREDENTIAL: 7}, None, tool)) == {"content": []}
-
-
-class Session:
-    """Calls as a ClientSession of the MCP SDK does: results and errors are objects."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-
-    async def call_tool(self, name, arguments, read_timeout_seconds=None, meta=None):
-        assert (name, read_timeout_seconds) == ("add", 5)
-        try:
-            result = await self._server.call(arguments, meta or {})
-        except CallError as error:
-            refused = Exception("an error of the SDK")
-            refused.error = SimpleNamespace(**error.error)
-            raise refused from None
-        return SimpleNamespace(meta=result["_meta"], content=[SimpleNamespace(**part) for part in result["content"]])
-
-
-def test_a_session_of_the_sdk_pays(system, tmp_path):
-    async def life() -> SimpleNamespace:
-        session, payer = Session(Server(system)), payer_in(tmp_path)
-        return [await payer.call_tool(session, "add", {"x": number}, read_timeout_seconds=5) for number in range(2)][-1]
-
-    result = asyncio.run(life())
-    assert result.content[0].text == "2"
-    assert spent_of(system, {"_meta": result.meta}) == OPEN_PRICE + 2 * PRICE
 
 
 def test_a_payer_that_lost_what_it_knew_goes_on_from_its_own_signature(system, tmp_path):
