@@ -40,12 +40,12 @@ FAILURES_MAX = 1000
 """Verifications of one channel that may fail within one second; further payments are answered 503 until the next, unverified, but
 for the newest one sent again.
 
-A failed verification is what junk costs most: 25 us (measured; 50 where cores are slow), against 1 us when it is spared. So one
-channel's junk takes a small part of a core (below); without the bound, all of it. Who knows a channel's id (it is on the chain) could use
-the bound to keep its payer out, so it is high, and starts afresh with each second: it takes more than 1000 requests a second, at
-this one channel, all the time; of the payer's attempts the part is judged that the budget is of the attack (at 10 000 a second:
-each tenth, and clients repeat a 503), and every payment that came while budget was left counts. That is a flood which a limit by
-address in front stops sooner. The payer's own good payments take nothing from it.
+A failed verification is what junk costs most: 25 us (measured; 50 where cores are slow), against 1 us when it is spared. Who
+knows a channel's id (it is on the chain) could use the bound to keep its payer out, so it is high, and starts afresh with each
+second: it takes more than 1000 requests a second, at this one channel, all the time; of the payer's attempts the part is judged
+that the budget is of the attack (at 10 000 a second: each tenth, and clients repeat a 503), and every payment that came while
+budget was left counts. That is a flood which a limit by address in front stops sooner. The payer's own good payments take
+nothing from it.
 """
 
 FAILING_PER_MILLE = 40
