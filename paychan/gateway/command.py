@@ -12,6 +12,7 @@ from .. import logs
 from ..core.errors import ConfigError
 from ..exits import EXIT_BAD_CONFIG
 from ..printing import announce, show
+from ..server import stopping
 from ..server.port import wait_for_port
 from ..settings.hosts import in_url
 from .load import load_gateway_config
@@ -56,6 +57,7 @@ def _check(file: str) -> int:
 
 def make_server(config: GatewayConfig) -> Any:
     """Return granian's server for a configuration."""
+    stopping.install()
     return Granian(
         "paychan.gateway:app",
         address=config.host,

@@ -13,6 +13,7 @@ from ..core.errors import ConfigError
 from ..exits import status_of
 from ..settings.load import load_server_config
 from ..settings.models import ServerConfig
+from . import stopping
 from .doors.direct import CONNECTIONS_MAX
 from .port import wait_for_port
 
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(config: ServerConfig) -> None:
+    stopping.install()
     Granian(
         "paychan.server:app",
         address=config.http_host,
