@@ -40,15 +40,20 @@ def doors(tmp_path_factory):
 @pytest.mark.parametrize("door", ["shared", "own"])
 def test_good_payments_count_under_attack(doors, door):
     system, ports, _ = doors
-    row = abuse.measure(abuse.place_of(system), "everything", ports[door], rounds=1, seconds=2)
-    assert row.troubles == []
-    assert row.times["with"]
-    before, after = row.memory
-    assert after - before < MEMORY_GROWTH_MAX
-    assert row.victim == (200, 100)
     assert {attack.__name__ for attack in abuse.REVIEWED} < set(abuse.ATTACKS)
-    assert [code for code in abuse.TELLING if row.told[code]] == []
-    assert row.told["bad_signature"] > 0 and row.told["no_such_channel"] > 0
+    told = Counter()
+    for _ in range(10):  # two seconds may be too short for a whole batch, on a busy machine
+        row = abuse.measure(abuse.place_of(system), "everything", ports[door], rounds=1, seconds=2)
+        assert row.troubles == []
+        assert row.times["with"]
+        before, after = row.memory
+        assert after - before < MEMORY_GROWTH_MAX
+        assert row.victim == (200, 100)
+        told += row.told
+        if told["bad_signature"] and told["no_such_channel"]:
+            break
+    assert [code for code in abuse.TELLING if told[code]] == []
+    assert told["bad_signature"] > 0 and told["no_such_channel"] > 0
 
 
 STRANGERS = (abuse.unknown_batches, abuse.junk_batches, abuse.junk_batches_on_many, abuse.probing, abuse.unsigned_opens)
