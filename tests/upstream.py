@@ -154,7 +154,8 @@ class Upstream:
         return True
 
     async def on_events(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Send /events/COUNT events, 20 ms apart; 0: for ever."""
+        """Send /events/COUNT events, 20 ms apart or as many seconds as X-Pause says; 0: for ever."""
+        pause = float(asked.value("x-pause") or 0.02)
         count = int(asked.path.rpartition("/")[2])
         status = "404 Not Found" if "refused" in asked.path else "200 OK"
         await self._send(writer, status, b"", "Content-Type: text/event-stream", "Transfer-Encoding: chunked", length=-1)
@@ -164,7 +165,7 @@ class Upstream:
             event = f"id: {number}\ndata: event {number}\n\n".encode()
             writer.write(f"{len(event):x}\r\n".encode() + event + b"\r\n")
             await writer.drain()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause)
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         return True

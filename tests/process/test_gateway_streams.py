@@ -117,7 +117,8 @@ def test_a_stream_waits_for_the_next_payment_and_goes_on(gateway, make_buyer, se
 
 def test_who_goes_away_gets_back_what_was_not_sent(gateway, make_buyer, seller):
     buyer = make_buyer("/events/0")
-    connection, raw = started(gateway, "/events/0", buyer.open(OPEN_PRICE + 2 * AHEAD), b"event 2\n")
+    slowly = {**buyer.open(OPEN_PRICE + 2 * AHEAD), "X-Pause": "1"}
+    connection, raw = started(gateway, "/events/0", slowly, b"event 2\n")
     connection.close()
     wait_until(lambda: look(seller, buyer)["spent"] < OPEN_PRICE + 2 * AHEAD, 10, "giving back")
     assert look(seller, buyer)["spent"] >= OPEN_PRICE + 4
