@@ -26,7 +26,9 @@ async def main() -> None:
             print(f"{name}: {result.content[0].text} (spent on the channel: {receipt.get('spent', 0)} satoshi)")
 
 
+trouble = None
 try:
     asyncio.run(main())
 except* (httpx2.HTTPError, MCPError, ClientError) as errors:  # the SDK's tasks raise groups
-    sys.exit(f"buy_mcp.py: {url}: {errors.exceptions[0]}")
+    trouble = f"buy_mcp.py: {url}: {errors.exceptions[0]}"
+sys.exit(trouble)
