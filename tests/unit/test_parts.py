@@ -32,7 +32,13 @@ SELLERS = "paychan.sell"
 RECEIPTS = "paychan.receipts"
 SIGNING = ("keys", "issuer", "verify")
 """Its modules that need the extra `receipts`; the others are pure."""
-FRAMEWORKS = {"fastapi": {"fastapi"}, "flask": {"flask", "werkzeug"}, "django": {"django"}, "x402": {"x402", "httpx"}}
+FRAMEWORKS = {
+    "fastapi": {"fastapi"},
+    "flask": {"flask", "werkzeug"},
+    "django": {"django"},
+    "mcpserver": {"mcp", "mcp_types"},
+    "x402": {"x402", "httpx"},
+}
 """What a seller has, or not: each is imported by the module of its name alone. orjson is used where it is."""
 
 
