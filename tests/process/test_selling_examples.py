@@ -5,7 +5,6 @@ whose state lies where the examples look for it, granian as the examples' heads 
 import ast
 import json
 import re
-import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -57,7 +56,7 @@ def process(place: Path, url: str, *command: object):
             assert running.poll() is None, (place / "log").read_text()
             yield
         finally:
-            running.send_signal(signal.SIGINT)
+            running.terminate()
             running.wait(30)
     assert "Traceback" not in (place / "log").read_text()
 
