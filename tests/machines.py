@@ -30,18 +30,31 @@ from tests.system import (
     wait_until,
 )
 
+
+@dataclass(frozen=True)
+class Network:
+    """Where the two machines are. alpha, beta: addresses by which they reach each other; clients: where payers reach beta; enter:
+    what has a command run on beta."""
+
+    alpha: str = ALPHA
+    beta: str = BETA
+    clients: str = "127.0.0.1"
+    enter: tuple[str, ...] = ()
+
+
+LOOPBACK = Network()
 PEER_PORT = re.compile(r"workers of other machines are listened for at \S+ port (\d+)")
 _ESTABLISHED = "01"
 
 
-def section(certificates: Path, machine: str, host: str, peer_port: int) -> dict[str, str]:
+def section(certificates: Path, machine: str, host: str, public_host: str) -> dict[str, str]:
     """Return what makes a server.toml that of a machine, as `make_config` takes it."""
     place = certificates / host
     text = (
-        f'[cluster]\nmachine = "{machine}"\npeer_host = "{host}"\npeer_port = {peer_port}\n'
+        f'[cluster]\nmachine = "{machine}"\npeer_host = "{host}"\npeer_port = {free_port()}\n'
         f'ca = "{place}/ca.crt"\ncertificate = "{place}/peer.crt"\nkey = "{place}/peer.key"\n'
     )
-    return {"[processes]": f"{text}\n[processes]", "public_host = ": 'public_host = "127.0.0.1"'}
+    return {"[processes]": f"{text}\n[processes]", "public_host = ": f'public_host = "{public_host}"'}
 
 
 @dataclass
@@ -53,6 +66,7 @@ class Second:
     certificates: Path
     base_port: int
     workers: int = 1
+    network: Network = LOOPBACK
     variant: str = ""
     """Of tests/variants.py; empty: the shipped server."""
     port: int = field(default_factory=free_port)
@@ -67,14 +81,20 @@ class Second:
         published = self.first.state_dir / "broadcast"  # debug mode's chain, of which there is one
         published.mkdir(exist_ok=True)
         (self.state_dir / "broadcast").symlink_to(published)
-        changes = {"base_port = ": f"base_port = {self.base_port}", **section(self.certificates, "beta", BETA, free_port())}
+        network = self.network
+        changes = {
+            "base_port = ": f"base_port = {self.base_port}",
+            "host = ": f'host = "{network.clients}"',
+            **section(self.certificates, "beta", network.beta, network.clients),
+        }
         self.config = make_config(self.directory / "config", {"server.toml": changes})
 
     def start(self) -> None:
         """Start, and return when /readyz counts the workers of both."""
         env = {"PORT": str(self.port), "PAYCHAN_STATE_DIR": str(self.state_dir), "PAYCHAN_WORKERS": str(self.workers)}
+        module = variant_module(self.variant, "paychan.server")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", variant_module(self.variant, "paychan.server"), str(self.config / "server.toml")],
+            [*self.network.enter, sys.executable, "-m", module, str(self.config / "server.toml")],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
             env={**os.environ, **env, VARIABLE: self.variant},
         )  # fmt: skip
@@ -85,8 +105,11 @@ class Second:
         for line in process.stdout or ():
             self.output.append(line)
 
+    def client(self) -> Client:
+        return Client(self.port, self.network.clients)
+
     def ready_workers(self) -> int:
-        client = Client(self.port)
+        client = self.client()
         try:
             answer = client.request("GET", "/readyz")
             return answer.json["workers"] if answer.status == 200 else 0
@@ -144,12 +167,12 @@ def connections_to(host: str) -> int:
 
 
 @contextmanager
-def two_machines(directory: Path, workers: int = 1, variant: str = "") -> Iterator[Machines]:
+def two_machines(directory: Path, workers: int = 1, variant: str = "", network: Network = LOOPBACK) -> Iterator[Machines]:
     """Run both machines, each with so many workers. variant: the second one's."""
-    certificates = make(directory / "certificates")
-    changes = {"server.toml": section(certificates, "alpha", ALPHA, free_port())}
+    certificates = make(directory / "certificates", network.alpha, network.beta)
+    changes = {"server.toml": section(certificates, "alpha", network.alpha, "127.0.0.1")}
     with own_ports_block() as base_port, running(directory / "alpha", workers=workers, changes=changes) as first:
-        second = Second(directory / "beta", first, certificates, base_port, workers, variant)
+        second = Second(directory / "beta", first, certificates, base_port, workers, network, variant)
         try:
             second.start()
             yield Machines.of(first, second, certificates)

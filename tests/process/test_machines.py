@@ -20,6 +20,7 @@ from tests.process.test_four_doors import (  # noqa: F401  # collected here, ove
     test_each_kind_of_request_through_each_door,
     test_every_door_gives_the_models_bodies_and_its_state,
 )
+from tests.selling import Seller
 from tests.system import Client, wait_until
 from tests.tiling import check_all
 
@@ -44,7 +45,29 @@ def test_requests_go_over_tls_and_not_over_a_socket_of_the_other_machine(system)
     assert connections_to(BETA) >= 1
     state = client.request("GET", "/readyz").json
     assert (state["workers"], state["cluster"]["machine"], state["cluster"]["trouble"]) == (2, "alpha", "")
-    assert Client(system.second.port).request("GET", "/readyz").json["cluster"]["machine"] == "beta"
+    assert system.second.client().request("GET", "/readyz").json["cluster"]["machine"] == "beta"
+
+
+def test_a_sale_on_another_machines_channel_is_the_same_as_on_ones_own(system):
+    """The sellers' door asks this machine; what it is told comes from the owner."""
+    seller = Seller(system, (system.state_dir / "run" / "sell.cookie").read_text().strip())
+    client, told = system.client(), {}
+    while len(told) < 2:
+        channel = open_channel(system, client)
+        channel.left -= 50
+        sale = {
+            "do": "charge",
+            "channel": channel.path.removeprefix("/v1/channels/"),
+            "key": f"machine {channel.owner}",
+            "amount": 50,
+            "payment": channel.sign(channel.left).encode(),
+        }
+        answers = [seller.ask(sale), seller.ask(sale)]
+        assert [answer.status for answer in answers] == [200, 200], answers
+        assert [answer.json["repeated"] for answer in answers] == [False, True]
+        told[channel.owner] = [(set(answer.json), answer.json["received"], answer.json["spent"]) for answer in answers]
+    one, other = told.values()
+    assert one == other
 
 
 def shown_by(machine: Second) -> str:
@@ -103,7 +126,7 @@ def test_clients_go_back_to_the_shared_name_when_the_owners_machine_is_gone(tmp_
 def test_another_version_of_the_frames_is_answered_503_until_both_are_new(tmp_path):
     """As during a rolling upgrade. What a machine owns, it serves."""
     with two_machines(tmp_path, variant="newer frames") as machines:
-        ours, theirs = machines.client(), Client(machines.second.port)
+        ours, theirs = machines.client(), machines.second.client()
         payers = [machines.payer(f"version {number}") for number in range(CHANNELS)]
         owned = {True: [], False: []}
         for payer in payers:
