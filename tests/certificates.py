@@ -17,10 +17,14 @@ ALPHA, BETA = "127.0.0.1", "127.0.0.2"
 
 def make(directory: Path, *hosts: str, days: int = 365, renew: bool = False) -> Path:
     """Make, or renew, a cluster's certificates, and return their directory. Skips the test where there is no openssl."""
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl command here")
+    need_openssl()
     make_certificates(directory, [Machine((host,)) for host in hosts or (ALPHA, BETA)], time.time(), days, renew)
     return directory
+
+
+def need_openssl() -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl command here")
 
 
 def files_of(directory: Path, host: str) -> CertificateFiles:

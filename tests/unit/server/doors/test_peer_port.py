@@ -3,7 +3,9 @@ shipped Peers of two machines on two loopback addresses, on event loops of both 
 
 import asyncio
 import contextlib
+import gc
 import logging
+import random
 import socket
 import ssl
 import struct
@@ -12,11 +14,12 @@ from dataclasses import replace
 import pytest
 import uvloop
 
+from paychan._fast.frame import encode_frame
 from paychan.core.errors import Unavailable
 from paychan.rpc.peer_address import PeerAddress
 from paychan.rpc.peer_tls import make_contexts
 from paychan.server.doors import peer_port
-from paychan.server.doors.peers import AWAY_SECONDS, PeerRequest, Peers
+from paychan.server.doors.peers import AWAY_SECONDS, PAYLOAD_MAX, PeerRequest, Peers
 from paychan.server.protocol.replies import Reply
 from paychan.settings.models import ClusterConfig
 from tests.certificates import ALPHA, BETA, EXPIRED, USUAL, files_of, make, sign
@@ -36,8 +39,12 @@ def certificates(tmp_path_factory):
 @pytest.fixture(params=["uvloop", "asyncio"])
 def run(request):
     def runner(scenario):
+        wrong = []
         with asyncio.Runner(loop_factory=uvloop.new_event_loop if request.param == "uvloop" else None) as loop:
-            return loop.run(asyncio.wait_for(scenario, 60))
+            loop.get_loop().set_exception_handler(lambda _, context: wrong.append(context))
+            loop.run(asyncio.wait_for(scenario, 60))
+        gc.collect()
+        assert not wrong
 
     return runner
 
@@ -287,9 +294,7 @@ def test_another_version_is_as_good_as_away_until_both_are_new(run, tmp_path, ce
 # --- bounds ---
 
 
-def test_who_hangs_in_the_handshake_is_dropped_and_who_floods_is_turned_away(
-    run, tmp_path, certificates, caplog, monkeypatch
-):
+def test_who_hangs_in_the_handshake_is_dropped_and_who_floods_is_turned_away(run, tmp_path, certificates, caplog, monkeypatch):
     monkeypatch.setattr(peer_port, "HANDSHAKE_SECONDS_MAX", 1.0)
 
     async def scenario():
@@ -368,6 +373,62 @@ def test_a_peer_that_cuts_leaves_the_outcome_unknown_and_is_reached_again(run, t
             assert caught.value.code == "owner_moved"
             beta.peers._answer = answer
             assert await ask(alpha, beta) == ANSWER
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hostile_bytes_end_their_connection_and_nothing_else(run, tmp_path, certificates, seed):
+    """To the port in plain, within TLS before the greeting, and as frames behind a good one."""
+    rng = random.Random(seed)
+
+    async def throw(place, stage):
+        context = make_contexts(files_of(certificates, BETA)).client if stage else None
+        noise = rng.randbytes(rng.choice((1, 15, 16, 17, 500, 70_000)))
+        noise = rng.choice((noise, b"\x16\x03\x01" + noise, b"\xff" * len(noise), noise[:1]))
+        try:
+            reader, writer = await asyncio.open_connection(*place, ssl=context)
+            if stage == 2:
+                writer.write(GREETING)
+                assert await reader.readexactly(16) == GREETING
+                frame = rng.choice((encode_frame(rng.randrange(128), 1, noise[:1000]), noise, b"\xff\xff\xff\x7f" + noise))
+                noise = frame
+            writer.write(noise)
+            with contextlib.suppress(OSError):
+                writer.write_eof() if not stage else None
+            if rng.random() < 0.5:
+                await asyncio.sleep(0)
+                writer.transport.abort()
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(reader.read(100), 0.2)
+                writer.close()
+        except OSError:
+            pass
+
+    async def scenario():
+        async with two(tmp_path, certificates) as (alpha, beta):
+            for turn in range(30):
+                await throw(alpha.place, turn % 3)
+            assert await ask(beta, alpha) == ANSWER
+            assert alpha.asked == [REQUEST]
+
+    run(scenario())
+
+
+def test_frames_behind_a_greeting_are_bounded_as_on_a_unix_socket(run, tmp_path, certificates):
+    async def scenario():
+        async with two(tmp_path, certificates) as (alpha, _):
+            context = make_contexts(files_of(certificates, BETA)).client
+            reader, writer = await asyncio.open_connection(*alpha.place, ssl=context)
+            writer.write(GREETING)
+            assert await reader.readexactly(16) == GREETING
+            assert len(alpha.peers._incoming) == 1
+            writer.write(struct.pack("<I", PAYLOAD_MAX + 100) + bytes(100))
+            assert await asyncio.wait_for(reader.read(1), 20) == b""
+            while alpha.peers._incoming:
+                await asyncio.sleep(0.01)
+            writer.close()
 
     run(scenario())
 
