@@ -134,6 +134,7 @@ def test_another_version_of_the_frames_is_answered_503_until_both_are_new(tmp_pa
                 answer = payer.open()
                 owned[answer.status == 201].append(payer)
                 assert answer.status == 201 or (answer.status, answer.code) == (503, "owner_moved")
+        assert all(owned.values()), "a machine of another version was talked to"
         payer = owned[False][0]
         target = payer.sender.open_target(payer.newest)
         assert theirs.request("POST", target).status == 201
