@@ -213,4 +213,5 @@ async def _settle_by_its_owner(config: ServerConfig, outpoint: bytes) -> dict[st
                 return body
         except (OSError, ConnectionGone, RemoteRefusal, TimeoutError):
             continue
-    raise CommandError("no worker of this server settles this channel: is the server running?")
+    elsewhere = "; if it is, another machine of the cluster settles it: ask there" if config.cluster is not None else ""
+    raise CommandError(f"no worker of this server settles this channel: is the server running?{elsewhere}")

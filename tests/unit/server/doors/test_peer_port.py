@@ -320,6 +320,35 @@ def test_who_hangs_in_the_handshake_is_dropped_and_who_floods_is_turned_away(run
     assert any("too many connections" in line for line in lines(caplog))
 
 
+def test_so_many_handshakes_in_a_second_cost_no_more_than_they_may(run, tmp_path, certificates, monkeypatch):
+    """Each ends at once, so few are there at a time."""
+    monkeypatch.setattr(peer_port, "ARRIVING_PER_HOST_MAX", 8)
+    monkeypatch.setattr(peer_port, "PLACE_SECONDS_MIN", 3.0)
+
+    async def scenario():
+        async with two(tmp_path, certificates) as (alpha, beta):
+            tried = []
+            usual = alpha.peers._port._admit
+
+            async def admit(*where):
+                tried.append(where)
+                await usual(*where)
+
+            alpha.peers._port._admit = admit
+            for _ in range(20):
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection(*alpha.place, local_addr=(FLOODING, 0))
+                    writer.close()
+                    await writer.wait_closed()
+            assert await ask(beta, alpha) == ANSWER
+            assert [host for _, host in tried].count(FLOODING) == 8
+            while alpha.peers._port._arriving:
+                await asyncio.sleep(0.05)
+            assert await ask(beta, alpha) == ANSWER
+
+    run(scenario())
+
+
 def test_one_that_never_greets_is_dropped(run, tmp_path, certificates, monkeypatch):
     monkeypatch.setattr(peer_port, "HANDSHAKE_SECONDS_MAX", 0.5)
 
@@ -327,7 +356,9 @@ def test_one_that_never_greets_is_dropped(run, tmp_path, certificates, monkeypat
         async with two(tmp_path, certificates) as (alpha, _):
             context = make_contexts(files_of(certificates, BETA)).client
             assert await stranger(alpha.place, context, GREETING[:5]) == b""
-            assert not alpha.peers._incoming and not alpha.peers._port._arriving
+            assert not alpha.peers._incoming
+            while alpha.peers._port._arriving:
+                await asyncio.sleep(0.01)
 
     run(scenario())
 
@@ -408,7 +439,7 @@ def test_hostile_bytes_end_their_connection_and_nothing_else(run, tmp_path, cert
 
     async def scenario():
         async with two(tmp_path, certificates) as (alpha, beta):
-            for turn in range(30):
+            for turn in range(24):
                 await throw(alpha.place, turn % 3)
             assert await ask(beta, alpha) == ANSWER
             assert alpha.asked == [REQUEST]
