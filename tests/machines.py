@@ -109,14 +109,7 @@ class Second:
         return Client(self.port, self.network.clients)
 
     def ready_workers(self) -> int:
-        client = self.client()
-        try:
-            answer = client.request("GET", "/readyz")
-            return answer.json["workers"] if answer.status == 200 else 0
-        except OSError:
-            return 0
-        finally:
-            client.close()
+        return workers_known_to(self.client())
 
     def own_ports(self) -> list[int]:
         """Return the workers' own ports, the newest last."""
@@ -152,11 +145,25 @@ class Machines(System):
         both.second, both.certificates = second, certificates
         return both
 
+    def ready_workers(self) -> int:
+        return workers_known_to(self.client())
+
     def own_ports(self) -> list[int]:
         return [*super().own_ports(), *self.second.own_ports()]
 
     def known_own_ports(self) -> list[int]:
         return self.own_ports()
+
+
+def workers_known_to(client: Client) -> int:
+    """Return how many workers of all machines /readyz counts, 0 while it is not ready."""
+    try:
+        answer = client.request("GET", "/readyz")
+        return answer.json["cluster"]["workers"] if answer.status == 200 else 0
+    except OSError:
+        return 0
+    finally:
+        client.close()
 
 
 def connections_to(host: str) -> int:

@@ -20,6 +20,10 @@ def is_possible() -> bool:
     return shutil.which("openssl") is not None
 
 
+def _knows_both(instance: Instance) -> bool:
+    return instance.readyz().get("cluster", {}).get("workers") == 2
+
+
 class _Beside(Instance):
     """The second machine: a server alone, with the first one's store and signer."""
 
@@ -31,7 +35,7 @@ class _Beside(Instance):
             (run / name).symlink_to(first.directory / "state" / "run" / name)
 
     def _is_ready(self) -> bool:
-        return self._live() and self.readyz().get("workers") == 2
+        return self._live() and _knows_both(self)
 
 
 class TwoMachines:
@@ -46,7 +50,7 @@ class TwoMachines:
     def start(self) -> None:
         self.first.start()
         self._second.start_server()
-        await_(lambda: self.first.readyz().get("workers") == 2, 60, "the first machine's knowledge of the second")
+        await_(lambda: _knows_both(self.first), 60, "the first machine's knowledge of the second")
 
     def stop(self) -> None:
         self._second.stop()

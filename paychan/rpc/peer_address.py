@@ -39,3 +39,11 @@ class PeerAddress:
 
     def __str__(self) -> str:
         return f"tls:{self.place} {self.machine} {self.path}" if self.machine else self.path
+
+
+def machine_of(text: str) -> str | None:
+    """Return the machine of an address, empty without a cluster; None if it is no address."""
+    try:
+        return PeerAddress.parse(text).machine
+    except ValueError:
+        return None

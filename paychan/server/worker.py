@@ -14,6 +14,7 @@ from ..chain.base import FundingOutput
 from ..chain.make import make_chain
 from ..clock import Clock, wall_clock
 from ..core.errors import PaychanError, Rejection, Unavailable
+from ..rpc.peer_address import machine_of
 from ..rpc.peer_tls import CertificateError
 from ..rpc.signer_client import SignerClient
 from ..rpc.store_client import StoreClient
@@ -295,7 +296,7 @@ class Worker:
             return problem(Unavailable("chain_unavailable", self._tip.doubt))
         content: dict[str, object] = {
             "ready": True,
-            "workers": self._ownership.worker_count,
+            "workers": self._workers_of(self._config.cluster.machine if self._config.cluster is not None else ""),
             "server_pubkey": self._signer.public_key.hex(),
             "uneconomic_channels": len(self._settling.uneconomic),
             "stopped_shards": {str(shard): why for shard, why in self._ownership.stopped.items()},
@@ -310,6 +311,7 @@ class Worker:
         if (cluster := self._config.cluster) is not None:
             content["cluster"] = {
                 "machine": cluster.machine,
+                "workers": self._ownership.worker_count,
                 "certificate_ends": cluster.certificate_ends,
                 "trouble": self._trouble_with_certificate(),
             }
@@ -319,6 +321,10 @@ class Worker:
             tip = self._tip.tip
             content["chain"] = {"height": tip.height, "tip_age_seconds": max(0, self._clock.now() - tip.time)}
         return json_reply(200, content)
+
+    def _workers_of(self, machine: str) -> int:
+        """Return how many workers of a machine the store knows; empty: of the one there is without a cluster."""
+        return sum(machine_of(address) == machine for address in self._ownership.peers)
 
     # --- requests ---
 

@@ -44,7 +44,8 @@ def test_requests_go_over_tls_and_not_over_a_socket_of_the_other_machine(system)
     assert {channel.owner for channel in opened} == set(ports), "a Location names the owner's own port, whichever machine it is on"
     assert connections_to(BETA) >= 1
     state = client.request("GET", "/readyz").json
-    assert (state["workers"], state["cluster"]["machine"], state["cluster"]["trouble"]) == (2, "alpha", "")
+    assert (state["workers"], state["cluster"]["workers"]) == (1, 2), "the first counts this machine's"
+    assert (state["cluster"]["machine"], state["cluster"]["trouble"]) == ("alpha", "")
     assert system.second.client().request("GET", "/readyz").json["cluster"]["machine"] == "beta"
 
 
@@ -121,6 +122,18 @@ def test_clients_go_back_to_the_shared_name_when_the_owners_machine_is_gone(tmp_
         for account in accounts:
             account.close(shared)
         assert check_all([account.history for account in accounts]).problems == []
+
+
+def test_a_machine_starts_while_workers_of_another_are_there(tmp_path):
+    """Its supervisor waits for its own workers, whoever else has joined the store meanwhile."""
+    with two_machines(tmp_path) as machines:
+        account = Account.of(machines, "restart")
+        account.open(PatientClient(machines.port))
+        machines.restart()
+        wait_until(lambda: machines.ready_workers() == machines.second.ready_workers() == 2, 30, "both machines")
+        account.pay(PatientClient(machines.second.port), 5)
+        account.close(PatientClient(machines.port))
+        assert check_all([account.history]).problems == []
 
 
 def test_another_version_of_the_frames_is_answered_503_until_both_are_new(tmp_path):

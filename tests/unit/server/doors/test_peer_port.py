@@ -16,7 +16,7 @@ import uvloop
 
 from paychan._fast.frame import encode_frame
 from paychan.core.errors import Unavailable
-from paychan.rpc.peer_address import PeerAddress
+from paychan.rpc.peer_address import PeerAddress, machine_of
 from paychan.rpc.peer_tls import make_contexts
 from paychan.server.doors import peer_port
 from paychan.server.doors.peers import AWAY_SECONDS, PAYLOAD_MAX, PeerRequest, Peers
@@ -472,6 +472,7 @@ def test_an_address_is_read_as_it_was_written(host):
     address = PeerAddress("/a path/worker 1.sock", "alpha", host, 8300)
     assert PeerAddress.parse(str(address)) == address
     assert PeerAddress.parse("/run/worker.sock") == PeerAddress("/run/worker.sock")
+    assert (machine_of(str(address)), machine_of("/run/worker.sock")) == ("alpha", "")
 
 
 @pytest.mark.parametrize(
@@ -480,3 +481,4 @@ def test_an_address_is_read_as_it_was_written(host):
 def test_an_address_that_is_none_is_refused(text):
     with pytest.raises(ValueError, match="must be"):
         PeerAddress.parse(text)
+    assert machine_of(text) is None
