@@ -25,6 +25,7 @@ from tests.system import Client, wait_until
 from tests.tiling import check_all
 
 CHANNELS = 12
+KILLS = int(os.environ.get("PAYCHAN_MACHINE_KILLS", "3"))
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,19 @@ def test_new_certificates_are_taken_with_a_reload_and_no_payment_is_lost(system)
         verdict = load.close_and_judge()
     assert verdict.problems == []
     print(f"slowest payment during the reloads: {load.slowest:.2f} s, {load.operations} operations, {verdict.gaps} lost answers")
+
+
+def test_a_machine_killed_under_load_again_and_again_loses_and_doubles_nothing(system):
+    """PAYCHAN_MACHINE_KILLS: how often. Payers use the ports of both machines, and batches."""
+    with Load(system, seed=72, pause=0.002) as load:
+        for _ in range(KILLS):
+            system.second.kill()
+            load.wait_for_progress(10)
+            system.second.start()
+            load.wait_for_progress(20)
+        verdict = load.close_and_judge()
+    assert verdict.problems == []
+    print(f"{KILLS} kills, {load.operations} operations, {verdict.gaps} lost answers, slowest {load.slowest:.2f} s")
 
 
 def test_clients_go_back_to_the_shared_name_when_the_owners_machine_is_gone(tmp_path):

@@ -103,6 +103,26 @@ def test_a_request_and_its_answer_cross_machines_as_they_are(run, tmp_path, cert
     run(scenario())
 
 
+def test_ipv6_is_an_address_as_any_other(run, tmp_path):
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 here")
+    made = make(tmp_path / "six", ALPHA, "::1")
+
+    async def scenario():
+        alpha, beta = Machine(tmp_path, config_of(made, ALPHA)), Machine(tmp_path, config_of(made, "::1"))
+        await alpha.peers.start()
+        await beta.peers.start()
+        assert str(beta.peers.address).startswith("tls:[::1]:")
+        assert await ask(alpha, beta) == ANSWER
+        await alpha.peers.stop()
+        await beta.peers.stop()
+
+    run(scenario())
+
+
 def test_workers_of_one_machine_keep_to_their_unix_socket(run, tmp_path, certificates):
     """The port in the address is nobody's: who took it would fail."""
 
