@@ -5,6 +5,7 @@ four doors run over them once more, "forwarded" being the other machine."""
 import os
 import signal
 import ssl
+import time
 
 import pytest
 
@@ -21,10 +22,11 @@ from tests.process.test_four_doors import (  # noqa: F401  # collected here, ove
     test_every_door_gives_the_models_bodies_and_its_state,
 )
 from tests.selling import Seller
-from tests.system import Client, wait_until
+from tests.system import Client, processes, wait_until
 from tests.tiling import check_all
 
 CHANNELS = 12
+LEASE_SECONDS = 3.0  # config/debug/store.toml
 KILLS = int(os.environ.get("PAYCHAN_MACHINE_KILLS", "3"))
 
 
@@ -106,6 +108,25 @@ def test_a_machine_killed_under_load_again_and_again_loses_and_doubles_nothing(s
         verdict = load.close_and_judge()
     assert verdict.problems == []
     print(f"{KILLS} kills, {load.operations} operations, {verdict.gaps} lost answers, slowest {load.slowest:.2f} s")
+
+
+def test_a_machine_that_hangs_loses_its_channels_to_the_other_and_comes_back(system):
+    """Its kernel goes on confirming, so only the lease tells; its late writes count for nothing."""
+    hung = [pid for pid, parent, _ in processes() if system.second.process.pid in (pid, parent)]
+    with Load(system, seed=73, pause=0.002, timeout=1.0) as load:
+        begun = time.monotonic()
+        try:
+            for pid in hung:
+                os.kill(pid, signal.SIGSTOP)
+            load.wait_for_progress(20)
+            wait_until(lambda: time.monotonic() - begun > LEASE_SECONDS + 1, 10, "the end of the lease")
+        finally:
+            for pid in hung:
+                os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: system.second.ready_workers() == 2, 30, "the return of the machine that hung")
+        load.wait_for_progress(20)
+        verdict = load.close_and_judge()
+    assert verdict.problems == []
 
 
 def test_clients_go_back_to_the_shared_name_when_the_owners_machine_is_gone(tmp_path):
