@@ -11,11 +11,13 @@ import sys
 
 import pytest
 
+from bench.load import machines
 from bench.load.cores import NO_RANK, ONE_CORE, Apart
 from bench.load.provenance import commit
 from tests.system import ROOT, make_config
 
-NUMBERS = ["1", "2a", "2b", "2c", "2d", "3a", "3b", "4", "5", "6", "7a", "7b", "7c", "8a", "8b", "9", "10a", "10b", "11"]
+TLS = ["6b"] if machines.is_possible() else []
+NUMBERS = ["1", "2a", "2b", "2c", "2d", "3a", "3b", "4", "5", "6", *TLS, "7a", "7b", "7c", "8a", "8b", "9", "10a", "10b", "11"]
 NUMBERS += ["12a", "12b", "13a", "13b", "14a", "14b"]
 PLOTS = ("throughput", "latency")
 

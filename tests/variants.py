@@ -2,6 +2,7 @@
 
 access log: granian wraps the application, so that payments come the public way, one coroutine for each.
 other source: nor is our scheduler used if granian's source is another one than was tested.
+newer frames: workers say the next version of what they say to those of other machines.
 few at once: granian serves few connections at a time; nothing else is changed.
 rust tasks: granian's own tasks instead of asyncio's; payments come the private way.
 short limits: the shipped settings, but the own ports' clients have little time and few connections.
@@ -19,7 +20,7 @@ from granian.constants import TaskImpl
 from paychan import supervisor
 from paychan.__main__ import main as run_paychan
 from paychan.server import serving as server
-from paychan.server.doors import direct, granian_door
+from paychan.server.doors import direct, granian_door, peer_port
 from tests.system import VARIABLE, variant_module
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -28,6 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "few at once": {"backpressure": 8},
     "rust tasks": {"task_impl": TaskImpl.rust},
     "short limits": {},
+    "newer frames": {},
 }
 CONNECTIONS_MAX = 8
 """With short limits."""
@@ -72,6 +74,8 @@ def run_server(variant: str) -> int:
     server.Granian = granian  # type: ignore[assignment, misc]
     if variant == "other source":
         granian_door.KNOWN_SOURCES = frozenset()
+    if variant == "newer frames":
+        peer_port.VERSION += 1
     if variant == "short limits":
         direct.SWEEP_SECONDS, direct.SILENT_SWEEPS_MAX, direct.CONNECTIONS_MAX = 0.1, 5, CONNECTIONS_MAX
     return server.main()

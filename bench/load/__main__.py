@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument(
         "--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="measure nothing, put two results side by side"
     )
-    parser.add_argument("--only", metavar="SCENE", help="print the rows of this scene alone, and keep no result: Selling")
+    parser.add_argument("--only", metavar="SCENE", help="print the rows of this scene alone, keep no result: Selling, Forwarding")
     parser.add_argument("--rounds", type=positive, metavar="N", help="instead of 7, of the long form 15")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON there, too")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="instead of bench/results")
@@ -55,15 +55,19 @@ def _measure(arguments: argparse.Namespace) -> None:
 
 
 def _measure_one(name: str, size: "Size") -> None:
-    """Measure the one scene that has its rows to itself."""
+    """Measure one of the scenes that have their rows to themselves."""
+    from bench.load.forwarding import Forwarding
     from bench.load.report import targets
-    from bench.load.rows import selling_rows
+    from bench.load.rows import forwarding_rows, selling_rows
     from bench.load.run import measure
     from bench.load.selling import Selling
 
-    if name != Selling.__name__:
-        raise Failed(f"--only {name}: only Selling has its rows to itself")
-    printing.show(targets(selling_rows(measure(size, (Selling,)), size)))
+    if name == Selling.__name__:
+        printing.show(targets(selling_rows(measure(size, (Selling,)), size)))
+    elif name == Forwarding.__name__:
+        printing.show(targets(forwarding_rows(measure(size, (Forwarding,)))))
+    else:
+        raise Failed(f"--only {name}: only Selling and Forwarding have their rows to themselves")
 
 
 def main() -> int:

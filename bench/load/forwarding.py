@@ -1,11 +1,12 @@
 """Scene: two workers. Row 6: what a payment costs at the port of the worker that owns its channel, and at the other's.
 
 Beside them, as operators launch it: granian's shared port, which gives a connection to either, so that half of the payments are
-forwarded.
+forwarded. Row 6b: the same over TLS, the two workers being those of two machines.
 """
 
 import functools
 
+from bench.load import machines
 from bench.load.failure import Failed
 from bench.load.measure import Lane
 from bench.load.payers import Payer
@@ -13,6 +14,7 @@ from bench.load.processes import Door, Instance
 from bench.load.scene import Scene, Step
 
 OWNED, FORWARDED, SHARED = "two workers, owned", "two workers, forwarded", "two workers, granian"
+OVER_TLS = "two machines, forwarded"
 
 
 class Forwarding(Scene):
@@ -34,10 +36,21 @@ class Forwarding(Scene):
             FORWARDED: [other[door] for door in owners[FORWARDED]],
             SHARED: [instance.door] * self.size.main,
         }
-        self._lanes = {kind: self._lane(kind, doors[kind], instance, payers[kind]) for kind in payers}
+        self._lanes = {kind: self._lane(kind, doors[kind], instance.pids(), payers[kind]) for kind in payers}
+        if machines.is_possible():
+            self._lanes[OVER_TLS] = self._lane_over_tls()
+        else:
+            self.record.lacks[machines.NO_OPENSSL] = None
 
-    def _lane(self, kind: str, doors: list[Door], instance: Instance, payers: list[Payer]) -> Lane:
-        return Lane(kind, doors, instance.pids(), lambda number, count: payers[number].pay(count))
+    def _lane_over_tls(self) -> Lane:
+        both = machines.TwoMachines(self.directory)
+        self.exits.callback(both.stop)
+        both.start()
+        payers = [Payer(OVER_TLS, number, both.first.server_pubkey) for number in range(self.size.main)]
+        return self._lane(OVER_TLS, both.open(payers), both.pids(), payers)
+
+    def _lane(self, kind: str, doors: list[Door], pids: dict[str, list[int]], payers: list[Payer]) -> Lane:
+        return Lane(kind, doors, pids, lambda number, count: payers[number].pay(count))
 
     def steps(self) -> list[Step]:
         return [(kind, functools.partial(self._measure, kind)) for kind in self._lanes]

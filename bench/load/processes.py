@@ -35,7 +35,7 @@ Door = tuple[str, int]
 """Host and port of what listens."""
 
 
-def _changes(sell_port: int) -> dict[str, dict[str, str]]:
+def _changes(sell_port: int, more: dict[str, str]) -> dict[str, dict[str, str]]:
     """Return what differs from config/debug: nothing of it is on a payment's way, but for the workers' own ports."""
     return {
         "store.toml": {"lease_ms": "lease_ms = 10000"},  # `StoreFeed` prepares between two frames
@@ -44,6 +44,7 @@ def _changes(sell_port: int) -> dict[str, dict[str, str]]:
             "base_port": f"base_port = {free_port()}",
             "public_host": 'public_host = "127.0.0.1"',
             **({'socket = "run/sell': f'socket = "run/sell.sock"\nport = {sell_port}'} if sell_port else {}),
+            **more,
         },
     }
 
@@ -78,14 +79,21 @@ class Instance:
     """One system in debug mode, whose workers also have ports of their own. synced: the store waits for the disk.
 
     server: the module that is the server's program. sell_port: of the sellers' door over TCP, beside its socket; 0: it has none.
+    server_changes: of server.toml, as `make_config` takes them.
     """
 
     def __init__(
-        self, directory: Path, workers: int = 1, synced: bool = True, server: str = "paychan.server", sell_port: int = 0
+        self,
+        directory: Path,
+        workers: int = 1,
+        synced: bool = True,
+        server: str = "paychan.server",
+        sell_port: int = 0,
+        server_changes: dict[str, str] | None = None,
     ) -> None:
         self.directory, self.workers = directory, workers
         self.port = free_port()
-        self.config = make_config(directory / "config", _changes(sell_port))
+        self.config = make_config(directory / "config", _changes(sell_port, server_changes or {}))
         self._store_module, self._server_module = "store" if synced else "bench.load.unsynced_store", server
         self._env = {"PORT": str(self.port), "PAYCHAN_STATE_DIR": str(directory / "state"), "PAYCHAN_WORKERS": str(workers)}
         self._running: dict[str, subprocess.Popen[bytes]] = {}

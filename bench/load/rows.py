@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bench.load.cores import ONE_CORE
 from bench.load.doors import GRANIAN, HALF, HALF_SHARED, KINDS, OWN_PORT, PUBLIC
-from bench.load.forwarding import FORWARDED, OWNED
+from bench.load.forwarding import FORWARDED, OVER_TLS, OWNED
 from bench.load.many import FEW, MANY
 from bench.load.measure import Slice
 from bench.load.scene import Record, Size
@@ -63,7 +63,7 @@ def make_rows(record: Record, size: Size) -> list[Row]:
         *_door(record, size, "3", OWN_PORT, 0.70, 0.78, 0.92),
         _batch(record, size),
         _worse_door("5", "sync on / sync off, payments/s", _synced_to_unsynced(record, size), 0.85, 0.95),
-        _forwarded(record),
+        *forwarding_rows(record),
         *_refused(record, size),
         *_latency(record),
         _many(record, size),
@@ -133,9 +133,14 @@ def _worse_door(
     return Row(number, what, at_least, reach_for, by_door[worse], is_most, note=worse + others)
 
 
-def _forwarded(record: Record) -> Row:
+def forwarding_rows(record: Record) -> list[Row]:
+    """Return the rows of what it costs that a payment came to another worker than its channel's."""
     ratios = _cpu_ratios(record, FORWARDED, OWNED)
-    return Row("6", "forwarded / owned payment, CPU", 1.25, 1.12, ratios, is_most=True)
+    rows = [Row("6", "forwarded / owned payment, CPU", 1.25, 1.12, ratios, is_most=True)]
+    if record.of(OVER_TLS):
+        over = _cpu_ratios(record, OVER_TLS, FORWARDED)
+        rows.append(Row("6b", "forwarded to another machine over TLS / to another worker, CPU", None, None, over))
+    return rows
 
 
 def _refused(record: Record, size: Size) -> list[Row]:

@@ -7,6 +7,7 @@ and whether the files that they name are there.
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TypeVar
 
 from ..core.errors import ConfigError
 from ..settings.agreement import disagreements
+from ..settings.cluster import trouble_with_end
 from ..settings.load import load_server_config, load_signer_config, load_store_config
 from ..settings.models import ServerConfig, SignerConfig
 
@@ -30,6 +32,7 @@ def check_directory(directory: Path) -> list[str]:
         *(_trouble_with_key(signer) if signer is not None else []),
         *disagreements(server, store, signer),
         *(_files_of_server(server, makes_cookie=(directory / "node.sh").exists()) if server is not None else []),
+        *(_trouble_with_certificate(server) if server is not None else []),
     ]
     told = {_key(line, directory) for line in problems}
     return problems + [line for line in found if _key(line, directory) not in told]
@@ -79,6 +82,14 @@ def _files_of_server(config: ServerConfig, *, makes_cookie: bool) -> list[str]:
         for key, path in files.items()
         if path is not None and (why := _trouble_with_file(path))
     ]
+
+
+def _trouble_with_certificate(config: ServerConfig) -> list[str]:
+    """Return that the cluster's certificate ends soon, or has ended: the server starts all the same."""
+    cluster = config.cluster
+    if cluster is None or not cluster.certificate_ends or not (why := trouble_with_end(cluster.certificate_ends, time.time())):
+        return []
+    return [f"{config.common.source}: cluster.certificate: {cluster.files.certificate}: {why}"]
 
 
 def _trouble_with_file(path: Path) -> str:

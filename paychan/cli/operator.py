@@ -22,7 +22,7 @@ from ..rpc.store_messages import Hello, Stored, StoreMessage
 from ..settings.load import load_server_config, load_store_config
 from ..settings.models import ServerConfig, StoreConfig
 from ..supervisor import Supervisor
-from . import token
+from . import cluster, token
 from .configuration import check_directory
 from .output import EXIT_REFUSED, CommandError, utc
 
@@ -59,6 +59,9 @@ def register(subparsers: Any) -> None:
     about = "say who may sell"
     tokens = subparsers.add_parser("token", help=about, description=about).add_subparsers(required=True, metavar="ACTION")
     token.register(tokens, EXITS)
+    about = "work on a cluster of several machines"
+    clusters = subparsers.add_parser("cluster", help=about, description=about).add_subparsers(required=True, metavar="ACTION")
+    cluster.register(clusters, EXITS)
     about = "work on configurations"
     config = subparsers.add_parser("config", help=about, description=about).add_subparsers(required=True, metavar="ACTION")
     about = "say what is missing or wrong in a configuration"
@@ -210,4 +213,5 @@ async def _settle_by_its_owner(config: ServerConfig, outpoint: bytes) -> dict[st
                 return body
         except (OSError, ConnectionGone, RemoteRefusal, TimeoutError):
             continue
-    raise CommandError("no worker of this server settles this channel: is the server running?")
+    elsewhere = "; if it is, another machine of the cluster settles it: ask there" if config.cluster is not None else ""
+    raise CommandError(f"no worker of this server settles this channel: is the server running?{elsewhere}")

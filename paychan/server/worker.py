@@ -14,9 +14,12 @@ from ..chain.base import FundingOutput
 from ..chain.make import make_chain
 from ..clock import Clock, wall_clock
 from ..core.errors import PaychanError, Rejection, Unavailable
+from ..rpc.peer_address import machine_of
+from ..rpc.peer_tls import CertificateError
 from ..rpc.signer_client import SignerClient
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, OwnerTable, Unsettled, Welcome
+from ..settings.cluster import trouble_with_end
 from ..settings.models import ServerConfig
 from .channels.books import Books
 from .channels.funding import FundingChecks
@@ -47,6 +50,9 @@ HIGHEST_SECONDS = 60.0
 """Between two notes of the highest time seen."""
 
 PEERS_RETRY_SECONDS = 1.0
+
+CERTIFICATE_SECONDS = 3600.0
+"""Between two looks at when the cluster's certificate ends."""
 
 EXPIRY_CODES = ("exp_time_too_soon", "exp_time_too_far")
 """Refusals for which the time must be certain."""
@@ -87,7 +93,8 @@ class Worker:
         lookups = Lookups(self._chain, chain.lookups_per_second, time.monotonic, negative_seconds)
         self._opening = Opening(config, lookups, self._prices)
         self._signer = SignerClient(config.signer)
-        self._peers = Peers(config.common.state_dir / "run", self._answer_peer, lambda: self._intake, self._pay_patiently)
+        run_dir = config.common.state_dir / "run"
+        self._peers = Peers(run_dir, self._answer_peer, lambda: self._intake, self._pay_patiently, config.cluster)
         self._life: ChannelLife | None = None
         self._intake: Intake | None = None
         self._unsettled, self._is_over = Unsettled(), False
@@ -102,14 +109,15 @@ class Worker:
         self._signer.link.start()
         self._tip.start()
         self._prices.start()
-        self._tasks = [loop.create_task(self._join()), loop.create_task(self._keep_highest())]
+        works = (self._join(), self._keep_highest(), self._watch_certificate())
+        self._tasks = [loop.create_task(work) for work in works]
 
     async def _join(self) -> None:
         """Once the signer's key is known, join the store's workers and build what needs the shard count."""
         while not self._signer.link.is_up:
             await asyncio.sleep(0.02)
         await self._start_peers()
-        hello = Hello(self._config.common.network.name, self._signer.public_key, self._peers.address.path)
+        hello = Hello(self._config.common.network.name, self._signer.public_key, str(self._peers.address))
         self._store = StoreClient(self._config.store, hello, self._on_owners, self._on_store_lost, self._on_unsettled)
         self._store.link.start()
 
@@ -120,7 +128,7 @@ class Worker:
             try:
                 await self._peers.start()
                 return
-            except OSError as error:
+            except (OSError, CertificateError) as error:
                 if why != (why := str(error)):
                     log.warning("the socket for other workers cannot be made: %s", why)
                 await asyncio.sleep(PEERS_RETRY_SECONDS)
@@ -136,6 +144,19 @@ class Worker:
             except OSError as error:
                 log.warning("the highest time seen could not be noted: %s", error.strerror)
             await asyncio.sleep(HIGHEST_SECONDS)
+
+    def _trouble_with_certificate(self) -> str:
+        """Return that the certificate that is shown to other machines ends soon, or has ended."""
+        cluster = self._config.cluster
+        return trouble_with_end(cluster.certificate_ends, time.time()) if cluster is not None else ""
+
+    async def _watch_certificate(self) -> None:
+        """Say in time that the cluster's certificate must be renewed. A reload brings the new one."""
+        cluster, told = self._config.cluster, ""
+        while cluster is not None:
+            if told != (told := self._trouble_with_certificate()) and told:
+                log.warning("%s %s", cluster.files.certificate, told)
+            await asyncio.sleep(CERTIFICATE_SECONDS)
 
     def _on_tip_moved(self, generation: int) -> None:
         if self._life is not None:
@@ -275,7 +296,7 @@ class Worker:
             return problem(Unavailable("chain_unavailable", self._tip.doubt))
         content: dict[str, object] = {
             "ready": True,
-            "workers": self._ownership.worker_count,
+            "workers": self._workers_of(self._config.cluster.machine if self._config.cluster is not None else ""),
             "server_pubkey": self._signer.public_key.hex(),
             "uneconomic_channels": len(self._settling.uneconomic),
             "stopped_shards": {str(shard): why for shard, why in self._ownership.stopped.items()},
@@ -287,12 +308,23 @@ class Worker:
                 "unsettled_value_max": self._config.unsettled_value_max,
             },
         }
+        if (cluster := self._config.cluster) is not None:
+            content["cluster"] = {
+                "machine": cluster.machine,
+                "workers": self._ownership.worker_count,
+                "certificate_ends": cluster.certificate_ends,
+                "trouble": self._trouble_with_certificate(),
+            }
         if ahead := self._clock.kept_ahead():
             content["clock_ahead_seconds"] = ahead
         if self._config.chain.has_network and self._tip.tip is not None:
             tip = self._tip.tip
             content["chain"] = {"height": tip.height, "tip_age_seconds": max(0, self._clock.now() - tip.time)}
         return json_reply(200, content)
+
+    def _workers_of(self, machine: str) -> int:
+        """Return how many workers of a machine the store knows; empty: of the one there is without a cluster."""
+        return sum(machine_of(address) == machine for address in self._ownership.peers)
 
     # --- requests ---
 

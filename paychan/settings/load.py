@@ -16,6 +16,7 @@ from ..core.sharding import SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX
 from ..core.units import DUST_LIMIT, MAX_MONEY, SECONDS_PER_HOUR
 from ..rpc.connection import Address
 from . import dangers, hosts
+from .cluster import cluster_config
 from .models import SETTLEMENT_BYTES, ChainConfig, Common, SellConfig, ServerConfig, SignerConfig, StoreConfig
 from .sections import Section, read_sections
 from .tokens import tokens_file
@@ -116,6 +117,7 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         unsettled_value_max=_unsettled_max(exposure, total_exposure_max),
         unnoted_value_max=exposure.integer("unnoted_value_max", 1, MAX_MONEY, _unnoted(common)),
         sell=_sell_config(root, common),
+        cluster=cluster_config(root, common),
     )
     _check_server(config, root)
     root.finish(config)

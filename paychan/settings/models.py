@@ -8,6 +8,7 @@ from ..core.network import Network
 from ..core.settlement import SETTLEMENT_SIZE_MAX
 from ..core.units import SECONDS_PER_HOUR
 from ..rpc.connection import Address
+from ..rpc.peer_tls import CertificateFiles
 
 SETTLEMENT_BYTES = 331
 """Bytes of a settlement transaction as v1 counts them for the open price (spec section 7). A real one has up to 348."""
@@ -67,6 +68,19 @@ class SellConfig:
 
 
 @dataclass(frozen=True)
+class ClusterConfig:
+    """A machine among those that share one store. machine: its name; peer_host: the name or IP address that others connect to, also
+    in its certificate; peer_port: the first of its workers' ports; listen_host: an IP address. certificate_ends: unix seconds."""
+
+    machine: str
+    peer_host: str
+    peer_port: int
+    listen_host: str
+    files: CertificateFiles
+    certificate_ends: int
+
+
+@dataclass(frozen=True)
 class ServerConfig:
     """`paychan-server`: money in satoshi, times in seconds. http_host: an IP address; direct_public_host: as it stands in a URL."""
 
@@ -97,6 +111,7 @@ class ServerConfig:
     unsettled_value_max: int
     unnoted_value_max: int
     sell: SellConfig
+    cluster: ClusterConfig | None = None
 
     @property
     def settlement_period(self) -> int:

@@ -5,6 +5,7 @@ is as short as it can be, and must fit the named file exactly once: `python -m t
 """
 
 from .kinds import Break
+from .machines import MACHINES
 from .paying import PAYING
 
 UNIT = "tests/unit/"
@@ -1972,7 +1973,7 @@ GATEWAY = (
 )
 
 SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
-BREAKS: tuple[Break, ...] = (*SERVERS, *SALES, *MIDDLEWARE, *PAYING, *SOLD_BY_OTHERS, *GATEWAY)
+BREAKS: tuple[Break, ...] = (*SERVERS, *SALES, *MIDDLEWARE, *PAYING, *SOLD_BY_OTHERS, *GATEWAY, *MACHINES)
 
 NOT_APPLICABLE: dict[str, str] = {
     "C5": "No nonce is made here: libsecp256k1 makes it from key and digest (RFC 6979), and the vectors pin the signatures.",

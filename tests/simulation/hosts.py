@@ -210,7 +210,7 @@ def _stand_ins() -> tuple[tuple[Any, dict[str, Any]], ...]:
         (settler, {"SWEEP_SECONDS": SWEEP_SECONDS}),
         (watcher, {"LOOK_SECONDS": SWEEP_SECONDS}),
         (connection_module, {"bind": lambda address: Listener(address.path)}),
-        (direct_module, {"_listen": lambda _, base: Listener(f"tcp:{base}")}),
+        (direct_module, {"first_free_port": lambda _, base, __: Listener(f"tcp:{base}")}),
         (store.server, {"time": SimpleNamespace(monotonic_ns=lambda: int(_time() * 1e9))}),
         (store.sequencer, {"os": SimpleNamespace(_exit=_exit_now), "StateCache": partial(StateCache, CACHE_BUCKETS)}),
         (store.identity, {"os": SimpleNamespace(urandom=bytes)}),

@@ -27,7 +27,7 @@ from coincurve import PrivateKey
 import store.sequencer
 from paychan.core.channel import Phase
 from paychan.core.errors import PaychanError, Unavailable
-from paychan.rpc.connection import Address
+from paychan.rpc.peer_address import PeerAddress
 from paychan.server import worker as worker_module
 from paychan.server.doors.peers import PeerRequest
 from paychan.server.protocol.replies import Reply, problem
@@ -133,7 +133,7 @@ class MemoryPeers:
 
     def __init__(self, wire: Wire, answer: Callable[[PeerRequest], Awaitable[Reply]]) -> None:
         self._wire, self._answer = wire, answer
-        self.address = Address(path=f"/worker-{next(self.numbers)}")
+        self.address = PeerAddress(f"/worker-{next(self.numbers)}")
         self.registry[self.address.path] = self
 
     async def start(self) -> None:

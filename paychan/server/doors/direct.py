@@ -6,7 +6,6 @@ What it costs less than granian's shared port is in docs/PERFORMANCE.md. Bytes a
 import asyncio
 import logging
 import os
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
@@ -21,13 +20,11 @@ from ...core.errors import Rejection
 from ...settings.models import ServerConfig
 from ..protocol.replies import Reply, problem
 from .headers import SUCCESS_HEADERS, Headers, absolute, headers_of
+from .ports import first_free_port
 
 CONNECTIONS_MAX = 4096
 """Of one worker at each of its ports, and how many may wait to be accepted. granian accepts connections beyond it and never serves
 them, so it is set high; it costs nothing. The own port closes them at once."""
-
-PORTS_MAX = 512
-"""How many ports from the base are tried: twice the most workers, for on a reload old and new ones live side by side."""
 
 SWEEP_SECONDS = 1.0
 SILENT_SWEEPS_MAX = 20
@@ -100,7 +97,7 @@ class DirectPort:
         """Listen on the first free port from the configured one up. Without one, everything goes through the shared port."""
         if not self._config.direct_base_port:
             return
-        listener = _listen(self._config.http_host, self._config.direct_base_port)
+        listener = first_free_port(self._config.http_host, self._config.direct_base_port, CONNECTIONS_MAX)
         if listener is None:
             log.warning("no port is free from %d on: this worker has none of its own", self._config.direct_base_port)
             return
@@ -176,21 +173,3 @@ class DirectPort:
         """Return scheme, host and port as the client can reach them; empty if it named no host."""
         host = request.host.decode()
         return self._config.public_url or (f"http://{host}" if host else "")
-
-
-def _listen(host: str, base_port: int) -> socket.socket | None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for port in range(base_port, min(base_port + PORTS_MAX, 65536)):
-        listener = None
-        try:
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, port))
-            listener.listen(CONNECTIONS_MAX)
-        except OSError:
-            if listener is not None:
-                listener.close()
-            continue
-        listener.setblocking(False)
-        return listener
-    return None

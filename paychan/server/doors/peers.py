@@ -1,21 +1,30 @@
-"""Worker to worker: a request for a shard that another worker owns goes to it, and its answer comes back as it is."""
+"""Worker to worker: a request for a shard that another worker owns goes to it, and its answer comes back as it is.
+
+Workers of one machine use Unix sockets; those of another machine are reached over TLS (`peer_port.py`).
+"""
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import struct
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ..._fast.forward import ForwardLink, OwnerEnd
 from ..._fast.intake import Intake, PaymentRequest
 from ...chain.base import FundingOutput
 from ...core.errors import Unavailable
 from ...rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect, listen
+from ...rpc.peer_address import PeerAddress
+from ...rpc.peer_tls import reason_of
+from ...settings.models import ClusterConfig
 from ..protocol.replies import Reply, problem
 from ..shards.ownership import NotOwner
+from .peer_port import PeerPort, VersionDiffers
 
 PAYLOAD_MAX = 128 << 10
 """Bytes; a URL is below 64 kB."""
@@ -27,8 +36,14 @@ ANSWER_SECONDS_MAX = 12.0
 """Longer than a close with a slow signer takes. A payment on a link is given up between once and twice this."""
 
 CONNECT_SECONDS_MAX = 2.0
-"""On a Unix socket only a stopped process, whose queue of connections is full, takes so long."""
+"""On a Unix socket only a stopped process, whose queue of connections is full, takes so long; on a network one that is gone."""
 
+AWAY_SECONDS = 0.5
+"""So long a worker of another machine that could not be reached is taken to be away: each try may take CONNECT_SECONDS_MAX."""
+
+log = logging.getLogger("paychan.peers")
+
+_Made = TypeVar("_Made", bound=Any)
 _Connecting = asyncio.Task[FrameConnection] | asyncio.Task[ForwardLink]
 
 _HEAD = struct.Struct("<BHH36sQI?")
@@ -85,7 +100,10 @@ def decode_reply(payload: bytes) -> Reply:
 
 
 class Peers:
-    """This worker's own socket, and connections to the other workers', made when first needed."""
+    """This worker's own socket, in a cluster its own port, too, and connections to the other workers', made when first needed.
+
+    A peer is named by its address as the owner table has it (`rpc/peer_address.py`).
+    """
 
     def __init__(
         self,
@@ -93,11 +111,17 @@ class Peers:
         answer: Callable[[PeerRequest], Awaitable[Reply]],
         intake: Callable[[], Intake | None],
         refused: Callable[[PaymentRequest, bytes], None],
+        cluster: ClusterConfig | None = None,
     ) -> None:
         """answer(request): answers what other workers forward, but for payments: they go to `intake()`. refused(request, outpoint)
         gets back the payments that were sent to a worker that is not their owner (any more)."""
         self._directory, self._answer, self._intake, self._refused = directory, answer, intake, refused
-        self.address = Address(path=str(directory.absolute() / f"worker-{os.getpid()}-{secrets.token_hex(4)}.sock"))
+        self.address = PeerAddress(str(directory.absolute() / f"worker-{os.getpid()}-{secrets.token_hex(4)}.sock"))
+        """What the store is told; in a cluster the port is part of it once `start` has returned."""
+        self._cluster = cluster
+        self._port: PeerPort | None = None
+        self._away_until: dict[str, float] = {}
+        self._troubles: dict[str, str] = {}
         self._server: asyncio.AbstractServer | None = None
         self._connections: dict[str, asyncio.Task[FrameConnection]] = {}
         self._incoming: set[OwnerEnd] = set()
@@ -106,13 +130,22 @@ class Peers:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
+        """Listen. Raises OSError, CertificateError."""
         self._remove_dead_sockets()
-        self._server = await listen(self.address, self._accept)  # type: ignore[arg-type]  # compiled: a protocol but for the base class
+        if self._server is None:
+            own = Address(path=self.address.path)
+            self._server = await listen(own, self._accept)  # type: ignore[arg-type]  # compiled: a protocol but for the base class
+        if self._cluster is not None:
+            self._port = PeerPort(self._cluster, self._accept, lambda: len(self._incoming))
+            self._port.start()
+            self.address = PeerAddress(self.address.path, self._cluster.machine, self._cluster.peer_host, self._port.port)
         self._give_up_overdue()
 
     async def stop(self) -> None:
         if self._server:
             self._server.close()
+        if self._port is not None:
+            self._port.stop()
         with contextlib.suppress(OSError):
             os.unlink(self.address.path)
         if self._timer is not None:
@@ -148,10 +181,42 @@ class Peers:
     async def _connection(self, peer: str) -> FrameConnection:
         task = self._connections.get(peer)
         if task is None or _is_dead(task):
-            task = asyncio.get_running_loop().create_task(connect(Address(path=peer), self._outgoing))
+            task = asyncio.get_running_loop().create_task(self._connect(peer, self._outgoing))
             self._connections[peer] = task
             self._forget_closed()
         return await asyncio.shield(task)
+
+    async def _connect(self, peer: str, make: Callable[[], _Made]) -> _Made:
+        """Return a new connection to a peer, over TLS if it is another machine's. Raises OSError."""
+        try:
+            address = PeerAddress.parse(peer)
+        except ValueError as error:
+            raise ConnectionError("the owner table has an address that is none") from error
+        if address.machine == (self._cluster.machine if self._cluster else ""):
+            return await connect(Address(path=address.path), make)
+        if self._port is None:
+            self._note(address, "it is of another machine, and there is no [cluster] here")
+            raise ConnectionError("it is of another machine")
+        if self._is_away(peer):
+            raise ConnectionError("it could not be reached a moment ago")
+        try:
+            made = await self._port.connect(address.host, address.port, make)
+        except OSError as error:
+            self._away_until[peer] = asyncio.get_running_loop().time() + AWAY_SECONDS
+            self._note(address, str(error) if isinstance(error, VersionDiffers) else reason_of(error))
+            raise
+        self._note(address, "")
+        return made
+
+    def _is_away(self, peer: str) -> bool:
+        return asyncio.get_running_loop().time() < self._away_until.get(peer, 0.0)
+
+    def _note(self, address: PeerAddress, why: str) -> None:
+        """Log once why a machine's worker cannot be reached, and once that it can be again."""
+        if self._troubles.get(address.place, "") != why:
+            told = "machine %s, %s: cannot be reached: %s" if why else "machine %s, %s: is reached again%s"
+            log.log(logging.WARNING if why else logging.INFO, told, address.machine, address.place, why)
+        self._troubles[address.place] = why
 
     def _forget_closed(self) -> None:
         for peer, task in list(self._connections.items()):
@@ -167,6 +232,8 @@ class Peers:
         for peer, task in tasks:
             if peer not in peers and _is_made(task):
                 task.result().close()
+        for peer in [peer for peer in self._away_until if peer not in peers]:
+            del self._away_until[peer]
 
     def _outgoing(self) -> FrameConnection:
         return FrameConnection(PAYLOAD_MAX, lambda *_: None, lambda _: None)
@@ -175,8 +242,7 @@ class Peers:
         """Return the connection for payments to a peer. None while it is being made: until then there is only the patient way."""
         task = self._links.get(peer)
         if peer and (task is None or _is_dead(task)):
-            made = connect(Address(path=peer), self._make_link)  # type: ignore[type-var]  # compiled, as in `start`
-            task = asyncio.get_running_loop().create_task(made)
+            task = asyncio.get_running_loop().create_task(self._connect(peer, self._make_link))
             self._links[peer] = task
             self._forget_closed()
         return task.result() if task is not None and _is_made(task) else None

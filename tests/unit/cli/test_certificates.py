@@ -1,0 +1,161 @@
+"""Aim: `paychan cluster certificates` makes what the servers take, renews it in time, and loses or shows no key. Method: the real
+command with the real openssl; what it made is tried as peers would try it. Then without openssl, and with one that fails."""
+
+import json
+import os
+import ssl
+import stat
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from paychan.__main__ import main
+from paychan.cli.certificates import AUTHORITY_DAYS, DAYS, RENEWED_BEFORE
+from paychan.rpc.peer_tls import CertificateError, CertificateFiles, prove
+from tests.certificates import ALPHA, BETA, files_of, need_openssl, run
+
+HOSTS = ("--host", ALPHA, "--host", f"{BETA},beta.example,fd00::2")
+DAY = 86_400
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    def typed(*words):
+        monkeypatch.setattr(sys, "argv", ["paychan", "cluster", "certificates", *map(str, words)])
+        try:
+            status = main()
+        except SystemExit as error:
+            status = error.code
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err and "PRIVATE" not in said.out + said.err
+        return status, said.out, said.err
+
+    return typed
+
+
+@pytest.fixture(autouse=True)
+def openssl():
+    need_openssl()
+
+
+def serial(path: Path) -> str:
+    return run("x509", "-in", path, "-noout", "-serial")
+
+
+def test_what_it_makes_is_taken_for_each_name_and_no_other(tmp_path, command):
+    made = tmp_path / "cluster"
+    assert command(made, *HOSTS) == (0, f"{made / ALPHA}: made\n{made / BETA}: made\n", "")
+    now = time.time()
+    for host, names in ((ALPHA, [ALPHA]), (BETA, [BETA, "beta.example", "fd00::2"])):
+        for name in names:
+            assert abs(prove(files_of(made, host), name) - now - DAYS * DAY) < DAY
+        with pytest.raises(CertificateError, match="mismatch"):
+            prove(files_of(made, host), "other.example")
+    ends = run("x509", "-in", made / "ca.crt", "-noout", "-enddate").removeprefix("notAfter=").strip()
+    assert abs(ssl.cert_time_to_seconds(ends) - now - AUTHORITY_DAYS * DAY) < DAY
+
+
+def test_nothing_of_it_is_open_to_others_whatever_the_umask(tmp_path, command):
+    made, before = tmp_path / "cluster", os.umask(0)
+    try:
+        command(made, *HOSTS)
+        assert os.umask(0) == 0
+    finally:
+        os.umask(before)
+    found = list(made.rglob("*"))
+    assert {path.name for path in found} == {ALPHA, BETA, "ca.crt", "ca.key", "peer.crt", "peer.key"}  # and nothing left over
+    assert all(not path.stat().st_mode & 0o077 for path in found)
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in found if path.name.endswith(".key"))
+    assert not (made / ALPHA / "ca.key").exists()
+
+
+def test_the_authority_signs_for_machines_and_for_no_other_authority(tmp_path, command):
+    command(tmp_path / "cluster", *HOSTS)
+    text = run("x509", "-in", tmp_path / "cluster" / "ca.crt", "-noout", "-text")
+    assert "CA:TRUE, pathlen:0" in text and "Certificate Sign" in text
+    text = run("x509", "-in", files_of(tmp_path / "cluster", ALPHA).certificate, "-noout", "-text")
+    assert "CA:FALSE" in text and "TLS Web Server Authentication, TLS Web Client Authentication" in text
+
+
+def test_a_second_run_keeps_what_is_good_and_renews_what_ends_soon(tmp_path, command):
+    made = tmp_path / "cluster"
+    command(made, *HOSTS)
+    files = files_of(made, ALPHA)
+    before, authority = serial(files.certificate), serial(made / "ca.crt")
+    status, out, _ = command(made, *HOSTS, "--host", "gamma.example", "--json")
+    rows = json.loads(out)["certificates"]
+    assert status == 0 and [row["done"] for row in rows] == ["kept", "kept", "made"]
+    assert rows[2] == {"host": "gamma.example", "directory": str(made / "gamma.example"), "done": "made"}
+    # A third of so many days is more than what is left of it.
+    assert command(made, "--host", ALPHA, "--days", (DAYS + 1) * RENEWED_BEFORE)[1] == f"{made / ALPHA}: renewed\n"
+    assert serial(files.certificate) != before and serial(made / "ca.crt") == authority
+    assert prove(files, ALPHA) > time.time() + DAYS * DAY
+
+
+def test_renew_makes_all_anew_with_new_keys(tmp_path, command):
+    made = tmp_path / "cluster"
+    command(made, *HOSTS)
+    keys = [files_of(made, host).key.read_text() for host in (ALPHA, BETA)]
+    assert command(made, *HOSTS, "--renew")[1].count(": renewed\n") == 2
+    assert not {files_of(made, host).key.read_text() for host in (ALPHA, BETA)} & set(keys)
+    old = CertificateFiles(made / "ca.crt", made / ALPHA / "peer.crt", made / ALPHA / "peer.key")
+    prove(old, ALPHA)
+
+
+@pytest.mark.parametrize("spoil", ["key", "certificate", "ca", "name"])
+def test_what_is_damaged_or_lacks_a_name_is_made_anew(tmp_path, command, spoil):
+    made, hosts = tmp_path / "cluster", ("--host", ALPHA)
+    command(made, *hosts)
+    if spoil == "name":
+        hosts = ("--host", f"{ALPHA},alpha.example")
+    else:
+        getattr(files_of(made, ALPHA), spoil).write_text("damaged\n")
+    assert command(made, *hosts)[1] == f"{made / ALPHA}: renewed\n"
+    prove(files_of(made, ALPHA), hosts[1].split(",")[-1])
+
+
+@pytest.mark.parametrize("missing", ["ca.crt", "ca.key"])
+def test_half_an_authority_is_not_replaced(tmp_path, command, missing):
+    made = tmp_path / "cluster"
+    command(made, *HOSTS)
+    (made / missing).unlink()
+    status, out, err = command(made, *HOSTS, "--renew")
+    assert (status, out) == (1, "") and f"{made / missing} is missing beside" in err
+    assert not (made / missing).exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("--host", ""), ("--host", "a,,b"), ("--host", "../x"), ("--host", "https://x"), ("--host", "a b"), ("--host", "a/b"),
+     ("--host", ALPHA, "--days", "0"), ("--host", ALPHA, "--days", "99999"), ("--host", ALPHA, "--days", "x")],
+)  # fmt: skip
+def test_wrong_usage_is_told_and_makes_nothing(tmp_path, command, words):
+    status, out, err = command(tmp_path / "cluster", *words)
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert not (tmp_path / "cluster").exists()
+
+
+def test_without_openssl_it_says_what_to_install(tmp_path, command, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    status, out, err = command(tmp_path / "cluster", *HOSTS)
+    assert (status, out) == (1, "")
+    assert "there is no `openssl` command here; the package openssl" in err
+
+
+def test_an_openssl_that_fails_is_told_in_a_line_and_nothing_half_made_is_left(tmp_path, command, monkeypatch):
+    odd = tmp_path / "bin" / "openssl"
+    odd.parent.mkdir()
+    odd.write_text("#!/bin/sh\necho 'it is' >&2\necho broken >&2\nexit 3\n")
+    odd.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{odd.parent}:{os.environ['PATH']}")
+    status, out, err = command(tmp_path / "cluster", *HOSTS)
+    assert (status, out) == (1, "") and "openssl genpkey: it is broken" in err and err.count("\n") == 1
+    assert list((tmp_path / "cluster").iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_written_is_told(tmp_path, command):
+    (tmp_path / "file").write_text("")
+    status, out, err = command(tmp_path / "file" / "cluster", *HOSTS)
+    assert (status, out) == (1, "") and "Not a directory" in err
