@@ -8,7 +8,7 @@ SETTINGS = "tests/unit/settings/test_cluster.py"
 
 MACHINES = (
     Break(
-        ("T1",),
+        ("N1",),
         "whoever reaches the port is believed as a worker is: what he says of a funding output opens a channel",
         TLS,
         "context.verify_mode = ssl.CERT_REQUIRED",
@@ -16,7 +16,7 @@ MACHINES = (
         (f"{TRIED}::test_nothing_is_answered_to_a_stranger_and_it_is_logged_once",),
     ),
     Break(
-        ("T1",),
+        ("N1",),
         "a version of TLS is spoken that is weaker than it need be",
         TLS,
         "context.minimum_version = ssl.TLSVersion.TLSv1_3",
@@ -24,7 +24,7 @@ MACHINES = (
         (f"{TRIED}::test_nothing_is_answered_to_a_stranger_and_it_is_logged_once",),
     ),
     Break(
-        ("T2",),
+        ("N2",),
         "any certificate of the cluster answers for any machine: payments go to whoever stands in the way with one",
         TLS,
         "client.check_hostname = True",
@@ -35,7 +35,7 @@ MACHINES = (
         ),
     ),
     Break(
-        ("T3",),
+        ("N3",),
         "two versions of the frames talk to each other, and one reads a value where the other wrote a length",
         PORT,
         "if version != VERSION:",
@@ -46,7 +46,7 @@ MACHINES = (
         ),
     ),
     Break(
-        ("T4",),
+        ("N4",),
         "a host without a certificate keeps the machines of the cluster apart with connections that say nothing",
         PORT,
         "return is_flood or ",
@@ -54,7 +54,7 @@ MACHINES = (
         (f"{TRIED}::test_who_hangs_in_the_handshake_is_dropped_and_who_floods_is_turned_away",),
     ),
     Break(
-        ("T5",),
+        ("N5",),
         "the key that a worker is known by to the other machines may be read by others",
         "paychan/settings/cluster.py",
         "if mode & (stat.S_IWGRP | stat.S_IRWXO):",
