@@ -93,7 +93,7 @@ SLIPS = {
                 "        if False:\n            told = yield from self._patiently(self._release(sale)",
             ),
         ),
-        (SALES, "--kills", "30", "--victim", "buyer,gateway"),
+        (SALES, "--kills", "80", "--victim", "buyer,gateway"),
     ),
     "what was served before is given back when it fails at its second run": Slip(
         (

@@ -130,6 +130,16 @@ def test_what_failed_is_given_back_unless_who_owes_it_or_takes_it_was_killed(who
     assert story.problems() == [] if was_killed else "CHARGED TWICE" in story.problems()[0]
 
 
+def test_who_was_killed_after_it_has_answered_owes_what_its_handler_failed_to_serve():
+    story = bought()
+    story.ask("b")
+    story.present("b", OPENING + 200)
+    story.answer("b", OPENING + 200, 500)
+    story.pay(OPENING + 200, 200)
+    story.killed = [(story.at + 1.0, "shop")]
+    assert ["CHARGED TWICE" in problem for problem in story.problems()] == [True]
+
+
 def test_what_was_never_answered_is_charged_once_at_most():
     story = bought()
     story.ask("b")
