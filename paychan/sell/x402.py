@@ -125,6 +125,7 @@ class ChannelScheme:
     def __init__(self, facilitator: HTTPFacilitatorClient | HTTPFacilitatorClientSync, issuer: Signer | None = None) -> None:
         self._facilitator, self._issuer = facilitator, issuer
         self._is_known: OrderedDict[str, bool] = OrderedDict()  # by the name of a payment: whether it is known what became of it
+        self._made: OrderedDict[int, int] = OrderedDict()  # by a payload's id: the number of its purchase; 0: another's
 
     def parse_price(self, price: Any, network: str) -> AssetAmount:
         """Return a price in satoshi: an integer, a decimal text, or an amount of asset sat. Raises ValueError."""
@@ -151,9 +152,14 @@ class ChannelScheme:
             raise ValueError("payTo must be empty, or the channel server's public key")
         return requirements.model_copy(update={"pay_to": pay_to, "extra": {**told, **requirements.extra}})
 
-    def settle_on_cancel(self, context: SettleContext) -> PaymentRequirements:
-        """The handler has failed: what it was charged for is given back."""
-        return _with(context.requirements, release=True)
+    def settle_on_cancel(self, context: SettleContext) -> PaymentRequirements | None:
+        """The handler has failed: what it was charged for is given back, if this request has made the purchase. One that was there
+        may have been served before: it is not given back, but served when its payment comes again."""
+        number = self._made.pop(id(context.payment_payload), 0)
+        if not number:
+            self._remember(_name(context.payment_payload), False)
+            return None
+        return _with(context.requirements, release=number)
 
     def after_settle(self, context: SettleResultContext) -> None:
         """What was given back has no receipt: it was not shown."""
@@ -186,7 +192,7 @@ class ChannelScheme:
             raise
         if inspect.isawaitable(answer):
             return self._await(name, is_unknown, answer, context)
-        self._found(name, answer)
+        self._found(name, answer, context)
         return SkipSettleResult(result=self._signed(answer, context))
 
     async def _await(
@@ -197,15 +203,17 @@ class ChannelScheme:
         except BaseException:
             self._lose(name, was_unknown)
             raise
-        self._found(name, found)
+        self._found(name, found, context)
         if self._issuer is not None and found.success:
             found = await asyncio.to_thread(self._signed, found, context)
         return SkipSettleResult(result=found)
 
-    def _found(self, name: str, answer: SettleResponse) -> None:
+    def _found(self, name: str, answer: SettleResponse, context: SettleContext) -> None:
         """Remember what was bought: shown again, it is never taken for a payment whose outcome is unknown."""
         if answer.success:
             self._remember(name, True)
+            extra = answer.extra or {}
+            _note(self._made, id(context.payment_payload), 0 if extra.get("repeated") else int(extra.get("purchase", 0)))
 
     def _signed(self, answer: SettleResponse, context: SettleContext) -> SettleResponse:
         """Put a signed receipt to a success. Without one it is a success, too."""
@@ -224,9 +232,7 @@ class ChannelScheme:
             self._remember(name, False)
 
     def _remember(self, name: str, is_known: bool) -> None:
-        self._is_known[name] = is_known
-        while len(self._is_known) > REMEMBERED_MAX:
-            self._is_known.popitem(last=False)
+        _note(self._is_known, name, is_known)
 
 
 def _bought(answer: SettleResponse, context: SettleContext) -> Bought:
@@ -244,7 +250,14 @@ def _bought(answer: SettleResponse, context: SettleContext) -> Bought:
     )
 
 
-def _with(requirements: Any, **marks: bool) -> PaymentRequirements:
+def _note(known: OrderedDict[Any, Any], name: Any, value: Any) -> None:
+    """Remember it; of all, the last REMEMBERED_MAX."""
+    known[name] = value
+    while len(known) > REMEMBERED_MAX:
+        known.popitem(last=False)
+
+
+def _with(requirements: Any, **marks: int) -> PaymentRequirements:
     """Return requirements with a mark for the channel server, which takes none from payers."""
     copy: PaymentRequirements = requirements.model_copy(update={"extra": {**requirements.extra, **marks}})
     return copy

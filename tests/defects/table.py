@@ -1818,6 +1818,22 @@ SOLD_BY_OTHERS = (
         (f"{BOUGHT}::test_what_the_handler_failed_to_serve_is_credit_for_the_next",),
     ),
     Break(
+        ("X6",),
+        "who takes a purchase over leaves it its number",
+        CALLS,
+        'told = await self._sell(offer, **charge, again=told["purchase"]["number"])',
+        "pass",
+        (f"{FACILITATED}::test_who_lost_a_purchase_to_another_cannot_give_it_back",),
+    ),
+    Break(
+        ("X6",),
+        "what was taken over is given back when its handler fails",
+        SCHEME_OBJECT,
+        '0 if extra.get("repeated") else int(extra.get("purchase", 0))',
+        'int(extra.get("purchase", 0))',
+        (f"{BOUGHT}::test_what_another_process_may_have_served_is_not_given_back",),
+    ),
+    Break(
         ("X4",),
         "a token for reading settles",
         CALLS,

@@ -26,7 +26,7 @@ IDS = (
     *(f"S{number}" for number in range(1, 9)),
     *(f"M{number}" for number in range(1, 8)),
     *(f"P{number}" for number in range(1, 9)),
-    *(f"X{number}" for number in range(1, 6)),
+    *(f"X{number}" for number in range(1, 7)),
     *(f"V{number}" for number in range(1, 5)),
     *(f"G{number}" for number in range(1, 8)),
 )
