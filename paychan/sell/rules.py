@@ -11,6 +11,8 @@ Who may give a purchase back? Who knows that nobody serves it: the process that 
 then. So whoever is about to run a handler for a purchase that was there takes it over before: it gets a new number, and the process
 that had the old one, and may still be at it, can neither give it back nor settle it any more. (It may still answer: that is the
 same harmless request, run twice for one price.) Who took it over cannot know what was served before, and gives nothing back.
+Nor does who was not answered when it asked for the charge: it serves what it finds later, most likely its own, but another process
+may have made and served that. What its handler fails to serve stays owed. If its request had not left it, it has made nothing.
 """
 
 import hashlib
@@ -35,8 +37,8 @@ from ..mpp.text import format_channel_id
 from .challenges import Challenges
 from .facts import Answer, Headers, Price, Request, Sale, Sign, Standing
 from .kept import Kept, Outcome
-from .owed import Last, Owed
-from .steps import Ask, Await, Call, Do, Pause, Steps, Told
+from .owed import NONE, Last, Owed, Owing
+from .steps import UNSENT, Ask, Await, Call, Do, Pause, Steps, Told
 
 TERMS = "/v1/sell/terms"
 TERMS_SECONDS = 60.0
@@ -57,8 +59,8 @@ REPEATS_MAX = 3
 price."""
 
 UNKNOWN_SECONDS = 120.0
-"""So long a sale whose outcome is unknown counts as ours, if it is there after all. Another process may have sold it meanwhile:
-then it is served twice for one price, or given back if our handler fails."""
+"""So long a sale whose outcome is unknown counts as ours, if it is there after all, and its request has left us. Another process
+may have sold it meanwhile: then it is served twice for one price, but never given back."""
 
 OWED_SECONDS = 3600.0
 """So long it is remembered that a price could not be given back."""
@@ -153,8 +155,10 @@ class Rules:
 
     def failed(self, sale: Sale) -> Steps[None]:
         """See facts.py. What cannot be given back now is remembered: the same payment will be served for it. What another process
-        has taken over is not ours to give back."""
-        if not sale.is_repeated:
+        has taken over is not ours to give back, nor what another one may have made."""
+        if sale.is_doubtful:
+            self._owed.doubt(sale.key, UNKNOWN_SECONDS, sale.number)
+        elif not sale.is_repeated:
             told = yield from self._patiently(self._release(sale), ASK_AGAIN_SECONDS)
             if told is None or told.is_unknown:
                 self._owed.note(sale.key, OWED_SECONDS, sale.number)
@@ -192,13 +196,8 @@ class Rules:
         """Give back what of a part was not delivered. number: 0 if it is another's. units: those that were delivered."""
         if not number:
             return
-        settle = {
-            "do": "settle",
-            "channel": format_outpoint(sale.outpoint),
-            "key": key,
-            "number": number,
-            "amount": units * sale.price.amount,
-        }
+        where = {"channel": format_outpoint(sale.outpoint), "key": key, "number": number}
+        settle = {"do": "settle", **where, "amount": units * sale.price.amount}
         told = yield from self._patiently(settle, ASK_AGAIN_SECONDS)
         if told is not None and told.status == 200:
             sale.standing = self._note(sale.outpoint, told)
@@ -244,7 +243,7 @@ class Rules:
             sold = yield from self._buy(request, credential, price, key)
         except BaseException as error:
             if not isinstance(error, PaychanError):  # we were stopped in between: it may be charged
-                self._owed.note(key, UNKNOWN_SECONDS)
+                self._owed.doubt(key, UNKNOWN_SECONDS)
             self._kept.settle(key, Outcome.GIVEN_BACK)
             raise
         if isinstance(sold, Answer):
@@ -301,21 +300,21 @@ class Rules:
         }
         if price.is_metered:
             sale["seconds"] = METERED_SECONDS
-        told = yield from self._patiently(sale, ASK_AGAIN_SECONDS, lambda: self._owed.note(key, UNKNOWN_SECONDS))
+        told = yield from self._patiently(sale, ASK_AGAIN_SECONDS, lambda: self._owed.doubt(key, UNKNOWN_SECONDS))
         if told is None:
             raise Unavailable("store_unavailable")
         if told.status != 200:
             return (yield from self._refused(told, request, credential, price))
         standing = self._note(credential.outpoint, told)
-        is_owed = self._owed.take(key, told.content["purchase"]["number"])
+        owing = self._owed.take(key, told.content["purchase"]["number"])
         if told.content["repeated"]:
-            if not is_owed:
+            if owing is Owing.NO:
                 self._check_repeated(key, request, price, standing, credential)
-            told = yield from self._take_over(sale, told, is_owed)
+            told = yield from self._take_over(sale, told, owing)
             if told.status != 200:
                 return (yield from self._refused(told, request, credential, price))
             standing = self._note(credential.outpoint, told)
-        purchase = told.content["purchase"]
+        purchase, is_repeated = told.content["purchase"], bool(told.content["repeated"])
         return Sale(
             request=request,
             price=price,
@@ -324,30 +323,33 @@ class Rules:
             number=purchase["number"],
             challenge_id=credential.challenge.id,
             standing=standing,
-            is_repeated=bool(told.content["repeated"]) and not is_owed,
+            is_repeated=is_repeated and owing is not Owing.YES,
+            is_doubtful=is_repeated and owing is Owing.MAYBE,
             is_open=purchase["until"] > 0,
             payment=credential.payment,
             name=self._names.get((key, purchase["number"]), 0),
         )
 
-    def _take_over(self, sale: dict[str, Any], told: Told, is_owed: bool) -> Steps[Told]:
+    def _take_over(self, sale: dict[str, Any], told: Told, owing: Owing) -> Steps[Told]:
         """Have a purchase made ours that was there, for who made it may be about to give it back. Return what was told: 200 also
         if it was given back just now, and is charged anew. Raises Unavailable."""
         key = sale["key"]
         ask = {**sale, "again": told.content["purchase"]["number"]}
-        when_unknown = partial(self._owed.note, key, UNKNOWN_SECONDS) if is_owed else lambda: None
+        ours = ask["again"] if owing is Owing.YES else NONE
+        note = partial(self._owed.doubt, key, UNKNOWN_SECONDS, ours=ours)
+        when_unknown = note if owing is not Owing.NO else lambda: None
         found = yield from self._patiently(ask, ASK_AGAIN_SECONDS, when_unknown)
         if found is None or found.is_unknown:
             raise Unavailable("store_unavailable")
         if found.code == "no_such_purchase":  # another was faster, or we were, and have not heard of it
             self._seen.note(key, self._ticks())
             raise Unavailable("overloaded", "The same request may be under way elsewhere; send it again")
-        if is_owed:
+        if owing is not Owing.NO:
             self._owed.take(key, 0)
         if found.status == 200 and found.content["repeated"]:
             name = self._names.get((key, ask["again"]), ask["again"])
             self._names.note((key, found.content["purchase"]["number"]), name)
-        if found.status == 200 and not is_owed:
+        if found.status == 200 and owing is Owing.NO:
             self._repeats.note(key, self._repeats.get(key, 0) + 1)
         return found
 
@@ -483,10 +485,10 @@ class Rules:
         while True:
             told = yield Ask((sale,))
             answer: Told | None = told[0] if told is not None else None
-            if answer is not None and not answer.is_unknown:
-                return answer
-            when_unknown()
-            if not left or self._ticks() > until:
+            is_known = answer is not None and not answer.is_unknown
+            if not is_known and answer is not UNSENT:
+                when_unknown()
+            if is_known or not left or self._ticks() > until:
                 return answer
             yield Pause(left.pop(0))
 
@@ -536,10 +538,8 @@ class Rules:
         return self._terms or None
 
     def _complain(self, told: Told | None) -> None:
-        if told is None:
-            why = self._explain()
-        else:
-            why = f"the sellers' door answers {told.status} {told.code}{_HINTS.get(told.status, '')}"
+        answers = "" if told is None else f"the sellers' door answers {told.status} {told.code}{_HINTS.get(told.status, '')}"
+        why = answers or self._explain()
         if why != self._complaint:
             self._complaint = why
             log.warning("nothing can be sold: %s", why)
@@ -593,6 +593,6 @@ def error_of(told: Told) -> PaychanError:
 
 
 def _too_long() -> Answer:
-    error = Rejection("body_too_large", "A body of more than 1 MiB needs an Idempotency-Key")
-    content = {"type": problems.BLANK, "title": error.row.title, "status": 413, "code": error.code, "detail": error.detail}
+    row, detail = Rejection("body_too_large").row, "A body of more than 1 MiB needs an Idempotency-Key"
+    content = {"type": problems.BLANK, "title": row.title, "status": 413, "code": "body_too_large", "detail": detail}
     return Answer(413, (("content-type", problems.CONTENT_TYPE), *NO_STORE), problems.render(content))

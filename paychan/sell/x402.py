@@ -28,7 +28,7 @@ from x402.interfaces import PaymentFlowConfig
 from x402.schemas import AssetAmount, PaymentRequirements, SettleResponse, SupportedKind, SupportedResponse
 from x402.schemas.hooks import SettleContext, SettleResultContext, SkipSettleResult
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, Rejection
 from ..core.network import BY_NAME, caip2
 from ..core.payment import decode_payment
 from ..core.units import MAX_MONEY
@@ -264,5 +264,11 @@ def _with(requirements: Any, **marks: int) -> PaymentRequirements:
 
 
 def _name(payload: Any) -> str:
-    """Return what tells a payment from others, without being it."""
-    return hashlib.sha256(json.dumps(payload.payload, sort_keys=True).encode()).hexdigest()
+    """Return what tells a purchase from others, without showing its payment: by what the channel server tells them apart, however a
+    payer writes it."""
+    shown = payload.payload
+    try:
+        names: Any = [shown["channelId"], decode_payment(shown["payment"]).change_value, shown.get("purchase", "")]
+    except (Rejection, KeyError, TypeError, AttributeError, ValueError):  # it buys nothing
+        names = shown
+    return hashlib.sha256(json.dumps(names, sort_keys=True).encode()).hexdigest()

@@ -76,8 +76,8 @@ SLIPS = {
         (
             (
                 "paychan/sell/rules.py",
-                "ASK_AGAIN_SECONDS, lambda: self._owed.note(key, UNKNOWN_SECONDS))\n",
-                "ASK_AGAIN_SECONDS, lambda: self._owed.note(key, UNKNOWN_SECONDS))\n"
+                "ASK_AGAIN_SECONDS, lambda: self._owed.doubt(key, UNKNOWN_SECONDS))\n",
+                "ASK_AGAIN_SECONDS, lambda: self._owed.doubt(key, UNKNOWN_SECONDS))\n"
                 "        if told is None or told.is_unknown:\n"
                 '            known = {"received": 1 << 20, "channel_value_left": 1 << 20, "spent": 0, "repeated": False}\n'
                 '            told = Told(200, {**known, "purchase": {"number": 1, "until": 0}})\n',

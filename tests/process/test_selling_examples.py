@@ -164,6 +164,16 @@ def test_x402s_client_buys_of_x402s_middleware(system, place):
     assert spent(system, place) == OPEN_PRICE + 3 * 5
 
 
+def test_x402s_client_buys_from_credit_as_often_as_it_lasts(system, place):
+    """A metered purchase has left credit on the channel: one payment buys several things."""
+    with seller(place, "sell_tokens") as url:
+        buy(place, "buy_tokens.py", url)
+    with seller(place, "sell_x402") as url:
+        said = [line for _ in range(2) for line in buy(place, "buy_x402.py", f"{url}/news")]
+    assert len(said) == 6 and all(line.startswith("200 ") for line in said)
+    assert spent(system, place) == OPEN_PRICE + 50 + 7 + 6 * 5
+
+
 def test_the_gateway_sells_what_a_server_answers_that_knows_nothing_of_it(system, place):
     ware, upstream, gateway = place / "ware", free_port(), free_port()
     (ware / "jokes").mkdir(parents=True)

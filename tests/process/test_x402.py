@@ -203,7 +203,8 @@ def test_flask_sells_too(place, seller, purse, tmp_path):
         lost = [row.record.signed for row in purse.standings()][0]
         channel = format_channel_id([row.record.terms.outpoint for row in purse.standings()][0])
         payload = {"type": "voucher", "channelId": channel, "payment": encode_bytes(lost.serialize())}
-        assert refusal(shown(shop, payload)) == "already_served" and after["credit"] == 0
+        assert refusal(shown(shop, payload | {"purchase": f"from {PRICE}"})) == "already_served" and after["credit"] == 0
+        assert refusal(shown(shop, payload)) == "insufficient_credit"  # another purchase, for which nothing is left
     finally:
         shop.kill()
 
