@@ -1,13 +1,14 @@
 """Sell through x402's own middleware: its scheme object for channels, and its facilitator client, at the sellers' door.
 
-    from paychan.sell.x402 import offer, seller
+    from paychan.sell.x402 import offer, patient, seller
     from x402.http.middleware.fastapi import payment_middleware
 
     server = seller("state/debug/run/sell.sock")                        # or a URL, and a token
-    app.middleware("http")(payment_middleware({"GET /news": offer(5, "test")}, server))
+    app.middleware("http")(patient(payment_middleware({"GET /news": offer(5, "test")}, server)))
 
 Prices are satoshi. The payment is taken and charged for, on disk, before the handler runs (`paymentFlow` upfront); if the handler
-fails, what was charged is given back as credit. The middleware of Flask takes `seller(..., is_async=False)`.
+fails, what was charged is given back as credit. The middleware of Flask takes `seller(..., is_async=False)`, and then
+`app.wsgi_app = patient_wsgi(app.wsgi_app)`. Patient is who starts before the channel server does: so long, it answers 503.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import json
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import httpx
@@ -28,15 +29,15 @@ from x402.interfaces import PaymentFlowConfig
 from x402.schemas import AssetAmount, PaymentRequirements, SettleResponse, SupportedKind, SupportedResponse
 from x402.schemas.hooks import SettleContext, SettleResultContext, SkipSettleResult
 
-from ..core.errors import ConfigError, Rejection
+from ..core.errors import ConfigError, Rejection, Unavailable
 from ..core.network import BY_NAME, caip2
 from ..core.payment import decode_payment
 from ..core.units import MAX_MONEY
-from ..mpp import CURRENCY
+from ..mpp import CURRENCY, problems
 from ..mpp.text import parse_amount
 from ..receipts.claims import Bought
 from ..rpc.connection import reachable_path
-from .wire import SLOW_SECONDS, find_door
+from .wire import SLOW_SECONDS, Door, find_door
 
 SCHEME = "batch-settlement"
 LOCAL_URL = "http://localhost/x402"
@@ -72,13 +73,12 @@ def facilitator(at: str, token: str = "", is_async: bool = True) -> HTTPFacilita
         return dict.fromkeys(("supported", "verify", "settle"), {"Authorization": f"Bearer {door.token}"})
 
     auth = CreateHeadersAuthProvider(headers)
-    if door.server is not None:
-        config = FacilitatorConfig(url=f"{at.rstrip('/')}/x402", auth_provider=auth)
-        return HTTPFacilitatorClient(config) if is_async else HTTPFacilitatorClientSync(config)
-    socket = _spelled(door.socket)
-    client = httpx.Client(transport=httpx.HTTPTransport(uds=socket), timeout=SLOW_SECONDS)
-    blocking = HTTPFacilitatorClientSync(FacilitatorConfig(url=LOCAL_URL, auth_provider=auth, http_client=client))
-    return _Local(socket, auth, blocking) if is_async else blocking
+    url, socket = f"{at.rstrip('/')}/x402", ""
+    if door.server is None:
+        url, socket = LOCAL_URL, _spelled(door.socket)
+    client = httpx.Client(transport=httpx.HTTPTransport(uds=socket or None), timeout=SLOW_SECONDS)
+    blocking = _Blocking(door, FacilitatorConfig(url=url, auth_provider=auth, http_client=client))
+    return _Local(url, socket, auth, blocking) if is_async else blocking
 
 
 def _spelled(socket: str) -> str:
@@ -89,17 +89,81 @@ def _spelled(socket: str) -> str:
         return socket
 
 
-class _Local(HTTPFacilitatorClient):
-    """A facilitator client whose requests go to a Unix socket. x402 asks what is supported before there is an event loop."""
+class Unreachable(Exception):
+    """The sellers' door has not said yet what a channel must be like."""
 
-    def __init__(self, socket: str, auth: CreateHeadersAuthProvider, blocking: HTTPFacilitatorClientSync) -> None:
-        client = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), timeout=SLOW_SECONDS)
-        super().__init__(FacilitatorConfig(url=LOCAL_URL, auth_provider=auth, http_client=client))
+
+class _Blocking(HTTPFacilitatorClientSync):
+    """A facilitator client that says why nothing can be sold, once."""
+
+    def __init__(self, door: Door, config: FacilitatorConfig) -> None:
+        super().__init__(config)
+        self._door, self._complaint = door, ""
+
+    def get_supported(self) -> SupportedResponse:
+        """See HTTPFacilitatorClientSync. Raises Unreachable."""
+        try:
+            return super().get_supported()
+        except Exception as error:
+            is_gone = isinstance(error, (httpx.TransportError, OSError))
+            why = self._door.explain() if is_gone else "the sellers' door does not take what we ask: is the token of scope charge?"
+        if why != self._complaint:
+            self._complaint = why
+            log.warning("nothing can be sold: %s", why)
+        raise Unreachable(why)
+
+
+class _Local(HTTPFacilitatorClient):
+    """A facilitator client for asyncio. socket: a Unix socket's path, or empty. x402 asks what is supported before there is a loop."""
+
+    def __init__(self, url: str, socket: str, auth: CreateHeadersAuthProvider, blocking: HTTPFacilitatorClientSync) -> None:
+        client = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket or None), timeout=SLOW_SECONDS)
+        super().__init__(FacilitatorConfig(url=url, auth_provider=auth, http_client=client))
         self._blocking = blocking
 
     def get_supported(self) -> SupportedResponse:
         """See HTTPFacilitatorClient."""
         return self._blocking.get_supported()
+
+
+Handler = Callable[[Any, Any], Awaitable[Any]]
+
+
+def patient(middleware: Handler) -> Handler:
+    """Return x402's FastAPI middleware, answering 503 to what has a price until the sellers' door was reached."""
+    from starlette.responses import Response
+
+    async def answer(request: Any, call_next: Any) -> Any:
+        try:
+            return await middleware(request, call_next)
+        except Unreachable:
+            return Response(_not_yet(), 503, _NOT_YET)
+
+    return answer
+
+
+def patient_wsgi(application: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the same for Flask's, after x402's middleware has put itself before the application."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        try:
+            return application(environ, start_response)
+        except Unreachable:
+            start_response("503 Service Unavailable", [*_NOT_YET.items()])
+            return [_not_yet()]
+
+    return answer
+
+
+_NOT_YET = {
+    "content-type": problems.CONTENT_TYPE,
+    "cache-control": "no-store",
+    "retry-after": str(problems.RETRY_AFTER_SECONDS),
+}
+
+
+def _not_yet() -> bytes:
+    return problems.render(problems.document(Unavailable("store_unavailable")))
 
 
 class Signer(Protocol):

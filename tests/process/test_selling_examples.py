@@ -207,21 +207,23 @@ def test_what_the_documents_begin_with_works_as_printed(system, place):
     assert f"{joke}\n    {paid}" in paying
 
 
-@pytest.mark.parametrize("name", ["sell_fastapi", "sell_flask"])
+@pytest.mark.parametrize("name", ["sell_fastapi", "sell_flask", "sell_x402"])
 def test_a_shop_that_is_there_before_its_server_says_why_and_sells_when_it_comes(system, place, name):
     """The server's state lies elsewhere at first: nobody answers where the shop looks for it."""
     state = place / "state" / "debug"
     target = state.readlink()
     state.unlink()
     with seller(place, name) as url:
+        good, buyer = ("news", "buy_x402.py") if name == "sell_x402" else ("joke", "buy.py")
         for _ in range(2):
-            answer = httpx.get(f"{url}/joke")
+            answer = httpx.get(f"{url}/{good}")
             assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+            assert int(answer.headers["retry-after"]) > 0
         said = [line for line in (place / "log").read_text().splitlines() if "nothing can be sold" in line]
         assert len(said) == 1 and str(place / "state" / "debug" / "run" / "sell.sock") in said[0] and "server running" in said[0]
         state.symlink_to(target)
-        buy(place, "buy.py", f"{url}/joke")
-    assert spent(system, place) == OPEN_PRICE + 5
+        bought = buy(place, buyer, f"{url}/{good}")
+    assert spent(system, place) == OPEN_PRICE + 5 * len(bought)
 
 
 @pytest.mark.parametrize("path", BUYERS, ids=lambda path: path.name)

@@ -209,6 +209,17 @@ def test_flask_sells_too(place, seller, purse, tmp_path):
         shop.kill()
 
 
+def test_flask_says_that_it_cannot_sell_yet(place, tmp_path):
+    shop = Shop(tmp_path, free_port(), place[2].token)
+    shop.start(is_flask=True)
+    try:
+        answer = httpx.get(f"{shop.url}/news/early")
+        assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+    finally:
+        shop.kill()
+
+
 def test_x402s_blocking_client_buys_too(shop, seller, purse):
     session = x402_requests(pay_with(x402ClientSync(), ChannelScheme(purse)))
     assert [session.get(f"{shop.url}/news/blocking{number}").status_code for number in range(3)] == [200] * 3
