@@ -110,7 +110,7 @@ class Sale:
     is_repeated: it was bought, and maybe served, before; then it is not given back. is_doubtful: repeated, and we have asked for it
     before and do not know whether it was us who made it: then it is served when it is paid for again. is_open: its amount is not
     final yet. used: units, of a metered one. payment: in binary form. name: the number that the purchase had before it was taken
-    over from another process; 0: it was not."""
+    over from another process; 0: it was not. is_stream: what it costs is known at its end, and so is its signed receipt."""
 
     request: Request
     price: Price
@@ -121,6 +121,7 @@ class Sale:
     standing: Standing
     is_repeated: bool = False
     is_doubtful: bool = False
+    is_stream: bool = False
     is_open: bool = False
     used: int | None = None
     payment: bytes = b""

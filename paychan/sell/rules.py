@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from ..core.errors import BY_CODE, PaychanError, Rejection, Unavailable
+from ..core.errors import PaychanError, Rejection, Unavailable
 from ..core.outpoint import format_outpoint, txid_hex, txid_of, vout_of
 from ..core.payment import decode_payment
 from ..core.units import MAX_MONEY
@@ -33,11 +33,11 @@ from ..mpp import snapshot as snapshots
 from ..mpp.credential import Credential, find_credential, parse_credential
 from ..mpp.request import SessionRequest
 from ..mpp.sse import NeedVoucher
-from ..mpp.text import format_channel_id
 from .challenges import Challenges
 from .facts import Answer, Headers, Price, Request, Sale, Sign, Standing
 from .kept import Kept, Outcome
 from .owed import NONE, Last, Owed, Owing
+from .refusals import error_of, figures_of, too_long
 from .steps import UNSENT, Ask, Await, Call, Do, Pause, Steps, Told
 
 TERMS = "/v1/sell/terms"
@@ -138,10 +138,7 @@ class Rules:
         if sale.price.is_metered and sale.is_open and not (yield from self._settle_metered(sale)):
             self._kept.settle(sale.key, Outcome.GIVEN_BACK)
             return self.refuse(Unavailable("store_unavailable"), sale.request, sale.price)
-        told = self.receipt_of(sale)
-        if self._sign is not None:
-            signed: str | None = yield Do(partial(self._sign, sale.bought))
-            told = replace(told, jws=signed or "")
+        told = self.receipt_of(sale) if sale.is_stream else (yield from self.signed_receipt(sale))
         return ((receipt.HEADER, told.encode()), PRIVATE)
 
     def keep(self, sale: Sale, answer: Answer) -> None:
@@ -189,7 +186,7 @@ class Rules:
             raise error_of(told)
         required, accepted = told.content["required"], told.content["required"] - told.content["missing"]
         if required > sale.standing.funding_value:
-            raise Rejection("amount_exceeds_deposit", figures=_figures(sale.outpoint, sale.standing, required))
+            raise Rejection("amount_exceeds_deposit", figures=figures_of(sale.outpoint, sale.standing, required))
         return NeedVoucher(sale.outpoint, required, accepted, sale.standing.funding_value)
 
     def end_part(self, sale: Sale, key: str, number: int, units: int) -> Steps[None]:
@@ -216,6 +213,15 @@ class Rules:
             units=units,
         )
 
+    def signed_receipt(self, sale: Sale, number: int = 0) -> Steps[receipt.Receipt]:
+        """Return the receipt that proves a sale. number: of the part that a stream charged last; 0: there is none, or it is
+        another's."""
+        if self._sign is None:
+            return self.receipt_of(sale)
+        bought = replace(sale.bought, number=number) if number else sale.bought
+        signed: str | None = yield Do(partial(self._sign, bought))
+        return replace(self.receipt_of(sale), jws=signed or "")
+
     # --- paying ---
 
     def _pay(self, request: Request, credential: Credential, price: Price) -> Steps[Answer | Sale]:
@@ -230,7 +236,7 @@ class Rules:
         if credential.action == "close":
             return (yield from self._close(request, credential, price))
         if request.body is None and not request.idempotency_key:
-            return _too_long()
+            return too_long()
         if credential.action == "voucher":
             yield from self._check_height(credential, asked, 0 if manages else price.cost)
         if credential.action == "open" and not (yield from self._open(credential)):
@@ -282,11 +288,11 @@ class Rules:
         if cumulative <= standing.received:
             return None
         if cumulative - standing.received < asked.min_voucher_delta and cumulative < required:
-            return Rejection("delta_too_small", figures=_figures(credential.outpoint, standing, required))
+            return Rejection("delta_too_small", figures=figures_of(credential.outpoint, standing, required))
         above = cumulative - required - asked.max_prepay
         gives_up_all = credential.change_value == 0 and above < asked.details.dust_limit
         if above > 0 and not gives_up_all:
-            return Rejection("prepay_too_large", figures=_figures(credential.outpoint, standing, required))
+            return Rejection("prepay_too_large", figures=figures_of(credential.outpoint, standing, required))
         return None
 
     def _buy(self, request: Request, credential: Credential, price: Price, key: str) -> Steps[Answer | Sale]:
@@ -356,7 +362,7 @@ class Rules:
     def _check_repeated(self, key: str, request: Request, price: Price, standing: Standing, credential: Credential) -> None:
         """Refuse what another process, or one before us, has sold, unless it may be run again. Raises Rejection, Unavailable."""
         repeats = request.method == "GET" if price.repeats is None else price.repeats
-        figures = _figures(credential.outpoint, standing, standing.spent)
+        figures = figures_of(credential.outpoint, standing, standing.spent)
         if not repeats or self._repeats.get(key, 0) >= REPEATS_MAX:
             raise Rejection("already_served", figures=figures)
         first = self._seen.setdefault(key, self._ticks())
@@ -386,10 +392,10 @@ class Rules:
             required, missing = told.content["required"], told.content["missing"]
             deposit = standing.funding_value if standing else MAX_MONEY
             now = Standing(deposit, required - missing, required - price.cost)
-            return _figures(credential.outpoint, now, required) if standing else {"requiredCumulative": required}
+            return figures_of(credential.outpoint, now, required) if standing else {"requiredCumulative": required}
         if standing is None:
             return {"channelId": credential.channel_id}
-        return _figures(credential.outpoint, standing, standing.spent + price.cost)
+        return figures_of(credential.outpoint, standing, standing.spent + price.cost)
 
     def _snapshot(self, error: PaychanError, credential: Credential, price: Price) -> Steps[tuple[PaychanError, Headers]]:
         """Return the snapshot's header for who has signed a payment on the channel, or what is wrong with its signature."""
@@ -570,29 +576,3 @@ def _purchase_key(shop: bytes, credential: Credential, request: Request) -> str:
     made = hashlib.sha256(shop + credential.outpoint + len(credential.payment).to_bytes(2, "big") + credential.payment)
     made.update(request.fingerprint)
     return made.hexdigest()
-
-
-def _figures(outpoint: bytes, standing: Standing, required: int) -> dict[str, Any]:
-    return {
-        "channelId": format_channel_id(outpoint),
-        "acceptedCumulative": standing.received,
-        "spent": standing.spent,
-        "requiredCumulative": required,
-        "deposit": standing.funding_value,
-    }
-
-
-def error_of(told: Told) -> PaychanError:
-    """Return a refusal of the door's as our error. Its text is not repeated: it is meant for the seller."""
-    code = told.code if told.code in BY_CODE else "store_unavailable"
-    if code in ("token_missing", "token_unknown", "token_scope"):
-        log.error("the sellers' door refuses our token: %s", code)
-    kind = Unavailable if BY_CODE[code].status == 503 else Rejection
-    figures = {name: told.content[name] for name in ("confirmations", "required") if type(told.content.get(name)) is int}
-    return kind(code, figures=figures if code == "funding_unconfirmed" else {})
-
-
-def _too_long() -> Answer:
-    row, detail = Rejection("body_too_large").row, "A body of more than 1 MiB needs an Idempotency-Key"
-    content = {"type": problems.BLANK, "title": row.title, "status": 413, "code": "body_too_large", "detail": detail}
-    return Answer(413, (("content-type", problems.CONTENT_TYPE), *NO_STORE), problems.render(content))

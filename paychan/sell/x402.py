@@ -114,7 +114,7 @@ class _Blocking(HTTPFacilitatorClientSync):
 
 
 class _Local(HTTPFacilitatorClient):
-    """A facilitator client for asyncio. socket: a Unix socket's path, or empty. x402 asks what is supported before there is a loop."""
+    """A facilitator client for asyncio. socket: a Unix socket's path, or empty. x402 asks what is supported without a loop."""
 
     def __init__(self, url: str, socket: str, auth: CreateHeadersAuthProvider, blocking: HTTPFacilitatorClientSync) -> None:
         client = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket or None), timeout=SLOW_SECONDS)
