@@ -4,6 +4,7 @@
 is as short as it can be, and must fit the named file exactly once: `python -m tests.defects.run` breaks a copy with it.
 """
 
+from .elsewhere import IN_TYPESCRIPT, TOOLS
 from .kinds import Break
 from .paying import PAYING
 
@@ -1874,6 +1875,25 @@ SOLD_BY_OTHERS = (
         (f"{RECEIPTED}::test_each_vector_is_judged_right",),
     ),
     Break(
+        ("V5",),
+        "a stream's receipt is signed when it begins, and nobody knows what it will cost",
+        TILL,
+        "told = self.receipt_of(sale) if sale.is_stream else (yield from self.signed_receipt(sale))",
+        "told = yield from self.signed_receipt(sale)",
+        ("tests/process/test_signed_receipts.py::test_a_stream_is_receipted_at_its_end_over_all_that_it_cost",),
+    ),
+    Break(
+        ("V6",),
+        "the key that signs receipts is published with its secret half",
+        KEYFILE,
+        'return {**key.as_dict(private=False), "kid"',
+        'return {**key.as_dict(private=True), "kid"',
+        (
+            "tests/process/test_signed_receipts.py::test_the_public_key_is_published_by_one_line",
+            "tests/process/test_signed_receipts.py::test_the_gateway_signs_and_publishes",
+        ),
+    ),
+    Break(
         ("V1",),
         "what a receipt says was paid may fall",
         CHAIN,
@@ -2004,7 +2024,7 @@ GATEWAY = (
 )
 
 SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
-BREAKS: tuple[Break, ...] = (*SERVERS, *SALES, *MIDDLEWARE, *PAYING, *SOLD_BY_OTHERS, *GATEWAY)
+BREAKS: tuple[Break, ...] = (*SERVERS, *SALES, *MIDDLEWARE, *PAYING, *SOLD_BY_OTHERS, *GATEWAY, *TOOLS, *IN_TYPESCRIPT)
 
 NOT_APPLICABLE: dict[str, str] = {
     "C5": "No nonce is made here: libsecp256k1 makes it from key and digest (RFC 6979), and the vectors pin the signatures.",
