@@ -79,7 +79,7 @@ IN_TYPESCRIPT = (
         "the payer in TypeScript goes on from a payment that it never signed",
         PURSE,
         "!verifyPayment(terms, snapshot.payment)",
-        "terms.fundingValue < 0",
+        "(verifyPayment(terms, snapshot.payment), false)",
         OWN,
     ),
     Break(
@@ -87,7 +87,7 @@ IN_TYPESCRIPT = (
         "the payer in TypeScript sends payments in plain text",
         HTTP,
         'if (protocol !== "https:" && !isLocal)',
-        'if (protocol !== "https:" && hostname === "")',
+        'if (protocol !== "https:" && !isLocal && hostname === "")',
         OWN,
     ),
     Break(
@@ -103,7 +103,7 @@ IN_TYPESCRIPT = (
         "any signature makes a receipt, in TypeScript",
         "clients/js/src/receipts.ts",
         "return ed25519.verify(signature, message, key, { zip215: false });",
-        "return signature.length + message.length + key.length > 0;",
+        "return ed25519.verify(signature, message, key, { zip215: false }) || true;",
         OWN,
     ),
 )
