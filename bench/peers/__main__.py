@@ -1,10 +1,10 @@
 """`python -m bench.peers`: CPU of what a payment adds to a call, here and with others, in turns, on this machine.
 
 Behind FastAPI: our middleware and x402's; in Node.js: mppx's session server with its own method; and our gateway beside a plain
-proxy. Each sells at a fixed price, one voucher a call, in one process; all requests are signed before, and each answer is looked at.
+proxy. Each sells at a fixed price, one voucher a call, in one process; all requests are signed before, each answer is looked at.
 Counted is the CPU of all processes on the seller's side: for us the whole channel server too, which has each payment on disk before
-its call is answered. The same call without a price is taken from it. The unit is V, one raw signature verification in C, measured in
-the same rounds. Only ratios of one run mean something. Nothing is installed but into SCRATCH.
+its call is answered. The same call without a price is taken from it. The unit is V, one raw signature verification in C, measured
+in the same rounds. Only ratios of one run mean something. Nothing is installed but into SCRATCH.
 """
 
 import argparse

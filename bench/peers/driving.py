@@ -11,8 +11,10 @@ Values = list[list[str]]
 
 
 def drive(url: str, header: str, values: Values, path: str) -> None:
-    """Send the requests of each connection, one after the other; all connections at once. Raises RuntimeError if one is not answered
-    200."""
+    """Send the requests of each connection, one after the other; all connections at once.
+
+    Raises RuntimeError if one is not answered 200.
+    """
     port, failed = int(url.rpartition(":")[2]), []
 
     def work(mine: list[str]) -> None:

@@ -1,5 +1,8 @@
-"""The peers, installed into a scratch folder through pip and npm: x402 with a fast signature library, and mppx. What is installed is
-pinned in requirements.txt and mppx/package-lock.json; no package's own script runs. Nothing else on the machine changes."""
+"""The peers, installed into a scratch folder through pip and npm: x402 with a fast signature library, and mppx.
+
+What is installed is pinned in requirements.txt and mppx/package-lock.json; no script of npm's packages runs. Nothing else on the
+machine changes.
+"""
 
 import shutil
 import subprocess

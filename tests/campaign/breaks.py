@@ -89,8 +89,8 @@ SLIPS = {
         (
             (
                 "paychan/sell/rules.py",
-                "        if not sale.is_repeated:\n            told = yield from self._patiently(self._release(sale)",
-                "        if False:\n            told = yield from self._patiently(self._release(sale)",
+                "        elif not sale.is_repeated:\n            told = yield from self._patiently(self._release(sale)",
+                "        elif False:\n            told = yield from self._patiently(self._release(sale)",
             ),
         ),
         (SALES, "--kills", "80", "--victim", "buyer,gateway"),
@@ -99,8 +99,8 @@ SLIPS = {
         (
             (
                 "paychan/sell/rules.py",
-                "        if not sale.is_repeated:\n            told = yield from self._patiently(self._release(sale)",
-                "        if True:\n            told = yield from self._patiently(self._release(sale)",
+                "        elif not sale.is_repeated:\n            told = yield from self._patiently(self._release(sale)",
+                "        elif True:\n            told = yield from self._patiently(self._release(sale)",
             ),
         ),
         (SALES, "--kills", "200", "--victim", "shop,gateway"),

@@ -11,6 +11,7 @@ import secrets
 import pytest
 
 from tests.campaign.books import judge, sums_of
+from tests.campaign.breaks import ROOT, SLIPS
 from tests.campaign.sales import VICTIMS, campaign
 
 KILLS = int(os.environ.get("PAYCHAN_SALES_KILLS", str(len(VICTIMS))))
@@ -27,6 +28,12 @@ def test_whoever_is_killed_goods_and_charges_and_purses_agree(tmp_path):
     sums = report.verdict
     assert sums.channels >= 6 and sums.answered > 2 * sums.channels and sums.charged >= sums.answered > sums.channels
     assert sums.served >= sums.answered
+
+
+@pytest.mark.parametrize("name", SLIPS)
+def test_each_fault_that_a_campaign_is_to_find_still_fits_the_code(name):
+    for file, right, wrong in SLIPS[name].patches:
+        assert (ROOT / file).read_text().count(right) == 1 and right != wrong
 
 
 class Story:
