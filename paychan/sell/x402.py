@@ -37,6 +37,8 @@ from ..mpp import CURRENCY, problems
 from ..mpp.text import parse_amount
 from ..receipts.claims import Bought
 from ..rpc.connection import reachable_path
+from .asgi import send_answer
+from .facts import Answer
 from .wire import SLOW_SECONDS, Door, find_door
 
 SCHEME = "batch-settlement"
@@ -131,13 +133,14 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 
 def patient(middleware: Handler) -> Handler:
     """Return x402's FastAPI middleware, answering 503 to what has a price until the sellers' door was reached."""
-    from starlette.responses import Response
-
     async def answer(request: Any, call_next: Any) -> Any:
         try:
             return await middleware(request, call_next)
         except Unreachable:
-            return Response(_not_yet(), 503, _NOT_YET)
+            return refuse
+
+    async def refuse(_scope: Any, _receive: Any, send: Any) -> None:
+        await send_answer(send, Answer(503, tuple(_NOT_YET.items()), _not_yet()))
 
     return answer
 
