@@ -10,11 +10,11 @@ then, in another terminal, examples/buy_x402.py. The lines that sell are marked.
 from fastapi import FastAPI
 from x402.http.middleware.fastapi import payment_middleware  # sells
 
-from paychan.sell.x402 import offer, seller  # sells
+from paychan.sell.x402 import offer, patient, seller  # sells
 
 app = FastAPI(title="News")
 server = seller("state/debug/run/sell.sock")  # sells
-app.middleware("http")(payment_middleware({"GET /news": offer(5, "test")}, server))  # sells, for 5 satoshi
+app.middleware("http")(patient(payment_middleware({"GET /news": offer(5, "test")}, server)))  # sells, for 5 satoshi
 
 
 @app.get("/news")

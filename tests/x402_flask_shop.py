@@ -6,13 +6,14 @@ from flask import Flask, abort
 from x402 import x402ResourceServerSync
 from x402.http.middleware.flask import payment_middleware
 
-from paychan.sell.x402 import ChannelScheme, facilitator
+from paychan.sell.x402 import ChannelScheme, facilitator, patient_wsgi
 
 calls = facilitator(os.environ["DOOR"], os.environ["TOKEN"], is_async=False)
 server = x402ResourceServerSync(calls).register("bip122:*", ChannelScheme(calls))
 offer = {"accepts": {"scheme": "batch-settlement", "network": os.environ["NETWORK"], "payTo": "", "price": 5}}
 app = Flask(__name__)
 payment_middleware(app, {"GET /news/:name": offer, "GET /fails": offer}, server)
+app.wsgi_app = patient_wsgi(app.wsgi_app)
 
 
 @app.get("/news/<name>")

@@ -1,186 +1,136 @@
-"""`python -m bench.peers`: CPU of a paid call behind our FastAPI middleware and behind x402's, in turns, on this machine.
+"""`python -m bench.peers`: CPU of what a payment adds to a call, here and with others, in turns, on this machine.
 
-Both are FastAPI under uvicorn, one process, one voucher a call, a fixed price; all requests are signed before, each answer is
-looked at. Counted is the CPU of all processes on the seller's side: for us the shop and the whole channel server, which has each
-payment on disk before its call is answered; for x402 the shop alone, which keeps channels in memory (or in files that it does not
-sync). Only the ratios of one run mean something. Nothing is installed but into SCRATCH.
+Behind FastAPI: our middleware and x402's; in Node.js: mppx's session server with its own method; and our gateway beside a plain
+proxy. Each sells at a fixed price, one voucher a call, in one process; all requests are signed before, each answer is looked at.
+Counted is the CPU of all processes on the seller's side: for us the whole channel server too, which has each payment on disk before
+its call is answered. The same call without a price is taken from it. The unit is V, one raw signature verification in C, measured
+in the same rounds. Only ratios of one run mean something. Nothing is installed but into SCRATCH.
 """
 
 import argparse
-import http.client
-import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import threading
-import time
-import venv
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
-
-from bench.load.processes import CpuClock
-from paychan.core.outpoint import format_outpoint
-from paychan.mpp.challenge import parse_challenges
-from paychan.mpp.credential import voucher
+from bench.load.measure import VerifyMeter
+from bench.peers.chain import chain
+from bench.peers.driving import cost
+from bench.peers.install import Installed, install
+from bench.peers.sellers import NGINX, Seller, mppx, nginx, our_gateway, our_middleware, plain_upstream, x402
 from paychan.printing import say, show
-from tests.system import ROOT, System, free_port, processes, running, wait_until
+from tests.system import running
 
-PACKAGES = ("x402[evm,fastapi]==2.25.0", "coincurve", "uvicorn[standard]", "httpx")
-HERE = Path(__file__).parent
-
-
-def install(scratch: Path) -> Path:
-    """Return the Python of the scratch installation, made if it is not there."""
-    python = scratch / "bin" / "python"
-    if not (scratch / "installed").exists():
-        say(f"installing {', '.join(PACKAGES)} into {scratch}")
-        venv.create(scratch, with_pip=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-        (scratch / "installed").touch()
-    return python
+OURS = "paychan, FastAPI"
+WARM_CALLS = 30
 
 
-@contextmanager
-def shop(python: Path | str, app: str, directory: Path, env: dict[str, str]) -> Iterator[tuple[str, int]]:
-    """Run a shop under uvicorn; yield its URL and process id."""
-    port = free_port()
-    command = [str(python), "-m", "uvicorn", "--port", str(port), "--log-level", "warning", "--no-access-log", app]
-    process = subprocess.Popen(command, cwd=directory, env={**os.environ, **env})
-    url = f"http://127.0.0.1:{port}"
+class Cost(NamedTuple):
+    """CPU of a call in V, of one round. paid: None where nothing is sold."""
 
-    def is_up() -> bool:
-        try:
-            return httpx.get(f"{url}/free").status_code == 200
-        except httpx.HTTPError:
-            return False
+    paid: float | None
+    free: float
 
-    try:
-        wait_until(is_up, 60, f"the start of {app}")
-        yield url, process.pid
-    finally:
-        process.terminate()
-        process.wait()
+    @property
+    def added(self) -> float | None:
+        """What the payment adds."""
+        return None if self.paid is None else max(self.paid - self.free, 0.01)
 
 
-def drive(url: str, header: str, requests: list[list[str]], path: str) -> None:
-    """Send the requests of each connection, one after the other; all connections at once. Raises if one is not answered 200."""
-    port, failed = int(url.rpartition(":")[2]), []
-
-    def work(values: list[str]) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        for value in values:
-            connection.request("GET", path, headers={header: value})
-            answer = connection.getresponse()
-            answer.read()
-            if answer.status != 200:
-                failed.append(answer.status)
-                return
-
-    threads = [threading.Thread(target=work, args=(values,)) for values in requests]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise RuntimeError(f"{url} has answered {failed[0]}")
+Rounds = dict[str, list[Cost]]
+"""By the names of the sellers; as many for each, in the order of the rounds."""
 
 
-def cost(url: str, pids: list[int], header: str, requests: list[list[str]], path: str = "/paid") -> float:
-    """Return the CPU microseconds of a call."""
-    clock = CpuClock({"all": pids})
-    drive(url, header, requests, path)
-    return clock.seconds()["all"] * 1e6 / sum(map(len, requests))
-
-
-def pids_below(pid: int) -> list[int]:
-    """Return a process and all that it has started."""
-    found = [pid]
-    for child, parent, _ in sorted(processes()):
-        if parent in found:
-            found.append(child)
+def measure(sellers: list[Seller], calls: int, rounds: int, connections: int) -> Rounds:
+    """Measure all of them in turns: in each round another one begins. Before, each warms up, uncounted."""
+    meter, found = VerifyMeter(), Rounds({seller.name: [] for seller in sellers})
+    warm = min(calls, WARM_CALLS)
+    for seller in sellers:
+        _turn(seller, 0, warm, connections, 1.0)
+    for number in range(rounds):
+        for seller in sellers[number % len(sellers) :] + sellers[: number % len(sellers)]:
+            verify = meter.seconds()
+            row = _turn(seller, warm + number * calls, calls, connections, verify)
+            told = "" if row.paid is None else f"paid {row.paid:.1f}, "
+            say(f"round {number + 1}, {seller.name}: {told}unpaid {row.free:.1f} V; V is {verify * 1e6:.0f} microseconds")
+            found[seller.name].append(row)
     return found
 
 
-def our_requests(system: System, url: str, channels: list, calls: int) -> list[list[str]]:
-    """Sign a voucher for each call, on channels that are open."""
-    challenge = parse_challenges(httpx.get(f"{url}/paid").headers.get_list("www-authenticate"))[0]
-    return [
-        [voucher(challenge, payer.sender.terms.outpoint, payer.sender.pay(1)).render() for _ in range(calls)] for payer in channels
-    ]
+def _turn(seller: Seller, first: int, calls: int, connections: int, verify: float) -> Cost:
+    """Return what so many calls of each connection cost. first: how many were paid on each before. verify: V, in seconds."""
+    paid = None
+    if seller.sign is not None:
+        paid = cost(seller.url, seller.pids, seller.header, seller.sign(first, calls), "/paid") / verify
+    return Cost(paid, cost(seller.url, seller.pids, "X-Free", [["x"] * calls] * connections, "/free") / verify)
 
 
-def open_channels(system: System, count: int) -> list:
-    """Open channels with the open price alone: there is no credit."""
-    payers = [system.payer(f"peers {number} {time.time()}") for number in range(count)]
-    for payer in payers:
-        price = system.client().request("GET", f"/v1/fundingInfo?{_about(payer)}").json["open_price"]
-        assert payer.open(price).status == 201, format_outpoint(payer.sender.terms.outpoint)
-    return payers
+def report(found: Rounds, durable: dict[str, str]) -> list[str]:
+    """Return the lines of a table: medians of the rounds, and ratios, each formed within its round."""
+    lines = [f"{'CPU of a call, in V':24} {'paid':>8} {'unpaid':>8} {'it adds':>8} {'over ours':>10}  on disk when answered"]
+    ours = [row.added for row in found[OURS]]
+    for name, rows in found.items():
+        free, paid = statistics.median(row.free for row in rows), [row.paid for row in rows if row.paid is not None]
+        if not paid:
+            lines.append(f"{name:24} {'':8} {free:8.1f}")
+            continue
+        ratios = [row.added / own for row, own in zip(rows, ours, strict=True) if row.added is not None and own is not None]
+        added = statistics.median(row.added for row in rows if row.added is not None)
+        over = f"{statistics.median(ratios):8.1f} x"
+        lines.append(f"{name:24} {statistics.median(paid):8.1f} {free:8.1f} {added:8.1f} {over}  {durable.get(name, '')}")
+    return lines
 
 
-def _about(payer) -> str:
-    return f"client_pubkey={payer.sender.terms.client_pubkey.hex()}&exp_time={payer.sender.terms.exp_time}"
+def proxies(found: Rounds) -> str:
+    """Return what the gateway's free route costs beside the plain proxy."""
+    plain, free = found.get("nginx, a plain proxy"), found["paychan, gateway"]
+    if plain is None:
+        return f"a plain proxy: left out, there is no {NGINX}; the gateway's own free route, above, is one"
+    ratio = statistics.median(ours.free / theirs.free for ours, theirs in zip(free, plain, strict=True))
+    return f"the gateway's free route over nginx's, the upstream's part included: {ratio:.1f} x"
 
 
-class Round(NamedTuple):
-    """CPU microseconds of a call: a paid one, and one of the same shop that costs nothing."""
-
-    ours: float
-    theirs: float
-    our_base: float
-    their_base: float
-
-
-def measure(arguments: argparse.Namespace, directory: Path) -> list[Round]:
-    """Return what each round has shown."""
-    python, rounds = install(arguments.scratch), []
-    total = arguments.calls * arguments.rounds
-    with running(directory) as system:
-        door = {"DOOR": str(system.state_dir.absolute() / "run" / "sell.sock"), "PYTHONPATH": str(ROOT)}
-        with (
-            shop(sys.executable, "bench.peers.paychan_app:app", ROOT, door) as (ours, our_pid),
-            shop(python, "x402_app:app", HERE, {"STORAGE": arguments.storage, "PYTHONPATH": str(HERE)}) as (theirs, their_pid),
-        ):
-            mine = our_requests(system, ours, open_channels(system, arguments.connections), total)
-            command = [str(python), str(HERE / "x402_requests.py"), f"{theirs}/paid", str(arguments.connections), str(total)]
-            signed = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            assert system.process is not None
-            our_pids = [our_pid, *pids_below(system.process.pid)]
-            for number in range(arguments.rounds):
-                part = slice(number * arguments.calls, (number + 1) * arguments.calls)
-                a = cost(ours, our_pids, "Authorization", [values[part] for values in mine])
-                b = cost(theirs, [their_pid], "PAYMENT-SIGNATURE", [values[part] for values in signed])
-                free = [["x"] * arguments.calls] * arguments.connections
-                bases = (cost(ours, our_pids, "X-Free", free, "/free"), cost(theirs, [their_pid], "X-Free", free, "/free"))
-                say(f"round {number + 1}: paychan {a:.0f}, unpaid {bases[0]:.0f}; x402 {b:.0f}, unpaid {bases[1]:.0f} microseconds")
-                rounds.append(Round(a, b, *bases))
-    return rounds
+def run(arguments: argparse.Namespace, peers: Installed | None, directory: Path) -> list[str]:
+    """Return the lines of a report. peers: None to measure only what is ours."""
+    connections = arguments.connections
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        system = enter(running(directory / "system"))
+        upstream = enter(plain_upstream())
+        sellers = [enter(our_middleware(system, connections)), enter(our_gateway(system, connections, upstream, directory))]
+        proxy = enter(nginx(upstream, directory))
+        sellers += [proxy] if proxy is not None else []
+        asked = None
+        if peers is not None:
+            sellers.append(enter(x402(peers.python, connections, arguments.storage)))
+            if peers.mppx is not None:
+                url, asked = enter(chain())
+                sellers.append(enter(mppx(peers.mppx, connections, url)))
+        found = measure(sellers, arguments.calls, arguments.rounds, connections)
+        lines = [*report(found, {seller.name: seller.durable for seller in sellers}), proxies(found)]
+        if asked is not None:
+            told = ", ".join(f"{what} {count} times" for what, count in asked.items())
+            lines.append(f"mppx's own method asks a chain, of which a stand-in on loopback answered here: {told}")
+        elif peers is not None:
+            lines.append("mppx: left out, there is no npm")
+        return lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--scratch", type=Path, default=Path(tempfile.gettempdir()) / "paychan-peers", help="where peers are installed"
-    )
+    parser = argparse.ArgumentParser(prog="python -m bench.peers", description=(__doc__ or "").splitlines()[0])
+    scratch = Path(tempfile.gettempdir()) / "paychan-peers"
+    parser.add_argument("--scratch", type=Path, default=scratch, help="where peers are installed")
     parser.add_argument("--calls", type=int, default=300, help="of each connection in a round")
     parser.add_argument("--connections", type=int, default=5, help="up to 32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--storage", default="memory", help="x402's: memory, or a directory for its files")
+    parser.add_argument("--only-ours", action="store_true", help="install nothing, and measure nobody else")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        rounds = measure(arguments, Path(directory))
-    whole = statistics.median(row.theirs / row.ours for row in rounds)
-    share = statistics.median((row.theirs - row.their_base) / max(row.ours - row.our_base, 1) for row in rounds)
-    where = "memory: a payment is lost with the process" if arguments.storage == "memory" else "files that are not synced"
-    show(f"CPU, x402's FastAPI middleware over ours, {arguments.connections} connections:")
-    show(f"  of a paid call, FastAPI and uvicorn included: {whole:.1f}; of what payment adds to an unpaid one: {share:.1f}")
-    show(f"durable when answered: paychan, synced to disk; x402, {where}")
+    peers = None if arguments.only_ours else install(arguments.scratch)
+    with tempfile.TemporaryDirectory(prefix="peers-") as directory:
+        lines = run(arguments, peers, Path(directory))
+    show("\n".join((f"{arguments.connections} connections, medians of {arguments.rounds} rounds", *lines)))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from ..server.port import wait_for_port
 from ..settings.hosts import in_url
 from .load import load_gateway_config
 from .models import GatewayConfig
+from .receipts import open_receipts
 from .selling import open_door
 
 HEADER_SECONDS_MAX = 20
@@ -34,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_gateway_config(arguments.file)
     if config.door is not None:
         open_door(config.door)  # for its complaints: a worker's would be repeated
+    open_receipts(config)
     wait_for_port(config.host, config.port, config.source, "gateway")
     logs.set_up("gateway")
     os.environ["PAYCHAN_GATEWAY"] = os.path.abspath(arguments.file)

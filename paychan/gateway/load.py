@@ -10,7 +10,8 @@ from ..core.units import MAX_MONEY
 from ..settings import dangers, hosts
 from ..settings.sections import Section, read_sections
 from .fields import trouble_with_field
-from .models import Discovery, Door, Fields, GatewayConfig, Limits, Price, Route, Unit, Upstream
+from .models import Discovery, Door, Fields, GatewayConfig, Limits, Price, Receipts, Route, Unit, Upstream
+from .receipts import WELL_KNOWN
 from .routes import places_of
 from .targets import check_path, fold, host_name
 
@@ -62,6 +63,7 @@ def load_gateway_config(path: str | os.PathLike[str]) -> GatewayConfig:
         forward_auth=_own_path(gateway, "forward_auth"),
         cors_origins=_origins(gateway),
         door=_door(root, directory),
+        receipts=_receipts(root, directory),
         discovery=_discovery(root),
         routes=tuple(_route(section, upstreams, limits, directory) for section in root.tables("routes")),
     )
@@ -239,6 +241,18 @@ def _door(root: Section, directory: Path) -> Door | None:
     return Door(socket, url, token_file)
 
 
+def _receipts(root: Section, directory: Path) -> Receipts | None:
+    if not root.has("receipts"):
+        return None
+    table = root.table("receipts")
+    key = _path(directory, table, "key")
+    if key is None:
+        table.fail("key", "is missing: `paychan receipts key FILE` makes one")
+        return None
+    dangers.check_secret_file(table, "key", key, group_may_read=False)
+    return Receipts(key, tuple(directory / path for path in table.texts("older")))
+
+
 def _check_seller_url(seller: Section, key: str, url: str) -> None:
     if trouble := hosts.trouble_with_url(url):
         seller.fail(key, trouble)
@@ -326,6 +340,7 @@ def _check_routes(config: GatewayConfig, root: Section) -> None:
         root.fail(bare.source, "names no host, and others do: what it offers could be had under their hosts' names; say which host")
     places = places_of(config.routes)
     own = {config.forward_auth: "gateway.forward_auth", DESCRIPTION if config.discovery else "": "discovery"}
+    own[WELL_KNOWN if config.receipts else ""] = "receipts"
     for place in places:
         if place.path in own:
             root.fail(place.routes[0].source, f"is the gateway's own, by {own[place.path]}")

@@ -93,9 +93,13 @@ class Meter:
             await asyncio.shield(self._till.end_part(self._sale, self._key, self._number, self._used))
         self._sale.used = self._counted
 
-    def receipt(self) -> bytes:
+    def tell_at_the_end(self) -> None:
+        """The answer can say what it cost once it has stopped: the receipt is signed then, and not before it begins."""
+        self._sale.is_stream = True
+
+    async def receipt(self) -> bytes:
         """Return the event that a stream ends with, once it has stopped."""
-        return sse.render_receipt(self._till.receipt_of(self._sale))
+        return sse.render_receipt(await self._till.signed_receipt(self._sale, self._number if self._parts > 1 else 0))
 
 
 class PlainMeter:
@@ -153,7 +157,7 @@ class EventMeter:
     async def end(self) -> AsyncIterator[bytes]:
         """Settle, and yield what is left and the receipt."""
         await self._meter.stop()
-        yield self._held + self._meter.receipt()
+        yield self._held + await self._meter.receipt()
 
 
 class Unpaid(Exception):

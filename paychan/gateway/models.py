@@ -104,6 +104,14 @@ class Door:
 
 
 @dataclass(frozen=True)
+class Receipts:
+    """key: the file of the key that signs receipts. older: of keys that did, whose public halves are still published."""
+
+    key: Path
+    older: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
 class Discovery:
     """What `GET /openapi.json` says of the service as a whole."""
 
@@ -133,5 +141,6 @@ class GatewayConfig:
     forward_auth: str
     cors_origins: frozenset[str]
     door: Door | None
+    receipts: Receipts | None
     discovery: Discovery | None
     routes: tuple[Route, ...]

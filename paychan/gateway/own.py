@@ -8,6 +8,7 @@ from .discovery import describe
 from .forward_auth import asked_about
 from .load import DESCRIPTION, HEALTH, READY
 from .models import GatewayConfig
+from .receipts import WELL_KNOWN
 from .refusals import Refused
 from .requests import Request
 from .routes import RouteTable
@@ -46,6 +47,8 @@ class Own:
                 return await self._judge(request)
             except Refused as refused:
                 return _refusal(Answer(refused.status, tuple(refused.headers()), refused.body()))
+        if self._selling.published is not None and request.path == WELL_KNOWN:
+            return self._selling.published
         return await self._selling.manage(request)
 
     async def _judge(self, request: Request) -> Answer:

@@ -58,6 +58,8 @@ async def relay(
         proto.response_bytes(response.status, headers, body)
         return Answer(response.status, tuple(headers), body)
     first = await _first_piece(response)
+    if meter is not None and _is_events(response):
+        meter.tell_at_the_end()
     headers = _with(headers, await commit(response.status))
     toll = _toll_of(response, meter) if meter is not None and meter.is_on else None
     if isinstance(toll, EventMeter):  # what it says belongs to the body too
@@ -67,8 +69,11 @@ async def relay(
 
 
 def _toll_of(response: aiohttp.ClientResponse, meter: Meter) -> Toll:
-    is_events = response.content_type == "text/event-stream" and "content-encoding" not in response.headers
-    return EventMeter(meter) if is_events else PlainMeter(meter)
+    return EventMeter(meter) if _is_events(response) else PlainMeter(meter)
+
+
+def _is_events(response: aiohttp.ClientResponse) -> bool:
+    return response.content_type == "text/event-stream" and "content-encoding" not in response.headers
 
 
 def _with(headers: Headers, own: Headers) -> Headers:

@@ -10,6 +10,7 @@ from ..sell.rules import TERMS
 from ..sell.till import Till
 from .metering import Meter
 from .models import Door, GatewayConfig, Price, Route
+from .receipts import open_receipts
 from .refusals import Headers
 from .requests import Request
 
@@ -31,9 +32,10 @@ class Selling:
         self._config = config
         self._till: Till | None = None
         self._probe: AsyncDoor | None = None
+        sign, self.published = open_receipts(config)
         if config.door is not None:
             door = open_door(config.door)
-            self._till, self._probe = Till(door, config.realm), AsyncDoor(door)
+            self._till, self._probe = Till(door, config.realm, sign=sign), AsyncDoor(door)
 
     def stop(self) -> None:
         """Close what is open to the sellers' door."""

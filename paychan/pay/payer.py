@@ -396,11 +396,13 @@ class Payer:
             held.release()
 
     def stream_ended(self, receipt: Receipt) -> Flow[None]:
-        """Take note of what a stream gave back at its end."""
+        """Take note of what a stream gave back at its end, and keep what its seller signed."""
 
         def work() -> None:
+            channel = format_channel_id(receipt.outpoint)
             with suppress(ClientError):  # the next purchase is told, too
-                self.purse.taken(format_channel_id(receipt.outpoint), receipt.accepted, receipt.spent)
+                self.purse.taken(channel, receipt.accepted, receipt.spent)
+                keep_receipt(self.purse.directory, self.purse.find(channel), receipt.jws)
 
         yield Do(work)
 

@@ -72,6 +72,16 @@ _USABLE = (PayerPhase.OPEN, PayerPhase.OPENING, PayerPhase.FUNDING)
 
 
 @dataclass(frozen=True)
+class Paid:
+    """A payload, its channelId, how much of its payment was signed for it, and what was left of those before; satoshi."""
+
+    payload: dict[str, Any]
+    channel: str
+    added: int
+    credit: int
+
+
+@dataclass(frozen=True)
 class Standing:
     """What a look at a channel told. left: satoshi beyond what the newest payment gives away."""
 
@@ -345,14 +355,15 @@ class Purse:
 
     def pay(self, terms: Terms, amount: int, what: str = "", wait: float = 30.0) -> dict[str, Any]:
         """Return the payload of a credential that pays `amount` satoshi. See the module. wait: seconds for a turn."""
-        return self.pay_telling(terms, amount, what, wait)[0]
+        return self.pay_telling(terms, amount, what, wait).payload
 
-    def pay_telling(self, terms: Terms, amount: int, what: str = "", wait: float = 30.0) -> tuple[dict[str, Any], str, int]:
-        """Do as `pay`; return the payload, the channelId, and how much of the payment was signed now; satoshi."""
+    def pay_telling(self, terms: Terms, amount: int, what: str = "", wait: float = 30.0) -> Paid:
+        """Do as `pay`; return the payload with what is known of its channel."""
         while True:
             try:
                 with self.patiently(terms, amount, wait) as turn:
-                    return turn.pay(amount, what, self.budget_on(terms.network), self.ask), turn.channel_id, turn.added
+                    payload = turn.pay(amount, what, self.budget_on(terms.network), self.ask)
+                    return Paid(payload, turn.channel_id, turn.added, turn.credit)
             except UsedUp:
                 continue
 

@@ -98,10 +98,9 @@ class PurseMethod:
         told = params.challenge
         request = read_request(told.request)
         terms = read_terms(purchase.asked.origin, request, self.purse.settings.network)
-        payload, purchase.channel, purchase.added = await asyncio.to_thread(
-            self.purse.pay_telling, terms, max(terms.amount, purchase.cost), purchase.asked.what
-        )
-        return read_payload(_challenge(told), payload).render()
+        paid = await asyncio.to_thread(self.purse.pay_telling, terms, max(terms.amount, purchase.cost), purchase.asked.what)
+        purchase.channel, purchase.added = paid.channel, paid.added
+        return read_payload(_challenge(told), paid.payload).render()
 
     async def _challenged(self, payload: Any) -> None:
         """Take note of what a refusal says of the credential before, and of which request the next one is for."""

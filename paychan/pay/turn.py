@@ -68,6 +68,11 @@ class Turn:
         return self.funding_value - self.record.acknowledged.change_value if self.record.acknowledged else 0
 
     @property
+    def credit(self) -> int:
+        """Satoshi that the server has and has not charged for, as it told last."""
+        return self._ledger.credit(self.name)
+
+    @property
     def is_pending(self) -> bool:
         """Whether the newest payment's outcome is unknown."""
         return self.record.signed is not None and self.record.signed != self.record.acknowledged
@@ -99,7 +104,7 @@ class Turn:
 
     def _wanted(self, cost: int, opening: int) -> int:
         """Return what the next payment must give away in all: one purchase beyond what is acknowledged, less the credit."""
-        missing = max(cost - (0 if self.is_opening else self._ledger.credit(self.name)), 0)
+        missing = max(cost - (0 if self.is_opening else self.credit), 0)
         if missing and self._is_too_small:
             missing = max(missing, self.terms.delta_min)
         if missing > max(cost, 1) + self.terms.prepay_max:

@@ -66,7 +66,7 @@ class ChannelScheme:
         self.scheme_hooks = SimpleNamespace(on_before_payment_creation=self._before_payment, on_payment_response=self._on_response)
         self._url: ContextVar[str] = ContextVar("url", default="")
         self._closing: ContextVar[str] = ContextVar("closing", default="")
-        self._bought: OrderedDict[str, None] = OrderedDict()  # payments that this process has had something for
+        self._bought: OrderedDict[tuple[str, str], None] = OrderedDict()  # payments and purchases that were answered here
 
     @contextmanager
     def closing(self, name: str) -> Iterator[None]:
@@ -87,7 +87,8 @@ class ChannelScheme:
             with self.purse.turn_on(name, terms) as turn:
                 payload = turn.closing()
         else:
-            payload = self.purse.pay(terms, terms.amount, asked.what)
+            paid = self.purse.pay_telling(terms, terms.amount, asked.what)
+            payload = {**paid.payload, **_purchase(paid.credit)}
         return {"type": TYPES[payload.pop("action")], **payload}
 
     def _terms(self, origin: str, requirements: PaymentRequirements) -> Terms:
@@ -129,7 +130,7 @@ class ChannelScheme:
         channel, extra = payload["channelId"], told.extra or {}
         state = extra.get("channelState") or {}
         if told.success:
-            self._remember(payload["payment"])
+            self._remember(_bought_by(payload))
             self.purse.taken(channel, parse_amount(state.get("accepted")), parse_amount(state.get("spent")))
             keep_receipt(self.purse.directory, self.purse.find(channel), str(extra.get("receipt", "")))
             return False
@@ -168,10 +169,20 @@ class ChannelScheme:
             self.purse.refused(channel)  # it was not taken
             return reason == "insufficient_credit"
         if reason == "already_served":
-            return bool(payload["payment"] in self._bought)  # by another request of this process
+            return _bought_by(payload) in self._bought  # by another request of this process
         return True
 
-    def _remember(self, payment: str) -> None:
-        self._bought[payment] = None
+    def _remember(self, bought: tuple[str, str]) -> None:
+        self._bought[bought] = None
         while len(self._bought) > BOUGHT_MAX:
             self._bought.popitem(last=False)
+
+
+def _purchase(credit: int) -> dict[str, str]:
+    """Return the name of a purchase, as a payload has it. One payment may buy several things while there is credit: that falls with
+    each of them, and stands still while the outcome of one is unknown, so that this one is asked for under the same name again."""
+    return {"purchase": f"from {credit}"} if credit else {}
+
+
+def _bought_by(payload: dict[str, Any]) -> tuple[str, str]:
+    return payload["payment"], str(payload.get("purchase", ""))

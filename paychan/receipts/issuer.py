@@ -85,7 +85,7 @@ class Issuer:
             channel_id=bought.channel_id,
             number=bought.number,
             method=bought.method,
-            resource=self._origin + bought.resource if bought.resource[:1] == "/" else bought.resource,
+            resource=self._whole(bought.resource),
             amount=bought.amount,
             accepted=bought.accepted,
             spent=bought.spent,
@@ -95,6 +95,12 @@ class Issuer:
             previous=previous,
         )
         return jws.serialize_compact(dict(self._header), claims.encode(), self._key, algorithms=[ALGORITHM])
+
+    def _whole(self, resource: str) -> str:
+        """Return the URI of a path, or of //HOST/PATH, where the origin says what stands before it."""
+        if resource[:2] == "//" and self._origin:
+            return f"{self._origin.partition(':')[0]}:{resource}"
+        return self._origin + resource if resource[:1] == "/" else resource
 
     def close(self) -> None:
         """Close the file, if this process has opened it."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,17 @@ def public_jwk(key: OKPKey) -> dict[str, Any]:
 def public_set(*keys: OKPKey) -> dict[str, Any]:
     """Return what is published at WELL_KNOWN."""
     return {"keys": [public_jwk(key) for key in keys]}
+
+
+def published(*paths: str | os.PathLike[str]) -> Callable[[], dict[str, Any]]:
+    """Return a handler of FastAPI or Flask that answers with the public keys in these files, for a route at WELL_KNOWN:
+
+        app.get(WELL_KNOWN)(published("receipts.key", "older.key"))
+
+    Raises StateError.
+    """
+    told = public_set(*(key for path in paths for key in read_public(Path(path)).values()))
+    return lambda: told
 
 
 def read_public(path: Path) -> dict[str, OKPKey]:

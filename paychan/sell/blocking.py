@@ -11,7 +11,7 @@ from ..rpc.connection import reachable
 from .challenges import Challenges
 from .facts import Answer, Decision, Headers, Price, Request, Sale, Sign
 from .rules import Rules
-from .steps import Ask, Await, Call, Do, Pause, Step, Steps, Told
+from .steps import UNSENT, Ask, Await, Call, Do, Pause, Step, Steps, Told
 from .wire import ANSWER_BYTES_MAX, ANSWER_SECONDS, SALES, SLOW_SECONDS, Door, dumps, list_of, read_answer, read_answers
 
 T = TypeVar("T")
@@ -24,11 +24,14 @@ class BlockingDoor:
         self._door = door
         self._socket: socket.socket | None = None
         self._pid = 0
+        self._is_sent = False
 
     def ask(self, sales: tuple[dict[str, Any], ...]) -> list[Told] | None:
-        """Ask for sales, in order; return what each was answered, None: unknown."""
+        """Ask for sales, in order; return what each was answered, UNSENT if nobody heard them; None: unknown."""
         answer = self._exchange("POST", SALES, list_of([dumps(sale) for sale in sales]), ANSWER_SECONDS)
-        return None if answer is None else read_answers(*answer, len(sales))
+        if answer is None:
+            return None if self._is_sent else [UNSENT] * len(sales)
+        return read_answers(*answer, len(sales))
 
     def call(self, method: str, target: str) -> Told | None:
         """Make another request; return its answer, None: unknown."""
@@ -38,12 +41,14 @@ class BlockingDoor:
     def _exchange(self, method: str, target: str, body: bytes, seconds: float) -> tuple[int, bytes] | None:
         """Send one request and return its answer. A connection that the other side has ended meanwhile is tried anew, once."""
         deadline = time.monotonic() + seconds
+        self._is_sent = False
         for is_last in (False, True):
             had = self._socket is not None and self._pid == os.getpid()
             answer = None
             try:
                 connection = self._connection(deadline)
                 connection.settimeout(max(deadline - time.monotonic(), 0.001))
+                self._is_sent = True  # a part of it, at least, may be
                 connection.sendall(self._door.render(method, target, body))
                 answer = self._receive(connection, deadline)
                 return answer

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..rpc.connection import reachable
-from .steps import Told
+from .steps import UNSENT, Told
 from .wire import ANSWER_BYTES_MAX, ANSWER_SECONDS, SALES, SALES_MAX, SLOW_SECONDS, Door, dumps, list_of, read_answer, read_answers
 
 LISTS_MAX = 2
@@ -124,7 +124,7 @@ class AsyncDoor:
         self._task: asyncio.Task[None] | None = None
 
     async def ask(self, sales: tuple[dict[str, Any], ...]) -> list[Told] | None:
-        """Ask for sales, in order; return what each was answered, None: unknown."""
+        """Ask for sales, in order; return what each was answered, UNSENT for those that nobody heard; None: unknown."""
         futures = []
         for sale in sales:
             future: asyncio.Future[Told | None] = self._loop.create_future()
@@ -200,7 +200,7 @@ class AsyncDoor:
         self._is_flushing = False
         if self._sales is None:
             asked, self._asked = self._asked, []
-            _lose([future for _, future in asked])
+            _lose([future for _, future in asked], UNSENT)
         else:
             self._flush_soon()
 
@@ -231,7 +231,7 @@ class AsyncDoor:
             self._idle.remove(connection)
 
 
-def _lose(futures: "list[asyncio.Future[Told | None]]") -> None:
+def _lose(futures: "list[asyncio.Future[Told | None]]", told: Told | None = None) -> None:
     for future in futures:
         if not future.done():
-            future.set_result(None)
+            future.set_result(told)

@@ -11,6 +11,8 @@ Who may give a purchase back? Who knows that nobody serves it: the process that 
 then. So whoever is about to run a handler for a purchase that was there takes it over before: it gets a new number, and the process
 that had the old one, and may still be at it, can neither give it back nor settle it any more. (It may still answer: that is the
 same harmless request, run twice for one price.) Who took it over cannot know what was served before, and gives nothing back.
+Nor does who was not answered when it asked for the charge: it serves what it finds later, most likely its own, but another process
+may have made and served that. What its handler fails to serve stays owed. If its request had not left it, it has made nothing.
 """
 
 import hashlib
@@ -22,7 +24,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from ..core.errors import BY_CODE, PaychanError, Rejection, Unavailable
+from ..core.errors import PaychanError, Rejection, Unavailable
 from ..core.outpoint import format_outpoint, txid_hex, txid_of, vout_of
 from ..core.payment import decode_payment
 from ..core.units import MAX_MONEY
@@ -31,12 +33,12 @@ from ..mpp import snapshot as snapshots
 from ..mpp.credential import Credential, find_credential, parse_credential
 from ..mpp.request import SessionRequest
 from ..mpp.sse import NeedVoucher
-from ..mpp.text import format_channel_id
 from .challenges import Challenges
 from .facts import Answer, Headers, Price, Request, Sale, Sign, Standing
 from .kept import Kept, Outcome
-from .owed import Last, Owed
-from .steps import Ask, Await, Call, Do, Pause, Steps, Told
+from .owed import NONE, Last, Owed, Owing
+from .refusals import error_of, figures_of, too_long
+from .steps import UNSENT, Ask, Await, Call, Do, Pause, Steps, Told
 
 TERMS = "/v1/sell/terms"
 TERMS_SECONDS = 60.0
@@ -57,8 +59,8 @@ REPEATS_MAX = 3
 price."""
 
 UNKNOWN_SECONDS = 120.0
-"""So long a sale whose outcome is unknown counts as ours, if it is there after all. Another process may have sold it meanwhile:
-then it is served twice for one price, or given back if our handler fails."""
+"""So long a sale whose outcome is unknown counts as ours, if it is there after all, and its request has left us. Another process
+may have sold it meanwhile: then it is served twice for one price, but never given back."""
 
 OWED_SECONDS = 3600.0
 """So long it is remembered that a price could not be given back."""
@@ -136,10 +138,7 @@ class Rules:
         if sale.price.is_metered and sale.is_open and not (yield from self._settle_metered(sale)):
             self._kept.settle(sale.key, Outcome.GIVEN_BACK)
             return self.refuse(Unavailable("store_unavailable"), sale.request, sale.price)
-        told = self.receipt_of(sale)
-        if self._sign is not None:
-            signed: str | None = yield Do(partial(self._sign, sale.bought))
-            told = replace(told, jws=signed or "")
+        told = self.receipt_of(sale) if sale.is_stream else (yield from self.signed_receipt(sale))
         return ((receipt.HEADER, told.encode()), PRIVATE)
 
     def keep(self, sale: Sale, answer: Answer) -> None:
@@ -153,8 +152,10 @@ class Rules:
 
     def failed(self, sale: Sale) -> Steps[None]:
         """See facts.py. What cannot be given back now is remembered: the same payment will be served for it. What another process
-        has taken over is not ours to give back."""
-        if not sale.is_repeated:
+        has taken over is not ours to give back, nor what another one may have made."""
+        if sale.is_doubtful:
+            self._owed.doubt(sale.key, UNKNOWN_SECONDS, sale.number)
+        elif not sale.is_repeated:
             told = yield from self._patiently(self._release(sale), ASK_AGAIN_SECONDS)
             if told is None or told.is_unknown:
                 self._owed.note(sale.key, OWED_SECONDS, sale.number)
@@ -185,20 +186,15 @@ class Rules:
             raise error_of(told)
         required, accepted = told.content["required"], told.content["required"] - told.content["missing"]
         if required > sale.standing.funding_value:
-            raise Rejection("amount_exceeds_deposit", figures=_figures(sale.outpoint, sale.standing, required))
+            raise Rejection("amount_exceeds_deposit", figures=figures_of(sale.outpoint, sale.standing, required))
         return NeedVoucher(sale.outpoint, required, accepted, sale.standing.funding_value)
 
     def end_part(self, sale: Sale, key: str, number: int, units: int) -> Steps[None]:
         """Give back what of a part was not delivered. number: 0 if it is another's. units: those that were delivered."""
         if not number:
             return
-        settle = {
-            "do": "settle",
-            "channel": format_outpoint(sale.outpoint),
-            "key": key,
-            "number": number,
-            "amount": units * sale.price.amount,
-        }
+        where = {"channel": format_outpoint(sale.outpoint), "key": key, "number": number}
+        settle = {"do": "settle", **where, "amount": units * sale.price.amount}
         told = yield from self._patiently(settle, ASK_AGAIN_SECONDS)
         if told is not None and told.status == 200:
             sale.standing = self._note(sale.outpoint, told)
@@ -217,6 +213,15 @@ class Rules:
             units=units,
         )
 
+    def signed_receipt(self, sale: Sale, number: int = 0) -> Steps[receipt.Receipt]:
+        """Return the receipt that proves a sale. number: of the part that a stream charged last; 0: there is none, or it is
+        another's."""
+        if self._sign is None:
+            return self.receipt_of(sale)
+        bought = replace(sale.bought, number=number) if number else sale.bought
+        signed: str | None = yield Do(partial(self._sign, bought))
+        return replace(self.receipt_of(sale), jws=signed or "")
+
     # --- paying ---
 
     def _pay(self, request: Request, credential: Credential, price: Price) -> Steps[Answer | Sale]:
@@ -231,7 +236,7 @@ class Rules:
         if credential.action == "close":
             return (yield from self._close(request, credential, price))
         if request.body is None and not request.idempotency_key:
-            return _too_long()
+            return too_long()
         if credential.action == "voucher":
             yield from self._check_height(credential, asked, 0 if manages else price.cost)
         if credential.action == "open" and not (yield from self._open(credential)):
@@ -244,7 +249,7 @@ class Rules:
             sold = yield from self._buy(request, credential, price, key)
         except BaseException as error:
             if not isinstance(error, PaychanError):  # we were stopped in between: it may be charged
-                self._owed.note(key, UNKNOWN_SECONDS)
+                self._owed.doubt(key, UNKNOWN_SECONDS)
             self._kept.settle(key, Outcome.GIVEN_BACK)
             raise
         if isinstance(sold, Answer):
@@ -283,11 +288,11 @@ class Rules:
         if cumulative <= standing.received:
             return None
         if cumulative - standing.received < asked.min_voucher_delta and cumulative < required:
-            return Rejection("delta_too_small", figures=_figures(credential.outpoint, standing, required))
+            return Rejection("delta_too_small", figures=figures_of(credential.outpoint, standing, required))
         above = cumulative - required - asked.max_prepay
         gives_up_all = credential.change_value == 0 and above < asked.details.dust_limit
         if above > 0 and not gives_up_all:
-            return Rejection("prepay_too_large", figures=_figures(credential.outpoint, standing, required))
+            return Rejection("prepay_too_large", figures=figures_of(credential.outpoint, standing, required))
         return None
 
     def _buy(self, request: Request, credential: Credential, price: Price, key: str) -> Steps[Answer | Sale]:
@@ -301,21 +306,21 @@ class Rules:
         }
         if price.is_metered:
             sale["seconds"] = METERED_SECONDS
-        told = yield from self._patiently(sale, ASK_AGAIN_SECONDS, lambda: self._owed.note(key, UNKNOWN_SECONDS))
+        told = yield from self._patiently(sale, ASK_AGAIN_SECONDS, lambda: self._owed.doubt(key, UNKNOWN_SECONDS))
         if told is None:
             raise Unavailable("store_unavailable")
         if told.status != 200:
             return (yield from self._refused(told, request, credential, price))
         standing = self._note(credential.outpoint, told)
-        is_owed = self._owed.take(key, told.content["purchase"]["number"])
+        owing = self._owed.take(key, told.content["purchase"]["number"])
         if told.content["repeated"]:
-            if not is_owed:
+            if owing is Owing.NO:
                 self._check_repeated(key, request, price, standing, credential)
-            told = yield from self._take_over(sale, told, is_owed)
+            told = yield from self._take_over(sale, told, owing)
             if told.status != 200:
                 return (yield from self._refused(told, request, credential, price))
             standing = self._note(credential.outpoint, told)
-        purchase = told.content["purchase"]
+        purchase, is_repeated = told.content["purchase"], bool(told.content["repeated"])
         return Sale(
             request=request,
             price=price,
@@ -324,37 +329,40 @@ class Rules:
             number=purchase["number"],
             challenge_id=credential.challenge.id,
             standing=standing,
-            is_repeated=bool(told.content["repeated"]) and not is_owed,
+            is_repeated=is_repeated and owing is not Owing.YES,
+            is_doubtful=is_repeated and owing is Owing.MAYBE,
             is_open=purchase["until"] > 0,
             payment=credential.payment,
             name=self._names.get((key, purchase["number"]), 0),
         )
 
-    def _take_over(self, sale: dict[str, Any], told: Told, is_owed: bool) -> Steps[Told]:
+    def _take_over(self, sale: dict[str, Any], told: Told, owing: Owing) -> Steps[Told]:
         """Have a purchase made ours that was there, for who made it may be about to give it back. Return what was told: 200 also
         if it was given back just now, and is charged anew. Raises Unavailable."""
         key = sale["key"]
         ask = {**sale, "again": told.content["purchase"]["number"]}
-        when_unknown = partial(self._owed.note, key, UNKNOWN_SECONDS) if is_owed else lambda: None
+        ours = ask["again"] if owing is Owing.YES else NONE
+        note = partial(self._owed.doubt, key, UNKNOWN_SECONDS, ours=ours)
+        when_unknown = note if owing is not Owing.NO else lambda: None
         found = yield from self._patiently(ask, ASK_AGAIN_SECONDS, when_unknown)
         if found is None or found.is_unknown:
             raise Unavailable("store_unavailable")
         if found.code == "no_such_purchase":  # another was faster, or we were, and have not heard of it
             self._seen.note(key, self._ticks())
             raise Unavailable("overloaded", "The same request may be under way elsewhere; send it again")
-        if is_owed:
+        if owing is not Owing.NO:
             self._owed.take(key, 0)
         if found.status == 200 and found.content["repeated"]:
             name = self._names.get((key, ask["again"]), ask["again"])
             self._names.note((key, found.content["purchase"]["number"]), name)
-        if found.status == 200 and not is_owed:
+        if found.status == 200 and owing is Owing.NO:
             self._repeats.note(key, self._repeats.get(key, 0) + 1)
         return found
 
     def _check_repeated(self, key: str, request: Request, price: Price, standing: Standing, credential: Credential) -> None:
         """Refuse what another process, or one before us, has sold, unless it may be run again. Raises Rejection, Unavailable."""
         repeats = request.method == "GET" if price.repeats is None else price.repeats
-        figures = _figures(credential.outpoint, standing, standing.spent)
+        figures = figures_of(credential.outpoint, standing, standing.spent)
         if not repeats or self._repeats.get(key, 0) >= REPEATS_MAX:
             raise Rejection("already_served", figures=figures)
         first = self._seen.setdefault(key, self._ticks())
@@ -384,10 +392,10 @@ class Rules:
             required, missing = told.content["required"], told.content["missing"]
             deposit = standing.funding_value if standing else MAX_MONEY
             now = Standing(deposit, required - missing, required - price.cost)
-            return _figures(credential.outpoint, now, required) if standing else {"requiredCumulative": required}
+            return figures_of(credential.outpoint, now, required) if standing else {"requiredCumulative": required}
         if standing is None:
             return {"channelId": credential.channel_id}
-        return _figures(credential.outpoint, standing, standing.spent + price.cost)
+        return figures_of(credential.outpoint, standing, standing.spent + price.cost)
 
     def _snapshot(self, error: PaychanError, credential: Credential, price: Price) -> Steps[tuple[PaychanError, Headers]]:
         """Return the snapshot's header for who has signed a payment on the channel, or what is wrong with its signature."""
@@ -483,10 +491,10 @@ class Rules:
         while True:
             told = yield Ask((sale,))
             answer: Told | None = told[0] if told is not None else None
-            if answer is not None and not answer.is_unknown:
-                return answer
-            when_unknown()
-            if not left or self._ticks() > until:
+            is_known = answer is not None and not answer.is_unknown
+            if not is_known and answer is not UNSENT:
+                when_unknown()
+            if is_known or not left or self._ticks() > until:
                 return answer
             yield Pause(left.pop(0))
 
@@ -536,10 +544,8 @@ class Rules:
         return self._terms or None
 
     def _complain(self, told: Told | None) -> None:
-        if told is None:
-            why = self._explain()
-        else:
-            why = f"the sellers' door answers {told.status} {told.code}{_HINTS.get(told.status, '')}"
+        answers = "" if told is None else f"the sellers' door answers {told.status} {told.code}{_HINTS.get(told.status, '')}"
+        why = answers or self._explain()
         if why != self._complaint:
             self._complaint = why
             log.warning("nothing can be sold: %s", why)
@@ -570,29 +576,3 @@ def _purchase_key(shop: bytes, credential: Credential, request: Request) -> str:
     made = hashlib.sha256(shop + credential.outpoint + len(credential.payment).to_bytes(2, "big") + credential.payment)
     made.update(request.fingerprint)
     return made.hexdigest()
-
-
-def _figures(outpoint: bytes, standing: Standing, required: int) -> dict[str, Any]:
-    return {
-        "channelId": format_channel_id(outpoint),
-        "acceptedCumulative": standing.received,
-        "spent": standing.spent,
-        "requiredCumulative": required,
-        "deposit": standing.funding_value,
-    }
-
-
-def error_of(told: Told) -> PaychanError:
-    """Return a refusal of the door's as our error. Its text is not repeated: it is meant for the seller."""
-    code = told.code if told.code in BY_CODE else "store_unavailable"
-    if code in ("token_missing", "token_unknown", "token_scope"):
-        log.error("the sellers' door refuses our token: %s", code)
-    kind = Unavailable if BY_CODE[code].status == 503 else Rejection
-    figures = {name: told.content[name] for name in ("confirmations", "required") if type(told.content.get(name)) is int}
-    return kind(code, figures=figures if code == "funding_unconfirmed" else {})
-
-
-def _too_long() -> Answer:
-    error = Rejection("body_too_large", "A body of more than 1 MiB needs an Idempotency-Key")
-    content = {"type": problems.BLANK, "title": error.row.title, "status": 413, "code": error.code, "detail": error.detail}
-    return Answer(413, (("content-type", problems.CONTENT_TYPE), *NO_STORE), problems.render(content))

@@ -29,9 +29,14 @@ class Told(NamedTuple):
         return str(self.content.get("code", ""))
 
 
+UNSENT = Told(503, {"status": 503, "code": "store_unavailable"})
+"""In an answer's place: the sale did not leave this process, so it is known that it took no effect."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Ask for sales, which may share a request with others'. The result is a Told for each, or None for all."""
+    """Ask for sales, which may share a request with others'. The result is a Told for each (UNSENT: nobody was there), or None for
+    all."""
 
     sales: tuple[dict[str, Any], ...]
 

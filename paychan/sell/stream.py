@@ -70,12 +70,13 @@ class _Parts:
             yield from self._rules.end_part(self._sale, self._key, self._number, self._used)
         self._sale.used = (self._parts - 1) * self._sale.price.units + self._used
 
-    def receipt(self) -> bytes:
-        """Return the last event."""
-        return sse.render_receipt(self._rules.receipt_of(self._sale))
+    def receipt(self) -> Steps[None]:
+        """Tell the last event."""
+        told = yield from self._rules.signed_receipt(self._sale, self._number if self._parts > 1 else 0)
+        yield Tell(sse.render_receipt(told))
 
 
-async def paid_events(
+def paid_events(
     scope: Any, events: AsyncIterable[str | bytes], pause_seconds: float = sse.PAUSE_SECONDS_MAX
 ) -> AsyncIterator[bytes]:
     """Yield events as they are paid for. scope: the request's, which must be behind a till and have a price.
@@ -85,8 +86,11 @@ async def paid_events(
     visit: Visit | None = scope.get(VISIT)
     if visit is None or visit.sale is None:
         raise RuntimeError("this stream has no price")
-    parts = _Parts(visit.till.rules, visit.sale, pause_seconds)
+    visit.sale.is_stream = True
+    return _paid_events(visit, _Parts(visit.till.rules, visit.sale, pause_seconds), events)
 
+
+async def _paid_events(visit: Visit, parts: _Parts, events: AsyncIterable[str | bytes]) -> AsyncIterator[bytes]:
     async def take(steps: Steps[None]) -> AsyncIterator[bytes]:
         result: Any = None
         try:
@@ -110,7 +114,8 @@ async def paid_events(
                 yield asked
             yield as_event(event)
         await end()
-        yield parts.receipt()
+        async for told in take(parts.receipt()):
+            yield told
     except PaychanError as error:
         yield sse.render_error(problems.document(error))
     finally:
@@ -121,8 +126,11 @@ def paid_events_now(
     till: blocking.Till, sale: Sale, events: Iterable[str | bytes], pause_seconds: float = sse.PAUSE_SECONDS_MAX
 ) -> Iterator[bytes]:
     """The same for threads. sale: what the request has bought."""
-    parts = _Parts(till.rules, sale, pause_seconds)
+    sale.is_stream = True
+    return _paid_events_now(till, _Parts(till.rules, sale, pause_seconds), events)
 
+
+def _paid_events_now(till: blocking.Till, parts: _Parts, events: Iterable[str | bytes]) -> Iterator[bytes]:
     def take(steps: Steps[None]) -> Iterator[bytes]:
         result: Any = None
         try:
@@ -141,7 +149,7 @@ def paid_events_now(
             yield from take(parts.take_unit())
             yield as_event(event)
         yield from take(parts.end())
-        yield parts.receipt()
+        yield from take(parts.receipt())
     except PaychanError as error:
         yield sse.render_error(problems.document(error))
     finally:

@@ -51,9 +51,9 @@ class Till:
         """See Rules.end_part."""
         await self._see_through(self._rules.end_part(sale, key, number, units))
 
-    def receipt_of(self, sale: Sale) -> Receipt:
-        """Return the receipt of a sale as its channel stands."""
-        return self._rules.receipt_of(sale)
+    async def signed_receipt(self, sale: Sale, number: int) -> Receipt:
+        """See Rules.signed_receipt."""
+        return await self._see_through(self._rules.signed_receipt(sale, number))
 
     @property
     def rules(self) -> Rules:

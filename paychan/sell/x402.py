@@ -1,13 +1,14 @@
 """Sell through x402's own middleware: its scheme object for channels, and its facilitator client, at the sellers' door.
 
-    from paychan.sell.x402 import offer, seller
+    from paychan.sell.x402 import offer, patient, seller
     from x402.http.middleware.fastapi import payment_middleware
 
     server = seller("state/debug/run/sell.sock")                        # or a URL, and a token
-    app.middleware("http")(payment_middleware({"GET /news": offer(5, "test")}, server))
+    app.middleware("http")(patient(payment_middleware({"GET /news": offer(5, "test")}, server)))
 
 Prices are satoshi. The payment is taken and charged for, on disk, before the handler runs (`paymentFlow` upfront); if the handler
-fails, what was charged is given back as credit. The middleware of Flask takes `seller(..., is_async=False)`.
+fails, what was charged is given back as credit. The middleware of Flask takes `seller(..., is_async=False)`, and then
+`app.wsgi_app = patient_wsgi(app.wsgi_app)`. Patient is who starts before the channel server does: so long, it answers 503.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import json
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import httpx
@@ -28,15 +29,17 @@ from x402.interfaces import PaymentFlowConfig
 from x402.schemas import AssetAmount, PaymentRequirements, SettleResponse, SupportedKind, SupportedResponse
 from x402.schemas.hooks import SettleContext, SettleResultContext, SkipSettleResult
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, Rejection, Unavailable
 from ..core.network import BY_NAME, caip2
 from ..core.payment import decode_payment
 from ..core.units import MAX_MONEY
-from ..mpp import CURRENCY
+from ..mpp import CURRENCY, problems
 from ..mpp.text import parse_amount
 from ..receipts.claims import Bought
 from ..rpc.connection import reachable_path
-from .wire import SLOW_SECONDS, find_door
+from .asgi import send_answer
+from .facts import Answer
+from .wire import SLOW_SECONDS, Door, find_door
 
 SCHEME = "batch-settlement"
 LOCAL_URL = "http://localhost/x402"
@@ -72,13 +75,12 @@ def facilitator(at: str, token: str = "", is_async: bool = True) -> HTTPFacilita
         return dict.fromkeys(("supported", "verify", "settle"), {"Authorization": f"Bearer {door.token}"})
 
     auth = CreateHeadersAuthProvider(headers)
-    if door.server is not None:
-        config = FacilitatorConfig(url=f"{at.rstrip('/')}/x402", auth_provider=auth)
-        return HTTPFacilitatorClient(config) if is_async else HTTPFacilitatorClientSync(config)
-    socket = _spelled(door.socket)
-    client = httpx.Client(transport=httpx.HTTPTransport(uds=socket), timeout=SLOW_SECONDS)
-    blocking = HTTPFacilitatorClientSync(FacilitatorConfig(url=LOCAL_URL, auth_provider=auth, http_client=client))
-    return _Local(socket, auth, blocking) if is_async else blocking
+    url, socket = f"{at.rstrip('/')}/x402", ""
+    if door.server is None:
+        url, socket = LOCAL_URL, _spelled(door.socket)
+    client = httpx.Client(transport=httpx.HTTPTransport(uds=socket or None), timeout=SLOW_SECONDS)
+    blocking = _Blocking(door, FacilitatorConfig(url=url, auth_provider=auth, http_client=client))
+    return _Local(url, socket, auth, blocking) if is_async else blocking
 
 
 def _spelled(socket: str) -> str:
@@ -89,17 +91,82 @@ def _spelled(socket: str) -> str:
         return socket
 
 
-class _Local(HTTPFacilitatorClient):
-    """A facilitator client whose requests go to a Unix socket. x402 asks what is supported before there is an event loop."""
+class Unreachable(Exception):
+    """The sellers' door has not said yet what a channel must be like."""
 
-    def __init__(self, socket: str, auth: CreateHeadersAuthProvider, blocking: HTTPFacilitatorClientSync) -> None:
-        client = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), timeout=SLOW_SECONDS)
-        super().__init__(FacilitatorConfig(url=LOCAL_URL, auth_provider=auth, http_client=client))
+
+class _Blocking(HTTPFacilitatorClientSync):
+    """A facilitator client that says why nothing can be sold, once."""
+
+    def __init__(self, door: Door, config: FacilitatorConfig) -> None:
+        super().__init__(config)
+        self._door, self._complaint = door, ""
+
+    def get_supported(self) -> SupportedResponse:
+        """See HTTPFacilitatorClientSync. Raises Unreachable."""
+        try:
+            return super().get_supported()
+        except Exception as error:
+            is_gone = isinstance(error, (httpx.TransportError, OSError))
+            why = self._door.explain() if is_gone else "the sellers' door does not take what we ask: is the token of scope charge?"
+        if why != self._complaint:
+            self._complaint = why
+            log.warning("nothing can be sold: %s", why)
+        raise Unreachable(why)
+
+
+class _Local(HTTPFacilitatorClient):
+    """A facilitator client for asyncio. socket: a Unix socket's path, or empty. x402 asks what is supported without a loop."""
+
+    def __init__(self, url: str, socket: str, auth: CreateHeadersAuthProvider, blocking: HTTPFacilitatorClientSync) -> None:
+        client = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket or None), timeout=SLOW_SECONDS)
+        super().__init__(FacilitatorConfig(url=url, auth_provider=auth, http_client=client))
         self._blocking = blocking
 
     def get_supported(self) -> SupportedResponse:
         """See HTTPFacilitatorClient."""
         return self._blocking.get_supported()
+
+
+Handler = Callable[[Any, Any], Awaitable[Any]]
+
+
+def patient(middleware: Handler) -> Handler:
+    """Return x402's FastAPI middleware, answering 503 to what has a price until the sellers' door was reached."""
+    async def answer(request: Any, call_next: Any) -> Any:
+        try:
+            return await middleware(request, call_next)
+        except Unreachable:
+            return refuse
+
+    async def refuse(_scope: Any, _receive: Any, send: Any) -> None:
+        await send_answer(send, Answer(503, tuple(_NOT_YET.items()), _not_yet()))
+
+    return answer
+
+
+def patient_wsgi(application: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the same for Flask's, after x402's middleware has put itself before the application."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        try:
+            return application(environ, start_response)
+        except Unreachable:
+            start_response("503 Service Unavailable", [*_NOT_YET.items()])
+            return [_not_yet()]
+
+    return answer
+
+
+_NOT_YET = {
+    "content-type": problems.CONTENT_TYPE,
+    "cache-control": "no-store",
+    "retry-after": str(problems.RETRY_AFTER_SECONDS),
+}
+
+
+def _not_yet() -> bytes:
+    return problems.render(problems.document(Unavailable("store_unavailable")))
 
 
 class Signer(Protocol):
@@ -125,6 +192,7 @@ class ChannelScheme:
     def __init__(self, facilitator: HTTPFacilitatorClient | HTTPFacilitatorClientSync, issuer: Signer | None = None) -> None:
         self._facilitator, self._issuer = facilitator, issuer
         self._is_known: OrderedDict[str, bool] = OrderedDict()  # by the name of a payment: whether it is known what became of it
+        self._made: OrderedDict[int, int] = OrderedDict()  # by a payload's id: the number of its purchase; 0: another's
 
     def parse_price(self, price: Any, network: str) -> AssetAmount:
         """Return a price in satoshi: an integer, a decimal text, or an amount of asset sat. Raises ValueError."""
@@ -151,9 +219,14 @@ class ChannelScheme:
             raise ValueError("payTo must be empty, or the channel server's public key")
         return requirements.model_copy(update={"pay_to": pay_to, "extra": {**told, **requirements.extra}})
 
-    def settle_on_cancel(self, context: SettleContext) -> PaymentRequirements:
-        """The handler has failed: what it was charged for is given back."""
-        return _with(context.requirements, release=True)
+    def settle_on_cancel(self, context: SettleContext) -> PaymentRequirements | None:
+        """The handler has failed: what it was charged for is given back, if this request has made the purchase. One that was there
+        may have been served before: it is not given back, but served when its payment comes again."""
+        number = self._made.pop(id(context.payment_payload), 0)
+        if not number:
+            self._remember(_name(context.payment_payload), False)
+            return None
+        return _with(context.requirements, release=number)
 
     def after_settle(self, context: SettleResultContext) -> None:
         """What was given back has no receipt: it was not shown."""
@@ -186,7 +259,7 @@ class ChannelScheme:
             raise
         if inspect.isawaitable(answer):
             return self._await(name, is_unknown, answer, context)
-        self._found(name, answer)
+        self._found(name, answer, context)
         return SkipSettleResult(result=self._signed(answer, context))
 
     async def _await(
@@ -197,15 +270,17 @@ class ChannelScheme:
         except BaseException:
             self._lose(name, was_unknown)
             raise
-        self._found(name, found)
+        self._found(name, found, context)
         if self._issuer is not None and found.success:
             found = await asyncio.to_thread(self._signed, found, context)
         return SkipSettleResult(result=found)
 
-    def _found(self, name: str, answer: SettleResponse) -> None:
+    def _found(self, name: str, answer: SettleResponse, context: SettleContext) -> None:
         """Remember what was bought: shown again, it is never taken for a payment whose outcome is unknown."""
         if answer.success:
             self._remember(name, True)
+            extra = answer.extra or {}
+            _note(self._made, id(context.payment_payload), 0 if extra.get("repeated") else int(extra.get("purchase", 0)))
 
     def _signed(self, answer: SettleResponse, context: SettleContext) -> SettleResponse:
         """Put a signed receipt to a success. Without one it is a success, too."""
@@ -224,9 +299,7 @@ class ChannelScheme:
             self._remember(name, False)
 
     def _remember(self, name: str, is_known: bool) -> None:
-        self._is_known[name] = is_known
-        while len(self._is_known) > REMEMBERED_MAX:
-            self._is_known.popitem(last=False)
+        _note(self._is_known, name, is_known)
 
 
 def _bought(answer: SettleResponse, context: SettleContext) -> Bought:
@@ -244,12 +317,25 @@ def _bought(answer: SettleResponse, context: SettleContext) -> Bought:
     )
 
 
-def _with(requirements: Any, **marks: bool) -> PaymentRequirements:
+def _note(known: OrderedDict[Any, Any], name: Any, value: Any) -> None:
+    """Remember it; of all, the last REMEMBERED_MAX."""
+    known[name] = value
+    while len(known) > REMEMBERED_MAX:
+        known.popitem(last=False)
+
+
+def _with(requirements: Any, **marks: int) -> PaymentRequirements:
     """Return requirements with a mark for the channel server, which takes none from payers."""
     copy: PaymentRequirements = requirements.model_copy(update={"extra": {**requirements.extra, **marks}})
     return copy
 
 
 def _name(payload: Any) -> str:
-    """Return what tells a payment from others, without being it."""
-    return hashlib.sha256(json.dumps(payload.payload, sort_keys=True).encode()).hexdigest()
+    """Return what tells a purchase from others, without showing its payment: by what the channel server tells them apart, however a
+    payer writes it."""
+    shown = payload.payload
+    try:
+        names: Any = [shown["channelId"], decode_payment(shown["payment"]).change_value, shown.get("purchase", "")]
+    except (Rejection, KeyError, TypeError, AttributeError, ValueError):  # it buys nothing
+        names = shown
+    return hashlib.sha256(json.dumps(names, sort_keys=True).encode()).hexdigest()

@@ -99,7 +99,8 @@ class Purchase:
             return last["name"] == "session/insufficient-balance" or self.tries == 1
         if last["status"] not in (500, 502) or self.tries > len(self.answers):
             return False
-        if any(who == self.way and at > self.first - GUESS_SECONDS for at, who in killed):
+        until = last["at"] + GUESS_SECONDS  # what a handler failed to serve is given back before that is answered
+        if any(who == self.way and self.first - GUESS_SECONDS < at < until for at, who in killed):
             return False
         untold = (self.first - RETURN_SECONDS, last["at"])
         return not any(who in SERVER and untold[0] < at < untold[1] for at, who in killed)

@@ -76,8 +76,8 @@ SLIPS = {
         (
             (
                 "paychan/sell/rules.py",
-                "ASK_AGAIN_SECONDS, lambda: self._owed.note(key, UNKNOWN_SECONDS))\n",
-                "ASK_AGAIN_SECONDS, lambda: self._owed.note(key, UNKNOWN_SECONDS))\n"
+                "ASK_AGAIN_SECONDS, lambda: self._owed.doubt(key, UNKNOWN_SECONDS))\n",
+                "ASK_AGAIN_SECONDS, lambda: self._owed.doubt(key, UNKNOWN_SECONDS))\n"
                 "        if told is None or told.is_unknown:\n"
                 '            known = {"received": 1 << 20, "channel_value_left": 1 << 20, "spent": 0, "repeated": False}\n'
                 '            told = Told(200, {**known, "purchase": {"number": 1, "until": 0}})\n',
@@ -89,18 +89,18 @@ SLIPS = {
         (
             (
                 "paychan/sell/rules.py",
-                "        if not sale.is_repeated:\n            told = yield from self._patiently(self._release(sale)",
-                "        if False:\n            told = yield from self._patiently(self._release(sale)",
+                "        elif not sale.is_repeated:\n            told = yield from self._patiently(self._release(sale)",
+                "        elif False:\n            told = yield from self._patiently(self._release(sale)",
             ),
         ),
-        (SALES, "--kills", "30", "--victim", "buyer,gateway"),
+        (SALES, "--kills", "80", "--victim", "buyer,gateway"),
     ),
     "what was served before is given back when it fails at its second run": Slip(
         (
             (
                 "paychan/sell/rules.py",
-                "        if not sale.is_repeated:\n            told = yield from self._patiently(self._release(sale)",
-                "        if True:\n            told = yield from self._patiently(self._release(sale)",
+                "        elif not sale.is_repeated:\n            told = yield from self._patiently(self._release(sale)",
+                "        elif True:\n            told = yield from self._patiently(self._release(sale)",
             ),
         ),
         (SALES, "--kills", "200", "--victim", "shop,gateway"),
@@ -110,7 +110,7 @@ SLIPS = {
         (SALES, "--kills", "50", "--victim", "buyer,shop"),
     ),
     "a POST is run again": Slip(
-        (("paychan/sell/rules.py", "        if not repeats:\n", "        if False:\n"),),
+        (("paychan/sell/rules.py", "if not repeats or self._repeats", "if self._repeats"),),
         (SALES, "--kills", "100", "--victim", "shop,gateway"),
     ),
     "a payer signs on while a payment is unknown": Slip(

@@ -11,6 +11,7 @@ import secrets
 import pytest
 
 from tests.campaign.books import judge, sums_of
+from tests.campaign.breaks import ROOT, SLIPS
 from tests.campaign.sales import VICTIMS, campaign
 
 KILLS = int(os.environ.get("PAYCHAN_SALES_KILLS", str(len(VICTIMS))))
@@ -27,6 +28,12 @@ def test_whoever_is_killed_goods_and_charges_and_purses_agree(tmp_path):
     sums = report.verdict
     assert sums.channels >= 6 and sums.answered > 2 * sums.channels and sums.charged >= sums.answered > sums.channels
     assert sums.served >= sums.answered
+
+
+@pytest.mark.parametrize("name", SLIPS)
+def test_each_fault_that_a_campaign_is_to_find_still_fits_the_code(name):
+    for file, right, wrong in SLIPS[name].patches:
+        assert (ROOT / file).read_text().count(right) == 1 and right != wrong
 
 
 class Story:
@@ -128,6 +135,16 @@ def test_what_failed_is_given_back_unless_who_owes_it_or_takes_it_was_killed(who
     story.pay(OPENING + 200, 200)
     story.killed = [(story.at - 0.1, who)]
     assert story.problems() == [] if was_killed else "CHARGED TWICE" in story.problems()[0]
+
+
+def test_who_was_killed_after_it_has_answered_owes_what_its_handler_failed_to_serve():
+    story = bought()
+    story.ask("b")
+    story.present("b", OPENING + 200)
+    story.answer("b", OPENING + 200, 500)
+    story.pay(OPENING + 200, 200)
+    story.killed = [(story.at + 1.0, "shop")]
+    assert ["CHARGED TWICE" in problem for problem in story.problems()] == [True]
 
 
 def test_what_was_never_answered_is_charged_once_at_most():

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-LEFT_OUT = {".git", ".venv", ".hypothesis", "__pycache__", "state", "bcoin", "checked", "cython-checked", "fuzz"}
+LEFT_OUT = {".git", ".venv", ".hypothesis", "__pycache__", "state", "bcoin", "checked", "cython-checked", "fuzz", "node_modules"}
+PACKAGES = "clients/js/node_modules"
+"""What npm has installed is not broken, and may be large: a copy uses the same."""
 SECONDS_MAX = 900
 """For the tests of one break. A broken build may wait for what never comes; the tests give that up by themselves."""
 
@@ -69,6 +71,8 @@ def copied_tree(to_build: bool = True, root: Path = ROOT) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="broken-") as directory:
         place = Path(directory) / "paychan"
         shutil.copytree(root, place, symlinks=True, ignore=_left_out(to_build))
+        if (root / PACKAGES).exists():
+            (place / PACKAGES).symlink_to(root / PACKAGES)
         if (root / "build" / "bcoin").exists():
             (place / "build").mkdir(exist_ok=True)
             (place / "build" / "bcoin").symlink_to(root / "build" / "bcoin")

@@ -26,10 +26,12 @@ IDS = (
     *(f"S{number}" for number in range(1, 9)),
     *(f"M{number}" for number in range(1, 8)),
     *(f"P{number}" for number in range(1, 9)),
-    *(f"X{number}" for number in range(1, 6)),
-    *(f"V{number}" for number in range(1, 5)),
+    *(f"X{number}" for number in range(1, 7)),
+    *(f"V{number}" for number in range(1, 7)),
     *(f"G{number}" for number in range(1, 8)),
     *(f"N{number}" for number in range(1, 6)),
+    *(f"T{number}" for number in range(1, 6)),
+    *(f"J{number}" for number in range(1, 7)),
 )
 TRIED = ("a settlement that was begun", "a channel opens for less than its price")
 REFUND = "tests/unit/core/test_refund.py::test_refund_waits_for_the_expiry"

@@ -163,6 +163,16 @@ def test_x402s_client_buys_of_x402s_middleware(system, place):
     assert spent(system, place) == OPEN_PRICE + 3 * 5
 
 
+def test_x402s_client_buys_from_credit_as_often_as_it_lasts(system, place):
+    """A metered purchase has left credit on the channel: one payment buys several things."""
+    with seller(place, "sell_tokens") as url:
+        buy(place, "buy_tokens.py", url)
+    with seller(place, "sell_x402") as url:
+        said = [line for _ in range(2) for line in buy(place, "buy_x402.py", f"{url}/news")]
+    assert len(said) == 6 and all(line.startswith("200 ") for line in said)
+    assert spent(system, place) == OPEN_PRICE + 50 + 7 + 6 * 5
+
+
 def test_the_gateway_sells_what_a_server_answers_that_knows_nothing_of_it(system, place):
     ware, upstream, gateway = place / "ware", free_port(), free_port()
     (ware / "jokes").mkdir(parents=True)
@@ -196,21 +206,23 @@ def test_what_the_documents_begin_with_works_as_printed(system, place):
     assert f"{joke}\n    {paid}" in paying
 
 
-@pytest.mark.parametrize("name", ["sell_fastapi", "sell_flask"])
+@pytest.mark.parametrize("name", ["sell_fastapi", "sell_flask", "sell_x402"])
 def test_a_shop_that_is_there_before_its_server_says_why_and_sells_when_it_comes(system, place, name):
     """The server's state lies elsewhere at first: nobody answers where the shop looks for it."""
     state = place / "state" / "debug"
     target = state.readlink()
     state.unlink()
     with seller(place, name) as url:
+        good, buyer = ("news", "buy_x402.py") if name == "sell_x402" else ("joke", "buy.py")
         for _ in range(2):
-            answer = httpx.get(f"{url}/joke")
+            answer = httpx.get(f"{url}/{good}")
             assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+            assert int(answer.headers["retry-after"]) > 0
         said = [line for line in (place / "log").read_text().splitlines() if "nothing can be sold" in line]
         assert len(said) == 1 and str(place / "state" / "debug" / "run" / "sell.sock") in said[0] and "server running" in said[0]
         state.symlink_to(target)
-        buy(place, "buy.py", f"{url}/joke")
-    assert spent(system, place) == OPEN_PRICE + 5
+        bought = buy(place, buyer, f"{url}/{good}")
+    assert spent(system, place) == OPEN_PRICE + 5 * len(bought)
 
 
 @pytest.mark.parametrize("path", BUYERS, ids=lambda path: path.name)

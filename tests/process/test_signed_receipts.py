@@ -3,6 +3,7 @@ over restarts, for what was given back and for what was metered; and who cannot 
 shops of two processes that share a key, our payer for httpx; the verifier judges what came.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from paychan.pay.httpx import Payer
 from paychan.pay.purse import Purse
 from paychan.pay.receipts import receipts_file
 from paychan.receipts.claims import payment_hash
-from paychan.receipts.keys import make_key
+from paychan.receipts.keys import WELL_KNOWN, make_key
 from paychan.receipts.verify import examine, read_receipt
+from tests.gateways import running_gateway, running_upstream
 from tests.receipts_shop import ORIGIN, PRICE
 from tests.selling import with_door
 from tests.system import ROOT, free_port, wait_until
@@ -114,6 +116,64 @@ def test_given_back_and_metered_purchases_are_in_the_sums(system, key_file, keys
     assert [one.amount for one in claims] == [5, 6, 5, 5]
     assert [(one.spent, one.accepted) for one in claims] == [(one.spent, one.accepted) for one in told]
     assert verdict.chains[0].remarks == [] and claims[2].body.startswith("sha-256=:") and not claims[0].body
+
+
+@pytest.mark.parametrize("kind", ["fastapi", "flask"])
+def test_a_stream_is_receipted_at_its_end_over_all_that_it_cost(system, key_file, keys, purse, payer, kind):
+    with shop(system, key_file, kind, workers=1) as url, httpx.Client(timeout=30) as client:
+        before = httpx.get(f"{url}/news", auth=payer, timeout=30)
+        for count in (3, 10, 4):  # of parts of 4: less than one, three, and one whole
+            assert len(list(payer.events(client, f"{url}/words?count={count}"))) == count
+        after = httpx.get(f"{url}/news", auth=payer, timeout=30)
+        header = {"Authorization": after.request.headers["authorization"]}
+        (standing,) = purse.standings()
+        lines = receipts_file(purse.directory, standing.name).read_text().split()
+        assert lines[0] == signed(before) and lines[-1] == signed(after)
+        assert httpx.get(f"{url}/news", headers=header, timeout=30).status_code == 200
+    verdict = examine(lines, keys)
+    assert verdict.is_good and verdict.chains[0].is_whole and verdict.chains[0].remarks == []
+    assert [read_receipt(line, keys)[1].amount for line in lines] == [PRICE, 6, 20, 8, PRICE]
+    assert read_receipt(lines[2], keys)[1].resource == f"{ORIGIN}/words?count=10"
+
+
+@pytest.mark.parametrize("kind", ["fastapi", "flask"])
+def test_the_public_key_is_published_by_one_line(system, key_file, keys, kind):
+    with shop(system, key_file, kind, workers=1) as url:
+        (told,) = httpx.get(f"{url}{WELL_KNOWN}").json()["keys"]
+    assert told["kid"] in keys and "d" not in told and "d" in json.loads(key_file.read_text())
+
+
+def test_the_gateway_signs_and_publishes(system, key_file, keys, purse, payer, tmp_path):
+    older = make_key(tmp_path / "older.key")
+    with running_upstream() as upstream, httpx.Client(timeout=30) as client:
+        door = (system.state_dir / "run" / "sell.sock").absolute()
+        text = f'[gateway]\nport = PORT\nrealm = "shop"\npublic_url = "{ORIGIN}"\n[seller]\nsocket = "{door}"\n'
+        text += '[receipts]\nkey = "receipts.key"\nolder = ["older.key"]\n'
+        text += f'[upstreams.api]\nurl = "http://127.0.0.1:{upstream.port}"\n'
+        text += '[[routes]]\npath = "/status/*"\nprice = 5\n[[routes]]\npath = "/events/*"\nprice_per_event = 2\nreserve = 4\n'
+        with running_gateway(tmp_path, text) as gateway:
+            url = f"http://127.0.0.1:{gateway.port}"
+            published = httpx.get(f"{url}{WELL_KNOWN}").json()["keys"]
+            assert httpx.get(f"{url}/status/200", auth=payer, timeout=30).status_code == 200
+            assert len(list(payer.events(client, f"{url}/events/9"))) == 9
+            assert httpx.get(f"{url}/status/200", auth=payer, timeout=30).status_code == 200
+    assert [row["kid"] for row in published] == [*keys, older.thumbprint()] and not any("d" in row for row in published)
+    (standing,) = purse.standings()
+    lines = receipts_file(purse.directory, standing.name).read_text().split()
+    verdict = examine(lines, keys)
+    assert verdict.is_good and verdict.chains[0].remarks == []
+    claims = [read_receipt(line, keys)[1] for line in lines]
+    assert [(one.amount, one.resource) for one in claims] == [
+        (5, f"{ORIGIN}/status/200"), (18, f"{ORIGIN}/events/9"), (5, f"{ORIGIN}/status/200"),
+    ]  # fmt: skip
+
+
+def test_a_gateway_without_its_receipts_key_says_so(tmp_path):
+    file = tmp_path / "gateway.toml"
+    file.write_text('[gateway]\nport = 1\n[receipts]\nkey = "none.key"\n[upstreams.a]\nurl = "http://127.0.0.1:1"\n'
+                    '[[routes]]\npath = "/*"\nfree = true\n')  # fmt: skip
+    done = subprocess.run([sys.executable, "-m", "paychan", "gateway", str(file)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "none.key" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_same_purchase_has_the_same_receipt(system, key_file, keys, payer):

@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -33,6 +34,8 @@ from paychan.pay.x402 import ChannelScheme, pay_with
 from paychan.receipts.claims import payment_hash
 from paychan.receipts.keys import make_key
 from paychan.receipts.verify import examine, read_receipt
+from paychan.sell.x402 import ChannelScheme as ChannelSeller
+from paychan.sell.x402 import facilitator
 from tests.selling import Seller, channel_of, make_token, sell_changes
 from tests.system import ROOT, free_port, running, wait_until
 from tests.x402_parts import voucher
@@ -200,7 +203,19 @@ def test_flask_sells_too(place, seller, purse, tmp_path):
         lost = [row.record.signed for row in purse.standings()][0]
         channel = format_channel_id([row.record.terms.outpoint for row in purse.standings()][0])
         payload = {"type": "voucher", "channelId": channel, "payment": encode_bytes(lost.serialize())}
-        assert refusal(shown(shop, payload)) == "already_served" and after["credit"] == 0
+        assert refusal(shown(shop, payload | {"purchase": f"from {PRICE}"})) == "already_served" and after["credit"] == 0
+        assert refusal(shown(shop, payload)) == "insufficient_credit"  # another purchase, for which nothing is left
+    finally:
+        shop.kill()
+
+
+def test_flask_says_that_it_cannot_sell_yet(place, tmp_path):
+    shop = Shop(tmp_path, free_port(), place[2].token)
+    shop.start(is_flask=True)
+    try:
+        answer = httpx.get(f"{shop.url}/news/early")
+        assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+        assert int(answer.headers["retry-after"]) > 0
     finally:
         shop.kill()
 
@@ -295,16 +310,47 @@ def test_of_two_who_show_one_payment_at_once_one_is_served(shop, seller, payer):
 
 def test_marks_for_the_channel_server_are_not_taken_from_payers(shop, payer, seller):
     payment = payer.sender.pay(PRICE)
-    assert shown(shop, voucher(payer, payment, repeat=True, release=True)).status_code == 200
+    assert shown(shop, voucher(payer, payment, repeat=True, release=1)).status_code == 200
     asked = httpx.get(f"{shop.url}/news/marked")
     accepted = decode_payment_required_header(asked.headers["payment-required"]).accepts[0]
-    accepted.extra.update(repeat=True, release=True)
+    accepted.extra.update(repeat=True, release=1)
     header = encode_payment_signature_header(PaymentPayload(payload=voucher(payer, payment), accepted=accepted))
     answer = httpx.get(f"{shop.url}/news/marked", headers={"PAYMENT-SIGNATURE": header}, timeout=30)
     assert answer.status_code == 402 and "marked" not in shop.served
 
 
 # --- trouble ---
+
+
+def contexts(place, payload: dict, *phases: str) -> list[SimpleNamespace]:
+    """What x402 shows a scheme object while one request is settled and cancelled."""
+    asked = httpx.get(f"{place[2].url}/news/any")
+    accepted = decode_payment_required_header(asked.headers["payment-required"]).accepts[0]
+    shared = {"payment_payload": PaymentPayload(payload=payload, accepted=accepted), "requirements": accepted}
+    return [SimpleNamespace(**shared, phase=phase, transport_context=None) for phase in phases]
+
+
+def test_what_another_process_may_have_served_is_not_given_back(place, seller, payer):
+    """Two sellers at one purchase: one had no answer to its charge, the other has sold it since and is about to fail."""
+    start, payload = seller.look(channel_of(payer)), voucher(payer, payer.sender.pay(PRICE))
+    calls = facilitator(f"http://127.0.0.1:{place[2].door}", place[2].token, is_async=False)
+    gone = facilitator(f"http://127.0.0.1:{free_port()}", place[2].token, is_async=False)
+    unlucky, other = ChannelSeller(gone), ChannelSeller(calls)
+    before, cancel = contexts(place, payload, "before-handler", "cancel")
+    with pytest.raises(httpx.ConnectError):
+        unlucky.before_settle(before)
+    unlucky._facilitator = calls
+    theirs, their_cancel = contexts(place, payload, "before-handler", "cancel")
+    assert other.before_settle(theirs).result.success
+    before, cancel = contexts(place, payload, "before-handler", "cancel")
+    assert unlucky.before_settle(before).result.success  # as far as it knows, nobody has served it
+    wants = other.settle_on_cancel(their_cancel)
+    assert calls.settle(their_cancel.payment_payload, wants).error_reason == "no_such_purchase"
+    assert unlucky.settle_on_cancel(cancel) is None
+    assert seller.look(channel_of(payer))["spent"] == start["spent"] + PRICE
+    (again,) = contexts(place, payload, "before-handler")
+    assert unlucky.before_settle(again).result.success  # it was not served here
+    assert seller.look(channel_of(payer))["spent"] == start["spent"] + PRICE
 
 
 class Lossy(ThreadingHTTPServer):

@@ -100,14 +100,15 @@ def test_the_same_payment_again_buys_nothing_unless_the_seller_says_so(shop, pay
     assert (again["success"], again["errorReason"]) == (False, "already_served")
     assert again["extra"]["voucherState"]["payment"] == shown["payment"]
     repeated = shop.settle(7, shown, repeat=True)
-    assert repeated["success"] and repeated["extra"]["purchase"] == first["extra"]["purchase"]
+    assert (first["success"], first["extra"]["repeated"]) == (True, False)
+    assert (repeated["success"], repeated["extra"]["repeated"]) == (True, True)
     assert shop.seller.look(channel_of(payer))["spent"] == OPENED + 7
     assert shop.settle(6, shown)["errorReason"] == "purchase_differs"  # at a route of another price
 
 
 def test_a_payer_cannot_say_that_it_repeats(shop, payer):
     spend_all(shop, payer)
-    shown = voucher(payer, payer.sender.pay(7), repeat=True, release=True, extra={"repeat": True})
+    shown = voucher(payer, payer.sender.pay(7), repeat=True, release=1, extra={"repeat": True})
     assert shop.settle(7, shown)["success"]
     assert shop.settle(7, shown)["errorReason"] == "already_served"
     assert shop.seller.look(channel_of(payer))["spent"] == OPENED + 7
@@ -164,15 +165,30 @@ def test_an_opening_that_does_not_reach_is_told_what_is_missing(shop, system):
 def test_what_a_handler_did_not_serve_is_given_back_and_can_be_bought_again(shop, payer):
     spend_all(shop, payer)
     shown = voucher(payer, payer.sender.pay(7))
-    assert shop.settle(7, shown)["success"]
+    number = shop.settle(7, shown)["extra"]["purchase"]
     for _ in range(2):
-        back = shop.settle(7, shown, release=True)
+        back = shop.settle(7, shown, release=number)
         assert back["success"] and back["amount"] == "0"
         assert back["extra"]["channelState"]["spent"] == str(OPENED)
     assert shop.settle(7, shown)["success"]
     assert shop.settle(7, shown)["errorReason"] == "already_served"
-    never = shop.settle(7, voucher(payer, payer.sender.pay(7)), release=True)
+    late = shop.settle(7, shown, release=number)  # it means the first one: the second may be served
+    assert (late["success"], late["errorReason"]) == (False, "no_such_purchase")
+    assert shop.seller.look(channel_of(payer))["spent"] == OPENED + 7
+    never = shop.settle(7, voucher(payer, payer.sender.pay(7)), release=number)
     assert (never["success"], never["errorReason"]) == (False, "no_such_purchase")
+
+
+def test_who_lost_a_purchase_to_another_cannot_give_it_back(shop, payer):
+    spend_all(shop, payer)
+    shown = voucher(payer, payer.sender.pay(7))
+    mine = shop.settle(7, shown)["extra"]["purchase"]
+    theirs = shop.settle(7, shown, repeat=True)["extra"]["purchase"]
+    late = shop.settle(7, shown, release=mine)
+    assert theirs != mine and late.get("errorReason") == "no_such_purchase"
+    assert shop.seller.look(channel_of(payer))["spent"] == OPENED + 7
+    assert shop.settle(7, shown, release=theirs)["success"]
+    assert shop.seller.look(channel_of(payer))["spent"] == OPENED
 
 
 def test_closing_settles_and_is_no_purchase(shop, payer):
@@ -274,6 +290,10 @@ def test_questions_for_another_server_are_refused(shop, payer):
         ("amount", "2100000000000001"),
         ("extra", []),
         ("extra", {"maxPrepay": "-1"}),
+        ("extra", {"release": True}),
+        ("extra", {"release": -1}),
+        ("extra", {"release": "7"}),
+        ("extra", {"release": 2**63}),
     ):
         for call in ("settle", "verify"):
             answer = shop.ask(call, {**right, name: value}, shown)

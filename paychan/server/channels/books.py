@@ -11,7 +11,6 @@ from ...core.channel import ChannelState, ChannelTerms, Phase
 from ...core.errors import Rejection, Unavailable
 from ...core.network import encode_address
 from ...core.outpoint import OUTPOINT_SIZE, format_outpoint
-from ...core.sales import Purchase
 from ...core.units import LOCKTIME_MAX
 from ...mpp import CHANNEL_TYPE
 from ...rpc.connection import ConnectionGone, RemoteRefusal
@@ -37,11 +36,6 @@ class Books:
     async def standing(self, outpoint: bytes) -> dict[str, Any]:
         """`look`, for programs."""
         return self._standing(*await self._read(outpoint))
-
-    async def purchase(self, outpoint: bytes, key: bytes) -> Purchase | None:
-        """Return the purchase that is remembered under a key's hash. Raises Rejection("no_such_channel"), Unavailable."""
-        _, state = await self._read(outpoint)
-        return next((purchase for purchase in state.sales.purchases if purchase.key == key), None)
 
     async def list(self, cursor: tuple[int, bytes], limit: int) -> Reply:
         """Return open channels in the order of their expiries, those after `cursor` (expiry, outpoint); `next` is the cursor to go

@@ -1,9 +1,10 @@
 """The three calls of an x402 facilitator, `/x402/supported`, `/x402/verify` and `/x402/settle`, at the sellers' door.
 
 So every x402 middleware sells for this server, with a scheme object of some lines (`paychan.sell.x402`). Settling takes the payment
-and charges for it, in one write. Who asks again for the same purchase is told `already_served`, unless it says `repeat`: then the
-answer is the first one's, and nothing is charged. Of all who ask at once for one purchase, one has success. Closing a channel buys
-nothing, so it is never a success: its `errorReason` is `channel_closed`, its `transaction` the settlement's txid.
+and charges for it, in one write. Who asks again for the same purchase is told `already_served`, unless it says `repeat`: then
+nothing is charged, and the purchase gets another number, so that who had it before cannot give it back any more. Of all who ask at
+once for one purchase, one has success. Closing a channel buys nothing, so it is never a success: its `errorReason` is
+`channel_closed`, its `transaction` the settlement's txid.
 """
 
 from typing import Any, Protocol
@@ -11,7 +12,6 @@ from typing import Any, Protocol
 import orjson
 
 from ...core.errors import Rejection, Unavailable
-from ...core.sales import hash_key
 from ...core.units import DUST_LIMIT
 from ...mpp.request import MethodDetails
 from ..channels.books import Books
@@ -101,7 +101,7 @@ class _Facilitator:
         try:
             offer = read_offer(question)
             if question.demand.release:
-                return await self._release(offer)
+                return await self._release(offer, question.demand.release)
             if offer.action == "close":
                 return await self._close(offer)
             if offer.action == "open":
@@ -121,19 +121,18 @@ class _Facilitator:
     async def _charge(self, offer: Offer, demand: Demand) -> dict[str, object]:
         standing = await self._server.books.standing(offer.credential.outpoint)
         _check(offer, demand, standing)
-        told = await self._sell(offer, do="charge", key=offer.key, amount=demand.amount, payment=offer.credential.payment_text)
+        charge = {"do": "charge", "key": offer.key, "amount": demand.amount, "payment": offer.credential.payment_text}
+        told = await self._sell(offer, **charge)
         if told["repeated"] and not demand.repeat:
             raise Rejection("already_served", "This payment has bought this before")
+        if told["repeated"]:
+            told = await self._sell(offer, **charge, again=told["purchase"]["number"])
         return self._success(standing, told, demand.amount)
 
-    async def _release(self, offer: Offer) -> dict[str, object]:
-        """Give back what this purchase holds, if it was made; the payer has it as credit."""
-        outpoint = offer.credential.outpoint
-        purchase = await self._server.books.purchase(outpoint, hash_key(offer.key))
-        if purchase is None:
-            raise Rejection("no_such_purchase")
-        standing = await self._server.books.standing(outpoint)
-        return self._success(standing, await self._sell(offer, do="release", key=offer.key, number=purchase.number), 0)
+    async def _release(self, offer: Offer, number: int) -> dict[str, object]:
+        """Give back what this purchase holds, if it still has this number: the payer has it as credit."""
+        told = await self._sell(offer, do="release", key=offer.key, number=number)
+        return self._success(await self._server.books.standing(offer.credential.outpoint), told, 0)
 
     async def _close(self, offer: Offer) -> dict[str, object]:
         reply = await self._server.close(offer.channel_path, f"payment={offer.credential.payment_text}")
@@ -175,7 +174,7 @@ class _Facilitator:
             "network": self._chain,
             "payer": standing["client_pubkey"],
             "amount": str(amount),
-            "extra": {"channelState": state, "purchase": told["purchase"]["number"]},
+            "extra": {"channelState": state, "purchase": told["purchase"]["number"], "repeated": told["repeated"]},
         }
 
     def _failure(self, reason: str, message: str, transaction: str, extra: dict[str, object] | None) -> dict[str, object]:

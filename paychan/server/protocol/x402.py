@@ -29,6 +29,8 @@ ACTIONS = {"open": "open", "voucher": "voucher", "refund": "close"}
 """x402's `type` of a payload, and what it is in the Payment scheme, whose other members it has."""
 
 PURCHASE_CHARACTERS_MAX = 64
+NUMBER_MAX = 2**63 - 1
+"""Of a purchase."""
 
 _NONE = Challenge("", "", "", METHOD, INTENT, "")
 """x402 has no challenges."""
@@ -36,12 +38,12 @@ _NONE = Challenge("", "", "", METHOD, INTENT, "")
 
 @dataclass(frozen=True)
 class Demand:
-    """What the seller wants. amount, max_prepay: satoshi. release: give the purchase back, the handler has failed.
-    repeat: the purchase may have been made before, and still counts."""
+    """What the seller wants. amount, max_prepay: satoshi. release: the number of the purchase to give back, as its handler has
+    failed; 0: none is. repeat: the purchase may have been made before, and still counts; it is taken over then."""
 
     amount: int
     max_prepay: int
-    release: bool
+    release: int
     repeat: bool
 
 
@@ -123,7 +125,10 @@ def _read_demand(wants: Any, chain: str, pay_to: str) -> Demand:
     if not amount:
         raise _wrong("amount of the requirements must be at least 1 satoshi", "amount")
     max_prepay = _satoshi(extra, "maxPrepay") if "maxPrepay" in extra else min(MAX_PREPAY_UNITS * amount, MAX_MONEY)
-    return Demand(amount, max_prepay, extra.get("release") is True, extra.get("repeat") is True)
+    release = extra.get("release", 0)
+    if type(release) is not int or not 0 <= release <= NUMBER_MAX:
+        raise _wrong("release of the requirements must be the number of the purchase to give back", "release")
+    return Demand(amount, max_prepay, release, extra.get("repeat") is True)
 
 
 def _satoshi(part: dict[str, Any], name: str) -> int:

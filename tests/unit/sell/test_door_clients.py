@@ -14,6 +14,7 @@ from paychan.sell import door as async_door
 from paychan.sell import wire
 from paychan.sell.blocking import BlockingDoor
 from paychan.sell.door import AsyncDoor
+from paychan.sell.steps import UNSENT
 from paychan.sell.wire import Door, find_door
 
 ANSWER = b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
@@ -154,9 +155,11 @@ def test_silence_is_unknown(tmp_path_factory, monkeypatch):
         assert asked_of_both(door, (), ("GET", "/")) == [None, None]
 
 
-def test_nobody_there_is_unknown(tmp_path):
+def test_with_nobody_there_a_sale_is_known_to_be_unsent(tmp_path):
     door = Door("t", socket=str(tmp_path / "nobody"))
-    assert asked_of_both(door, SALES) == [None, None] and asked_of_both(door, (), ("GET", "/")) == [None, None]
+    for told in asked_of_both(door, SALES):
+        assert len(told) == len(SALES) and all(one is UNSENT for one in told)
+    assert asked_of_both(door, (), ("GET", "/")) == [None, None]
 
 
 def test_who_comes_at_once_shares_a_request_and_gets_its_own_answer(tmp_path_factory):

@@ -9,7 +9,7 @@
  *     const server = new x402ResourceServer(facilitator).register("bip122:*", new ChannelScheme());   // to sell
  */
 
-import type { Network, SchemeNetworkClient, SchemeNetworkServer } from "@x402/core/types";
+import type { Network, SchemeNetworkClient, SchemeNetworkServer, SchemeServerHooks } from "@x402/core/types";
 
 import { decodeJson, encodeJson } from "../core/bytes.js";
 import { PaychanError } from "../core/errors.js";
@@ -175,6 +175,19 @@ export class ChannelScheme implements SchemeNetworkServer {
   readonly scheme = SCHEME;
   readonly defaultAssetTransferMethod = "default";
   readonly paymentFlows = { default: { supported: ["upfront"], default: "upfront" } } as const;
+  readonly schemeHooks: SchemeServerHooks;
+  /** By a request's payload: the number of the purchase that it has made. */
+  readonly #made = new WeakMap<object, number>();
+
+  constructor() {
+    this.schemeHooks = {
+      onAfterSettle: async ({ paymentPayload, phase, result }) => {
+        const { purchase, repeated } = result.extra ?? {};
+        if (phase === "before-handler" && result.success && repeated === false && typeof purchase === "number")
+          this.#made.set(paymentPayload, purchase);
+      },
+    };
+  }
 
   /** Return a price in satoshi: a number, a decimal text, or an amount of asset sat. Throws invalid_amount. */
   async parsePrice(price: unknown): Promise<{ amount: string; asset: string }> {
@@ -193,7 +206,9 @@ export class ChannelScheme implements SchemeNetworkServer {
     return { ...requirements, payTo: String(payTo), extra: { ...told, ...requirements.extra } };
   }
 
-  settleOnCancel({ requirements }: { requirements: Requirements }): Requirements {
-    return { ...requirements, extra: { ...requirements.extra, release: true } };
+  /** The handler has failed: what this request was charged for is given back. */
+  settleOnCancel({ paymentPayload, requirements }: { paymentPayload: object; requirements: Requirements }): Requirements | void {
+    const number = this.#made.get(paymentPayload);
+    if (number !== undefined) return { ...requirements, extra: { ...requirements.extra, release: number } };
   }
 }
