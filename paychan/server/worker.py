@@ -476,9 +476,12 @@ class Worker:
         self._payments.answer_later(request, self._elsewhere(PeerRequest(verb, outpoint, request.path, request.query)))
 
     async def _elsewhere(self, request: PeerRequest) -> Reply:
-        """Send a request to its shard's owner. While the shard changes hands, wait and look again, a few times."""
+        """Send a request to its shard's owner. While the shard changes hands, wait and look again, a few times; not for an
+        owner on a machine that cannot be reached: that may last, and many would wait."""
         for seconds in LOOK_AGAIN_SECONDS:
             peer = self._ownership.peer_of(request.outpoint)
+            if self._peers.is_lost(peer):
+                break
             reply = await self._peers.forward(peer, request) if peer else None
             if reply is not None:
                 return reply

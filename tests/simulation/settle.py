@@ -142,6 +142,10 @@ class MemoryPeers:
     def keep_only(self, peers: object) -> None:
         """Nothing to close."""
 
+    def is_lost(self, peer: str) -> bool:
+        """Never: there is one machine."""
+        return False
+
     def link(self, peer: str) -> None:
         """Nothing: the simulation's payments come the patient way."""
 

@@ -121,6 +121,7 @@ class Peers:
         self._cluster = cluster
         self._port: PeerPort | None = None
         self._away_until: dict[str, float] = {}
+        self._lost: set[str] = set()
         self._troubles: dict[str, str] = {}
         self._server: asyncio.AbstractServer | None = None
         self._connections: dict[str, asyncio.Task[FrameConnection]] = {}
@@ -203,10 +204,22 @@ class Peers:
             made = await self._port.connect(address.host, address.port, make)
         except OSError as error:
             self._away_until[peer] = asyncio.get_running_loop().time() + AWAY_SECONDS
+            is_passing = isinstance(error, ConnectionError) and not isinstance(error, VersionDiffers)
+            (self._lost.discard if is_passing else self._lost.add)(peer)
             self._note(address, str(error) if isinstance(error, VersionDiffers) else reason_of(error))
             raise
         self._note(address, "")
+        self._lost.discard(peer)
         return made
+
+    def is_lost(self, peer: str) -> bool:
+        """Return whether a peer on another machine is silent, of another version, or not believed: nobody need wait for it to move.
+
+        It is tried again meanwhile. One that refuses connections or closes them is not lost: it ends, or is being replaced.
+        """
+        if peer in self._lost and not self._is_away(peer):
+            self.link(peer)
+        return peer in self._lost
 
     def _is_away(self, peer: str) -> bool:
         return asyncio.get_running_loop().time() < self._away_until.get(peer, 0.0)
@@ -234,6 +247,7 @@ class Peers:
                 task.result().close()
         for peer in [peer for peer in self._away_until if peer not in peers]:
             del self._away_until[peer]
+        self._lost.intersection_update(peers)
 
     def _outgoing(self) -> FrameConnection:
         return FrameConnection(PAYLOAD_MAX, lambda *_: None, lambda _: None)

@@ -302,7 +302,7 @@ def test_another_version_is_as_good_as_away_until_both_are_new(run, tmp_path, ce
             greeter_of_beta = peer_port.Greeter._greet
             monkeypatch.setattr(peer_port.Greeter, "_greet", lambda self: self._transport.write(GREETING[:-4] + b"\x09\0\0\0"))
             assert await ask(alpha, beta) is None
-            assert beta.asked == []
+            assert beta.asked == [] and alpha.peers.is_lost(str(beta.peers.address))
             monkeypatch.setattr(peer_port.Greeter, "_greet", greeter_of_beta)
             await asyncio.sleep(AWAY_SECONDS * 1.1)
             assert await ask(alpha, beta) == ANSWER
@@ -397,7 +397,41 @@ def test_a_peer_that_does_not_answer_the_handshake_is_away_for_a_moment_only(run
                 begun = asyncio.get_running_loop().time()
                 assert await alpha.peers.forward(address, REQUEST) is None  # not tried again yet
                 assert asyncio.get_running_loop().time() - begun < 0.3
+                assert alpha.peers.is_lost(address)
             assert await alpha.peers.forward(str(replace(beta.peers.address, port=real)), REQUEST) == ANSWER
+
+    run(scenario())
+
+
+def test_a_lost_peer_is_tried_again_without_anybody_waiting(run, tmp_path, certificates, monkeypatch):
+    monkeypatch.setattr(peer_port, "HANDSHAKE_SECONDS_MAX", 0.3)
+
+    async def scenario():
+        async with two(tmp_path, certificates) as (alpha, beta):
+            address, accept = str(beta.peers.address), peer_port.PeerPort._admit
+
+            async def keep_waiting(_, sock, host):
+                with sock:
+                    await asyncio.sleep(1)
+
+            monkeypatch.setattr(peer_port.PeerPort, "_admit", keep_waiting)
+            assert await ask(alpha, beta) is None and alpha.peers.is_lost(address)
+            monkeypatch.setattr(peer_port.PeerPort, "_admit", accept)
+            while alpha.peers.is_lost(address):
+                await asyncio.sleep(0.02)
+            assert await ask(alpha, beta) == ANSWER
+
+    run(scenario())
+
+
+def test_a_peer_that_refuses_connections_is_not_lost(run, tmp_path, certificates):
+    """It ends, or is being replaced: in a moment the owner table names another."""
+
+    async def scenario():
+        async with two(tmp_path, certificates) as (alpha, beta):
+            address = str(replace(beta.peers.address, port=free_port()))
+            assert await alpha.peers.forward(address, REQUEST) is None
+            assert not alpha.peers.is_lost(address) and not alpha.peers.is_lost(str(beta.peers.address))
 
     run(scenario())
 
