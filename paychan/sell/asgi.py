@@ -136,6 +136,12 @@ class Paid:
             return
         visit = scope[VISIT] = Visit(self._till, scope, receive)
         CURRENT.set(visit)
+        try:
+            await self._answer(visit, scope, receive, send)
+        finally:
+            scope.pop(VISIT, None)  # each holds the other: without this, both and all they hold would wait for the garbage collector
+
+    async def _answer(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         if visit.credentials:
             if _may_have_body(scope):
                 receive = await visit.read_body()
