@@ -4,13 +4,15 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from .._fast.scheme import receipt_text
+from ..core.units import MAX_MONEY
 from . import INTENT, METHOD
 from .challenge import format_time, parse_time
 from .text import decode_json, encode_bytes, encode_json, format_amount, format_channel_id, parse_amount, parse_channel_id
 
 HEADER = "Payment-Receipt"
 RECEIPT_CHARACTERS_MAX = 8192
-_IS_PLAIN = re.compile(r"[A-Za-z0-9_-]*\Z").match
+_IS_PLAIN = re.compile(r"[A-Za-z0-9_-]{0,256}\Z").match
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +62,14 @@ class Receipt:
 
     def encode(self) -> str:
         """Return the header's value: what `encode_json` makes of the object, quicker, for one goes with each answer."""
-        if self.jws or self.settlement_txid or not _IS_PLAIN(self.challenge_id):
+        if self.jws or self.settlement_txid or not _IS_PLAIN(self.challenge_id) or not self._is_plausible:
             return encode_json(self.as_object())
-        channel, accepted = format_channel_id(self.outpoint), format_amount(self.accepted)
-        text = (
-            f'{{"acceptedCumulative":"{accepted}","challengeId":"{self.challenge_id}","channelId":"{channel}",'
-            f'"deposit":"{format_amount(self.deposit)}","intent":"{INTENT}","method":"{METHOD}","reference":"{channel}",'
-            f'"remaining":"{format_amount(self.remaining)}","spent":"{format_amount(self.spent)}","status":"success",'
-            f'"timestamp":"{format_time(self.timestamp)}","units":{self.units:d}}}'
-        )
-        return encode_bytes(text.encode())
+        timestamp = format_time(self.timestamp)
+        return receipt_text(self.outpoint, self.challenge_id, timestamp, self.accepted, self.spent, self.deposit, self.units)
+
+    @property
+    def _is_plausible(self) -> bool:
+        return 0 <= self.spent <= self.accepted <= MAX_MONEY and 0 <= self.deposit <= MAX_MONEY and 0 <= self.units <= MAX_MONEY
 
 
 def parse_receipt(text: str) -> Receipt:
