@@ -223,13 +223,13 @@ class _Serving:
         """Add the till's headers; a handler's own cache-control gives way to it, as what was paid for is not for everybody."""
         if not more:
             return list(headers)
-        names = {name.encode() for name, _ in more}
-        kept = [(name, value) for name, value in headers if name.lower() not in names]
         added = [(name.lower().encode(), value.encode("latin-1")) for name, value in more]
-        self._headers = tuple(
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in [*kept, *added] if name.lower() not in _OWN_HEADERS
-        )
-        return [*kept, *added]
+        names = {name for name, _ in added}
+        sent = [pair for pair in headers if pair[0].lower() not in names]
+        copy = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in sent if name.lower() not in _OWN_HEADERS]
+        self._headers = (*copy, *((name.lower(), value) for name, value in more))
+        sent += added
+        return sent
 
     def _note(self, message: Message) -> None:
         """Copy what is sent, and keep it once it is whole."""

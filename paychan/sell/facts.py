@@ -53,9 +53,9 @@ class Request:
     @property
     def fingerprint(self) -> bytes:
         """What makes this request another one than the next: its method, its target, and its body or the key that stands for it."""
-        named = self.idempotency_key.encode("utf-8", "surrogateescape")
-        parts = (self.method.encode(), self.target.encode("utf-8", "surrogateescape"), named or self.body or b"")
-        return b"\n".join(b"%d %b" % (len(part), part) for part in parts)
+        method, target = self.method.encode(), self.target.encode("utf-8", "surrogateescape")
+        named = self.idempotency_key.encode("utf-8", "surrogateescape") or self.body or b""
+        return b"%d %b\n%d %b\n%d %b" % (len(method), method, len(target), target, len(named), named)
 
 
 def body_hash(body: bytes) -> bytes:

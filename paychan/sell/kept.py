@@ -76,6 +76,10 @@ class Kept:
             self._entries[key] = Entry(outpoint)
             return True
 
+    def holds(self, key: str) -> bool:
+        """Return whether there is such a purchase."""
+        return key in self._entries
+
     def find(self, key: str) -> "Answer | Outcome | Future[Answer | Outcome] | None":
         """Return what became of a purchase, or will: None, if there is none."""
         with self._lock:

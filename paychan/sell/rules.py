@@ -106,7 +106,7 @@ class Rules:
 
     def decide(self, request: Request, price: Price) -> Steps[Answer | Sale]:
         """Return what a request gets: an Answer to send, or the Sale to serve. Never raises what a payer could cause."""
-        if (yield from self._keep_terms()) is None:
+        if not self._are_terms_fresh and (yield from self._keep_terms()) is None:
             return self.refuse(Unavailable("store_unavailable"), request, None)
         try:
             text = find_credential(request.credentials)
@@ -127,6 +127,12 @@ class Rules:
         if text is None:
             return None
         return (yield from self.decide(request, Price(1)))  # type: ignore[return-value]  # HEAD buys nothing: no Sale
+
+    def finish_plainly(self, sale: Sale, status: int) -> Headers | None:
+        """Return what `finish` does where that takes no step; None elsewhere."""
+        if not 200 <= status < 300 or sale.price.is_metered or self._sign is not None:
+            return None
+        return ((receipt.HEADER, self.receipt_of(sale).encode()), PRIVATE)
 
     def finish(self, sale: Sale, status: int) -> Steps[Headers | Answer]:
         """See facts.py."""
@@ -223,7 +229,7 @@ class Rules:
         now = int(self._clock())
         manages = request.method == "HEAD" or credential.action == "close"
         key = _purchase_key(self._challenges.shop, credential, request)
-        if not manages and (kept := (yield from self._kept_answer(key, credential))) is not None:
+        if not manages and self._kept.holds(key) and (kept := (yield from self._kept_answer(key, credential))) is not None:
             return kept
         asked = self._challenges.check(credential.challenge, None if manages else price, now)
         if manages:  # it costs nothing, and what it may be used for is what its challenge was for
@@ -232,10 +238,10 @@ class Rules:
             return (yield from self._close(request, credential, price))
         if request.body is None and not request.idempotency_key:
             return _too_long()
-        if credential.action == "voucher":
-            yield from self._check_height(credential, asked, 0 if manages else price.cost)
-        if credential.action == "open" and not (yield from self._open(credential)):
-            yield from self._check_height(credential, asked, 0 if manages else price.cost)
+        cost = 0 if manages else price.cost
+        is_open = credential.action == "voucher" or not (yield from self._open(credential))
+        if is_open and not self._is_in_reach(credential, asked, cost):
+            yield from self._check_height(credential, asked, cost)
         if manages:
             return (yield from self._take(request, credential, price))
         if not self._kept.claim(key, credential.outpoint):  # it came while we asked for something else
@@ -265,12 +271,14 @@ class Rules:
                     raise Unavailable("overloaded", "The same request is being served; send it again")
         return None
 
-    def _check_height(self, credential: Credential, asked: SessionRequest, cost: int) -> Steps[None]:
-        """Refuse a voucher that rises too little, or too far above what is required. What we know of the channel may be old: who
-        would be refused by it is judged by what the door tells now. Raises Rejection."""
+    def _is_in_reach(self, credential: Credential, asked: SessionRequest, cost: int) -> bool:
+        """Return whether nothing that we know of the channel is against a voucher's height. It may be old."""
         standing = self._standings.get(credential.outpoint)
-        if standing is not None and self._why_not(standing, credential, asked, cost) is None:
-            return
+        return standing is not None and self._why_not(standing, credential, asked, cost) is None
+
+    def _check_height(self, credential: Credential, asked: SessionRequest, cost: int) -> Steps[None]:
+        """Refuse a voucher that rises too little, or too far above what is required, by what the door tells now. Raises
+        Rejection."""
         standing = yield from self._look(credential.outpoint)
         if (error := self._why_not(standing, credential, asked, cost)) is not None:
             raise error
@@ -521,10 +529,12 @@ class Rules:
         self._standings.note(outpoint, standing)
         return standing
 
+    @property
+    def _are_terms_fresh(self) -> bool:
+        return bool(self._terms) and self._ticks() - self._terms_at < TERMS_SECONDS
+
     def _keep_terms(self) -> Steps[dict[str, Any] | None]:
-        """Return the terms, asked for again once in a while; None if there are none."""
-        if self._terms and self._ticks() - self._terms_at < TERMS_SECONDS:
-            return self._terms
+        """Return the terms, asked for again; None if there are none."""
         if self._terms:
             self._terms_at = self._ticks() - TERMS_SECONDS + 5.0  # whoever comes meanwhile takes the old ones
         told = yield Call("GET", TERMS)
@@ -567,9 +577,10 @@ class Rules:
 
 def _purchase_key(shop: bytes, credential: Credential, request: Request) -> str:
     """Return what a purchase is known by: the shop, the payment, and the request that it pays for."""
-    made = hashlib.sha256(shop + credential.outpoint + len(credential.payment).to_bytes(2, "big") + credential.payment)
-    made.update(request.fingerprint)
-    return made.hexdigest()
+    payment = credential.payment
+    return hashlib.sha256(
+        b"%b%b%b%b%b" % (shop, credential.outpoint, len(payment).to_bytes(2, "big"), payment, request.fingerprint)
+    ).hexdigest()
 
 
 def _figures(outpoint: bytes, standing: Standing, required: int) -> dict[str, Any]:
