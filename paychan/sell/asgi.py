@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
-from .facts import BODY_BYTES_MAX, KEPT_BYTES_MAX, Answer, Headers, Price, Request, Sale
+from .facts import BODY_BYTES_MAX, KEPT_BYTES_MAX, Answer, Decision, Headers, Price, Request, Sale
 from .prices import Prices, Wanted, settle_price
 from .till import Till
 from .wire import find_door
@@ -26,16 +26,41 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 VISIT = "paychan.visit"
 """Where a scope has its `Visit`."""
 
+_AHEAD_MAX = 4096
+"""Paths whose price is remembered."""
+
 _OWN_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"connection", b"date", b"server"))
+
+
+class Known:
+    """The fixed prices that routes of an application have asked for, by method and path. The next request there is paid before the
+    application sees it: while it waits for the sellers' door it then holds next to nothing, and the application, which may go
+    through thirty coroutines until its route asks, runs once and is not stopped in the middle."""
+
+    def __init__(self) -> None:
+        self._prices: dict[tuple[str, str], Price] = {}
+
+    def note(self, scope: Scope, price: Price) -> None:
+        """Remember what a route has asked for."""
+        place = scope["method"], scope["path"]
+        if self._prices.get(place) is not price:
+            if len(self._prices) >= _AHEAD_MAX:
+                self._prices.clear()
+            self._prices[place] = price
+
+    def find(self, scope: Scope) -> Price | None:
+        """Return what the route of a request will probably ask for."""
+        return self._prices.get((scope["method"], scope["path"]))
 
 
 class Visit:
     """One request on its way through: what was bought with it, or what it is answered instead of being served."""
 
-    __slots__ = ("_receive", "answer", "credentials", "request", "sale", "scope", "till")
+    __slots__ = ("_ahead", "_known", "_receive", "answer", "credentials", "request", "sale", "scope", "till")
 
-    def __init__(self, till: Till, scope: Scope, receive: Receive) -> None:
-        self.till, self.scope, self._receive = till, scope, receive
+    def __init__(self, till: Till, scope: Scope, receive: Receive, known: Known) -> None:
+        self.till, self.scope, self._receive, self._known = till, scope, receive, known
+        self._ahead: tuple[Price, Decision] | None = None
         self.credentials, key = _look_at(scope["headers"])
         query = scope["query_string"]
         path = scope.get("raw_path") or scope["path"].encode()
@@ -83,12 +108,33 @@ class Visit:
             if self.sale.price != price:
                 raise RuntimeError("this request has two prices")
             return True
-        decision = await self.till.decide(self.request, price)
+        decision = await self._decide(price)
         if isinstance(decision, Sale):
             self.sale = decision
             return True
         self.answer = decision
         return False
+
+    async def pay_ahead(self, price: Price) -> None:
+        """Have the request paid before its route asks for it. Whatever comes of it counts once `pay` is called with this price."""
+        self._ahead = price, await self.till.decide(self.request, price)
+
+    async def _decide(self, price: Price) -> Decision:
+        if self._ahead is not None and self._ahead[0] == price:
+            decision, self._ahead = self._ahead[1], None
+            return decision
+        await self.drop_ahead()
+        return await self.till.decide(self.request, price)
+
+    async def drop_ahead(self) -> None:
+        """Give back what was paid ahead, and what no route has asked for."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and isinstance(ahead[1], Sale):
+            await self.till.failed(ahead[1])
+
+    def note_price(self, price: Price) -> None:
+        """Say that the route has this price, whatever the request."""
+        self._known.note(self.scope, price)
 
     def use(self, units: int) -> None:
         """Say how many units of a metered price were used."""
@@ -126,6 +172,7 @@ class Paid:
         self._app = app
         self._till = at if isinstance(at, Till) else Till(find_door(at, token), **more)
         self._prices = Prices(prices or {})
+        self._known = Known()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket" and self._prices.find("GET", scope["path"]) is not None:
@@ -134,7 +181,7 @@ class Paid:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        visit = scope[VISIT] = Visit(self._till, scope, receive)
+        visit = scope[VISIT] = Visit(self._till, scope, receive, self._known)
         CURRENT.set(visit)
         try:
             await self._answer(visit, scope, receive, send)
@@ -149,7 +196,10 @@ class Paid:
                 await send_answer(send, answer)
                 return
         wanted = self._prices.find(scope["method"], scope["path"])
-        if wanted is not None and not await visit.pay(await settle_price(wanted, scope)):
+        if wanted is None:
+            if visit.credentials and (price := self._known.find(scope)) is not None:
+                await visit.pay_ahead(price)
+        elif not await visit.pay(await settle_price(wanted, scope)):
             assert visit.answer is not None
             await send_answer(send, visit.answer)
             return
@@ -181,13 +231,18 @@ class _Serving:
         try:
             await app(scope, receive, self._take)
         except BaseException:
-            if self._visit.sale is not None and not self._is_begun:
-                await self._till.failed(self._visit.sale)
+            if not self._is_begun:
+                await self._give_back()
             raise
         finally:
             if self._is_sold and not self._is_kept and self._visit.sale is not None:
                 self._till.forget(self._visit.sale)
-        if self._visit.sale is not None and not self._is_begun:
+        if not self._is_begun:
+            await self._give_back()
+
+    async def _give_back(self) -> None:
+        await self._visit.drop_ahead()
+        if self._visit.sale is not None:
             await self._till.failed(self._visit.sale)
 
     async def _take(self, message: Message) -> None:
@@ -204,6 +259,7 @@ class _Serving:
 
     async def _begin(self, message: Message) -> None:
         visit, self._is_begun = self._visit, True
+        await visit.drop_ahead()
         if visit.answer is not None:
             self._is_replaced = True
             await send_answer(self._send, visit.answer)

@@ -37,7 +37,11 @@ async def _pay(visit: Visit | None, wanted: Wanted, request: Request | None) -> 
     """Have a request paid. request: for a price that depends on it. Raises what becomes the till's answer on its way out."""
     if visit is None:
         raise RuntimeError("this application is not behind the till: Till(app, ...)")
-    price = wanted if isinstance(wanted, Price) else await settle_price(wanted, request or Request(visit.scope))
+    if isinstance(wanted, Price):
+        visit.note_price(wanted)
+        price: Price | None = wanted
+    else:
+        price = await settle_price(wanted, request or Request(visit.scope))
     if not await visit.pay(price):
         assert visit.answer is not None
         raise HTTPException(visit.answer.status)
