@@ -102,7 +102,7 @@ class Visit:
 
         Raises RuntimeError if it has been, at another price: then it fails, and what was paid is given back.
         """
-        if price is None:
+        if price is None or self.take_ahead(price):
             return True
         if self.sale is not None:
             if self.sale.price != price:
@@ -119,10 +119,16 @@ class Visit:
         """Have the request paid before its route asks for it. Whatever comes of it counts once `pay` is called with this price."""
         self._ahead = price, await self.till.decide(self.request, price)
 
+    def take_ahead(self, price: Price) -> bool:
+        """Return whether the request was paid ahead at this price: then the sale is its own."""
+        if self._ahead is None or self._ahead[0] != price or not isinstance(self._ahead[1], Sale):
+            return False
+        self.sale, self._ahead = self._ahead[1], None
+        return True
+
     async def _decide(self, price: Price) -> Decision:
         if self._ahead is not None and self._ahead[0] == price:
-            decision, self._ahead = self._ahead[1], None
-            return decision
+            return self._ahead[1]
         await self.drop_ahead()
         return await self.till.decide(self.request, price)
 

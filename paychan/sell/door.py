@@ -125,14 +125,15 @@ class AsyncDoor:
 
     async def ask(self, sales: tuple[dict[str, Any], ...]) -> list[Told] | None:
         """Ask for sales, in order; return what each was answered, None: unknown."""
-        futures = []
-        for sale in sales:
-            future: asyncio.Future[Told | None] = self._loop.create_future()
-            self._asked.append((dumps(sale), future))
-            futures.append(future)
+        futures = [self._ask(sale) for sale in sales]
         self._flush_soon()
         told = [await future for future in futures]
         return None if None in told else told  # type: ignore[return-value]
+
+    def _ask(self, sale: dict[str, Any]) -> "asyncio.Future[Told | None]":
+        future: asyncio.Future[Told | None] = self._loop.create_future()
+        self._asked.append((dumps(sale), future))
+        return future
 
     async def call(self, method: str, target: str) -> Told | None:
         """Make another request; return its answer, None: unknown."""

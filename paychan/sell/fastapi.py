@@ -55,7 +55,10 @@ class _Priced:
         self.wanted = wanted
 
     async def __call__(self, request: Request) -> Visit:
-        return await _pay(request.scope.get(VISIT), self.wanted, request)
+        visit: Visit | None = request.scope.get(VISIT)
+        if visit is not None and isinstance(self.wanted, Price) and visit.take_ahead(self.wanted):
+            return visit
+        return await _pay(visit, self.wanted, request)
 
 
 class _Tag(params.Depends):

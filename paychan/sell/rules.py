@@ -577,10 +577,9 @@ class Rules:
 
 def _purchase_key(shop: bytes, credential: Credential, request: Request) -> str:
     """Return what a purchase is known by: the shop, the payment, and the request that it pays for."""
-    payment = credential.payment
-    return hashlib.sha256(
-        b"%b%b%b%b%b" % (shop, credential.outpoint, len(payment).to_bytes(2, "big"), payment, request.fingerprint)
-    ).hexdigest()
+    made = hashlib.sha256(shop + credential.outpoint + len(credential.payment).to_bytes(2, "big") + credential.payment)
+    made.update(request.fingerprint)
+    return made.hexdigest()
 
 
 def _figures(outpoint: bytes, standing: Standing, required: int) -> dict[str, Any]:

@@ -89,7 +89,8 @@ class Till:
         try:
             result: Any = None if first is None else await self.do(first)
             while True:
-                result = await self.do(steps.send(result))
+                step = steps.send(result)
+                result = await (self._client().ask(step.sales) if type(step) is Ask else self.do(step))
         except StopIteration as stop:
             returned: T = stop.value
             return returned

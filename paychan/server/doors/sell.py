@@ -7,6 +7,7 @@ by all workers. Any worker answers for any channel.
 
 import asyncio
 import fcntl
+import hmac
 import logging
 import os
 import socket
@@ -102,6 +103,7 @@ class SellDoor:
         self._tokens_stamp: tuple[int, int, int] | None = None
         self._lock = -1
         self._cookie: str | None = None
+        self._cookie_header: bytes | None = None
 
     # --- life ---
 
@@ -158,6 +160,7 @@ class SellDoor:
         except BlockingIOError:
             return None
         self._cookie = keep_cookie(cookie_file(Path(path)))
+        self._cookie_header = f"Bearer {self._cookie}".encode()
         server = await listen(Address(path=path), self._connect)  # type: ignore[arg-type]  # compiled: a protocol but for the base class
         log.info("worker %d sells at %s", os.getpid(), path)
         return server
@@ -250,6 +253,8 @@ class SellDoor:
 
     def _scope(self, authorization: bytes) -> str:
         """Return what the shown token is for. Raises Rejection."""
+        if self._cookie_header is not None and hmac.compare_digest(authorization, self._cookie_header):
+            return "charge"
         scheme, _, token = authorization.decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Rejection("token_missing")
