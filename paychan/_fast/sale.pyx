@@ -164,7 +164,7 @@ cdef bytes _form_of(const Charge *charge):
 def read_charges(bytes body not None):
     """Return the binary forms of the charges in a request's body, a JSON object or a list, as most are written: members of ASCII
     without an escape, no other ones. None for anything else, good or bad: paychan/server/protocol/sales.py has the rules, and
-    tests/unit/server/test_plain_charges.py holds both against each other."""
+    tests/unit/server/protocol/test_plain_charges.py holds both against each other."""
     cdef const unsigned char *at = <const unsigned char *> PyBytes_AS_STRING(body)
     cdef const unsigned char *end = at + len(body)
     cdef bint is_list

@@ -1,6 +1,6 @@
-"""The two texts of the `Payment` scheme that every purchase has, in the form in which they mostly come: the voucher's credential and
-the receipt (docs/PAYMENT_SCHEME.md sections 2.2 and 2.4). What a credential must be like stands in paychan/mpp/credential.py, which
-reads whatever is not in this form; tests/unit/mpp/test_plain_texts.py holds both against each other.
+"""The two texts of the `Payment` scheme that every purchase has, in the form in which they mostly come: the voucher's credential
+and the receipt (docs/PAYMENT_SCHEME.md sections 2.2 and 2.4). What a credential must be like stands in paychan/mpp/credential.py,
+which reads whatever is not in this form; tests/unit/mpp/test_plain_texts.py holds both against each other.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -32,8 +32,8 @@ cdef inline const unsigned char *_after(
 
 
 cdef const unsigned char *_object_end(const unsigned char *at, const unsigned char *end) noexcept nogil:
-    """Return what follows the JSON object that begins at `at`, if it has no other in it and no escape; NULL otherwise. Whether it is
-    one is not judged: only where it ends, if it is."""
+    """Return what follows the JSON object that begins at `at`, if it has no other in it and no escape; NULL otherwise. Whether it
+    is one is not judged: only where it ends, if it is."""
     cdef bint is_text = False
     if at == end or at[0] != c"{":
         return NULL

@@ -12,7 +12,6 @@ from ..core.channel import ChannelTerms
 from ..core.errors import BY_CODE, BY_NUMBER, Rejection
 from ..core.payment import Payment
 from ..core.units import is_expiry
-from . import INTENT, METHOD
 from .challenge import Challenge, read_challenge
 from .text import decode_json, encode_bytes, encode_json, format_channel_id, parse_channel_id, parse_json
 

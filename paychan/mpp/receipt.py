@@ -8,7 +8,7 @@ from .._fast.scheme import receipt_text
 from ..core.units import MAX_MONEY
 from . import INTENT, METHOD
 from .challenge import format_time, parse_time
-from .text import decode_json, encode_bytes, encode_json, format_amount, format_channel_id, parse_amount, parse_channel_id
+from .text import decode_json, encode_json, format_amount, format_channel_id, parse_amount, parse_channel_id
 
 HEADER = "Payment-Receipt"
 RECEIPT_CHARACTERS_MAX = 8192

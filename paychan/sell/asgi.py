@@ -33,9 +33,11 @@ _OWN_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"connection"
 
 
 class Known:
-    """The fixed prices that routes of an application have asked for, by method and path. The next request there is paid before the
-    application sees it: while it waits for the sellers' door it then holds next to nothing, and the application, which may go
-    through thirty coroutines until its route asks, runs once and is not stopped in the middle."""
+    """The fixed prices that routes of an application have asked for, by method and path. The next request there that brings a
+    credential is paid before the application sees it: while it waits for the sellers' door it then holds next to nothing, and the
+    application, which may go through thirty coroutines until its route asks, is not stopped in the middle.
+
+    It is a guess: what was paid for and not asked for is given back, and the price is forgotten."""
 
     def __init__(self) -> None:
         self._prices: dict[tuple[str, str], Price] = {}
@@ -47,6 +49,10 @@ class Known:
             if len(self._prices) >= _AHEAD_MAX:
                 self._prices.clear()
             self._prices[place] = price
+
+    def forget(self, scope: Scope) -> None:
+        """The route has not asked for what it was thought to."""
+        self._prices.pop((scope["method"], scope["path"]), None)
 
     def find(self, scope: Scope) -> Price | None:
         """Return what the route of a request will probably ask for."""
@@ -136,6 +142,7 @@ class Visit:
         """Give back what was paid ahead, and what no route has asked for."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and isinstance(ahead[1], Sale):
+            self._known.forget(self.scope)
             await self.till.failed(ahead[1])
 
     def note_price(self, price: Price) -> None:
@@ -192,7 +199,7 @@ class Paid:
         try:
             await self._answer(visit, scope, receive, send)
         finally:
-            scope.pop(VISIT, None)  # each holds the other: without this, both and all they hold would wait for the garbage collector
+            scope.pop(VISIT, None)  # each holds the other: both would be left to the garbage collector, with all they hold
 
     async def _answer(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         if visit.credentials:

@@ -40,8 +40,8 @@ class Entry:
 
 
 Flat = tuple[Any, ...]
-"""An answer that is kept: outpoint, status, body, then names and values of its headers in turn. Such a tuple holds nothing that could
-hold it, so the garbage collector, which would visit a hundred thousand answers again and again, forgets it at first sight."""
+"""An answer that is kept: outpoint, status, body, then names and values of its headers in turn. Such a tuple holds nothing that
+could hold it, so the garbage collector, which would visit a hundred thousand answers again and again, forgets it at first sight."""
 
 
 def _flat(outpoint: bytes, answer: Answer) -> Flat:
