@@ -121,9 +121,9 @@ class Visit:
         self.answer = decision
         return False
 
-    async def pay_ahead(self, price: Price) -> None:
-        """Have the request paid before its route asks for it. Whatever comes of it counts once `pay` is called with this price."""
-        self._ahead = price, await self.till.decide(self.request, price)
+    def keep_ahead(self, price: Price, decision: Decision) -> None:
+        """Take what came of paying before the route has asked. It counts once `pay` is called with this price."""
+        self._ahead = price, decision
 
     def take_ahead(self, price: Price) -> bool:
         """Return whether the request was paid ahead at this price: then the sale is its own."""
@@ -211,7 +211,7 @@ class Paid:
         wanted = self._prices.find(scope["method"], scope["path"])
         if wanted is None:
             if visit.credentials and (price := self._known.find(scope)) is not None:
-                await visit.pay_ahead(price)
+                visit.keep_ahead(price, await self._till.decide(visit.request, price))
         elif not await visit.pay(await settle_price(wanted, scope)):
             assert visit.answer is not None
             await send_answer(send, visit.answer)
