@@ -9,6 +9,7 @@
     async def joke() -> str: ...
 
 or `@app.get("/joke", dependencies=[till.price(5)])`, which asks for the payment before parameters are judged, and takes more time.
+A route whose price is fixed is paid before it asks, once its price is known (`asgi.Known`); what is not asked for is given back.
 A price may be a function of the request, sync or async, that returns satoshi, a `Price`, or None for what is free. What is offered
 stands in the application's own OpenAPI.
 """

@@ -43,7 +43,7 @@ class Shop:
 
     def __init__(self):
         self.app, self.door, self.payments, self.spent_before = FastAPI(), Door(), 0, []
-        self.is_barred = self.is_cached = False
+        self.is_barred = self.is_cached = self.is_broken = False
         self.price, self.challenge = PRICE, None
 
         @self.app.middleware("http")
@@ -55,6 +55,8 @@ class Shop:
         till.till._client = lambda: Client(self.door)
 
         async def barrier():
+            if self.is_broken:
+                raise RuntimeError("this dependency fails, as it should")
             if self.is_barred:
                 raise HTTPException(403)
 
@@ -114,10 +116,10 @@ def test_a_request_is_paid_before_the_application_sees_it_and_once(shop):
 
 
 def test_what_the_route_does_not_ask_for_is_given_back_before_the_answer(shop):
-    for bar in ("is_barred", "is_cached"):
+    for bar, expected in (("is_barred", 403), ("is_cached", 200), ("is_broken", 500)):
         setattr(shop, bar, True)
         status, headers = shop.buy()
-        assert status == (403 if shop.is_barred else 200) and b"payment-receipt" not in headers
+        assert status == expected and b"payment-receipt" not in headers
         assert shop.door.asked == ["charge", "release"] and shop.door.spent == 1000 + COST
         assert shop.buy()[0] == status and shop.door.asked == []  # it was a wrong guess: who asks next is not paid ahead
         setattr(shop, bar, False)
