@@ -62,14 +62,21 @@ class Receipt:
 
     def encode(self) -> str:
         """Return the header's value: what `encode_json` makes of the object, quicker, for one goes with each answer."""
-        if self.jws or self.settlement_txid or not _IS_PLAIN(self.challenge_id) or not self._is_plausible:
+        if self.jws or self.settlement_txid:
             return encode_json(self.as_object())
-        timestamp = format_time(self.timestamp)
-        return receipt_text(self.outpoint, self.challenge_id, timestamp, self.accepted, self.spent, self.deposit, self.units)
+        text = encode_plain(self.outpoint, self.challenge_id, self.timestamp, self.accepted, self.spent, self.deposit, self.units)
+        return encode_json(self.as_object()) if text is None else text
 
-    @property
-    def _is_plausible(self) -> bool:
-        return 0 <= self.spent <= self.accepted <= MAX_MONEY and 0 <= self.deposit <= MAX_MONEY and 0 <= self.units <= MAX_MONEY
+
+def encode_plain(
+    outpoint: bytes, challenge_id: str, timestamp: int, accepted: int, spent: int, deposit: int, units: int
+) -> str | None:
+    """Return the header's value of a receipt with these members and no others, None if it is out of the ordinary."""
+    if not 0 <= spent <= accepted <= MAX_MONEY or not 0 <= deposit <= MAX_MONEY or not 0 <= units <= MAX_MONEY:
+        return None
+    if not _IS_PLAIN(challenge_id):
+        return None
+    return receipt_text(outpoint, challenge_id, format_time(timestamp), accepted, spent, deposit, units)
 
 
 def parse_receipt(text: str) -> Receipt:

@@ -29,7 +29,7 @@ VISIT = "paychan.visit"
 _AHEAD_MAX = 4096
 """Paths whose price is remembered."""
 
-_OWN_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"connection", b"date", b"server"))
+_OWN_HEADERS = frozenset(("content-length", "transfer-encoding", "connection", "date", "server"))
 
 
 class Known:
@@ -292,12 +292,17 @@ class _Serving:
         """Add the till's headers; a handler's own cache-control gives way to it, as what was paid for is not for everybody."""
         if not more:
             return list(headers)
-        added = [(name.lower().encode(), value.encode("latin-1")) for name, value in more]
-        names = {name for name, _ in added}
-        sent = [pair for pair in headers if pair[0].lower() not in names]
-        copy = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in sent if name.lower() not in _OWN_HEADERS]
-        self._headers = (*copy, *((name.lower(), value) for name, value in more))
-        sent += added
+        own = {name.lower(): value for name, value in more}
+        sent, copy = [], []
+        for pair in headers:
+            name = pair[0].decode("latin-1").lower()
+            if name not in own:
+                sent.append(pair)
+                if name not in _OWN_HEADERS:
+                    copy.append((name, pair[1].decode("latin-1")))
+        for name, value in own.items():
+            sent.append((name.encode(), value.encode("latin-1")))
+        self._headers = (*copy, *own.items())
         return sent
 
     def _note(self, message: Message) -> None:

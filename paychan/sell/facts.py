@@ -131,6 +131,11 @@ class Sale:
         self.used = units
 
     @property
+    def units(self) -> int:
+        """The units that it comes to."""
+        return self.price.units if self.used is None else self.used
+
+    @property
     def bought(self) -> Bought:
         """What a signed receipt says of it: the same, whoever signs it."""
         body = self.request.body
@@ -139,7 +144,7 @@ class Sale:
             number=self.name or self.number,
             method=self.request.method,
             resource=self.request.target,
-            amount=self.price.amount * (self.price.units if self.used is None else self.used),
+            amount=self.price.amount * self.units,
             accepted=self.standing.received,
             spent=self.standing.spent,
             body=f"sha-256=:{base64.b64encode(body).decode()}:" if body else "",

@@ -132,7 +132,11 @@ class Rules:
         """Return what `finish` does where that takes no step; None elsewhere."""
         if not 200 <= status < 300 or sale.price.is_metered or self._sign is not None:
             return None
-        return ((receipt.HEADER, self.receipt_of(sale).encode()), PRIVATE)
+        standing, now = sale.standing, int(self._clock())
+        text = receipt.encode_plain(
+            sale.outpoint, sale.challenge_id, now, standing.received, standing.spent, standing.funding_value, sale.units
+        )
+        return None if text is None else ((receipt.HEADER, text), PRIVATE)
 
     def finish(self, sale: Sale, status: int) -> Steps[Headers | Answer]:
         """See facts.py."""
@@ -212,7 +216,6 @@ class Rules:
     def receipt_of(self, sale: Sale) -> receipt.Receipt:
         """Return the receipt of a sale as its channel stands."""
         standing = sale.standing
-        units = sale.price.units if sale.used is None else sale.used
         return receipt.Receipt(
             outpoint=sale.outpoint,
             challenge_id=sale.challenge_id,
@@ -220,7 +223,7 @@ class Rules:
             accepted=standing.received,
             spent=standing.spent,
             deposit=standing.funding_value,
-            units=units,
+            units=sale.units,
         )
 
     # --- paying ---
@@ -504,8 +507,7 @@ class Rules:
     def _settle_metered(self, sale: Sale) -> Steps[bool]:
         """Charge what a metered sale has used, and give back the rest. False: that is not known to be done, so nothing may be
         served; it is owed, but for what another process has taken over."""
-        used = sale.price.units if sale.used is None else sale.used
-        settle = {**self._release(sale), "do": "settle", "amount": used * sale.price.amount}
+        settle = {**self._release(sale), "do": "settle", "amount": sale.units * sale.price.amount}
         told = yield from self._patiently(settle, ASK_AGAIN_SECONDS)
         if told is None or told.status != 200:
             if told is None or told.code != "no_such_purchase":
