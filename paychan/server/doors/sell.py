@@ -215,6 +215,8 @@ class SellDoor:
             till.submit(charges, lambda told: _tell(request, told, is_list(body)))
         except PaychanError:
             return False
+        except Exception as error:
+            request.answer(_failed(error))
         return True
 
     async def _answer_later(self, request: DirectRequest, method: str, path: str, query: str, body: bytes) -> None:
@@ -222,9 +224,8 @@ class SellDoor:
             reply = await self._reply(request.authorization, method, path, query, body)
         except PaychanError as error:
             reply = problem(error)
-        except Exception as error:  # a bug of ours: its text could hold a request's bytes
-            log.error("internal error: %s at %s", type(error).__name__, place_of(error.__traceback__))
-            reply = INTERNAL_ERROR
+        except Exception as error:
+            reply = _failed(error)
         request.answer(reply)
 
     async def _reply(self, authorization: bytes, method: str, path: str, query: str, body: bytes) -> Reply:
@@ -304,6 +305,12 @@ def _tls(config: SellConfig) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(config.tls_certificate, config.tls_key)
     return context
+
+
+def _failed(error: Exception) -> Reply:
+    """Log a bug of ours, and return the answer. Its text could hold a request's bytes, so it is not told."""
+    log.error("internal error: %s at %s", type(error).__name__, place_of(error.__traceback__))
+    return INTERNAL_ERROR
 
 
 async def _sell(till: Till, body: bytes) -> Reply:
