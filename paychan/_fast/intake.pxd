@@ -43,8 +43,11 @@ cdef class Intake:
     cdef object _trouble            # the answer while nothing can be taken, or None
     cdef public object no_money     # the answer to what brings money while no more may come, or None
     cdef uint64_t _now              # unix seconds
+    cdef uint64_t _time             # unix seconds that reservations are judged by
+    cdef bint _has_time
     cdef bint _has_looked
 
+    cdef uint64_t time(self) except? 0
     cdef int take(self, PaymentRequest request) except -1
     cdef int _take(self, PaymentRequest request) except -1
     cdef int _await_write(self, PaymentRequest request, Status status) except -1

@@ -89,6 +89,10 @@ cdef class PaymentRequest(Waiter):
             self._intake._rules.elsewhere(self, outpoint, shard)
         return 0
 
+    def succeed(self, bytes body not None):
+        """Answer 200 with this body."""
+        self.relay(body)
+
     def answer(self, reply not None):
         """Give an answer (a `Reply`) that was found elsewhere."""
         self.refuse(reply)
@@ -180,7 +184,13 @@ cdef class Intake:
     def look_again(self):
         """Ask the rules for interlocks and time before the next payment. They see to it that this happens in each turn of the
         event loop that brings payments."""
-        self._has_looked = False
+        self._has_looked = self._has_time = False
+
+    cdef uint64_t time(self) except? 0:
+        """Return the unix seconds that reservations are judged by in this turn of the event loop."""
+        if not self._has_time:
+            self._time, self._has_time = self._rules.time(), True
+        return self._time
 
     cdef int take(self, PaymentRequest request) except -1:
         """`submit`, for compiled doors. A bug of ours is answered too: without an answer a payer would wait for long."""

@@ -1,4 +1,4 @@
-"""Double SHA-256 through libcrypto's function pointers, found where Python's hashlib found them."""
+"""SHA-256 through libcrypto's function pointers, found where Python's hashlib found them."""
 
 import ctypes
 import ctypes.util
@@ -42,8 +42,16 @@ sha256_update = <UpdateFunction> _address(_lib, "SHA256_Update")
 sha256_final = <FinalFunction> _address(_lib, "SHA256_Final")
 
 
+cdef void sha256(const unsigned char *data, size_t size, unsigned char *digest32) noexcept nogil:
+    """Write the SHA-256 of `data`. These three functions cannot fail on valid pointers."""
+    cdef Context context
+    sha256_init(&context)
+    sha256_update(&context, data, size)
+    sha256_final(digest32, &context)
+
+
 cdef void sha256d(const unsigned char *data, size_t size, unsigned char *digest32) noexcept nogil:
-    """Write the double SHA-256 of `data` in internal byte order. These three functions cannot fail on valid pointers."""
+    """Write the double SHA-256 of `data` in internal byte order."""
     cdef Context context
     sha256_init(&context)
     sha256_update(&context, data, size)

@@ -21,6 +21,7 @@ cdef struct PaymentView:
     unsigned char sighash_type
     Signature signature            # parsed
 
+cdef Py_ssize_t decode_canonical(const unsigned char *text, Py_ssize_t size, unsigned char *out) noexcept nogil
 cdef Status decode_base64url(
     const unsigned char *text, Py_ssize_t size, unsigned char *out, Py_ssize_t *out_size) noexcept nogil
 cdef bint is_strict_der(const unsigned char *der, Py_ssize_t size) noexcept nogil

@@ -31,6 +31,35 @@ cdef void _fill_digits() noexcept:
 _fill_digits()
 
 
+cdef Py_ssize_t decode_canonical(const unsigned char *text, Py_ssize_t size, unsigned char *out) noexcept nogil:
+    """Decode base64url without padding, unused bits zero, to `out`, which has room for 3 bytes of each 4 characters begun; return
+    how many bytes there are, -1 if the text is none."""
+    cdef Py_ssize_t at = 0, written = 0, whole = size - size % 4
+    cdef int a, b, c, d
+    if size % 4 == 1:
+        return -1
+    while at < whole:
+        a, b, c, d = _digit[text[at]], _digit[text[at + 1]], _digit[text[at + 2]], _digit[text[at + 3]]
+        if (a | b | c | d) < 0:
+            return -1
+        out[written] = <unsigned char> (a << 2 | b >> 4)
+        out[written + 1] = <unsigned char> ((b & 15) << 4 | c >> 2)
+        out[written + 2] = <unsigned char> ((c & 3) << 6 | d)
+        at += 4
+        written += 3
+    if whole == size:
+        return written
+    a, b = _digit[text[at]], _digit[text[at + 1]]
+    c = _digit[text[at + 2]] if size - at == 3 else 0
+    if (a | b | c) < 0 or (b & 15 if size - at == 2 else c & 3):
+        return -1
+    out[written] = <unsigned char> (a << 2 | b >> 4)
+    if size - at == 2:
+        return written + 1
+    out[written + 1] = <unsigned char> ((b & 15) << 4 | c >> 2)
+    return written + 2
+
+
 cdef Status decode_base64url(
     const unsigned char *text, Py_ssize_t size, unsigned char *out, Py_ssize_t *out_size
 ) noexcept nogil:
@@ -39,28 +68,15 @@ cdef Status decode_base64url(
     Canonical only: padded to a multiple of four or not at all, unused bits zero; so one text (and its padded twin) for one
     payment.
     """
-    cdef Py_ssize_t i, length = size, written = 0
-    cdef unsigned int bits = 0
-    cdef int bit_count = 0, value
+    cdef Py_ssize_t length = size
     if size > TEXT_SIZE_MAX:
         return Status.INVALID_PAYMENT
     if size % 4 == 0 and size > 0 and text[size - 1] == c"=":
         length = size - 2 if text[size - 2] == c"=" else size - 1
-    if length % 4 == 1:
+    length = decode_canonical(text, length, out)
+    if length < 0:
         return Status.INVALID_BASE64
-    for i in range(length):
-        value = _digit[text[i]]
-        if value < 0:
-            return Status.INVALID_BASE64
-        bits = (bits << 6 | <unsigned int> value) & 0xFFFF
-        bit_count += 6
-        if bit_count >= 8:
-            bit_count -= 8
-            out[written] = <unsigned char> (bits >> bit_count & 0xFF)
-            written += 1
-    if bits & ((1 << bit_count) - 1):
-        return Status.INVALID_BASE64
-    out_size[0] = written
+    out_size[0] = length
     return Status.OK
 
 

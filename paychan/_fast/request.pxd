@@ -11,6 +11,8 @@ cdef struct Parameter:
     const unsigned char *text
     Py_ssize_t size
 
+cdef Status parse_txid(const unsigned char *text, Py_ssize_t size, unsigned char *txid32) noexcept nogil
+cdef Status parse_vout(const unsigned char *text, Py_ssize_t size, unsigned char *vout4) noexcept nogil
 cdef Status parse_channel_path(const unsigned char *path, Py_ssize_t size, unsigned char *outpoint36) noexcept nogil
 cdef Status find_parameters(
     const unsigned char *query, Py_ssize_t size, Parameter *payment, Parameter *change_address) noexcept nogil

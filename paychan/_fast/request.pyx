@@ -20,7 +20,7 @@ cdef inline int _hex_digit(unsigned char symbol) noexcept nogil:
     return -1
 
 
-cdef Status _parse_txid(const unsigned char *text, Py_ssize_t size, unsigned char *txid32) noexcept nogil:
+cdef Status parse_txid(const unsigned char *text, Py_ssize_t size, unsigned char *txid32) noexcept nogil:
     """64 hex digits, either case, in display order: the last pair is the first byte."""
     cdef int i, high, low
     if size != 64:
@@ -34,7 +34,7 @@ cdef Status _parse_txid(const unsigned char *text, Py_ssize_t size, unsigned cha
     return Status.OK
 
 
-cdef Status _parse_vout(const unsigned char *text, Py_ssize_t size, unsigned char *vout4) noexcept nogil:
+cdef Status parse_vout(const unsigned char *text, Py_ssize_t size, unsigned char *vout4) noexcept nogil:
     """A plain decimal of 32 bits: no sign, no leading zero, no blank."""
     cdef uint64_t value = 0
     cdef Py_ssize_t i
@@ -68,10 +68,10 @@ cdef Status parse_channel_path(const unsigned char *path, Py_ssize_t size, unsig
     end = <const unsigned char *> memchr(vout, c"/", distance(vout, path + size))
     if end == NULL:
         end = path + size
-    status = _parse_txid(txid, distance(txid, slash), outpoint36)
+    status = parse_txid(txid, distance(txid, slash), outpoint36)
     if status != Status.OK:
         return status
-    return _parse_vout(vout, distance(vout, end), outpoint36 + 32)
+    return parse_vout(vout, distance(vout, end), outpoint36 + 32)
 
 
 cdef inline bint _is_named(

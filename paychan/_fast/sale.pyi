@@ -7,6 +7,8 @@ from .intake import Intake, PaymentRequest
 
 SALES_SLICE: int
 
+def read_charges(body: bytes) -> list[bytes] | None: ...
+
 class SaleRequest(PaymentRequest): ...
 
 class FutureSale(SaleRequest):

@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -40,7 +39,8 @@ class App:
         self._proxy: Proxy | None = None
         self._own: Own | None = None
         self._upstreams: Upstreams | None = None
-        self._under_way: Counter[Route | None] = Counter()
+        self._under_way = 0
+        self._under_way_at = {id(route): 0 for route in config.routes}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_stopping = False
         self._draining: asyncio.Task[None] | None = None
@@ -119,13 +119,16 @@ class App:
     @contextmanager
     def _counted(self, route: Route) -> Iterator[None]:
         """Hold one of the places of a route, and of the gateway. Raises Refused if there is none."""
-        if self._under_way[None] >= self._config.concurrency or self._under_way[route] >= route.limits.concurrency:
+        place = id(route)  # quicker than the hash of all that a route has
+        if self._under_way >= self._config.concurrency or self._under_way_at[place] >= route.limits.concurrency:
             raise Refused("overloaded")
-        self._under_way.update((None, route))
+        self._under_way += 1
+        self._under_way_at[place] += 1
         try:
             yield
         finally:
-            self._under_way.subtract((None, route))
+            self._under_way -= 1
+            self._under_way_at[place] -= 1
 
 
 def refuse(scope: Any, proto: Any, refused: Refused) -> None:

@@ -30,6 +30,7 @@ class Selling:
 
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
+        self._prices = {id(route): price_of(route, route.price) for route in config.routes if route.price is not None}
         self._till: Till | None = None
         self._probe: AsyncDoor | None = None
         sign, self.published = open_receipts(config)
@@ -60,7 +61,7 @@ class Selling:
     async def decide(self, request: Request, route: Route, digest: bytes | None) -> Answer | Sale:
         """Return the till's decision. digest: of the body, as facts.Request has it."""
         assert self._till is not None and route.price is not None
-        return await self._till.decide(_request_of(request, digest, route.host), price_of(route, route.price))
+        return await self._till.decide(_request_of(request, digest, route.host), self._prices[id(route)])
 
     async def finish(self, sale: Sale, route: Route, status: int) -> Headers:
         """Say with which status an answer begins; return what it is to be sent with. A receipt is for 2xx alone. Raises Instead."""

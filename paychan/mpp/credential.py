@@ -1,18 +1,19 @@
 """`Authorization: Payment`: the credential, an echo of the challenge and what pays it (section 2.2)."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from .._fast.payment import decode_payment_text, split_payment
+from .._fast.scheme import read_voucher
 from ..core.channel import ChannelTerms
 from ..core.errors import BY_CODE, BY_NUMBER, Rejection
 from ..core.payment import Payment
 from ..core.units import is_expiry
-from . import INTENT, METHOD
 from .challenge import Challenge, read_challenge
-from .text import decode_json, encode_bytes, encode_json, format_channel_id, parse_channel_id
+from .text import decode_json, encode_bytes, encode_json, format_channel_id, parse_channel_id, parse_json
 
 CREDENTIAL_BYTES_MAX = 8192
 """Of a credential's text; what is longer is refused unread."""
@@ -93,11 +94,13 @@ def close_channel(challenge: Challenge, outpoint: bytes, newest: Payment) -> Cre
     return Credential(challenge, "close", outpoint, newest.serialize())
 
 
-def find_credential(values: Iterable[str]) -> str | None:
+def find_credential(values: Sequence[str]) -> str | None:
     """Return the text of the Payment credential in the values of Authorization (or Payment-Authorization), None if there is none.
 
     Raises Rejection("two_credentials"): whichever were taken, the payer may have meant the other.
     """
+    if len(values) == 1 and values[0].startswith("Payment ") and "," not in values[0]:  # as it mostly comes
+        return values[0].strip(" \t")[8:].strip(" ")
     found = [part for value in values for part in _payments(value)]
     if len(found) > 1:
         raise Rejection("two_credentials")
@@ -120,17 +123,28 @@ def parse_credential(text: str) -> Credential:
     """
     if len(text) > CREDENTIAL_BYTES_MAX:
         raise Rejection("malformed_credential", "The credential is too long")
+    plain = read_voucher(text)
+    content: Mapping[str, Any] = {}
     try:
-        content = decode_json(text)
-        challenge = read_challenge(content["challenge"])
-        payload = content["payload"]
+        if plain is None:
+            content = decode_json(text)
+        challenge = _plain_challenge(plain[0]) if plain is not None else read_challenge(content["challenge"])
+        payload = content["payload"] if plain is None else {}
         if not isinstance(payload, dict):
             raise ValueError("no payload")
     except (ValueError, KeyError, TypeError):
         raise Rejection("malformed_credential") from None
-    if (challenge.method, challenge.intent) != (METHOD, INTENT):
+    if not challenge.is_ours:
         raise Rejection("method_unsupported")
+    if plain is not None:
+        return Credential(challenge, "voucher", plain[1], plain[2])
     return _credential(challenge, payload, _source(content))
+
+
+@lru_cache(256)
+def _plain_challenge(json: bytes) -> Challenge:
+    """Return the challenge that a credential echoes: the same one comes with payment after payment. Raises ValueError."""
+    return read_challenge(parse_json(json))
 
 
 def read_payload(challenge: Challenge, payload: Mapping[str, Any], source: str = "") -> Credential:

@@ -4,13 +4,15 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from .._fast.scheme import receipt_text
+from ..core.units import MAX_MONEY
 from . import INTENT, METHOD
 from .challenge import format_time, parse_time
-from .text import decode_json, encode_bytes, encode_json, format_amount, format_channel_id, parse_amount, parse_channel_id
+from .text import decode_json, encode_json, format_amount, format_channel_id, parse_amount, parse_channel_id
 
 HEADER = "Payment-Receipt"
 RECEIPT_CHARACTERS_MAX = 8192
-_IS_PLAIN = re.compile(r"[A-Za-z0-9_-]*\Z").match
+_IS_PLAIN = re.compile(r"[A-Za-z0-9_-]{0,256}\Z").match
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +62,21 @@ class Receipt:
 
     def encode(self) -> str:
         """Return the header's value: what `encode_json` makes of the object, quicker, for one goes with each answer."""
-        if self.jws or self.settlement_txid or not _IS_PLAIN(self.challenge_id):
+        if self.jws or self.settlement_txid:
             return encode_json(self.as_object())
-        channel, accepted = format_channel_id(self.outpoint), format_amount(self.accepted)
-        text = (
-            f'{{"acceptedCumulative":"{accepted}","challengeId":"{self.challenge_id}","channelId":"{channel}",'
-            f'"deposit":"{format_amount(self.deposit)}","intent":"{INTENT}","method":"{METHOD}","reference":"{channel}",'
-            f'"remaining":"{format_amount(self.remaining)}","spent":"{format_amount(self.spent)}","status":"success",'
-            f'"timestamp":"{format_time(self.timestamp)}","units":{self.units:d}}}'
-        )
-        return encode_bytes(text.encode())
+        text = encode_plain(self.outpoint, self.challenge_id, self.timestamp, self.accepted, self.spent, self.deposit, self.units)
+        return encode_json(self.as_object()) if text is None else text
+
+
+def encode_plain(
+    outpoint: bytes, challenge_id: str, timestamp: int, accepted: int, spent: int, deposit: int, units: int
+) -> str | None:
+    """Return the header's value of a receipt with these members and no others, None if it is out of the ordinary."""
+    if not 0 <= spent <= accepted <= MAX_MONEY or not 0 <= deposit <= MAX_MONEY or not 0 <= units <= MAX_MONEY:
+        return None
+    if not _IS_PLAIN(challenge_id):
+        return None
+    return receipt_text(outpoint, challenge_id, format_time(timestamp), accepted, spent, deposit, units)
 
 
 def parse_receipt(text: str) -> Receipt:

@@ -47,10 +47,18 @@ def encode_json(value: dict[str, Any]) -> str:
 
 
 def decode_json(text: str) -> dict[str, Any]:
-    """Return the JSON object in base64url. Raises ValueError for anything else, a name that stands twice in an object included."""
+    """Return the JSON object in base64url. Raises ValueError as `parse_json`."""
     try:
-        value = _DECODER.decode(decode_bytes(text).decode())
-    except (binascii.Error, UnicodeDecodeError, RecursionError) as error:
+        return parse_json(decode_bytes(text))
+    except binascii.Error as error:
+        raise ValueError("no base64") from error
+
+
+def parse_json(text: bytes) -> dict[str, Any]:
+    """Return a JSON object. Raises ValueError for anything else, a name that stands twice in an object included."""
+    try:
+        value = _DECODER.decode(text.decode())
+    except (UnicodeDecodeError, RecursionError) as error:
         raise ValueError("no JSON") from error
     if not isinstance(value, dict):
         raise ValueError("no JSON object")

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
-from .facts import BODY_BYTES_MAX, KEPT_BYTES_MAX, Answer, Headers, Price, Request, Sale
+from .facts import BODY_BYTES_MAX, KEPT_BYTES_MAX, Answer, Decision, Headers, Price, Request, Sale
 from .prices import Prices, Wanted, settle_price
 from .till import Till
 from .wire import find_door
@@ -26,16 +26,47 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 VISIT = "paychan.visit"
 """Where a scope has its `Visit`."""
 
-_OWN_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"connection", b"date", b"server"))
+_AHEAD_MAX = 4096
+"""Paths whose price is remembered."""
+
+_OWN_HEADERS = frozenset(("content-length", "transfer-encoding", "connection", "date", "server"))
+
+
+class Known:
+    """The fixed prices that routes of an application have asked for, by method and path. The next request there that brings a
+    credential is paid before the application sees it: while it waits for the sellers' door it then holds next to nothing, and the
+    application, which may go through thirty coroutines until its route asks, is not stopped in the middle.
+
+    It is a guess: what was paid for and not asked for is given back, and the price is forgotten."""
+
+    def __init__(self) -> None:
+        self._prices: dict[tuple[str, str], Price] = {}
+
+    def note(self, scope: Scope, price: Price) -> None:
+        """Remember what a route has asked for."""
+        place = scope["method"], scope["path"]
+        if self._prices.get(place) is not price:
+            if len(self._prices) >= _AHEAD_MAX:
+                self._prices.clear()
+            self._prices[place] = price
+
+    def forget(self, scope: Scope) -> None:
+        """The route has not asked for what it was thought to."""
+        self._prices.pop((scope["method"], scope["path"]), None)
+
+    def find(self, scope: Scope) -> Price | None:
+        """Return what the route of a request will probably ask for."""
+        return self._prices.get((scope["method"], scope["path"]))
 
 
 class Visit:
     """One request on its way through: what was bought with it, or what it is answered instead of being served."""
 
-    __slots__ = ("_receive", "answer", "credentials", "request", "sale", "scope", "till")
+    __slots__ = ("_ahead", "_known", "_receive", "answer", "credentials", "request", "sale", "scope", "till")
 
-    def __init__(self, till: Till, scope: Scope, receive: Receive) -> None:
-        self.till, self.scope, self._receive = till, scope, receive
+    def __init__(self, till: Till, scope: Scope, receive: Receive, known: Known) -> None:
+        self.till, self.scope, self._receive, self._known = till, scope, receive, known
+        self._ahead: tuple[Price, Decision] | None = None
         self.credentials, key = _look_at(scope["headers"])
         query = scope["query_string"]
         path = scope.get("raw_path") or scope["path"].encode()
@@ -77,18 +108,46 @@ class Visit:
 
         Raises RuntimeError if it has been, at another price: then it fails, and what was paid is given back.
         """
-        if price is None:
+        if price is None or self.take_ahead(price):
             return True
         if self.sale is not None:
             if self.sale.price != price:
                 raise RuntimeError("this request has two prices")
             return True
-        decision = await self.till.decide(self.request, price)
+        decision = await self._decide(price)
         if isinstance(decision, Sale):
             self.sale = decision
             return True
         self.answer = decision
         return False
+
+    def keep_ahead(self, price: Price, decision: Decision) -> None:
+        """Take what came of paying before the route has asked. It counts once `pay` is called with this price."""
+        self._ahead = price, decision
+
+    def take_ahead(self, price: Price) -> bool:
+        """Return whether the request was paid ahead at this price: then the sale is its own."""
+        if self._ahead is None or self._ahead[0] != price or not isinstance(self._ahead[1], Sale):
+            return False
+        self.sale, self._ahead = self._ahead[1], None
+        return True
+
+    async def _decide(self, price: Price) -> Decision:
+        if self._ahead is not None and self._ahead[0] == price:
+            return self._ahead[1]
+        await self.drop_ahead()
+        return await self.till.decide(self.request, price)
+
+    async def drop_ahead(self) -> None:
+        """Give back what was paid ahead, and what no route has asked for."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and isinstance(ahead[1], Sale):
+            self._known.forget(self.scope)
+            await self.till.failed(ahead[1])
+
+    def note_price(self, price: Price) -> None:
+        """Say that the route has this price, whatever the request."""
+        self._known.note(self.scope, price)
 
     def use(self, units: int) -> None:
         """Say how many units of a metered price were used."""
@@ -126,6 +185,7 @@ class Paid:
         self._app = app
         self._till = at if isinstance(at, Till) else Till(find_door(at, token), **more)
         self._prices = Prices(prices or {})
+        self._known = Known()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket" and self._prices.find("GET", scope["path"]) is not None:
@@ -134,8 +194,14 @@ class Paid:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        visit = scope[VISIT] = Visit(self._till, scope, receive)
+        visit = scope[VISIT] = Visit(self._till, scope, receive, self._known)
         CURRENT.set(visit)
+        try:
+            await self._answer(visit, scope, receive, send)
+        finally:
+            scope.pop(VISIT, None)  # each holds the other: both would be left to the garbage collector, with all they hold
+
+    async def _answer(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         if visit.credentials:
             if _may_have_body(scope):
                 receive = await visit.read_body()
@@ -143,7 +209,10 @@ class Paid:
                 await send_answer(send, answer)
                 return
         wanted = self._prices.find(scope["method"], scope["path"])
-        if wanted is not None and not await visit.pay(await settle_price(wanted, scope)):
+        if wanted is None:
+            if visit.credentials and (price := self._known.find(scope)) is not None:
+                visit.keep_ahead(price, await self._till.decide(visit.request, price))
+        elif not await visit.pay(await settle_price(wanted, scope)):
             assert visit.answer is not None
             await send_answer(send, visit.answer)
             return
@@ -175,13 +244,18 @@ class _Serving:
         try:
             await app(scope, receive, self._take)
         except BaseException:
-            if self._visit.sale is not None and not self._is_begun:
-                await self._till.failed(self._visit.sale)
+            if not self._is_begun:
+                await self._give_back()
             raise
         finally:
             if self._is_sold and not self._is_kept and self._visit.sale is not None:
                 self._till.forget(self._visit.sale)
-        if self._visit.sale is not None and not self._is_begun:
+        if not self._is_begun:
+            await self._give_back()
+
+    async def _give_back(self) -> None:
+        await self._visit.drop_ahead()
+        if self._visit.sale is not None:
             await self._till.failed(self._visit.sale)
 
     async def _take(self, message: Message) -> None:
@@ -198,6 +272,7 @@ class _Serving:
 
     async def _begin(self, message: Message) -> None:
         visit, self._is_begun = self._visit, True
+        await visit.drop_ahead()
         if visit.answer is not None:
             self._is_replaced = True
             await send_answer(self._send, visit.answer)
@@ -217,13 +292,18 @@ class _Serving:
         """Add the till's headers; a handler's own cache-control gives way to it, as what was paid for is not for everybody."""
         if not more:
             return list(headers)
-        names = {name.encode() for name, _ in more}
-        kept = [(name, value) for name, value in headers if name.lower() not in names]
-        added = [(name.lower().encode(), value.encode("latin-1")) for name, value in more]
-        self._headers = tuple(
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in [*kept, *added] if name.lower() not in _OWN_HEADERS
-        )
-        return [*kept, *added]
+        own = {name.lower(): value for name, value in more}
+        sent, copy = [], []
+        for pair in headers:
+            name = pair[0].decode("latin-1").lower()
+            if name not in own:
+                sent.append(pair)
+                if name not in _OWN_HEADERS:
+                    copy.append((name, pair[1].decode("latin-1")))
+        for name, value in own.items():
+            sent.append((name.encode(), value.encode("latin-1")))
+        self._headers = (*copy, *own.items())
+        return sent
 
     def _note(self, message: Message) -> None:
         """Copy what is sent, and keep it once it is whole."""

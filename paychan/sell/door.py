@@ -125,14 +125,15 @@ class AsyncDoor:
 
     async def ask(self, sales: tuple[dict[str, Any], ...]) -> list[Told] | None:
         """Ask for sales, in order; return what each was answered, UNSENT for those that nobody heard; None: unknown."""
-        futures = []
-        for sale in sales:
-            future: asyncio.Future[Told | None] = self._loop.create_future()
-            self._asked.append((dumps(sale), future))
-            futures.append(future)
-        self._flush_soon()
-        told = [await future for future in futures]
+        told = [await future for future in [self.ask_one(sale) for sale in sales]]
         return None if None in told else told  # type: ignore[return-value]
+
+    def ask_one(self, sale: dict[str, Any]) -> "asyncio.Future[Told | None]":
+        """Ask for a sale; return what will have its answer: UNSENT if nobody heard it, None: unknown."""
+        future: asyncio.Future[Told | None] = self._loop.create_future()
+        self._asked.append((dumps(sale), future))
+        self._flush_soon()
+        return future
 
     async def call(self, method: str, target: str) -> Told | None:
         """Make another request; return its answer, None: unknown."""

@@ -53,9 +53,9 @@ class Request:
     @property
     def fingerprint(self) -> bytes:
         """What makes this request another one than the next: its method, its target, and its body or the key that stands for it."""
-        named = self.idempotency_key.encode("utf-8", "surrogateescape")
-        parts = (self.method.encode(), self.target.encode("utf-8", "surrogateescape"), named or self.body or b"")
-        return b"\n".join(b"%d %b" % (len(part), part) for part in parts)
+        method, target = self.method.encode(), self.target.encode("utf-8", "surrogateescape")
+        named = self.idempotency_key.encode("utf-8", "surrogateescape") or self.body or b""
+        return b"%d %b\n%d %b\n%d %b" % (len(method), method, len(target), target, len(named), named)
 
 
 def body_hash(body: bytes) -> bytes:
@@ -134,6 +134,11 @@ class Sale:
         self.used = units
 
     @property
+    def units(self) -> int:
+        """The units that it comes to."""
+        return self.price.units if self.used is None else self.used
+
+    @property
     def bought(self) -> Bought:
         """What a signed receipt says of it: the same, whoever signs it."""
         body = self.request.body
@@ -142,7 +147,7 @@ class Sale:
             number=self.name or self.number,
             method=self.request.method,
             resource=self.request.target,
-            amount=self.price.amount * (self.price.units if self.used is None else self.used),
+            amount=self.price.amount * self.units,
             accepted=self.standing.received,
             spent=self.standing.spent,
             body=f"sha-256=:{base64.b64encode(body).decode()}:" if body else "",

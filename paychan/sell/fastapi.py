@@ -9,6 +9,7 @@
     async def joke() -> str: ...
 
 or `@app.get("/joke", dependencies=[till.price(5)])`, which asks for the payment before parameters are judged, and takes more time.
+A route whose price is fixed is paid before it asks, once its price is known (`asgi.Known`); what is not asked for is given back.
 A price may be a function of the request, sync or async, that returns satoshi, a `Price`, or None for what is free. What is offered
 stands in the application's own OpenAPI.
 """
@@ -37,7 +38,11 @@ async def _pay(visit: Visit | None, wanted: Wanted, request: Request | None) -> 
     """Have a request paid. request: for a price that depends on it. Raises what becomes the till's answer on its way out."""
     if visit is None:
         raise RuntimeError("this application is not behind the till: Till(app, ...)")
-    price = wanted if isinstance(wanted, Price) else await settle_price(wanted, request or Request(visit.scope))
+    if isinstance(wanted, Price):
+        visit.note_price(wanted)
+        price: Price | None = wanted
+    else:
+        price = await settle_price(wanted, request or Request(visit.scope))
     if not await visit.pay(price):
         assert visit.answer is not None
         raise HTTPException(visit.answer.status)
@@ -51,7 +56,10 @@ class _Priced:
         self.wanted = wanted
 
     async def __call__(self, request: Request) -> Visit:
-        return await _pay(request.scope.get(VISIT), self.wanted, request)
+        visit: Visit | None = request.scope.get(VISIT)
+        if visit is not None and isinstance(self.wanted, Price) and visit.take_ahead(self.wanted):
+            return visit
+        return await _pay(visit, self.wanted, request)
 
 
 class _Tag(params.Depends):

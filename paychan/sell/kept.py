@@ -9,7 +9,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain
 from threading import Lock
+from typing import Any
 
 from .facts import Answer
 
@@ -31,12 +33,28 @@ class Outcome(Enum):
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One purchase. outcome: once it was served, or was not. future: for who waits for that, if anybody does."""
+    """One purchase that is under way. future: for who waits for its outcome, if anybody does."""
 
     outpoint: bytes
-    outcome: Answer | Outcome | None = None
     future: "Future[Answer | Outcome] | None" = None
-    size: int = OVERHEAD
+
+
+Flat = tuple[Any, ...]
+"""An answer that is kept: outpoint, status, body, then names and values of its headers in turn. Such a tuple holds nothing that
+could hold it, so the garbage collector, which would visit a hundred thousand answers again and again, forgets it at first sight."""
+
+
+def _flat(outpoint: bytes, answer: Answer) -> Flat:
+    return (outpoint, answer.status, answer.body, *chain.from_iterable(answer.headers))
+
+
+def _answer(flat: Flat) -> Answer:
+    texts = iter(flat[3:])
+    return Answer(flat[1], tuple(zip(texts, texts, strict=True)), flat[2])
+
+
+def _size(flat: Flat) -> int:
+    return OVERHEAD + len(flat[2])
 
 
 class Kept:
@@ -44,7 +62,7 @@ class Kept:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._entries: OrderedDict[str, Entry | Flat] = OrderedDict()
         self._newest: dict[bytes, str] = {}
         self._superseded: deque[tuple[float, str]] = deque()
         self._sum = 0
@@ -58,14 +76,18 @@ class Kept:
             self._entries[key] = Entry(outpoint)
             return True
 
+    def holds(self, key: str) -> bool:
+        """Return whether there is such a purchase."""
+        return key in self._entries
+
     def find(self, key: str) -> "Answer | Outcome | Future[Answer | Outcome] | None":
         """Return what became of a purchase, or will: None, if there is none."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:
                 return None
-            if entry.outcome is not None:
-                return entry.outcome
+            if not isinstance(entry, Entry):
+                return _answer(entry)
             if entry.future is None:
                 entry.future = Future()
             return entry.future
@@ -74,14 +96,14 @@ class Kept:
         """Say what became of a purchase, and let those go on that wait for it."""
         with self._lock:
             entry = self._entries.get(key)
-            if entry is None or entry.outcome is not None:
+            if not isinstance(entry, Entry):
                 return
             if isinstance(outcome, Answer):
-                entry.outcome, entry.size = outcome, OVERHEAD + len(outcome.body)
-                self._sum += entry.size
+                kept = self._entries[key] = _flat(entry.outpoint, outcome)
+                self._sum += _size(kept)
                 self._supersede(key, entry.outpoint)
             else:
-                self._drop(key)
+                del self._entries[key]
             self._sweep()
         if entry.future is not None:
             entry.future.set_result(outcome)
@@ -93,20 +115,21 @@ class Kept:
             self._superseded.append((self._clock(), before))
 
     def _drop(self, key: str) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is None:
+        """Forget an answer."""
+        kept = self._entries.get(key)
+        if kept is None or isinstance(kept, Entry):
             return
-        if entry.outcome is not None:
-            self._sum -= entry.size
-        if self._newest.get(entry.outpoint) == key:
-            del self._newest[entry.outpoint]
+        del self._entries[key]
+        self._sum -= _size(kept)
+        if self._newest.get(kept[0]) == key:
+            del self._newest[kept[0]]
 
     def _sweep(self) -> None:
         now = self._clock()
         while self._superseded and now - self._superseded[0][0] > KEPT_SECONDS:
             self._drop(self._superseded.popleft()[1])
         while self._sum > KEPT_SUM_MAX or len(self._entries) > KEPT_COUNT_MAX:
-            oldest = next((key for key, entry in self._entries.items() if entry.outcome is not None), None)
+            oldest = next((key for key, entry in self._entries.items() if not isinstance(entry, Entry)), None)
             if oldest is None:
                 return
             self._drop(oldest)

@@ -108,7 +108,7 @@ class Rules:
 
     def decide(self, request: Request, price: Price) -> Steps[Answer | Sale]:
         """Return what a request gets: an Answer to send, or the Sale to serve. Never raises what a payer could cause."""
-        if (yield from self._keep_terms()) is None:
+        if not self._are_terms_fresh and (yield from self._keep_terms()) is None:
             return self.refuse(Unavailable("store_unavailable"), request, None)
         try:
             text = find_credential(request.credentials)
@@ -129,6 +129,16 @@ class Rules:
         if text is None:
             return None
         return (yield from self.decide(request, Price(1)))  # type: ignore[return-value]  # HEAD buys nothing: no Sale
+
+    def finish_plainly(self, sale: Sale, status: int) -> Headers | None:
+        """Return what `finish` does where that takes no step; None elsewhere."""
+        if not 200 <= status < 300 or sale.price.is_metered or self._sign is not None:
+            return None
+        standing, now = sale.standing, int(self._clock())
+        text = receipt.encode_plain(
+            sale.outpoint, sale.challenge_id, now, standing.received, standing.spent, standing.funding_value, sale.units
+        )
+        return None if text is None else ((receipt.HEADER, text), PRIVATE)
 
     def finish(self, sale: Sale, status: int) -> Steps[Headers | Answer]:
         """See facts.py."""
@@ -202,7 +212,6 @@ class Rules:
     def receipt_of(self, sale: Sale) -> receipt.Receipt:
         """Return the receipt of a sale as its channel stands."""
         standing = sale.standing
-        units = sale.price.units if sale.used is None else sale.used
         return receipt.Receipt(
             outpoint=sale.outpoint,
             challenge_id=sale.challenge_id,
@@ -210,7 +219,7 @@ class Rules:
             accepted=standing.received,
             spent=standing.spent,
             deposit=standing.funding_value,
-            units=units,
+            units=sale.units,
         )
 
     def signed_receipt(self, sale: Sale, number: int = 0) -> Steps[receipt.Receipt]:
@@ -228,7 +237,7 @@ class Rules:
         now = int(self._clock())
         manages = request.method == "HEAD" or credential.action == "close"
         key = _purchase_key(self._challenges.shop, credential, request)
-        if not manages and (kept := (yield from self._kept_answer(key, credential))) is not None:
+        if not manages and self._kept.holds(key) and (kept := (yield from self._kept_answer(key, credential))) is not None:
             return kept
         asked = self._challenges.check(credential.challenge, None if manages else price, now)
         if manages:  # it costs nothing, and what it may be used for is what its challenge was for
@@ -237,10 +246,10 @@ class Rules:
             return (yield from self._close(request, credential, price))
         if request.body is None and not request.idempotency_key:
             return too_long()
-        if credential.action == "voucher":
-            yield from self._check_height(credential, asked, 0 if manages else price.cost)
-        if credential.action == "open" and not (yield from self._open(credential)):
-            yield from self._check_height(credential, asked, 0 if manages else price.cost)
+        cost = 0 if manages else price.cost
+        is_open = credential.action == "voucher" or not (yield from self._open(credential))
+        if is_open and not self._is_in_reach(credential, asked, cost):
+            yield from self._check_height(credential, asked, cost)
         if manages:
             return (yield from self._take(request, credential, price))
         if not self._kept.claim(key, credential.outpoint):  # it came while we asked for something else
@@ -270,12 +279,14 @@ class Rules:
                     raise Unavailable("overloaded", "The same request is being served; send it again")
         return None
 
-    def _check_height(self, credential: Credential, asked: SessionRequest, cost: int) -> Steps[None]:
-        """Refuse a voucher that rises too little, or too far above what is required. What we know of the channel may be old: who
-        would be refused by it is judged by what the door tells now. Raises Rejection."""
+    def _is_in_reach(self, credential: Credential, asked: SessionRequest, cost: int) -> bool:
+        """Return whether nothing that we know of the channel is against a voucher's height. It may be old."""
         standing = self._standings.get(credential.outpoint)
-        if standing is not None and self._why_not(standing, credential, asked, cost) is None:
-            return
+        return standing is not None and self._why_not(standing, credential, asked, cost) is None
+
+    def _check_height(self, credential: Credential, asked: SessionRequest, cost: int) -> Steps[None]:
+        """Refuse a voucher that rises too little, or too far above what is required, by what the door tells now. Raises
+        Rejection."""
         standing = yield from self._look(credential.outpoint)
         if (error := self._why_not(standing, credential, asked, cost)) is not None:
             raise error
@@ -504,8 +515,7 @@ class Rules:
     def _settle_metered(self, sale: Sale) -> Steps[bool]:
         """Charge what a metered sale has used, and give back the rest. False: that is not known to be done, so nothing may be
         served; it is owed, but for what another process has taken over."""
-        used = sale.price.units if sale.used is None else sale.used
-        settle = {**self._release(sale), "do": "settle", "amount": used * sale.price.amount}
+        settle = {**self._release(sale), "do": "settle", "amount": sale.units * sale.price.amount}
         told = yield from self._patiently(settle, ASK_AGAIN_SECONDS)
         if told is None or told.status != 200:
             if told is None or told.code != "no_such_purchase":
@@ -529,10 +539,12 @@ class Rules:
         self._standings.note(outpoint, standing)
         return standing
 
+    @property
+    def _are_terms_fresh(self) -> bool:
+        return bool(self._terms) and self._ticks() - self._terms_at < TERMS_SECONDS
+
     def _keep_terms(self) -> Steps[dict[str, Any] | None]:
-        """Return the terms, asked for again once in a while; None if there are none."""
-        if self._terms and self._ticks() - self._terms_at < TERMS_SECONDS:
-            return self._terms
+        """Return the terms, asked for again; None if there are none."""
         if self._terms:
             self._terms_at = self._ticks() - TERMS_SECONDS + 5.0  # whoever comes meanwhile takes the old ones
         told = yield Call("GET", TERMS)

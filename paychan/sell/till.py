@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from ..mpp.receipt import Receipt
@@ -27,9 +28,9 @@ class Till:
         self._open: AsyncDoor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def decide(self, request: Request, price: Price) -> Decision:
+    def decide(self, request: Request, price: Price) -> Coroutine[Any, Any, Decision]:
         """Return the Answer that a request gets, or the Sale that it bought."""
-        return await self._drive(self._rules.decide(request, price))
+        return self._drive(self._rules.decide(request, price))
 
     async def manage(self, request: Request) -> Answer | None:
         """Return the answer to a request that handles a channel and buys nothing, whatever its price; None for any other."""
@@ -37,6 +38,9 @@ class Till:
 
     async def finish(self, sale: Sale, status: int) -> Headers | Answer:
         """Say that a sale is about to be answered with this status; return the headers to add."""
+        headers = self._rules.finish_plainly(sale, status)
+        if headers is not None:
+            return headers
         return await self._see_through(self._rules.finish(sale, status))
 
     async def failed(self, sale: Sale) -> None:
@@ -86,7 +90,12 @@ class Till:
         try:
             result: Any = None if first is None else await self.do(first)
             while True:
-                result = await self.do(steps.send(result))
+                step = steps.send(result)
+                if type(step) is Ask and len(step.sales) == 1:  # as it mostly is: without a coroutine of its own
+                    told = await self._client().ask_one(step.sales[0])
+                    result = None if told is None else [told]
+                else:
+                    result = await self.do(step)
         except StopIteration as stop:
             returned: T = stop.value
             return returned

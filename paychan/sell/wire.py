@@ -1,5 +1,6 @@
 """What both door clients share: where the door is, its token, and HTTP as bytes."""
 
+import functools
 import hashlib
 import json
 import os
@@ -71,7 +72,7 @@ class Door:
     @property
     def secret(self) -> bytes:
         """What challenges are signed with, unless another is given: all that use one token can check each other's."""
-        return hashlib.sha256(b"paychan challenges\n" + self.token.encode()).digest()
+        return _secret_of(self.token)
 
     def render(self, method: str, target: str, body: bytes = b"") -> bytes:
         """Return a request."""
@@ -79,6 +80,11 @@ class Door:
         length = f"Content-Length: {len(body)}\r\n" if body or method == "POST" else ""
         head = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {self.token}\r\n{length}\r\n"
         return head.encode("latin-1") + body
+
+
+@functools.lru_cache(8)
+def _secret_of(token: str) -> bytes:
+    return hashlib.sha256(b"paychan challenges\n" + token.encode()).digest()
 
 
 def find_door(at: str, token: str, ca_file: str = "") -> Door:

@@ -350,12 +350,14 @@ class Worker:
 
     async def sell(self, sales: list[bytes]) -> list[bytes]:
         """What sellers ask for, for any channels (`sale.pyx` has its form); return the bodies of the answers, in order."""
-        self._check_interlocks()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[bytes]] = loop.create_future()
-        batch = SaleBatch(sales, lambda answers: None if future.done() else future.set_result(answers), loop.call_soon)
-        batch.submit(self._payments.intake)
+        future: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+        self.submit(sales, lambda answers: None if future.done() else future.set_result(answers))
         return await future
+
+    def submit(self, sales: list[bytes], done: Callable[[list[bytes]], None]) -> None:
+        """Do the same, and have `done` called with the answers. Raises Unavailable, and then nothing was done."""
+        self._check_interlocks()
+        SaleBatch(sales, done, asyncio.get_running_loop().call_soon).submit(self._payments.intake)
 
     def now(self) -> int:
         """Return the unix seconds that reservations are judged by."""

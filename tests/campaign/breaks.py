@@ -110,7 +110,7 @@ SLIPS = {
         (SALES, "--kills", "50", "--victim", "buyer,shop"),
     ),
     "a POST is run again": Slip(
-        (("paychan/sell/rules.py", "if not repeats or self._repeats", "if self._repeats"),),
+        (("paychan/sell/rules.py", "        if not repeats or self._repeats", "        if self._repeats"),),
         (SALES, "--kills", "100", "--victim", "shop,gateway"),
     ),
     "a payer signs on while a payment is unknown": Slip(

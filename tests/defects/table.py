@@ -1477,6 +1477,14 @@ SALES = (
     ),
     Break(
         ("S2",),
+        "the compiled reader of charges takes all keys for one",
+        "paychan/_fast/sale.pyx",
+        "sha256(charge.key.at, charge.key.size, digest)",
+        "sha256(charge.key.at, 0, digest)",
+        (f"{UNIT}server/protocol/test_plain_charges.py::test_charges_as_sellers_write_them_are_plain",),
+    ),
+    Break(
+        ("S2",),
         "a key buys a dearer thing for what a cheaper one cost",
         PURCHASE,
         "if purchase.asked != sale.amount:",
@@ -1585,6 +1593,14 @@ SALES = (
     ),
     Break(
         ("S7",),
+        "a token for reading sells what is plain",
+        DOOR,
+        '            if self._scope(request.authorization) != "charge":\n                return False\n',
+        "            self._scope(request.authorization)\n",
+        (f"{SHOP}::test_only_who_shows_a_token_is_answered_and_only_what_it_is_for",),
+    ),
+    Break(
+        ("S7",),
         "a revoked token is good until the next restart",
         DOOR,
         "elif stamp != self._tokens_stamp:",
@@ -1606,6 +1622,7 @@ SALES = (
 
 TILL, CHALLENGES, KEPT, OWED = (f"paychan/sell/{name}.py" for name in ("rules", "challenges", "kept", "owed"))
 TWO_TILLS = f"{UNIT}sell/test_rules.py"
+ASGI, AHEAD = "paychan/sell/asgi.py", f"{UNIT}sell/test_paid_ahead.py"
 COUNTER, TROUBLES = "tests/process/test_selling_middleware.py", "tests/process/test_selling_troubles.py"
 
 MIDDLEWARE = (
@@ -1740,6 +1757,33 @@ MIDDLEWARE = (
         "if not sale.is_repeated:",
         "if False:",
         (f"{COUNTER}::test_what_fails_is_given_back",),
+    ),
+    Break(
+        ("M3",),
+        "what was paid ahead and no route asked for stays charged",
+        ASGI,
+        "        await visit.drop_ahead()\n",
+        "",
+        (f"{AHEAD}::test_what_the_route_does_not_ask_for_is_given_back_before_the_answer",),
+    ),
+    Break(
+        ("M3",),
+        "what was paid ahead stays charged if the application fails before its route asks",
+        ASGI,
+        "        await self._visit.drop_ahead()\n",
+        "",
+        (f"{AHEAD}::test_what_the_route_does_not_ask_for_is_given_back_before_the_answer",),
+    ),
+    Break(
+        ("M3",),
+        "what was paid ahead counts for whatever the route asks",
+        ASGI,
+        "self._ahead[0] != price or not isinstance",
+        "not isinstance",
+        (
+            f"{AHEAD}::test_another_price_is_paid_anew_and_what_was_paid_ahead_given_back",
+            f"{AHEAD}::test_a_price_that_the_payment_is_not_for_is_refused_as_ever",
+        ),
     ),
     Break(
         ("M3",),

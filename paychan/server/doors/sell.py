@@ -7,6 +7,7 @@ by all workers. Any worker answers for any channel.
 
 import asyncio
 import fcntl
+import hmac
 import logging
 import os
 import socket
@@ -22,6 +23,7 @@ import orjson
 
 from ..._fast.direct import LENGTH_REQUIRED, DirectConnection, DirectDoor, DirectRequest
 from ..._fast.http import HttpStatus
+from ..._fast.sale import read_charges
 from ...core.errors import ConfigError, PaychanError, Rejection, Unavailable
 from ...printing import place_of
 from ...rpc.connection import Address, listen, uid_at_the_other_end
@@ -58,8 +60,16 @@ _REFUSALS[LENGTH_REQUIRED] = problem(Rejection("length_required"))
 log = logging.getLogger("paychan.sell")
 
 
+_SOLD_HEAD = b"HTTP/1.1 200 OK\r\ncache-control: no-store\r\ncontent-type: application/json\r\ncontent-length: "
+_SUCCESS = b'{"status":200,'
+"""What the answer to a sale begins with that was taken."""
+
+
 class Till(Answers, x402.Server, Protocol):
     """What is behind the door; `paychan.server.worker.Worker` is it."""
+
+    def submit(self, sales: list[bytes], done: Callable[[list[bytes]], None]) -> None: ...
+
 
 class _Guarded(DirectConnection):
     """A connection that root or our own user has made, or one over TCP."""
@@ -81,7 +91,7 @@ class SellDoor:
             render=self._render,
             refusal=_REFUSALS.__getitem__,
             unquote=lambda path: unquote(path, errors="replace"),
-            paid_head=lambda _: b"",
+            paid_head=lambda _: _SOLD_HEAD,
             body_paths=(PATH.encode(), x402.VERIFY.encode(), x402.SETTLE.encode()),
             body_max=BODY_BYTES_MAX,
             connections_max=CONNECTIONS_MAX,
@@ -93,6 +103,7 @@ class SellDoor:
         self._tokens_stamp: tuple[int, int, int] | None = None
         self._lock = -1
         self._cookie: str | None = None
+        self._cookie_header: bytes | None = None
 
     # --- life ---
 
@@ -149,6 +160,7 @@ class SellDoor:
         except BlockingIOError:
             return None
         self._cookie = keep_cookie(cookie_file(Path(path)))
+        self._cookie_header = f"Bearer {self._cookie}".encode()
         server = await listen(Address(path=path), self._connect)  # type: ignore[arg-type]  # compiled: a protocol but for the base class
         log.info("worker %d sells at %s", os.getpid(), path)
         return server
@@ -187,16 +199,33 @@ class SellDoor:
         task.add_done_callback(self._tasks.discard)
 
     def _answer(self, request: DirectRequest, method: str, path: str, query: str, body: bytes) -> None:
+        if method == "POST" and path == PATH and self._sell_at_once(request, body):
+            return
         self._run(self._answer_later(request, method, path, query, body))
+
+    def _sell_at_once(self, request: DirectRequest, body: bytes) -> bool:
+        """Have plain charges judged, without a task for their request. False: nothing was done, and the request goes the way of
+        all others, which has an answer for whatever is wrong."""
+        charges, till = read_charges(body), self._till()
+        if charges is None or till is None:
+            return False
+        try:
+            if self._scope(request.authorization) != "charge":
+                return False
+            till.submit(charges, lambda told: _tell(request, told, is_list(body)))
+        except PaychanError:
+            return False
+        except Exception as error:
+            request.answer(_failed(error))
+        return True
 
     async def _answer_later(self, request: DirectRequest, method: str, path: str, query: str, body: bytes) -> None:
         try:
             reply = await self._reply(request.authorization, method, path, query, body)
         except PaychanError as error:
             reply = problem(error)
-        except Exception as error:  # a bug of ours: its text could hold a request's bytes
-            log.error("internal error: %s at %s", type(error).__name__, place_of(error.__traceback__))
-            reply = INTERNAL_ERROR
+        except Exception as error:
+            reply = _failed(error)
         request.answer(reply)
 
     async def _reply(self, authorization: bytes, method: str, path: str, query: str, body: bytes) -> Reply:
@@ -225,6 +254,8 @@ class SellDoor:
 
     def _scope(self, authorization: bytes) -> str:
         """Return what the shown token is for. Raises Rejection."""
+        if self._cookie_header is not None and hmac.compare_digest(authorization, self._cookie_header):
+            return "charge"
         scheme, _, token = authorization.decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Rejection("token_missing")
@@ -276,6 +307,12 @@ def _tls(config: SellConfig) -> ssl.SSLContext | None:
     return context
 
 
+def _failed(error: Exception) -> Reply:
+    """Log a bug of ours, and return the answer. Its text could hold a request's bytes, so it is not told."""
+    log.error("internal error: %s at %s", type(error).__name__, place_of(error.__traceback__))
+    return INTERNAL_ERROR
+
+
 async def _sell(till: Till, body: bytes) -> Reply:
     """Answer a sale, or a list of them with a list. Raises Rejection if the body is neither; what is wrong with one of a list is
     told in its place."""
@@ -290,9 +327,24 @@ async def _sell(till: Till, body: bytes) -> Reply:
             answers.append(problem(error).body)
     told = iter(await till.sell(good) if good else [])
     bodies = [next(told) if answer is None else answer for answer in answers]
-    if is_list(body):
-        return Reply(200, b"[" + b",".join(text.rstrip() for text in bodies) + b"]\n")
-    return Reply(orjson.loads(bodies[0])["status"], bodies[0])
+    return Reply(200, _list_of(bodies)) if is_list(body) else _reply_of(bodies[0])
+
+
+def _tell(request: DirectRequest, told: list[bytes], is_list: bool) -> None:
+    if is_list:
+        request.succeed(_list_of(told))
+    elif told[0].startswith(_SUCCESS):
+        request.succeed(told[0])
+    else:
+        request.answer(_reply_of(told[0]))
+
+
+def _list_of(bodies: list[bytes]) -> bytes:
+    return b"[" + b",".join([text.rstrip() for text in bodies]) + b"]\n"
+
+
+def _reply_of(body: bytes) -> Reply:
+    return Reply(orjson.loads(body)["status"], body)
 
 
 async def _list(books: Books, query_text: str) -> Reply:
