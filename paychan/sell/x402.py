@@ -133,6 +133,7 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 
 def patient(middleware: Handler) -> Handler:
     """Return x402's FastAPI middleware, answering 503 to what has a price until the sellers' door was reached."""
+
     async def answer(request: Any, call_next: Any) -> Any:
         try:
             return await middleware(request, call_next)
