@@ -6,6 +6,7 @@ record's form, and judges payments. Only what is allowed here writes anything.
 
 from paychan._fast.group import read_state
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase, is_allowed_update
+from paychan.core.units import MAX_MONEY
 from paychan.rpc.store_messages import Entry
 
 from . import keys
@@ -35,7 +36,8 @@ def _is_whole(entry: Entry, phase: int, new_phase: int) -> bool:
     try:
         ChannelState.parse(entry.state)
         if phase == ABSENT:
-            return ChannelTerms.parse(entry.outpoint, entry.extra).funding_value == entry.expected_change_value
+            funding_value = ChannelTerms.parse(entry.outpoint, entry.extra).funding_value
+            return funding_value == entry.expected_change_value and funding_value <= MAX_MONEY
     except ValueError:
         return False
     return bool(entry.extra) == _brings_settlement(phase, new_phase)

@@ -20,6 +20,7 @@ SIGNING = {(2, 3), (3, 3), (4, 4)}
 SHARDS = 4
 EXPIRY = 1_900_000_000
 HUGE = 2**64 - 1
+MOST = 21 * 10**14  # satoshi that there can be
 OUTPOINTS = [bytes([txid]) * 32 + bytes([vout, 0, 0, 0]) for txid, vout in ((0, 0), (0, 1), (1, 0), (2, 2), (3, 1))]
 ENTRY = struct.Struct("<HHQ36sBBHQQ")
 KEYS = [bytes([number]) * 16 for number in range(6)]
@@ -129,6 +130,8 @@ class Model:
         if old == ABSENT:
             if len(extra) < 88 or extra[0] != 1 or len(extra) != 88 + extra[1] or extra[6:14] != struct.pack("<Q", expected):
                 return FORBIDDEN
+            if expected > MOST:
+                return FORBIDDEN
         elif bool(extra) != ((old, new[0]) in SIGNING):
             return FORBIDDEN
         received = self.received(outpoint, extra) - new[1] if old == OPEN else new_spent
@@ -197,7 +200,7 @@ class Store:
         self.begin()
 
 
-VALUES = st.integers(0, 3) | st.sampled_from([HUGE - 1, HUGE])
+VALUES = st.integers(0, 3) | st.sampled_from([MOST - 1, MOST, MOST + 1, HUGE])
 
 
 @st.composite
@@ -381,10 +384,10 @@ def test_a_group_of_thousands_of_channels_is_judged_whole():
     assert store.unsettled == (2 * ENTRIES_MAX, 0)
 
 
-def test_the_open_value_is_exact_beyond_64_bits():
-    store = opened(value=HUGE)
-    assert list(store.group.judge(commit(*[entry(key, OPEN, HUGE, record(OPEN, 0)) for key in OUTPOINTS]))) == [OK] * 5
-    assert store.group.open_value == 5 * HUGE
+def test_the_open_value_is_the_sum_also_of_the_largest_channels():
+    store = opened(value=MOST)
+    assert list(store.group.judge(commit(*[entry(key, OPEN, MOST, record(OPEN, 0)) for key in OUTPOINTS]))) == [OK] * 5
+    assert store.group.open_value == 5 * MOST
 
 
 @pytest.mark.parametrize("damage", [b"", b"\1", record(OPEN, 5)[:-1], record(OPEN, 5, version=2), record(ABSENT, 5)])
