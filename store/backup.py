@@ -29,7 +29,7 @@ from typing import BinaryIO
 from . import keys
 from .check import Report, StoredRecords, check_records
 from .directory import hold_lock, make_durable, sync_directory
-from .engine import Engine
+from .engines.rocksdb import RocksDB
 from .mark import path_of, read_slots
 from .restored import encode_restored
 
@@ -192,7 +192,7 @@ def restore_store(backup: Path, state_dir: Path) -> Report:
 
 def _fill(place: Path, pairs: Iterator[tuple[bytes, bytes]]) -> Report:
     _, taken_at = next(pairs)
-    engine = Engine(place)
+    engine = RocksDB(place)
     try:
         group: dict[bytes, bytes | None] = {}
         size = 0

@@ -23,7 +23,7 @@ from paychan.core.payment import SIGHASH_CHANGE, SIGHASH_NO_CHANGE, Payment
 from paychan.rpc.store_messages import LEASE_COUNT
 
 from . import keys
-from .engine import hold_against_mark, open_for_reading
+from .engines.rocksdb import hold_against_mark, open_for_reading
 from .identity import Identity
 from .mark import Mark, path_of
 from .restored import describe_restored

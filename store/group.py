@@ -18,7 +18,7 @@ NOTHING = Unsettled()
 
 
 class Reader(Protocol):
-    """What a group needs to read; `engine.Engine` has it."""
+    """What a group reads while it is judged."""
 
     def states(self, outpoints: list[bytes]) -> list[bytes | None]: ...
 
@@ -47,6 +47,7 @@ class Group(PaymentGroup):
     ) -> None:
         super().__init__(cache, epochs, shard_count, unsettled.open, open_spent)
         self._begun_value = unsettled.begun
+        self.unsettled_before, self.open_spent_before = unsettled, open_spent
         self._reader, self._epochs, self._accounts = reader, epochs, cache.accounts
         self._writes: dict[bytes, bytes | None] = {}
         self._raised: dict[int, int] = {}

@@ -13,7 +13,7 @@ from paychan.core.errors import ConfigError
 from paychan.settings.models import StoreConfig
 
 from . import keys
-from .engine import Engine
+from .engines.rocksdb import RocksDB
 
 FORMAT_VERSION = 2
 """2: funding transactions are kept (key "F"). A store without them could not settle its channels, and is refused."""
@@ -52,7 +52,7 @@ class Identity:
         return cls(name.decode(), server_pubkey, shard_count, store_id)
 
 
-def establish_identity(engine: Engine, config: StoreConfig, server_pubkey: bytes) -> Identity:
+def establish_identity(engine: RocksDB, config: StoreConfig, server_pubkey: bytes) -> Identity:
     """Return the store's identity; a new store gets one, synced. Raises ConfigError if the store is another's."""
     source, name = config.common.source, config.common.network.name
     try:

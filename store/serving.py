@@ -20,7 +20,7 @@ from paychan.settings.models import StoreConfig
 
 from . import maintenance
 from .directory import hold_directory, sync_directory
-from .engine import Engine
+from .engines.rocksdb import RocksDB
 from .identity import Identity, establish_identity, read_server_pubkey
 from .restored import describe_restored
 from .server import StoreServer
@@ -83,7 +83,7 @@ def run(config: StoreConfig, hang_up: HangUp) -> None:
     with hold_directory(config) as database:
         server_pubkey = read_server_pubkey(config)
         try:
-            engine = Engine(database)
+            engine = RocksDB(database)
         except Exception as error:  # rocksdict has no narrower type
             message = " ".join(str(error).split())
             raise ConfigError(f"{config.common.source}: state_dir: the store does not open: {message}") from error
@@ -98,7 +98,7 @@ def run(config: StoreConfig, hang_up: HangUp) -> None:
             engine.close()
 
 
-async def _serve(config: StoreConfig, identity: Identity, engine: Engine, hang_up: HangUp) -> None:
+async def _serve(config: StoreConfig, identity: Identity, engine: RocksDB, hang_up: HangUp) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:

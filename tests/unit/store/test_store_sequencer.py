@@ -11,7 +11,7 @@ from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
 from paychan.exits import EXIT_FAILED
 from paychan.rpc.store_messages import Entry, EntryStatus, encode_commit
-from store.engine import Engine
+from store.engines.rocksdb import RocksDB
 from store.sequencer import QUEUE_BYTES_MAX, Sequencer
 
 OK, STALE_EPOCH, CONFLICT, FORBIDDEN, STOPPED = EntryStatus
@@ -37,7 +37,7 @@ class Turns:
 
 @pytest.fixture
 def rig(tmp_path):
-    engine, turns = Engine(tmp_path / "db"), Turns()
+    engine, turns = RocksDB(tmp_path / "db"), Turns()
     yield Sequencer(engine, SHARDS, turns), turns, engine
     engine.close()
 
@@ -141,9 +141,9 @@ def test_what_arrives_while_answers_go_out_forms_the_next_group(rig):
 FAILING = """
 import sys
 from pathlib import Path
-from store.engine import Engine
+from store.engines.rocksdb import RocksDB
 from store.sequencer import Sequencer
-engine = Engine(Path(sys.argv[1]))
+engine = RocksDB(Path(sys.argv[1]))
 def fail(writes):
     raise Exception("IO error: injected")
 engine.commit = fail
