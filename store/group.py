@@ -59,6 +59,16 @@ class Group(PaymentGroup):
         return self._writes
 
     @property
+    def other_writes(self) -> dict[bytes, bytes | None]:
+        """What it puts and deletes besides state records and epochs."""
+        return {key: value for key, value in self._writes.items() if key[:1] not in (keys.STATE, keys.EPOCH)}
+
+    @property
+    def raised_epochs(self) -> dict[int, int]:
+        """The new epoch of each lease that got one."""
+        return {lease: self._epochs[lease] for lease in self._raised}
+
+    @property
     def unsettled(self) -> Unsettled:
         return Unsettled(self.open_value, self._begun_value)
 

@@ -63,13 +63,19 @@ def establish_identity(engine: RocksDB, config: StoreConfig, server_pubkey: byte
     if stored is None:
         stored = Identity(name, server_pubkey, config.shard_count, os.urandom(16))
         engine.commit({keys.IDENTITY: stored.encode()})
+    hold_against(stored, config, server_pubkey)
+    return stored
+
+
+def hold_against(stored: Identity, config: StoreConfig, server_pubkey: bytes) -> None:
+    """Raise ConfigError if the store is another's than this configuration's."""
+    source, name = config.common.source, config.common.network.name
     if stored.network != name:
         raise ConfigError(f"{source}: network: this store was created for network {stored.network}")
     if stored.server_pubkey != server_pubkey:
         raise ConfigError(f"{source}: store.server_pubkey: this store was created for another server key")
     if stored.shard_count != config.shard_count:
         raise ConfigError(f"{source}: store.shard_count: this store was created with {stored.shard_count} shards")
-    return stored
 
 
 def read_server_pubkey(config: StoreConfig, wait_s: float = PUBKEY_WAIT_S) -> bytes:

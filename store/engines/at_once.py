@@ -30,8 +30,9 @@ class AtOnce:
     def take(self, group: Group) -> dict[bytes, bytes | None]:
         """Return the pairs that a group puts (or with None deletes), the store's sums among them."""
         writes = group.writes
-        if group.unsettled != group.unsettled_before:
-            writes[keys.UNSETTLED] = keys.encode_unsettled(group.unsettled)
+        unsettled = group.unsettled
+        if unsettled != group.unsettled_before:
+            writes[keys.UNSETTLED] = keys.encode_unsettled(unsettled)
         if group.open_spent != group.open_spent_before:
             writes[keys.OPEN_SPENT] = keys.encode_spent(group.open_spent)
         return writes

@@ -1,0 +1,199 @@
+"""How a store begins on PostgreSQL: find the primary, see whose the database is, raise the fence, wait until nobody else is active.
+
+The first thing that counts is an own write that was confirmed: what is read after it is on a second machine, too.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+
+from paychan.core.errors import ConfigError
+from paychan.rpc.store_messages import LEASE_COUNT
+from paychan.settings.models import PostgresConfig, StoreConfig
+
+from ... import keys
+from ...ending import die
+from ...identity import Identity, hold_against
+from ...mark import Mark
+from ...restored import describe_restored
+from . import pinned as pins
+from .engine import EPOCHS, OWN_SUMS, RECORD, Place, Postgres, Sums
+from .hosts import Node, on_warning, wait_for_primary
+
+log = logging.getLogger("paychan.store")
+
+SCHEMA_VERSION = 1
+LOOK_SECONDS = 0.1  # between two looks at other stores
+COMPLAIN_SECONDS = 10.0
+NOT_REPLICATED = "PC003"
+FENCED = "PC001"
+BEGIN = "SELECT * FROM paychan.begin_store($1, $2, $3, $4, $5, $6)"
+TAKE_OVER = "SELECT paychan.take_over($1, $2, $3, $4, $5, $6)"
+ROW = "SELECT instance, fence, groups FROM paychan.store WHERE name = $1"
+OTHERS = """SELECT name, fence, groups FROM paychan.store s
+    WHERE name <> $1 AND EXISTS (SELECT FROM paychan.shard h WHERE h.store = s.name)"""
+
+_UNCONFIRMED = "the database does not confirm the store's start: is a standby connected?"
+
+Seen = tuple[int, int]
+"""(fence, groups) of a store."""
+
+
+def refusal(config: StoreConfig, why: str) -> ConfigError:
+    return ConfigError(f"{config.common.source}: postgres: {why}")
+
+
+@asynccontextmanager
+async def opened(config: StoreConfig, database: Path, server_pubkey: bytes) -> AsyncIterator[tuple[Postgres, Identity]]:
+    """Begin; give the engine when this store is the active one. database: path that an embedded store would have, beside its mark.
+
+    Raises: ConfigError if this store must not run on this database, or another one uses its name. Else it waits.
+    """
+    assert config.postgres is not None
+    pinned, mark = _read_directory(config, database)
+    node = await wait_for_primary(config.postgres)
+    release = on_warning(node.connection, die)
+    try:
+        engine, identity = await _open(config, database.parent, server_pubkey, pinned, mark, node)
+        try:
+            yield engine, identity
+        finally:
+            engine.close()
+    finally:
+        release()
+        node.connection.terminate()  # says nothing, and so cancels nothing
+        mark.close()
+
+
+async def _open(
+    config: StoreConfig, directory: Path, server_pubkey: bytes, pinned: pins.Pinned, mark: Mark, node: Node
+) -> tuple[Postgres, Identity]:
+    assert config.postgres is not None
+    connection = node.connection
+    identity = await _identity(connection, config, server_pubkey)
+    if pinned.system is not None and (pinned.system, pinned.identity) != (node.system, identity.encode().hex()):
+        raise refusal(config, f"this is another database than the one that {directory} belongs to")
+    place, sent_ms = await _begin(connection, config, bytes.fromhex(pinned.instance), identity)
+    if place.groups < mark.sequence:
+        raise refusal(
+            config,
+            f"the database has lost what was answered: it knows {place.groups} groups of this store, and {mark.sequence} were "
+            f"confirmed. A standby was promoted that did not have them, or an old state was restored: see docs/CLUSTER.md; "
+            f"remove {mark.path} to go on without what is lost",
+        )
+    pins.write(directory, pins.Pinned(pinned.instance, node.system, identity.encode().hex()))
+    place, sent_ms = await _be_the_only_one(connection, config.postgres, place, sent_ms)
+    mark.note(place.groups)
+    (sums,) = await connection.fetch(OWN_SUMS, place.store)
+    epochs = [row[0] for row in await connection.fetch(EPOCHS)]
+    for row in await connection.fetch(RECORD, keys.RESTORED):
+        log.warning("this store was %s", describe_restored(row[0]))
+    return Postgres(connection, mark, place, config.postgres.lease_ms, Sums(*sums), epochs, sent_ms), identity
+
+
+def _read_directory(config: StoreConfig, database: Path) -> tuple[pins.Pinned, Mark]:
+    directory = database.parent
+    if database.exists():
+        raise refusal(config, f"{directory} holds an embedded store; give this one a state_dir of its own")
+    try:
+        is_new = not pins.path_of(directory).exists()
+        mark = Mark(database)
+        if is_new and mark.sequence:
+            raise ValueError(f"{pins.path_of(directory)} is gone, and the mark {mark.path} is still there")
+        return pins.read_or_make(directory), mark
+    except (OSError, ValueError) as error:
+        raise refusal(config, str(error)) from error
+
+
+async def _identity(connection: asyncpg.Connection, config: StoreConfig, server_pubkey: bytes) -> Identity:
+    """Return the database's identity, or for a new one what it will be. Raises ConfigError."""
+    try:
+        version, record = await connection.fetchrow("SELECT version, identity FROM paychan.cluster")
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.InsufficientPrivilegeError, TypeError):
+        raise refusal(config, "the database has no schema for this role; `paychan-store postgres init` makes it") from None
+    if version != SCHEMA_VERSION:
+        raise refusal(config, f"the database's schema has version {version}, this paychan-store needs {SCHEMA_VERSION}")
+    if record is None:
+        return Identity(config.common.network.name, server_pubkey, config.shard_count, os.urandom(16))
+    try:
+        identity = Identity.decode(record)
+    except ValueError as error:
+        raise refusal(config, f"the database {error}") from error
+    hold_against(identity, config, server_pubkey)
+    return identity
+
+
+async def _begin(connection: asyncpg.Connection, config: StoreConfig, instance: bytes, identity: Identity) -> tuple[Place, int]:
+    """Raise the fence. Whatever an earlier process of this name left in flight is over when this returns."""
+    assert config.postgres is not None
+    name = config.postgres.name
+    seen = await _seen_alone(connection, config, instance)
+    leases = identity.shard_count + LEASE_COUNT
+    complained = False
+    while True:
+        sent_ms = _now_ms()
+        unconfirmed = asyncio.get_running_loop().call_later(config.postgres.lease_ms / 1000, die, TimeoutError(_UNCONFIRMED))
+        try:
+            fence, groups = await connection.fetchrow(BEGIN, name, instance, identity.encode(), leases, *seen)
+            return Place(name, fence, groups), sent_ms
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == FENCED:
+                raise refusal(config, str(error)) from error
+            if error.sqlstate != NOT_REPLICATED:
+                raise
+            if not complained:
+                log.error("the store does not start: %s (synchronous_standby_names, fsync, synchronous_commit)", error)
+                complained = True
+        finally:
+            unconfirmed.cancel()
+        await asyncio.sleep(1)
+
+
+async def _seen_alone(connection: asyncpg.Connection, config: StoreConfig, instance: bytes) -> Seen:
+    """Return (fence, groups) of the store of our name. If it was another state directory's, watch it for a lease first: while it
+    moves, two machines have one name. Raises ConfigError then."""
+    assert config.postgres is not None
+    row = await connection.fetchrow(ROW, config.postgres.name)
+    if row is None or row[0] == instance:
+        return (0, 0)
+    log.warning("the name %s was another machine's; it is watched for a lease", config.postgres.name)
+    await asyncio.sleep(config.postgres.lease_ms / 1000)
+    again = await connection.fetchrow(ROW, config.postgres.name)
+    if tuple(again) != tuple(row):
+        raise refusal(config, f"name: another store uses the name {config.postgres.name}: each machine has its own")
+    return again[1], again[2]
+
+
+async def _be_the_only_one(connection: asyncpg.Connection, config: PostgresConfig, place: Place, sent_ms: int) -> tuple[Place, int]:
+    """Wait until no other store holds shards. Those of a store that has been silent for a lease, by our clock, are taken over."""
+    seen: dict[str, tuple[Seen, int]] = {}
+    complained: float | None = None
+    while others := await connection.fetch(OTHERS, place.store):
+        for name, *pair in others:
+            now_ms = _now_ms()
+            before, since_ms = seen.get(name, (None, now_ms))
+            if before != (current := (pair[0], pair[1])):
+                seen[name] = current, now_ms
+            elif now_ms - since_ms > config.lease_ms:
+                place = place._replace(groups=place.groups + 1)
+                sent_ms = now_ms
+                taken = await connection.fetchval(TAKE_OVER, *place, name, *current)
+                if not taken:
+                    place = place._replace(groups=place.groups - 1)
+                else:
+                    log.warning("store %s was silent: its %d leases are ours now", name, taken)
+        if complained is None or time.monotonic() - complained > COMPLAIN_SECONDS:
+            complained = time.monotonic()
+            log.warning("another store is active: %s; this one waits to take over", ", ".join(row[0] for row in others))
+        await asyncio.sleep(LOOK_SECONDS)
+    return place, sent_ms
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
