@@ -275,6 +275,8 @@ def _check_owners(records: Records, prefix: bytes, batch: list[tuple[bytes, byte
         state, name = states[number], format_outpoint(outpoints[number])
         if state is None:
             report.complain(f"{name}: a record under {prefix.decode()} and no channel")
+        elif len(state) < 2:
+            continue  # said already
         elif prefix == keys.UNFINISHED and not Phase.OPEN < state[1] < Phase.SETTLED:
             report.complain(f"{name}: in the index of settlements, and in phase {state[1]}")
         elif prefix == keys.EXPIRING:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parent.parent
 NODES = ("n1", "n2", "n3")
 _CONFIGURATION = """
 listen_addresses = '127.0.0.1'
@@ -213,6 +215,17 @@ class Cluster:
         for node in self.nodes:
             node.kill()
         shutil.rmtree(self.place, ignore_errors=True)
+
+
+def use(config_dir: Path) -> None:
+    """Have the store of a configuration keep its data in a new database of the shared cluster."""
+    cluster = shared()
+    file = config_dir / "store.toml"
+    file.write_text(f"{file.read_text()}\n{cluster.table(cluster.make_database())}")
+    done = subprocess.run(
+        [sys.executable, "-m", "store", "postgres", "init", str(config_dir)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @cache

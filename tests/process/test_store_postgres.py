@@ -506,3 +506,40 @@ def test_a_store_stops_at_once_while_it_waits_for_a_database(tmp_path):
     time.sleep(0.1)
     store.process.terminate()
     assert store.end() == 0
+
+
+# --- the commands beside it ---
+
+
+def test_a_store_is_checked_and_backed_up_while_it_runs(store, tmp_path):
+    channel = Channel(store).open()
+    assert channel.pay() == 1
+    done = store.command("check", store.directory)
+    assert done.returncode == 0 and "1 satoshi received on open ones" in done.stdout, done
+    done = store.command("audit", store.directory)
+    assert done.returncode == 1 and "its newest payment is not signed by its payer" in done.stdout, done  # nobody's key signed it
+    done = store.command("backup", store.directory, tmp_path / "backup")
+    assert done.returncode == 0, done
+    done = store.command("restore", tmp_path / "backup", tmp_path / "restored")
+    assert done.returncode == 0 and "1 satoshi received on open ones" in done.stdout, done
+    done = store.command("check", store.state)
+    assert done.returncode == 1 and "give the directory that has its store.toml" in done.stderr
+    done = store.command("restore", tmp_path / "backup", store.directory)
+    assert done.returncode == 1 and "a database is restored with its own tools" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("UPDATE paychan.store SET open_value = open_value + 1", "the record of the open value says 2"),
+        ("UPDATE paychan.state SET value = value + 1", "are [1, 999999, 0] in its record, and [1, 1000000, 0] in its row"),
+        ("DELETE FROM paychan.record WHERE key < 'P'", "open, and not in the index of expiries"),
+        ("UPDATE paychan.state SET record = 'x'", "state record"),
+    ],
+)
+def test_a_check_finds_what_does_not_fit(store, change, complaint):
+    channel = Channel(store).open()
+    assert channel.pay() == 1
+    store.sql(change)
+    done = store.command("check", store.directory)
+    assert done.returncode == 1 and complaint in done.stdout, done

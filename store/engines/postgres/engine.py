@@ -51,6 +51,10 @@ class Sums(NamedTuple):
     begun: int
     spent: int
 
+    @property
+    def unsettled(self) -> Unsettled:
+        return Unsettled(self.open, self.begun)
+
 
 class Writes(NamedTuple):
     """What a group writes: the sums after it, the columns of `PaymentGroup.put_columns`, records put and gone, epochs raised."""
@@ -115,7 +119,7 @@ class Postgres:
         return list(self._epochs)
 
     def unsettled(self) -> Unsettled:
-        return Unsettled(self._sums.open, self._sums.begun)
+        return self._sums.unsettled
 
     def open_spent(self) -> int:
         return self._sums.spent
