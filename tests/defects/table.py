@@ -4,6 +4,7 @@
 is as short as it can be, and must fit the named file exactly once: `python -m tests.defects.run` breaks a copy with it.
 """
 
+from .cluster import CLUSTER
 from .kinds import Break
 from .paying import PAYING
 
@@ -1972,7 +1973,7 @@ GATEWAY = (
 )
 
 SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
-BREAKS: tuple[Break, ...] = (*SERVERS, *SALES, *MIDDLEWARE, *PAYING, *SOLD_BY_OTHERS, *GATEWAY)
+BREAKS: tuple[Break, ...] = (*SERVERS, *SALES, *MIDDLEWARE, *PAYING, *SOLD_BY_OTHERS, *GATEWAY, *CLUSTER)
 
 NOT_APPLICABLE: dict[str, str] = {
     "C5": "No nonce is made here: libsecp256k1 makes it from key and digest (RFC 6979), and the vectors pin the signatures.",

@@ -29,6 +29,7 @@ IDS = (
     *(f"X{number}" for number in range(1, 6)),
     *(f"V{number}" for number in range(1, 5)),
     *(f"G{number}" for number in range(1, 8)),
+    *(f"K{number}" for number in range(1, 11)),
 )
 TRIED = ("a settlement that was begun", "a channel opens for less than its price")
 REFUND = "tests/unit/core/test_refund.py::test_refund_waits_for_the_expiry"

@@ -221,7 +221,7 @@ def scene(tmp_path_factory):
         run_well(scene.env, "paychan", *fund, "--name", "new", "--state-dir", str(base / "fresh"))
         run_well(scene.env, "paychan", "open", "shop", *where)
         scene.outpoint = json.loads(run_well(scene.env, "paychan", "status", "shop", *where))["funding_outpoint"]
-        run_well(scene.env, "store", "backup", str(system.state_dir), str(base / "backup"))
+        run_well(scene.env, "store", "backup", system.store_place, str(base / "backup"))
         (payer / "binary.json").write_bytes(os.urandom(500))
         (payer / "folder.json").mkdir()
         yield scene

@@ -543,3 +543,55 @@ def test_a_check_finds_what_does_not_fit(store, change, complaint):
     store.sql(change)
     done = store.command("check", store.directory)
     assert done.returncode == 1 and complaint in done.stdout, done
+
+
+# --- the fence, as the database keeps it ---
+
+
+def test_a_name_is_not_taken_from_a_store_that_has_moved(store):
+    """Whoever would begin as `a` elsewhere has looked at its row a lease ago."""
+    channel = Channel(store).open()
+    fence, groups, identity = store.sql("SELECT fence, groups, (SELECT identity FROM paychan.cluster) FROM paychan.store")[0]
+    assert channel.pay() == 1
+    begin = f"SELECT paychan.begin_store('a', '\\x{bytes(16).hex()}', '\\x{identity.hex()}', 10, {fence}, {groups})"
+    with pytest.raises(Exception, match="another store uses the name a"):
+        store.sql(begin)
+    assert channel.pay() == 1
+
+
+def test_shards_are_not_taken_from_a_store_that_has_moved(store):
+    """A store that would take over has looked at the pair a lease ago. The living one goes on, and loses nothing."""
+    channel = Channel(store).open()
+    store.sql("INSERT INTO paychan.store (name, instance, fence, groups) VALUES ('b', '', 1, 0)")
+    fence, groups = store.sql("SELECT fence, groups FROM paychan.store WHERE name = 'a'")[0]
+    assert channel.pay() == 1
+    taken = store.sql(f"SELECT paychan.take_over('b', 1, 1, 'a', {fence}, {groups})")[0][0]
+    assert taken == 0
+    assert channel.pay() == 1
+    fence, groups = store.sql("SELECT fence, groups FROM paychan.store WHERE name = 'a'")[0]
+    assert store.sql(f"SELECT paychan.take_over('b', 1, 1, 'a', {fence}, {groups})")[0][0] == 10
+    with pytest.raises((Failed, OSError)):
+        channel.pay()
+    assert store.end() == EXIT_FAILED
+    assert stored(store, channel)[1] == FUNDING - 2
+    assert store.sql("SELECT open_value FROM paychan.store ORDER BY name") == [(0,), (2,)]
+
+
+def test_of_two_primaries_the_one_that_was_promoted_last_is_taken(tmp_path):
+    """The old one still takes connections, and can confirm nothing."""
+    with own_cluster(2) as cluster, stores(tmp_path, cluster, "a", lease_ms=2000) as (store,):
+        store.start()
+        assert Channel(store).open().pay() == 1
+        old, new, third = cluster.nodes
+        new.promote()
+        conninfo = f"host=127.0.0.1 port={new.port} user=postgres application_name={third.name}"
+        third.sql(f"ALTER SYSTEM SET primary_conninfo = '{conninfo}'", "SELECT pg_reload_conf()")
+        cluster.primary = new
+        cluster.wait_for_standbys(1)
+        assert store.end() == EXIT_FAILED and store.says("has confirmed nothing for")
+        assert old.sql("SELECT pg_is_in_recovery()") == [(False,)]
+        store.start()
+        channel = Channel(store)
+        channel.value = FUNDING - 1
+        assert channel.pay() == 1
+        assert stored(store, channel)[1] == FUNDING - 2
