@@ -121,12 +121,16 @@ async def _serve_postgres(config: StoreConfig, database: Path, server_pubkey: by
     """Begin, wait until this store is the active one, and serve. Until then a signal ends the process at once."""
     require_cluster("paychan-store")
     from .engines.postgres.opening import opened
+    from .engines.postgres.waiting import Waiting
 
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, os._exit, 0)
     loop.add_signal_handler(signal.SIGHUP, hang_up.heard, lambda: os._exit(0))
-    async with opened(config, database, server_pubkey) as (engine, identity):
+    waiting = Waiting(config)
+    await waiting.open()
+    async with opened(config, database, server_pubkey, waiting.say) as (engine, identity):
+        waiting.close()
         await _serve(config, identity, engine, hang_up)
 
 

@@ -10,9 +10,9 @@ CLUSTER = (
     Break(
         ("K1",),
         "a group is answered before a standby has it",
-        ENGINE,
-        "        async with self._turn:\n            await self._put(writes)\n\n    async def _put(",
-        "        self.run(self._put(writes))\n\n    async def _put(",
+        "store/sequencer.py",
+        "                await self._engine.put(writes)\n",
+        "                self._engine.run(self._engine.put(writes))\n",
         (f"{TESTS}::test_a_group_is_answered_when_a_standby_has_it_and_not_before",),
     ),
     Break(
@@ -110,6 +110,5 @@ CLUSTER = (
         "GRANT SELECT ON ALL TABLES IN SCHEMA paychan TO @ROLE@;",
         "GRANT ALL ON ALL TABLES IN SCHEMA paychan TO @ROLE@;",
         (f"{TESTS}::test_a_stores_role_may_call_the_functions_and_write_nothing_by_itself",),
-        fails_by="Failed",
     ),
 )

@@ -5,9 +5,7 @@ driver's own list of hosts is not enough: it tries them in order within one time
 """
 
 import asyncio
-import logging
 import ssl
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,11 +13,8 @@ import asyncpg
 
 from paychan.settings.models import PostgresConfig
 
-log = logging.getLogger("paychan.store")
-
 HOST_SECONDS_MAX = 2.0  # to answer who it is; who takes longer counts as away
 LOOK_SECONDS = 0.25  # between two rounds of asking
-COMPLAIN_SECONDS = 10.0  # between two lines that say that there is no primary
 SETTINGS = {
     "application_name": "paychan-store",
     "search_path": "paychan, pg_temp",
@@ -113,16 +108,13 @@ async def find_primary(
     return best, troubles
 
 
-async def wait_for_primary(config: PostgresConfig) -> Node:
-    """Ask until there is a primary; say now and then that there is none."""
-    complained: float | None = None
+async def wait_for_primary(config: PostgresConfig, say: Callable[[str], None]) -> Node:
+    """Ask until there is a primary. say: is told why there is none."""
     while True:
         node, troubles = await find_primary(config)
         if node is not None:
             return node
-        if complained is None or time.monotonic() - complained > COMPLAIN_SECONDS:
-            complained = time.monotonic()
-            log.warning("no primary of the database is there: %s", "; ".join(troubles))
+        say(f"no primary of the database is there: {'; '.join(troubles)}")
         await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -30,7 +30,6 @@ log = logging.getLogger("paychan.store")
 
 SCHEMA_VERSION = 1
 LOOK_SECONDS = 0.1  # between two looks at other stores
-COMPLAIN_SECONDS = 10.0
 NOT_REPLICATED = "PC003"
 FENCED = "PC001"
 BEGIN = "SELECT * FROM paychan.begin_store($1, $2, $3, $4, $5, $6)"
@@ -44,23 +43,26 @@ _UNCONFIRMED = "the database does not confirm the store's start: is a standby co
 Seen = tuple[int, int]
 """(fence, groups) of a store."""
 
+Say = Callable[[str], None]
+
 
 def refusal(config: StoreConfig, why: str) -> ConfigError:
     return ConfigError(f"{config.common.source}: postgres: {why}")
 
 
 @asynccontextmanager
-async def opened(config: StoreConfig, database: Path, server_pubkey: bytes) -> AsyncIterator[tuple[Postgres, Identity]]:
+async def opened(config: StoreConfig, database: Path, server_pubkey: bytes, say: Say) -> AsyncIterator[tuple[Postgres, Identity]]:
     """Begin; give the engine when this store is the active one. database: path that an embedded store would have, beside its mark.
+    say: is told what is waited for.
 
     Raises: ConfigError if this store must not run on this database, or another one uses its name. Else it waits.
     """
     assert config.postgres is not None
     pinned, mark = _read_directory(config, database)
-    node = await wait_for_primary(config.postgres)
+    node = await wait_for_primary(config.postgres, say)
     release = on_warning(node.connection, die)
     try:
-        engine, identity = await _open(config, database.parent, server_pubkey, pinned, mark, node)
+        engine, identity = await _open(config, database.parent, server_pubkey, pinned, mark, node, say)
         try:
             yield engine, identity
         finally:
@@ -72,14 +74,14 @@ async def opened(config: StoreConfig, database: Path, server_pubkey: bytes) -> A
 
 
 async def _open(
-    config: StoreConfig, directory: Path, server_pubkey: bytes, pinned: pins.Pinned, mark: Mark, node: Node
+    config: StoreConfig, directory: Path, server_pubkey: bytes, pinned: pins.Pinned, mark: Mark, node: Node, say: Say
 ) -> tuple[Postgres, Identity]:
     assert config.postgres is not None
     connection = node.connection
     identity = await _identity(connection, config, server_pubkey)
     if pinned.system is not None and (pinned.system, pinned.identity) != (node.system, identity.encode().hex()):
         raise refusal(config, f"this is another database than the one that {directory} belongs to")
-    place, sent_ms = await _begin(connection, config, bytes.fromhex(pinned.instance), identity)
+    place, sent_ms = await _begin(connection, config, bytes.fromhex(pinned.instance), identity, say)
     if place.groups < mark.sequence:
         raise refusal(
             config,
@@ -88,7 +90,7 @@ async def _open(
             f"remove {mark.path} to go on without what is lost",
         )
     pins.write(directory, pins.Pinned(pinned.instance, node.system, identity.encode().hex()))
-    place, sent_ms = await _be_the_only_one(connection, config.postgres, place, sent_ms)
+    place, sent_ms = await _be_the_only_one(connection, config.postgres, place, sent_ms, say)
     mark.note(place.groups)
     (sums,) = await connection.fetch(OWN_SUMS, place.store)
     epochs = [row[0] for row in await connection.fetch(EPOCHS)]
@@ -129,13 +131,15 @@ async def _identity(connection: asyncpg.Connection, config: StoreConfig, server_
     return identity
 
 
-async def _begin(connection: asyncpg.Connection, config: StoreConfig, instance: bytes, identity: Identity) -> tuple[Place, int]:
+async def _begin(
+    connection: asyncpg.Connection, config: StoreConfig, instance: bytes, identity: Identity, say: Say
+) -> tuple[Place, int]:
     """Raise the fence. Whatever an earlier process of this name left in flight is over when this returns."""
     assert config.postgres is not None
     name = config.postgres.name
-    seen = await _seen_alone(connection, config, instance)
+    seen = await _seen_alone(connection, config, instance, say)
     leases = identity.shard_count + LEASE_COUNT
-    complained = False
+    say("the database has not confirmed the store's start yet")
     while True:
         sent_ms = _now_ms()
         unconfirmed = asyncio.get_running_loop().call_later(config.postgres.lease_ms / 1000, die, TimeoutError(_UNCONFIRMED))
@@ -147,22 +151,20 @@ async def _begin(connection: asyncpg.Connection, config: StoreConfig, instance: 
                 raise refusal(config, str(error)) from error
             if error.sqlstate != NOT_REPLICATED:
                 raise
-            if not complained:
-                log.error("the store does not start: %s (synchronous_standby_names, fsync, synchronous_commit)", error)
-                complained = True
+            say(f"the store does not start: {error} (synchronous_standby_names, fsync, synchronous_commit)")
         finally:
             unconfirmed.cancel()
         await asyncio.sleep(1)
 
 
-async def _seen_alone(connection: asyncpg.Connection, config: StoreConfig, instance: bytes) -> Seen:
+async def _seen_alone(connection: asyncpg.Connection, config: StoreConfig, instance: bytes, say: Say) -> Seen:
     """Return (fence, groups) of the store of our name. If it was another state directory's, watch it for a lease first: while it
     moves, two machines have one name. Raises ConfigError then."""
     assert config.postgres is not None
     row = await connection.fetchrow(ROW, config.postgres.name)
     if row is None or row[0] == instance:
         return (0, 0)
-    log.warning("the name %s was another machine's; it is watched for a lease", config.postgres.name)
+    say(f"the name {config.postgres.name} was another machine's; it is watched for a lease")
     await asyncio.sleep(config.postgres.lease_ms / 1000)
     again = await connection.fetchrow(ROW, config.postgres.name)
     if tuple(again) != tuple(row):
@@ -170,29 +172,31 @@ async def _seen_alone(connection: asyncpg.Connection, config: StoreConfig, insta
     return again[1], again[2]
 
 
-async def _be_the_only_one(connection: asyncpg.Connection, config: PostgresConfig, place: Place, sent_ms: int) -> tuple[Place, int]:
+async def _be_the_only_one(
+    connection: asyncpg.Connection, config: PostgresConfig, place: Place, sent_ms: int, say: Say
+) -> tuple[Place, int]:
     """Wait until no other store holds shards. Those of a store that has been silent for a lease, by our clock, are taken over."""
     seen: dict[str, tuple[Seen, int]] = {}
-    complained: float | None = None
     while others := await connection.fetch(OTHERS, place.store):
-        for name, *pair in others:
-            now_ms = _now_ms()
-            before, since_ms = seen.get(name, (None, now_ms))
-            if before != (current := (pair[0], pair[1])):
-                seen[name] = current, now_ms
-            elif now_ms - since_ms > config.lease_ms:
-                place = place._replace(groups=place.groups + 1)
-                sent_ms = now_ms
-                taken = await connection.fetchval(TAKE_OVER, *place, name, *current)
-                if not taken:
-                    place = place._replace(groups=place.groups - 1)
-                else:
-                    log.warning("store %s was silent: its %d leases are ours now", name, taken)
-        if complained is None or time.monotonic() - complained > COMPLAIN_SECONDS:
-            complained = time.monotonic()
-            log.warning("another store is active: %s; this one waits to take over", ", ".join(row[0] for row in others))
+        say(f"another store is active: {', '.join(row[0] for row in others)}; this one waits to take over")
+        for name, fence, groups in others:
+            before, since_ms = seen.get(name, (None, 0))
+            if before != (fence, groups):
+                seen[name] = (fence, groups), _now_ms()
+            elif _now_ms() - since_ms > config.lease_ms:
+                place, sent_ms = await _take_over(connection, place, sent_ms, name, (fence, groups))
         await asyncio.sleep(LOOK_SECONDS)
     return place, sent_ms
+
+
+async def _take_over(connection: asyncpg.Connection, place: Place, sent_ms: int, name: str, pair: Seen) -> tuple[Place, int]:
+    """Take a silent store's shards, unless it has moved since it was seen at `pair`. Return what `_begin` does, as it is now."""
+    ours, now_ms = place._replace(groups=place.groups + 1), _now_ms()
+    taken = await connection.fetchval(TAKE_OVER, *ours, name, *pair)
+    if not taken:
+        return place, sent_ms
+    log.warning("store %s was silent: its %d leases are ours now", name, taken)
+    return ours, now_ms
 
 
 def _now_ms() -> int:
