@@ -80,6 +80,10 @@ needed = pytest.mark.skipif(bool(why_not()), reason=why_not() or "PostgreSQL is 
 """Marks tests that need one."""
 
 
+embedded_only = pytest.mark.skipif(os.environ.get("PAYCHAN_STORE") == "postgres", reason="is about an embedded store's files")
+"""Marks tests of a whole system that mean nothing when its store is on PostgreSQL."""
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -120,6 +124,18 @@ class Node:
             self.process = subprocess.Popen(
                 _as_nobody("postgres", "-D", self.data, "-p", str(self.port)), stdout=log, stderr=log, start_new_session=True
             )
+
+    def use_tls(self, key: Path, certificate: Path, authority: Path, role: str) -> None:
+        """Have a role come by TLS only, with a certificate of `authority`; this side shows `certificate`. From now on."""
+        for file, name in ((key, "server.key"), (certificate, "server.crt"), (authority, "root.crt")):
+            shutil.copy(file, self.data / name)
+            os.chmod(self.data / name, 0o600)
+        rules = self.data / "pg_hba.conf"
+        rule = f"hostssl all {role} 127.0.0.1/32 cert clientcert=verify-full\nhost all {role} all reject\n"
+        if rule not in rules.read_text():
+            rules.write_text(rule + rules.read_text())
+        self.sql("ALTER SYSTEM SET ssl = on", "ALTER SYSTEM SET ssl_ca_file = 'root.crt'", "SELECT pg_reload_conf()")
+        self.wait_until("SELECT current_setting('ssl') = 'on'", "speaks no TLS")
 
     def kill(self) -> None:
         """End all its processes at once, as a machine that loses power does for whoever is connected to it."""

@@ -606,3 +606,63 @@ def test_of_two_primaries_the_one_that_was_promoted_last_is_taken(tmp_path):
         channel.value = FUNDING - 1
         assert channel.pay() == 1
         assert stored(store, channel)[1] == FUNDING - 2
+
+
+# --- over TLS ---
+
+
+def openssl(*arguments):
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=60)
+
+
+def make_authority(place, name):
+    key, certificate = place / f"{name}.key", place / f"{name}.crt"
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *curve, "-days", 2, "-subj", f"/CN={name}", "-keyout", key, "-out", certificate)
+    return key, certificate
+
+
+def make_certificate(place, authority, name, more=""):
+    """Return the files of a key and of its certificate. more: the extension subjectAltName, if it is a machine's."""
+    key, request, certificate = (place / f"{name}.{suffix}" for suffix in ("key", "csr", "crt"))
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-new", *curve, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
+    extensions = place / f"{name}.ext"
+    extensions.write_text(more)
+    signed = ("-CA", authority[1], "-CAkey", authority[0], "-CAcreateserial", "-days", 2, "-extfile", extensions)
+    openssl("x509", "-req", "-in", request, *signed, "-out", certificate)
+    key.chmod(0o600)
+    return key, certificate
+
+
+def test_over_tls_both_sides_know_each_other_by_certificate(tmp_path):
+    ours = make_authority(tmp_path, "ours")
+    server = make_certificate(tmp_path, ours, "db", "subjectAltName=IP:127.0.0.1")
+    elsewhere = make_certificate(tmp_path, ours, "elsewhere", "subjectAltName=IP:127.0.0.2")
+    client = make_certificate(tmp_path, ours, "paychan_store")
+    stranger = make_certificate(tmp_path, make_authority(tmp_path, "theirs"), "paychan_store_")
+    with own_cluster() as cluster:
+        cluster.primary.use_tls(*server, ours[1], "paychan_store")
+        with stores(tmp_path, cluster, "a") as (store,):
+            plain = (store.directory / "store.toml").read_text()
+
+            def refused(key, certificate, authority, why):
+                files = {"ca_file": authority, "certificate_file": certificate, "key_file": key}
+                lines = "".join(f'{name} = "{file}"\n' for name, file in files.items() if file)
+                (store.directory / "store.toml").write_text(plain + lines)
+                store.spawn()
+                wait_until(lambda: store.is_ready or store.says(why), 20, f"saying {why}")
+                assert not store.is_ready or not why
+                store.kill()
+
+            refused(None, None, None, "pg_hba.conf rejects connection")
+            refused(None, None, ours[1], "connection requires a valid client certificate")
+            refused(*stranger, ours[1], "ConnectionDoesNotExistError")
+            refused(*client, tmp_path / "theirs.crt", "certificate verify failed")
+            store.log.unlink()
+            cluster.primary.use_tls(*elsewhere, ours[1], "paychan_store")
+            refused(*client, ours[1], "IP address mismatch")
+            cluster.primary.use_tls(*server, ours[1], "paychan_store")
+            store.log.unlink()
+            store.start()
+            assert Channel(store).open().pay() == 1
