@@ -55,8 +55,12 @@ def backup(state_dir: str, target: str) -> int:
 
 def restore(source: str, state_dir: str) -> int:
     if _postgres_in(state_dir) is not None:
-        raise BackupError("a database is restored with its own tools (docs/CLUSTER.md); DIR must be an embedded store's")
-    report = restore_store(Path(source), Path(state_dir))
+        require_cluster("paychan-store")
+        from .engines.postgres import restoring
+
+        report = restoring.restore(Path(source), load_store_config(Path(state_dir) / "store.toml"))
+    else:
+        report = restore_store(Path(source), Path(state_dir))
     show("\n".join(report.lines()))
     show("every channel's funding output is looked at on the chain before it takes a payment")
     return 0
@@ -73,7 +77,7 @@ def _postgres_records(config: PostgresConfig) -> "Iterator[PostgresRecords]":
     require_cluster("paychan-store")
     from .engines.postgres.records import PostgresRecords
 
-    records = PostgresRecords(config)
+    records = PostgresRecords.snapshot(config)
     try:
         yield records
     finally:

@@ -536,7 +536,32 @@ def test_a_store_is_checked_and_backed_up_while_it_runs(store, tmp_path):
     done = store.command("check", store.state)
     assert done.returncode == 1 and "give the directory that has its store.toml" in done.stderr
     done = store.command("restore", tmp_path / "backup", store.directory)
-    assert done.returncode == 1 and "a database is restored with its own tools" in done.stderr
+    assert done.returncode == 1 and "another paychan-store uses this directory" in done.stderr
+    return_to_postgres(store, tmp_path)
+
+
+def return_to_postgres(store, tmp_path):
+    """The backup of the restored, embedded store goes into a new database, and the channel is paid on there."""
+    done = store.command("backup", tmp_path / "restored", tmp_path / "second")
+    assert done.returncode == 0, done
+    (tmp_path / "other").mkdir()
+    with stores(tmp_path / "other", postgres.shared(), "z") as (other,):
+        done = other.command("restore", tmp_path / "second", other.directory)
+        assert done.returncode == 0 and "no problems" in done.stdout and "1 satoshi received on open ones" in done.stdout, done
+        again = other.command("restore", tmp_path / "second", other.directory)
+        assert again.returncode == 1 and "belongs to a store already" in again.stderr, again
+        other.start()
+        assert other.says("this store was restored at")
+        assert min(epoch for (epoch,) in other.sql("SELECT epoch FROM paychan.shard")) > 1 << 33
+        channel = Channel(other)
+        channel.value = FUNDING - 1
+        assert channel.pay() == 1
+        channel.feed.close()
+        assert other.command("check", other.directory).returncode == 0
+        (other.state / "store" / "postgres").unlink()
+        other.kill()
+        again = other.command("restore", tmp_path / "second", other.directory)
+        assert again.returncode == 1 and "holds a store already" in again.stderr, again
 
 
 @pytest.mark.parametrize(

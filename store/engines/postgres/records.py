@@ -5,6 +5,7 @@ All of one moment: one transaction that sees a snapshot. A store may run meanwhi
 
 import asyncio
 from collections.abc import Coroutine, Iterator
+from functools import cached_property
 from heapq import merge
 from typing import Any, TypeVar
 
@@ -32,12 +33,20 @@ class PostgresRecords:
     sequence = 0
     """What a backup says of the newest write."""
 
-    def __init__(self, config: PostgresConfig) -> None:
-        """Raises OSError if no primary is there; asyncpg's errors."""
-        self._loop = asyncio.new_event_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop, connection: asyncpg.Connection) -> None:
+        """connection: in a transaction; both belong to this object from now on."""
+        self._loop, self._connection = loop, connection
         self.mismatched: list[str] = []
-        self._connection = self._run(self._begin(config))
-        self._singles = dict(self._run(self._read_singles()))
+
+    @classmethod
+    def snapshot(cls, config: PostgresConfig) -> "PostgresRecords":
+        """Return the records of this moment. Raises OSError if no primary is there; asyncpg's errors."""
+        loop = asyncio.new_event_loop()
+        node, troubles = loop.run_until_complete(find_primary(config))
+        if node is None:
+            raise OSError(f"no primary of the database is there: {'; '.join(troubles)}")
+        loop.run_until_complete(node.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+        return cls(loop, node.connection)
 
     def close(self) -> None:
         self._connection.terminate()
@@ -46,12 +55,9 @@ class PostgresRecords:
     def _run(self, steps: Coroutine[Any, Any, T]) -> T:
         return self._loop.run_until_complete(steps)
 
-    async def _begin(self, config: PostgresConfig) -> asyncpg.Connection:
-        node, troubles = await find_primary(config)
-        if node is None:
-            raise OSError(f"no primary of the database is there: {'; '.join(troubles)}")
-        await node.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        return node.connection
+    @cached_property
+    def _singles(self) -> dict[bytes, bytes]:
+        return dict(self._run(self._read_singles()))
 
     async def _read_singles(self) -> list[tuple[bytes, bytes]]:
         """Return the pairs that are no rows of two columns here: identity, sums and epochs."""
