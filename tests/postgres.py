@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -113,11 +114,24 @@ class Node:
         self.process: subprocess.Popen[bytes] | None = None
 
     def follow(self, primary: "Node") -> None:
-        """Be a standby of another node, from the next start on."""
+        """Be a standby of another node: at once if it runs (and is a standby), else from the next start on."""
+        conninfo = f"host=127.0.0.1 port={primary.port} user={SUPERUSER} application_name={self.name}"
+        if self.process is not None:
+            self.sql(f"ALTER SYSTEM SET primary_conninfo = '{conninfo}'", "SELECT pg_reload_conf()")
+            return
         (self.data / "standby.signal").touch()
         with (self.data / "postgresql.auto.conf").open("a") as file:
-            file.write(f"primary_conninfo = 'host=127.0.0.1 port={primary.port} user={SUPERUSER} application_name={self.name}'\n")
-            file.write("recovery_target_timeline = 'latest'\n")
+            file.write(f"primary_conninfo = '{conninfo}'\nrecovery_target_timeline = 'latest'\n")
+
+    def copy_from(self, primary: "Node") -> None:
+        """Throw away what is here, take a copy of another node, and start as its standby."""
+        shutil.rmtree(self.data)
+        copy = _as_nobody(
+            "pg_basebackup", "-h", "127.0.0.1", "-p", str(primary.port), "-U", SUPERUSER, "-D", self.data, "-c", "fast"
+        )
+        subprocess.run([*copy, "--no-sync"], check=True, capture_output=True, timeout=300)
+        self.follow(primary)
+        self.start()
 
     def start(self) -> None:
         with self.log.open("ab") as log:
@@ -140,12 +154,16 @@ class Node:
     def kill(self) -> None:
         """End all its processes at once, as a machine that loses power does for whoever is connected to it."""
         if self.process is not None:
-            pids = [self.process.pid, *_descendants(self.process.pid)]
-            for pid in pids:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            self.signal(signal.SIGKILL)
             self.process.wait(30)
             self.process = None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all its processes."""
+        assert self.process is not None
+        for pid in (self.process.pid, *_descendants(self.process.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def sql(self, *statements: str, database: str = "postgres", seconds: float = 30.0) -> list:
         """Run statements as superuser, one by one; return the last one's rows."""
@@ -191,9 +209,12 @@ def _descendants(pid: int) -> list[int]:
 
 
 class Cluster:
-    """A primary, `n1`, and as many standbys as asked for, all three known by name to each. Use `stop` in the end."""
+    """A primary, `n1`, and as many standbys as asked for, all three known by name to each. Use `stop` in the end.
 
-    def __init__(self, standbys: int = 1, fsync: bool = True) -> None:
+    lease_ms: of stores that `table` is for, unless it is told another."""
+
+    def __init__(self, standbys: int = 1, fsync: bool = True, lease_ms: int = 30_000) -> None:
+        self.lease_ms = lease_ms
         self.place = Path(tempfile.mkdtemp(prefix="pg-"))
         self.nodes = [Node(name, self.place, fsync) for name in NODES[: 1 + standbys]]
         self.primary, *self.standbys = self.nodes
@@ -212,6 +233,21 @@ class Cluster:
             f"has no {count} standbys",
         )
 
+    def fail_over(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Promote the standby that has most, now that the primary is dead or cut off, and have the others follow it; then
+        `meanwhile()`. The old primary becomes a standby of it, by a copy."""
+        self.standbys.sort(key=lambda node: node.sql("SELECT pg_last_wal_receive_lsn() - '0/0'::pg_lsn")[0][0], reverse=True)
+        old, (self.primary, *self.standbys) = self.primary, self.standbys
+        self.primary.promote()
+        for node in self.standbys:
+            node.follow(self.primary)
+        self.wait_for_standbys(len(self.standbys))
+        meanwhile()
+        old.kill()
+        old.copy_from(self.primary)
+        self.standbys.append(old)
+        self.wait_for_standbys(len(self.standbys))
+
     def make_database(self) -> str:
         """Return the name of a new, empty database."""
         self._databases += 1
@@ -222,10 +258,10 @@ class Cluster:
     def hosts(self) -> list[tuple[str, int]]:
         return [("127.0.0.1", node.port) for node in self.nodes]
 
-    def table(self, database: str, name: str = "a", lease_ms: int = 30_000) -> str:
+    def table(self, database: str, name: str = "a", lease_ms: int = 0) -> str:
         """Return the table `postgres` of store.toml for a store on this cluster."""
         hosts = ", ".join(f'"{host}:{port}"' for host, port in self.hosts())
-        return f'[postgres]\nhosts = [{hosts}]\ndatabase = "{database}"\nname = "{name}"\nlease_ms = {lease_ms}\n'
+        return f'[postgres]\nhosts = [{hosts}]\ndatabase = "{database}"\nname = "{name}"\nlease_ms = {lease_ms or self.lease_ms}\n'
 
     def stop(self) -> None:
         for node in self.nodes:
@@ -244,8 +280,16 @@ def use(config_dir: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@cache
+_shared: list[Cluster] = []
+
+
 def shared() -> Cluster:
-    """Return the one cluster of this test process, for tests that break nothing of it. Nothing on it survives, so it syncs nothing
-    but what it must say that it does."""
-    return Cluster()
+    """Return the one cluster of this test process, for tests that break nothing of it."""
+    if not _shared:
+        _shared.append(Cluster())
+    return _shared[0]
+
+
+def share(cluster: Cluster) -> None:
+    """Have systems that start from now on use this cluster."""
+    _shared[:] = [cluster]

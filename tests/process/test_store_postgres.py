@@ -5,13 +5,12 @@ Method: the store as a process of its own, a primary and standbys (tests/postgre
 by one, and faults: stopped standbys, killed primaries, a cancelled wait, a changed row, a second store.
 """
 
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 
@@ -181,13 +180,6 @@ def own_cluster(standbys=1):
         cluster.stop()
 
 
-def freeze(node, number):
-    """Stop (or let go on) all processes of a node."""
-    for pid in [node.process.pid, *postgres._descendants(node.process.pid)]:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
 def waits_for_standby(store):
     """Return the pids of those who wait for a standby's answer."""
     rows = store.sql("SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = 'paychan_store'")
@@ -209,12 +201,12 @@ def test_a_group_is_answered_when_a_standby_has_it_and_not_before(tmp_path):
     with own_cluster() as cluster, stores(tmp_path, cluster, "a") as (store,):
         store.start()
         channel = Channel(store).open()
-        freeze(cluster.standbys[0], signal.SIGSTOP)
+        cluster.standbys[0].signal(signal.SIGSTOP)
         channel.send()
         wait_until(lambda: waits_for_standby(store), 20, "a commit that waits")
         assert not channel.is_answered()
         assert stored(store, channel)[1] == FUNDING
-        freeze(cluster.standbys[0], signal.SIGCONT)
+        cluster.standbys[0].signal(signal.SIGCONT)
         assert channel.feed._answer() == 1
         assert stored(store, channel)[1] == FUNDING - 1
 
@@ -235,7 +227,7 @@ def test_nothing_is_lost_with_the_primary_and_the_number_tells_of_the_group_in_f
             killer.join()
             assert store.end() == EXIT_FAILED
             store.spawn()  # it waits for a primary
-            fail_over(cluster)
+            cluster.fail_over()
             wait_until(lambda: store.is_over or store.is_ready, 30, "the store's start")
             groups, left = stored(store, channel)
             assert value - left == groups - before, f"life {life}: the number tells another story than the channel"
@@ -243,35 +235,6 @@ def test_nothing_is_lost_with_the_primary_and_the_number_tells_of_the_group_in_f
             channel = Channel(store)
             channel.value = left
             assert channel.pay() == 1
-
-
-def fail_over(cluster):
-    """Promote the standby that has most, have the other follow it, and bring the old primary back as a standby of it, by a copy."""
-    cluster.standbys.sort(key=lambda node: node.sql("SELECT pg_last_wal_receive_lsn() - '0/0'::pg_lsn")[0][0], reverse=True)
-    new, *others = cluster.standbys
-    old = cluster.primary
-    new.promote()
-    for node in others:
-        conninfo = f"host=127.0.0.1 port={new.port} user=postgres application_name={node.name}"
-        node.sql(f"ALTER SYSTEM SET primary_conninfo = '{conninfo}'")
-        node.sql("SELECT pg_reload_conf()")
-    cluster.primary = new
-    cluster.standbys = others
-    cluster.wait_for_standbys(len(others))
-    rejoin(old, new)
-    cluster.standbys.append(old)
-    cluster.wait_for_standbys(len(cluster.standbys))
-
-
-def rejoin(node, primary):
-    """Make a dead node a standby of the new primary."""
-    subprocess.run(["rm", "-rf", str(node.data)], check=True)
-    copy = postgres._as_nobody(
-        "pg_basebackup", "-h", "127.0.0.1", "-p", primary.port, "-U", "postgres", "-D", node.data, "-c", "fast"
-    )
-    subprocess.run([*copy, "--no-sync"], check=True, capture_output=True, timeout=120)
-    node.follow(primary)
-    node.start()
 
 
 # --- who may not write ---
@@ -368,14 +331,14 @@ def test_a_cancelled_wait_for_the_standby_is_no_success(tmp_path):
     with own_cluster() as cluster, stores(tmp_path, cluster, "a") as (store,):
         store.start()
         channel = Channel(store).open()
-        freeze(cluster.standbys[0], signal.SIGSTOP)
+        cluster.standbys[0].signal(signal.SIGSTOP)
         channel.send()
         wait_until(lambda: waits_for_standby(store), 20, "a commit that waits")
         store.sql(f"SELECT pg_cancel_backend({waits_for_standby(store)[0]})")
         assert store.end() == EXIT_FAILED and store.says("the database warns")
         with pytest.raises((Failed, OSError)):
             channel.feed._answer()
-        freeze(cluster.standbys[0], signal.SIGCONT)
+        cluster.standbys[0].signal(signal.SIGCONT)
         store.start()
         groups, value = stored(store, channel)
         assert value == FUNDING - 1  # it became durable after all, and the payer will hear it when it asks again
@@ -384,11 +347,11 @@ def test_a_cancelled_wait_for_the_standby_is_no_success(tmp_path):
 def test_a_database_that_confirms_nothing_ends_the_store_within_a_lease(tmp_path):
     with own_cluster() as cluster, stores(tmp_path, cluster, "a", lease_ms=1500) as (store,):
         store.start()
-        freeze(cluster.standbys[0], signal.SIGSTOP)
+        cluster.standbys[0].signal(signal.SIGSTOP)
         assert store.end() == EXIT_FAILED and store.says("has confirmed nothing for")
         store.spawn()
         assert store.end() == EXIT_FAILED and store.says("is a standby connected?")
-        freeze(cluster.standbys[0], signal.SIGCONT)
+        cluster.standbys[0].signal(signal.SIGCONT)
         store.start()
 
 
@@ -620,8 +583,7 @@ def test_of_two_primaries_the_one_that_was_promoted_last_is_taken(tmp_path):
         assert Channel(store).open().pay() == 1
         old, new, third = cluster.nodes
         new.promote()
-        conninfo = f"host=127.0.0.1 port={new.port} user=postgres application_name={third.name}"
-        third.sql(f"ALTER SYSTEM SET primary_conninfo = '{conninfo}'", "SELECT pg_reload_conf()")
+        third.follow(new)
         cluster.primary = new
         cluster.wait_for_standbys(1)
         assert store.end() == EXIT_FAILED and store.says("has confirmed nothing for")
