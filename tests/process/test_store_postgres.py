@@ -402,8 +402,7 @@ def test_a_channel_is_not_opened_twice_and_an_update_is_judged_on_what_is_stored
     again = Channel(store)
     with pytest.raises(Failed, match="refused an update"):
         again.open()
-    again.feed.close()
-    again = Channel(store)
+    again.value = FUNDING
     assert again.pay() == 1
     again.value -= 5
     with pytest.raises(Failed, match="refused an update"):
@@ -653,3 +652,20 @@ def test_over_tls_both_sides_know_each_other_by_certificate(tmp_path):
             store.log.unlink()
             store.start()
             assert Channel(store).open().pay() == 1
+
+
+def test_a_database_of_another_key_network_or_shard_count_is_refused(store):
+    store.kill()
+    file = store.directory / "store.toml"
+    text = file.read_text()
+    other_key = PrivateKey(sha256(b"other").digest()).public_key.format().hex()
+    for right, wrong, why in (
+        ("shard_count = 8", "shard_count = 16", "store.shard_count: this store was created with 8 shards"),
+        (PUBKEY.hex(), other_key, "store.server_pubkey: this store was created for another server key"),
+        ('network = "test"', 'network = "regtest"', "network: this store was created for network test"),
+    ):
+        file.write_text(text.replace(right, wrong))
+        store.spawn()
+        assert store.end() == EXIT_BAD_CONFIG and store.says(why)
+    file.write_text(text)
+    store.start()
