@@ -130,7 +130,7 @@ async def _serve_postgres(config: StoreConfig, database: Path, server_pubkey: by
     waiting = Waiting(config)
     await waiting.open()
     async with opened(config, database, server_pubkey, waiting.say) as (engine, identity):
-        waiting.close()
+        await waiting.close()
         await _serve(config, identity, engine, hang_up)
 
 

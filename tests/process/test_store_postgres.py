@@ -355,6 +355,20 @@ def test_a_database_that_confirms_nothing_ends_the_store_within_a_lease(tmp_path
         store.start()
 
 
+def test_a_store_that_is_stopped_ends_well_whatever_the_database_does(tmp_path):
+    """A beat that waits for a standby is left alone, and nobody waits for it."""
+    with own_cluster() as cluster, stores(tmp_path, cluster, "a", lease_ms=6000) as (store,):
+        text = (store.directory / "store.toml").read_text()
+        address = f"tcp:127.0.0.1:{postgres.free_port()}"  # a port is free again for the store's own door when it was waited for
+        (store.directory / "store.toml").write_text(text.replace("unix:run/store.sock", address))
+        store.start()
+        cluster.standbys[0].signal(signal.SIGSTOP)
+        wait_until(lambda: waits_for_standby(store), 20, "a beat that waits")
+        store.process.terminate()
+        assert store.end() == 0, store.log.read_text()
+        cluster.standbys[0].signal(signal.SIGCONT)
+
+
 # --- a database that is not what it was ---
 
 

@@ -106,11 +106,13 @@ class Postgres:
         self._connection, self._mark, self._place, self._lease_ms = connection, mark, place, lease_ms
         self._sums, self._epochs, self._sent_ms = sums, epochs, sent_ms
         self._turn = asyncio.Lock()
+        self._is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch = asyncio.create_task(self._keep_alive())
 
     def close(self) -> None:
-        """Stop the beats. The connection and the mark are closed by who opened them."""
+        """Stop the beats; nothing that is in flight matters any more. Connection and mark are closed by who opened them."""
+        self._is_closed = True
         self._watch.cancel()
 
     # as of the start
@@ -134,7 +136,7 @@ class Postgres:
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if not task.cancelled() and (error := task.exception()) is not None and not self._is_closed:
             die(error)
 
     async def prepare(self, missing: Callable[[], list[bytes]]) -> Reader:
@@ -202,7 +204,9 @@ class Postgres:
         try:
             return await ask(self)
         except BaseException as error:
-            die(error)
+            if not self._is_closed:
+                die(error)
+            raise
 
     async def _ask(self, statement: str, *arguments: object) -> list[Any]:
         async with self._turn:

@@ -94,7 +94,7 @@ BEGIN
     END IF;
     IF cardinality(_keys) > 0 THEN
         INSERT INTO record (key, value) SELECT v.key, v.value FROM unnest(_keys, _puts) v(key, value)
-            ON CONFLICT (key) DO UPDATE SET value = excluded.value;
+            ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE record.value <> excluded.value;  -- many channels, one funding
     END IF;
     IF cardinality(_gone) > 0 THEN
         DELETE FROM record WHERE key = ANY (_gone);

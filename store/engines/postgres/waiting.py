@@ -44,8 +44,10 @@ class Waiting:
             log.warning("%s", why)
         self._why = why
 
-    def close(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
+    async def close(self) -> None:
+        """Leave the address to the store's own door."""
         for connection in list(self._connections):
             connection.close()
+        if self._listener is not None:
+            self._listener.close()
+            await self._listener.wait_closed()
