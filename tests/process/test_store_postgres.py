@@ -27,7 +27,7 @@ from paychan.exits import EXIT_BAD_CONFIG, EXIT_FAILED
 from paychan.rpc.connection import Address
 from paychan.rpc.store_messages import Entry
 from tests import postgres
-from tests.system import ROOT, wait_until
+from tests.system import ROOT, STORE_VARIABLE, running, wait_until
 
 pytestmark = postgres.needed
 
@@ -317,7 +317,7 @@ def test_without_names_of_standbys_nothing_is_written(tmp_path):
         assert store.end() == EXIT_FAILED and store.says("the database does not replicate synchronously")
         assert stored(store, channel)[1] == FUNDING
         store.spawn()
-        wait_until(lambda: store.says("the store does not start: the database does not replicate"), 20, "being refused")
+        wait_until(lambda: store.says("the database does not replicate synchronously: the store waits"), 20, "being refused")
         assert not store.is_ready
         with pytest.raises(Failed, match="the database does not replicate synchronously"):  # what /readyz says
             Channel(store)
@@ -683,3 +683,25 @@ def test_a_database_of_another_key_network_or_shard_count_is_refused(store):
         assert store.end() == EXIT_BAD_CONFIG and store.says(why)
     file.write_text(text)
     store.start()
+
+
+def test_readyz_says_what_the_store_waits_for(tmp_path, monkeypatch):
+    with own_cluster() as cluster:
+        monkeypatch.setattr(postgres, "_shared", [cluster])
+        monkeypatch.setenv(STORE_VARIABLE, "postgres")
+        with running(tmp_path) as system:
+            assert system.payer("one").open().status == 201
+            names = cluster.primary.sql("SHOW synchronous_standby_names")[0][0]
+            set_names(cluster, "")
+            client = system.client()
+
+            def waits() -> bool:
+                answer = client.request("GET", "/readyz")
+                return answer.status == 503 and b"the database does not replicate synchronously" in answer.body
+
+            wait_until(waits, 20, "being told why")
+            refused = system.payer("two").open()
+            assert (refused.status, refused.code) == (503, "store_unavailable")
+            set_names(cluster, names)
+            wait_until(lambda: system.ready_workers() == 1, 20, "being ready again")
+            assert system.payer("three").open().status == 201

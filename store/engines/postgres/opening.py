@@ -151,7 +151,7 @@ async def _begin(
                 raise refusal(config, str(error)) from error
             if error.sqlstate != NOT_REPLICATED:
                 raise
-            say(f"the store does not start: {error} (synchronous_standby_names, fsync, synchronous_commit)")
+            say(f"{error}: the store waits (synchronous_standby_names, fsync, synchronous_commit)")
         finally:
             unconfirmed.cancel()
         await asyncio.sleep(1)

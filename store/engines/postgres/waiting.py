@@ -1,4 +1,6 @@
-"""The store's door while it waits for its database: whoever comes is told why, and /readyz of each worker says it."""
+"""The store's door while it waits for its database: whoever comes is told why, and /readyz of each worker says it.
+
+The log has all of it; the door only what stands before the first colon, for /readyz is public, and machines' names are not."""
 
 import asyncio
 import logging
@@ -35,7 +37,7 @@ class Waiting:
         return FrameConnection(PAYLOAD_MAX, self._refuse, self._connections.discard, self._connections.add)
 
     def _refuse(self, connection: FrameConnection, _: int, request_id: int, __: bytes) -> None:
-        connection.refuse(request_id, self._why.encode())
+        connection.refuse(request_id, self._why.partition(":")[0].encode())
         asyncio.get_running_loop().call_later(LINGER_SECONDS, connection.close)
 
     def say(self, why: str) -> None:
