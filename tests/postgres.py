@@ -41,6 +41,9 @@ synchronous_commit = on
 log_min_messages = warning
 autovacuum = off
 """
+_GUARDED = '"$@" < /dev/null & server=$!; cat > /dev/null; kill -QUIT $server'
+"""Runs a server for as long as the test process lives, however that ends: then this one's input does."""
+
 SUPERUSER = "postgres"
 START_SECONDS_MAX = 60
 
@@ -134,9 +137,10 @@ class Node:
         self.start()
 
     def start(self) -> None:
+        server = _as_nobody("postgres", "-D", self.data, "-p", str(self.port))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                _as_nobody("postgres", "-D", self.data, "-p", str(self.port)), stdout=log, stderr=log, start_new_session=True
+                ["sh", "-c", _GUARDED, "sh", *server], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
             )
 
     def use_tls(self, key: Path, certificate: Path, authority: Path, role: str) -> None:
@@ -155,6 +159,8 @@ class Node:
         """End all its processes at once, as a machine that loses power does for whoever is connected to it."""
         if self.process is not None:
             self.signal(signal.SIGKILL)
+            assert self.process.stdin is not None
+            self.process.stdin.close()
             self.process.wait(30)
             self.process = None
 

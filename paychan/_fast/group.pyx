@@ -240,8 +240,9 @@ cdef class StateCache:
     def add_missing(self, dict missing not None, bytes payload not None, bint is_all=False):
         """Add the outpoints whose records a group asks for when it judges this COMMIT (that passed `check_entries`).
 
-        They are of channels that are not cached or whose shard is stopped, and of those that take a step: that needs the terms. is_all:
-        every one."""
+        They are of channels that are not cached or whose shard is stopped, and of those that take a step: that needs the terms.
+        is_all: every one.
+        """
         cdef Py_ssize_t count = _count(payload, 0xFFFF), _
         cdef const unsigned char *at = <const unsigned char *> PyBytes_AS_STRING(payload) + 2
         cdef const unsigned char *end = <const unsigned char *> PyBytes_AS_STRING(payload) + len(payload)
