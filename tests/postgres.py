@@ -41,8 +41,8 @@ synchronous_commit = on
 log_min_messages = warning
 autovacuum = off
 """
-_GUARDED = '"$@" < /dev/null & server=$!; cat > /dev/null; kill -QUIT $server'
-"""Runs a server for as long as the test process lives, however that ends: then this one's input does."""
+_GUARD = 'cat > /dev/null; kill -QUIT "$1"'
+"""Ends a server when the test process has ended, however that was: then this one's input does."""
 
 SUPERUSER = "postgres"
 START_SECONDS_MAX = 60
@@ -139,9 +139,10 @@ class Node:
     def start(self) -> None:
         server = _as_nobody("postgres", "-D", self.data, "-p", str(self.port))
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                ["sh", "-c", _GUARDED, "sh", *server], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
-            )
+            self.process = subprocess.Popen(server, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        self._guard = subprocess.Popen(
+            ["sh", "-c", _GUARD, "sh", str(self.process.pid)], stdin=subprocess.PIPE, start_new_session=True
+        )
 
     def use_tls(self, key: Path, certificate: Path, authority: Path, role: str) -> None:
         """Have a role come by TLS only, with a certificate of `authority`; this side shows `certificate`. From now on."""
@@ -159,8 +160,10 @@ class Node:
         """End all its processes at once, as a machine that loses power does for whoever is connected to it."""
         if self.process is not None:
             self.signal(signal.SIGKILL)
-            assert self.process.stdin is not None
-            self.process.stdin.close()
+            self._guard.kill()
+            self._guard.wait(30)
+            assert self._guard.stdin is not None
+            self._guard.stdin.close()
             self.process.wait(30)
             self.process = None
 
