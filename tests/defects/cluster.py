@@ -49,6 +49,14 @@ CLUSTER = (
     ),
     Break(
         ("K4",),
+        "who takes over asks nobody whether the other's groups are all there",
+        OPENING,
+        "if groups < marks.of(name).sequence:",
+        "if False:",
+        (f"{TESTS}::test_who_takes_over_refuses_a_database_that_has_lost_what_it_has_seen_of_the_other",),
+    ),
+    Break(
+        ("K4",),
         "a store starts on another database than its own",
         OPENING,
         "if pinned.system is not None and (",

@@ -26,6 +26,7 @@ from paychan.core.sharding import shard_of
 from paychan.exits import EXIT_BAD_CONFIG, EXIT_FAILED
 from paychan.rpc.connection import Address
 from paychan.rpc.store_messages import Entry
+from store.mark import read_slots
 from tests import postgres
 from tests.system import ROOT, STORE_VARIABLE, running, wait_until
 
@@ -381,6 +382,27 @@ def test_a_database_that_has_lost_what_was_answered_is_refused(store):
     assert store.end() == EXIT_BAD_CONFIG and store.says("has lost what was answered")
     store.sql("UPDATE paychan.store SET groups = groups + 1", "UPDATE paychan.state SET value = value - 1")
     store.start()
+
+
+def test_who_takes_over_refuses_a_database_that_has_lost_what_it_has_seen_of_the_other(tmp_path):
+    """The machine whose own mark knows is gone."""
+    with stores(tmp_path, postgres.shared(), "a", "b", lease_ms=2000) as (first, second):
+        first.start()
+        channel = Channel(first).open()
+        second.spawn()
+        assert channel.pay() == 1
+        seen = second.state / "store" / "seen_a.mark"
+        wait_until(
+            lambda: seen.exists() and max(read_slots(seen.read_bytes()), default=0) >= stored(first, channel)[0], 20, "seeing it"
+        )
+        first.kill()
+        second.kill()
+        second.sql("UPDATE paychan.store SET groups = groups - 1 WHERE name = 'a'")
+        second.spawn()
+        assert second.end() == EXIT_BAD_CONFIG and second.says("groups of store a, and")
+        second.sql("UPDATE paychan.store SET groups = groups + 1 WHERE name = 'a'")
+        second.start()
+        assert stored(second, channel)[1] == FUNDING - 1
 
 
 def test_another_database_is_refused(store, tmp_path):

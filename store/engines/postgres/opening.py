@@ -15,7 +15,7 @@ import asyncpg
 
 from paychan.core.errors import ConfigError
 from paychan.rpc.store_messages import LEASE_COUNT
-from paychan.settings.models import PostgresConfig, StoreConfig
+from paychan.settings.models import StoreConfig
 
 from ... import keys
 from ...ending import die
@@ -50,6 +50,15 @@ def refusal(config: StoreConfig, why: str) -> ConfigError:
     return ConfigError(f"{config.common.source}: postgres: {why}")
 
 
+def lost(config: StoreConfig, name: str, groups: int, mark: Mark) -> ConfigError:
+    return refusal(
+        config,
+        f"the database has lost what was answered: it knows {groups} groups of store {name}, and {mark.sequence} were confirmed. "
+        f"A standby was promoted that did not have them, or an old state was restored: see docs/CLUSTER.md; "
+        f"remove {mark.path} to go on without what is lost",
+    )
+
+
 @asynccontextmanager
 async def opened(config: StoreConfig, database: Path, server_pubkey: bytes, say: Say) -> AsyncIterator[tuple[Postgres, Identity]]:
     """Begin; give the engine when this store is the active one. database: path that an embedded store would have, beside its mark.
@@ -76,6 +85,16 @@ async def opened(config: StoreConfig, database: Path, server_pubkey: bytes, say:
 async def _open(
     config: StoreConfig, directory: Path, server_pubkey: bytes, pinned: pins.Pinned, mark: Mark, node: Node, say: Say
 ) -> tuple[Postgres, Identity]:
+    """Raises ConfigError. Whatever else goes wrong ends the process."""
+    try:
+        return await _begin_and_wait(config, directory, server_pubkey, pinned, mark, node, say)
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        die(error)
+
+
+async def _begin_and_wait(
+    config: StoreConfig, directory: Path, server_pubkey: bytes, pinned: pins.Pinned, mark: Mark, node: Node, say: Say
+) -> tuple[Postgres, Identity]:
     assert config.postgres is not None
     connection = node.connection
     identity = await _identity(connection, config, server_pubkey)
@@ -83,14 +102,9 @@ async def _open(
         raise refusal(config, f"this is another database than the one that {directory} belongs to")
     place, sent_ms = await _begin(connection, config, bytes.fromhex(pinned.instance), identity, say)
     if place.groups < mark.sequence:
-        raise refusal(
-            config,
-            f"the database has lost what was answered: it knows {place.groups} groups of this store, and {mark.sequence} were "
-            f"confirmed. A standby was promoted that did not have them, or an old state was restored: see docs/CLUSTER.md; "
-            f"remove {mark.path} to go on without what is lost",
-        )
+        raise lost(config, place.store, place.groups, mark)
     pins.write(directory, pins.Pinned(pinned.instance, node.system, identity.encode().hex()))
-    place, sent_ms = await _be_the_only_one(connection, config.postgres, place, sent_ms, say)
+    place, sent_ms = await _be_the_only_one(connection, config, directory, place, sent_ms, say)
     mark.note(place.groups)
     (sums,) = await connection.fetch(OWN_SUMS, place.store)
     epochs = [row[0] for row in await connection.fetch(EPOCHS)]
@@ -173,20 +187,49 @@ async def _seen_alone(connection: asyncpg.Connection, config: StoreConfig, insta
 
 
 async def _be_the_only_one(
-    connection: asyncpg.Connection, config: PostgresConfig, place: Place, sent_ms: int, say: Say
+    connection: asyncpg.Connection, config: StoreConfig, directory: Path, place: Place, sent_ms: int, say: Say
 ) -> tuple[Place, int]:
-    """Wait until no other store holds shards. Those of a store that has been silent for a lease, by our clock, are taken over."""
+    """Wait until no other store holds shards. Those of a store that has been silent for a lease, by our clock, are taken over.
+
+    Raises: ConfigError if the database knows fewer groups of another store than were seen here: it has lost them."""
+    assert config.postgres is not None
     seen: dict[str, tuple[Seen, int]] = {}
-    while others := await connection.fetch(OTHERS, place.store):
-        say(f"another store is active: {', '.join(row[0] for row in others)}; this one waits to take over")
-        for name, fence, groups in others:
-            before, since_ms = seen.get(name, (None, 0))
-            if before != (fence, groups):
-                seen[name] = (fence, groups), _now_ms()
-            elif _now_ms() - since_ms > config.lease_ms:
-                place, sent_ms = await _take_over(connection, place, sent_ms, name, (fence, groups))
-        await asyncio.sleep(LOOK_SECONDS)
+    with Others(directory) as marks:
+        while others := await connection.fetch(OTHERS, place.store):
+            say(f"another store is active: {', '.join(row[0] for row in others)}; this one waits to take over")
+            for name, fence, groups in others:
+                if groups < marks.of(name).sequence:
+                    raise lost(config, name, groups, marks.of(name))
+                before, since_ms = seen.get(name, (None, 0))
+                if before != (fence, groups):
+                    seen[name] = (fence, groups), _now_ms()
+                    marks.of(name).note(groups)
+                elif _now_ms() - since_ms > config.postgres.lease_ms:
+                    place, sent_ms = await _take_over(connection, place, sent_ms, name, (fence, groups))
+            await asyncio.sleep(LOOK_SECONDS)
     return place, sent_ms
+
+
+class Others:
+    """Marks of other stores, as far as they were seen here: `STATE_DIR/store/seen_NAME.mark`. Whoever takes over a store whose
+    machine is gone cannot ask that one's own mark."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._marks: dict[str, Mark] = {}
+
+    def __enter__(self) -> "Others":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for mark in self._marks.values():
+            mark.close()
+
+    def of(self, name: str) -> Mark:
+        """name: a store's, small letters, digits and underscores."""
+        if name not in self._marks:
+            self._marks[name] = Mark(self._directory / f"seen_{name}")
+        return self._marks[name]
 
 
 async def _take_over(connection: asyncpg.Connection, place: Place, sent_ms: int, name: str, pair: Seen) -> tuple[Place, int]:
