@@ -24,5 +24,5 @@ _lock() {  # FILE ARGUMENTS...
     { echo "# Made by ./renewLock.sh; do not edit."; cat "$place/$file"; } > "$file"
 }
 
-_lock requirements.txt --extra gateway --extra receipts
+_lock requirements.txt --extra cluster --extra gateway --extra receipts
 _lock requirements-dev.txt --extra dev --constraint requirements.txt

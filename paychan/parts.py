@@ -14,6 +14,10 @@ GATEWAY = ("aiohttp", "yarl")
 """What the extra `gateway` brings besides; yarl comes with aiohttp."""
 
 
+CLUSTER = ("asyncpg",)
+"""What the extra `cluster` brings besides."""
+
+
 def require_server(command: str) -> None:
     """Return if the server's parts are there. If not, say in one line how to get them, and end with status 2."""
     _require(command, SERVER, "server")
@@ -22,6 +26,11 @@ def require_server(command: str) -> None:
 def require_gateway(command: str) -> None:
     """Do the same for the gateway's parts."""
     _require(command, (*SERVER, *GATEWAY), "gateway")
+
+
+def require_cluster(command: str) -> None:
+    """Do the same for the parts of a store on PostgreSQL."""
+    _require(command, (*SERVER, *CLUSTER), "cluster")
 
 
 def _require(command: str, names: tuple[str, ...], extra: str) -> None:

@@ -24,12 +24,12 @@ import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from . import keys
-from .check import Report, StoredRecords, check_records
+from .check import Records, Report, StoredRecords, check_records
 from .directory import hold_lock, make_durable, sync_directory
-from .engine import Engine
+from .engines.rocksdb import RocksDB
 from .mark import path_of, read_slots
 from .restored import encode_restored
 
@@ -46,6 +46,12 @@ EPOCHS_SKIPPED = 1 << 32  # more than a store ever gives out after a backup
 GROUP_BYTES = 4 << 20  # restored in one write
 
 
+class NumberedRecords(Records, Protocol):
+    """All records of one moment. sequence: number of the newest write, 0 if the engine does not count so."""
+
+    sequence: int
+
+
 class BackupError(Exception):
     """A backup cannot be taken, or is none, or has no place to go to. The text is for the operator."""
 
@@ -55,26 +61,31 @@ def backup_store(directory: Path, target: Path) -> int:
 
     Raises: BackupError; OSError; rocksdict's plain Exception for a database that does not read.
     """
-    if target.exists():
-        raise BackupError(f"{target} is there already")
     acknowledged = _acknowledged(directory)
     records = _open_between_changes(directory)
     try:
         if records.sequence < acknowledged:
             raise BackupError(f"the log is damaged: it ends at write {records.sequence}, {acknowledged} has been acknowledged")
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-                count = _write(file, records)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, target)  # unlike a rename it overwrites nothing
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync_directory(target.absolute().parent)
-        return count
+        return write_backup(records, target)
     finally:
         records.close()
+
+
+def write_backup(records: NumberedRecords, target: Path) -> int:
+    """Write all records to the new file `target`; return how many. Raises BackupError; OSError."""
+    if target.exists():
+        raise BackupError(f"{target} is there already")
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            count = _write(file, records)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, target)  # unlike a rename it overwrites nothing
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(target.absolute().parent)
+    return count
 
 
 def _acknowledged(directory: Path) -> int:
@@ -112,7 +123,7 @@ def _list_of_files(directory: Path) -> tuple[str, int, int]:
     return name, status.st_size, status.st_mtime_ns
 
 
-def _write(file: BinaryIO, records: StoredRecords) -> int:
+def _write(file: BinaryIO, records: NumberedRecords) -> int:
     digest, count = sha256(), 0
 
     def put(part: bytes) -> None:
@@ -192,7 +203,7 @@ def restore_store(backup: Path, state_dir: Path) -> Report:
 
 def _fill(place: Path, pairs: Iterator[tuple[bytes, bytes]]) -> Report:
     _, taken_at = next(pairs)
-    engine = Engine(place)
+    engine = RocksDB(place)
     try:
         group: dict[bytes, bytes | None] = {}
         size = 0

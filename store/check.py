@@ -23,7 +23,7 @@ from paychan.core.payment import SIGHASH_CHANGE, SIGHASH_NO_CHANGE, Payment
 from paychan.rpc.store_messages import LEASE_COUNT
 
 from . import keys
-from .engine import hold_against_mark, open_for_reading
+from .engines.rocksdb import hold_against_mark, open_for_reading
 from .identity import Identity
 from .mark import Mark, path_of
 from .restored import describe_restored
@@ -275,6 +275,8 @@ def _check_owners(records: Records, prefix: bytes, batch: list[tuple[bytes, byte
         state, name = states[number], format_outpoint(outpoints[number])
         if state is None:
             report.complain(f"{name}: a record under {prefix.decode()} and no channel")
+        elif len(state) < 2:
+            continue  # said already
         elif prefix == keys.UNFINISHED and not Phase.OPEN < state[1] < Phase.SETTLED:
             report.complain(f"{name}: in the index of settlements, and in phase {state[1]}")
         elif prefix == keys.EXPIRING:

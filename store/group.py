@@ -18,7 +18,7 @@ NOTHING = Unsettled()
 
 
 class Reader(Protocol):
-    """What a group needs to read; `engine.Engine` has it."""
+    """What a group reads while it is judged."""
 
     def states(self, outpoints: list[bytes]) -> list[bytes | None]: ...
 
@@ -47,6 +47,7 @@ class Group(PaymentGroup):
     ) -> None:
         super().__init__(cache, epochs, shard_count, unsettled.open, open_spent)
         self._begun_value = unsettled.begun
+        self.unsettled_before, self.open_spent_before = unsettled, open_spent
         self._reader, self._epochs, self._accounts = reader, epochs, cache.accounts
         self._writes: dict[bytes, bytes | None] = {}
         self._raised: dict[int, int] = {}
@@ -56,6 +57,16 @@ class Group(PaymentGroup):
         """What the group puts (or with None deletes), each key once with its newest value."""
         self.put_states(self._writes, keys.STATE)
         return self._writes
+
+    @property
+    def other_writes(self) -> dict[bytes, bytes | None]:
+        """What it puts and deletes besides state records and epochs."""
+        return {key: value for key, value in self._writes.items() if key[:1] not in (keys.STATE, keys.EPOCH)}
+
+    @property
+    def raised_epochs(self) -> dict[int, int]:
+        """The new epoch of each lease that got one."""
+        return {lease: self._epochs[lease] for lease in self._raised}
 
     @property
     def unsettled(self) -> Unsettled:

@@ -13,7 +13,7 @@ from paychan.core.errors import ConfigError
 from paychan.settings.models import StoreConfig
 
 from . import keys
-from .engine import Engine
+from .engines.rocksdb import RocksDB
 
 FORMAT_VERSION = 2
 """2: funding transactions are kept (key "F"). A store without them could not settle its channels, and is refused."""
@@ -52,7 +52,7 @@ class Identity:
         return cls(name.decode(), server_pubkey, shard_count, store_id)
 
 
-def establish_identity(engine: Engine, config: StoreConfig, server_pubkey: bytes) -> Identity:
+def establish_identity(engine: RocksDB, config: StoreConfig, server_pubkey: bytes) -> Identity:
     """Return the store's identity; a new store gets one, synced. Raises ConfigError if the store is another's."""
     source, name = config.common.source, config.common.network.name
     try:
@@ -63,13 +63,19 @@ def establish_identity(engine: Engine, config: StoreConfig, server_pubkey: bytes
     if stored is None:
         stored = Identity(name, server_pubkey, config.shard_count, os.urandom(16))
         engine.commit({keys.IDENTITY: stored.encode()})
+    hold_against(stored, config, server_pubkey)
+    return stored
+
+
+def hold_against(stored: Identity, config: StoreConfig, server_pubkey: bytes) -> None:
+    """Raise ConfigError if the store is another's than this configuration's."""
+    source, name = config.common.source, config.common.network.name
     if stored.network != name:
         raise ConfigError(f"{source}: network: this store was created for network {stored.network}")
     if stored.server_pubkey != server_pubkey:
         raise ConfigError(f"{source}: store.server_pubkey: this store was created for another server key")
     if stored.shard_count != config.shard_count:
         raise ConfigError(f"{source}: store.shard_count: this store was created with {stored.shard_count} shards")
-    return stored
 
 
 def read_server_pubkey(config: StoreConfig, wait_s: float = PUBKEY_WAIT_S) -> bytes:

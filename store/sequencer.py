@@ -1,24 +1,23 @@
 """The sequencer: one line for commits and changes of ownership, and one group at a time that becomes durable.
 
-Everything that arrives while a group is being written waits in its socket and forms the next one (group commit).
-Changes of ownership stand in the same line: what was judged under an old epoch is on disk before the new owner hears of
+Everything that arrives while a group is being written waits, in its socket or here, and forms the next one (group commit).
+Changes of ownership stand in the same line: what was judged under an old epoch is durable before the new owner hears of
 its epoch.
 
-The write runs on the event loop, not in a thread: rocksdict's `write` holds the interpreter's lock until the sync has
-returned, so a thread would let nothing else run and cost 40 µs a group. So, too, no read sees what is not durable yet.
+RocksDB writes on the event loop, not in a thread: rocksdict's `write` holds the interpreter's lock until the sync has
+returned, so a thread would let nothing else run and cost 40 µs a group. PostgreSQL is awaited. With neither does a read see what is
+not durable yet.
 """
 
 import logging
-import os
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any
 
 from paychan._fast.group import StateCache
-from paychan.exits import EXIT_FAILED
 
-from . import keys
-from .engine import Engine
-from .group import Group
+from .ending import die as _die
+from .engines.interface import Engine, Unread
+from .group import Group, Reader
 
 log = logging.getLogger("paychan.store")
 
@@ -49,54 +48,87 @@ class Sequencer:
         """What has been received on channels that are not settled, as of the last durable group."""
         self._open_spent = engine.open_spent()
         self._jobs: list[Job] = []
+        self._commits: list[bytes] = []
         self._queued_bytes = 0
+        self._is_writing = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that was added has been answered."""
+        return not self._jobs and not self._is_writing
 
     def has_room(self, size: int) -> bool:
         """Return whether a frame of `size` bytes may still be queued."""
         return self._queued_bytes + size <= QUEUE_BYTES_MAX
 
-    def add(self, job: Job, size: int = 0) -> None:
-        """Queue a job for the group that is written at the end of this turn. size: bytes that it holds in memory."""
-        if not self._jobs:
+    def add(self, job: Job, size: int = 0, commit: bytes = b"") -> None:
+        """Queue a job for the group that is written at the end of this turn, or after the one in flight. size: bytes that it holds
+        in memory. commit: the payload of the COMMIT that it judges, if any."""
+        if not self._jobs and not self._is_writing:
             self._call_soon(self.finish_group)
         self._jobs.append(job)
         self._queued_bytes += size
+        if commit:
+            self._commits.append(commit)
 
     def finish_group(self) -> None:
-        """Judge what waits, make it durable, answer it. Ends the process if that cannot be done."""
-        jobs, self._jobs, self._queued_bytes = self._jobs, [], 0
+        """Judge what waits, make it durable, answer it, unless a group is in flight: then it is the next one. Ends the process if
+        that cannot be done."""
+        if not self._is_writing:
+            self._is_writing = True
+            self._engine.run(self._write_group())
+
+    async def _write_group(self) -> None:
+        jobs, commits, self._jobs, self._commits, self._queued_bytes = self._jobs, self._commits, [], [], 0
         try:
-            group, answers, writes, stopped = self._judge(jobs)
-            unsettled = group.unsettled
-            if unsettled != self.unsettled:
-                writes[keys.UNSETTLED] = keys.encode_unsettled(unsettled)
-            if group.open_spent != self._open_spent:
-                writes[keys.OPEN_SPENT] = keys.encode_spent(group.open_spent)
+            group, answers, writes, stopped = await self._judge(jobs, commits)
             if writes:
-                self._engine.commit(writes)
+                await self._engine.put(writes)
             group.keep()
-            self.unsettled, self._open_spent = unsettled, group.open_spent
+            self.unsettled, self._open_spent = group.unsettled, group.open_spent
             stopped |= self._stopped()
             if stopped:
                 self._on_stopped(stopped)
         except BaseException as error:
             _die(error)
+        self._is_writing = False
+        if self._jobs:
+            self._call_soon(self.finish_group)
         for answer in answers:
             answer()
 
-    def _judge(self, jobs: list[Job]) -> tuple[Group, list[Answer], dict[bytes, bytes | None], dict[int, str]]:
+    async def _judge(self, jobs: list[Job], commits: list[bytes]) -> tuple[Group, list[Answer], Any, dict[int, str]]:
         """Return a judged group, the answers to its jobs, what it writes, and the shards that were stopped on the way: if one
-        was, the others' updates are judged again without it, as if nothing had been."""
+        was, the others' updates are judged again without it, as if nothing had been. So they are when more had to be read."""
         stopped: dict[int, str] = {}
+        is_all_read = False
+        reader = await self._engine.prepare(lambda: self._missing(commits, False))
         while True:
-            group = Group(self._engine, self._cache, self._epochs, self._shard_count, self.unsettled, self._open_spent)
-            answers = [job(group) for job in jobs]
-            writes = group.writes
-            found = self._stopped()
-            if not found:
-                return group, answers, writes, stopped
-            stopped |= found
+            group = self._new_group(reader)
+            try:
+                answers = [job(group) for job in jobs]
+                writes = self._engine.take(group)
+            except Unread:
+                if is_all_read:
+                    raise
+                is_all_read = True
+                reader = await self._engine.prepare(lambda: self._missing(commits, True))
+            else:
+                found = self._stopped()
+                if not found:
+                    return group, answers, writes, stopped
+                stopped |= found
             group.undo()
+
+    def _new_group(self, reader: Reader) -> Group:
+        return Group(reader, self._cache, self._epochs, self._shard_count, self.unsettled, self._open_spent)
+
+    def _missing(self, commits: list[bytes], is_all: bool) -> list[bytes]:
+        """Return the channels that must be read before these COMMITs are judged. is_all: every one that they name."""
+        missing: dict[bytes, None] = {}
+        for payload in commits:
+            self._cache.add_missing(missing, payload, is_all)
+        return list(missing)
 
     def _stopped(self) -> dict[int, str]:
         found = self._cache.accounts.take_found()
@@ -104,15 +136,3 @@ class Sequencer:
             log.critical("shard %d is stopped: %s", shard, why)
         return found
 
-
-def _die(error: BaseException) -> NoReturn:
-    """End the process at once: no handler, no flush and no answer may follow.
-
-    There is no second attempt: after a failed sync the next one may return without the lost bytes, and would
-    acknowledge them. An error before the write (a damaged block, a bug) leaves epochs in memory ahead of the disk; a
-    restart heals that.
-    """
-    try:
-        log.critical("a group could not be written, the store ends: %s: %s", type(error).__name__, error)
-    finally:
-        os._exit(EXIT_FAILED)

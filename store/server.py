@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from paychan.core.errors import ConfigError
 from paychan.rpc.connection import FrameConnection, listen
@@ -28,23 +29,29 @@ from paychan.rpc.store_messages import (
 )
 from paychan.settings.models import StoreConfig
 
-from .engine import Engine
+from .engines.interface import Engine, Reads
 from .group import Group
 from .identity import Identity
 from .leases import Leases
 from .sequencer import Answer, Sequencer
 
 log = logging.getLogger("paychan.store")
+T = TypeVar("T")
 
 UNSENT_BYTES_MAX = 16 << 20  # of answers that a client does not take; it is stuck, and would eat our memory
 SESSIONS_MAX = 512  # two for each worker of the largest server on a reload, and observers; on TCP any local process may connect
 REFUSAL_LINGER_S = 0.2  # between a refusal and the close, so that the text arrives
+STOP_LOOK_S = 0.005  # between two looks whether the last group is durable
 CHECKS_PER_LEASE = 4  # how often silence is looked for
 OBSERVER = 0  # the worker number of those that own nothing
 
 
 def _now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
+
+
+def _or_nothing(found: bytes | None) -> bytes:
+    return found or b""
 
 
 @dataclass(slots=True)
@@ -99,6 +106,8 @@ class StoreServer:
         watch.cancel()
         listener.close()
         self._sequencer.finish_group()
+        while not self._sequencer.is_idle:
+            await asyncio.sleep(STOP_LOOK_S)
         await asyncio.sleep(0)  # uvloop sends at the end of a turn: the last answers leave here
         for connection in list(self._sessions):
             connection.close()
@@ -204,16 +213,23 @@ class StoreServer:
 
     def _commit(self, session: Session, request_id: int, payload: bytes) -> None:
         check_commit(payload)
-        self._write(session, StoreMessage.COMMIT, request_id, payload, lambda group: group.judge(payload))
+        self._write(session, StoreMessage.COMMIT, request_id, payload, lambda group: group.judge(payload), payload)
 
     def _keep_funding(self, session: Session, request_id: int, payload: bytes) -> None:
         transaction = check_funding(payload)
         self._write(session, StoreMessage.KEEP_FUNDING, request_id, payload, lambda group: group.keep_funding(transaction))
 
     def _write(
-        self, session: Session, kind: StoreMessage, request_id: int, payload: bytes, write: Callable[[Group], bytes | None]
+        self,
+        session: Session,
+        kind: StoreMessage,
+        request_id: int,
+        payload: bytes,
+        write: Callable[[Group], bytes | None],
+        commit: bytes = b"",
     ) -> None:
-        """Queue a frame's writes for the next group; its answer, what `write` returns, goes out once they are durable."""
+        """Queue a frame's writes for the next group; its answer, what `write` returns, goes out once they are durable. commit: as
+        for `Sequencer.add`."""
         if session.worker == OBSERVER:
             raise Refusal("an observer writes nothing")
         connection = session.connection
@@ -225,15 +241,15 @@ class StoreServer:
             answer = write(group) or b""
             return lambda: connection.reply(kind, request_id, answer)
 
-        self._sequencer.add(job, len(payload))
+        self._sequencer.add(job, len(payload), commit)
 
     def _load_funding(self, session: Session, request_id: int, payload: bytes) -> None:
         txid = check_txid(payload)
-        self._read(session, StoreMessage.LOAD_FUNDING, request_id, lambda: self._engine.funding(txid) or b"")
+        self._read(session, StoreMessage.LOAD_FUNDING, request_id, lambda reads: reads.funding(txid), _or_nothing)
 
     def _load(self, session: Session, request_id: int, payload: bytes) -> None:
         outpoints = decode_load(payload)
-        self._read(session, StoreMessage.LOAD, request_id, lambda: encode_load_reply(self._engine.load(outpoints)))
+        self._read(session, StoreMessage.LOAD, request_id, lambda reads: reads.load(outpoints), encode_load_reply)
 
     def _scan_expiring(self, session: Session, request_id: int, payload: bytes) -> None:
         ask = Scan.decode(payload)
@@ -241,7 +257,8 @@ class StoreServer:
             session,
             StoreMessage.SCAN_EXPIRING,
             request_id,
-            lambda: encode_found(self._engine.scan_expiring(ask.before, ask.after_number, ask.after, ask.limit)),
+            lambda reads: reads.scan_expiring(ask.before, ask.after_number, ask.after, ask.limit),
+            encode_found,
         )
 
     def _scan_unfinished(self, session: Session, request_id: int, payload: bytes) -> None:
@@ -250,7 +267,8 @@ class StoreServer:
             session,
             StoreMessage.SCAN_UNFINISHED,
             request_id,
-            lambda: encode_found(self._engine.scan_unfinished(ask.after, ask.limit)),
+            lambda reads: reads.scan_unfinished(ask.after, ask.limit),
+            encode_found,
         )
 
     def _scan_received(self, session: Session, request_id: int, payload: bytes) -> None:
@@ -259,21 +277,28 @@ class StoreServer:
             session,
             StoreMessage.SCAN_RECEIVED,
             request_id,
-            lambda: encode_received(self._engine.scan_received(ask.before, ask.after_number, ask.after, ask.limit)),
+            lambda reads: reads.scan_received(ask.before, ask.after_number, ask.after, ask.limit),
+            encode_received,
         )
 
-    def _read(self, session: Session, kind: StoreMessage, request_id: int, read: Callable[[], bytes]) -> None:
+    def _read(
+        self, session: Session, kind: StoreMessage, request_id: int, ask: Callable[[Reads], T], encode: Callable[[T], bytes]
+    ) -> None:
         """Answer a read. A failing one (a damaged block) is refused alone: other channels can still be served."""
         connection = session.connection
         if connection.unsent_bytes > UNSENT_BYTES_MAX:
             raise Refusal("answers are not taken")
-        try:
-            answer = read()
-        except Exception as error:
-            log.error("a read failed: %s: %s", type(error).__name__, error)
-            connection.refuse(request_id, b"the store cannot read this")
-            return
-        connection.reply(kind, request_id, answer)
+
+        async def read() -> None:
+            try:
+                answer = encode(await self._engine.answer(ask))
+            except Exception as error:
+                log.error("a read failed: %s: %s", type(error).__name__, error)
+                connection.refuse(request_id, b"the store cannot read this")
+                return
+            connection.reply(kind, request_id, answer)
+
+        self._engine.run(read())
 
     def _heartbeat(self, session: Session, request_id: int, _: bytes) -> None:
         session.connection.reply(StoreMessage.HEARTBEAT, request_id, encode_heartbeat_reply(self._sequencer.unsettled))

@@ -6,8 +6,10 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
+from pathlib import Path
 
 import uvloop
 
@@ -15,18 +17,21 @@ from paychan import __version__, logs, printing
 from paychan.core.errors import ConfigError
 from paychan.exits import EXIT_FAILED, status_of
 from paychan.hangup import HangUp
+from paychan.parts import require_cluster
 from paychan.settings.load import load_store_config
 from paychan.settings.models import StoreConfig
 
 from . import maintenance
 from .directory import hold_directory, sync_directory
-from .engine import Engine
+from .engines.interface import Engine
+from .engines.rocksdb import RocksDB
 from .identity import Identity, establish_identity, read_server_pubkey
 from .restored import describe_restored
 from .server import StoreServer
 
 EPILOG = f"""commands, each with a --help of its own:
 {maintenance.SUMMARY}
+  postgres make a store's schema in PostgreSQL (docs/CLUSTER.md)
 
 environment: PAYCHAN_STATE_DIR overrides state_dir
 exit statuses: 0 stopped by SIGTERM or SIGINT; 2 wrong usage, or a configuration that must not run;
@@ -45,6 +50,8 @@ def command() -> int:
     """Do the same in a process that `printing.run` looks after."""
     if sys.argv[1:] and sys.argv[1] in maintenance.COMMANDS:
         return maintenance.run(sys.argv[1], sys.argv[2:])
+    if sys.argv[1:2] == ["postgres"]:
+        return _postgres_command(sys.argv[2:])
     file = _parser().parse_args().file
     logs.set_up("store")
     hang_up = HangUp()
@@ -82,8 +89,13 @@ def run(config: StoreConfig, hang_up: HangUp) -> None:
     """Lock, open, check and serve the store until a signal. Raises ConfigError."""
     with hold_directory(config) as database:
         server_pubkey = read_server_pubkey(config)
+        if config.postgres is not None:
+            uvloop.run(_serve_postgres(config, database, server_pubkey, hang_up))
+            return
+        if (database.parent / "postgres").exists():
+            raise ConfigError(f"{config.common.source}: postgres: is missing: {database.parent} belongs to a store on PostgreSQL")
         try:
-            engine = Engine(database)
+            engine = RocksDB(database)
         except Exception as error:  # rocksdict has no narrower type
             message = " ".join(str(error).split())
             raise ConfigError(f"{config.common.source}: state_dir: the store does not open: {message}") from error
@@ -96,6 +108,30 @@ def run(config: StoreConfig, hang_up: HangUp) -> None:
             uvloop.run(_serve(config, identity, engine, hang_up))
         finally:
             engine.close()
+
+
+def _postgres_command(arguments: list[str]) -> int:
+    require_cluster("paychan-store postgres")
+    from .engines.postgres.command import run
+
+    return run(arguments)
+
+
+async def _serve_postgres(config: StoreConfig, database: Path, server_pubkey: bytes, hang_up: HangUp) -> None:
+    """Begin, wait until this store is the active one, and serve. Until then a signal ends the process at once."""
+    require_cluster("paychan-store")
+    from .engines.postgres.opening import opened
+    from .engines.postgres.waiting import Waiting
+
+    loop = asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, os._exit, 0)
+    loop.add_signal_handler(signal.SIGHUP, hang_up.heard, lambda: os._exit(0))
+    waiting = Waiting(config)
+    await waiting.open()
+    async with opened(config, database, server_pubkey, waiting.say) as (engine, identity):
+        await waiting.close()
+        await _serve(config, identity, engine, hang_up)
 
 
 async def _serve(config: StoreConfig, identity: Identity, engine: Engine, hang_up: HangUp) -> None:

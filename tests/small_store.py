@@ -7,7 +7,8 @@ import sys
 from functools import partial
 
 from paychan._fast.group import StateCache
-from store import engine, sequencer
+from store import sequencer
+from store.engines import rocksdb
 from store.serving import main
 
 CACHE_BUCKETS = 256
@@ -15,5 +16,5 @@ BLOCK_CACHE_BYTES = 1 << 20
 
 if __name__ == "__main__":
     sequencer.StateCache = partial(StateCache, CACHE_BUCKETS)  # type: ignore[assignment, misc]
-    engine.BLOCK_CACHE_BYTES = BLOCK_CACHE_BYTES
+    rocksdb.BLOCK_CACHE_BYTES = BLOCK_CACHE_BYTES
     sys.exit(main())

@@ -30,6 +30,7 @@ from paychan.core.channel import ChannelTerms
 from paychan.core.network import TEST, decode_address
 from paychan.core.payment import Payment
 from paychan.core.sender import Sender
+from tests import postgres
 
 ROOT = Path(__file__).parent.parent
 CHANGE_ADDRESS = "mmA2XECa7bVERzQKkyy1pNBQ3PC4HnxTC5"
@@ -155,6 +156,9 @@ def processes() -> Iterator[tuple[int, int, str]]:
 
 
 VARIABLE = "PAYCHAN_TEST_VARIANT"
+
+STORE_VARIABLE = "PAYCHAN_STORE"
+"""`postgres`: every system's store keeps its data in a database of its own, in one cluster for the whole test process."""
 
 
 def variant_module(variant: str, shipped: str) -> str:
@@ -315,6 +319,12 @@ class System:
         exp_time = (int(time.time()) if now is None else now) + expires_in
         return Payer(self, make_sender(self.server_pubkey, key, exp_time))
 
+    @property
+    def store_place(self) -> str:
+        """What `paychan-store check` takes: the state directory, or for a store on PostgreSQL that of the configurations."""
+        is_embedded = "[postgres]" not in (self.config_dir / "store.toml").read_text()
+        return str(self.state_dir if is_embedded else self.config_dir)
+
     def broadcast(self) -> dict[str, bytes]:
         """Return the transactions that were broadcast, by txid."""
         directory = self.state_dir / "broadcast"
@@ -399,6 +409,8 @@ def running(
     with own_ports_block() as base_port:
         server = {"base_port = ": f"base_port = {base_port}", **(changes or {}).get("server.toml", {})}
         config = make_config(directory / "config", {**(changes or {}), "server.toml": server})
+        if os.environ.get(STORE_VARIABLE) == "postgres":
+            postgres.use(config)
         system = System(state_dir, config, free_port(), workers, env or {}, door=door, variant=variant)
         try:
             system.start()

@@ -53,8 +53,10 @@ cdef struct Slot:
     const unsigned char *record
     uint64_t change_value_before     # satoshi: before the group
     uint64_t spent_before            # satoshi: before the group
+    uint64_t revision_before         # of the channel's sales
     uint32_t accepted                # updates
     uint16_t record_size
+    unsigned char phase_before
     bint is_cached                   # not read from the database
 
 cdef class StateCache:
@@ -95,3 +97,4 @@ cdef class PaymentGroup:
     cdef int _judge_money(self, const EntryView *entry, Known *known, const Known *new) except -1
     cdef int _doubt(self, const EntryView *entry) except -1
     cdef int _judge_claims(self, const unsigned char *at) except -1
+    cdef bint _is_sound(self, const Slot *slot) except -1

@@ -237,6 +237,23 @@ cdef class StateCache:
         cdef Known *known = self._find(<const unsigned char *> PyBytes_AS_STRING(outpoint)) if len(outpoint) == 36 else NULL
         return (known.phase, known.change_value) if known != NULL else None
 
+    def add_missing(self, dict missing not None, bytes payload not None, bint is_all=False):
+        """Add the outpoints whose records a group asks for when it judges this COMMIT (that passed `check_entries`).
+
+        They are of channels that are not cached or whose shard is stopped, and of those that take a step: that needs the terms.
+        is_all: every one.
+        """
+        cdef Py_ssize_t count = _count(payload, 0xFFFF), _
+        cdef const unsigned char *at = <const unsigned char *> PyBytes_AS_STRING(payload) + 2
+        cdef const unsigned char *end = <const unsigned char *> PyBytes_AS_STRING(payload) + len(payload)
+        cdef EntryView entry
+        memset(&entry, 0, sizeof(EntryView))
+        for _ in range(count):
+            at = _entry_at(at, end, &entry)
+            if (is_all or self.accounts._is_stopped[entry.shard % SHARDS_MAX] or self._find(entry.outpoint) == NULL
+                    or entry.extra_size or entry.state_size < STATE_HEAD_SIZE or entry.state[1] != PHASE_OPEN):
+                missing[entry.outpoint[:36]] = None
+
 
 # --- what must come out even ---
 
@@ -326,6 +343,7 @@ cdef class PaymentGroup:
         slot = &self._slots[self._slot_count]
         memset(slot, 0, sizeof(Slot))
         slot.known, slot.change_value_before, slot.spent_before = known[0], known.change_value, known.spent
+        slot.phase_before, slot.revision_before = known.phase, known.revision
         self._slot_count += 1
         self._index[self._place(known.outpoint)] = self._slot_count
         return slot
@@ -527,22 +545,46 @@ cdef class PaymentGroup:
             at += CLAIM_SIZE
         return 0
 
+    cdef bint _is_sound(self, const Slot *slot) except -1:
+        """Return whether what is about to be written of a channel is what was judged; else the shard is stopped."""
+        cdef Known written = slot.known
+        if (slot.record == NULL or not _read_state(slot.record, slot.record_size, &written) or not _is_even(&written)
+                or written.phase != slot.known.phase or written.spent != slot.known.spent
+                or written.revision != slot.known.revision):
+            self._accounts.stop(slot.known.shard, _why_unwritten(slot, &written))
+            return False
+        return True
+
     def put_states(self, dict writes not None, bytes prefix not None):
         """Add the newest state record of each channel that the group changes, under `prefix` and the outpoint. What is about to
         be written must be what was judged; else the shard is stopped."""
         cdef uint32_t number
         cdef Slot *slot
-        cdef Known written
         for number in range(self._slot_count):
             slot = &self._slots[number]
-            if slot.accepted:
-                written = slot.known
-                if (slot.record == NULL or not _read_state(slot.record, slot.record_size, &written) or not _is_even(&written)
-                        or written.phase != slot.known.phase or written.spent != slot.known.spent
-                        or written.revision != slot.known.revision):
-                    self._accounts.stop(slot.known.shard, _why_unwritten(slot, &written))
-                    continue
+            if slot.accepted and self._is_sound(slot):
                 writes[prefix + slot.known.outpoint[:36]] = slot.record[:slot.record_size]
+
+    def put_columns(self):
+        """Return the same as columns: outpoints; phases, change values (satoshi) and revisions of the sales before the group; the
+        same after it; records. A channel that the group opens has phase 0 before, and its funding value. What is after is taken
+        from the record itself."""
+        cdef uint32_t number
+        cdef Slot *slot
+        cdef list outpoints = [], phases_before = [], values_before = [], revisions_before = []
+        cdef list phases = [], values = [], revisions = [], records = []
+        for number in range(self._slot_count):
+            slot = &self._slots[number]
+            if slot.accepted and self._is_sound(slot):
+                outpoints.append(slot.known.outpoint[:36])
+                phases_before.append(slot.phase_before)
+                values_before.append(slot.change_value_before)
+                revisions_before.append(slot.revision_before)
+                phases.append(slot.record[1])
+                values.append(read_u64(slot.record + 4))
+                revisions.append(slot.known.revision)
+                records.append(slot.record[:slot.record_size])
+        return outpoints, phases_before, values_before, revisions_before, phases, values, revisions, records
 
     def keep(self):
         """Hand the states over to the cache, and count what was stored. Only when the group's write has returned."""

@@ -33,7 +33,9 @@ class Link:
         self._task: asyncio.Task[None] | None = None
         self._was_up = self._is_stopping = False
         self.trouble = "not connected yet"
-        """Why the link is down, for /readyz and the log; empty while it is up."""
+        """Why the link is down, for the log; empty while it is up."""
+        self.refusal = ""
+        """What the other process said when it refused us last, for /readyz; empty if it did not, or the link is up."""
 
     @property
     def is_up(self) -> bool:
@@ -66,6 +68,7 @@ class Link:
             except (OSError, ConnectionGone, TimeoutError, RemoteRefusal, ValueError) as error:  # ValueError: no message of ours
                 is_expected = isinstance(error, (FileNotFoundError, ConnectionRefusedError)) and not self._was_up  # it starts, too
                 self._note(f"{type(error).__name__}: {error}", logging.INFO if is_expected else logging.WARNING)
+                self.refusal = str(error) if isinstance(error, RemoteRefusal) else ""
             await asyncio.sleep(wait)
             wait = min(2 * wait, RETRY_SECONDS_MAX)
 
@@ -79,6 +82,7 @@ class Link:
                 raise ConnectionGone()
             self._connection, self._was_up = connection, True
             self._note("", logging.INFO)
+            self.refusal = ""
             await self._closed.wait()
         finally:
             was_up, self._connection = self._connection is not None, None

@@ -97,6 +97,7 @@ class Worker:
         self._peers = Peers(run_dir, self._answer_peer, lambda: self._intake, self._pay_patiently, config.cluster)
         self._life: ChannelLife | None = None
         self._intake: Intake | None = None
+        self._store_said: Callable[[], str] = str  # why it refuses us
         self._unsettled, self._is_over = Unsettled(), False
         self._tasks: list[asyncio.Task[None]] = []
         self._parts: list[Settler | Settling | Watcher | Notes] = []
@@ -119,6 +120,7 @@ class Worker:
         await self._start_peers()
         hello = Hello(self._config.common.network.name, self._signer.public_key, str(self._peers.address))
         self._store = StoreClient(self._config.store, hello, self._on_owners, self._on_store_lost, self._on_unsettled)
+        self._store_said = lambda: self._store.link.refusal
         self._store.link.start()
 
     async def _start_peers(self) -> None:
@@ -287,7 +289,7 @@ class Worker:
         if not trouble and len(self._ownership.stopped) >= self._ownership.shard_count:
             trouble = "shard_stopped"
         if trouble:
-            return problem(Unavailable(trouble))
+            return problem(Unavailable(trouble, self._store_said() if trouble == "store_unavailable" else ""))
         if self._is_over:
             return problem(Unavailable("too_much_unsettled", self._how_much()))
         if doubt := self._tip.clock_doubt:

@@ -18,6 +18,7 @@ from ..rpc.connection import Address
 from . import dangers, hosts
 from .cluster import cluster_config
 from .models import SETTLEMENT_BYTES, ChainConfig, Common, SellConfig, ServerConfig, SignerConfig, StoreConfig
+from .postgres import read_postgres
 from .sections import Section, read_sections
 from .tokens import tokens_file
 
@@ -273,6 +274,7 @@ def load_store_config(path: str | os.PathLike[str], env: Mapping[str, str] = os.
         lease_ms=section.integer("lease_ms", 200, 60_000, 3000),
         server_pubkey=bytes.fromhex(key_hex) if key_hex else None,
         server_pubkey_file=common.state_dir / section.text("server_pubkey_file", "signer.pub"),
+        postgres=read_postgres(root.table("postgres")) if root.has("postgres") else None,
     )
     dangers.check_address(section, "address", config.address, common.state_dir, common.network is networks.LIVE)
     if why := dangers.trouble_with_path(config.server_pubkey_file):

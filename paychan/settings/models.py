@@ -132,8 +132,24 @@ class ServerConfig:
 
 
 @dataclass(frozen=True)
+class PostgresConfig:
+    """A database that keeps the store's data instead of an embedded engine. hosts: of every machine that may have it, host name,
+    address or directory of a Unix socket, and port. name: of this store among those of the cluster. ca_file None: no TLS."""
+
+    hosts: tuple[tuple[str, int], ...]
+    database: str
+    role: str
+    name: str
+    lease_ms: int
+    ca_file: Path | None
+    certificate_file: Path | None
+    key_file: Path | None
+
+
+@dataclass(frozen=True)
 class StoreConfig:
-    """`paychan-store`. `server_pubkey`: 33 bytes, or None: read from `server_pubkey_file`, which the signer writes."""
+    """`paychan-store`. `server_pubkey`: 33 bytes, or None: read from `server_pubkey_file`, which the signer writes. `postgres`:
+    None if the data is in `state_dir`."""
 
     common: Common
     address: Address
@@ -141,6 +157,7 @@ class StoreConfig:
     lease_ms: int
     server_pubkey: bytes | None
     server_pubkey_file: Path
+    postgres: PostgresConfig | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from paychan.exits import EXIT_BAD_CONFIG
 from paychan.rpc.connection import Address, bind
-from tests.campaign import small_disk
+from tests.campaign import database, small_disk
 from tests.campaign.borrowed import cut, ends_of
 from tests.power.shim import Switch
 from tests.system import ROOT, System, make_config, wait_until
@@ -56,7 +56,9 @@ def a_worker(system: System, rng: random.Random) -> int:
 
 
 def kill(field: Field, victim: str) -> str:
-    """kill -9 of one process."""
+    """kill -9 of one process; of the database all that one machine would have."""
+    if victim in database.VICTIMS:
+        return database.kill(victim, field.rng)
     kill_when_there(field.system, victim, field.rng)
     return ""
 
@@ -82,6 +84,8 @@ def reload(field: Field, _: str) -> str:
 
 def stop(field: Field, victim: str) -> str:
     """SIGSTOP for longer than a lease, then SIGCONT. The server: main process and workers, which go on in any order."""
+    if victim in database.VICTIMS:
+        return database.stop(victim, field.rng)
     pids = field.pids(victim)
     for pid in pids:
         send(pid, signal.SIGSTOP)
@@ -246,10 +250,10 @@ def send(pid: int, number: int) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[Field, str], str], tuple[str, ...]]] = {
-    "kill": (kill, ("worker", "server", "store", "signer")),
+    "kill": (kill, ("worker", "server", "store", "signer", *database.VICTIMS)),
     "restart": (restart, ("worker", "server", "store", "signer")),
     "reload": (reload, ("server",)),
-    "stop": (stop, ("worker", "server", "store", "signer")),
+    "stop": (stop, ("worker", "server", "store", "signer", *database.VICTIMS)),
     "orphan": (orphan, ("server",)),
     "second": (second, ("server", "store", "signer")),
     "disk": (disk, ("store", "signer", "server")),

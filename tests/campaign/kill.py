@@ -4,8 +4,9 @@
 
 One system with two workers stays up; payers go through all doors, repeat the same bytes until they are answered, and listen on for
 late answers. Each cycle inflicts one fault (tests/campaign/faults.py) and waits until everybody's payments go through again,
-without help. After every ROUND_CYCLES all channels are closed and the tiling check demands: nothing acknowledged is lost, nothing
-is counted twice, and every settlement gives back what it should. A violation stops the campaign and leaves the histories in a file.
+without help. With PAYCHAN_STORE=postgres the store is on PostgreSQL, and primary and standby are victims, too. After every
+ROUND_CYCLES all channels are closed and the tiling check demands: nothing acknowledged is lost, nothing is counted twice, and every
+settlement gives back what it should. A violation stops the campaign and leaves the histories in a file.
 """
 
 import argparse
@@ -23,15 +24,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests import postgres
+from tests.campaign import database
 from tests.campaign.borrowed import may_borrow
 from tests.campaign.faults import FAULTS, LEASE_MS, Field
 from tests.campaign.load import Load, Published
 from tests.campaign.small_disk import is_small, mounted_on
 from tests.power.shim import Switch
-from tests.system import running, wait_until
+from tests.system import STORE_VARIABLE, running, wait_until
 from tests.tiling import History
 
-VICTIMS = ("worker", "server", "store", "signer")
+ON_POSTGRES = os.environ.get(STORE_VARIABLE) == "postgres"
+VICTIMS = ("worker", "server", "store", "signer", *(database.VICTIMS if ON_POSTGRES else ()))
 ROUND_CYCLES = 10
 THREADS, SHARED, LIVES = 4, 2, 1
 ATTEMPT_SECONDS_MAX = 0.6
@@ -127,6 +131,8 @@ class Campaign:
 
     def run(self) -> Report:
         """Run the plan; stop at the first round with a problem."""
+        if ON_POSTGRES:
+            postgres.share(postgres.Cluster(standbys=2, lease_ms=database.LEASE_MS))
         lease = {"store.toml": {"lease_ms = ": f"lease_ms = {LEASE_MS}"}}
         with running(self._directory, workers=2, env=self._switch.environment, changes=lease) as self._system:
             self._published = Published(self._system)

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from store.engine import UNMERGED_FILES
+from store.engines.rocksdb import UNMERGED_FILES
 from tests.campaign.load import Load, Published
 from tests.system import System, resident_bytes, running
 

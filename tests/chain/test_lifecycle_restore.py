@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests import postgres
 from tests.chain.regtest_system import DEPTH, regtest
 from tests.system import ROOT, wait_until
 
@@ -25,6 +26,7 @@ def command(*arguments: object) -> str:
     return done.stdout
 
 
+@postgres.embedded_only
 def test_a_channel_settled_after_the_backup_is_not_paid_on_again(chain, tmp_path):
     state = chain.system.state_dir
     kept, settled, buried = (chain.channel(name).opened() for name in ("kept", "settled", "buried"))

@@ -4,6 +4,7 @@
 is as short as it can be, and must fit the named file exactly once: `python -m tests.defects.run` breaks a copy with it.
 """
 
+from .cluster import CLUSTER
 from .elsewhere import IN_TYPESCRIPT, TOOLS
 from .kinds import Break
 from .machines import MACHINES
@@ -44,7 +45,7 @@ ORIGINALS = (
     Break(
         ("O3", "A4", "A5"),
         "payments are answered that no sync has brought to the disk",
-        "store/engine.py",
+        "store/engines/rocksdb.py",
         "self._write_options.sync = sync",
         "self._write_options.sync = False",
         ("tests/power/test_power.py::test_every_image_of_a_power_loss_holds_what_was_answered_and_nothing_else",),
@@ -267,13 +268,13 @@ CONCURRENCY = (
         "workers are answered before their group is written",
         "store/sequencer.py",
         "answers = [job(group) for job in jobs]",
-        "answers = [job(group) for job in jobs]\n            [answer() for answer in answers]",
+        "answers = [job(group) for job in jobs]\n                [answer() for answer in answers]",
         (f"{UNIT}store/test_store_sequencer.py::test_answers_come_after_the_write",),
     ),
     Break(
         ("A6",),
         "a log that ends before what was acknowledged is taken for a whole one",
-        "store/engine.py",
+        "store/engines/rocksdb.py",
         "if sequence < mark.sequence:",
         "if False:",
         (f"{UNIT}store/test_store_mark.py::test_a_log_that_ends_before_the_mark_is_refused_and_left_as_it_is",),
@@ -967,7 +968,7 @@ OPERATIONS = (
     Break(
         ("F8", "R7"),
         "a store from before the second sum begins with none of what waits to be settled",
-        "store/engine.py",
+        "store/engines/rocksdb.py",
         "return unsettled._replace(begun=self._sum_up_begun())",
         "return unsettled",
         (f"{UNIT}store/test_store_engine.py::test_a_store_from_before_sums_up_what_is_being_settled",),
@@ -2071,7 +2072,7 @@ GATEWAY = (
 SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
 BREAKS: tuple[Break, ...] = (
     *(*SERVERS, *SALES, *MIDDLEWARE, *PAYING, *SOLD_BY_OTHERS, *GATEWAY),
-    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES),
+    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER),
 )
 
 NOT_APPLICABLE: dict[str, str] = {

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import postgres
 from tests.raw_http import exchange
 from tests.system import ROOT, Client, free_port, processes, running, wait_until
 
@@ -169,6 +170,7 @@ def test_no_key_and_no_password_is_written(lived):
         assert not holders, holders
 
 
+@postgres.embedded_only
 def test_payments_are_where_they_belong(lived):
     """The search would find them: the newest payment is in the store's files, its signature in the settlement that was sent."""
     _, payments, state_dir, _ = lived

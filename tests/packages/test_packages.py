@@ -96,7 +96,7 @@ def test_the_source_package_has_the_whole_project(packages):
 def test_the_wheel_is_for_any_linux_and_has_what_runs(packages):
     assert "manylinux" in packages.wheel.name
     names = set(zipfile.ZipFile(packages.wheel).namelist())
-    assert {"paychan/py.typed", "paychan/server/doors/openapi.json", "store/engine.py", "signer/policy.py"} <= names
+    assert {"paychan/py.typed", "paychan/server/doors/openapi.json", "store/engines/rocksdb.py", "signer/policy.py"} <= names
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"paychan", "store", "signer"}
     compiled = {Path(name).name.partition(".")[0] for name in names if name.endswith(".so")}

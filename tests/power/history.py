@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import store.engine
+import store.engines.rocksdb
 import store.serving as command
 from paychan._fast.group import StateCache
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
@@ -24,7 +24,7 @@ from paychan.rpc.store_messages import Entry, encode_commit
 from paychan.settings.load import load_store_config
 from paychan.settings.models import StoreConfig
 from store import peek, sequencer
-from store.engine import Engine
+from store.engines.rocksdb import RocksDB
 from store.identity import Identity
 from store.leases import Leases
 from store.sequencer import Sequencer
@@ -123,7 +123,7 @@ class Script:
         self.known = 0
         self.left = shape.groups
 
-    def run(self, engine: Engine) -> None:
+    def run(self, engine: RocksDB) -> None:
         """Write groups until all are written, or until this opening of the store is over."""
         shape, rng = self.shape, self.rng
         leases = Leases(SHARDS, engine.epochs(SHARDS))
@@ -171,7 +171,7 @@ class Script:
 
         return job
 
-    def resume(self, engine: Engine) -> None:
+    def resume(self, engine: RocksDB) -> None:
         """Take the channels as the store has them: the last group may or may not have been kept."""
         for number, stored in enumerate(engine.load([channel.outpoint for channel in self.channels])):
             channel = self.channels[number]
@@ -185,7 +185,7 @@ class Script:
 
 def small_options(shape: Shape, reuse: int) -> None:
     """Have the engine rotate its logs and merge its tables many times in a short life. What it does is the same."""
-    real = store.engine._options
+    real = store.engines.rocksdb._options
 
     def options():
         made = real()
@@ -201,12 +201,12 @@ def small_options(shape: Shape, reuse: int) -> None:
             made.set_max_write_buffer_number(3)
         return made
 
-    store.engine._options = options
+    store.engines.rocksdb._options = options
 
 
 def break_it(how: str) -> None:
     """The negative controls: stores that lose what they acknowledged."""
-    begin = Engine.__init__
+    begin = RocksDB.__init__
 
     def careless(self, directory, sync=True):
         begin(self, directory, how == "early" and sync)
@@ -214,25 +214,25 @@ def break_it(how: str) -> None:
             self._write_options.disable_wal = True
 
     if how in ("nosync", "nowal"):
-        Engine.__init__ = careless
+        RocksDB.__init__ = careless
     if how == "early":  # answers, then writes
-        commit = Engine.commit
+        commit = RocksDB.commit
 
         def late(self, writes):
             mark(b"A")
             commit(self, writes)
 
-        Engine.commit = late
+        RocksDB.commit = late
 
 
 def mark_groups() -> None:
-    commit = Engine.commit
+    commit = RocksDB.commit
 
     def marked(self, writes):
         mark(b"G" + pickle.dumps(dict(writes)))
         commit(self, writes)
 
-    Engine.commit = marked
+    RocksDB.commit = marked
 
 
 def main() -> int:
@@ -240,14 +240,14 @@ def main() -> int:
     how = sys.argv[4] if len(sys.argv) > 4 else ""
     shape = SHAPES[shape_name]
     sequencer.StateCache = lambda: StateCache(1 << 8)
-    store.engine.peek = peek.read_sequence  # in this process: the record knows no other
+    store.engines.rocksdb.peek = peek.read_sequence  # in this process: the record knows no other
     break_it(how)
     mark_groups()
     small_options(shape, 0 if how == "nowal" else shape.reuse)  # RocksDB knows that the two do not go together
     config = configure(directory)
     script = Script(shape, seed)
 
-    async def serve(_: StoreConfig, identity: Identity, engine: Engine, hang_up: HangUp) -> None:
+    async def serve(_: StoreConfig, identity: Identity, engine: RocksDB, hang_up: HangUp) -> None:
         mark(b"A")  # it would say "ready" here
         script.resume(engine)
         script.run(engine)

@@ -5,13 +5,13 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-import store.engine as engine
+import store.engines.rocksdb as engine
 import store.serving as command
 from paychan.core.errors import ConfigError
 from paychan.hangup import HangUp
 from paychan.settings.models import StoreConfig
 from store import keys, peek
-from store.engine import Engine
+from store.engines.rocksdb import RocksDB
 from store.identity import Identity
 
 from .recording import Recording, fingerprint
@@ -25,7 +25,7 @@ class Finding:
     problem: str = ""
 
 
-def read_all(engine: Engine) -> dict[bytes, bytes]:
+def read_all(engine: RocksDB) -> dict[bytes, bytes]:
     """Return the whole database."""
     return dict(engine._db.items())
 
@@ -34,7 +34,7 @@ def open_store(config: StoreConfig) -> dict[bytes, bytes]:
     """Start the store as the command does, up to where it would serve; return what it holds. Raises ConfigError."""
     found: dict[bytes, bytes] = {}
 
-    async def serve(_: StoreConfig, identity: Identity, opened: Engine, hang_up: HangUp) -> None:
+    async def serve(_: StoreConfig, identity: Identity, opened: RocksDB, hang_up: HangUp) -> None:
         found.update(read_all(opened))
 
     command._serve, real = serve, command._serve

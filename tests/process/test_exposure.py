@@ -77,7 +77,7 @@ def test_what_is_unsettled_is_bounded_while_settlements_stand_still(tmp_path):
         assert told(system) == (TOTAL - LARGE - OPEN_AMOUNT + 1,) * 2
         assert opened(system, "late", OPEN_AMOUNT).pay().status == 200
         system.stop()
-        assert audit(str(system.state_dir)) == 0
+        assert audit(system.store_place) == 0
 
 
 def test_a_lowered_limit_settles_what_holds_more_at_the_next_start(tmp_path):

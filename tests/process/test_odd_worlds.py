@@ -132,7 +132,7 @@ COMMANDS = [
     Command("store check {state}", 1),
     Command("store check {odd}/file", 1),
     Command("store audit {odd}", 1),
-    Command("store backup {state} {new}.backup", 0),
+    Command("store backup {store} {new}.backup", 0),
     Command("store backup {state} {odd}/none/backup", 1),
     Command("store restore {odd}/noise {new}", 1),
     Command("store restore {odd}/folders {new}", 1),
@@ -166,6 +166,7 @@ class Scene:
             "config": str(self.system.config_dir),
             "stopped": str(self.base / "stopped"),
             "state": str(self.system.state_dir),
+            "store": self.system.store_place,
             "payer": f"{output}.payer",
             "fresh": f"{output}.fresh",
             "backup": str(self.base / "backup"),
@@ -221,7 +222,7 @@ def scene(tmp_path_factory):
         run_well(scene.env, "paychan", *fund, "--name", "new", "--state-dir", str(base / "fresh"))
         run_well(scene.env, "paychan", "open", "shop", *where)
         scene.outpoint = json.loads(run_well(scene.env, "paychan", "status", "shop", *where))["funding_outpoint"]
-        run_well(scene.env, "store", "backup", str(system.state_dir), str(base / "backup"))
+        run_well(scene.env, "store", "backup", system.store_place, str(base / "backup"))
         (payer / "binary.json").write_bytes(os.urandom(500))
         (payer / "folder.json").mkdir()
         yield scene

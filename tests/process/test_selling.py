@@ -204,7 +204,7 @@ def test_a_backup_has_what_was_sold(system, seller, payer, tmp_path):
     """Taken while the store runs; restored, it sells on from there, and nothing is charged that was charged before."""
     sold = seller.ask(charge(payer, "one", 300, pays=300)).json
     for command in (
-        ["backup", str(system.state_dir), str(tmp_path / "kept")],
+        ["backup", system.store_place, str(tmp_path / "kept")],
         ["restore", str(tmp_path / "kept"), str(tmp_path / "restored")],
         ["audit", str(tmp_path / "restored")],
     ):
@@ -491,6 +491,6 @@ def test_what_was_charged_is_what_was_answered_whatever_is_killed(tmp_path):
         assert sum(buyer.attempts for buyer in buyers) > 0, "no kill met a sale"
         system.stop()
         checked = subprocess.run(
-            [sys.executable, "-m", "store", "audit", str(system.state_dir)], capture_output=True, text=True, check=False
+            [sys.executable, "-m", "store", "audit", system.store_place], capture_output=True, text=True, check=False
         )
         assert checked.stdout.endswith("no problems\n"), checked.stdout + checked.stderr

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import postgres
 from tests.system import ROOT, free_port, make_config, running
 
 LIVE_ADDRESS = "1BoatSLRHtKNngkdXEeobR76b53LETtpyT"
@@ -335,6 +336,7 @@ def test_a_second_system_on_the_same_state_and_the_first_goes_on(tmp_path):
         assert "restarting" not in "".join(system.output)
 
 
+@postgres.embedded_only
 def test_a_state_of_another_key_network_or_shard_count(tmp_path):
     """The signer's memory refuses first; without it, the store does."""
     with running(tmp_path) as system:

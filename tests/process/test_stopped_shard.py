@@ -71,7 +71,7 @@ def test_a_flipped_bit_stops_one_shard_and_loses_nothing(tmp_path):
         check_settlement(settlement_of(system, victim.sender), victim.sender.terms, durable, FEE_MAX)
 
         system.stop()
-        assert audit(str(system.state_dir)) == 0
+        assert audit(system.store_place) == 0
         system.output.clear()
         system.start()
         assert system.client().request("GET", "/readyz").json["stopped_shards"] == {}

@@ -14,6 +14,7 @@ from typing import Any
 
 from paychan.rpc.store_messages import LEASE_COUNT, Stored, Unsettled
 from store import keys
+from store.engines.at_once import AtOnce
 from store.table import received
 
 from .kernel import Killed, Process
@@ -148,8 +149,8 @@ def _decode(batch: bytes) -> dict[bytes, bytes | None]:
     return writes
 
 
-class Database:
-    """The methods of `store.engine.Engine` over a log on the simulated disk: a batch is whole or was never there.
+class Database(AtOnce):
+    """The methods of `store.engines.rocksdb.RocksDB` over a log on the simulated disk: a batch is whole or was never there.
 
     `on_commit(writes)` hears of each batch once it is safe.
     """
@@ -192,7 +193,7 @@ class Database:
                 if index is not None:
                     index[key] = None
 
-    # --- store.engine.Engine ---
+    # --- store.engines.rocksdb.RocksDB ---
 
     def commit(self, writes: Mapping[bytes, bytes | None]) -> None:
         batch, number = _encode(writes), self._number + 1

@@ -21,6 +21,7 @@ import bitcoin.core.serialize
 from coincurve import PrivateKey
 
 import signer.ledger
+import store.ending
 import store.identity
 import store.sequencer
 import store.server
@@ -212,7 +213,8 @@ def _stand_ins() -> tuple[tuple[Any, dict[str, Any]], ...]:
         (connection_module, {"bind": lambda address: Listener(address.path)}),
         (direct_module, {"first_free_port": lambda _, base, __: Listener(f"tcp:{base}")}),
         (store.server, {"time": SimpleNamespace(monotonic_ns=lambda: int(_time() * 1e9))}),
-        (store.sequencer, {"os": SimpleNamespace(_exit=_exit_now), "StateCache": partial(StateCache, CACHE_BUCKETS)}),
+        (store.ending, {"os": SimpleNamespace(_exit=_exit_now)}),
+        (store.sequencer, {"StateCache": partial(StateCache, CACHE_BUCKETS)}),
         (store.identity, {"os": SimpleNamespace(urandom=bytes)}),
         (bitcoin.core.serialize, {"ripemd160": _fast_ripemd160()}),
         (signer.ledger, {"sync_directory": lambda _: None, "sqlite3": _Sqlite()}),

@@ -20,6 +20,7 @@ from paychan.rpc.store_messages import (
     check_commit,
 )
 from store import keys
+from store.engines.at_once import AtOnce
 from store.group import Group
 from store.leases import Leases
 from store.sequencer import Sequencer
@@ -31,8 +32,11 @@ ANSWER_SECONDS_MAX = 2.0
 MOST = 1 << 32
 
 
-class Disk:
-    """What survives everything; the methods of `store.engine.Engine`. `on_commit(writes)` sees each write before it is one."""
+class Disk(AtOnce):
+    """What survives everything; the methods of `store.engines.rocksdb.RocksDB`.
+
+    `on_commit(writes)` sees each write before it is one.
+    """
 
     def __init__(self, on_commit: Callable[[Mapping[bytes, bytes | None]], None]) -> None:
         self._on_commit = on_commit

@@ -13,7 +13,7 @@ from bitcoin.core import COutPoint, CTransaction, CTxIn, CTxOut
 
 ROOT = Path(__file__).parents[2]
 STUBS = ROOT / "tests" / "stubs"
-FILES = sorted(STUBS.rglob("*.pyi"))
+FILES = sorted((STUBS / "bitcoin").rglob("*.pyi"))
 INSTANCES = {made.__class__.__name__: made for made in (COutPoint(), CTxIn(), CTxOut(), CTransaction([CTxIn()], [CTxOut()]))}
 
 

@@ -51,9 +51,10 @@ def test_sqlite_s_full_disk_is_known(tmp_path):
 
 def test_rocksdb_s_lack_of_descriptors_is_known(tmp_path):
     script = (
-        "import resource, sys; from pathlib import Path; from store.engine import Engine; from paychan.exits import may_pass\n"
+        "import resource, sys; from pathlib import Path; from store.engines.rocksdb import RocksDB\n"
+        "from paychan.exits import may_pass\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (6, 6))\n"
-        "try: Engine(Path(sys.argv[1]) / 'db')\n"
+        "try: RocksDB(Path(sys.argv[1]) / 'db')\n"
         "except Exception as error: print(may_pass(error), error)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False)

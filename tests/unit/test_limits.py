@@ -30,6 +30,7 @@ from paychan.server.settlement.settling import Settling
 from paychan.server.shards import loading
 from paychan.server.shards.loading import Loaded, Loader
 from store import server as store_server
+from store.engines.at_once import AtOnce
 from store.server import StoreServer
 from tests.differential.channels import SETTLEMENT_PERIOD, SHARD_COUNT, own_all
 from tests.unit.doors import KINDS, Answer, Desk, asynchronous, settle
@@ -338,11 +339,12 @@ def test_a_client_of_the_store_that_takes_no_answers_is_turned_away():
     answers = []
     end = SimpleNamespace(unsent_bytes=store_server.UNSENT_BYTES_MAX, reply=lambda *answer: answers.append(answer))
     session = SimpleNamespace(connection=end)
-    server._read(session, StoreMessage.LOAD, 7, lambda: b"found")
+    server._engine = AtOnce()
+    server._read(session, StoreMessage.LOAD, 7, lambda _: b"found", bytes)
     assert answers == [(StoreMessage.LOAD, 7, b"found")]
     end.unsent_bytes += 1
     with pytest.raises(store_server.Refusal, match="not taken"):
-        server._read(session, StoreMessage.LOAD, 8, lambda: b"found")
+        server._read(session, StoreMessage.LOAD, 8, lambda _: b"found", bytes)
 
 
 # --- others ---

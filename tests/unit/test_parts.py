@@ -18,6 +18,7 @@ COMES_WITH = {"yarl": "aiohttp"}
 
 NOT_FOREIGN = {"paychan", "store", "signer", "libc", "cpython", "cython", *sys.stdlib_module_names}
 GATEWAY = "paychan.gateway"
+CLUSTER = "store.engines.postgres"
 SERVERS = ("paychan.server", "store", "signer", GATEWAY)
 ADAPTERS = {
     "aiohttp": {"aiohttp"},
@@ -74,13 +75,20 @@ def test_a_payers_installation_brings_what_a_payers_code_imports_and_no_more():
 
 def test_the_extra_brings_what_the_servers_code_imports_besides():
     extra = brought_by(PROJECT["optional-dependencies"]["server"])
-    assert imported(True, GATEWAY) - imported(is_servers=False) == extra == set(parts.SERVER)
+    assert imported(True, GATEWAY, CLUSTER) - imported(is_servers=False) == extra == set(parts.SERVER)
 
 
 def test_the_gateways_extra_brings_what_it_imports_besides():
     extra = brought_by(PROJECT["optional-dependencies"]["gateway"]) - {"paychan"}
     assert "paychan[server]" in PROJECT["optional-dependencies"]["gateway"]
-    assert imported(True) - imported(True, GATEWAY) == extra == {COMES_WITH.get(name, name) for name in parts.GATEWAY}
+    brought = {COMES_WITH.get(name, name) for name in parts.GATEWAY}
+    assert imported(True, CLUSTER) - imported(True, GATEWAY, CLUSTER) == extra == brought
+
+
+def test_the_clusters_extra_brings_what_a_store_on_postgresql_imports_besides():
+    extra = brought_by(PROJECT["optional-dependencies"]["cluster"]) - {"paychan"}
+    assert "paychan[server]" in PROJECT["optional-dependencies"]["cluster"]
+    assert imported(True, GATEWAY) - imported(True, GATEWAY, CLUSTER) == extra == set(parts.CLUSTER)
 
 
 def test_a_sellers_middleware_needs_its_framework_and_nothing_else():
@@ -99,7 +107,7 @@ def test_signatures_of_receipts_need_their_extra_and_nothing_else():
 
 def test_who_develops_has_the_server_too():
     extras = PROJECT["optional-dependencies"]
-    assert "paychan[gateway,receipts]" in extras["dev"] and "paychan[server]" in extras["gateway"]
+    assert "paychan[cluster,gateway,receipts]" in extras["dev"] and "paychan[server]" in extras["gateway"]
 
 
 def test_modules_that_a_payer_has_import_no_server_when_they_are_loaded():

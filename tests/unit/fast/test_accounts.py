@@ -21,7 +21,7 @@ from paychan.rpc.store_messages import ENTRIES_MAX, LEASE_COUNT, Entry, EntrySta
 from paychan.server.channels.payments import REFUSALS_BY_FORM
 from paychan.server.protocol.replies import Reply
 from store import sequencer as sequencer_module
-from store.engine import Engine
+from store.engines.rocksdb import RocksDB
 from store.sequencer import Sequencer
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample
 
@@ -32,7 +32,7 @@ VICTIM, BYSTANDER = SAMPLES
 assert len({shard_of(sample.terms.outpoint, SHARD_COUNT) for sample in SAMPLES}) == 2
 SHARD = shard_of(VICTIM.terms.outpoint, SHARD_COUNT)
 CELL_SIZE, OUTPOINT_AT = KNOWN_SIZE, KNOWN_OUTPOINT_AT
-SLOT_SIZE = CELL_SIZE + 40  # of Slot in group.pxd
+SLOT_SIZE = CELL_SIZE + 48  # of Slot in group.pxd
 SALES_AT = 376  # of the pointer in Channel
 OBJECT_HEAD = 24  # of a compiled class: reference count, type, methods; then its attributes in order
 
@@ -83,7 +83,7 @@ class Rig:
 
     def __init__(self, directory, buckets):
         sequencer_module.StateCache, self._kept = lambda: StateCache(buckets), sequencer_module.StateCache
-        self.engine, self.turns, self.stopped = Engine(directory / "db"), [], {}
+        self.engine, self.turns, self.stopped = RocksDB(directory / "db"), [], {}
         self.sequencer = Sequencer(self.engine, SHARD_COUNT, self.turns.append, self.stopped.update)
         self.cache = self.sequencer._cache
         self.table = ChannelTable(SHARD_COUNT, SETTLEMENT_PERIOD)

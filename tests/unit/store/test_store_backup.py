@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import store.backup as backup_module
-import store.engine as engine_module
+import store.engines.rocksdb as engine_module
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.core.funding import STRIPPED_SIZE_MAX, txid_without_witness
 from paychan.core.payment import Payment
@@ -18,7 +18,7 @@ from paychan.rpc.store_messages import Entry, EntryStatus, encode_commit
 from store import keys, peek
 from store.backup import EPOCHS_SKIPPED, BackupError, backup_store, restore_store
 from store.check import StoredRecords, check_store
-from store.engine import Engine
+from store.engines.rocksdb import RocksDB
 from store.identity import Identity
 from store.leases import Leases
 from store.mark import path_of
@@ -34,7 +34,7 @@ class Live:
     """A store in this process, and the worker that owns all of it."""
 
     def __init__(self, place):
-        self.engine, self._turns = Engine(place), []
+        self.engine, self._turns = RocksDB(place), []
         if self.engine.identity() is None:
             self.engine.commit({keys.IDENTITY: Identity("test", PUBKEY, SHARDS, bytes(16)).encode()})
         self.line = Sequencer(self.engine, SHARDS, self._turns.append)
@@ -193,7 +193,7 @@ def test_a_backup_under_load_holds_all_that_was_answered_before(tmp_path, monkey
             backup_store(tmp_path / "db", tmp_path / f"{number}.backup")
             report = restore_store(tmp_path / f"{number}.backup", tmp_path / f"{number}")
             assert report.problems == []
-            again = Engine(tmp_path / f"{number}" / "store" / "db")
+            again = RocksDB(tmp_path / f"{number}" / "store" / "db")
             (record,) = again.states([outpoint(0)])
             assert (ChannelState.parse(record).payment.change_value if record else FUNDING) <= least
             again.close()
@@ -232,9 +232,9 @@ def backup(tmp_path):
 
 
 def test_a_restore_says_so_and_raises_every_epoch(tmp_path, backup):
-    before = Engine(tmp_path / "db")
+    before = RocksDB(tmp_path / "db")
     restore_store(backup, tmp_path / "new")
-    after = Engine(tmp_path / "new" / "store" / "db")
+    after = RocksDB(tmp_path / "new" / "store" / "db")
     assert before.restored() is None
     assert after.restored() is not None
     used = zip(after.epochs(SHARDS), before.epochs(SHARDS), strict=True)
@@ -268,7 +268,7 @@ def test_neither_a_store_nor_a_backup_is_overwritten(tmp_path, backup):
 def test_no_backup_is_taken_of_a_store_that_has_lost_something(tmp_path, backup):
     place = tmp_path / "db"
     restored = path_of(place).read_bytes()
-    engine = Engine(place)
+    engine = RocksDB(place)
     engine.commit({b"Zmore": b""})
     mark = path_of(place).read_bytes()
     engine.close()
@@ -284,7 +284,7 @@ def test_no_backup_is_taken_of_a_store_that_has_lost_something(tmp_path, backup)
 
 
 def test_a_restore_of_inconsistent_records_stops_before_it_becomes_a_store(tmp_path):
-    engine = Engine(tmp_path / "db")
+    engine = RocksDB(tmp_path / "db")
     engine.commit({keys.IDENTITY: Identity("test", PUBKEY, SHARDS, bytes(16)).encode(), keys.STATE + bytes(36): b"bad"})
     backup_store(tmp_path / "db", tmp_path / "backup")
     engine.close()

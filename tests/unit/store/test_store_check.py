@@ -14,7 +14,7 @@ from paychan.core.settlement import verify_payment
 from paychan.rpc.store_messages import LEASE_COUNT, Unsettled, encode_commit
 from store import keys
 from store.check import PROBLEMS_SHOWN_MAX, check_records, check_store
-from store.engine import Engine
+from store.engines.rocksdb import RocksDB
 from store.group import Group
 from store.identity import Identity
 from store.mark import path_of
@@ -160,7 +160,7 @@ def test_problems_beyond_the_first_are_counted():
 
 def test_a_database_is_checked_and_not_changed(tmp_path, content):
     kept, _ = content
-    engine = Engine(tmp_path / "db")
+    engine = RocksDB(tmp_path / "db")
     engine.commit(dict(kept))
     engine.close()
     before = {path.name: path.read_bytes() for path in (tmp_path / "db").iterdir() if not path.name.startswith("LOG")}

@@ -19,7 +19,7 @@ from paychan.rpc.store_messages import Entry, EntryStatus, Stored, Unsettled, en
 from paychan.settings.models import Common, StoreConfig
 from store import keys
 from store.directory import hold_directory
-from store.engine import Engine
+from store.engines.rocksdb import RocksDB
 from store.group import Group
 from store.identity import establish_identity, read_server_pubkey
 from store.mark import path_of
@@ -32,7 +32,7 @@ NO_OUTPOINT = bytes(36)
 
 @pytest.fixture
 def engine(tmp_path):
-    opened = Engine(tmp_path / "db")
+    opened = RocksDB(tmp_path / "db")
     yield opened
     opened.close()
 
@@ -41,7 +41,7 @@ def outpoint(number: int) -> bytes:
     return number.to_bytes(2, "big") * 18
 
 
-def commit(engine: Engine, number: int, old: int, new: int, value: int = 1000, expected: int = 1000, expiry: int = 0):
+def commit(engine: RocksDB, number: int, old: int, new: int, value: int = 1000, expected: int = 1000, expiry: int = 0):
     txid = b"t" * 32 if new >= Phase.SIGNED else b""
     state = ChannelState(Phase(new), Payment(value, b"s" * 70, 0x83), txid).serialize()
     terms = ChannelTerms(outpoint(number), PUBKEY, b"\3" * 33, expiry or 600_000_000 + number, 1000, b"").serialize()
@@ -55,13 +55,13 @@ def commit(engine: Engine, number: int, old: int, new: int, value: int = 1000, e
 
 
 def test_load_gives_what_was_committed_also_after_reopening(tmp_path):
-    engine = Engine(tmp_path / "db")
+    engine = RocksDB(tmp_path / "db")
     first = commit(engine, 1, ABSENT, Phase.OPEN)
     newest = commit(engine, 1, Phase.OPEN, Phase.OPEN, 900)
     assert engine.load([outpoint(1), outpoint(2), outpoint(1)]) == [newest, None, newest]
     assert newest != first
     engine.close()
-    engine = Engine(tmp_path / "db")
+    engine = RocksDB(tmp_path / "db")
     assert engine.load([outpoint(1)]) == [newest]
     engine.close()
 
@@ -111,7 +111,7 @@ def test_what_was_received_is_told_with_the_expiries_and_nothing_of_a_damaged_ch
 
 def test_a_store_from_before_sums_up_what_is_being_settled(engine, monkeypatch):
     """Its record has the open value alone. The second sum is of all pages of the index, and of nothing else."""
-    monkeypatch.setattr("store.engine.SCAN_LIMIT_MAX", 2)
+    monkeypatch.setattr("store.engines.rocksdb.SCAN_LIMIT_MAX", 2)
     for number in range(1, 6):
         commit(engine, number, ABSENT, Phase.CLOSING, 1000 - number)
     commit(engine, 6, ABSENT, Phase.OPEN, 300)
@@ -131,14 +131,14 @@ def test_unfinished_scan_pages_by_outpoint(engine):
 
 
 def test_epochs_are_kept(tmp_path):
-    engine = Engine(tmp_path / "db")
+    engine = RocksDB(tmp_path / "db")
     epochs = engine.epochs(SHARDS)
     assert epochs == [0] * (SHARDS + 2)
     group = Group(engine, StateCache(0), epochs, SHARDS)
     group.raise_epochs({0: 1, 5: 1 << 40})
     engine.commit(group.writes)
     engine.close()
-    engine = Engine(tmp_path / "db")
+    engine = RocksDB(tmp_path / "db")
     assert engine.epochs(SHARDS) == [1, 0, 0, 0, 0, 1 << 40]
     engine.close()
 
@@ -199,9 +199,9 @@ def test_one_store_holds_a_directory_and_it_is_private(tmp_path):
 WRITER = """
 import os, sys
 from pathlib import Path
-from store.engine import Engine
+from store.engines.rocksdb import RocksDB
 from store.mark import path_of
-engine = Engine(Path(sys.argv[1]))
+engine = RocksDB(Path(sys.argv[1]))
 for number in range(int(sys.argv[2])):
     mark = os.urandom(16)
     engine.commit({b"S" + bytes([n]) * 36: number.to_bytes(4, "big") + 250 * mark for n in range(64)})
@@ -221,9 +221,9 @@ def test_after_kill_9_all_acknowledged_groups_are_there_also_in_logs_that_were_w
     if torn:
         tear(tmp_path / "db", marks[-1])
         with pytest.raises(ValueError, match="the log is damaged"):
-            Engine(tmp_path / "db")  # it had been acknowledged, and the mark knows
+            RocksDB(tmp_path / "db")  # it had been acknowledged, and the mark knows
         path_of(tmp_path / "db").unlink()
-    engine = Engine(tmp_path / "db")
+    engine = RocksDB(tmp_path / "db")
     newest = GROUPS - 2 if torn else GROUPS - 1
     expected = newest.to_bytes(4, "big") + 250 * marks[newest]
     assert set(engine.states([bytes([n]) * 36 for n in range(64)])) == {expected}

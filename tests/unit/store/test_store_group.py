@@ -437,3 +437,47 @@ def test_only_an_open_channel_sells():
     assert list(store.group.judge(commit(steps[0], more, less, steps[1]))) == [OK, FORBIDDEN, FORBIDDEN, OK]
     store.finish()
     assert Model.sales(store.data[b"S" + key]) == (60, 1) and store.open_spent == 0
+
+
+# --- for an engine that reads before and writes columns ---
+
+
+def test_the_columns_say_what_the_pairs_do_and_what_was_there_before():
+    store, (paid, left, new) = opened(), OUTPOINTS[:3]
+    store.group.judge(commit(entry(paid, OPEN, 1000, record(OPEN, 900)), entry(left, OPEN, 1000, record(OPEN, 800))))
+    store.finish()
+    store.data.pop(b"S" + new), store.data.pop(b"T" + new)
+    store.cache = StateCache(0)
+    store.begin()
+    payments = [entry(paid, OPEN, 900, record(OPEN, 850)), entry(paid, OPEN, 850, sold(OPEN, 840, 60, 1), sales=(0, 60))]
+    others = [entry(left, OPEN, 800, record(CLOSING, 800)), entry(new, ABSENT, 7, record(OPEN, 5), terms(7))]
+    assert list(store.group.judge(commit(*payments, *others))) == [OK] * 4
+    assert store.group.put_columns() == (
+        [paid, left, new],
+        [OPEN, OPEN, ABSENT],
+        [900, 800, 7],
+        [0, 0, 0],
+        [OPEN, CLOSING, OPEN],
+        [840, 800, 5],
+        [1, 0, 0],
+        [store.group.writes[b"S" + outpoint] for outpoint in (paid, left, new)],
+    )
+
+
+def test_what_must_be_read_first_is_what_is_not_cached_and_what_takes_a_step():
+    store = opened()
+    cached, step, unknown = OUTPOINTS[0], OUTPOINTS[1], b"?" * 36
+    payload = commit(
+        entry(cached, OPEN, 1000, record(OPEN, 900)),
+        entry(step, OPEN, 1000, record(CLOSING, 1000)),
+        entry(unknown, ABSENT, 7, record(OPEN, 5), terms(7)),
+        entry(unknown, OPEN, 5, record(OPEN, 4)),
+    )
+    for is_all, expected in ((False, [step, unknown]), (True, [cached, step, unknown])):
+        missing = {}
+        store.cache.add_missing(missing, payload, is_all)
+        assert list(missing) == expected
+    asked = []
+    store.group.read = lambda outpoints: asked.extend(outpoints) or [(None, None)] * len(outpoints)
+    store.group.judge(payload)
+    assert set(asked) <= {step, unknown}

@@ -8,7 +8,7 @@ import zlib
 import pytest
 
 from store import peek
-from store.engine import Engine
+from store.engines.rocksdb import RocksDB
 from store.mark import FILE_SIZE, SLOT_OFFSETS, Mark, path_of
 
 
@@ -16,7 +16,7 @@ def fill(place, count):
     """Commit `count` groups and leave the database as kill -9 would."""
     pid = os.fork()
     if not pid:
-        engine = Engine(place)
+        engine = RocksDB(place)
         for number in range(count):
             engine.commit({number.to_bytes(2, "big"): b"value"})
         os._exit(0)
@@ -28,9 +28,9 @@ def test_the_mark_is_what_was_committed_last(tmp_path):
     mark = Mark(tmp_path / "db")
     assert mark.sequence == 7
     mark.close()
-    engine = Engine(tmp_path / "db")
+    engine = RocksDB(tmp_path / "db")
     engine.close()
-    Engine(tmp_path / "db").close()
+    RocksDB(tmp_path / "db").close()
 
 
 def newest_log(place):
@@ -52,10 +52,10 @@ def test_a_log_that_ends_before_the_mark_is_refused_and_left_as_it_is(tmp_path, 
     before = content_of(place)
     for _ in range(2):
         with pytest.raises(ValueError, match=r"ends at write [3-6], and write 9 has been acknowledged"):
-            Engine(place)
+            RocksDB(place)
     assert content_of(place) == before
     path_of(place).unlink()  # as the message says: to go on without what is lost
-    engine = Engine(place)
+    engine = RocksDB(place)
     assert engine.states([b""]) == [None]
     engine.close()
 
@@ -73,14 +73,14 @@ def test_a_log_that_rocksdb_never_ends_to_read_is_refused(tmp_path, monkeypatch)
     log.write_bytes(content)
     monkeypatch.setattr(peek, "PEEK_SECONDS_MAX", 2.0)
     with pytest.raises(ValueError, match="damaged"):
-        Engine(place)
+        RocksDB(place)
 
 
 def test_a_database_that_is_gone_is_not_made_anew(tmp_path):
     fill(tmp_path / "db", 1)
     shutil.rmtree(tmp_path / "db")
     with pytest.raises(ValueError, match="gone"):
-        Engine(tmp_path / "db")
+        RocksDB(tmp_path / "db")
 
 
 def test_an_older_copy_of_the_database_is_refused(tmp_path):
@@ -90,7 +90,7 @@ def test_an_older_copy_of_the_database_is_refused(tmp_path):
     shutil.rmtree(tmp_path / "db")
     (tmp_path / "copy").rename(tmp_path / "db")
     with pytest.raises(ValueError, match="ends at write 3, and write 6"):
-        Engine(tmp_path / "db")
+        RocksDB(tmp_path / "db")
 
 
 def test_one_torn_slot_leaves_the_other_and_two_are_refused(tmp_path):
@@ -113,7 +113,7 @@ def test_one_torn_slot_leaves_the_other_and_two_are_refused(tmp_path):
 
 
 def test_a_mark_that_cannot_be_written_fails_the_commit(tmp_path):
-    engine = Engine(tmp_path / "db")
+    engine = RocksDB(tmp_path / "db")
     os.close(engine._mark._handle)
     with pytest.raises(OSError):
         engine.commit({b"key": b"value"})

@@ -1,6 +1,7 @@
 """Frames of several workers become one synced write and are answered after it; a failing write ends the process. With
 a real RocksDB and a hand-turned event loop."""
 
+import asyncio
 import subprocess
 import sys
 
@@ -11,7 +12,9 @@ from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
 from paychan.exits import EXIT_FAILED
 from paychan.rpc.store_messages import Entry, EntryStatus, encode_commit
-from store.engine import Engine
+from store.engines.at_once import AtOnce
+from store.engines.interface import Unread
+from store.engines.rocksdb import RocksDB
 from store.sequencer import QUEUE_BYTES_MAX, Sequencer
 
 OK, STALE_EPOCH, CONFLICT, FORBIDDEN, STOPPED = EntryStatus
@@ -37,7 +40,7 @@ class Turns:
 
 @pytest.fixture
 def rig(tmp_path):
-    engine, turns = Engine(tmp_path / "db"), Turns()
+    engine, turns = RocksDB(tmp_path / "db"), Turns()
     yield Sequencer(engine, SHARDS, turns), turns, engine
     engine.close()
 
@@ -141,9 +144,9 @@ def test_what_arrives_while_answers_go_out_forms_the_next_group(rig):
 FAILING = """
 import sys
 from pathlib import Path
-from store.engine import Engine
+from store.engines.rocksdb import RocksDB
 from store.sequencer import Sequencer
-engine = Engine(Path(sys.argv[1]))
+engine = RocksDB(Path(sys.argv[1]))
 def fail(writes):
     raise Exception("IO error: injected")
 engine.commit = fail
@@ -197,3 +200,140 @@ def test_the_queue_counts_what_it_holds_and_nothing_else(rig):
     sequencer.add(commit_job([], []), 100)
     assert sequencer.has_room(QUEUE_BYTES_MAX - 100) and not sequencer.has_room(QUEUE_BYTES_MAX - 99)
     turns.run()
+
+
+# --- an engine that answers later ---
+
+
+class Later(AtOnce):
+    """The real engine, as one would behave that is asked over a network: it reads before a group is judged, and each call is done
+    when `let_go` says so."""
+
+    def __init__(self, database) -> None:
+        self.database, self.waiting, self.asked = database, [], []
+        self.epochs, self.unsettled, self.open_spent = database.epochs, database.unsettled, database.open_spent
+
+    def run(self, steps):
+        self._steps = asyncio.get_running_loop().create_task(steps)
+
+    async def _turn(self):
+        done = asyncio.get_running_loop().create_future()
+        self.waiting.append(done)
+        await done
+
+    async def prepare(self, missing):
+        outpoints = missing()
+        self.asked.append(outpoints)
+        if outpoints:
+            await self._turn()
+        pairs = zip(self.database.states(outpoints), self.database.terms(outpoints), strict=True)
+        return Known(dict(zip(outpoints, pairs, strict=True)))
+
+    async def put(self, writes):
+        await self._turn()
+        self.database.commit(writes)
+
+    async def let_go(self):
+        self.waiting.pop(0).set_result(None)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+class Known:
+    def __init__(self, records) -> None:
+        self.records = records
+
+    def states(self, outpoints):
+        return [self._of(outpoint)[0] for outpoint in outpoints]
+
+    def terms(self, outpoints):
+        return [self._of(outpoint)[1] for outpoint in outpoints]
+
+    def _of(self, outpoint):
+        if outpoint not in self.records:
+            raise Unread
+        return self.records[outpoint]
+
+
+def later(scenario):
+    """Run a test on an event loop, with a `Later` and its sequencer."""
+
+    def run(tmp_path):
+        async def main():
+            database = RocksDB(tmp_path / "db")
+            engine = Later(database)
+            try:
+                await scenario(engine, Sequencer(engine, SHARDS, asyncio.get_running_loop().call_soon))
+            finally:
+                database.close()
+
+        asyncio.run(main())
+
+    run.__name__ = scenario.__name__
+    return run
+
+
+def send(sequencer, answers, *entries):
+    payload = encode_commit([entry.encode() for entry in entries])
+    sequencer.add(commit_job(entries, answers), len(payload), payload)
+
+
+@later
+async def test_what_comes_while_a_group_is_in_flight_is_the_next_and_nothing_is_answered_before(engine, sequencer):
+    answers = []
+    send(sequencer, answers, entry(ABSENT, 1000, 1000))
+    await asyncio.sleep(0.01)
+    assert engine.asked == [[OUTPOINT]]
+    await engine.let_go()  # it was read
+    send(sequencer, answers, entry(Phase.OPEN, 900, 1000))
+    send(sequencer, answers, entry(Phase.OPEN, 800, 900))
+    await asyncio.sleep(0.01)
+    assert (answers, len(engine.waiting), engine.database.states([OUTPOINT])) == ([], 1, [None])
+    await engine.let_go()  # it is durable
+    assert answers == [[OK]] and not sequencer.is_idle
+    assert engine.asked == [[OUTPOINT], []]  # the cache has learned it
+    await engine.let_go()
+    assert answers == [[OK]] * 3 and sequencer.is_idle
+    assert engine.database.load([OUTPOINT])[0].state == entry(Phase.OPEN, 800, 900).state
+
+
+@later
+async def test_what_was_not_read_is_read_with_all_that_the_group_names_and_judged_again(engine, sequencer):
+    """A contradicted cache is held against what is durable, which nobody knew before. Epochs that the group raised are put back."""
+    answers = []
+    send(sequencer, answers, entry(ABSENT, 1000, 1000))
+    await asyncio.sleep(0.01)
+    await engine.let_go()
+    await engine.let_go()
+
+    def raise_epoch(group):
+        group.raise_epochs({SHARD: 1})
+        return lambda: answers.append("raised")
+
+    sequencer.add(raise_epoch)
+    send(sequencer, answers, entry(Phase.OPEN, 5, 7, epoch=1), entry(Phase.OPEN, 900, 1000, epoch=1))
+    await asyncio.sleep(0.01)
+    assert engine.asked == [[OUTPOINT], [], [OUTPOINT]]
+    await engine.let_go()
+    await engine.let_go()
+    assert answers == [[OK], "raised", [CONFLICT, OK]]
+    assert engine.database.epochs(SHARDS)[SHARD] == 1
+
+
+@later
+async def test_a_group_that_asks_for_what_nobody_names_ends_the_process(engine, sequencer):
+    class Ended(BaseException):
+        pass
+
+    def end(status):
+        raise Ended(status)
+
+    def ask(group):
+        group.read([bytes(36)])
+
+    sequencer.add(ask)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os._exit", end)
+        await asyncio.sleep(0.01)
+        with pytest.raises(Ended, match=str(EXIT_FAILED)):
+            await engine._steps

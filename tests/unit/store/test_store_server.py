@@ -35,7 +35,7 @@ from paychan.rpc.store_messages import (
 from paychan.settings.models import Common, StoreConfig
 from store import keys
 from store import server as server_module
-from store.engine import Engine
+from store.engines.rocksdb import RocksDB
 from store.identity import Identity
 from store.server import OBSERVER, REFUSAL_LINGER_S, UNSENT_BYTES_MAX, StoreServer
 from tests.unit.doors import asynchronous, settle
@@ -92,7 +92,7 @@ class Connection:
 
 class Rig:
     def __init__(self, tmp_path):
-        self.engine = Engine(tmp_path / "db")
+        self.engine = RocksDB(tmp_path / "db")
         common = Common("store.toml", TEST, tmp_path, False, None)
         config = StoreConfig(common, Address(path=str(tmp_path / "s")), SHARDS, LEASE_MS, PUBKEY, tmp_path / "signer.pub")
         self.server = StoreServer(config, Identity("test", PUBKEY, SHARDS, bytes(16)), self.engine)

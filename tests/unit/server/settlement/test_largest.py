@@ -16,7 +16,7 @@ from paychan.rpc.store_messages import Entry, EntryStatus, Stored, Unsettled, en
 from paychan.server.settlement import largest as module
 from paychan.server.settlement.largest import EARLY_MAX, RANKING_SECONDS_MAX, Largest
 from store import keys
-from store.engine import Engine
+from store.engines.rocksdb import RocksDB
 from store.group import Group
 from tests.simulation.loop import SimulatedLoop
 
@@ -32,7 +32,7 @@ class Rig:
     """A store with the methods of its client, and the ranking that asks it. Channels expire in the order of their numbers."""
 
     def __init__(self, directory) -> None:
-        self.engine, self.loop, self.walks = Engine(directory / "db", sync=False), SimulatedLoop(), 0
+        self.engine, self.loop, self.walks = RocksDB(directory / "db", sync=False), SimulatedLoop(), 0
         self.page_seconds, self.is_gone = 0.0, False
         self.largest = Largest(self, CHANNEL_MAX, TOTAL_MAX)  # type: ignore[arg-type]
 

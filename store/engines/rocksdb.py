@@ -1,4 +1,4 @@
-"""The engine: the store's narrow interface to RocksDB. Another engine (PostgreSQL) would offer the same few methods.
+"""The engine that is embedded: RocksDB, in this process and on this machine's disk.
 
 Reads see everything whose commit has returned, and nothing else: `commit` and the reads share one thread. (rocksdict
 holds the interpreter's lock during a write; write without sync and `flush_wal` would release it, but show reads what is
@@ -23,11 +23,12 @@ from rocksdict import (
 
 from paychan.rpc.store_messages import LEASE_COUNT, SCAN_LIMIT_MAX, Stored, Unsettled
 
-from . import keys
-from .directory import sync_directory
-from .mark import Mark
-from .peek import peek
-from .table import received
+from .. import keys
+from ..directory import sync_directory
+from ..mark import Mark
+from ..peek import peek
+from ..table import received
+from .at_once import AtOnce
 
 _MIB = 1 << 20
 BLOCK_CACHE_BYTES = 128 * _MIB  # the states of some million busy channels
@@ -83,7 +84,7 @@ def hold_against_mark(directory: Path, mark: Mark) -> None:
         )
 
 
-class Engine:
+class RocksDB(AtOnce):
     """An open database. Its methods raise rocksdict's plain `Exception` when the disk fails."""
 
     def __init__(self, directory: Path, sync: bool = True) -> None:

@@ -1,0 +1,98 @@
+"""`paychan-store postgres init DIR`: makes the schema of a store, and the role that stores have, in the database that
+DIR/store.toml names.
+
+Run by who may do that there, once, on one machine. What is there already is left as it is, and must be of this version.
+"""
+
+import argparse
+import asyncio
+from importlib.resources import files
+from pathlib import Path
+
+import asyncpg
+
+from paychan.core.errors import ConfigError
+from paychan.exits import EXIT_FAILED, status_of
+from paychan.printing import say, show
+from paychan.settings.load import load_store_config
+from paychan.settings.models import PostgresConfig
+
+from .hosts import connect, find_primary
+from .opening import SCHEMA_VERSION
+
+_ADMIN_SETTINGS = {"application_name": "paychan-store postgres init", "client_min_messages": "warning"}
+_VERSION = "SELECT version FROM paychan.cluster"
+_IS_REPLICATED = "SELECT current_setting('synchronous_standby_names') <> '' AND current_setting('fsync') = 'on'"
+EPILOG = """The database must be there (createdb). A password comes from PGPASSWORD or the file that PGPASSFILE names.
+exit statuses: 0 done; 2 wrong usage or configuration; 70 the database said no, or is not there"""
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command; what goes wrong is one line on standard error."""
+    options = _parser().parse_args(arguments)
+    try:
+        config = load_store_config(options.dir / "store.toml")
+        if config.postgres is None:
+            raise ConfigError(f"{config.common.source}: postgres: is missing")
+        show(asyncio.run(init(config.postgres, options.admin, options.host)))
+    except ConfigError as error:
+        say(f"paychan-store postgres: {error}")
+        return status_of(error)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        say(f"paychan-store postgres: {type(error).__name__}: {' '.join(str(error).split())}")
+        return EXIT_FAILED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="paychan-store postgres",
+        description="Make the schema of a store and its role in the database that DIR/store.toml names.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("action", choices=["init"], help="init: make them, or see that they are there")
+    parser.add_argument("dir", metavar="DIR", type=Path, help="the directory with store.toml")
+    parser.add_argument("--admin", metavar="ROLE", default="postgres", help="who connects; may make roles and schemas (postgres)")
+    parser.add_argument(
+        "--host", metavar="HOST", help="where: a host, or the directory of a Unix socket; else the primary in store.toml"
+    )
+    return parser
+
+
+async def init(config: PostgresConfig, admin: str, host: str | None = None) -> str:
+    """Return a line that says what was done. Raises ConfigError for a schema of another version; OSError, asyncpg's errors."""
+    connection = await _connect(config, admin, host)
+    try:
+        async with connection.transaction():
+            is_new = await connection.fetchval("SELECT to_regnamespace('paychan') IS NULL")
+            if is_new:
+                await _make(connection, config.role)
+            version = await connection.fetchval(_VERSION)
+        if version != SCHEMA_VERSION:
+            raise ConfigError(f"the schema in {config.database} has version {version}, this paychan-store needs {SCHEMA_VERSION}")
+        done = "made" if is_new else "there already:"
+        line = f"{done} schema paychan, version {version}, in database {config.database}, for role {config.role}"
+        if not await connection.fetchval(_IS_REPLICATED):
+            line += "\nsynchronous_standby_names is empty, or fsync is off: stores refuse to write"
+        return line
+    finally:
+        connection.terminate()
+
+
+async def _connect(config: PostgresConfig, admin: str, host: str | None) -> asyncpg.Connection:
+    if host is not None:
+        port = next((port for name, port in config.hosts if name == host), config.hosts[0][1])
+        return await connect(config, host, port, admin, _ADMIN_SETTINGS)
+    node, troubles = await find_primary(config, admin, _ADMIN_SETTINGS)
+    if node is None:
+        raise OSError(f"no primary of the database is there: {'; '.join(troubles)}")
+    return node.connection
+
+
+async def _make(connection: asyncpg.Connection, role: str) -> None:
+    """role: a name that SQL takes as it is (paychan/settings/postgres.py)."""
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
+        await connection.execute(f"CREATE ROLE {role} LOGIN")
+    text = files(__package__).joinpath("schema.sql").read_text()
+    await connection.execute(text.replace("@ROLE@", role).replace("@VERSION@", str(SCHEMA_VERSION)))

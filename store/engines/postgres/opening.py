@@ -1,0 +1,246 @@
+"""How a store begins on PostgreSQL: find the primary, see whose the database is, raise the fence, wait until nobody else is active.
+
+The first thing that counts is an own write that was confirmed: what is read after it is on a second machine, too.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+
+from paychan.core.errors import ConfigError
+from paychan.rpc.store_messages import LEASE_COUNT
+from paychan.settings.models import StoreConfig
+
+from ... import keys
+from ...ending import die
+from ...identity import Identity, hold_against
+from ...mark import Mark
+from ...restored import describe_restored
+from . import pinned as pins
+from .engine import EPOCHS, OWN_SUMS, RECORD, Place, Postgres, Sums
+from .hosts import Node, on_warning, wait_for_primary
+
+log = logging.getLogger("paychan.store")
+
+SCHEMA_VERSION = 1
+LOOK_SECONDS = 0.1  # between two looks at other stores
+NOT_REPLICATED = "PC003"
+FENCED = "PC001"
+BEGIN = "SELECT * FROM paychan.begin_store($1, $2, $3, $4, $5, $6)"
+TAKE_OVER = "SELECT paychan.take_over($1, $2, $3, $4, $5, $6)"
+ROW = "SELECT instance, fence, groups FROM paychan.store WHERE name = $1"
+OTHERS = """SELECT name, fence, groups FROM paychan.store s
+    WHERE name <> $1 AND EXISTS (SELECT FROM paychan.shard h WHERE h.store = s.name)"""
+
+_UNCONFIRMED = "the database does not confirm the store's start: is a standby connected?"
+
+Seen = tuple[int, int]
+"""(fence, groups) of a store."""
+
+Say = Callable[[str], None]
+
+
+def refusal(config: StoreConfig, why: str) -> ConfigError:
+    return ConfigError(f"{config.common.source}: postgres: {why}")
+
+
+def lost(config: StoreConfig, name: str, groups: int, mark: Mark) -> ConfigError:
+    return refusal(
+        config,
+        f"the database has lost what was answered: it knows {groups} groups of store {name}, and {mark.sequence} were confirmed. "
+        f"A standby was promoted that did not have them, or an old state was restored: see docs/CLUSTER.md; "
+        f"remove {mark.path} to go on without what is lost",
+    )
+
+
+@asynccontextmanager
+async def opened(config: StoreConfig, database: Path, server_pubkey: bytes, say: Say) -> AsyncIterator[tuple[Postgres, Identity]]:
+    """Begin; give the engine when this store is the active one. database: path that an embedded store would have, beside its mark.
+    say: is told what is waited for.
+
+    Raises: ConfigError if this store must not run on this database, or another one uses its name. Else it waits.
+    """
+    assert config.postgres is not None
+    pinned, mark = _read_directory(config, database)
+    node = await wait_for_primary(config.postgres, say)
+    release = on_warning(node.connection, die)
+    try:
+        engine, identity = await _open(config, database.parent, server_pubkey, pinned, mark, node, say)
+        try:
+            yield engine, identity
+        finally:
+            engine.close()
+    finally:
+        release()
+        node.connection.terminate()  # says nothing, and so cancels nothing
+        mark.close()
+
+
+async def _open(
+    config: StoreConfig, directory: Path, server_pubkey: bytes, pinned: pins.Pinned, mark: Mark, node: Node, say: Say
+) -> tuple[Postgres, Identity]:
+    """Raises ConfigError. Whatever else goes wrong ends the process."""
+    try:
+        return await _begin_and_wait(config, directory, server_pubkey, pinned, mark, node, say)
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        die(error)
+
+
+async def _begin_and_wait(
+    config: StoreConfig, directory: Path, server_pubkey: bytes, pinned: pins.Pinned, mark: Mark, node: Node, say: Say
+) -> tuple[Postgres, Identity]:
+    assert config.postgres is not None
+    connection = node.connection
+    identity = await _identity(connection, config, server_pubkey)
+    if pinned.system is not None and (pinned.system, pinned.identity) != (node.system, identity.encode().hex()):
+        raise refusal(config, f"this is another database than the one that {directory} belongs to")
+    place, sent_ms = await _begin(connection, config, bytes.fromhex(pinned.instance), identity, say)
+    if place.groups < mark.sequence:
+        raise lost(config, place.store, place.groups, mark)
+    pins.write(directory, pins.Pinned(pinned.instance, node.system, identity.encode().hex()))
+    place, sent_ms = await _be_the_only_one(connection, config, directory, place, sent_ms, say)
+    mark.note(place.groups)
+    (sums,) = await connection.fetch(OWN_SUMS, place.store)
+    epochs = [row[0] for row in await connection.fetch(EPOCHS)]
+    for row in await connection.fetch(RECORD, keys.RESTORED):
+        log.warning("this store was %s", describe_restored(row[0]))
+    return Postgres(connection, mark, place, config.postgres.lease_ms, Sums(*sums), epochs, sent_ms), identity
+
+
+def _read_directory(config: StoreConfig, database: Path) -> tuple[pins.Pinned, Mark]:
+    directory = database.parent
+    if database.exists():
+        raise refusal(config, f"{directory} holds an embedded store; give this one a state_dir of its own")
+    try:
+        is_new = not pins.path_of(directory).exists()
+        mark = Mark(database)
+        if is_new and mark.sequence:
+            raise ValueError(f"{pins.path_of(directory)} is gone, and the mark {mark.path} is still there")
+        return pins.read_or_make(directory), mark
+    except (OSError, ValueError) as error:
+        raise refusal(config, str(error)) from error
+
+
+async def _identity(connection: asyncpg.Connection, config: StoreConfig, server_pubkey: bytes) -> Identity:
+    """Return the database's identity, or for a new one what it will be. Raises ConfigError."""
+    try:
+        version, record = await connection.fetchrow("SELECT version, identity FROM paychan.cluster")
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.InsufficientPrivilegeError, TypeError):
+        raise refusal(config, "the database has no schema for this role; `paychan-store postgres init` makes it") from None
+    if version != SCHEMA_VERSION:
+        raise refusal(config, f"the database's schema has version {version}, this paychan-store needs {SCHEMA_VERSION}")
+    if record is None:
+        return Identity(config.common.network.name, server_pubkey, config.shard_count, os.urandom(16))
+    try:
+        identity = Identity.decode(record)
+    except ValueError as error:
+        raise refusal(config, f"the database {error}") from error
+    hold_against(identity, config, server_pubkey)
+    return identity
+
+
+async def _begin(
+    connection: asyncpg.Connection, config: StoreConfig, instance: bytes, identity: Identity, say: Say
+) -> tuple[Place, int]:
+    """Raise the fence. Whatever an earlier process of this name left in flight is over when this returns."""
+    assert config.postgres is not None
+    name = config.postgres.name
+    seen = await _seen_alone(connection, config, instance, say)
+    leases = identity.shard_count + LEASE_COUNT
+    say("the database has not confirmed the store's start yet")
+    while True:
+        sent_ms = _now_ms()
+        unconfirmed = asyncio.get_running_loop().call_later(config.postgres.lease_ms / 1000, die, TimeoutError(_UNCONFIRMED))
+        try:
+            fence, groups = await connection.fetchrow(BEGIN, name, instance, identity.encode(), leases, *seen)
+            return Place(name, fence, groups), sent_ms
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == FENCED:
+                raise refusal(config, str(error)) from error
+            if error.sqlstate != NOT_REPLICATED:
+                raise
+            say(f"{error}: the store waits (synchronous_standby_names, fsync, synchronous_commit)")
+        finally:
+            unconfirmed.cancel()
+        await asyncio.sleep(1)
+
+
+async def _seen_alone(connection: asyncpg.Connection, config: StoreConfig, instance: bytes, say: Say) -> Seen:
+    """Return (fence, groups) of the store of our name. If it was another state directory's, watch it for a lease first: while it
+    moves, two machines have one name. Raises ConfigError then."""
+    assert config.postgres is not None
+    row = await connection.fetchrow(ROW, config.postgres.name)
+    if row is None or row[0] == instance:
+        return (0, 0)
+    say(f"the name {config.postgres.name} was another machine's; it is watched for a lease")
+    await asyncio.sleep(config.postgres.lease_ms / 1000)
+    again = await connection.fetchrow(ROW, config.postgres.name)
+    if tuple(again) != tuple(row):
+        raise refusal(config, f"name: another store uses the name {config.postgres.name}: each machine has its own")
+    return again[1], again[2]
+
+
+async def _be_the_only_one(
+    connection: asyncpg.Connection, config: StoreConfig, directory: Path, place: Place, sent_ms: int, say: Say
+) -> tuple[Place, int]:
+    """Wait until no other store holds shards. Those of a store that has been silent for a lease, by our clock, are taken over.
+
+    Raises: ConfigError if the database knows fewer groups of another store than were seen here: it has lost them."""
+    assert config.postgres is not None
+    seen: dict[str, tuple[Seen, int]] = {}
+    with Others(directory) as marks:
+        while others := await connection.fetch(OTHERS, place.store):
+            say(f"another store is active: {', '.join(row[0] for row in others)}; this one waits to take over")
+            for name, fence, groups in others:
+                if groups < marks.of(name).sequence:
+                    raise lost(config, name, groups, marks.of(name))
+                before, since_ms = seen.get(name, (None, 0))
+                if before != (fence, groups):
+                    seen[name] = (fence, groups), _now_ms()
+                    marks.of(name).note(groups)
+                elif _now_ms() - since_ms > config.postgres.lease_ms:
+                    place, sent_ms = await _take_over(connection, place, sent_ms, name, (fence, groups))
+            await asyncio.sleep(LOOK_SECONDS)
+    return place, sent_ms
+
+
+class Others:
+    """Marks of other stores, as far as they were seen here: `STATE_DIR/store/seen_NAME.mark`. Whoever takes over a store whose
+    machine is gone cannot ask that one's own mark."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._marks: dict[str, Mark] = {}
+
+    def __enter__(self) -> "Others":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for mark in self._marks.values():
+            mark.close()
+
+    def of(self, name: str) -> Mark:
+        """name: a store's, small letters, digits and underscores."""
+        if name not in self._marks:
+            self._marks[name] = Mark(self._directory / f"seen_{name}")
+        return self._marks[name]
+
+
+async def _take_over(connection: asyncpg.Connection, place: Place, sent_ms: int, name: str, pair: Seen) -> tuple[Place, int]:
+    """Take a silent store's shards, unless it has moved since it was seen at `pair`. Return what `_begin` does, as it is now."""
+    ours, now_ms = place._replace(groups=place.groups + 1), _now_ms()
+    taken = await connection.fetchval(TAKE_OVER, *ours, name, *pair)
+    if not taken:
+        return place, sent_ms
+    log.warning("store %s was silent: its %d leases are ours now", name, taken)
+    return ours, now_ms
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
