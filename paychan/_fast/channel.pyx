@@ -49,8 +49,9 @@ nothing from it.
 """
 
 FAILING_PER_MILLE = 40
-"""Of a worker's time, for verifications that fail, on all channels together: 4 % of a core, measured, not counted. A quarter of a
-second's worth of it is there at once, so no second takes more than 5 %.
+"""Of a worker's time, for verifications that fail, on all channels together: 4 % of a core, measured, not counted. A second's
+worth of it is there at once, so five seconds take at most 5 %. (Less at once would leave too little for the channels that are
+spared: then their payers are refused while others are flooded.)
 
 Of it one half is for channels with fewer than FAILURES_SPARED failures within this second. So who floods some channels keeps the
 payers of the others out only by junk for each of these too, each second.
@@ -59,7 +60,7 @@ payers of the others out only by junk for each of these too, each second.
 cdef enum:
     _FAILURES_MAX = 1000
     FAILURES_SPARED = 8
-    FAILING_WINDOW_NS = 250_000_000
+    FAILING_WINDOW_NS = 1_000_000_000
     FAILURE_NS_MAX = 250_000  # of one verification: more is time in which something else ran
 
 cdef inline int64_t monotonic_ns() noexcept nogil:

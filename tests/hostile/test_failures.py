@@ -95,7 +95,7 @@ def test_all_channels_together_have_a_budget_of_time(seconds):
         verified += sum(table.pay(*junk[number % 40], NOW + second) == Status.BAD_SIGNATURE for number in range(4000))
     # What was there at once, what the time that passed brought, one that began when little was left. One takes 10 us anywhere.
     assert FAILING_PER_MILLE == 40
-    assert 0 < verified * 10e-6 < 0.010 + 0.040 * (time.monotonic() - began) + 0.00025
+    assert 0 < verified * 10e-6 < 0.040 + 0.040 * (time.monotonic() - began) + 0.00025
 
 
 def test_beyond_it_a_channel_that_was_left_alone_is_judged_as_always():
