@@ -9,7 +9,7 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -189,11 +189,17 @@ class FrameConnection(asyncio.Protocol):
     def close(self) -> None:
         """Close at once, dropping what was not sent."""
         if self._transport is not None:
-            self._transport.abort()
+            abort(self._transport)
 
     def peer_uid(self) -> int | None:
         """Return the user id of the process at the other end of a Unix socket, or None on TCP."""
         return uid_at_the_other_end(self._transport) if self._transport else None
+
+
+def abort(transport: Any) -> None:
+    """End a connection at once, or none: asyncio's over TLS fails at that, up to Python 3.11.3, once the connection is lost."""
+    with suppress(AttributeError):
+        transport.abort()
 
 
 def uid_at_the_other_end(transport: asyncio.BaseTransport) -> int | None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ..rpc.connection import reachable
+from ..rpc.connection import abort, reachable
 from .steps import UNSENT, Told
 from .wire import ANSWER_BYTES_MAX, ANSWER_SECONDS, SALES, SALES_MAX, SLOW_SECONDS, Door, dumps, list_of, read_answer, read_answers
 
@@ -103,7 +103,7 @@ class _Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:
-            self._transport.abort()
+            abort(self._transport)
         waiting, self._waiting = self._waiting, deque()
         self._on_end(self)
         for _, _, lose in waiting:

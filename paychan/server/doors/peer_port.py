@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from ...rpc.connection import abort
 from ...rpc.peer_tls import make_contexts, reason_of
 from ...settings.models import ClusterConfig
 from .ports import first_free_port
@@ -227,4 +228,4 @@ def _notice_silence(sock: Any) -> None:
 def _drop(transport: Any, error: OSError) -> None:
     """End a connection. One of another version is closed in peace: the other end reads our version first."""
     if transport is not None and not isinstance(error, VersionDiffers):
-        transport.abort()
+        abort(transport)
