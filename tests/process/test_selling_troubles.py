@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.buyer import OPEN_PRICE, Buyer, challenge_of, problem_of, receipt_of
-from tests.selling import Seller, with_door
+from tests.selling import Seller, text_of, with_door
 from tests.shops import running_shop
 from tests.system import free_port, wait_until
 
@@ -94,6 +94,21 @@ def test_a_handler_that_fails_while_the_store_is_away_has_not_cost_anything(syst
         again = persist(lambda: shop.get("/slowly-failing", headers))
         assert again.status_code == 500  # run again, and given back
         assert seller.look(buyer.channel)["credit"] == 5 and shop.runs() == runs + 2
+
+
+@KINDS
+def test_what_killed_shops_hold_keeps_a_payer_waiting_until_its_time_is_over(system, open_shop, seller, kind):
+    """A channel remembers four purchases. As long as all of them are held for requests that nobody ends, it sells nothing."""
+    with open_shop(kind) as shop:
+        buyer = new_buyer(system, shop)
+        held = {"do": "reserve", "channel": buyer.channel, "amount": 1, "seconds": 8, "payment": text_of(buyer.sign(4))}
+        assert [seller.ask({**held, "key": f"{number:064x}"}).status for number in range(4)] == [200] * 4
+        headers, runs = buyer.pay(5), shop.runs()
+        waiting = shop.get("/joke", headers)
+        assert (waiting.status_code, waiting.json()["code"]) == (503, "overloaded") and waiting.headers["retry-after"]
+        assert "held" in waiting.json()["detail"] and shop.runs() == runs
+        assert persist(lambda: shop.get("/joke", headers)).status_code == 200
+        assert seller.look(buyer.channel)["spent"] == OPEN_PRICE + 10 and shop.runs() == runs + 1
 
 
 def test_a_shop_that_was_killed_serves_what_was_paid_and_not_served(system, open_shop, seller, tmp_path):
