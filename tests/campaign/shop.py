@@ -17,7 +17,6 @@ from collections import Counter
 from fastapi import Depends, FastAPI, HTTPException, Request
 
 from paychan.core.outpoint import format_outpoint
-from paychan.sell import rules
 from paychan.sell.asgi import Visit
 from paychan.sell.facts import Price
 from paychan.sell.fastapi import Till
@@ -46,9 +45,6 @@ class Record:
     def write(self, **line: object) -> None:
         os.write(self._file, json.dumps(line).encode() + b"\n")
         os.fdatasync(self._file)
-
-
-rules.METERED_SECONDS = 20  # what a killed handler held is free again before its buyer gives up
 
 
 class Shop:

@@ -640,7 +640,8 @@ def openssl(*arguments):
 def make_authority(place, name):
     key, certificate = place / f"{name}.key", place / f"{name}.crt"
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *curve, "-days", 2, "-subj", f"/CN={name}", "-keyout", key, "-out", certificate)
+    use = ("-addext", "keyUsage=critical,keyCertSign")  # which Python 3.13 asks for
+    openssl("req", "-x509", *curve, "-days", 2, "-subj", f"/CN={name}", *use, "-keyout", key, "-out", certificate)
     return key, certificate
 
 
@@ -650,7 +651,7 @@ def make_certificate(place, authority, name, more=""):
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     openssl("req", "-new", *curve, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
     extensions = place / f"{name}.ext"
-    extensions.write_text(more)
+    extensions.write_text(f"subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n{more}\n")
     signed = ("-CA", authority[1], "-CAkey", authority[0], "-CAcreateserial", "-days", 2, "-extfile", extensions)
     openssl("x509", "-req", "-in", request, *signed, "-out", certificate)
     key.chmod(0o600)
