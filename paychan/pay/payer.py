@@ -192,7 +192,8 @@ class Payer:
             turn.refused(name == "session/delta-too-small")  # if it had been taken before, it would not be judged again
             return True
         if problem.code == "prepay_too_large" and turn.is_pending and not turn.is_opening:
-            yield Do(turn.withdraw)
+            amounts = problem.amounts.get("acceptedCumulative", 0), problem.amounts.get("spent", -1)
+            yield Do(partial(turn.withdraw, *amounts))
             return True
         if name in ("invalid-challenge", "payment-expired"):
             if turn.is_fresh:  # otherwise an earlier presentation may have been taken

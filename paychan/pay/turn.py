@@ -192,13 +192,16 @@ class Turn:
         self._is_refused = True
         self._is_too_small = self._is_too_small or is_too_small
 
-    def withdraw(self) -> None:
+    def withdraw(self, accepted: int, spent: int) -> None:
         """The server refused the pending payment as too much: a lower one is signed instead. If the server has it all the same, it
-        refuses the lower one with a snapshot, from which this payer goes on."""
+        refuses the lower one with a snapshot, from which this payer goes on. accepted, spent: as the server says; spent -1: it
+        does not. It may have given back what we do not know of: then less is signed, or nothing."""
         self.record.signed = self.record.acknowledged
         self._save()
         self._ledger.take_back(self.name, self.signed_value)
         self.added = 0
+        if spent >= 0:
+            self.taken(accepted, spent, is_answered=False)
 
     def must_open(self) -> None:
         """The server does not know the channel: it is told of it again, with the newest payment."""

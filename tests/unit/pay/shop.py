@@ -101,8 +101,10 @@ class Shop:
         if channel.newest is not None and payment.change_value > channel.newest.change_value:
             return self.refuse(path, "out_of_order", facts, [("payment-session-snapshot", self.snapshot(channel).encode())])
         cost = 0 if step.method == "HEAD" else self.prices.get(path, PRICE)
-        if channel.newest is not None and self.funding_value - payment.change_value > channel.spent + cost + self.prepay_max:
-            return self.refuse(path, "prepay_too_large", facts)
+        cumulative = self.funding_value - payment.change_value
+        if channel.newest is not None and cumulative > max(channel.accepted, channel.spent + cost + self.prepay_max):
+            told = {"acceptedCumulative": channel.accepted, "spent": channel.spent, "requiredCumulative": channel.spent + cost}
+            return self.refuse(path, "prepay_too_large", {**facts, **told})
         is_repeated = channel.newest == payment and (payment, path) in channel.bought
         channel.newest = payment
         if not is_repeated and channel.accepted - channel.spent < cost:

@@ -340,6 +340,20 @@ def test_a_dear_payment_that_never_arrived_does_not_stop_cheap_requests(payer, s
     assert payer.purse.ledger.rows()[0].amount == 2 * PRICE
 
 
+def test_what_was_given_back_unseen_is_used_where_more_would_be_too_much(payer, shop):
+    """The payer does not know how much credit it has: its handlers failed while it was away."""
+    for _ in range(3):
+        buy(payer, shop)
+    (channel,) = shop.channels.values()
+    channel.spent -= 3 * PRICE
+    shop.prepay_max = PRICE
+    before = paid(payer)
+    assert buy(payer, shop, "/b").status == 200
+    assert paid(payer) == before and channel.spent == before - 2 * PRICE
+    (standing,) = payer.purse.standings()
+    assert payer.purse.ledger.credit(standing.name) == 2 * PRICE
+
+
 def test_a_channel_that_the_server_forgot_is_opened_again_with_the_newest_payment(payer, shop):
     buy(payer, shop)
     shop.channels.clear()
