@@ -50,7 +50,8 @@ def keys(key_file):
 def shop(system, key_file, kind: str = "fastapi", workers: int = 2):
     """Run a shop of so many processes; yield its URL."""
     port = free_port()
-    interface = ["--interface", "wsgi" if kind == "flask" else "asgi", "--factory", "--workers", str(workers), "--port", str(port)]
+    interface = ["--interface", "wsgi" if kind == "flask" else "asgi", "--factory", "--port", str(port)]
+    interface += ["--workers", str(workers), "--workers-kill-timeout", "2"]  # one that only starts does not hear that it shall stop
     command = [sys.executable, "-m", "granian", *interface, f"tests.receipts_shop:{kind}_app"]
     env = {**os.environ, "SHOP_DOOR": str(system.state_dir.absolute() / "run" / "sell.sock"), "SHOP_KEY": str(key_file)}
     process = subprocess.Popen(command, env={**env, "PYTHONPATH": str(ROOT)}, cwd=ROOT, stdout=subprocess.DEVNULL)
