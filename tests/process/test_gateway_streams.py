@@ -144,7 +144,7 @@ def read_to_end(connection):
 
 
 def test_a_stream_that_the_operator_stops_costs_what_was_sent(system, upstream, make_buyer, seller, tmp_path):
-    with running_gateway(tmp_path, config(system, upstream, "stop_seconds = 1")) as gateway:
+    with running_gateway(tmp_path, config(system, upstream, "stop_seconds = 2")) as gateway:
         buyer = make_buyer("/events/0", gateway)
         connection, raw = started(gateway, "/events/0", buyer.open(OPEN_PRICE + 2 * AHEAD), b"event 1\n")
         with connection:
