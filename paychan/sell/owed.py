@@ -10,13 +10,17 @@ REMEMBERED_MAX = 100_000
 
 
 class Last(OrderedDict[Any, Any]):
-    """A dictionary of the last REMEMBERED_MAX things."""
+    """A dictionary of the last `most` things."""
+
+    def __init__(self, most: int = REMEMBERED_MAX) -> None:
+        super().__init__()
+        self._most = most
 
     def note(self, key: Any, value: Any) -> None:
         """Remember this as the newest."""
         self[key] = value
         self.move_to_end(key)
-        while len(self) > REMEMBERED_MAX:
+        while len(self) > self._most:
             self.popitem(last=False)
 
 

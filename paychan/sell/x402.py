@@ -17,7 +17,6 @@ import inspect
 import json
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -39,6 +38,7 @@ from ..receipts.claims import Bought
 from ..rpc.connection import reachable_path
 from .asgi import send_answer
 from .facts import Answer
+from .owed import Last
 from .wire import SLOW_SECONDS, Door, find_door
 
 SCHEME = "batch-settlement"
@@ -192,8 +192,8 @@ class ChannelScheme:
 
     def __init__(self, facilitator: HTTPFacilitatorClient | HTTPFacilitatorClientSync, issuer: Signer | None = None) -> None:
         self._facilitator, self._issuer = facilitator, issuer
-        self._is_known: OrderedDict[str, bool] = OrderedDict()  # by the name of a payment: whether it is known what became of it
-        self._made: OrderedDict[int, int] = OrderedDict()  # by a payload's id: the number of its purchase; 0: another's
+        self._is_known = Last(REMEMBERED_MAX)  # by the name of a payment: whether it is known what became of it
+        self._made = Last(REMEMBERED_MAX)  # by a payload's id: the number of its purchase; 0: another's
 
     def parse_price(self, price: Any, network: str) -> AssetAmount:
         """Return a price in satoshi: an integer, a decimal text, or an amount of asset sat. Raises ValueError."""
@@ -281,7 +281,7 @@ class ChannelScheme:
         if answer.success:
             self._remember(name, True)
             extra = answer.extra or {}
-            _note(self._made, id(context.payment_payload), 0 if extra.get("repeated") else int(extra.get("purchase", 0)))
+            self._made.note(id(context.payment_payload), 0 if extra.get("repeated") else int(extra.get("purchase", 0)))
 
     def _signed(self, answer: SettleResponse, context: SettleContext) -> SettleResponse:
         """Put a signed receipt to a success. Without one it is a success, too."""
@@ -300,7 +300,7 @@ class ChannelScheme:
             self._remember(name, False)
 
     def _remember(self, name: str, is_known: bool) -> None:
-        _note(self._is_known, name, is_known)
+        self._is_known.note(name, is_known)
 
 
 def _bought(answer: SettleResponse, context: SettleContext) -> Bought:
@@ -316,13 +316,6 @@ def _bought(answer: SettleResponse, context: SettleContext) -> Bought:
         spent=parse_amount(state["spent"]),
         payment=decode_payment(payload.payload["payment"]).serialize(),
     )
-
-
-def _note(known: OrderedDict[Any, Any], name: Any, value: Any) -> None:
-    """Remember it; of all, the last REMEMBERED_MAX."""
-    known[name] = value
-    while len(known) > REMEMBERED_MAX:
-        known.popitem(last=False)
 
 
 def _with(requirements: Any, **marks: int) -> PaymentRequirements:
