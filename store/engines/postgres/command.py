@@ -17,7 +17,7 @@ from paychan.printing import say, show
 from paychan.settings.load import load_store_config
 from paychan.settings.models import PostgresConfig
 
-from .hosts import connect, find_primary
+from .hosts import connect, need_primary
 from .opening import SCHEMA_VERSION
 
 _ADMIN_SETTINGS = {"application_name": "paychan-store postgres init", "client_min_messages": "warning"}
@@ -84,10 +84,7 @@ async def _connect(config: PostgresConfig, admin: str, host: str | None) -> asyn
     if host is not None:
         port = next((port for name, port in config.hosts if name == host), config.hosts[0][1])
         return await connect(config, host, port, admin, _ADMIN_SETTINGS)
-    node, troubles = await find_primary(config, admin, _ADMIN_SETTINGS)
-    if node is None:
-        raise OSError(f"no primary of the database is there: {'; '.join(troubles)}")
-    return node.connection
+    return (await need_primary(config, admin, _ADMIN_SETTINGS)).connection
 
 
 async def _make(connection: asyncpg.Connection, role: str) -> None:

@@ -108,13 +108,25 @@ async def find_primary(
     return best, troubles
 
 
+async def need_primary(config: PostgresConfig, role: str = "", settings: dict[str, str] = SETTINGS) -> Node:
+    """Ask all machines once; return the primary. Raises OSError, which says what went wrong with each."""
+    node, troubles = await find_primary(config, role, settings)
+    if node is None:
+        raise OSError(_no_primary(troubles))
+    return node
+
+
+def _no_primary(troubles: list[str]) -> str:
+    return f"no primary of the database is there: {'; '.join(troubles)}"
+
+
 async def wait_for_primary(config: PostgresConfig, say: Callable[[str], None]) -> Node:
     """Ask until there is a primary. say: is told why there is none."""
     while True:
         node, troubles = await find_primary(config)
         if node is not None:
             return node
-        say(f"no primary of the database is there: {'; '.join(troubles)}")
+        say(_no_primary(troubles))
         await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -17,7 +17,7 @@ from paychan.settings.models import PostgresConfig
 
 from ... import keys
 from .engine import Sums
-from .hosts import find_primary
+from .hosts import need_primary
 
 T = TypeVar("T")
 PAGE = 512  # rows asked for at once
@@ -42,9 +42,7 @@ class PostgresRecords:
     def snapshot(cls, config: PostgresConfig) -> "PostgresRecords":
         """Return the records of this moment. Raises OSError if no primary is there; asyncpg's errors."""
         loop = asyncio.new_event_loop()
-        node, troubles = loop.run_until_complete(find_primary(config))
-        if node is None:
-            raise OSError(f"no primary of the database is there: {'; '.join(troubles)}")
+        node = loop.run_until_complete(need_primary(config))
         loop.run_until_complete(node.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))
         return cls(loop, node.connection)
 

@@ -24,7 +24,7 @@ from ...identity import Identity, hold_against
 from ...restored import encode_restored
 from . import pinned as pins
 from .engine import NO_COLUMNS, PUT_GROUP, Place, Sums
-from .hosts import find_primary
+from .hosts import need_primary
 from .opening import BEGIN, SCHEMA_VERSION
 from .records import PostgresRecords
 
@@ -43,9 +43,10 @@ def restore(backup: Path, config: StoreConfig) -> Report:
         if pins.path_of(database.parent).exists() or database.exists():
             raise BackupError(f"{database.parent} belongs to a store already")
         loop = asyncio.new_event_loop()
-        node, troubles = loop.run_until_complete(find_primary(config.postgres))
-        if node is None:
-            raise BackupError(f"no primary of the database is there: {'; '.join(troubles)}")
+        try:
+            node = loop.run_until_complete(need_primary(config.postgres))
+        except OSError as error:
+            raise BackupError(str(error)) from error
         records = PostgresRecords(loop, node.connection)
         try:
             loop.run_until_complete(node.connection.execute("BEGIN"))
