@@ -195,16 +195,22 @@ def stored(store, channel):
     return groups, value
 
 
+def send_without_a_standby(cluster, store):
+    """Return a channel with a payment under way that no standby confirms."""
+    channel = Channel(store).open()
+    cluster.standbys[0].signal(signal.SIGSTOP)
+    channel.send()
+    wait_until(lambda: waits_for_standby(store), 20, "a commit that waits")
+    return channel
+
+
 # --- what is answered ---
 
 
 def test_a_group_is_answered_when_a_standby_has_it_and_not_before(tmp_path):
     with own_cluster() as cluster, stores(tmp_path, cluster, "a") as (store,):
         store.start()
-        channel = Channel(store).open()
-        cluster.standbys[0].signal(signal.SIGSTOP)
-        channel.send()
-        wait_until(lambda: waits_for_standby(store), 20, "a commit that waits")
+        channel = send_without_a_standby(cluster, store)
         assert not channel.is_answered()
         assert stored(store, channel)[1] == FUNDING
         cluster.standbys[0].signal(signal.SIGCONT)
@@ -331,10 +337,7 @@ def test_without_names_of_standbys_nothing_is_written(tmp_path):
 def test_a_cancelled_wait_for_the_standby_is_no_success(tmp_path):
     with own_cluster() as cluster, stores(tmp_path, cluster, "a") as (store,):
         store.start()
-        channel = Channel(store).open()
-        cluster.standbys[0].signal(signal.SIGSTOP)
-        channel.send()
-        wait_until(lambda: waits_for_standby(store), 20, "a commit that waits")
+        channel = send_without_a_standby(cluster, store)
         store.sql(f"SELECT pg_cancel_backend({waits_for_standby(store)[0]})")
         assert store.end() == EXIT_FAILED and store.says("the database warns")
         with pytest.raises((Failed, OSError)):
