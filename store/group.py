@@ -51,6 +51,8 @@ class Group(PaymentGroup):
         self._reader, self._epochs, self._accounts = reader, epochs, cache.accounts
         self._writes: dict[bytes, bytes | None] = {}
         self._raised: dict[int, int] = {}
+        self.owners = b""
+        """The owner table of this store's leases, if it has changed: for an engine that tells other stores."""
 
     @property
     def writes(self) -> dict[bytes, bytes | None]:

@@ -10,7 +10,7 @@ not durable yet.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from paychan._fast.group import StateCache
@@ -18,6 +18,7 @@ from paychan._fast.group import StateCache
 from .ending import die as _die
 from .engines.interface import Engine, Unread
 from .group import Group, Reader
+from .leases import NOT_HELD
 
 log = logging.getLogger("paychan.store")
 
@@ -27,6 +28,9 @@ QUEUE_BYTES_MAX = 16 << 20
 Answer = Callable[[], None]
 Job = Callable[[Group], Answer]
 """Is called with the group it belongs to, adds to it, and returns what to call once the group is durable."""
+
+Step = Callable[[], Coroutine[Any, Any, None]]
+"""Runs alone, while no group is judged or written."""
 
 
 class Sequencer:
@@ -47,15 +51,16 @@ class Sequencer:
         self.unsettled = engine.unsettled()
         """What has been received on channels that are not settled, as of the last durable group."""
         self._open_spent = engine.open_spent()
+        self._steps: list[Step] = []
         self._jobs: list[Job] = []
         self._commits: list[bytes] = []
         self._queued_bytes = 0
-        self._is_writing = False
+        self._is_writing = self._is_stepping = False
 
     @property
     def is_idle(self) -> bool:
         """Whether everything that was added has been answered."""
-        return not self._jobs and not self._is_writing
+        return not self._jobs and (self._is_stepping or not self._is_writing)
 
     def has_room(self, size: int) -> bool:
         """Return whether a frame of `size` bytes may still be queued."""
@@ -71,6 +76,24 @@ class Sequencer:
         if commit:
             self._commits.append(commit)
 
+    def run_alone(self, step: Step) -> None:
+        """Run a step when nothing is in flight, before the next group is judged. One that fails ends the process."""
+        if not self._steps and not self._is_writing:
+            self._call_soon(self.finish_group)
+        self._steps.append(step)
+
+    def hold(self, epochs: Mapping[int, int]) -> None:
+        """Take leases in, which another store had, at these epochs. From a step only: what is cached of their shards is older than
+        what that store wrote, and so is what a group under way has read."""
+        self._cache.forget(lease for lease in epochs if lease < self._shard_count)
+        for lease, epoch in epochs.items():
+            self._epochs[lease] = epoch
+
+    def let_go(self, leases: Iterable[int]) -> None:
+        """Refuse all that comes for these leases as stale: another store has them. From a step only."""
+        for lease in leases:
+            self._epochs[lease] = NOT_HELD
+
     def finish_group(self) -> None:
         """Judge what waits, make it durable, answer it, unless a group is in flight: then it is the next one. Ends the process if
         that cannot be done."""
@@ -79,8 +102,13 @@ class Sequencer:
             self._engine.run(self._write_group())
 
     async def _write_group(self) -> None:
-        jobs, commits, self._jobs, self._commits, self._queued_bytes = self._jobs, self._commits, [], [], 0
         try:
+            steps, self._steps = self._steps, []
+            self._is_stepping = True
+            for step in steps:
+                await step()
+            self._is_stepping = False
+            jobs, commits, self._jobs, self._commits, self._queued_bytes = self._jobs, self._commits, [], [], 0
             group, answers, writes, stopped = await self._judge(jobs, commits)
             if writes:
                 await self._engine.put(writes)
@@ -92,7 +120,7 @@ class Sequencer:
         except BaseException as error:
             _die(error)
         self._is_writing = False
-        if self._jobs:
+        if self._jobs or self._steps:
             self._call_soon(self.finish_group)
         for answer in answers:
             answer()
@@ -135,4 +163,3 @@ class Sequencer:
         for shard, why in found.items():
             log.critical("shard %d is stopped: %s", shard, why)
         return found
-

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from paychan.core.errors import ConfigError
@@ -15,6 +15,7 @@ from paychan.rpc.store_messages import (
     RECEIVED_MAX,
     Hello,
     MessageError,
+    OwnerTable,
     Scan,
     StoreMessage,
     Welcome,
@@ -29,11 +30,12 @@ from paychan.rpc.store_messages import (
 )
 from paychan.settings.models import StoreConfig
 
+from .elsewhere import NOWHERE, Elsewhere
 from .engines.interface import Engine, Reads
 from .group import Group
 from .identity import Identity
-from .leases import Leases
-from .sequencer import Answer, Sequencer
+from .leases import NOBODY, Leases
+from .sequencer import Answer, Sequencer, Step
 
 log = logging.getLogger("paychan.store")
 T = TypeVar("T")
@@ -71,11 +73,13 @@ class Refusal(Exception):
 class StoreServer:
     """All connections of one store process. Made on a running event loop."""
 
-    def __init__(self, config: StoreConfig, identity: Identity, engine: Engine) -> None:
+    def __init__(self, config: StoreConfig, identity: Identity, engine: Engine, number: int = 0) -> None:
+        """number: this store's among several, 0 where it is the only one."""
         self._config, self._identity, self._engine = config, identity, engine
         call_soon = asyncio.get_running_loop().call_soon
         self._sequencer = Sequencer(engine, identity.shard_count, call_soon, self._on_stopped)
-        self._leases = Leases(identity.shard_count, engine.epochs(identity.shard_count))
+        self._leases = Leases(identity.shard_count, engine.epochs(identity.shard_count), number)
+        self._own, self._elsewhere, self._version = self._leases.table(), NOWHERE, 0
         self._sessions: dict[FrameConnection, Session] = {}
         self._stopping = False
         self._handlers: dict[int, Callable[[Session, int, bytes], None]] = {
@@ -90,18 +94,19 @@ class StoreServer:
             StoreMessage.LOAD_FUNDING: self._load_funding,
         }
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then finish the group in flight. Raises ConfigError if the address is no good."""
+    async def run(self, stop: asyncio.Event, leave: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Serve until `stop` is set, then `leave()`, and finish the group in flight. Raises ConfigError if the address is no
+        good."""
         config = self._config
         try:
             listener = await listen(config.address, self._make_connection)
         except OSError as error:
             raise ConfigError(f"{config.common.source}: store.address: {config.address}: {error.strerror}") from error
-        log.info(
-            "store %s of network %s ready at %s", self._identity.store_id.hex(), self._identity.network, config.address
-        )
+        log.info("store %s of network %s ready at %s", self._identity.store_id.hex(), self._identity.network, config.address)
         watch = asyncio.create_task(self._watch_silence())
         await stop.wait()
+        if leave is not None:
+            await leave()
         self._stopping = True
         watch.cancel()
         listener.close()
@@ -192,24 +197,62 @@ class StoreServer:
 
     def _change_owners(self) -> None:
         """Share the leases out anew; the table goes to all workers once the new epochs are durable."""
-        raised = self._leases.rebalance()
-        owners = self._leases.table().encode()
+        raised, own = self._leases.rebalance(), self._leases.table()
 
         def job(group: Group) -> Answer:
-            group.raise_epochs(raised)
-            return lambda: self._publish(owners)
+            group.raise_epochs(self._leases.still(raised))
+            group.owners = own.encode()
+            return lambda: self._publish(own)
 
         self._sequencer.add(job)
 
     def _on_stopped(self, shards: dict[int, str]) -> None:
-        """Tell all workers. All epochs that the table names are durable: their changes stood in the same line."""
+        """Tell all workers, in the table that they have: a newer one may be waiting for its epochs to be durable."""
         self._leases.stop(shards)
-        self._publish(self._leases.table().encode())
+        self._publish(replace(self._own, stopped=self._own.stopped | shards))
 
-    def _publish(self, owners: bytes) -> None:
+    def _publish(self, own: OwnerTable) -> None:
+        """Send all workers the owners of all leases. own: those of ours, all of whose epochs are durable."""
+        self._own, self._version = own, self._version + 1
+        owners = self._elsewhere.joined(own, self._version).encode()
         for session in self._sessions.values():
             if session.worker:
                 session.connection.send(StoreMessage.OWNERS, 0, owners)
+
+    # what several stores do with each other (engines/postgres/sharing.py); called from steps
+
+    def run_alone(self, step: Step) -> None:
+        """See `Sequencer`."""
+        self._sequencer.run_alone(step)
+
+    def kinds(self) -> tuple[range, range]:
+        """See `Leases`."""
+        return self._leases.kinds()
+
+    def holds(self, lease: int) -> bool:
+        """Return whether a lease is this store's."""
+        return self._leases.holds(lease)
+
+    def hold(self, epochs: Mapping[int, int]) -> None:
+        """Take leases in from another store, at these epochs, and give them to workers."""
+        self._sequencer.hold(epochs)
+        self._leases.hold(epochs)
+        self._change_owners()
+
+    def let_go(self, leases: Iterable[int]) -> None:
+        """Leases were given to another store: refuse what comes for them from now on."""
+        gone = set(leases)
+        self._sequencer.let_go(gone)
+        self._leases.let_go(gone)
+        owners = [(NOBODY, 0) if lease in gone else owner for lease, owner in enumerate(self._own.owners)]
+        self._own = replace(self._own, owners=owners)
+
+    def hear(self, elsewhere: Elsewhere) -> None:
+        """Note what the other stores have."""
+        is_news = replace(elsewhere, unsettled=self._elsewhere.unsettled) != self._elsewhere
+        self._elsewhere = elsewhere
+        if is_news:
+            self._publish(self._own)
 
     def _commit(self, session: Session, request_id: int, payload: bytes) -> None:
         check_commit(payload)
@@ -301,4 +344,5 @@ class StoreServer:
         self._engine.run(read())
 
     def _heartbeat(self, session: Session, request_id: int, _: bytes) -> None:
-        session.connection.reply(StoreMessage.HEARTBEAT, request_id, encode_heartbeat_reply(self._sequencer.unsettled))
+        total = self._elsewhere.total(self._sequencer.unsettled)
+        session.connection.reply(StoreMessage.HEARTBEAT, request_id, encode_heartbeat_reply(total))

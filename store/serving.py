@@ -118,9 +118,11 @@ def _postgres_command(arguments: list[str]) -> int:
 
 
 async def _serve_postgres(config: StoreConfig, database: Path, server_pubkey: bytes, hang_up: HangUp) -> None:
-    """Begin, wait until this store is the active one, and serve. Until then a signal ends the process at once."""
+    """Begin, and serve with the other stores. Until then a signal ends the process at once."""
     require_cluster("paychan-store")
+    assert config.postgres is not None
     from .engines.postgres.opening import opened
+    from .engines.postgres.sharing import Sharing
     from .engines.postgres.waiting import Waiting
 
     loop = asyncio.get_running_loop()
@@ -129,15 +131,22 @@ async def _serve_postgres(config: StoreConfig, database: Path, server_pubkey: by
     loop.add_signal_handler(signal.SIGHUP, hang_up.heard, lambda: os._exit(0))
     waiting = Waiting(config)
     await waiting.open()
-    async with opened(config, database, server_pubkey, waiting.say) as (engine, identity):
+    async with opened(config, database, server_pubkey, waiting.say) as found:
         await waiting.close()
-        await _serve(config, identity, engine, hang_up)
+        server = StoreServer(config, found.identity, found.engine, found.number)
+        async with Sharing(found, server, config.postgres.lease_ms) as sharing:
+            await server.run(_stop_event(hang_up), sharing.leave)
 
 
 async def _serve(config: StoreConfig, identity: Identity, engine: Engine, hang_up: HangUp) -> None:
+    await StoreServer(config, identity, engine).run(_stop_event(hang_up))
+
+
+def _stop_event(hang_up: HangUp) -> asyncio.Event:
+    """Return what a signal that ends the process sets."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, hang_up.heard, stop.set)
-    await StoreServer(config, identity, engine).run(stop)
+    return stop

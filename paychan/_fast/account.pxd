@@ -24,4 +24,5 @@ cdef class Accounts:
     cdef int stop(self, uint32_t shard, str why) except -1
     cdef bint move(self, uint32_t shard, uint64_t funding, uint64_t received, uint64_t left, uint64_t spent,
                    int sign) noexcept nogil
+    cdef void forget(self, uint32_t shard) noexcept nogil
     cdef void count(self, uint32_t shard, uint64_t fallen, uint64_t charged) noexcept nogil

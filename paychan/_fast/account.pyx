@@ -12,6 +12,7 @@ until the store is started again, from what is durable.
 
 cimport cython
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 
 cdef class Accounts:
@@ -59,8 +60,13 @@ cdef class Accounts:
         account.charged += charged
 
     def begin_epoch(self, uint32_t shard):
-        """A shard has a new owner, who starts to count from zero."""
-        self._of[shard].fallen = self._of[shard].charged = 0
+        """A shard (or another lease, which has no account) has a new owner, who starts to count from zero."""
+        if shard < SHARDS_MAX:
+            self._of[shard].fallen = self._of[shard].charged = 0
+
+    cdef void forget(self, uint32_t shard) noexcept nogil:
+        """Nothing of a shard is cached any more. Whether it is stopped stays: this process's memory is in doubt."""
+        memset(&self._of[shard], 0, sizeof(ShardAccount))
 
     def of(self, uint32_t shard):
         """Return (funding, received, left, spent, fallen, charged) of a shard, satoshi."""

@@ -227,6 +227,20 @@ cdef class StateCache:
             self.accounts.stop(place.shard, self._uneven(place))
         return 0
 
+    def forget(self, shards):
+        """Forget all channels of these shards, and begin their accounts anew: another process may have written them since. Looks at
+        every state that is kept: some 20 ms for a full cache. No group may be under way."""
+        cdef unsigned char is_forgotten[SHARDS_MAX]
+        cdef size_t number, count = <size_t> (self._bucket_mask + 1) * WAYS if self._places != NULL else 0
+        memset(is_forgotten, 0, SHARDS_MAX)
+        for shard in shards:
+            is_forgotten[<uint32_t> shard % SHARDS_MAX] = 1
+            self.accounts.forget(<uint32_t> shard % SHARDS_MAX)
+        with nogil:
+            for number in range(count):
+                if self._places[number].phase != ABSENT and is_forgotten[self._places[number].shard % SHARDS_MAX]:
+                    memset(&self._places[number], 0, sizeof(Known))
+
     cdef str _uneven(self, const Known *place):
         funding, received, left, spent, _, _ = self.accounts.of(place.shard % SHARDS_MAX)
         return (f"shard: its cached channels hold {funding} satoshi, of which {received} were received and {left} are left; "

@@ -8,7 +8,7 @@ tells whether the group that was in flight is there. Nothing is ever cancelled: 
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -24,7 +24,7 @@ from ..interface import Unread
 
 BEATS_PER_LEASE = 3
 LOOKS_PER_BEAT = 4
-PUT_GROUP = f"SELECT paychan.put_group({', '.join(f'${number}' for number in range(1, 20))})"
+PUT_GROUP = f"SELECT paychan.put_group({', '.join(f'${number}' for number in range(1, 21))})"
 _TERMS = "LEFT JOIN paychan.record t ON t.key = '\\x54'::bytea || s.outpoint"  # keys.TERMS
 _SETTLEMENT = "LEFT JOIN paychan.record x ON x.key = '\\x58'::bytea || s.outpoint"  # keys.SETTLEMENT
 _ASKED = "WHERE s.outpoint = ANY ($1)"
@@ -32,8 +32,11 @@ LOAD = f"SELECT s.outpoint, s.record, t.value, x.value FROM paychan.state s {_TE
 READ = f"SELECT s.outpoint, s.record, t.value FROM paychan.state s {_TERMS} {_ASKED}"
 RECORD = "SELECT value FROM paychan.record WHERE key = $1"
 SCAN = "SELECT key, value FROM paychan.record WHERE key > $1 AND key < $2 ORDER BY key LIMIT $3"
-OWN_SUMS = "SELECT open_value, begun_value, open_spent FROM paychan.store WHERE name = $1"
-EPOCHS = "SELECT epoch FROM paychan.shard ORDER BY shard"
+GIVE = f"SELECT paychan.give({', '.join(f'${number}' for number in range(1, 10))})"
+TAKE_OVER = "SELECT paychan.take_over($1, $2, $3, $4, $5, $6)"
+_HELD = "FROM paychan.shard h WHERE h.store = s.name ORDER BY h.shard"
+LOOK = f"""SELECT s.name, s.number, s.fence, s.groups, s.open_value, s.begun_value, s.open_spent, s.owners,
+    ARRAY (SELECT h.shard {_HELD}), ARRAY (SELECT h.epoch {_HELD}) FROM paychan.store s ORDER BY s.name"""
 
 
 class Place(NamedTuple):
@@ -56,17 +59,31 @@ class Sums(NamedTuple):
         return Unsettled(self.open, self.begun)
 
 
+class Row(NamedTuple):
+    """A store, as the database knows it at one moment. owners: what it told last of its workers. leases: their epochs."""
+
+    name: str
+    number: int
+    fence: int
+    groups: int
+    sums: Sums
+    owners: bytes
+    leases: dict[int, int]
+
+
 class Writes(NamedTuple):
-    """What a group writes: the sums after it, the columns of `PaymentGroup.put_columns`, records put and gone, epochs raised."""
+    """What a group writes: the sums after it, the columns of `PaymentGroup.put_columns`, records put and gone, epochs raised, and
+    the owner table if it has changed."""
 
     sums: Sums
     columns: tuple[list[Any], ...]
     puts: dict[bytes, bytes]
     gone: list[bytes]
     epochs: dict[int, int]
+    owners: bytes | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.columns[0] or self.puts or self.gone or self.epochs)
+        return bool(self.columns[0] or self.puts or self.gone or self.epochs or self.owners is not None)
 
 
 NO_COLUMNS: tuple[list[Any], ...] = ([], [], [], [], [], [], [], [])
@@ -156,7 +173,8 @@ class Postgres:
                 gone.append(key)
             else:
                 puts[key] = value
-        return Writes(Sums(*group.unsettled, group.open_spent), columns, puts, gone, group.raised_epochs)
+        sums = Sums(*group.unsettled, group.open_spent)
+        return Writes(sums, columns, puts, gone, group.raised_epochs, group.owners or None)
 
     async def put(self, writes: Writes) -> None:
         async with self._turn:
@@ -174,6 +192,7 @@ class Postgres:
             writes.gone,
             list(writes.epochs),
             list(writes.epochs.values()),
+            writes.owners,
         )
         self._confirmed(place, writes.sums, sent_ms)
 
@@ -197,6 +216,38 @@ class Postgres:
     async def _beat(self) -> None:
         async with self._turn:
             await self._put(Writes(self._sums, NO_COLUMNS, {}, [], {}))
+
+    # other stores
+
+    @property
+    def name(self) -> str:
+        """The store's."""
+        return self._place.store
+
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Have `heard` called for each notification of a channel."""
+        async with self._turn:
+            await self._connection.add_listener(channel, lambda *_: heard())
+
+    async def look(self) -> list[Row]:
+        """Return all stores of one moment, in the order of their names."""
+        return await look(self._ask)
+
+    async def give(self, leases: list[int], to: str, owners: bytes | None) -> None:
+        """Give leases to another store; on return it is durable. owners: as in `Writes`."""
+        async with self._turn:
+            place, sent_ms = self._place._replace(groups=self._place.groups + 1), _now_ms()
+            await self._connection.fetch(GIVE, *place, *self._sums, leases, to, owners)
+            self._confirmed(place, self._sums, sent_ms)
+
+    async def take_over(self, silent: Row) -> int:
+        """Take the leases of a store that was seen like this for a lease; return how many: none if it has moved since."""
+        async with self._turn:
+            place, sent_ms = self._place._replace(groups=self._place.groups + 1), _now_ms()
+            taken: int = await self._connection.fetchval(TAKE_OVER, *place, silent.name, silent.fence, silent.groups)
+            if taken:
+                self._confirmed(place, self._sums, sent_ms)
+            return taken
 
     # reads
 
@@ -236,6 +287,14 @@ class Postgres:
             outpoint: received(terms, state) for outpoint, state, terms in await self._ask(READ, [name for _, name in found])
         }
         return [(expiry, records.get(outpoint, 0), outpoint) for expiry, outpoint in found]
+
+
+async def look(fetch: Callable[[str], Awaitable[list[Any]]]) -> list[Row]:
+    """Return all stores of one moment, in the order of their names."""
+    return [
+        Row(name, number, fence, groups, Sums(*sums), owners, dict(zip(leases, epochs, strict=True)))
+        for name, number, fence, groups, *sums, owners, leases, epochs in await fetch(LOOK)
+    ]
 
 
 def _now_ms() -> int:

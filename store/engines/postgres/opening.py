@@ -1,4 +1,4 @@
-"""How a store begins on PostgreSQL: find the primary, see whose the database is, raise the fence, wait until nobody else is active.
+"""How a store begins on PostgreSQL: find the primary, see whose the database is, raise the fence, take what is its own.
 
 The first thing that counts is an own write that was confirmed: what is read after it is on a second machine, too.
 """
@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import asyncpg
 
@@ -20,24 +21,20 @@ from paychan.settings.models import StoreConfig
 from ... import keys
 from ...ending import die
 from ...identity import Identity, hold_against
+from ...leases import NOT_HELD
 from ...mark import Mark
 from ...restored import describe_restored
 from . import pinned as pins
-from .engine import EPOCHS, OWN_SUMS, RECORD, Place, Postgres, Sums
+from .engine import RECORD, Place, Postgres, look
 from .hosts import Node, on_warning, wait_for_primary
 
 log = logging.getLogger("paychan.store")
 
-SCHEMA_VERSION = 1
-LOOK_SECONDS = 0.1  # between two looks at other stores
+SCHEMA_VERSION = 2
 NOT_REPLICATED = "PC003"
 FENCED = "PC001"
 BEGIN = "SELECT * FROM paychan.begin_store($1, $2, $3, $4, $5, $6)"
-TAKE_OVER = "SELECT paychan.take_over($1, $2, $3, $4, $5, $6)"
 ROW = "SELECT instance, fence, groups FROM paychan.store WHERE name = $1"
-OTHERS = """SELECT name, fence, groups FROM paychan.store s
-    WHERE name <> $1 AND EXISTS (SELECT FROM paychan.shard h WHERE h.store = s.name)"""
-
 _UNCONFIRMED = "the database does not confirm the store's start: is a standby connected?"
 
 Seen = tuple[int, int]
@@ -59,10 +56,19 @@ def lost(config: StoreConfig, name: str, groups: int, mark: Mark) -> ConfigError
     )
 
 
+class Opened(NamedTuple):
+    """A store that has begun. number: its own among the stores. marks: of the others."""
+
+    engine: Postgres
+    identity: Identity
+    number: int
+    marks: "Others"
+
+
 @asynccontextmanager
-async def opened(config: StoreConfig, database: Path, server_pubkey: bytes, say: Say) -> AsyncIterator[tuple[Postgres, Identity]]:
-    """Begin; give the engine when this store is the active one. database: path that an embedded store would have, beside its mark.
-    say: is told what is waited for.
+async def opened(config: StoreConfig, database: Path, server_pubkey: bytes, say: Say) -> AsyncIterator[Opened]:
+    """Begin; give the engine when that is durable. database: path that an embedded store would have, beside its mark. say: is told
+    what is waited for.
 
     Raises: ConfigError if this store must not run on this database, or another one uses its name. Else it waits.
     """
@@ -70,47 +76,58 @@ async def opened(config: StoreConfig, database: Path, server_pubkey: bytes, say:
     pinned, mark = _read_directory(config, database)
     node = await wait_for_primary(config.postgres, say)
     release = on_warning(node.connection, die)
-    try:
-        engine, identity = await _open(config, database.parent, server_pubkey, pinned, mark, node, say)
+    with Others(database.parent) as marks:
         try:
-            yield engine, identity
+            found = await _open(config, database.parent, server_pubkey, pinned, mark, marks, node, say)
+            try:
+                yield found
+            finally:
+                found.engine.close()
         finally:
-            engine.close()
-    finally:
-        release()
-        node.connection.terminate()  # says nothing, and so cancels nothing
-        mark.close()
+            release()
+            node.connection.terminate()  # says nothing, and so cancels nothing
+            mark.close()
 
 
 async def _open(
-    config: StoreConfig, directory: Path, server_pubkey: bytes, pinned: pins.Pinned, mark: Mark, node: Node, say: Say
-) -> tuple[Postgres, Identity]:
+    config: StoreConfig,
+    directory: Path,
+    server_pubkey: bytes,
+    pinned: pins.Pinned,
+    mark: Mark,
+    marks: "Others",
+    node: Node,
+    say: Say,
+) -> Opened:
     """Raises ConfigError. Whatever else goes wrong ends the process."""
     try:
-        return await _begin_and_wait(config, directory, server_pubkey, pinned, mark, node, say)
+        identity = await _identity(node.connection, config, server_pubkey)
+        if pinned.system is not None and (pinned.system, pinned.identity) != (node.system, identity.encode().hex()):
+            raise refusal(config, f"this is another database than the one that {directory} belongs to")
+        place, number, sent_ms = await _begin(node.connection, config, bytes.fromhex(pinned.instance), identity, say)
+        if place.groups < mark.sequence:
+            raise lost(config, place.store, place.groups, mark)
+        pins.write(directory, pins.Pinned(pinned.instance, node.system, identity.encode().hex()))
+        return Opened(await _engine(config, identity, mark, marks, node, place, sent_ms), identity, number, marks)
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         die(error)
 
 
-async def _begin_and_wait(
-    config: StoreConfig, directory: Path, server_pubkey: bytes, pinned: pins.Pinned, mark: Mark, node: Node, say: Say
-) -> tuple[Postgres, Identity]:
+async def _engine(
+    config: StoreConfig, identity: Identity, mark: Mark, marks: "Others", node: Node, place: Place, sent_ms: int
+) -> Postgres:
+    """Return the engine of a store that has begun, if the database has all that was seen of the others. Raises ConfigError."""
     assert config.postgres is not None
-    connection = node.connection
-    identity = await _identity(connection, config, server_pubkey)
-    if pinned.system is not None and (pinned.system, pinned.identity) != (node.system, identity.encode().hex()):
-        raise refusal(config, f"this is another database than the one that {directory} belongs to")
-    place, sent_ms = await _begin(connection, config, bytes.fromhex(pinned.instance), identity, say)
-    if place.groups < mark.sequence:
-        raise lost(config, place.store, place.groups, mark)
-    pins.write(directory, pins.Pinned(pinned.instance, node.system, identity.encode().hex()))
-    place, sent_ms = await _be_the_only_one(connection, config, directory, place, sent_ms, say)
+    rows = {row.name: row for row in await look(node.connection.fetch)}
+    own = rows.pop(place.store)
+    for row in rows.values():
+        if row.groups < marks.of(row.name).sequence:
+            raise lost(config, row.name, row.groups, marks.of(row.name))
     mark.note(place.groups)
-    (sums,) = await connection.fetch(OWN_SUMS, place.store)
-    epochs = [row[0] for row in await connection.fetch(EPOCHS)]
-    for row in await connection.fetch(RECORD, keys.RESTORED):
-        log.warning("this store was %s", describe_restored(row[0]))
-    return Postgres(connection, mark, place, config.postgres.lease_ms, Sums(*sums), epochs, sent_ms), identity
+    for record in await node.connection.fetch(RECORD, keys.RESTORED):
+        log.warning("this store was %s", describe_restored(record[0]))
+    epochs = [own.leases.get(lease, NOT_HELD) for lease in range(identity.shard_count + LEASE_COUNT)]
+    return Postgres(node.connection, mark, place, config.postgres.lease_ms, own.sums, epochs, sent_ms)
 
 
 def _read_directory(config: StoreConfig, database: Path) -> tuple[pins.Pinned, Mark]:
@@ -147,8 +164,9 @@ async def _identity(connection: asyncpg.Connection, config: StoreConfig, server_
 
 async def _begin(
     connection: asyncpg.Connection, config: StoreConfig, instance: bytes, identity: Identity, say: Say
-) -> tuple[Place, int]:
-    """Raise the fence. Whatever an earlier process of this name left in flight is over when this returns."""
+) -> tuple[Place, int, int]:
+    """Raise the fence; return the store's place and number, and when that was sent. Whatever an earlier process of this name left
+    in flight is over when this returns."""
     assert config.postgres is not None
     name = config.postgres.name
     seen = await _seen_alone(connection, config, instance, say)
@@ -158,8 +176,8 @@ async def _begin(
         sent_ms = _now_ms()
         unconfirmed = asyncio.get_running_loop().call_later(config.postgres.lease_ms / 1000, die, TimeoutError(_UNCONFIRMED))
         try:
-            fence, groups = await connection.fetchrow(BEGIN, name, instance, identity.encode(), leases, *seen)
-            return Place(name, fence, groups), sent_ms
+            fence, groups, number = await connection.fetchrow(BEGIN, name, instance, identity.encode(), leases, *seen)
+            return Place(name, fence, groups), number, sent_ms
         except asyncpg.PostgresError as error:
             if error.sqlstate == FENCED:
                 raise refusal(config, str(error)) from error
@@ -186,30 +204,6 @@ async def _seen_alone(connection: asyncpg.Connection, config: StoreConfig, insta
     return again[1], again[2]
 
 
-async def _be_the_only_one(
-    connection: asyncpg.Connection, config: StoreConfig, directory: Path, place: Place, sent_ms: int, say: Say
-) -> tuple[Place, int]:
-    """Wait until no other store holds shards. Those of a store that has been silent for a lease, by our clock, are taken over.
-
-    Raises: ConfigError if the database knows fewer groups of another store than were seen here: it has lost them."""
-    assert config.postgres is not None
-    seen: dict[str, tuple[Seen, int]] = {}
-    with Others(directory) as marks:
-        while others := await connection.fetch(OTHERS, place.store):
-            say(f"another store is active: {', '.join(row[0] for row in others)}; this one waits to take over")
-            for name, fence, groups in others:
-                if groups < marks.of(name).sequence:
-                    raise lost(config, name, groups, marks.of(name))
-                before, since_ms = seen.get(name, (None, 0))
-                if before != (fence, groups):
-                    seen[name] = (fence, groups), _now_ms()
-                    marks.of(name).note(groups)
-                elif _now_ms() - since_ms > config.postgres.lease_ms:
-                    place, sent_ms = await _take_over(connection, place, sent_ms, name, (fence, groups))
-            await asyncio.sleep(LOOK_SECONDS)
-    return place, sent_ms
-
-
 class Others:
     """Marks of other stores, as far as they were seen here: `STATE_DIR/store/seen_NAME.mark`. Whoever takes over a store whose
     machine is gone cannot ask that one's own mark."""
@@ -230,16 +224,6 @@ class Others:
         if name not in self._marks:
             self._marks[name] = Mark(self._directory / f"seen_{name}")
         return self._marks[name]
-
-
-async def _take_over(connection: asyncpg.Connection, place: Place, sent_ms: int, name: str, pair: Seen) -> tuple[Place, int]:
-    """Take a silent store's shards, unless it has moved since it was seen at `pair`. Return what `_begin` does, as it is now."""
-    ours, now_ms = place._replace(groups=place.groups + 1), _now_ms()
-    taken = await connection.fetchval(TAKE_OVER, *ours, name, *pair)
-    if not taken:
-        return place, sent_ms
-    log.warning("store %s was silent: its %d leases are ours now", name, taken)
-    return ours, now_ms
 
 
 def _now_ms() -> int:

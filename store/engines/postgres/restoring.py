@@ -119,5 +119,7 @@ class Filling:
         self._place = self._place._replace(groups=self._place.groups + 1)
         columns = [list(column) for column in zip(*self._states, strict=True)] or NO_COLUMNS
         puts = list(self._puts), list(self._puts.values())
-        await self._connection.fetch(PUT_GROUP, *self._place, *self._sums, *columns, *puts, [], list(epochs), list(epochs.values()))
+        await self._connection.fetch(
+            PUT_GROUP, *self._place, *self._sums, *columns, *puts, [], list(epochs), list(epochs.values()), None
+        )
         self._states, self._puts = [], {}

@@ -126,7 +126,7 @@ def check_few_moves(before: list[int], now: list[int], workers: list[int]) -> No
 
 
 def test_more_workers_than_leases_leave_some_without():
-    assert share_out([1, 1], [1, 2, 3]) == [1, 2]
+    assert share_out([1, 1], {1: 1, 2: 1, 3: 1}) == [1, 2]
 
 
 def test_versions_and_numbers_begin_where_they_say_and_go_up_by_one():
