@@ -55,12 +55,16 @@ class Sequencer:
         self._jobs: list[Job] = []
         self._commits: list[bytes] = []
         self._queued_bytes = 0
-        self._is_writing = self._is_stepping = False
+        self._is_writing = self._is_stepping = self._is_closed = False
 
     @property
     def is_idle(self) -> bool:
         """Whether everything that was added has been answered."""
         return not self._jobs and (self._is_stepping or not self._is_writing)
+
+    def close(self) -> None:
+        """The store ends, and nothing waits for an answer: what becomes of a step that is under way does not matter."""
+        self._is_closed = True
 
     def has_room(self, size: int) -> bool:
         """Return whether a frame of `size` bytes may still be queued."""
@@ -118,6 +122,8 @@ class Sequencer:
             if stopped:
                 self._on_stopped(stopped)
         except BaseException as error:
+            if self._is_closed:
+                return
             _die(error)
         self._is_writing = False
         if self._jobs or self._steps:

@@ -113,6 +113,7 @@ class StoreServer:
         self._sequencer.finish_group()
         while not self._sequencer.is_idle:
             await asyncio.sleep(STOP_LOOK_S)
+        self._sequencer.close()
         await asyncio.sleep(0)  # uvloop sends at the end of a turn: the last answers leave here
         for connection in list(self._sessions):
             connection.close()

@@ -167,10 +167,14 @@ class Node:
             self.process.wait(30)
             self.process = None
 
+    def pids(self) -> list[int]:
+        """Return those of all its processes."""
+        assert self.process is not None
+        return [self.process.pid, *_descendants(self.process.pid)]
+
     def signal(self, number: int) -> None:
         """Send a signal to all its processes."""
-        assert self.process is not None
-        for pid in (self.process.pid, *_descendants(self.process.pid)):
+        for pid in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 

@@ -3,6 +3,7 @@
 import select
 import socket
 from collections import deque
+from hashlib import sha256
 
 from bench.load.store_feed import _connect
 from paychan._fast.frame import ERROR, FrameReader, encode_frame
@@ -97,7 +98,7 @@ class Money:
     """A channel that any worker may write to. `value`: what is left, as far as was answered."""
 
     def __init__(self, number: int, server_pubkey: bytes) -> None:
-        self.outpoint, self.value = number.to_bytes(2, "big") * 16 + bytes(4), FUNDING
+        self.outpoint, self.value = sha256(bytes([number])).digest() + bytes(4), FUNDING
         self._pubkey = server_pubkey
 
     def open(self, worker: Worker) -> EntryStatus:

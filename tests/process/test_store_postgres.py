@@ -54,7 +54,7 @@ class Store:
     """A store's directory, and its process while it runs."""
 
     def __init__(self, directory, cluster, database, name="a", lease_ms=30_000):
-        self.directory, self.log = directory, directory / "log"
+        self.directory, self.log, self.name = directory, directory / "log", name
         directory.mkdir(exist_ok=True)
         self.state = directory / "state"
         text = STORE_TOML.format(state=self.state, pubkey=PUBKEY.hex(), table=cluster.table(database, name, lease_ms))

@@ -233,6 +233,11 @@ class Postgres:
         """Return all stores of one moment, in the order of their names."""
         return await look(self._ask)
 
+    async def tell(self, owners: bytes) -> None:
+        """Tell the other stores who serves our leases."""
+        async with self._turn:
+            await self._put(Writes(self._sums, NO_COLUMNS, {}, [], {}, owners))
+
     async def give(self, leases: list[int], to: str, owners: bytes | None) -> None:
         """Give leases to another store; on return it is durable. owners: as in `Writes`."""
         async with self._turn:

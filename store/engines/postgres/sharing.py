@@ -130,6 +130,7 @@ class Sharing:
         async def step() -> None:
             self._is_leaving = True
             await self._step()
+            await self._engine.tell(b"")
             if not left.done():
                 left.set_result(None)
 
@@ -185,7 +186,7 @@ class Sharing:
             weights[self._number] = 0
         given = excess(rows, weights, own, self._owning.kinds())
         for name, leases in given.items():
-            await self._engine.give(leases, name, b"" if self._is_leaving else None)
+            await self._engine.give(leases, name, b"" if self._is_leaving else None)  # so that nobody gives it back
             log.info("%d leases are given to store %s", len(leases), name)
             self._owning.let_go(leases)
         return bool(given)
