@@ -24,6 +24,9 @@ from tests.system import running
 
 OURS = "paychan, FastAPI"
 WARM_CALLS = 30
+CALLS, CALLS_MIN = 1600, 50
+"""Of a round. It must not take five minutes on the slowest machine with the dearest seller: then mppx's challenge has ended."""
+
 
 
 class Cost(NamedTuple):
@@ -121,12 +124,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=(__doc__ or "").splitlines()[0])
     scratch = Path(tempfile.gettempdir()) / "paychan-peers"
     parser.add_argument("--scratch", type=Path, default=scratch, help="where peers are installed")
-    parser.add_argument("--calls", type=int, default=300, help="of each connection in a round")
+    parser.add_argument("--calls", type=int, help=f"of each connection in a round; by default {CALLS_MIN} at least, {CALLS} of all")
     parser.add_argument("--connections", type=int, default=5, help="up to 32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--storage", default="memory", help="x402's: memory, or a directory for its files")
     parser.add_argument("--only-ours", action="store_true", help="install nothing, and measure nobody else")
     arguments = parser.parse_args()
+    arguments.calls = arguments.calls or max(CALLS // arguments.connections, CALLS_MIN)
     peers = None if arguments.only_ours else install(arguments.scratch)
     with tempfile.TemporaryDirectory(prefix="peers-") as directory:
         lines = run(arguments, peers, Path(directory))

@@ -1,7 +1,10 @@
-"""The certificates of a cluster, made by the `openssl` command: an authority of its own, and one certificate for each machine.
+"""The certificates of a cluster, made by the `openssl` command: an authority of its own, and a folder for each machine.
 
     DIRECTORY/ca.crt, ca.key        the authority; the key stays here, and nowhere else
-    DIRECTORY/HOST/ca.crt, peer.crt, peer.key       what that machine needs
+    DIRECTORY/HOST/ca.crt, peer.crt, peer.key       what that machine's workers need
+    DIRECTORY/HOST/ca.crt, server.*, ROLE.*         or what it needs of the database: to be one, and to come to one as each role
+
+Workers and the database have an authority each: who has a certificate of the first is believed as a worker is.
 
 openssl is given its configuration with each call: what a distribution has in /etc differs, and adds extensions of its own.
 """
@@ -16,7 +19,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from ..rpc.peer_tls import CertificateError, CertificateFiles, prove
+from ..rpc.peer_tls import CertificateError, CertificateFiles, make_contexts, prove
 from .output import CommandError
 
 AUTHORITY_DAYS = 3650
@@ -31,6 +34,24 @@ _MACHINE = (
     "basicConstraints = critical, CA:FALSE\nkeyUsage = critical, digitalSignature\nextendedKeyUsage = serverAuth, clientAuth\n"
     "subjectKeyIdentifier = hash\nauthorityKeyIdentifier = keyid\nsubjectAltName = {names}\n"
 )
+_ROLE = (
+    "basicConstraints = critical, CA:FALSE\nkeyUsage = critical, digitalSignature\nextendedKeyUsage = clientAuth\n"
+    "subjectKeyIdentifier = hash\nauthorityKeyIdentifier = keyid\n"
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of a machine's certificates. stem: what its files are called; role: whom it names, empty: the machine itself, with all
+    its names, and then it is for both sides of a connection."""
+
+    stem: str
+    role: str = ""
+
+
+PEER = (Kind("peer"),)
+DATABASE = (Kind("server"), *(Kind(role, role) for role in ("paychan_store", "paychan_signer", "replicator", "rewind")))
+"""PostgreSQL takes a role by the common name (`cert clientcert=verify-full`)."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +75,14 @@ def _is_address(host: str) -> bool:
 
 
 def make_certificates(
-    directory: Path, machines: Sequence[Machine], now: float, days: int, renew: bool
+    directory: Path, machines: Sequence[Machine], now: float, days: int, renew: bool, kinds: Sequence[Kind] = PEER
 ) -> list[tuple[Machine, str]]:
-    """Make the authority, if there is none, and a certificate for each machine that has none, or one that ends soon.
+    """Make the authority, if there is none, and the certificates of each machine that lacks one, or has one that ends soon.
 
-    renew: for all of them. now: unix seconds; days: until a certificate ends. Return for each machine what was done: made, renewed
-    or kept. Raises CommandError.
+    kinds: PEER or DATABASE. renew: for all of them. now: unix seconds; days: until a certificate ends. Return for each machine what
+    was done: made, renewed or kept. Raises CommandError.
     """
+    _refuse_others(directory, kinds)
     openssl = shutil.which("openssl")
     if openssl is None:
         raise CommandError("there is no `openssl` command here; the package openssl of every distribution has it")
@@ -70,7 +92,7 @@ def make_certificates(
         with tempfile.TemporaryDirectory(dir=directory, prefix=".making-") as scratch:
             maker = _Maker(openssl, directory, Path(scratch))
             maker.make_authority()
-            return [(machine, maker.make(machine, now, days, renew)) for machine in machines]
+            return [(machine, maker.make(machine, kinds, now, days, renew)) for machine in machines]
     except OSError as error:
         raise CommandError(f"{error.filename or directory}: {error.strerror}") from error
     finally:
@@ -83,8 +105,8 @@ class _Maker:
     def __init__(self, openssl: str, directory: Path, scratch: Path) -> None:
         self._openssl, self._directory, self._scratch = openssl, directory, scratch
 
-    def _run(self, *arguments: object) -> None:
-        """Raises CommandError with what openssl says; there is no secret in it."""
+    def _run(self, *arguments: object) -> str:
+        """Return what openssl prints. Raises CommandError with what it complains of; there is no secret in it."""
         command = [self._openssl, *map(str, arguments)]
         environment = {**os.environ, "OPENSSL_CONF": os.devnull}
         try:
@@ -97,6 +119,7 @@ class _Maker:
         if done.returncode:
             said = " ".join(done.stderr.split())[-300:]
             raise CommandError(f"{self._openssl} {command[1]}: {said or f'ended with status {done.returncode}'}")
+        return done.stdout
 
     def _write(self, name: str, text: str) -> Path:
         path = self._scratch / name
@@ -125,34 +148,55 @@ class _Maker:
         made_key.rename(key)
         made.rename(certificate)
 
-    def make(self, machine: Machine, now: float, days: int, renew: bool) -> str:
-        """Make a machine's certificate, with a new key, if it needs one; return made, renewed or kept."""
-        place = self._directory / machine.hosts[0]
-        files = CertificateFiles(place / "ca.crt", place / "peer.crt", place / "peer.key")
-        is_there = files.certificate.exists()
-        if is_there and not renew and _is_good(files, machine, self._directory / "ca.crt", now + days * 86_400 / RENEWED_BEFORE):
+    def make(self, machine: Machine, kinds: Sequence[Kind], now: float, days: int, renew: bool) -> str:
+        """Make a machine's certificates, with new keys, if it needs one; return made, renewed or kept."""
+        place, until = self._directory / machine.hosts[0], now + days * 86_400 / RENEWED_BEFORE
+        is_there = all((place / f"{kind.stem}.crt").exists() for kind in kinds)
+        if is_there and not renew and all(self._is_good(kind, machine, place, until) for kind in kinds):
             return "kept"
-        key, request, made = self._make_key("peer.key"), self._scratch / "peer.csr", self._scratch / "peer.crt"
-        config = self._write("peer.cnf", _ANY_DISTINGUISHED_NAME.format(name=machine.hosts[0][:64]))
-        extensions = self._write("peer.ext", _MACHINE.format(names=machine.names))
+        place.mkdir(exist_ok=True)
+        for kind in kinds:
+            self._make(kind, machine, days, place)
+        shutil.copyfile(self._directory / "ca.crt", self._scratch / "copy.crt")
+        (self._scratch / "copy.crt").rename(place / "ca.crt")
+        return "renewed" if is_there else "made"
+
+    def _make(self, kind: Kind, machine: Machine, days: int, place: Path) -> None:
+        """Put a new key and its certificate into a machine's folder."""
+        key, request, made = self._make_key("new.key"), self._scratch / "new.csr", self._scratch / "new.crt"
+        config = self._write("new.cnf", _ANY_DISTINGUISHED_NAME.format(name=kind.role or machine.hosts[0][:64]))
+        extensions = self._write("new.ext", _ROLE if kind.role else _MACHINE.format(names=machine.names))
         authority, authority_key = self._directory / "ca.crt", self._directory / "ca.key"
         self._run("req", "-new", "-sha256", "-config", config, "-key", key, "-out", request)
         self._run(
             "x509", "-req", "-sha256", "-in", request, "-CA", authority, "-CAkey", authority_key, "-days", days,
             "-set_serial", f"0x{secrets.randbits(126):x}", "-extfile", extensions, "-out", made,
         )  # fmt: skip
-        place.mkdir(exist_ok=True)
-        shutil.copyfile(authority, self._scratch / "copy.crt")
-        for path, target in ((key, files.key), (made, files.certificate), (self._scratch / "copy.crt", files.ca)):
-            path.rename(target)
-        return "renewed" if is_there else "made"
+        key.rename(place / f"{kind.stem}.key")
+        made.rename(place / f"{kind.stem}.crt")
+
+    def _is_good(self, kind: Kind, machine: Machine, place: Path, until: float) -> bool:
+        """Return whether a certificate is this authority's, names whom it should, and is good until then (unix seconds)."""
+        authority = self._directory / "ca.crt"
+        files = CertificateFiles(authority, place / f"{kind.stem}.crt", place / f"{kind.stem}.key")
+        try:
+            if (place / "ca.crt").read_bytes() != authority.read_bytes():
+                return False
+            if not kind.role:
+                return all(prove(files, host) >= until for host in machine.hosts)
+            make_contexts(files)  # key and certificate belong together
+            self._run("verify", "-purpose", "sslclient", "-attime", int(until), "-CAfile", authority, files.certificate)
+            subject = self._run("x509", "-in", files.certificate, "-noout", "-subject", "-nameopt", "RFC2253")
+            return subject.strip() == f"subject=CN={kind.role}"
+        except (CertificateError, CommandError, OSError):
+            return False
 
 
-def _is_good(files: CertificateFiles, machine: Machine, authority: Path, until: float) -> bool:
-    """Return whether a machine's files are this authority's, name all its hosts, and are good until then (unix seconds)."""
-    try:
-        of_this = CertificateFiles(authority, files.certificate, files.key)
-        is_copied = files.ca.read_bytes() == authority.read_bytes()
-        return is_copied and all(prove(of_this, host) >= until for host in machine.hosts)
-    except (CertificateError, OSError):
-        return False
+def _refuse_others(directory: Path, kinds: Sequence[Kind]) -> None:
+    """Raises CommandError if this authority has signed for the other purpose."""
+    other, what = (DATABASE, "the database") if kinds == PEER else (PEER, "workers")
+    found = next(directory.glob(f"*/{other[0].stem}.crt"), None)
+    if found is not None:
+        raise CommandError(
+            f"{directory} is the authority for {what} ({found}): workers and the database need one each; name another"
+        )

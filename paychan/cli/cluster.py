@@ -8,9 +8,10 @@ from typing import Any
 
 from ..printing import show
 from ..settings import hosts
-from .certificates import DAYS, RENEWED_BEFORE, Machine, make_certificates
+from .certificates import DATABASE, DAYS, PEER, RENEWED_BEFORE, Machine, make_certificates
 
 DAYS_MAX = 3650
+_KINDS = {"workers": PEER, "database": DATABASE}
 
 
 def register(actions: Any, exits: str) -> None:
@@ -27,7 +28,16 @@ def register(actions: Any, exits: str) -> None:
         action="append",
         required=True,
         metavar="HOST[,HOST...]",
-        help="a machine: its cluster.peer_host first, and further names or IP addresses of it; once for each machine",
+        help="a machine: first what the others connect to (cluster.peer_host, or where its PostgreSQL listens), then further names "
+        "or IP addresses of it; once for each machine",
+    )
+    parser.add_argument(
+        "--for",
+        dest="purpose",
+        choices=sorted(_KINDS),
+        default="workers",
+        help="workers, which speak to each other (the default), or the database: PostgreSQL, and all who come to it. Each has a "
+        "directory of its own",
     )
     parser.add_argument("--days", type=_days, default=DAYS, metavar="N", help=f"until a certificate ends ({DAYS})")
     help_text = f"make all anew, not only those with less than 1/{RENEWED_BEFORE} of --days left"
@@ -54,7 +64,8 @@ def _days(text: str) -> int:
 
 def _certificates(arguments: argparse.Namespace) -> int:
     directory: Path = arguments.directory
-    done = make_certificates(directory, arguments.host, time.time(), arguments.days, arguments.renew)
+    kinds = _KINDS[arguments.purpose]
+    done = make_certificates(directory, arguments.host, time.time(), arguments.days, arguments.renew, kinds)
     rows = [{"host": machine.hosts[0], "directory": str(directory / machine.hosts[0]), "done": what} for machine, what in done]
     lines = [f"{row['directory']}: {row['done']}" for row in rows]
     show(json.dumps({"certificates": rows}) if arguments.json else "\n".join(lines))

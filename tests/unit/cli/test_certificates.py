@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from paychan.__main__ import main
-from paychan.cli.certificates import AUTHORITY_DAYS, DAYS, RENEWED_BEFORE
+from paychan.cli.certificates import AUTHORITY_DAYS, DATABASE, DAYS, RENEWED_BEFORE
 from paychan.rpc.peer_tls import CertificateError, CertificateFiles, prove
 from tests.certificates import ALPHA, BETA, files_of, need_openssl, run
 
@@ -159,3 +159,55 @@ def test_a_directory_that_cannot_be_written_is_told(tmp_path, command):
     (tmp_path / "file").write_text("")
     status, out, err = command(tmp_path / "file" / "cluster", *HOSTS)
     assert (status, out) == (1, "") and "Not a directory" in err
+
+
+# --- of the database ---
+
+
+def database(made, *more):
+    return (made, "--for", "database", "--host", ALPHA, "--host", BETA, *more)
+
+
+def certificate_of(made, stem):
+    return made / ALPHA / f"{stem}.crt"
+
+
+def test_a_machine_of_the_database_is_a_server_and_each_role_is_a_client_of_that_name(tmp_path, command):
+    made = tmp_path / "db"
+    assert command(*database(made)) == (0, f"{made / ALPHA}: made\n{made / BETA}: made\n", "")
+    for kind in DATABASE:
+        text = run("x509", "-in", certificate_of(made, kind.stem), "-noout", "-text")
+        assert f"CN = {kind.role or ALPHA}\n" in text
+        assert ("TLS Web Server Authentication" in text) is (not kind.role) and "TLS Web Client Authentication" in text
+    with pytest.raises(CertificateError, match="unsuitable|purpose"):  # a role cannot be the database
+        prove(CertificateFiles(made / "ca.crt", certificate_of(made, "rewind"), made / ALPHA / "rewind.key"), ALPHA)
+    assert command(*database(made))[1] == f"{made / ALPHA}: kept\n{made / BETA}: kept\n"
+
+
+@pytest.mark.parametrize("spoil", ["damaged", "another's", "without its key", "gone", "ends soon"])
+def test_a_role_without_a_good_certificate_gets_one(tmp_path, command, spoil):
+    made = tmp_path / "db"
+    command(*database(made))
+    before = serial(certificate_of(made, "paychan_store"))
+    if spoil == "damaged":
+        certificate_of(made, "paychan_store").write_text("damaged\n")
+    elif spoil == "another's":
+        for suffix in ("crt", "key"):
+            (made / ALPHA / f"paychan_store.{suffix}").write_bytes((made / ALPHA / f"rewind.{suffix}").read_bytes())
+    elif spoil == "without its key":
+        (made / ALPHA / "paychan_store.key").write_bytes((made / ALPHA / "rewind.key").read_bytes())
+    elif spoil == "gone":
+        certificate_of(made, "paychan_store").unlink()
+    days = 4 * DAYS if spoil == "ends soon" else DAYS
+    assert command(*database(made, "--days", days))[1].startswith(f"{made / ALPHA}: ")
+    assert serial(certificate_of(made, "paychan_store")) != before
+    assert command(*database(made, "--days", days))[1] == f"{made / ALPHA}: kept\n{made / BETA}: kept\n"
+
+
+def test_one_authority_does_not_sign_for_workers_and_the_database(tmp_path, command):
+    database_made, workers_made = tmp_path / "db", tmp_path / "cluster"
+    command(*database(database_made))
+    command(workers_made, *HOSTS)
+    for words in ((database_made, *HOSTS), database(workers_made, "--renew")):
+        status, out, err = command(*words)
+        assert (status, out) == (1, "") and "need one each" in err
