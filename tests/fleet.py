@@ -155,7 +155,7 @@ def _make(directory: Path, number: int, workers: int, certificates: Path, stack:
     port = stack.enter_context(own_ports_block())
     server = {"base_port = ": f"base_port = {port}", **section(certificates, f"m{number}", HOSTS[number], "127.0.0.1")}
     changes = {"server.toml": server, "store.toml": {"lease_ms = ": f"lease_ms = {STORE_LEASE_MS}"}}
-    machine = Machine(state, make_config(directory / name / "config", changes), free_port(), workers)
+    machine = Machine(state, make_config(directory / name / "config", changes), free_port(), workers, is_apart=True)
     machine.name = name
     return machine
 

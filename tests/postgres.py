@@ -156,6 +156,16 @@ class Node:
         self.sql("ALTER SYSTEM SET ssl = on", "ALTER SYSTEM SET ssl_ca_file = 'root.crt'", "SELECT pg_reload_conf()")
         self.wait_until("SELECT current_setting('ssl') = 'on'", "speaks no TLS")
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs, as far as its main process shows."""
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Of its main process; 0: there is none."""
+        return self.process.pid if self.process is not None else 0
+
     def kill(self) -> None:
         """End all its processes at once, as a machine that loses power does for whoever is connected to it."""
         if self.process is not None:
@@ -239,6 +249,10 @@ class Cluster:
         self.primary.wait_until("SELECT true", "does not start")
         self.wait_for_standbys(standbys)
         self._databases = 0
+
+    @property
+    def is_whole(self) -> bool:
+        return all(node.is_alive for node in self.nodes)
 
     def wait_for_standbys(self, count: int) -> None:
         self.primary.wait_until(

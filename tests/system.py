@@ -189,6 +189,8 @@ class System:
     """Where `client` and `payer` go: to the shared port, or to a worker's own."""
     variant: str = ""
     """Which of tests/variants.py's settings it runs with; empty: the shipped ones."""
+    is_apart: bool = False
+    """Whether it is out of the terminal's reach: Ctrl-C there stops who runs it, and not this."""
     _own_port: int = 0
     _announced: list[tuple[int, int]] = field(default_factory=list)
     """Worker's pid and own port, of each line that told of one: looked for as lines come, for a long life prints many."""
@@ -221,6 +223,7 @@ class System:
             text=True,
             env=env,
             cwd=ROOT,
+            start_new_session=self.is_apart,
         )
 
     def _collect(self, process: subprocess.Popen[str]) -> None:

@@ -1,4 +1,5 @@
-"""Aim: what is shown to people works: the demonstration, and a regtest with its node by one command. Method: the real scripts."""
+"""Aim: what is shown to people works: the demonstration, a regtest with its node by one command, a whole cluster. Method: the real
+scripts."""
 
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import postgres
 from tests.log_lines import unquiet
 from tests.system import ROOT, free_port, processes, wait_until
 
@@ -131,3 +133,30 @@ def test_the_test_configuration_names_what_to_fill_in(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("paychan: config/test/server.toml: bitcoind.cookie_file: ")
     assert done.stderr.count("\n") == 1
+
+
+@postgres.needed
+def test_a_cluster_to_try_loses_nothing_to_what_it_kills_and_leaves_nothing_behind(tmp_path):
+    command = [str(ROOT / "runCluster.sh"), "--seconds", "16", "--faults"]
+    done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=3 * SECONDS_MAX)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^\d+ payments answered: 0 lost, 0 counted twice$", done.stdout, re.MULTILINE), done.stdout
+    assert done.stdout.count("examples/pay.py http://") == 3 and "kill -9: " in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert left_in(tmp_path) == []
+
+
+@postgres.needed
+def test_a_cluster_to_try_ends_at_ctrl_c(tmp_path):
+    out = (tmp_path / "out").open("w+")
+    env = environment(tmp_path)
+    process = subprocess.Popen([str(ROOT / "runCluster.sh")], env=env, stdout=out, stderr=out, start_new_session=True)
+    try:
+        wait_until(lambda: "Ctrl-C ends it" in (tmp_path / "out").read_text(), SECONDS_MAX, "the cluster")
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(SECONDS_MAX) == 0, (tmp_path / "out").read_text()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    said = (tmp_path / "out").read_text()
+    assert "0 lost, 0 counted twice" in said and "is gone" not in said
