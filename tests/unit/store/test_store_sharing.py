@@ -1,5 +1,5 @@
-"""What several stores decide from each other's rows: who is silent, who gives what to whom, whose worker serves a lease. Pure parts,
-with rows made by hand and random ones; the clock is the test's."""
+"""What several stores decide from each other's rows: who is silent, who gives what to whom, whose worker serves a lease. Pure
+parts, with rows made by hand and random ones; the clock is the test's."""
 
 from collections import Counter
 
