@@ -14,7 +14,7 @@ from paychan.rpc.store_messages import LEASE_COUNT, OwnerTable
 
 NOBODY = 0
 NOT_HELD = (1 << 64) - 1
-"""The epoch here of a lease that another store holds: no worker ever has it."""
+"""The epoch here of a lease that another store holds: an update that says it is stale, too (`paychan/_fast/group.pyx`)."""
 
 WORKERS_MAX = (1 << 16) - 1
 """Of one store at a time. In a cluster a worker's number is its store's times 65536, and its own."""

@@ -447,7 +447,7 @@ cdef class PaymentGroup:
         cdef Known new
         if entry.shard >= self._shard_count:
             return ANSWER_FORBIDDEN
-        if entry.epoch != <uint64_t> self._epochs[entry.shard]:
+        if entry.epoch != <uint64_t> self._epochs[entry.shard] or entry.epoch == UINT64_MAX:  # which is of what is not held here
             return ANSWER_STALE_EPOCH
         if self._accounts._is_stopped[entry.shard] and not _is_settlement_step(entry):
             return ANSWER_STOPPED

@@ -3,11 +3,11 @@
     python -m tests.campaign.stores --cycles 1000 [--victim all|primary|standby|store|worker|machine] [--fault all|kill,stop,slow]
         [--machines 2] [--seed S] [--record FILE]
 
-Two machines or three, each a whole system with a store of its own (tests/fleet.py), one database with two standbys. Each cycle does one
-fault to one victim and waits until everybody's payments go through again, without help. After each round all channels are closed, the
-tiling check judges what payers saw, and `paychan-store check` what is stored. A store that comes back after others have taken over
-must be refused: how often that was, is counted. What a killed primary costs is split in what finds and promotes another (the test does
-that at once) and what is ours.
+Two machines or three, each a whole system with a store of its own (tests/fleet.py), one database with two standbys. Each cycle does
+one fault to one victim and waits until everybody's payments go through again, without help. After each round all channels are
+closed, the tiling check judges what payers saw, and `paychan-store check` what is stored. A store that comes back after others have
+taken over must be refused: how often that was, is counted. What a killed primary costs is split in what finds and promotes another
+(the test does that at once) and what is ours.
 """
 
 import argparse
@@ -44,8 +44,8 @@ STALE = "is not at fence"
 
 @dataclass
 class Report:
-    """One campaign. Counts by "fault victim"; recoveries: seconds from the fault's end until everybody was served; primary: seconds of
-    each part of what a killed primary costs."""
+    """One campaign. Counts by "fault victim"; recoveries: seconds from the fault's end until everybody was served; primary: seconds
+    of each part of what a killed primary costs."""
 
     seed: int
     cycles: Counter[str] = field(default_factory=Counter)

@@ -1,5 +1,5 @@
-"""The short form of the campaign against several active stores: some faults at database, stores and machines under load, and nothing
-acknowledged is lost or counted twice. PAYCHAN_STORES_CYCLES sets how many; `python -m tests.campaign.stores` tells more."""
+"""The short form of the campaign against several active stores: some faults at database, stores and machines under load, and
+nothing acknowledged is lost or counted twice. PAYCHAN_STORES_CYCLES sets how many; `python -m tests.campaign.stores` tells more."""
 
 import os
 import subprocess

@@ -1,10 +1,17 @@
-"""Known ways in which a store on PostgreSQL loses money; rows of table.py. Threats K1 to K10 of docs/THREATS.md."""
+"""Known ways in which a store on PostgreSQL loses money; rows of table.py. Threats K1 to K10, and from K20 on what several
+active stores could do to each other, of docs/THREATS.md."""
 
 from .kinds import Break
 
 ENGINE, HOSTS, OPENING = (f"store/engines/postgres/{name}.py" for name in ("engine", "hosts", "opening"))
 SCHEMA = "store/engines/postgres/schema.sql"
 TESTS = "tests/process/test_store_postgres.py"
+SHARING = "store/engines/postgres/sharing.py"
+SEVERAL, PURE, LINE = (
+    "tests/process/test_stores.py",
+    "tests/unit/store/test_store_sharing.py",
+    "tests/unit/store/test_store_sequencer.py",
+)
 
 CLUSTER = (
     Break(
@@ -51,7 +58,7 @@ CLUSTER = (
         ("K4",),
         "who takes over asks nobody whether the other's groups are all there",
         OPENING,
-        "if groups < marks.of(name).sequence:",
+        "if row.groups < marks.of(row.name).sequence:",
         "if False:",
         (f"{TESTS}::test_who_takes_over_refuses_a_database_that_has_lost_what_it_has_seen_of_the_other",),
     ),
@@ -83,8 +90,8 @@ CLUSTER = (
         ("K6",),
         "a living store's shards are taken over",
         SCHEMA,
-        "WHERE name = _from AND fence = _from_fence AND groups = _from_groups INTO moved;",
-        "WHERE name = _from INTO moved;",
+        "WHERE name = _from AND fence = _from_fence AND groups = _from_groups;",
+        "WHERE name = _from;",
         (f"{TESTS}::test_shards_are_not_taken_from_a_store_that_has_moved",),
     ),
     Break(
@@ -107,7 +114,7 @@ CLUSTER = (
         ("K9",),
         "a store that hears nothing from its database goes on for ever",
         ENGINE,
-        "if silent_ms > self._lease_ms:",
+        "if silent_ms > self._lease_ms - look_ms:",
         "if False:",
         (f"{TESTS}::test_a_database_that_confirms_nothing_ends_the_store_within_a_lease",),
     ),
@@ -118,5 +125,72 @@ CLUSTER = (
         "GRANT SELECT ON ALL TABLES IN SCHEMA paychan TO @ROLE@;",
         "GRANT ALL ON ALL TABLES IN SCHEMA paychan TO @ROLE@;",
         (f"{TESTS}::test_a_stores_role_may_call_the_functions_and_write_nothing_by_itself",),
+    ),
+    Break(
+        ("K20",),
+        "a store whose leases were taken over is not fenced off",
+        SCHEMA,
+        "UPDATE store SET fence = fence + 1, owners = '' WHERE name = _from",
+        "UPDATE store SET owners = '' WHERE name = _from",
+        (f"{TESTS}::test_a_store_that_was_away_for_a_lease_finds_its_shards_taken_and_writes_nothing",),
+    ),
+    Break(
+        ("K21",),
+        "a store gives away what another holds",
+        SCHEMA,
+        "WHERE shard = ANY (_leases) AND store = _store;",
+        "WHERE shard = ANY (_leases);",
+        (f"{SEVERAL}::test_nobody_gives_what_is_not_his",),
+    ),
+    Break(
+        ("K22",),
+        "a store that moves is taken to be silent",
+        SHARING,
+        "if before is None or before.pair != pair:",
+        "if before is None:",
+        (f"{PURE}::test_silence_is_a_lease_of_our_own_clock_without_any_change",),
+    ),
+    Break(
+        ("K23",),
+        "a lease comes back, and its channels are remembered as they were",
+        "store/sequencer.py",
+        "        self._cache.forget(lease for lease in epochs if lease < self._shard_count)\n",
+        "",
+        (
+            f"{LINE}::test_a_lease_that_was_let_go_is_refused_and_read_anew_when_it_is_back",
+            f"{SEVERAL}::test_channels_wander_there_and_back_and_no_store_remembers_them_as_they_were",
+        ),
+    ),
+    Break(
+        ("K23",),
+        "a store judges updates of a lease that it gave away",
+        "store/sequencer.py",
+        "            self._epochs[lease] = NOT_HELD\n",
+        "            pass\n",
+        (f"{LINE}::test_a_lease_that_was_let_go_is_refused_and_read_anew_when_it_is_back",),
+    ),
+    Break(
+        ("K24",),
+        "workers of two stores have the same numbers",
+        "store/leases.py",
+        "shard_count, store << 16",
+        "shard_count, 1 << 16",
+        (f"{PURE}::test_a_store_shares_out_what_it_holds_and_numbers_its_workers_by_its_own_number",),
+    ),
+    Break(
+        ("K24",),
+        "a worker is said to serve a lease that another store has had since",
+        "store/elsewhere.py",
+        "worker if told == epoch else NOBODY",
+        "worker",
+        (f"{PURE}::test_a_worker_serves_a_lease_of_another_store_only_under_the_epoch_that_its_row_has",),
+    ),
+    Break(
+        ("K25",),
+        "the limit of exposure is held against one store's part",
+        "store/server.py",
+        "total = self._elsewhere.total(self._sequencer.unsettled)",
+        "total = self._sequencer.unsettled",
+        (f"{SEVERAL}::test_what_is_unsettled_is_the_sum_over_all_stores",),
     ),
 )

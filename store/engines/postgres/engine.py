@@ -205,10 +205,11 @@ class Postgres:
         """Write a beat when nothing was written for a while: others see by it that this store lives, and it sees that what it
         writes is confirmed. Without a confirmation for a lease, others may have taken over: the store ends."""
         beat_ms = self._lease_ms // BEATS_PER_LEASE
+        look_ms = beat_ms // LOOKS_PER_BEAT
         while True:
-            await asyncio.sleep(beat_ms / LOOKS_PER_BEAT / 1000)
+            await asyncio.sleep(look_ms / 1000)
             silent_ms = _now_ms() - self._sent_ms
-            if silent_ms > self._lease_ms:
+            if silent_ms > self._lease_ms - look_ms:
                 die(TimeoutError(f"the database has confirmed nothing for {silent_ms} ms"))
             if silent_ms > beat_ms and not self._turn.locked():
                 self.run(self._beat())

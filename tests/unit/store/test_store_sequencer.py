@@ -15,6 +15,8 @@ from paychan.rpc.store_messages import Entry, EntryStatus, encode_commit
 from store.engines.at_once import AtOnce
 from store.engines.interface import Unread
 from store.engines.rocksdb import RocksDB
+from store.keys import STATE
+from store.leases import NOT_HELD
 from store.sequencer import QUEUE_BYTES_MAX, Sequencer
 
 OK, STALE_EPOCH, CONFLICT, FORBIDDEN, STOPPED = EntryStatus
@@ -145,6 +147,8 @@ FAILING = """
 import sys
 from pathlib import Path
 from store.engines.rocksdb import RocksDB
+from store.keys import STATE
+from store.leases import NOT_HELD
 from store.sequencer import Sequencer
 engine = RocksDB(Path(sys.argv[1]))
 def fail(writes):
@@ -337,3 +341,64 @@ async def test_a_group_that_asks_for_what_nobody_names_ends_the_process(engine, 
         await asyncio.sleep(0.01)
         with pytest.raises(Ended, match=str(EXIT_FAILED)):
             await engine._steps
+
+
+# --- steps: what several stores do with leases ---
+
+
+def alone(sequencer, turns, act):
+    """Have `act()` done as a step, between groups."""
+
+    async def step():
+        act()
+
+    sequencer.run_alone(step)
+    turns.run()
+
+
+def test_a_step_runs_when_nothing_is_in_flight_and_before_the_group_that_waits(rig):
+    sequencer, turns, _ = rig
+    events = []
+
+    def job(_):
+        events.append("judged")
+        return lambda: events.append("answered")
+
+    sequencer.add(job)
+    alone(sequencer, turns, lambda: events.append("step"))
+    assert events == ["step", "judged", "answered"] and sequencer.is_idle
+
+
+def test_a_lease_that_was_let_go_is_refused_and_read_anew_when_it_is_back(rig):
+    """Meanwhile another store has written the channel: neither the cache nor the shard's account may know it as it was."""
+    sequencer, turns, engine = rig
+    answers = []
+
+    def send(update):
+        answers.clear()
+        sequencer.add(commit_job([update], answers))
+        turns.run()
+        return answers[0]
+
+    assert send(entry(ABSENT, 1000, 1000)) == send(entry(Phase.OPEN, 900, 1000)) == [OK]
+    alone(sequencer, turns, lambda: sequencer.let_go([SHARD, SHARDS]))
+    for epoch in (0, 1, NOT_HELD):
+        assert send(entry(Phase.OPEN, 800, 900, epoch)) == [STALE_EPOCH]
+    engine.commit({STATE + OUTPOINT: entry(Phase.OPEN, 700, 900).state})
+    alone(sequencer, turns, lambda: sequencer.hold({SHARD: 7, SHARDS: 7}))
+    assert send(entry(Phase.OPEN, 600, 700, 6)) == [STALE_EPOCH]
+    assert send(entry(Phase.OPEN, 600, 700, 7)) == [OK]
+    assert sequencer._cache.get(OUTPOINT) == (Phase.OPEN, 600)
+    assert sequencer._cache.accounts.of(SHARD) == (1000, 400, 600, 0, 100, 0), "of one channel, under the new epoch"
+    assert not sequencer._cache.accounts.stopped
+
+
+def test_only_what_belongs_to_a_lease_is_forgotten(rig):
+    sequencer, turns, _ = rig
+    answers = []
+    sequencer.add(commit_job([entry(ABSENT, 1000, 1000)], answers))
+    turns.run()
+    alone(sequencer, turns, lambda: sequencer.hold({shard: 3 for shard in range(SHARDS) if shard != SHARD}))
+    assert sequencer._cache.get(OUTPOINT) == (Phase.OPEN, 1000)
+    alone(sequencer, turns, lambda: sequencer.hold({SHARD: 3}))
+    assert sequencer._cache.get(OUTPOINT) is None
