@@ -1,7 +1,7 @@
 """Buy tokens of examples/sell_tokens.py, and pay for them while they come. Against a seller in debug mode:
 
-    .venv/bin/pip install httpx
-    .venv/bin/python examples/buy_tokens.py [URL [PURSE]]
+.venv/bin/pip install httpx
+.venv/bin/python examples/buy_tokens.py [URL [PURSE]]
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Buy what examples/sell_x402.py sells, with x402's own client. Against a seller in debug mode:
 
-    .venv/bin/pip install 'x402[fastapi,httpx]'
-    .venv/bin/python examples/buy_x402.py [URL [PURSE]]
+.venv/bin/pip install 'x402[fastapi,httpx]'
+.venv/bin/python examples/buy_x402.py [URL [PURSE]]
 """
 
 import asyncio

@@ -208,7 +208,6 @@ def _check_batch(records: Records, batch: list[tuple[bytes, bytes]], report: Rep
         if value != b"":
             report.complain(f"{format_outpoint(key[5:])}: open, and not in the index of expiries")
 
-
     wanted = list(unsettled)
     for start in range(0, len(wanted), FUNDING_BATCH):
         txids = wanted[start : start + FUNDING_BATCH]

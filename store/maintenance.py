@@ -137,4 +137,3 @@ def run(name: str, arguments: list[str]) -> int:
     except Exception as error:  # rocksdict has no narrower type
         say(f"paychan-store {name}: {' '.join(str(error).split())}")
         return EXIT_PROBLEMS
-

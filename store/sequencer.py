@@ -135,4 +135,3 @@ class Sequencer:
         for shard, why in found.items():
             log.critical("shard %d is stopped: %s", shard, why)
         return found
-

@@ -97,9 +97,7 @@ class StoreServer:
             listener = await listen(config.address, self._make_connection)
         except OSError as error:
             raise ConfigError(f"{config.common.source}: store.address: {config.address}: {error.strerror}") from error
-        log.info(
-            "store %s of network %s ready at %s", self._identity.store_id.hex(), self._identity.network, config.address
-        )
+        log.info("store %s of network %s ready at %s", self._identity.store_id.hex(), self._identity.network, config.address)
         watch = asyncio.create_task(self._watch_silence())
         await stop.wait()
         self._stopping = True

@@ -232,6 +232,7 @@ def flask_app():
                 yield f"token {number}"
 
         return Response(till.stream(generate(), float(request.args.get("pause", 60))), mimetype="text/event-stream")
+
     return app
 
 

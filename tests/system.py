@@ -251,9 +251,7 @@ class System:
         found: list[int] = []
 
         def look() -> bool:
-            found[:] = [
-                pid for pid, parent, command in processes() if parent == self.process.pid and module in command
-            ]
+            found[:] = [pid for pid, parent, command in processes() if parent == self.process.pid and module in command]
             return bool(found)
 
         wait_until(look, 20, f"finding {name}")

@@ -37,9 +37,7 @@ class Payer:
 
     __slots__ = ("secret", "terms", "left", "_redeem", "_head", "_tail")
 
-    def __init__(
-        self, seed: str, number: int, server_pubkey: bytes, exp_time: int = EXP_TIME, host: str = "127.0.0.1"
-    ) -> None:
+    def __init__(self, seed: str, number: int, server_pubkey: bytes, exp_time: int = EXP_TIME, host: str = "127.0.0.1") -> None:
         self.secret = sha256(f"{seed}/{number}".encode()).digest()
         pubkey = public_key(self.secret)
         outpoint = debug_outpoint(pubkey, exp_time)
@@ -107,9 +105,11 @@ class Payer:
         """Return a well-formed payment on a channel that does not exist, another one for each number."""
         outpoint = sha256(self.secret + number.to_bytes(8, "little")).digest() + bytes(OUTPOINT_SIZE - 32)
         request, _, _ = self.replay()
-        return request.replace(format_outpoint(self.terms.outpoint).encode(), format_outpoint(outpoint).encode()), False, [
-            (404, None, None)
-        ]
+        return (
+            request.replace(format_outpoint(self.terms.outpoint).encode(), format_outpoint(outpoint).encode()),
+            False,
+            [(404, None, None)],
+        )
 
 
 def batch_request(parts: Iterable[bytes], expected: Sequence[Expected]) -> Request:

@@ -229,8 +229,7 @@ class CpuClock:
         """Return the CPU seconds since this object was made, by name. A thread that ended meanwhile is not counted."""
         after = self._read()
         return {
-            name: sum(used - self._before[name].get(task, 0) for task, used in tasks.items()) / 1e9
-            for name, tasks in after.items()
+            name: sum(used - self._before[name].get(task, 0) for task, used in tasks.items()) / 1e9 for name, tasks in after.items()
         }
 
     def _read(self) -> dict[str, dict[str, int]]:

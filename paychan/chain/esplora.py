@@ -351,9 +351,7 @@ class EsploraChain:
 
     async def fee_per_byte(self, blocks: int) -> int | None:
         """Return the fee that enough servers have an estimate for, None if they have not."""
-        return await self._collect(
-            EsploraServer.fee_estimates, lambda said: agreed_fee(said.values(), blocks, self._agree)
-        )
+        return await self._collect(EsploraServer.fee_estimates, lambda said: agreed_fee(said.values(), blocks, self._agree))
 
     async def spender(self, txid: bytes) -> Spender:
         """Return a spender's bytes, which prove themselves. What hangs on it, no server's word is taken for."""

@@ -282,7 +282,5 @@ class WatchingWallets:
         return f"{self._name}-{number}"
 
     async def _call(self, number: int, method: str, *parameters: object, timeout: float = 0) -> object:
-        (answer,) = await self._rpc.batch(
-            [(method, *parameters)], path=f"/wallet/{self._wallet(number)}", timeout=timeout
-        )
+        (answer,) = await self._rpc.batch([(method, *parameters)], path=f"/wallet/{self._wallet(number)}", timeout=timeout)
         return answer

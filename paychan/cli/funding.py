@@ -140,4 +140,3 @@ def _check_way(arguments: argparse.Namespace, network: Network) -> None:
     if network is LIVE and not server.is_tls and not server.is_loopback and not arguments.allow_http:
         other = "if these are no real bitcoins, say which --network they are of"
         raise UsageError(f"real bitcoins over plain http: use https, or --allow-http if the way is secured otherwise; {other}")
-

@@ -64,7 +64,9 @@ def _deadline(parser: argparse.ArgumentParser) -> None:
 
 
 def _chain(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--esplora", type=forms.url, metavar="URL", help="a block explorer's API, e.g. https://blockstream.info/testnet/api")
+    parser.add_argument(
+        "--esplora", type=forms.url, metavar="URL", help="a block explorer's API, e.g. https://blockstream.info/testnet/api"
+    )
     parser.add_argument("--bitcoind", type=forms.node_url, metavar="URL", help="your own node, http://[USER:PASSWORD@]HOST:PORT")
     parser.add_argument("--cookie", metavar="FILE", default="", help="the node's cookie file, instead of user and password")
 

@@ -285,9 +285,7 @@ class Protocol:
         try:
             result = check_result(reply, payment)
             if result.is_closed != is_end:
-                raise ServerMisbehaved(
-                    "the server says that the channel is " + ("open" if is_end else "closed") + ": it is not"
-                )
+                raise ServerMisbehaved("the server says that the channel is " + ("open" if is_end else "closed") + ": it is not")
         except ServerMisbehaved as error:
             yield from self._hold(error)
             raise

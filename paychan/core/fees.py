@@ -111,9 +111,7 @@ def wanted_fee(stake: Stake, rung: Rung, estimate: int, bounds: FeeBounds, *, se
     is_late = rung.is_late or overdue > 0
     size = stake.size_inflated if is_late else min(max(stake.size, seen), stake.size_inflated)
     by_estimate = _rate(rung, estimate, bounds) * size
-    by_stake = min(
-        stake.received * STAKE_PERCENT // 100, min(estimate * STAKE_FACTOR, bounds.ceiling) * stake.size_inflated
-    )
+    by_stake = min(stake.received * STAKE_PERCENT // 100, min(estimate * STAKE_FACTOR, bounds.ceiling) * stake.size_inflated)
     by_waiting = -(-overdue * (100 + rung.growth_percent) // 100)
     return min(max(by_estimate, by_stake, by_waiting), fee_limit(stake, rung, bounds))
 

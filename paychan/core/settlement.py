@@ -181,9 +181,7 @@ def read_settlement(raw: bytes, terms: ChannelTerms) -> Paid | None:
 
 def verify_payment(terms: ChannelTerms, payment: Payment) -> bool:
     """Return whether the payer's signature fits this payment on this channel."""
-    digest = payment_sighash(
-        terms.outpoint, terms.redeem_script, terms.change_script, payment.change_value, payment.sighash_type
-    )
+    digest = payment_sighash(terms.outpoint, terms.redeem_script, terms.change_script, payment.change_value, payment.sighash_type)
     return _verifies(payment.signature, digest, terms.client_pubkey)
 
 

@@ -103,9 +103,7 @@ def to_client(headers: Sequence[tuple[str, str]], wanted: Fields) -> Headers:
     lower = [(name.lower(), value) for name, value in headers]
     ends_here = hop_by_hop(lower) | _CREDENTIALS | wanted.drop | {name for name, _ in wanted.put}
     kept = [
-        (name, value)
-        for name, value in lower
-        if name not in ends_here and not (name == "www-authenticate" and is_payment(value))
+        (name, value) for name, value in lower if name not in ends_here and not (name == "www-authenticate" and is_payment(value))
     ]
     if any(not _TOKEN.match(name) or _CONTROL.search(value) for name, value in kept):
         raise Refused("upstream_failed", "its answer has a header field that is none")

@@ -1,9 +1,9 @@
 """A payer for aiohttp:
 
-    from paychan.pay.aiohttp import Payer
+from paychan.pay.aiohttp import Payer
 
-    async with aiohttp.ClientSession(middlewares=[Payer("purse/")]) as session:
-        await session.get("https://api.example.com/weather")
+async with aiohttp.ClientSession(middlewares=[Payer("purse/")]) as session:
+    await session.get("https://api.example.com/weather")
 """
 
 from aiohttp import ClientConnectionError, ClientHandlerType, ClientPayloadError, ClientRequest, ClientResponse

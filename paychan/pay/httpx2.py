@@ -1,8 +1,8 @@
 """A payer for httpx2; all else is as paychan.pay.httpx says:
 
-    from paychan.pay.httpx2 import Payer
+from paychan.pay.httpx2 import Payer
 
-    client = httpx2.Client(auth=Payer("purse/"))
+client = httpx2.Client(auth=Payer("purse/"))
 """
 
 import httpx2

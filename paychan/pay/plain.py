@@ -1,9 +1,9 @@
 """A payer that needs no HTTP library: for `paychan get`, and wherever the standard library must do.
 
-    from paychan.pay.plain import Payer
+from paychan.pay.plain import Payer
 
-    with Payer("purse/").request("GET", "http://127.0.0.1:8080/weather") as response:
-        print(response.status, response.read())
+with Payer("purse/").request("GET", "http://127.0.0.1:8080/weather") as response:
+    print(response.status, response.read())
 """
 
 import http.client

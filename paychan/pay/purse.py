@@ -440,4 +440,3 @@ class Purse:
     def close(self) -> None:
         """Close the ledger. The channels stay as they are."""
         self.ledger.close()
-

@@ -1,10 +1,10 @@
 """A payer for requests:
 
-    from paychan.pay.requests import Payer
+from paychan.pay.requests import Payer
 
-    session = requests.Session()
-    session.mount("https://api.example.com", Payer("purse/"))
-    session.get("https://api.example.com/weather")
+session = requests.Session()
+session.mount("https://api.example.com", Payer("purse/"))
+session.get("https://api.example.com/weather")
 """
 
 from typing import Any

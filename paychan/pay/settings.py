@@ -1,24 +1,24 @@
 """`purse.toml` in a purse's directory: what may be spent, on which network, where channels' money comes from. All is optional.
 
-    [budget]           # satoshi, or "none"
-    request = 1000     # for one request
-    host = 20000       # for one host in a day
-    hour = 10000
-    day = 50000
-    opening = 100000   # what servers keep for opening channels, in a day; not counted above
-    deposit = 1000000  # locked up in one channel; not spent
+[budget]           # satoshi, or "none"
+request = 1000     # for one request
+host = 20000       # for one host in a day
+hour = 10000
+day = 50000
+opening = 100000   # what servers keep for opening channels, in a day; not counted above
+deposit = 1000000  # locked up in one channel; not spent
 
-    [channels]
-    network = "live"   # refuse all others
-    deposit = 300000   # lock up so much in each channel; else what the server suggests
-    days = 30          # how long a channel lives
+[channels]
+network = "live"   # refuse all others
+deposit = 300000   # lock up so much in each channel; else what the server suggests
+days = 30          # how long a channel lives
 
-    [wallet]           # a Bitcoin node whose wallet funds channels by itself
-    bitcoind = "http://127.0.0.1:8332"
-    cookie = "/var/lib/bitcoind/.cookie"
-    name = "payer"     # of the wallet, if the node has several
-    # or, to look for what you paid by hand:
-    esplora = "https://blockstream.info/api"
+[wallet]           # a Bitcoin node whose wallet funds channels by itself
+bitcoind = "http://127.0.0.1:8332"
+cookie = "/var/lib/bitcoind/.cookie"
+name = "payer"     # of the wallet, if the node has several
+# or, to look for what you paid by hand:
+esplora = "https://blockstream.info/api"
 """
 
 from collections.abc import Callable

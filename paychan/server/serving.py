@@ -78,9 +78,7 @@ def _serve(config: ServerConfig) -> None:
         backlog=CONNECTIONS_MAX,
         backpressure=CONNECTIONS_MAX,
         http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(
-            header_read_timeout=int(HEADER_SECONDS_MAX * 1000), max_buffer_size=HEADERS_SIZE_MAX
-        ),
+        http1_settings=HTTP1Settings(header_read_timeout=int(HEADER_SECONDS_MAX * 1000), max_buffer_size=HEADERS_SIZE_MAX),
         respawn_failed_workers=True,
         respawn_interval=RESPAWN_SECONDS,
         workers_kill_timeout=WORKER_STOP_SECONDS_MAX,

@@ -201,9 +201,7 @@ class Worker:
         self._committer = Committer(channels, store)
         self._funding = FundingChecks(channels, store, self._chain, min(config.funding_tx_min_conf, 1))
         self._funding.tip_moved(self._tip.generation)
-        rules = SettlingRules(
-            config.settlement_period, config.settlement_confirmations, config.fee_bounds, config.fee_per_byte
-        )
+        rules = SettlingRules(config.settlement_period, config.settlement_confirmations, config.fee_bounds, config.fee_per_byte)
         self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, sure)
         loader = Loader(channels, shard_count, store)
         proving = Proving(self._chain, self._signer, store, None if config.common.debug else config.fee_bounds.floor)

@@ -350,9 +350,7 @@ class Channel:
 
 
 @contextmanager
-def regtest(
-    directory: Path, changes: Changes | None = None, workers: int = 1, is_ready: bool = True
-) -> Iterator[Regtest]:
+def regtest(directory: Path, changes: Changes | None = None, workers: int = 1, is_ready: bool = True) -> Iterator[Regtest]:
     """Run a node and a system; changes[section][key]: values in config/regtest/server.toml, as TOML.
 
     is_ready: wait until the system accepts requests.

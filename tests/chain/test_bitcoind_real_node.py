@@ -207,9 +207,7 @@ def test_funding_status_follows_the_settlement_from_mempool_to_block_and_back(
     assert run(chain.confirmations(terms, txid)) == 0
 
 
-def test_a_refund_that_wins_by_reorganisation_is_seen_as_another_spender(
-    node: Node, backend: Backend, channel: Channel
-) -> None:
+def test_a_refund_that_wins_by_reorganisation_is_seen_as_another_spender(node: Node, backend: Backend, channel: Channel) -> None:
     short = Channel(node, node.median_time - 10_000)
     funding = short.fund()
     node.mine()

@@ -103,9 +103,7 @@ def test_of_two_outputs_of_different_values_the_one_is_taken_that_the_payment_si
     assert channel.terms.outpoint == funding.outpoint
 
 
-@pytest.mark.parametrize(
-    ("value", "needed"), [(BITCOIN // 10 - 1, 1), (BITCOIN // 10, 2), (BITCOIN - 1, 2), (BITCOIN, 4)]
-)
+@pytest.mark.parametrize(("value", "needed"), [(BITCOIN // 10 - 1, 1), (BITCOIN // 10, 2), (BITCOIN - 1, 2), (BITCOIN, 4)])
 def test_the_more_a_funding_is_worth_the_more_confirmations_it_needs(chain, value, needed):
     channel = chain.channel(f"table-{value}")
     channel.fund(value, confirmations=0)

@@ -97,7 +97,14 @@ def test_urls_are_not_repeated_for_they_may_hold_a_password():
     assert forms.url("https://h/pay/v1") == "https://h/pay/v1"
     assert forms.node_url("http://u%40:p%3A@h:1/") == NodeAddress("h", 1, "u@", "p:")
     for form in (forms.url, forms.node_url):
-        for text in ("secret", "ftp://u:secret@h:1", "http://u:secret@[::1", "http://u:secret@h:port", "http://secret:99999", "http://ü:1"):
+        for text in (
+            "secret",
+            "ftp://u:secret@h:1",
+            "http://u:secret@[::1",
+            "http://u:secret@h:port",
+            "http://secret:99999",
+            "http://ü:1",
+        ):
             assert "secret" not in refusal(form, text)
     for text in ("http://h", "https://h:1", "http://h:0", "http://:1"):
         assert refusal(forms.node_url, text) == "must be http://[USER:PASSWORD@]HOST:PORT"

@@ -44,9 +44,7 @@ def fund(paychan, system, *more: object) -> tuple[int, dict, dict]:
 def test_a_channel_s_life(paychan, system, tmp_path):
     status, key, _ = paychan("keygen", tmp_path / "my.key")
     assert status == 0 and len(key["client_pubkey"]) == 66
-    status, funded, _ = fund(
-        paychan, system, "--name", "shop", "--key", tmp_path / "my.key", "--change-address", CHANGE_ADDRESS
-    )
+    status, funded, _ = fund(paychan, system, "--name", "shop", "--key", tmp_path / "my.key", "--change-address", CHANGE_ADDRESS)
     assert status == 0 and funded["phase"] == "funding"
     assert funded["bip21"].startswith(f"bitcoin:{funded['funding_address']}?amount=123456.78900000")
     assert paychan("open", "shop")[1]["paid_value"] == funded["open_price"] == 83240
@@ -205,9 +203,7 @@ def test_a_node_of_the_payer_s_own_is_asked_through_the_chain_backends():
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(paychan, shell):
-    done = subprocess.run(
-        [sys.executable, "-m", "paychan", "completion", shell], capture_output=True, text=True, cwd=ROOT
-    )
+    done = subprocess.run([sys.executable, "-m", "paychan", "completion", shell], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and "keygen" in done.stdout and "fee-rate" in done.stdout
     if shell == "bash":
         probe = "COMP_WORDS=(paychan pay --re); COMP_CWORD=2; _paychan; echo ${COMPREPLY[@]}"

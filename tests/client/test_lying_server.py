@@ -273,9 +273,7 @@ def test_a_refusal_is_shown_without_control_characters(server, tmp_path):
         assert channel.record.pending_value == STEP
 
 
-@pytest.mark.parametrize(
-    "field", ["server_pubkey", "exp_time", "change_address", "signed", "funding", "funding_address", "phase"]
-)
+@pytest.mark.parametrize("field", ["server_pubkey", "exp_time", "change_address", "signed", "funding", "funding_address", "phase"])
 def test_an_edited_state_is_refused(server, tmp_path, field):
     with new_channel(tmp_path, server.port):
         pass

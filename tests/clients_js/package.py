@@ -74,9 +74,7 @@ def run_tests(pattern: str, **env: str) -> str:
     files = sorted(str(path) for path in PACKAGE.glob(f"test/{pattern}"))
     assert files, pattern
     command = [*node, "--no-warnings", "--test", "--test-reporter=spec", *files]
-    done = subprocess.run(
-        command, cwd=PACKAGE, capture_output=True, text=True, timeout=TEST_SECONDS_MAX, env={**os.environ, **env}
-    )
+    done = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, timeout=TEST_SECONDS_MAX, env={**os.environ, **env})
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     match = re.search(r"pass (\d+)", done.stdout)
     assert match and int(match[1]) > 0, done.stdout

@@ -229,8 +229,9 @@ def mutations(rng: random.Random, raw: bytes) -> Iterator[tuple[str, bytes]]:
     yield "OP_1 and a signed part", mutated(CTransaction.deserialize(flagged), rng.choice(MUTATIONS)).serialize()
     large = with_flag(raw, minimal_push(b"\x01" + rng.randbytes(LARGEST - 1)))
     yield "a push of 520 bytes", large
-    yield "a push of 520 bytes and a byte", with_script_sig(
-        large, byte_changed(rng, bytes(CTransaction.deserialize(large).vin[0].scriptSig))
+    yield (
+        "a push of 520 bytes and a byte",
+        with_script_sig(large, byte_changed(rng, bytes(CTransaction.deserialize(large).vin[0].scriptSig))),
     )
 
 

@@ -35,18 +35,13 @@ class Regtest:
     def median_time(self) -> int:
         """Median time past of the newest block: what lock times are compared with (BIP 113)."""
         entries = self._manager.get_active_chain().block_tree_entries
-        times = [
-            int(entries[at].block_header.timestamp.timestamp())
-            for at in range(max(0, self.height - 10), self.height + 1)
-        ]
+        times = [int(entries[at].block_header.timestamp.timestamp()) for at in range(max(0, self.height - 10), self.height + 1)]
         return sorted(times)[len(times) // 2]
 
     def mine(self, *transactions: CTransaction, spacing: int = SPACING) -> bool:
         """Offer a block with these transactions; return whether it became the tip. A refused block changes nothing."""
         height = self.height + 1
-        coinbase = CTransaction(
-            [CTxIn(COutPoint(), CScript([height, OP_0]))], [CTxOut(SUBSIDY >> height // HALVING, ANYONE)]
-        )
+        coinbase = CTransaction([CTxIn(COutPoint(), CScript([height, OP_0]))], [CTxOut(SUBSIDY >> height // HALVING, ANYONE)])
         header = CBlockHeader(VERSION, self._tip(), b"\0" * 32, self.time + spacing, BITS, 0)
         block = _grind(header, [coinbase, *transactions])
         try:
@@ -80,9 +75,7 @@ def _grind(header: CBlockHeader, transactions: list[CTransaction]) -> CBlock:
     """Return the block with a nonce that fits regtest's target, which every second one does."""
     merkle_root = CBlock.build_merkle_tree_from_txs(transactions)[-1]
     for nonce in range(1 << 16):
-        block = CBlock(
-            header.nVersion, header.hashPrevBlock, merkle_root, header.nTime, header.nBits, nonce, transactions
-        )
+        block = CBlock(header.nVersion, header.hashPrevBlock, merkle_root, header.nTime, header.nBits, nonce, transactions)
         if block.GetHash()[31] < 0x7F:
             return block
     raise AssertionError("no nonce found")

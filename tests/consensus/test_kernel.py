@@ -175,9 +175,7 @@ def test_random_settlements_verify_and_no_strangers_change_to_them_does():
     rng = random.Random(20_161_122)
     for _ in range(COUNT):
         terms, server, client = random_channel(rng)
-        change_value = rng.choice(
-            [0, 700, rng.randint(700, terms.funding_value - 200_000), terms.funding_value - 200_000]
-        )
+        change_value = rng.choice([0, 700, rng.randint(700, terms.funding_value - 200_000), terms.funding_value - 200_000])
         payment = sign_payment(terms, change_value, client)
         destination = rng.choice([DESTINATION, b"\xa9\x14" + rng.randbytes(20) + b"\x87"])
         raw = sign_settlement(terms, payment, destination, rng.randint(0, 190_000), server)

@@ -2,7 +2,8 @@
 
 from .kinds import Break
 
-ENGINE, HOSTS, OPENING = (f"store/engines/postgres/{name}.py" for name in ("engine", "hosts", "opening"))
+ENGINE, OPENING = (f"store/engines/postgres/{name}.py" for name in ("engine", "opening"))
+HOSTS = "paychan/database.py"
 SCHEMA = "store/engines/postgres/schema.sql"
 TESTS = "tests/process/test_store_postgres.py"
 

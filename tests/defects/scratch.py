@@ -125,9 +125,7 @@ def run_tests(place: Path, tests: Sequence[str], fails_by: str = "assertion") ->
     return verdicts
 
 
-def _run(
-    place: Path, command: list[str], env: dict[str, str], seconds: float = SECONDS_MAX
-) -> "subprocess.CompletedProcess[str]":
+def _run(place: Path, command: list[str], env: dict[str, str], seconds: float = SECONDS_MAX) -> "subprocess.CompletedProcess[str]":
     """Run a command in a copy, which comes first on every path, with all its children ended after so many seconds."""
     full = {**os.environ, "PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1", **env}
     process = subprocess.Popen(

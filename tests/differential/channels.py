@@ -40,9 +40,7 @@ class Sample:
         terms = self.terms
         txid, vout = terms.outpoint[:32], int.from_bytes(terms.outpoint[32:], "little")
         keys = terms.server_pubkey, terms.client_pubkey
-        return Account(
-            txid, vout, *keys, terms.exp_time, terms.change_script, self.opening, funding_value=terms.funding_value
-        )
+        return Account(txid, vout, *keys, terms.exp_time, terms.change_script, self.opening, funding_value=terms.funding_value)
 
     @property
     def path(self) -> str:

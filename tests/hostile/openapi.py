@@ -58,9 +58,7 @@ def examine(
     return found
 
 
-def _try_all(
-    strategy, url: str, examples: int, seed: int, statuses: dict[int, int], headers: dict[str, str] | None
-) -> None:
+def _try_all(strategy, url: str, examples: int, seed: int, statuses: dict[int, int], headers: dict[str, str] | None) -> None:
     @with_seed(seed)
     @settings(max_examples=examples, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(case=strategy)

@@ -72,9 +72,7 @@ class Case:
 
 def read_cases() -> list[Case]:
     cases = []
-    for title, method, target, head, body, is_closed, _ in json.loads(
-        (ROOT / "tests/vectors/reference-golden.json").read_text()
-    ):
+    for title, method, target, head, body, is_closed, _ in json.loads((ROOT / "tests/vectors/reference-golden.json").read_text()):
         status_line, *lines = head.split("\r\n")
         status, _, text = status_line.partition(" ")[2].partition(" ")
         headers = dict(line.split(": ", 1) for line in lines if ": " in line)
@@ -227,9 +225,7 @@ def test_settlements_are_stable_and_signed_all(session):
     assert first.json == again.json
     closed = [answer.json for answer in answers.values() if answer.json.get("channel_status") == "closed"]
     assert {answer["settlement_txid"] for answer in closed} == set(broadcast)
-    recorded = {
-        channel["name"]: channel for channel in json.loads((ROOT / "tests/vectors/reference-channels.json").read_text())
-    }
+    recorded = {channel["name"]: channel for channel in json.loads((ROOT / "tests/vectors/reference-channels.json").read_text())}
     terms_by_outpoint = {}
     for channel in recorded.values():
         if channel["exp_time"] >= 500_000_000:

@@ -38,7 +38,7 @@ def config(system, upstream, *more):
     routes = {
         "/*": f"price = {PRICE}",
         "/dear": "price = 7",
-        "/once/*": f'price = {PRICE}\nrerun = false',
+        "/once/*": f"price = {PRICE}\nrerun = false",
         "/big/*": f"price = {PRICE}",
         "/status/*": f'price = {PRICE}\ncharged = ["2xx", "302"]',
         "/free/*": "free = true",

@@ -113,9 +113,7 @@ class Worker:
 
     async def open(self, store: Store, name: str, network: str = "test", pubkey: bytes = PUBKEY) -> "Worker":
         address = Address.parse("unix:run/store.sock", store.directory / "state")
-        self.connection = await connect(
-            address, lambda: FrameConnection(PAYLOAD_MAX, self.on_frame, lambda _: self.closed.set())
-        )
+        self.connection = await connect(address, lambda: FrameConnection(PAYLOAD_MAX, self.on_frame, lambda _: self.closed.set()))
         welcome = Welcome.decode(await self.call(StoreMessage.HELLO, Hello(network, pubkey, name).encode()))
         assert welcome.shard_count == SHARDS
         self.number = welcome.worker_id

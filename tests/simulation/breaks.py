@@ -209,9 +209,11 @@ def _an_open_is_credited_again() -> Iterator[None]:
 
 @_break
 def _settlements_are_not_retried() -> Iterator[None]:
-    with patch.object(Settler, "_pause", lambda self, outpoint, _: self._pauses.__setitem__(outpoint, (1e9, 1.0))), patch.object(
-        Settler, "_rests", lambda self, outpoint: outpoint in self._tried or self._tried.add(outpoint) or False
-    ), patch.object(Settler, "_tried", set(), create=True):
+    with (
+        patch.object(Settler, "_pause", lambda self, outpoint, _: self._pauses.__setitem__(outpoint, (1e9, 1.0))),
+        patch.object(Settler, "_rests", lambda self, outpoint: outpoint in self._tried or self._tried.add(outpoint) or False),
+        patch.object(Settler, "_tried", set(), create=True),
+    ):
         yield
 
 

@@ -113,7 +113,6 @@ class Crowd:
             self.world.kernel.note(b"%d %s" % reply)
         return reply
 
-
     def _ask_granian(self, name: str, request: bytes, answer: "asyncio.Future[Any]") -> None:
         """Hand a request to a worker as granian does, from another thread: no bytes, but objects."""
         process, network = self.world.hosts[name], self.world.network

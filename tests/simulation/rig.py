@@ -102,9 +102,7 @@ class Rig:
     def settle(self) -> str:
         """Drive the machine once; return the code of what stopped it, if anything did."""
         try:
-            self.loop.run_until_complete(
-                self.process.spawn_in(self.loop, self.settling.settle(self.terms.outpoint))
-            )
+            self.loop.run_until_complete(self.process.spawn_in(self.loop, self.settling.settle(self.terms.outpoint)))
         except Unavailable as error:
             return error.code
         return ""

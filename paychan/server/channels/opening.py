@@ -128,9 +128,7 @@ class Opening:
             if not verify_payment(self.terms(request, named, server_pubkey, 0), request.payment):
                 raise Rejection("bad_signature", parameter="payment")
         script_pubkey = p2sh_script_pubkey(redeem_script(server_pubkey, request.client_pubkey, request.exp_time))
-        found = await self._lookups.find(
-            FundingRequest(request.client_pubkey, request.exp_time, script_pubkey, request.outpoint)
-        )
+        found = await self._lookups.find(FundingRequest(request.client_pubkey, request.exp_time, script_pubkey, request.outpoint))
         if not found:
             raise Rejection("funding_not_found")
         for output in found[1:]:

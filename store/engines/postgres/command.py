@@ -12,12 +12,12 @@ from pathlib import Path
 import asyncpg
 
 from paychan.core.errors import ConfigError
+from paychan.database import connect, need_primary
 from paychan.exits import EXIT_FAILED, status_of
 from paychan.printing import say, show
 from paychan.settings.load import load_store_config
 from paychan.settings.models import PostgresConfig
 
-from .hosts import connect, need_primary
 from .opening import SCHEMA_VERSION
 
 _ADMIN_SETTINGS = {"application_name": "paychan-store postgres init", "client_min_messages": "warning"}

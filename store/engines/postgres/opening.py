@@ -14,6 +14,7 @@ from pathlib import Path
 import asyncpg
 
 from paychan.core.errors import ConfigError
+from paychan.database import Node, on_warning, wait_for_primary
 from paychan.rpc.store_messages import LEASE_COUNT
 from paychan.settings.models import StoreConfig
 
@@ -24,7 +25,6 @@ from ...mark import Mark
 from ...restored import describe_restored
 from . import pinned as pins
 from .engine import EPOCHS, OWN_SUMS, RECORD, Place, Postgres, Sums
-from .hosts import Node, on_warning, wait_for_primary
 
 log = logging.getLogger("paychan.store")
 

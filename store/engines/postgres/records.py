@@ -13,11 +13,11 @@ import asyncpg
 
 from paychan.core.channel import ChannelState
 from paychan.core.outpoint import format_outpoint
+from paychan.database import need_primary
 from paychan.settings.models import PostgresConfig
 
 from ... import keys
 from .engine import Sums
-from .hosts import need_primary
 
 T = TypeVar("T")
 PAGE = 512  # rows asked for at once

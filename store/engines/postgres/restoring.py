@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 
 from paychan.core.channel import ChannelState
+from paychan.database import need_primary
 from paychan.rpc.store_messages import LEASE_COUNT
 from paychan.settings.models import StoreConfig
 
@@ -24,7 +25,6 @@ from ...identity import Identity, hold_against
 from ...restored import encode_restored
 from . import pinned as pins
 from .engine import NO_COLUMNS, PUT_GROUP, Place, Sums
-from .hosts import need_primary
 from .opening import BEGIN, SCHEMA_VERSION
 from .records import PostgresRecords
 

@@ -28,17 +28,7 @@ TERMS = ChannelTerms(
     opened_at=1_700_000_000,
 )
 TERMS_RECORD = (
-    "0117ffffffff004007"
-    + "5af07507"
-    + "00"
-    + "00f1536500000000"
-    + "02"
-    + "11" * 32
-    + "03"
-    + "22" * 32
-    + "a914"
-    + "00" * 20
-    + "87"
+    "0117ffffffff004007" + "5af07507" + "00" + "00f1536500000000" + "02" + "11" * 32 + "03" + "22" * 32 + "a914" + "00" * 20 + "87"
 )
 PAYMENT = Payment(0x0102030405, b"\x30" + bytes(69), 0x83)
 
@@ -72,9 +62,7 @@ def test_state_record_of_an_unknown_phase_is_refused(phase):
         ChannelState.parse(bytes(record))
 
 
-@pytest.mark.parametrize(
-    "record", [TERMS.serialize(), ChannelState(Phase.OPEN, PAYMENT).serialize()], ids=["terms", "state"]
-)
+@pytest.mark.parametrize("record", [TERMS.serialize(), ChannelState(Phase.OPEN, PAYMENT).serialize()], ids=["terms", "state"])
 def test_damaged_records_are_refused(record):
     parse = (lambda data: ChannelTerms.parse(bytes(36), data)) if len(record) > 100 else ChannelState.parse
     for damaged in [record[:cut] for cut in range(len(record))] + [

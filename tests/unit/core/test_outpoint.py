@@ -32,9 +32,7 @@ def test_other_spellings_of_an_index_are_refused(vout):
     assert (caught.value.code, caught.value.parameter) == ("invalid_vout", "funding_vout")
 
 
-@pytest.mark.parametrize(
-    "txid", ["", TXID_HEX[:-1], TXID_HEX + "0", TXID_HEX[:-1] + "g", "0x" + TXID_HEX[2:], TXID_HEX + "\n"]
-)
+@pytest.mark.parametrize("txid", ["", TXID_HEX[:-1], TXID_HEX + "0", TXID_HEX[:-1] + "g", "0x" + TXID_HEX[2:], TXID_HEX + "\n"])
 def test_other_spellings_of_a_txid_are_refused(txid):
     with pytest.raises(Rejection) as caught:
         parse_outpoint(txid, "0")

@@ -35,9 +35,7 @@ def test_refund_waits_for_the_expiry():
     refund = CTransaction.deserialize(sign_refund(TERMS, 0, KEY))
     assert refund.nLockTime == TERMS.exp_time
     assert refund.vin[0].nSequence == SEQUENCE_LOCKTIME == 0xFFFFFFFE
-    assert [(out.nValue, bytes(out.scriptPubKey)) for out in refund.vout] == [
-        (TERMS.funding_value, TERMS.change_script)
-    ]
+    assert [(out.nValue, bytes(out.scriptPubKey)) for out in refund.vout] == [(TERMS.funding_value, TERMS.change_script)]
 
 
 @pytest.mark.parametrize("fee", [TERMS.funding_value - 699, TERMS.funding_value + 1, -1, 1.5, True])

@@ -39,13 +39,9 @@ from paychan.core.settlement import (
 from tests.copies import inflated, renamed, with_script_sig
 
 VECTORS = Path(__file__).parents[2] / "vectors"
-SETTLEMENTS = [
-    row for row in json.loads((VECTORS / "settlement-and-refund.json").read_text()) if row["kind"] == "settlement"
-]
+SETTLEMENTS = [row for row in json.loads((VECTORS / "settlement-and-refund.json").read_text()) if row["kind"] == "settlement"]
 PAYMENTS = [
-    row
-    for name in ("original-48aa769-sample-full", "positive-own")
-    for row in json.loads((VECTORS / f"{name}.json").read_text())
+    row for name in ("original-48aa769-sample-full", "positive-own") for row in json.loads((VECTORS / f"{name}.json").read_text())
 ]
 CHANGE, EXHAUSTED = SETTLEMENTS
 
@@ -152,9 +148,7 @@ def test_a_payment_for_another_channel_does_not_verify(change):
 # --- check_settlement: what a wrong or hostile signer could return ------------------------------------------------
 
 
-def signed_by_server(
-    row, mutable: CMutableTransaction, sighash_type: int = SIGHASH_ALL, key: PrivateKey | None = None
-) -> bytes:
+def signed_by_server(row, mutable: CMutableTransaction, sighash_type: int = SIGHASH_ALL, key: PrivateKey | None = None) -> bytes:
     """Return a transaction with the payer's published signature and a server's signature of any type."""
     terms, payment = terms_of(row), payment_of(row)
     digest = SignatureHash(CScript(terms.redeem_script), mutable, 0, sighash_type)
@@ -246,9 +240,7 @@ def test_check_refuses_a_server_signature_of_a_weaker_type(row, sighash_type):
 
 
 def test_check_refuses_another_signers_signature():
-    assert "server's signature is not valid" in refused(
-        signed_by_server(CHANGE, draft(CHANGE), key=key_of(CHANGE, "client_key"))
-    )
+    assert "server's signature is not valid" in refused(signed_by_server(CHANGE, draft(CHANGE), key=key_of(CHANGE, "client_key")))
 
 
 def test_check_refuses_a_fee_above_what_was_asked():

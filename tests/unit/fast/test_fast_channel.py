@@ -165,9 +165,7 @@ def test_only_an_open_channel_is_paid(table, phase):
     sample.load(table, phase)
     expected = {Phase.OPEN: Status.ACCEPTED, Phase.SETTLED: Status.NO_SUCH_PAYMENT}.get(phase, Status.CHANNEL_CLOSING)
     assert pay(table, sample, sample.sign(9_000_000)) == expected
-    assert pay(table, sample, sample.sign(9_000_000), now=2**33) == (
-        Status.CHANNEL_EXPIRING if phase == Phase.OPEN else expected
-    )
+    assert pay(table, sample, sample.sign(9_000_000), now=2**33) == (Status.CHANNEL_EXPIRING if phase == Phase.OPEN else expected)
 
 
 @pytest.mark.parametrize("exp_time", [NOW + 10**6, 2**31 - 1, 2**31, 2**32 - 1])

@@ -14,9 +14,7 @@ FIRST_REFUSAL = 20
 
 def declared():
     """The names and numbers in status.pxd."""
-    return {
-        name: int(number) for name, number in re.findall(r"^    ([A-Z0-9_]+) = (\d+)", (FAST / "status.pxd").read_text(), re.M)
-    }
+    return {name: int(number) for name, number in re.findall(r"^    ([A-Z0-9_]+) = (\d+)", (FAST / "status.pxd").read_text(), re.M)}
 
 
 def test_enum_is_what_the_pxd_declares():

@@ -66,7 +66,7 @@ def test_each_kind_of_price(tmp_path, line, price):
         (PAID + '[[routes]]\npath = "/V1/*"\nprice = 6', "differs from another route in case alone"),
         (PAID + '[[routes]]\nhost = "a"\npath = "/"\nprice = 6', "routes[1] /v1/*: names no host, and others do"),
         (PAID + "[limits]\nbody_bytes_max = -1", "limits.body_bytes_max: must be from 0"),
-        (PAID + '[routes.limits]\nbody_bytes = 1', "routes[1].limits.body_bytes: is unknown"),
+        (PAID + "[routes.limits]\nbody_bytes = 1", "routes[1].limits.body_bytes: is unknown"),
         (PAID.replace("/v1/*", "/readyz"), "routes[1].path: is the gateway's own"),
     ],
 )

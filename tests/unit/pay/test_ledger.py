@@ -38,9 +38,7 @@ def ledger(tmp_path, clock):
     ledger.close()
 
 
-@pytest.mark.parametrize(
-    ("limit", "window"), [("request", None), ("host", DAY), ("hour", HOUR), ("day", DAY)]
-)
+@pytest.mark.parametrize(("limit", "window"), [("request", None), ("host", DAY), ("hour", HOUR), ("day", DAY)])
 def test_each_limit_holds_for_its_window_and_no_longer(ledger, clock, limit, window):
     budget = Budget(**{**dict.fromkeys(("request", "host", "hour", "day"), None), limit: 10})
     ledger.enter(entry(6, 6), budget)

@@ -108,8 +108,9 @@ def told_to_payer(answer):
 
 
 REFUSALS = [
-    code for code, kind in problems.BY_OUR_CODE.items() if kind.status in (402, 503) and code not in ("out_of_order",
-    "not_newest_payment")
+    code
+    for code, kind in problems.BY_OUR_CODE.items()
+    if kind.status in (402, 503) and code not in ("out_of_order", "not_newest_payment")
 ]
 
 

@@ -76,9 +76,7 @@ def test_shipped_configurations_load(kind, network, process):
 
 
 @pytest.mark.parametrize("kind", ["live", "test"])
-@pytest.mark.parametrize(
-    ("process", "key"), [("server", "bitcoind.cookie_file"), ("signer", "policy.funds_destination_address")]
-)
+@pytest.mark.parametrize(("process", "key"), [("server", "bitcoind.cookie_file"), ("signer", "policy.funds_destination_address")])
 def test_a_form_names_what_the_operator_must_fill_in_and_nothing_else(kind, process, key):
     path = CONFIGS / kind / f"{process}.toml"
     with pytest.raises(ConfigError) as caught:

@@ -91,9 +91,7 @@ class Rig:
         return FundingOutput(self.outpoint, value, 6)
 
     async def open(self, change_value=9_000_000, sighash_type=0x83, value=10_000_000):
-        return await self.life.open(
-            self.request(change_value, sighash_type), self.funding(value), self.sample.terms.server_pubkey
-        )
+        return await self.life.open(self.request(change_value, sighash_type), self.funding(value), self.sample.terms.server_pubkey)
 
     def load(self, phase=Phase.OPEN, newest=None):
         self.sample.load(self.table, phase, newest)

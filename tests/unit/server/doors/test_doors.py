@@ -405,9 +405,7 @@ async def test_each_item_of_a_batch_has_its_own_answer():
     await settle()
     expected = [200, "dust_change", "no_such_channel", "bad_signature", 200, "invalid_payment", 200]
     assert [answer.code or answer.status for answer in answers] == expected
-    assert [answers[place].body for place in (0, 4, 6)] == [
-        body_of(9_000_000 + number, 1_000_000 - number) for number in range(3)
-    ]
+    assert [answers[place].body for place in (0, 4, 6)] == [body_of(9_000_000 + number, 1_000_000 - number) for number in range(3)]
 
 
 @pytest.mark.parametrize("cut", [1, 35, 36, 37, 60])
