@@ -120,10 +120,10 @@ def _no_primary(troubles: list[str]) -> str:
     return f"no primary of the database is there: {'; '.join(troubles)}"
 
 
-async def wait_for_primary(config: DatabaseConfig, say: Callable[[str], None]) -> Node:
+async def wait_for_primary(config: DatabaseConfig, say: Callable[[str], object], settings: dict[str, str] = SETTINGS) -> Node:
     """Ask until there is a primary. say: is told why there is none."""
     while True:
-        node, troubles = await find_primary(config)
+        node, troubles = await find_primary(config, settings=settings)
         if node is not None:
             return node
         say(_no_primary(troubles))
