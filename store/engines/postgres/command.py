@@ -21,7 +21,7 @@ from paychan.settings.models import PostgresConfig
 from .opening import SCHEMA_VERSION
 
 _ADMIN_SETTINGS = {"application_name": "paychan-store postgres init", "client_min_messages": "warning"}
-SCRIPTS = ("schema.sql", "signer.sql")
+SCRIPTS = ("schema.sql", "cluster.sql", "signer.sql")
 _VERSION = "SELECT version FROM paychan.cluster"
 _IS_REPLICATED = "SELECT current_setting('synchronous_standby_names') <> '' AND current_setting('fsync') = 'on'"
 EPILOG = """The database must be there (createdb). A password comes from PGPASSWORD or the file that PGPASSFILE names.

@@ -33,6 +33,7 @@ READ = f"SELECT s.outpoint, s.record, t.value FROM paychan.state s {_TERMS} {_AS
 RECORD = "SELECT value FROM paychan.record WHERE key = $1"
 SCAN = "SELECT key, value FROM paychan.record WHERE key > $1 AND key < $2 ORDER BY key LIMIT $3"
 OWN_SUMS = "SELECT open_value, begun_value, open_spent FROM paychan.store WHERE name = $1"
+HIGHEST = "SELECT paychan.raise_highest($1)"
 EPOCHS = "SELECT epoch FROM paychan.shard ORDER BY shard"
 
 
@@ -236,6 +237,10 @@ class Postgres:
             outpoint: received(terms, state) for outpoint, state, terms in await self._ask(READ, [name for _, name in found])
         }
         return [(expiry, records.get(outpoint, 0), outpoint) for expiry, outpoint in found]
+
+    async def highest(self, seconds: int) -> int:
+        ((highest,),) = await self._ask(HIGHEST, seconds)
+        return int(highest)
 
 
 def _now_ms() -> int:
