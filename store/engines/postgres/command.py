@@ -70,7 +70,7 @@ def _signers_role(directory: Path) -> str:
 
 async def init(config: PostgresConfig, signer: str, admin: str, host: str | None = None) -> str:
     """Return a line that says what was done. Raises ConfigError for a schema of another version; OSError, asyncpg's errors."""
-    connection = await _connect(config, admin, host)
+    connection = await connect_as_admin(config, admin, host)
     try:
         async with connection.transaction():
             is_new = await connection.fetchval("SELECT to_regnamespace('paychan') IS NULL")
@@ -88,7 +88,7 @@ async def init(config: PostgresConfig, signer: str, admin: str, host: str | None
         connection.terminate()
 
 
-async def _connect(config: PostgresConfig, admin: str, host: str | None) -> asyncpg.Connection:
+async def connect_as_admin(config: PostgresConfig, admin: str, host: str | None) -> asyncpg.Connection:
     if host is not None:
         port = next((port for name, port in config.hosts if name == host), config.hosts[0][1])
         return await connect(config, host, port, admin, _ADMIN_SETTINGS)

@@ -22,13 +22,14 @@ from ... import keys
 from ...ending import die
 from ...identity import Identity, hold_against
 from ...mark import Mark
+from ...moved import Moved
 from ...restored import describe_restored
 from . import pinned as pins
 from .engine import EPOCHS, OWN_SUMS, RECORD, Place, Postgres, Sums
 
 log = logging.getLogger("paychan.store")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LOOK_SECONDS = 0.1  # between two looks at other stores
 NOT_REPLICATED = "PC003"
 FENCED = "PC001"
@@ -135,6 +136,8 @@ async def _identity(connection: asyncpg.Connection, config: StoreConfig, server_
         raise refusal(config, "the database has no schema for this role; `paychan-store postgres init` makes it") from None
     if version != SCHEMA_VERSION:
         raise refusal(config, f"the database's schema has version {version}, this paychan-store needs {SCHEMA_VERSION}")
+    if moved := await connection.fetchval("SELECT moved FROM paychan.cluster"):
+        raise refusal(config, Moved.parse(moved).why_not(Path(config.common.source).absolute().parent))
     if record is None:
         return Identity(config.common.network.name, server_pubkey, config.shard_count, os.urandom(16))
     try:
