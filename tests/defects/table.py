@@ -9,6 +9,7 @@ from .elsewhere import IN_TYPESCRIPT, TOOLS
 from .kinds import Break
 from .machines import MACHINES
 from .paying import PAYING
+from .signers import SIGNERS
 
 UNIT = "tests/unit/"
 PAYMENT, CHANNEL, GROUP = (f"paychan/_fast/{name}.pyx" for name in ("payment", "channel", "group"))
@@ -2072,7 +2073,7 @@ GATEWAY = (
 SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
 BREAKS: tuple[Break, ...] = (
     *(*SERVERS, *SALES, *MIDDLEWARE, *PAYING, *SOLD_BY_OTHERS, *GATEWAY),
-    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER),
+    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS),
 )
 
 NOT_APPLICABLE: dict[str, str] = {

@@ -81,9 +81,20 @@ class Machine(Signer):
         return answer
 
 
+_schemas: dict[postgres.Cluster, str] = {}
+
+
 def init(directory: Path, cluster: postgres.Cluster) -> str:
-    """Return a new database with a schema."""
-    database, place = cluster.make_database(), directory / "init"
+    """Return a new database with a schema: a copy of the cluster's first one."""
+    if cluster not in _schemas:
+        _schemas[cluster] = make_schema(directory / "init", cluster)
+    database = cluster.make_database()
+    cluster.primary.sql(f"DROP DATABASE {database}", f"CREATE DATABASE {database} TEMPLATE {_schemas[cluster]}")
+    return database
+
+
+def make_schema(place: Path, cluster: postgres.Cluster) -> str:
+    database = cluster.make_database()
     place.mkdir(exist_ok=True)
     (place / "store.toml").write_text(STORE_TOML.format(state=place / "state", table=cluster.table(database)))
     done = run_store("postgres", "init", place)
@@ -120,7 +131,8 @@ def own_cluster():
 def two(tmp_path):
     with machines(tmp_path, postgres.shared()) as made:
         for machine in made:
-            machine.start()
+            machine.spawn()
+        wait_until(lambda: all(machine.says("ready at") for machine in made), 20, "both signers' start")
         yield made
 
 
