@@ -720,8 +720,8 @@ KEYS = (
     Break(
         ("C1", "C2"),
         "a signature leaves before the signer has noted it on disk",
-        "signer/server.py",
-        "if answer.record != memory.signed:",
+        "signer/ledger.py",
+        "if record != memory.signed:",
         "if False:",
         (f"{UNIT}signer/test_signer_server.py::test_the_record_is_written_before_the_answer",),
     ),

@@ -58,7 +58,8 @@ class Machine(Signer):
         return text in self.log.read_text()
 
     def wait_for_end(self) -> int:
-        return self.process.wait(20)
+        wait_until(lambda: self.process.poll() is not None, 20, "the signer's end")
+        return self.process.returncode
 
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -85,11 +86,12 @@ _schemas: dict[postgres.Cluster, str] = {}
 
 
 def init(directory: Path, cluster: postgres.Cluster) -> str:
-    """Return a new database with a schema: a copy of the cluster's first one."""
+    """Return a new database with a schema: a copy of the cluster's first one, with a ledger of its own."""
     if cluster not in _schemas:
         _schemas[cluster] = make_schema(directory / "init", cluster)
     database = cluster.make_database()
     cluster.primary.sql(f"DROP DATABASE {database}", f"CREATE DATABASE {database} TEMPLATE {_schemas[cluster]}")
+    cluster.primary.sql("UPDATE paychan.signer_ledger SET id = uuid_send(gen_random_uuid())", database=database)
     return database
 
 
