@@ -47,6 +47,10 @@ class Clock:
         self._block_began = began if self._block_began is None else max(self._block_began, began)
         self._sure = max(self._sure, median_time_past)
 
+    def hear(self, seconds: int) -> None:
+        """Take note of a time that another machine was sure of: it is believed as far as one kept from an earlier run."""
+        self._kept = max(self._kept, seconds)
+
     def now(self) -> int:
         """Return the latest of: wall clock, kept time, and what is sure."""
         return max(self._wall(), self._kept, self.sure())

@@ -29,7 +29,7 @@ def require_gateway(command: str) -> None:
 
 
 def require_cluster(command: str) -> None:
-    """Do the same for the parts of a store on PostgreSQL."""
+    """Do the same for the parts of a store or a signer on PostgreSQL."""
     _require(command, (*SERVER, *CLUSTER), "cluster")
 
 

@@ -2,21 +2,24 @@
 
 `STATE_DIR/signer/signed.db`, SQLite with a rollback journal and synchronous=EXTRA: a commit returns when file, journal
 and directory are synced. `STATE_DIR/signer/lock` is locked while a signer runs: there is one memory and not two.
-The tables cannot change; new ones take a new `user_version`. Format 1 had no `noted` and no `fees`; opening it adds them.
+The tables cannot change; new ones take a new `user_version`. Format 1 had no `noted` and no `fees`, format 2 no `shared`; opening
+it adds them. Where several machines sign with one key there is a second memory besides (shared.py).
 """
 
 import fcntl
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from paychan.core.errors import ConfigError
 
 from .files import make_directory, sync_directory
 from .policy import Memory, Record
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 DAY_SECONDS = 86_400
 
@@ -34,6 +37,15 @@ CREATE TABLE fees (                  -- of the last day only
 ) STRICT, WITHOUT ROWID;
 """
 
+_ADDED_IN_3 = """
+CREATE TABLE shared (                -- one row
+    instance BLOB NOT NULL,          -- 16 random bytes, by which the shared ledger knows this one
+    ledger BLOB,                     -- which one it is; none before the first
+    writes INTEGER NOT NULL          -- of ours that it has confirmed
+) STRICT;
+INSERT INTO shared VALUES (randomblob(16), NULL, 0);
+"""
+
 _SCHEMA = f"""
 BEGIN;
 CREATE TABLE identity (network TEXT NOT NULL, pubkey BLOB NOT NULL) STRICT;
@@ -46,18 +58,22 @@ CREATE TABLE signed (
     signed_at INTEGER NOT NULL       -- unix seconds
 ) STRICT, WITHOUT ROWID;
 {_ADDED_IN_2}
+{_ADDED_IN_3}
 PRAGMA user_version = {FORMAT_VERSION};
 COMMIT;
 """
 
-_FROM_1_TO_2 = f"BEGIN; {_ADDED_IN_2} PRAGMA user_version = 2; COMMIT;"
+_UPGRADES = {
+    1: f"BEGIN; {_ADDED_IN_2} {_ADDED_IN_3} PRAGMA user_version = 3; COMMIT;",
+    2: f"BEGIN; {_ADDED_IN_3} PRAGMA user_version = 3; COMMIT;",
+}
 
 _NAME_ONCE = "INSERT INTO identity SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM identity)"
 
 # The conditions repeat the policy's rules where they cannot be raced or forgotten: no row moves back, or behind what was noted.
 _PUT = """
 INSERT INTO signed SELECT :outpoint, :change_value, :fee, :versions, :txid, :now
-WHERE NOT EXISTS (SELECT 1 FROM noted WHERE outpoint = :outpoint AND change_value < :change_value)
+WHERE :again OR NOT EXISTS (SELECT 1 FROM noted WHERE outpoint = :outpoint AND change_value < :change_value)
 ON CONFLICT (outpoint) DO UPDATE SET
     change_value = excluded.change_value, fee = excluded.fee, versions = excluded.versions,
     txid = excluded.txid, signed_at = excluded.signed_at
@@ -84,6 +100,14 @@ WHERE excluded.change_value < noted.change_value
 
 class LedgerError(Exception):
     """The ledger cannot be read or written. Whether the last row is on disk is unknown: sign nothing any more."""
+
+
+class Shared(NamedTuple):
+    """instance: by which the shared ledger knows ours. ledger: which one it is. writes: of ours that it has confirmed."""
+
+    instance: bytes
+    ledger: bytes | None
+    writes: int
 
 
 def lock_directory(directory: Path, source: str) -> int:
@@ -115,13 +139,13 @@ class Ledger:
             if version == 0:
                 self._db.executescript(_SCHEMA)
                 sync_directory(directory)
-            elif version == 1:
-                self._db.executescript(_FROM_1_TO_2)
+            elif version in _UPGRADES:
+                self._db.executescript(_UPGRADES[version])
             self._db.execute(_NAME_ONCE, (network, pubkey))
             identity = self._db.execute("SELECT network, pubkey FROM identity").fetchall()
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(f"{source}: state_dir: {path} cannot be used: {error}") from error
-        if version not in (0, 1, FORMAT_VERSION):
+        if version not in (0, *_UPGRADES, FORMAT_VERSION):
             raise ConfigError(f"{source}: state_dir: {path} has format {version}, this signer knows {FORMAT_VERSION}")
         if identity != [(network, pubkey)]:
             raise ConfigError(f"{source}: state_dir: {path} belongs to another key or network")
@@ -142,8 +166,15 @@ class Ledger:
         row: tuple[Any, ...] | None = self._db.execute(query, parameters).fetchone()
         return row
 
-    def put(self, outpoint: bytes, record: Record, now: int) -> None:
-        """Make a record durable: it is on disk on return. Raises LedgerError, also if the row would move back."""
+    def keep(self, outpoint: bytes, memory: Memory, record: Record, now: int) -> bool:
+        """Make durable what was judged on `memory`; return True: nobody else writes here. Raises LedgerError."""
+        if record != memory.signed:
+            self.put(outpoint, record, now)
+        return True
+
+    def put(self, outpoint: bytes, record: Record, now: int, again: bool = False) -> None:
+        """Make a record durable: it is on disk on return. again: it was signed before, so what was noted since does not matter.
+        Raises LedgerError, also if the row would move back."""
         row = {
             "outpoint": outpoint,
             "change_value": record.change_value,
@@ -151,17 +182,27 @@ class Ledger:
             "versions": record.versions,
             "txid": record.txid,
             "now": now,
+            "again": again,
         }
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            changed = self._db.execute(_PUT, row).rowcount
+        with self._transaction():
+            if self._db.execute(_PUT, row).rowcount != 1:
+                raise LedgerError("a row would have moved back")
             self._db.execute(_FORGET_FEES, (max(0, now - DAY_SECONDS + 1), now))
             self._db.execute(_COUNT_FEE, {name: row[name] for name in ("outpoint", "fee", "now")})
-            self._db.execute("COMMIT" if changed == 1 else "ROLLBACK")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Write all or nothing; on return it is on disk. Raises LedgerError."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except LedgerError:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise LedgerError(str(error)) from error
-        if changed != 1:
-            raise LedgerError("a row would have moved back")
 
     def note(self, outpoint: bytes, change_value: int, now: int) -> None:
         """Make it durable that a payment left the payer so much (satoshi), unless less was noted before. Raises LedgerError."""
@@ -176,6 +217,32 @@ class Ledger:
             return self._db.execute("DELETE FROM noted WHERE outpoint = ?", (outpoint,)).rowcount == 1
         except sqlite3.Error as error:
             raise LedgerError(str(error)) from error
+
+    # beside the ledger that all machines share
+
+    def shared(self) -> "Shared":
+        """Return what is known of it. Raises LedgerError."""
+        try:
+            return Shared(*self._db.execute("SELECT instance, ledger, writes FROM shared").fetchone())
+        except sqlite3.Error as error:
+            raise LedgerError(str(error)) from error
+
+    def note_shared(self, ledger: bytes, writes: int) -> None:
+        """Make durable which one it is, and how many of our writes it has confirmed. Raises LedgerError."""
+        with self._transaction():
+            self._db.execute("UPDATE shared SET ledger = ?, writes = ?", (ledger, writes))
+
+    def all_signed(self) -> list[tuple[Any, ...]]:
+        """Return (outpoint, change value, fee, versions, txid, signed at) of all channels, in satoshi and unix seconds."""
+        return self._db.execute("SELECT outpoint, change_value, fee, versions, txid, signed_at FROM signed").fetchall()
+
+    def all_noted(self) -> list[tuple[Any, ...]]:
+        """Return (outpoint, change value, noted at) of all channels."""
+        return self._db.execute("SELECT outpoint, change_value, noted_at FROM noted").fetchall()
+
+    def all_fees(self) -> list[tuple[Any, ...]]:
+        """Return (outpoint, fee, signed at) of the last day's versions."""
+        return self._db.execute("SELECT outpoint, fee, signed_at FROM fees").fetchall()
 
     def close(self) -> None:
         """Close the database; every row that was put is on disk already."""

@@ -142,11 +142,13 @@ class _Program(ctypes.Structure):
 def apply_filter() -> None:
     """Put the filter on this thread and all that come from it. It cannot be taken off. Raises OSError.
 
-    There must be one thread only, and PR_SET_NO_NEW_PRIVS must be set.
+    PR_SET_NO_NEW_PRIVS must be set, and there must be one thread only: another would go on without.
     """
     machine = platform.machine()
     if machine not in _MACHINES or ctypes.sizeof(ctypes.c_void_p) != 8:
         raise OSError(errno.ENOSYS, f"the numbers of {machine} are not known here")
+    if len(os.listdir("/proc/self/task")) > 1:
+        raise OSError(errno.EBUSY, "another thread runs")
     steps = program(machine)
     loaded = _Program(len(steps) // 8, steps)
     libc = ctypes.CDLL(None, use_errno=True)

@@ -5,23 +5,39 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from paychan.core.outpoint import format_outpoint, txid_hex
 from paychan.rpc.connection import Address, FrameConnection, listen
 from paychan.rpc.signer_messages import PAYLOAD_MAX, Refusal, RefusalCode, SettleRequest, SignerMessage
 from paychan.rpc.store_messages import MessageError
 
-from .ledger import Ledger, LedgerError
-from .policy import Policy, judge, judge_note, objection
+from .ledger import LedgerError
+from .policy import Memory, Policy, Record, judge, judge_note, objection
 
 log = logging.getLogger("paychan.signer")
 
 CONNECTIONS_MAX = 512
 """Two for each worker of the largest server; below the 1024 descriptors that a process mostly has, for the ledger needs some."""
 
+TRIES_MAX = 8
+"""Times that a request is judged when signers of other machines come first each time."""
+
 UNSENT_BYTES_MAX = 1 << 20
 """Answers that a server asked for and does not take: more would let it fill the signer's memory."""
+
+
+class Ledgers(Protocol):
+    """What was signed and noted: by this signer (ledger.py), or by all that have its key (shared.py). Methods raise LedgerError."""
+
+    def get(self, outpoint: bytes, now: int) -> Memory:
+        """Return what a judgement over an outpoint depends on. now: unix seconds."""
+
+    def keep(self, outpoint: bytes, memory: Memory, record: Record, now: int) -> bool:
+        """Make durable what was judged on `memory`; return whether it is. If not, another signer was first: judge anew."""
+
+    def note(self, outpoint: bytes, change_value: int, now: int) -> None:
+        """Make it durable that a payment left the payer so much (satoshi), unless less was noted before."""
 
 
 class SignerServer:
@@ -34,7 +50,7 @@ class SignerServer:
     def __init__(
         self,
         policy: Policy,
-        ledger: Ledger,
+        ledger: Ledgers,
         clock: Callable[[], int],
         fatal: Callable[[], NoReturn],
         *,
@@ -108,13 +124,16 @@ class SignerServer:
     def _sign(self, request: SettleRequest) -> bytes | Refusal:
         """Return the signed transaction, or why it is refused."""
         outpoint, now = request.terms.outpoint, self._clock()
-        memory = self._ledger.get(outpoint, now)
-        answer = judge(self._policy, request, memory, now)
-        if isinstance(answer, Refusal):
-            log.warning("refused %s: %s, %s", format_outpoint(outpoint), answer.code.name, answer.detail)
-            return answer
-        if answer.record != memory.signed:
-            self._ledger.put(outpoint, answer.record, now)
+        for _ in range(TRIES_MAX):
+            memory = self._ledger.get(outpoint, now)
+            answer = judge(self._policy, request, memory, now)
+            if isinstance(answer, Refusal):
+                log.warning("refused %s: %s, %s", format_outpoint(outpoint), answer.code.name, answer.detail)
+                return answer
+            if self._ledger.keep(outpoint, memory, answer.record, now):
+                break
+        else:
+            return Refusal(RefusalCode.TOO_MANY_VERSIONS, "signers of other machines were first each time")
         record = answer.record
         log.info(
             "signed %s: version %d, fee %d, settlement %s",

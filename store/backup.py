@@ -21,7 +21,8 @@ The file, little-endian; cannot change (a new layout takes a new version):
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -61,14 +62,19 @@ def backup_store(directory: Path, target: Path) -> int:
 
     Raises: BackupError; OSError; rocksdict's plain Exception for a database that does not read.
     """
+    with acknowledged_records(directory) as records:
+        return write_backup(records, target)
+
+
+@contextmanager
+def acknowledged_records(directory: Path) -> Iterator[StoredRecords]:
+    """Give all records of the database in `directory`, at least what has been acknowledged by now. Raises BackupError; rocksdict's
+    plain Exception."""
     acknowledged = _acknowledged(directory)
-    records = _open_between_changes(directory)
-    try:
+    with closing(_open_between_changes(directory)) as records:
         if records.sequence < acknowledged:
             raise BackupError(f"the log is damaged: it ends at write {records.sequence}, {acknowledged} has been acknowledged")
-        return write_backup(records, target)
-    finally:
-        records.close()
+        yield records
 
 
 def write_backup(records: NumberedRecords, target: Path) -> int:
@@ -192,7 +198,11 @@ def restore_store(backup: Path, state_dir: Path) -> Report:
             growing = directory / "restoring"
             if growing.exists():
                 raise BackupError(f"{growing} is left from a restore that did not end: remove it")
-            report = _fill(growing, read_backup(file))
+            pairs = read_backup(file)
+            _, taken_at = next(pairs)
+            fill(growing, pairs, {keys.RESTORED: encode_restored(int.from_bytes(taken_at, "little"), int(time.time()))})
+            with closing(StoredRecords(growing)) as records:
+                report = check_records(records)
             if report.problem_count:
                 raise BackupError(f"the backup is not consistent; what is in {growing} has these problems: {report.problems[0]}")
             path_of(growing).rename(path_of(directory / "db"))
@@ -201,8 +211,8 @@ def restore_store(backup: Path, state_dir: Path) -> Report:
     return report
 
 
-def _fill(place: Path, pairs: Iterator[tuple[bytes, bytes]]) -> Report:
-    _, taken_at = next(pairs)
+def fill(place: Path, pairs: Iterator[tuple[bytes, bytes]], more: Mapping[bytes, bytes]) -> None:
+    """Make a database of all pairs, and then of `more`; epochs go up. Raises what the engine raises."""
     engine = RocksDB(place)
     try:
         group: dict[bytes, bytes | None] = {}
@@ -214,15 +224,9 @@ def _fill(place: Path, pairs: Iterator[tuple[bytes, bytes]]) -> Report:
                 engine.commit(group)
                 group.clear()
                 size = 0
-        group[keys.RESTORED] = encode_restored(int.from_bytes(taken_at, "little"), int(time.time()))
-        engine.commit(group)
+        engine.commit({**group, **more})
     finally:
         engine.close()
-    records = StoredRecords(place)
-    try:
-        return check_records(records)
-    finally:
-        records.close()
 
 
 def _raised(epoch: bytes) -> bytes:

@@ -22,9 +22,11 @@ from paychan.rpc.store_messages import (
     check_commit,
     check_funding,
     check_txid,
+    decode_highest,
     decode_load,
     encode_found,
     encode_heartbeat_reply,
+    encode_highest,
     encode_load_reply,
     encode_received,
 )
@@ -92,6 +94,7 @@ class StoreServer:
             StoreMessage.HEARTBEAT: self._heartbeat,
             StoreMessage.KEEP_FUNDING: self._keep_funding,
             StoreMessage.LOAD_FUNDING: self._load_funding,
+            StoreMessage.HIGHEST: self._highest,
         }
 
     async def run(self, stop: asyncio.Event, leave: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -324,6 +327,10 @@ class StoreServer:
             lambda reads: reads.scan_received(ask.before, ask.after_number, ask.after, ask.limit),
             encode_received,
         )
+
+    def _highest(self, session: Session, request_id: int, payload: bytes) -> None:
+        seconds = decode_highest(payload)
+        self._read(session, StoreMessage.HIGHEST, request_id, lambda reads: reads.highest(seconds), encode_highest)
 
     def _read(
         self, session: Session, kind: StoreMessage, request_id: int, ask: Callable[[Reads], T], encode: Callable[[T], bytes]

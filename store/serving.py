@@ -21,16 +21,18 @@ from paychan.parts import require_cluster
 from paychan.settings.load import load_store_config
 from paychan.settings.models import StoreConfig
 
-from . import maintenance
+from . import maintenance, moving
 from .directory import hold_directory, sync_directory
 from .engines.interface import Engine
 from .engines.rocksdb import RocksDB
 from .identity import Identity, establish_identity, read_server_pubkey
+from .moved import read_mark
 from .restored import describe_restored
 from .server import StoreServer
 
 EPILOG = f"""commands, each with a --help of its own:
 {maintenance.SUMMARY}
+  migrate  move a store from this machine's disk to PostgreSQL, or back
   postgres make a store's schema in PostgreSQL (docs/CLUSTER.md)
 
 environment: PAYCHAN_STATE_DIR overrides state_dir
@@ -50,6 +52,8 @@ def command() -> int:
     """Do the same in a process that `printing.run` looks after."""
     if sys.argv[1:] and sys.argv[1] in maintenance.COMMANDS:
         return maintenance.run(sys.argv[1], sys.argv[2:])
+    if sys.argv[1:2] == ["migrate"]:
+        return moving.run(sys.argv[2:])
     if sys.argv[1:2] == ["postgres"]:
         return _postgres_command(sys.argv[2:])
     file = _parser().parse_args().file
@@ -94,6 +98,8 @@ def run(config: StoreConfig, hang_up: HangUp) -> None:
             return
         if (database.parent / "postgres").exists():
             raise ConfigError(f"{config.common.source}: postgres: is missing: {database.parent} belongs to a store on PostgreSQL")
+        if (moved := read_mark(database.parent)) is not None:
+            raise ConfigError(f"{config.common.source}: state_dir: {moved.why_not(Path(config.common.source).absolute().parent)}")
         try:
             engine = RocksDB(database)
         except Exception as error:  # rocksdict has no narrower type

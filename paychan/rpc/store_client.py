@@ -24,8 +24,10 @@ from .store_messages import (
     Welcome,
     decode_found,
     decode_heartbeat_reply,
+    decode_highest,
     decode_load_reply,
     decode_received,
+    encode_highest,
     encode_load,
 )
 
@@ -119,6 +121,11 @@ class StoreClient:
     async def ask_unsettled(self) -> Unsettled:
         """Return what is unsettled now. Raises ConnectionGone, RemoteRefusal, MessageError."""
         return decode_heartbeat_reply(await self._ask(StoreMessage.HEARTBEAT, b""))
+
+    async def highest(self, seconds: int) -> int:
+        """Tell of the highest time that is sure here (unix seconds); return the highest of all machines, 0 if there is no other.
+        Raises ConnectionGone, RemoteRefusal, MessageError."""
+        return decode_highest(await self._ask(StoreMessage.HIGHEST, encode_highest(seconds)))
 
     async def _ask(self, kind: int, payload: bytes) -> bytes:
         connection = self.link.connection

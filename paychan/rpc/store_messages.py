@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from .._fast.group import check_entries, split_entries
 from ..core.funding import STRIPPED_SIZE_MAX
 from ..core.outpoint import OUTPOINT_SIZE, TXID_SIZE
+from ..core.units import LOCKTIME_MAX
 
 PAYLOAD_MAX = 4 << 20
 """Bytes; room for a group of ENTRIES_MAX entries with their settlement transactions."""
@@ -34,6 +35,7 @@ class StoreMessage(IntEnum):
     KEEP_FUNDING = 8
     LOAD_FUNDING = 9
     SCAN_RECEIVED = 10
+    HIGHEST = 11
 
 
 class Lease(IntEnum):
@@ -422,6 +424,24 @@ def encode_heartbeat_reply(unsettled: Unsettled) -> bytes:
 def decode_heartbeat_reply(payload: bytes) -> Unsettled:
     """Raises MessageError."""
     return Unsettled(*_unpack_all(_UNSETTLED, payload))
+
+
+# --- HIGHEST ----------------------------------------------------------------------------------------------------------
+
+_SECONDS = struct.Struct("<Q")
+
+
+def encode_highest(seconds: int) -> bytes:
+    """Return HIGHEST, and its answer: u64 unix seconds."""
+    return _SECONDS.pack(seconds)
+
+
+def decode_highest(payload: bytes) -> int:
+    """Raises MessageError, also for a time that no lock time can be."""
+    (seconds,) = _unpack_all(_SECONDS, payload)
+    if seconds > LOCKTIME_MAX:
+        raise MessageError("a time is out of range")
+    return int(seconds)
 
 
 def _unpack_all(form: struct.Struct, payload: bytes) -> tuple[Any, ...]:

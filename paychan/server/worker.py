@@ -14,11 +14,12 @@ from ..chain.base import FundingOutput
 from ..chain.make import make_chain
 from ..clock import Clock, wall_clock
 from ..core.errors import PaychanError, Rejection, Unavailable
+from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.peer_address import machine_of
 from ..rpc.peer_tls import CertificateError
 from ..rpc.signer_client import SignerClient
 from ..rpc.store_client import StoreClient
-from ..rpc.store_messages import Hello, OwnerTable, Unsettled, Welcome
+from ..rpc.store_messages import Hello, MessageError, OwnerTable, Unsettled, Welcome
 from ..settings.cluster import trouble_with_end
 from ..settings.models import ServerConfig
 from .channels.books import Books
@@ -48,6 +49,8 @@ also looks again when an owner table comes, but that is not enough: the new owne
 
 HIGHEST_SECONDS = 60.0
 """Between two notes of the highest time seen."""
+
+HIGHEST_RETRY_SECONDS = 1.0
 
 PEERS_RETRY_SECONDS = 1.0
 
@@ -145,7 +148,17 @@ class Worker:
                     write_highest(self._highest_file, self._clock.sure())
             except OSError as error:
                 log.warning("the highest time seen could not be noted: %s", error.strerror)
-            await asyncio.sleep(HIGHEST_SECONDS)
+            await asyncio.sleep(HIGHEST_SECONDS if await self._share_highest() else HIGHEST_RETRY_SECONDS)
+
+    async def _share_highest(self) -> bool:
+        """Tell other machines of the highest time that is sure, and hear of theirs; return whether the store took it."""
+        if self._life is None or not self._store.link.is_up:
+            return False
+        try:
+            self._clock.hear(await self._store.highest(0 if self._clock.doubt() else self._clock.sure()))
+        except (ConnectionGone, RemoteRefusal, MessageError):
+            return False
+        return True
 
     def _trouble_with_certificate(self) -> str:
         """Return that the certificate that is shown to other machines ends soon, or has ended."""
@@ -201,9 +214,7 @@ class Worker:
         self._committer = Committer(channels, store)
         self._funding = FundingChecks(channels, store, self._chain, min(config.funding_tx_min_conf, 1))
         self._funding.tip_moved(self._tip.generation)
-        rules = SettlingRules(
-            config.settlement_period, config.settlement_confirmations, config.fee_bounds, config.fee_per_byte
-        )
+        rules = SettlingRules(config.settlement_period, config.settlement_confirmations, config.fee_bounds, config.fee_per_byte)
         self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, sure)
         loader = Loader(channels, shard_count, store)
         proving = Proving(self._chain, self._signer, store, None if config.common.debug else config.fee_bounds.floor)

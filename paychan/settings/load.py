@@ -18,7 +18,7 @@ from ..rpc.connection import Address
 from . import dangers, hosts
 from .cluster import cluster_config
 from .models import SETTLEMENT_BYTES, ChainConfig, Common, SellConfig, ServerConfig, SignerConfig, StoreConfig
-from .postgres import read_postgres
+from .postgres import read_database, read_postgres
 from .sections import Section, read_sections
 from .tokens import tokens_file
 
@@ -304,6 +304,7 @@ def load_signer_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         fee_sum_per_day_max=policy.integer("fee_sum_per_day_max", 0, MAX_MONEY, _fee_sum(common)),
         waive_funding_proof=waive,
         hardening_required=section.boolean("hardening_required", common.network is networks.LIVE),
+        postgres=read_database(root.table("postgres"), "paychan_signer") if root.has("postgres") else None,
     )
     dangers.check_address(section, "address", config.address, common.state_dir, common.network is networks.LIVE)
     dangers.check_signer(config, root)

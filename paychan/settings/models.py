@@ -132,18 +132,24 @@ class ServerConfig:
 
 
 @dataclass(frozen=True)
-class PostgresConfig:
-    """A database that keeps the store's data instead of an embedded engine. hosts: of every machine that may have it, host name,
-    address or directory of a Unix socket, and port. name: of this store among those of the cluster. ca_file None: no TLS."""
+class DatabaseConfig:
+    """A PostgreSQL database. hosts: of every machine that may have it, host name, address or directory of a Unix socket, and port.
+    role: who we are there. ca_file None: no TLS."""
 
     hosts: tuple[tuple[str, int], ...]
     database: str
     role: str
-    name: str
-    lease_ms: int
     ca_file: Path | None
     certificate_file: Path | None
     key_file: Path | None
+
+
+@dataclass(frozen=True)
+class PostgresConfig(DatabaseConfig):
+    """One that keeps a store's data instead of an embedded engine. name: of this store among those of the cluster."""
+
+    name: str
+    lease_ms: int
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,8 @@ class StoreConfig:
 
 @dataclass(frozen=True)
 class SignerConfig:
-    """`paychan-signer`: its policy. Money in satoshi, the settlement period in seconds."""
+    """`paychan-signer`: its policy. Money in satoshi, the settlement period in seconds. `postgres`: None if what was signed is
+    remembered in `state_dir` alone."""
 
     common: Common
     address: Address
@@ -176,3 +183,4 @@ class SignerConfig:
     fee_sum_per_day_max: int
     waive_funding_proof: bool
     hardening_required: bool
+    postgres: DatabaseConfig | None = None

@@ -1,9 +1,9 @@
-"""The table `postgres` of store.toml: which machines may have the database with the store's data, and who the store is there."""
+"""The table `postgres` of store.toml and signer.toml: which machines may have the database, and who store and signer are there."""
 
 import re
 
 from . import hosts
-from .models import PostgresConfig
+from .models import DatabaseConfig, PostgresConfig
 from .sections import Section
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
@@ -12,15 +12,21 @@ _PORT = 5432
 
 def read_postgres(section: Section) -> PostgresConfig:
     """Return the checked table `postgres` of store.toml."""
+    database = read_database(section, "paychan_store")
+    return PostgresConfig(
+        **vars(database), name=_name(section, "name", None), lease_ms=section.integer("lease_ms", 1000, 600_000, 30_000)
+    )
+
+
+def read_database(section: Section, role: str) -> DatabaseConfig:
+    """Return what the table says of the database. role: who we are there unless it says so."""
     if not section.has("hosts"):
         section.fail("hosts", "is missing")
     given = [_host(section, text) for text in section.texts("hosts")]
-    config = PostgresConfig(
+    config = DatabaseConfig(
         hosts=tuple(host for host in given if host is not None),
         database=_name(section, "database", "paychan"),
-        role=_name(section, "role", "paychan_store"),
-        name=_name(section, "name", None),
-        lease_ms=section.integer("lease_ms", 1000, 600_000, 30_000),
+        role=_name(section, "role", role),
         ca_file=section.path("ca_file"),
         certificate_file=section.path("certificate_file"),
         key_file=section.path("key_file"),

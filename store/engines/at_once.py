@@ -14,6 +14,10 @@ class AtOnce:
         """Write a group, all or nothing; on return it is durable."""
         raise NotImplementedError
 
+    def highest(self, _: int) -> int:
+        """Return 0: there is no other machine."""
+        return 0
+
     def run(self, steps: Coroutine[Any, Any, None]) -> None:
         try:
             steps.send(None)

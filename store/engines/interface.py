@@ -37,6 +37,9 @@ class Reads(Protocol):
     def scan_received(self, before: int, after_number: int, after: bytes, limit: int) -> list[tuple[int, int, bytes]]:
         """Return (expiry, satoshi received, outpoint) of the channels that `scan_expiring` finds."""
 
+    def highest(self, seconds: int) -> int:
+        """Return the highest time (unix seconds) that any machine was sure of, `seconds` among them; 0: there is no other."""
+
 
 class Engine(Protocol):
     """An open engine: whatever an earlier process left in flight is over."""

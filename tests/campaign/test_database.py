@@ -1,6 +1,6 @@
 """The short form of the campaign against the database below a store: each fault at primary and standbys once, under load through
 all doors, and nothing acknowledged is lost or counted twice. PAYCHAN_DATABASE_CYCLES sets how many; `python -m
-tests.campaign.kill` tells more. """
+tests.campaign.kill` tells more."""
 
 import os
 import subprocess

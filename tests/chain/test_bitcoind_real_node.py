@@ -45,9 +45,9 @@ def node() -> Iterator[Node]:
 class Backend:
     """A started backend whose methods run to their end; one event loop, as a worker has."""
 
-    def __init__(self, node: Node, network: Network = REGTEST) -> None:
+    def __init__(self, node: Node, network: Network = REGTEST, wallet: str = "paychan-watch") -> None:
         self._loop = asyncio.new_event_loop()
-        self.chain = BitcoindChain(node.host, node.port, network, user="x", password=node.api_key, timeout=10)
+        self.chain = BitcoindChain(node.host, node.port, network, user="x", password=node.api_key, wallet=wallet, timeout=10)
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return self._loop.run_until_complete(coroutine)
@@ -126,6 +126,22 @@ def test_all_outputs_at_one_address_are_found(node: Node, backend: Backend, chan
     found = backend.run(backend.chain.find_funding(channel.request()))
     expected = {first.outpoint, make_outpoint(first.txid, 1), second.outpoint}
     assert {output.outpoint for output in found} == expected and len(found) == 3
+
+
+def test_a_machine_whose_wallet_was_never_asked_finds_what_was_paid_meanwhile(
+    node: Node, backend: Backend, channel: Channel
+) -> None:
+    """Another machine has told the payer where to pay, and was asked first: this one looks back."""
+    assert backend.run(backend.chain.find_funding(channel.request())) == []
+    funding = channel.fund()
+    node.mine(3)
+    other = Backend(node, wallet="paychan-other")
+    try:
+        other.run(other.chain.start())
+        (found,) = other.run(other.chain.find_funding(channel.request()))
+    finally:
+        other.close()
+    assert (found.outpoint, found.confirmations) == (funding.outpoint, 3)
 
 
 def test_an_output_to_another_script_is_no_funding(node: Node, backend: Backend, channel: Channel) -> None:
@@ -207,9 +223,7 @@ def test_funding_status_follows_the_settlement_from_mempool_to_block_and_back(
     assert run(chain.confirmations(terms, txid)) == 0
 
 
-def test_a_refund_that_wins_by_reorganisation_is_seen_as_another_spender(
-    node: Node, backend: Backend, channel: Channel
-) -> None:
+def test_a_refund_that_wins_by_reorganisation_is_seen_as_another_spender(node: Node, backend: Backend, channel: Channel) -> None:
     short = Channel(node, node.median_time - 10_000)
     funding = short.fund()
     node.mine()

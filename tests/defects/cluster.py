@@ -3,7 +3,8 @@ active stores could do to each other, of docs/THREATS.md."""
 
 from .kinds import Break
 
-ENGINE, HOSTS, OPENING = (f"store/engines/postgres/{name}.py" for name in ("engine", "hosts", "opening"))
+ENGINE, OPENING = (f"store/engines/postgres/{name}.py" for name in ("engine", "opening"))
+HOSTS = "paychan/database.py"
 SCHEMA = "store/engines/postgres/schema.sql"
 TESTS = "tests/process/test_store_postgres.py"
 SHARING = "store/engines/postgres/sharing.py"

@@ -89,9 +89,9 @@ class Signer:
 
         return asyncio.run(run())
 
-    def request(self, change_value: int = 9_000_000, fee: int = 10_000) -> SettleRequest:
+    def request(self, change_value: int = 9_000_000, fee: int = 10_000, outpoint: bytes = b"\x07" * 36) -> SettleRequest:
         terms = ChannelTerms(
-            b"\x07" * 36,
+            outpoint,
             self.pubkey,
             CLIENT.public_key.format(),
             1_900_000_000,

@@ -19,13 +19,14 @@ from coincurve import PrivateKey
 
 from bench.load.failure import Failed
 from bench.load.store_feed import StoreFeed
+from paychan._fast.frame import encode_frame
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.core.payment import SIGHASH_CHANGE, Payment
 from paychan.core.sales import Sales
 from paychan.core.sharding import shard_of
 from paychan.exits import EXIT_BAD_CONFIG, EXIT_FAILED
 from paychan.rpc.connection import Address
-from paychan.rpc.store_messages import Entry
+from paychan.rpc.store_messages import Entry, StoreMessage, decode_highest, encode_highest
 from store.mark import read_slots
 from tests import postgres
 from tests.system import ROOT, STORE_VARIABLE, running, wait_until
@@ -469,6 +470,26 @@ def test_sales_are_written_with_their_revision(store):
     assert store.sql("SELECT revision, (SELECT open_spent FROM paychan.store) FROM paychan.state") == [(1, 1)]
     with pytest.raises(Failed, match="refused an update"):  # judged on older sales
         channel.feed.commit([channel.feed.frame([replace(entry, charge=0).encode()])], 1)
+
+
+# --- the highest time ---
+
+
+def highest(store, feed, seconds):
+    feed._socket.sendall(encode_frame(StoreMessage.HIGHEST, 1, encode_highest(int(seconds))))
+    return decode_highest(feed._next_frame())
+
+
+def test_the_highest_time_of_all_machines_is_told_and_one_from_far_ahead_is_not_believed(store):
+    feed, now = Channel(store).feed, int(time.time())
+    assert highest(store, feed, 0) == 0
+    assert highest(store, feed, now - 50) == now - 50
+    assert highest(store, feed, now - 100) == now - 50
+    assert highest(store, feed, now + 300) == now + 300
+    assert highest(store, feed, time.time() + 700) == now + 300
+    feed._socket.sendall(encode_frame(StoreMessage.HIGHEST, 1, encode_highest(1 << 32)))
+    with pytest.raises(Failed, match="a time is out of range"):
+        feed._next_frame()
 
 
 # --- the schema ---

@@ -186,3 +186,14 @@ def test_the_wall_clock_is_the_systems(monkeypatch):
 
 def test_a_clock_has_seen_nothing_at_first():
     assert Clock(Wall(0)).now() == 0
+
+
+def test_a_time_that_another_machine_was_sure_of_is_believed_as_one_that_was_kept():
+    clock = Clock(Wall(1000), beyond_max=600, elapsed=lambda: 0.0)
+    clock.observe(5000, 4000)
+    clock.hear(5200)
+    assert (clock.now(), clock.sure(), clock.doubt()) == (5200, 5200, "")
+    clock.hear(5100)
+    assert clock.now() == 5200
+    clock.hear(9000)
+    assert clock.sure() == 5200 and "beyond the best block" in clock.doubt()

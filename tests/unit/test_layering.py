@@ -91,6 +91,7 @@ FLOORS = (
     "paychan.rpc",
     "paychan.settings",
     "paychan.parts",
+    "paychan.database",
     "paychan.chain",
     "paychan.client",
     "paychan.pay",

@@ -18,8 +18,8 @@ COMES_WITH = {"yarl": "aiohttp"}
 
 NOT_FOREIGN = {"paychan", "store", "signer", "libc", "cpython", "cython", *sys.stdlib_module_names}
 GATEWAY = "paychan.gateway"
-CLUSTER = "store.engines.postgres"
-SERVERS = ("paychan.server", "store", "signer", GATEWAY)
+CLUSTER = ("paychan.database", "store.engines.postgres", "signer.shared")
+SERVERS = ("paychan.server", "paychan.database", "store", "signer", GATEWAY)
 ADAPTERS = {
     "aiohttp": {"aiohttp"},
     "httpx": {"httpx"},
@@ -75,20 +75,20 @@ def test_a_payers_installation_brings_what_a_payers_code_imports_and_no_more():
 
 def test_the_extra_brings_what_the_servers_code_imports_besides():
     extra = brought_by(PROJECT["optional-dependencies"]["server"])
-    assert imported(True, GATEWAY, CLUSTER) - imported(is_servers=False) == extra == set(parts.SERVER)
+    assert imported(True, GATEWAY, *CLUSTER) - imported(is_servers=False) == extra == set(parts.SERVER)
 
 
 def test_the_gateways_extra_brings_what_it_imports_besides():
     extra = brought_by(PROJECT["optional-dependencies"]["gateway"]) - {"paychan"}
     assert "paychan[server]" in PROJECT["optional-dependencies"]["gateway"]
     brought = {COMES_WITH.get(name, name) for name in parts.GATEWAY}
-    assert imported(True, CLUSTER) - imported(True, GATEWAY, CLUSTER) == extra == brought
+    assert imported(True, *CLUSTER) - imported(True, GATEWAY, *CLUSTER) == extra == brought
 
 
 def test_the_clusters_extra_brings_what_a_store_on_postgresql_imports_besides():
     extra = brought_by(PROJECT["optional-dependencies"]["cluster"]) - {"paychan"}
     assert "paychan[server]" in PROJECT["optional-dependencies"]["cluster"]
-    assert imported(True, GATEWAY) - imported(True, GATEWAY, CLUSTER) == extra == set(parts.CLUSTER)
+    assert imported(True, GATEWAY) - imported(True, GATEWAY, *CLUSTER) == extra == set(parts.CLUSTER)
 
 
 def test_a_sellers_middleware_needs_its_framework_and_nothing_else():

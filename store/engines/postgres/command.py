@@ -1,5 +1,5 @@
 """`paychan-store postgres init DIR`: makes the schema of a store, and the role that stores have, in the database that
-DIR/store.toml names.
+DIR/store.toml names; and the ledger that signers share, with their role (DIR/signer.toml, if it names one).
 
 Run by who may do that there, once, on one machine. What is there already is left as it is, and must be of this version.
 """
@@ -12,15 +12,16 @@ from pathlib import Path
 import asyncpg
 
 from paychan.core.errors import ConfigError
+from paychan.database import connect, need_primary
 from paychan.exits import EXIT_FAILED, status_of
 from paychan.printing import say, show
-from paychan.settings.load import load_store_config
+from paychan.settings.load import load_signer_config, load_store_config
 from paychan.settings.models import PostgresConfig
 
-from .hosts import connect, need_primary
 from .opening import SCHEMA_VERSION
 
 _ADMIN_SETTINGS = {"application_name": "paychan-store postgres init", "client_min_messages": "warning"}
+SCRIPTS = ("schema.sql", "cluster.sql", "signer.sql")
 _VERSION = "SELECT version FROM paychan.cluster"
 _IS_REPLICATED = "SELECT current_setting('synchronous_standby_names') <> '' AND current_setting('fsync') = 'on'"
 EPILOG = """The database must be there (createdb). A password comes from PGPASSWORD or the file that PGPASSFILE names.
@@ -34,7 +35,7 @@ def run(arguments: list[str]) -> int:
         config = load_store_config(options.dir / "store.toml")
         if config.postgres is None:
             raise ConfigError(f"{config.common.source}: postgres: is missing")
-        show(asyncio.run(init(config.postgres, options.admin, options.host)))
+        show(asyncio.run(init(config.postgres, _signers_role(options.dir), options.admin, options.host)))
     except ConfigError as error:
         say(f"paychan-store postgres: {error}")
         return status_of(error)
@@ -60,19 +61,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def init(config: PostgresConfig, admin: str, host: str | None = None) -> str:
+def _signers_role(directory: Path) -> str:
+    """Return what the signers are called in the database. Raises ConfigError."""
+    file = directory / "signer.toml"
+    postgres = load_signer_config(file).postgres if file.exists() else None
+    return postgres.role if postgres is not None else "paychan_signer"
+
+
+async def init(config: PostgresConfig, signer: str, admin: str, host: str | None = None) -> str:
     """Return a line that says what was done. Raises ConfigError for a schema of another version; OSError, asyncpg's errors."""
-    connection = await _connect(config, admin, host)
+    connection = await connect_as_admin(config, admin, host)
     try:
         async with connection.transaction():
             is_new = await connection.fetchval("SELECT to_regnamespace('paychan') IS NULL")
             if is_new:
-                await _make(connection, config.role)
+                await _make(connection, config.role, signer)
             version = await connection.fetchval(_VERSION)
         if version != SCHEMA_VERSION:
             raise ConfigError(f"the schema in {config.database} has version {version}, this paychan-store needs {SCHEMA_VERSION}")
         done = "made" if is_new else "there already:"
-        line = f"{done} schema paychan, version {version}, in database {config.database}, for role {config.role}"
+        line = f"{done} schema paychan, version {version}, in database {config.database}, for roles {config.role} and {signer}"
         if not await connection.fetchval(_IS_REPLICATED):
             line += "\nsynchronous_standby_names is empty, or fsync is off: stores refuse to write"
         return line
@@ -80,16 +88,20 @@ async def init(config: PostgresConfig, admin: str, host: str | None = None) -> s
         connection.terminate()
 
 
-async def _connect(config: PostgresConfig, admin: str, host: str | None) -> asyncpg.Connection:
+async def connect_as_admin(config: PostgresConfig, admin: str, host: str | None) -> asyncpg.Connection:
     if host is not None:
         port = next((port for name, port in config.hosts if name == host), config.hosts[0][1])
         return await connect(config, host, port, admin, _ADMIN_SETTINGS)
     return (await need_primary(config, admin, _ADMIN_SETTINGS)).connection
 
 
-async def _make(connection: asyncpg.Connection, role: str) -> None:
-    """role: a name that SQL takes as it is (paychan/settings/postgres.py)."""
-    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
-        await connection.execute(f"CREATE ROLE {role} LOGIN")
-    text = files(__package__).joinpath("schema.sql").read_text()
-    await connection.execute(text.replace("@ROLE@", role).replace("@VERSION@", str(SCHEMA_VERSION)))
+async def _make(connection: asyncpg.Connection, store: str, signer: str) -> None:
+    """store, signer: roles, names that SQL takes as they are (paychan/settings/postgres.py)."""
+    for role in (store, signer):
+        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
+            await connection.execute(f"CREATE ROLE {role} LOGIN")
+    for name in SCRIPTS:
+        text = files(__package__).joinpath(name).read_text()
+        for place, value in (("@ROLE@", store), ("@SIGNER@", signer), ("@VERSION@", str(SCHEMA_VERSION))):
+            text = text.replace(place, value)
+        await connection.execute(text)

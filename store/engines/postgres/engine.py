@@ -37,6 +37,7 @@ TAKE_OVER = "SELECT paychan.take_over($1, $2, $3, $4, $5, $6)"
 _HELD = "FROM paychan.shard h WHERE h.store = s.name ORDER BY h.shard"
 LOOK = f"""SELECT s.name, s.number, s.fence, s.groups, s.open_value, s.begun_value, s.open_spent, s.owners,
     ARRAY (SELECT h.shard {_HELD}), ARRAY (SELECT h.epoch {_HELD}) FROM paychan.store s ORDER BY s.name"""
+HIGHEST = "SELECT paychan.raise_highest($1)"
 
 
 class Place(NamedTuple):
@@ -293,6 +294,10 @@ class Postgres:
             outpoint: received(terms, state) for outpoint, state, terms in await self._ask(READ, [name for _, name in found])
         }
         return [(expiry, records.get(outpoint, 0), outpoint) for expiry, outpoint in found]
+
+    async def highest(self, seconds: int) -> int:
+        ((highest,),) = await self._ask(HIGHEST, seconds)
+        return int(highest)
 
 
 async def look(fetch: Callable[[str], Awaitable[list[Any]]]) -> list[Row]:

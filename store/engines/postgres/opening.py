@@ -15,6 +15,7 @@ from typing import NamedTuple
 import asyncpg
 
 from paychan.core.errors import ConfigError
+from paychan.database import Node, on_warning, wait_for_primary
 from paychan.rpc.store_messages import LEASE_COUNT
 from paychan.settings.models import StoreConfig
 
@@ -23,10 +24,10 @@ from ...ending import die
 from ...identity import Identity, hold_against
 from ...leases import NOT_HELD
 from ...mark import Mark
+from ...moved import Moved
 from ...restored import describe_restored
 from . import pinned as pins
 from .engine import RECORD, Place, Postgres, look
-from .hosts import Node, on_warning, wait_for_primary
 
 log = logging.getLogger("paychan.store")
 
@@ -152,6 +153,8 @@ async def _identity(connection: asyncpg.Connection, config: StoreConfig, server_
         raise refusal(config, "the database has no schema for this role; `paychan-store postgres init` makes it") from None
     if version != SCHEMA_VERSION:
         raise refusal(config, f"the database's schema has version {version}, this paychan-store needs {SCHEMA_VERSION}")
+    if moved := await connection.fetchval("SELECT moved FROM paychan.cluster"):
+        raise refusal(config, Moved.parse(moved).why_not(Path(config.common.source).absolute().parent))
     if record is None:
         return Identity(config.common.network.name, server_pubkey, config.shard_count, os.urandom(16))
     try:

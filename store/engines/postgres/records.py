@@ -13,15 +13,16 @@ import asyncpg
 
 from paychan.core.channel import ChannelState
 from paychan.core.outpoint import format_outpoint
+from paychan.database import need_primary
 from paychan.settings.models import PostgresConfig
 
 from ... import keys
 from .engine import Sums
-from .hosts import need_primary
 
 T = TypeVar("T")
 PAGE = 512  # rows asked for at once
 _SUMS = "SELECT sum(open_value)::bigint, sum(begun_value)::bigint, sum(open_spent)::bigint FROM paychan.store"
+_IDENTITY = "SELECT CASE WHEN moved IS NULL THEN identity ELSE substr(identity, 2) END FROM paychan.cluster"  # cluster.sql
 _STATES = """SELECT outpoint, record, phase, value, revision FROM paychan.state WHERE outpoint > $1 ORDER BY outpoint LIMIT $2"""
 _RECORDS = "SELECT key, value FROM paychan.record WHERE key > $1 AND key < $2 ORDER BY key LIMIT $3"
 _LAST = b"\xff"
@@ -60,7 +61,7 @@ class PostgresRecords:
     async def _read_singles(self) -> list[tuple[bytes, bytes]]:
         """Return the pairs that are no rows of two columns here: identity, sums and epochs."""
         pairs = []
-        identity = await self._connection.fetchval("SELECT identity FROM paychan.cluster")
+        identity = await self._connection.fetchval(_IDENTITY)
         if identity is not None:
             pairs.append((keys.IDENTITY, identity))
         row = await self._connection.fetchrow(_SUMS)

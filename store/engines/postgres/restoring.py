@@ -6,13 +6,14 @@ So an embedded store moves to PostgreSQL, too: `paychan-store backup` of the one
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
 from paychan.core.channel import ChannelState
+from paychan.database import need_primary
 from paychan.rpc.store_messages import LEASE_COUNT
 from paychan.settings.models import StoreConfig
 
@@ -24,7 +25,6 @@ from ...identity import Identity, hold_against
 from ...restored import encode_restored
 from . import pinned as pins
 from .engine import NO_COLUMNS, PUT_GROUP, Place, Sums
-from .hosts import need_primary
 from .opening import BEGIN, SCHEMA_VERSION
 from .records import PostgresRecords
 
@@ -50,8 +50,12 @@ def restore(backup: Path, config: StoreConfig) -> Report:
         records = PostgresRecords(loop, node.connection)
         try:
             loop.run_until_complete(node.connection.execute("BEGIN"))
-            filling = Filling(node.connection, config, identity)
-            loop.run_until_complete(filling.run(read_backup(file)))
+            filling = Filling(node.connection, config, identity, os.urandom(16))
+            loop.run_until_complete(filling.need_empty())
+            pairs = read_backup(file)
+            _, taken_at = next(pairs)
+            restored = encode_restored(int.from_bytes(taken_at, "little"), int(time.time()))
+            loop.run_until_complete(filling.run(pairs, {keys.RESTORED: restored}))
             report = check_records(records)
             if report.problem_count:
                 raise BackupError(f"the backup is not consistent: {report.problems[0]}")
@@ -73,31 +77,34 @@ def _identity_in(pairs: Iterator[tuple[bytes, bytes]]) -> Identity:
 
 
 class Filling:
-    """The records of a backup on their way into the database, GROUP_PAIRS in a call."""
+    """The records of a store on their way into the database, GROUP_PAIRS in a call."""
 
-    def __init__(self, connection: asyncpg.Connection, config: StoreConfig, identity: Identity) -> None:
+    def __init__(self, connection: asyncpg.Connection, config: StoreConfig, identity: Identity, instance: bytes) -> None:
         assert config.postgres is not None
         self._connection, self._identity, self._database = connection, identity, config.postgres.database
         self._place = Place(config.postgres.name, 0, 0)
-        self.instance = os.urandom(16)
+        self.instance = instance
         self._sums = Sums(0, 0, 0)
         self._epochs: dict[int, int] = {}
         self._states: list[tuple[Any, ...]] = []
         self._puts: dict[bytes, bytes] = {}
 
-    async def run(self, pairs: Iterator[tuple[bytes, bytes]]) -> None:
+    async def need_empty(self) -> None:
+        """Raises BackupError."""
         version, is_empty = await self._connection.fetchrow(_IS_EMPTY)
         if version != SCHEMA_VERSION or not is_empty:
             raise BackupError(f"database {self._database} holds a store already, or its schema is of another version")
+
+    async def run(self, pairs: Iterator[tuple[bytes, bytes]], more: Mapping[bytes, bytes]) -> None:
+        """Put all pairs, and then `more`; epochs go up."""
         leases = self._identity.shard_count + LEASE_COUNT
         row = await self._connection.fetchrow(BEGIN, self._place.store, self.instance, self._identity.encode(), leases, 0, 0)
         self._place = self._place._replace(fence=row[0], groups=row[1])
-        _, taken_at = next(pairs)
         for key, value in pairs:
             self._take(key, value)
             if len(self._states) + len(self._puts) >= GROUP_PAIRS:
                 await self._put({})
-        self._puts[keys.RESTORED] = encode_restored(int.from_bytes(taken_at, "little"), int(time.time()))
+        self._puts |= more
         await self._put({lease: epoch + EPOCHS_SKIPPED for lease, epoch in self._epochs.items()})
 
     def _take(self, key: bytes, value: bytes) -> None:
@@ -112,7 +119,7 @@ class Filling:
             state = ChannelState.parse(value)
             new = int(state.phase), state.payment.change_value, state.sales.revision
             self._states.append((key[1:], 0, 0, 0, *new, value))  # phase 0 before: it is opened
-        elif key not in (keys.IDENTITY, keys.RESTORED):
+        elif key != keys.IDENTITY:
             self._puts[key] = value
 
     async def _put(self, epochs: dict[int, int]) -> None:

@@ -239,3 +239,18 @@ def test_the_numbers_are_the_kernels(machine):
 def test_the_filter_is_short_enough_for_its_jumps(machine):
     steps = seccomp.program(machine)
     assert len(steps) % 8 == 0 and len(steps) // 8 < 4096
+
+
+@needs_filter
+def test_beside_another_thread_there_is_no_filter():
+    script = """
+    import threading
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    from signer.seccomp import apply_filter
+    try:
+        apply_filter()
+    except OSError as error:
+        print(error.strerror, flush=True)
+    os._exit(0)
+    """
+    assert output(script) == ["another", "thread", "runs"]

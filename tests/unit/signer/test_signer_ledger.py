@@ -55,9 +55,9 @@ def test_another_network_or_key_is_refused(tmp_path, ledger, network, pubkey):
 def test_an_unknown_format_is_refused(tmp_path, ledger):
     ledger.close()
     db = sqlite3.connect(tmp_path / "signed.db")
-    db.execute("PRAGMA user_version = 3")
+    db.execute("PRAGMA user_version = 4")
     db.close()
-    with pytest.raises(ConfigError, match="format 3"):
+    with pytest.raises(ConfigError, match="format 4"):
         Ledger(tmp_path, "test", PUBKEY, "signer.toml")
 
 
@@ -217,5 +217,5 @@ def test_a_ledger_of_format_1_keeps_what_it_has_and_notes_from_now_on(tmp_path):
         assert ledger.get(OUTPOINT, NOW).signed == RECORD
         ledger.note(OUTPOINT, 900, NOW)
         assert ledger.get(OUTPOINT, NOW).noted == 900
-        assert ledger._db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert ledger._db.execute("PRAGMA user_version").fetchone() == (3,)
         ledger.close()

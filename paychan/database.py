@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from paychan.settings.models import PostgresConfig
+from .settings.models import DatabaseConfig
 
 HOST_SECONDS_MAX = 2.0  # to answer who it is; who takes longer counts as away
 LOOK_SECONDS = 0.25  # between two rounds of asking
 SETTINGS = {
-    "application_name": "paychan-store",
+    "application_name": "paychan",
     "search_path": "paychan, pg_temp",
     "synchronous_commit": "on",
     "client_min_messages": "warning",
@@ -45,7 +45,7 @@ class Node:
     system: int
 
 
-def tls_context(config: PostgresConfig) -> ssl.SSLContext | None:
+def tls_context(config: DatabaseConfig) -> ssl.SSLContext | None:
     """Return what both sides' certificates are checked with, or None where the configuration names none. Raises OSError."""
     if config.ca_file is None:
         return None
@@ -57,7 +57,7 @@ def tls_context(config: PostgresConfig) -> ssl.SSLContext | None:
 
 
 async def connect(
-    config: PostgresConfig, host: str, port: int, role: str, settings: dict[str, str] = SETTINGS
+    config: DatabaseConfig, host: str, port: int, role: str, settings: dict[str, str] = SETTINGS
 ) -> asyncpg.Connection:
     """Raises OSError, TimeoutError, ssl.SSLError or asyncpg's errors."""
     context = None if host.startswith("/") else tls_context(config)
@@ -72,7 +72,7 @@ async def connect(
     )
 
 
-async def _ask(config: PostgresConfig, host: str, port: int, role: str, settings: dict[str, str]) -> Node:
+async def _ask(config: DatabaseConfig, host: str, port: int, role: str, settings: dict[str, str]) -> Node:
     connection = await connect(config, host, port, role, settings)
     try:
         is_standby, timeline, system = await connection.fetchrow(_WHO)
@@ -83,7 +83,7 @@ async def _ask(config: PostgresConfig, host: str, port: int, role: str, settings
 
 
 async def find_primary(
-    config: PostgresConfig, role: str = "", settings: dict[str, str] = SETTINGS
+    config: DatabaseConfig, role: str = "", settings: dict[str, str] = SETTINGS
 ) -> tuple[Node | None, list[str]]:
     """Ask all machines once. Return the primary with an open connection, or None; and what went wrong, a line for each machine."""
     asked = [asyncio.create_task(_ask(config, host, port, role or config.role, settings)) for host, port in config.hosts]
@@ -108,7 +108,7 @@ async def find_primary(
     return best, troubles
 
 
-async def need_primary(config: PostgresConfig, role: str = "", settings: dict[str, str] = SETTINGS) -> Node:
+async def need_primary(config: DatabaseConfig, role: str = "", settings: dict[str, str] = SETTINGS) -> Node:
     """Ask all machines once; return the primary. Raises OSError, which says what went wrong with each."""
     node, troubles = await find_primary(config, role, settings)
     if node is None:
@@ -120,10 +120,10 @@ def _no_primary(troubles: list[str]) -> str:
     return f"no primary of the database is there: {'; '.join(troubles)}"
 
 
-async def wait_for_primary(config: PostgresConfig, say: Callable[[str], None]) -> Node:
+async def wait_for_primary(config: DatabaseConfig, say: Callable[[str], object], settings: dict[str, str] = SETTINGS) -> Node:
     """Ask until there is a primary. say: is told why there is none."""
     while True:
-        node, troubles = await find_primary(config)
+        node, troubles = await find_primary(config, settings=settings)
         if node is not None:
             return node
         say(_no_primary(troubles))
