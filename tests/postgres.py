@@ -260,6 +260,12 @@ class Cluster:
             f"has no {count} standbys",
         )
 
+    def need_confirmations(self, count: int) -> None:
+        """Have a write wait for so many standbys."""
+        names = f"ANY {count} ({', '.join(NODES)})"
+        self.primary.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'", "SELECT pg_reload_conf()")
+        self.primary.wait_until(f"SELECT current_setting('synchronous_standby_names') = '{names}'", "does not take the names")
+
     def fail_over(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Promote the standby that has most, now that the primary is dead or cut off, and have the others follow it; then
         `meanwhile()`. The old primary becomes a standby of it, by a copy."""
@@ -296,9 +302,9 @@ class Cluster:
         shutil.rmtree(self.place, ignore_errors=True)
 
 
-def use(config_dir: Path) -> None:
-    """Have the store of a configuration keep its data in a new database of the shared cluster."""
-    cluster = shared()
+def use(config_dir: Path, cluster: Cluster | None = None) -> None:
+    """Have the store of a configuration keep its data in a new database of a cluster, the shared one unless another is given."""
+    cluster = cluster or shared()
     file = config_dir / "store.toml"
     file.write_text(f"{file.read_text()}\n{cluster.table(cluster.make_database())}")
     done = subprocess.run(
