@@ -1,4 +1,4 @@
-"""`python -m bench.engines`, tiny: every engine is measured at each number of connections, and PostgreSQL's own CPU is told apart."""
+"""`python -m bench.engines`, tiny: every engine is measured at each number of connections; PostgreSQL's own CPU is told apart."""
 
 import subprocess
 import sys
