@@ -30,8 +30,6 @@ def active(directory, *names, lease_ms=LEASE_MS):
     """Give stores that serve, and a worker of each, once all leases are shared out among the workers."""
     with stores(directory, postgres.shared(), *names, lease_ms=lease_ms) as made:
         for store in made:
-            file = store.directory / "store.toml"
-            file.write_text(file.read_text().replace("lease_ms = 3000", "lease_ms = 60000"))  # workers here show no signs of life
             store.start()
         workers = [Worker(store.address, PUBKEY, f"of {store.name}") for store in made]
         shared_among(workers)
