@@ -6,8 +6,8 @@
 Two machines or three, each a whole system with a store of its own (tests/fleet.py), one database with two standbys. Each cycle does
 one fault to one victim and waits until everybody's payments go through again, without help. After each round all channels are
 closed, the tiling check judges what payers saw, and `paychan-store check` what is stored. A store that comes back after others have
-taken over writes nothing: how often one ended because of that, is counted. What a killed primary costs is split in what finds and promotes another
-(the test does that at once) and what is ours.
+taken over writes nothing: how often one ended because of that, is counted. What a killed primary costs is split in what finds and
+promotes another (the test does that at once) and what is ours.
 """
 
 import argparse

@@ -8,7 +8,7 @@ import sys
 from tests import postgres
 from tests.system import ROOT
 
-CYCLES = int(os.environ.get("PAYCHAN_STORES_CYCLES", "4"))
+CYCLES = int(os.environ.get("PAYCHAN_STORES_CYCLES", "2"))
 
 pytestmark = postgres.needed
 
