@@ -100,16 +100,20 @@ class Campaign:
 
     def __init__(self, machines: Fleet, plan: list[tuple[str, str]], seed: int, say: Callable[[str], None]) -> None:
         self._fleet, self._plan, self._say = machines, plan, say
-        self._rng, self.report = random.Random(seed), Report(seed)
+        self._rng, self.report, self._is_over = random.Random(seed), Report(seed), False
         self._rng.shuffle(plan)
 
     def run(self) -> Report:
-        """Run the plan; stop at the first round with a problem."""
+        """Run the plan; stop at the first round with a problem. After SIGINT the round under way is the last."""
+        signal.signal(signal.SIGINT, lambda *_: self._end())
         for at in range(0, len(self._plan), ROUND_CYCLES):
             self._round(at)
-            if self.report.problems:
+            if self.report.problems or self._is_over:
                 break
         return self.report
+
+    def _end(self) -> None:
+        self._is_over = True
 
     def _round(self, at: int) -> None:
         name, where = f"{self.report.seed}-{at}", "the opening"
@@ -117,6 +121,8 @@ class Campaign:
         try:
             with load:
                 for number, (fault, victim) in enumerate(self._plan[at : at + ROUND_CYCLES], at + 1):
+                    if self._is_over:
+                        break
                     where = f"cycle {number}, {fault} {victim}"
                     self._cycle(load, fault, victim)
                     self._say(f"{where}: {self.report.recoveries[f'{fault} {victim}'][-1]:.2f} s, {load.operations} operations")
