@@ -6,14 +6,16 @@ import subprocess
 import sys
 
 from tests import postgres
+from tests.certificates import need_openssl
 from tests.system import ROOT
 
-CYCLES = int(os.environ.get("PAYCHAN_STORES_CYCLES", "4"))
+CYCLES = int(os.environ.get("PAYCHAN_STORES_CYCLES", "2"))
 
 pytestmark = postgres.needed
 
 
 def test_no_fault_of_a_cluster_loses_a_payment():
+    need_openssl()
     plan = ["--cycles", str(CYCLES), "--fault", "kill,stop", "--victim", "store,machine,primary,worker"]
     command = [sys.executable, "-m", "tests.campaign.stores", *plan]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

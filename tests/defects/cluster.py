@@ -133,7 +133,7 @@ CLUSTER = (
         SCHEMA,
         "UPDATE store SET fence = fence + 1, owners = '' WHERE name = _from",
         "UPDATE store SET owners = '' WHERE name = _from",
-        (f"{TESTS}::test_a_store_that_was_away_for_a_lease_finds_its_shards_taken_and_writes_nothing",),
+        (f"{TESTS}::test_shards_are_not_taken_from_a_store_that_has_moved",),
     ),
     Break(
         ("K21",),

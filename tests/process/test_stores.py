@@ -5,9 +5,10 @@ Method: two or three stores as processes of their own on a real primary and stan
 """
 
 import random
+import re
 import signal
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests import postgres
 from tests.process.test_store_postgres import PUBKEY, stores
 from tests.store_workers import FUNDING, Worker, channels, owner_of
 from tests.system import wait_until
+from tests.wires import Wire
 
 pytestmark = postgres.needed
 
@@ -30,8 +32,6 @@ def active(directory, *names, lease_ms=LEASE_MS):
     """Give stores that serve, and a worker of each, once all leases are shared out among the workers."""
     with stores(directory, postgres.shared(), *names, lease_ms=lease_ms) as made:
         for store in made:
-            file = store.directory / "store.toml"
-            file.write_text(file.read_text().replace("lease_ms = 3000", "lease_ms = 60000"))  # workers here show no signs of life
             store.start()
         workers = [Worker(store.address, PUBKEY, f"of {store.name}") for store in made]
         shared_among(workers)
@@ -148,6 +148,36 @@ def test_a_silent_store_is_taken_over_and_gets_its_share_again_when_it_is_back(t
         for channel in money:
             assert channel.pay(owner_of(channel, workers)) is OK
         sound(made[0], 3 * len(money))
+
+
+def test_a_store_that_is_cut_off_from_the_database_ends_and_what_it_had_sent_is_refused(tmp_path):
+    """The wire is mended when others have taken over: what was under way arrives then, and changes nothing."""
+    with ExitStack() as stack:
+        made = stack.enter_context(stores(tmp_path, postgres.shared(), "a", "b", lease_ms=LEASE_MS))
+        file = made[1].directory / "store.toml"
+        wire = stack.enter_context(Wire(postgres.shared().primary.port))
+        hosts = re.compile(r"(?m)^hosts = .*$")
+        file.write_text(hosts.sub(f'hosts = ["127.0.0.1:{wire.port}"]', file.read_text()))
+        for store in made:
+            store.start()
+        workers = [Worker(store.address, PUBKEY, f"of {store.name}") for store in made]
+        shared_among(workers)
+        money = opened(workers)
+        for channel in money:
+            assert channel.pay(owner_of(channel, workers)) is OK
+        theirs = next(channel for channel in money if workers[1].owns(channel.outpoint))
+        late = encode_commit([theirs.payment(workers[1]).encode()])
+        wire.cut()
+        workers[1].send(StoreMessage.COMMIT, late)
+        assert made[1].end() == EXIT_FAILED and made[1].says("has confirmed nothing for")
+        wait_until(lambda: len(workers[0].shards()) == SHARDS, 20, "the take-over")
+        wire.mend()
+        for channel in money:
+            assert channel.pay(workers[0]) is OK
+        made[1].start()
+        workers[1] = Worker(made[1].address, PUBKEY, "again")
+        shared_among(workers)
+        sound(made[0], 2 * len(money))
 
 
 def test_a_store_that_is_stopped_gives_its_leases_away_first(tmp_path):
