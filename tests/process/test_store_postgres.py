@@ -45,7 +45,7 @@ enable = true
 [store]
 address = "unix:run/store.sock"
 shard_count = 8
-lease_ms = 3000
+lease_ms = 60000
 server_pubkey = "{pubkey}"
 
 {table}"""
