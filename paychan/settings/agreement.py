@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core.fees import LADDER
+from ..core.network import LIVE
 from ..rpc.connection import Address
 from .models import ServerConfig, SignerConfig, StoreConfig
 
@@ -34,6 +35,11 @@ def disagreements(server: ServerConfig | None, store: StoreConfig | None, signer
                 f"{store.common.source}: store.server_pubkey_file: is {paths[0]}, and the signer writes {paths[1]}"
                 f" (signer.public_key_file in {signer.common.source})"
             )
+    if store is not None and signer is not None and store.postgres and not signer.postgres and store.common.network is LIVE:
+        problems.append(
+            f"{signer.common.source}: postgres: is missing: {store.common.source} has it, so other machines may sign with this key,"
+            " and none would know what the others have signed"
+        )
     if server is not None and signer is not None and signer.fee_per_byte_max < max(server.fee_per_byte, server.fee_bounds.floor):
         problems.append(
             f"{signer.common.source}: policy.fee_per_byte_max: is below what the server expects to pay"

@@ -24,6 +24,7 @@ from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.signer_messages import RefusalCode, SignerMessage
 from tests import postgres
 from tests.process.test_signer_process import CONFIG, ROOT, Signer, run_command
+from tests.process.test_store_postgres import make_authority, make_certificate
 from tests.system import wait_until
 
 pytestmark = postgres.needed
@@ -372,6 +373,22 @@ def test_it_stops_at_once_whether_it_waits_or_serves(tmp_path):
         wait_until(lambda: machine.says("no primary of the database is there"), 20, "the complaint")
         assert machine.end(signal.SIGTERM) == 0
         assert "Traceback" not in machine.log.read_text() and "destroyed" not in machine.log.read_text()
+
+
+def test_over_tls_it_signs_behind_its_filter(tmp_path):
+    """The host is a name, so that threads look it up before the filter; they are gone when it comes."""
+    ours = make_authority(tmp_path, "ours")
+    server = make_certificate(tmp_path, ours, "db", "subjectAltName=DNS:localhost")
+    client = make_certificate(tmp_path, ours, "paychan_signer")
+    with own_cluster() as cluster, machines(tmp_path, cluster, 1) as (machine,):
+        cluster.primary.use_tls(*server, ours[1], "paychan_signer")
+        files = f'ca_file = "{ours[1]}"\ncertificate_file = "{client[1]}"\nkey_file = "{client[0]}"\n'
+        machine.config.write_text(machine.config.read_text().replace("127.0.0.1", "localhost") + files)
+        machine.start()
+        assert is_signed(machine.settle(machine.request()))
+        by_tls = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND usename = 'paychan_signer'"
+        assert machine.sql(by_tls) == [(1,)]
+        assert machine.says("system calls filtered")
 
 
 # --- what it may ---

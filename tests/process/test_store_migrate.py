@@ -49,8 +49,6 @@ around(far.pins, "write")
 around(restoring.Filling, "_take")
 sys.exit(moving.run(sys.argv[2:]))
 """
-FIRST_TAKEN = 3
-"""Points of the same kind that are tried: one for each record is more than a test has time for."""
 
 
 @pytest.fixture

@@ -545,6 +545,14 @@ def test_the_check_finds_a_signer_that_refuses_what_settlements_are_expected_to_
     assert problems_of(tmp_path, "test", signer={"policy.fee_per_byte_max": 40}) == []
 
 
+def test_the_check_finds_a_signer_that_remembers_alone_beside_a_store_that_others_take_over(tmp_path):
+    store = {"postgres.hosts": ["127.0.0.1"], "postgres.name": "a"}
+    (problem,) = problems_of(tmp_path, store=store)
+    assert problem.startswith("signer.toml: postgres: is missing")
+    assert problems_of(tmp_path, store=store, signer={"postgres.hosts": ["127.0.0.1"]}) == []
+    assert problems_of(tmp_path, "test", store=store) == []
+
+
 def test_the_check_finds_a_signer_that_would_not_settle_what_the_open_price_pays_for(tmp_path):
     (problem,) = problems_of(tmp_path, signer={"policy.fee_share_percent_max": 29})
     assert problem.startswith("signer.toml: policy.fee_share_percent_max: ") and "open.price" in problem

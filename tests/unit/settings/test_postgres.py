@@ -3,7 +3,7 @@
 import pytest
 
 from paychan.core.errors import ConfigError
-from paychan.settings.load import load_store_config
+from paychan.settings.load import load_signer_config, load_store_config
 
 TOML = 'network = "test"\nstate_dir = "state"\n[debug]\nenable = true\n[store]\naddress = "unix:run/store.sock"\n'
 
@@ -59,3 +59,17 @@ def test_hosts_are_names_addresses_and_directories_of_sockets(tmp_path):
 def test_what_cannot_work_is_named(tmp_path, table, key):
     with pytest.raises(ConfigError, match=key.replace(".", "\\.")):
         load(tmp_path, f"[postgres]\n{table}")
+
+
+def test_a_signer_has_the_same_table_with_a_role_of_its_own(tmp_path):
+    policy = '[policy]\nfunds_destination_address = "mm9mm96b8bZRBacaAvY5MEeDd6HW46qFcY"\n'
+    policy += "fee_per_byte_max = 1\nfee_share_percent_max = 1\n"
+    text = TOML.replace("[store]", "[signer]").replace("store.sock", "signer.sock") + policy
+    (tmp_path / "signer.toml").write_text(text)
+    assert load_signer_config(tmp_path / "signer.toml", {}).postgres is None
+    (tmp_path / "signer.toml").write_text(f'{text}[postgres]\nhosts = ["127.0.0.1"]\n')
+    found = load_signer_config(tmp_path / "signer.toml", {}).postgres
+    assert (found.hosts, found.database, found.role) == ((("127.0.0.1", 5432),), "paychan", "paychan_signer")
+    (tmp_path / "signer.toml").write_text(f'{text}[postgres]\nhosts = ["127.0.0.1"]\nname = "a"\n')
+    with pytest.raises(ConfigError, match=r"postgres\.name"):
+        load_signer_config(tmp_path / "signer.toml", {})
