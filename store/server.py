@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from paychan._fast.tally import Tally
 from paychan.core.errors import ConfigError
+from paychan.metrics import families
 from paychan.rpc.connection import FrameConnection, listen
 from paychan.rpc.store_messages import (
     PAYLOAD_MAX,
@@ -71,10 +73,11 @@ class Refusal(Exception):
 class StoreServer:
     """All connections of one store process. Made on a running event loop."""
 
-    def __init__(self, config: StoreConfig, identity: Identity, engine: Engine) -> None:
+    def __init__(self, config: StoreConfig, identity: Identity, engine: Engine, tally: Tally | None = None) -> None:
+        self._tally = tally or Tally()
         self._config, self._identity, self._engine = config, identity, engine
         call_soon = asyncio.get_running_loop().call_soon
-        self._sequencer = Sequencer(engine, identity.shard_count, call_soon, self._on_stopped)
+        self._sequencer = Sequencer(engine, identity.shard_count, call_soon, self._on_stopped, self._tally)
         self._leases = Leases(identity.shard_count, engine.epochs(identity.shard_count))
         self._sessions: dict[FrameConnection, Session] = {}
         self._stopping = False
@@ -97,9 +100,7 @@ class StoreServer:
             listener = await listen(config.address, self._make_connection)
         except OSError as error:
             raise ConfigError(f"{config.common.source}: store.address: {config.address}: {error.strerror}") from error
-        log.info(
-            "store %s of network %s ready at %s", self._identity.store_id.hex(), self._identity.network, config.address
-        )
+        log.info("store %s of network %s ready at %s", self._identity.store_id.hex(), self._identity.network, config.address)
         watch = asyncio.create_task(self._watch_silence())
         await stop.wait()
         self._stopping = True
@@ -197,6 +198,7 @@ class StoreServer:
 
         def job(group: Group) -> Answer:
             group.raise_epochs(raised)
+            self._tally.add(families.EPOCHS.at, len(raised))
             return lambda: self._publish(owners)
 
         self._sequencer.add(job)

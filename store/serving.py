@@ -17,6 +17,7 @@ from paychan import __version__, logs, printing
 from paychan.core.errors import ConfigError
 from paychan.exits import EXIT_FAILED, status_of
 from paychan.hangup import HangUp
+from paychan.metrics.file import Role, claim_or_none
 from paychan.parts import require_cluster
 from paychan.settings.load import load_store_config
 from paychan.settings.models import StoreConfig
@@ -140,4 +141,4 @@ async def _serve(config: StoreConfig, identity: Identity, engine: Engine, hang_u
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, hang_up.heard, stop.set)
-    await StoreServer(config, identity, engine).run(stop)
+    await StoreServer(config, identity, engine, claim_or_none(config.common.state_dir, Role.STORE)).run(stop)

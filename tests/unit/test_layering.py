@@ -90,6 +90,7 @@ FLOORS = (
     "paychan.hangup",
     "paychan.rpc",
     "paychan.settings",
+    "paychan.metrics",
     "paychan.parts",
     "paychan.chain",
     "paychan.client",
