@@ -75,7 +75,7 @@ class App:
         self._tally = claim_or_none(self._config.common.state_dir, Role.WORKER)
 
         async def start() -> None:
-            self._direct = DirectPort(self._config, self._answer)
+            self._direct = DirectPort(self._config, self._answer_direct)
             await self._direct.start()
             self._worker = Worker(
                 self._config, self._on_joined, self._direct.public_url, self._granian_way, self._tally, self._connections
@@ -107,7 +107,7 @@ class App:
         if self._direct is not None:
             self._direct.serve(intake)
 
-    async def _answer(self, method: str, path: str, query: str, body: bytes) -> Reply:
+    async def _answer_direct(self, method: str, path: str, query: str, body: bytes) -> Reply:
         reply = await answer(self._worker, method, path, query, body)
         if method != "PUT" and path not in LOOKS:
             self._tally.answered(REQUESTS, reply.outcome)
@@ -145,7 +145,7 @@ class App:
                 return problem(Rejection("malformed_request"))
         elif has_body(scope.headers):
             return self._refused("body_not_allowed")
-        return await self._answer(method, path, scope.query_string, body)
+        return await self._answer_direct(method, path, scope.query_string, body)
 
     def _refused(self, code: str) -> Reply:
         reply = problem(Rejection(code))

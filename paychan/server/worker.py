@@ -89,9 +89,9 @@ class Worker:
         connections: Callable[[], int] = lambda: 0,
     ) -> None:
         """on_joined(intake) is called once payments can be taken. own_url: where clients reach this worker's own port, or empty.
-        granian_way(): tells which way granian's requests come in. tally: where it is counted.
+        granian_way(): tells which way granian's requests come in. tally: where it is counted; None: nobody reads it.
         connections(): how many there are at the own port."""
-        self._tally, self._connections = tally or Tally(), connections
+        self._is_counted, self._tally, self._connections = tally is not None, tally or Tally(), connections
         self._config, self._on_joined, self._own_url, self._granian_way = config, on_joined, own_url, granian_way
         self._highest_file = config.common.state_dir / "clock"
         highest = 0 if config.common.debug else read_highest(self._highest_file)
@@ -121,7 +121,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         self._signer.link.start()
         self._tip.start()
-        self._gauges.start()
+        if self._is_counted:
+            self._gauges.start()
         self._prices.start()
         works = (self._join(), self._keep_highest(), self._watch_certificate())
         self._tasks = [loop.create_task(work) for work in works]
@@ -259,7 +260,8 @@ class Worker:
         self._figures = Figures(self._ownership, store, sure)
         settler.start()
         watcher.start()
-        self._figures.start()
+        if self._is_counted:
+            self._figures.start()
         self._parts = [settler, watcher, settling, notes, self._figures]
 
     async def stop(self) -> None:

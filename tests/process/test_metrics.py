@@ -19,7 +19,8 @@ from tests.process import test_four_doors as doors
 from tests.selling import Seller, channel_of, text_of
 from tests.system import OPEN_AMOUNT, Client, wait_until
 
-PAID = {"accepted", "exhausted", "repeated"}
+REFUSED = (b"GET /metrics", b"POST /metrics HTTP/1.1", b"GET /x HTTP/1.1", b"GET  /metrics HTTP/1.1")
+"""Requests that the port does not answer with what is counted."""
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_odd_clients_do_no_harm(alone):
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         return made
 
-    for garbage in (b"\0" * 20_000, b"GET /metrics\r\n\r\n", b"POST /metrics HTTP/1.1\r\n\r\n", b"GET /x HTTP/1.1\r\n\r\n", b"\xff\n" * 500):
+    for garbage in (b"\0" * 20_000, b"\xff\n" * 500, *(line + b"\r\n\r\n" for line in REFUSED)):
         with connect() as odd:
             odd.sendall(garbage)
             odd.shutdown(socket.SHUT_WR)
