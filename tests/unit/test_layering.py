@@ -103,6 +103,7 @@ FLOORS = (
     "paychan.server.settlement",
     "paychan.server.channels",
     "paychan.server.doors",
+    "paychan.server.gauges",
     "paychan.server.worker",
     "paychan.server.app",
     "paychan.server",

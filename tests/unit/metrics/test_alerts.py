@@ -44,7 +44,8 @@ def unknown_values(expression: str) -> set[str]:
     told |= {*families.DOORS.values(), "worker", "store", "paychan"}
     asked = set()
     for label, text in re.findall(r'(\w+)[=!]~?"([^"]+)"', expression):
-        asked |= set() if label == "instance" else {value for value in text.split("|") if value.isidentifier() or value[0].isdigit()}
+        if label != "instance":
+            asked |= {value for value in text.split("|") if value.isidentifier() or value[0].isdigit()}
     return asked - told
 
 

@@ -168,7 +168,8 @@ def test_a_histogram_counts_each_value_once_below_its_bound(value):
     cells = [counts.get(cell) for cell in range(tally.CELLS)]
     cells[families.BEAT_AT], cells[families.ROLE_AT] = 1, file.Role.WORKER
     samples = parse(expose([file.Slot(cells, True)], {}).decode())
-    bounds = {float(dict(labels)["le"]): count for (name, labels), count in samples.items() if name == "paychan_commit_seconds_bucket"}
+    buckets = [(labels, count) for (name, labels), count in samples.items() if name == "paychan_commit_seconds_bucket"]
+    bounds = {float(dict(labels)["le"]): count for labels, count in buckets}
     assert len(bounds) == tally.BUCKETS and bounds[float("inf")] == 1
     assert all(count == (value / 1e9 < bound or value == 0) for bound, count in bounds.items())
     assert samples["paychan_commit_seconds_sum", ()] == pytest.approx(value / 1e9)
