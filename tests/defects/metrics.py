@@ -62,6 +62,6 @@ METRICS = (
         "paychan/settings/metrics.py",
         "if not hosts.is_near(address) and not is_public:",
         "if False:",
-        ("tests/unit/settings/test_metrics.py::test_an_address_of_the_open_network_takes_a_word_of_consent",),
+        ("tests/unit/settings/test_metrics_section.py::test_an_address_of_the_open_network_takes_a_word_of_consent",),
     ),
 )
