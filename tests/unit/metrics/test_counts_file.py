@@ -64,6 +64,7 @@ def test_processes_at_once_have_a_slot_each_and_none_loses_a_count(tmp_path):
     each = [Process(tmp_path) for _ in range(4)]
     for process in each:
         process.wait("claimed")
+    assert len(file.read(tmp_path)) == 4
     for number, process in enumerate(each, 1):
         process.count(1000 * number)
     for process in each:
