@@ -127,7 +127,7 @@ class Child:
 
 
 class Supervisor:
-    """The three processes of one configuration directory."""
+    """The three processes of one configuration directory, and beside them the one that serves metrics, which none waits for."""
 
     def __init__(self, directory: Path) -> None:
         """Read the configuration and take its state directory. From now on a SIGHUP does not end us. Raises ConfigError."""
@@ -146,6 +146,7 @@ class Supervisor:
             Child("store", "store", directory / "store.toml", lock),
             Child("server", "paychan.server", self._server_file, lock),
         ]
+        self._beside = [Child("metrics", "paychan.metrics", self._server_file, lock)] if self.server.metrics.is_on else []
         self._state: dict[str, object] = {}
 
     def run(self) -> int:
@@ -156,13 +157,13 @@ class Supervisor:
             if not self._start():
                 return 0 if self._is_stopping else EXIT_BAD_CONFIG
             while not self._is_stopping:
-                self._tend(self._children)
+                self._tend([*self._children, *self._beside])
                 time.sleep(POLL_SECONDS)
             return 0
         finally:
             if self._is_stopping:
                 log.info("stopping")
-            for child in reversed(self._children):
+            for child in reversed([*self._children, *self._beside]):
                 child.stop()
 
     def _on_signal(self, *_: object) -> None:

@@ -10,10 +10,13 @@ not durable yet.
 """
 
 import logging
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from paychan._fast.group import StateCache
+from paychan._fast.tally import NANOSECONDS_FROM, Tally
+from paychan.metrics import families
 
 from .ending import die as _die
 from .engines.interface import Engine, Unread
@@ -42,8 +45,11 @@ class Sequencer:
         shard_count: int,
         call_soon: Callable[[Callable[[], None]], object],
         on_stopped: Callable[[dict[int, str]], None] = lambda _: None,
+        tally: Tally | None = None,
     ) -> None:
-        """on_stopped(shards): these have been stopped, each with the reason; what was durable before is."""
+        """on_stopped(shards): these have been stopped, each with the reason; what was durable before is.
+        tally: where it is counted."""
+        self._tally = tally or Tally()
         self._on_stopped = on_stopped
         self._engine, self._shard_count, self._call_soon = engine, shard_count, call_soon
         self._epochs = engine.epochs(shard_count)
@@ -113,9 +119,12 @@ class Sequencer:
                 await step()
             self._is_stepping = False
             jobs, commits, self._jobs, self._commits, self._queued_bytes = self._jobs, self._commits, [], [], 0
+            began = time.monotonic_ns()
             group, answers, writes, stopped = await self._judge(jobs, commits)
+            judged = time.monotonic_ns()
             if writes:
                 await self._engine.put(writes)
+                self._count(commits, judged - began, time.monotonic_ns() - judged)
             group.keep()
             self.unsettled, self._open_spent = group.unsettled, group.open_spent
             stopped |= self._stopped()
@@ -130,6 +139,15 @@ class Sequencer:
             self._call_soon(self.finish_group)
         for answer in answers:
             answer()
+
+    def _count(self, commits: list[bytes], judging: int, writing: int) -> None:
+        """Count a group that is durable. judging, writing: nanoseconds."""
+        tally = self._tally
+        tally.add(families.STORE_GROUPS.at)
+        tally.add(families.STORE_FRAMES.at, len(commits))
+        tally.add(families.STORE_BYTES.at, sum(map(len, commits)))
+        tally.observe(families.STORE_JUDGE.at, NANOSECONDS_FROM, judging)
+        tally.observe(families.STORE_SYNC.at, NANOSECONDS_FROM, writing)
 
     async def _judge(self, jobs: list[Job], commits: list[bytes]) -> tuple[Group, list[Answer], Any, dict[int, str]]:
         """Return a judged group, the answers to its jobs, what it writes, and the shards that were stopped on the way: if one
@@ -168,4 +186,5 @@ class Sequencer:
         found = self._cache.accounts.take_found()
         for shard, why in found.items():
             log.critical("shard %d is stopped: %s", shard, why)
+            self._tally.add(families.STOPS.at)
         return found

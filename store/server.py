@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from paychan._fast.tally import Tally
 from paychan.core.errors import ConfigError
+from paychan.metrics import families
 from paychan.rpc.connection import FrameConnection, listen
 from paychan.rpc.store_messages import (
     PAYLOAD_MAX,
@@ -75,11 +77,14 @@ class Refusal(Exception):
 class StoreServer:
     """All connections of one store process. Made on a running event loop."""
 
-    def __init__(self, config: StoreConfig, identity: Identity, engine: Engine, number: int = 0) -> None:
+    def __init__(
+        self, config: StoreConfig, identity: Identity, engine: Engine, number: int = 0, tally: Tally | None = None
+    ) -> None:
         """number: this store's among several, 0 where it is the only one."""
+        self._tally = tally or Tally()
         self._config, self._identity, self._engine = config, identity, engine
         call_soon = asyncio.get_running_loop().call_soon
-        self._sequencer = Sequencer(engine, identity.shard_count, call_soon, self._on_stopped)
+        self._sequencer = Sequencer(engine, identity.shard_count, call_soon, self._on_stopped, self._tally)
         self._leases = Leases(identity.shard_count, engine.epochs(identity.shard_count), number)
         self._own, self._elsewhere, self._version = self._leases.table(), NOWHERE, 0
         self._sessions: dict[FrameConnection, Session] = {}
@@ -206,6 +211,7 @@ class StoreServer:
         def job(group: Group) -> Answer:
             group.raise_epochs(self._leases.still(raised))
             group.owners = own.encode()
+            self._tally.add(families.EPOCHS.at, len(raised))
             return lambda: self._publish(own)
 
         self._sequencer.add(job)

@@ -17,6 +17,7 @@ from paychan import __version__, logs, printing
 from paychan.core.errors import ConfigError
 from paychan.exits import EXIT_FAILED, status_of
 from paychan.hangup import HangUp
+from paychan.metrics.file import Role, claim_or_none
 from paychan.parts import require_cluster
 from paychan.settings.load import load_store_config
 from paychan.settings.models import StoreConfig
@@ -139,13 +140,13 @@ async def _serve_postgres(config: StoreConfig, database: Path, server_pubkey: by
     await waiting.open()
     async with opened(config, database, server_pubkey, waiting.say) as found:
         await waiting.close()
-        server = StoreServer(config, found.identity, found.engine, found.number)
+        server = StoreServer(config, found.identity, found.engine, found.number, claim_or_none(config.common.state_dir, Role.STORE))
         async with Sharing(found, server, config.postgres.lease_ms) as sharing:
             await server.run(_stop_event(hang_up), sharing.leave)
 
 
 async def _serve(config: StoreConfig, identity: Identity, engine: Engine, hang_up: HangUp) -> None:
-    await StoreServer(config, identity, engine).run(_stop_event(hang_up))
+    await StoreServer(config, identity, engine, tally=claim_or_none(config.common.state_dir, Role.STORE)).run(_stop_event(hang_up))
 
 
 def _stop_event(hang_up: HangUp) -> asyncio.Event:

@@ -11,6 +11,7 @@ from libc.string cimport memcpy
 from .channel cimport ChannelTable
 from .intake cimport Intake, PaymentRequest
 from .status cimport Status
+from .tally cimport BATCH
 
 BATCH_PAYMENTS_MAX = 1024
 """Payments in one request: some 30 ms of verifying, in slices."""
@@ -49,6 +50,9 @@ cdef class BatchPayment(PaymentRequest):
         self._batch._failures += status == Status.BAD_SIGNATURE
         self._set_loading(status == Status.NOT_LOADED)
         return status
+
+    cdef int door(self) noexcept:
+        return BATCH
 
     cdef int _set_loading(self, bint is_loading) except -1:
         if is_loading != self._is_loading:

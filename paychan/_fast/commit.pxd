@@ -3,6 +3,7 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from .channel cimport SHARD_COUNT_MAX, Channel, ChannelTable
+from .tally cimport Tally
 
 cdef enum Outcome:
     LOST = -1       # the store is gone: whether the write took effect is unknown
@@ -61,6 +62,8 @@ cdef class CommitQueue:
     cdef Claim *_claims          # by shard: what was credited; by shard + CHARGED: what was charged
     cdef uint16_t *_due          # those that are due
     cdef uint32_t _due_count
+    cdef Tally _tally
+    cdef uint64_t told_at        # nanoseconds at which the group ended whose waiters are told now; 0: none are
 
     cdef Group _group_of(self, const Channel *channel)
     cdef Group _open_group(self)
@@ -69,6 +72,7 @@ cdef class CommitQueue:
     cdef void _claim(self, uint32_t what, uint64_t epoch, uint64_t change) noexcept
     cdef unsigned char *_claims_into(self, unsigned char *end) noexcept
     cdef bint join(self, Channel *channel, Waiter waiter) except -1
+    cdef void _count_charge(self, uint64_t charge) noexcept
     cdef int _claim_entry(self, bytes entry) except -1
     cdef int _tell(self, Group group) except -1
     cdef int _drop(self, const unsigned char *outpoint, int outcome) except -1

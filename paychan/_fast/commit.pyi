@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import Callable
 
 from .channel import ChannelTable
+from .tally import Tally
 
 class Waiter: ...
 
@@ -23,6 +24,7 @@ class CommitQueue:
         wake: Callable[[], object],
         report: Callable[[Exception], object],
         entries_max: int,
+        tally: Tally | None = None,
     ) -> None: ...
     def make_durable(self, outpoint: bytes, waiter: Waiter) -> None: ...
     def wait_for(self, outpoint: bytes, waiter: Waiter) -> bool: ...

@@ -12,9 +12,10 @@ write, and, when the store has acknowledged it, of its shard. Both go to the sto
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
-from .bytes cimport distance, read_u64, wrapping_sum, write_bytes, write_u16, write_u64
+from .bytes cimport distance, read_u64, wrapping_difference, wrapping_sum, write_bytes, write_u16, write_u64
 from .channel cimport ENTRY_SIZE_MAX, Channel, ChannelTable, acknowledge, is_durable
 from .entry cimport CHARGED, CLAIM_SIZE, ENTRY_CREDIT_AT, ENTRY_EPOCH_AT, ENTRY_HEAD_SIZE, ENTRY_SHARD_AT
+from .tally cimport CHARGED_AT, GROUP_SIZES_AT, RECEIVED_AT, RETURNED_AT, SIZES_FROM, Tally, nanoseconds
 
 cdef enum:
     ROOM_MIN = 64
@@ -121,12 +122,12 @@ cdef class CommitQueue:
 
     `wake()` is called when something waits and nobody is writing; `report(error)` gets what a waiter raised, which is a bug: nobody
     else is kept from his answer by it. entries_max: of one group; more waits for the next. waiting: how many waiters have not been
-    told yet; doors take no payment while they are `waiting_max`.
+    told yet; doors take no payment while they are `waiting_max`. tally: where it is counted.
     """
 
-    def __init__(self, ChannelTable table not None, wake not None, report not None, uint32_t entries_max):
+    def __init__(self, ChannelTable table not None, wake not None, report not None, uint32_t entries_max, Tally tally=None):
         self._table, self._wake, self._report, self._entries_max = table, wake, report, entries_max
-        self._groups = []
+        self._groups, self._tally = [], Tally() if tally is None else tally
         self.waiting_max = 0x7FFFFFFFFFFFFFFF
 
     def __cinit__(self, *_, **__):
@@ -286,14 +287,23 @@ cdef class CommitQueue:
                     self._table.stop_one(write.shard)
                 continue
             self._claim(write.shard, write.epoch, write.credit)
+            self._tally.cells[RECEIVED_AT] += write.credit
             if write.charge:
                 self._claim(write.shard + CHARGED, write.epoch, write.charge)
+                self._count_charge(write.charge)
             if write.channel.serial == write.serial:
                 acknowledge(write.channel)
         for i in range(len(group._entries)):
             if status[answered + i] == WRITTEN:
                 self._claim_entry(group._entries[i])
         self._end(group, [status[answered + place] for place in range(len(group._entries))])
+
+    cdef void _count_charge(self, uint64_t charge) noexcept:
+        """Count what sellers are told of one channel. What is given back in the same write counts against it."""
+        if charge >> 63:
+            self._tally.cells[RETURNED_AT] += wrapping_difference(0, charge)
+        else:
+            self._tally.cells[CHARGED_AT] += charge
 
     cdef int _claim_entry(self, bytes entry) except -1:
         """Count what an update brings that was given whole."""
@@ -304,6 +314,7 @@ cdef class CommitQueue:
         memcpy(&shard, head + ENTRY_SHARD_AT, 2)
         if shard < SHARD_COUNT_MAX:
             self._claim(shard, read_u64(head + ENTRY_EPOCH_AT), read_u64(head + ENTRY_CREDIT_AT))
+            self._tally.cells[RECEIVED_AT] += read_u64(head + ENTRY_CREDIT_AT)
         return 0
 
     def fail(self, Group group not None):
@@ -318,7 +329,10 @@ cdef class CommitQueue:
     def _end(self, Group group, list outcomes):
         cdef Waiter waiter
         self._in_flight = None
+        self._tally.note(GROUP_SIZES_AT, SIZES_FROM, group._count + len(group._entries))
+        self.told_at = nanoseconds()
         self._tell(group)
+        self.told_at = 0
         self.waiting -= len(group._entry_waiters)
         for waiter, outcome in zip(group._entry_waiters, outcomes):
             waiter.finish(outcome)

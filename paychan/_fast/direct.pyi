@@ -10,6 +10,7 @@ PENDING_BYTES_MAX: int
 LENGTH_REQUIRED: int
 
 class DirectRequest(PaymentRequest):
+    def respond(self, reply: Reply) -> None: ...
     @property
     def authorization(self) -> bytes: ...
     @property

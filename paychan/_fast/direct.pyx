@@ -15,6 +15,7 @@ from .channel cimport ChannelTable
 from .http cimport COMPLETE, HEAD, INCOMPLETE, POST, PUT, HttpStatus, RequestHead, parse_head
 from .intake cimport Intake, PaymentRequest
 from .status cimport Status
+from .tally cimport OWN
 
 PIPELINED_MAX = 64
 """Requests of one connection that wait for their answers: beyond it, nothing more is read from it."""
@@ -63,6 +64,9 @@ cdef class DirectRequest(PaymentRequest):
         return table.judge(target, self._path_size, target + query_at, len(self._target) - query_at, now,
                            self.ignore_change_address)
 
+    cdef int door(self) noexcept:
+        return OWN
+
     cdef str get_path(self):
         if self._decoded_path is not None:
             return self._decoded_path
@@ -79,6 +83,10 @@ cdef class DirectRequest(PaymentRequest):
 
     cdef int refuse(self, object reply) except -1:
         return self._respond(self._connection._door._render(reply, self))
+
+    def respond(self, reply not None):
+        """Answer what is no payment, with a `Reply`."""
+        self.refuse(reply)
 
     cdef int _respond(self, bytes response) except -1:
         if self._response is None:

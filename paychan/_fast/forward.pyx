@@ -15,6 +15,7 @@ from .frame cimport ERROR, REPLY, Frame, FrameReader, make_frame
 from .intake cimport PAYMENT, SALE, Intake, PaymentRequest
 from .sale cimport SaleRequest
 from .status cimport Status
+from .tally cimport FORWARDED as FORWARDED_DOOR, PASSED_ON
 
 from .frame import FrameError as _FrameError
 
@@ -119,7 +120,7 @@ cdef class ForwardLink(PeerEnd):
         """Forward a payment for a channel; it is answered once. The link must be open."""
         cdef bytes target
         if len(self._asked) + len(self._asked_long_ago) >= _ASKED_MAX:
-            request.refuse(self._full)
+            request.tell(self._full)
             return
         target = request.get_target()
         self._last_id = self._last_id % 0xFFFFFFFF + 1
@@ -140,7 +141,7 @@ cdef class ForwardLink(PeerEnd):
     cdef int _give_up(self, dict asked) except -1:
         cdef PaymentRequest request
         for request in asked.values():
-            request.refuse(self._gone)
+            request.tell(self._gone)
         return 0
 
     cdef int _take(self, Frame *frame) except -1:
@@ -165,6 +166,7 @@ cdef class ForwardLink(PeerEnd):
             self._refused(request, request.outpoint)
             return 0
         body = location[location_size:frame.size - ANSWER_HEAD_SIZE]
+        request._intake._tally.count(request.door(), PASSED_ON)
         if status == 200 and not location_size:
             return request.relay(body)
         return request.refuse(self._reply(status, body, place))
@@ -183,6 +185,9 @@ cdef class ForwardedPayment(PaymentRequest):
         cdef Py_ssize_t query_at = self._path_size + 1
         return table.judge(target, self._path_size, target + query_at, len(self._target) - query_at, now,
                            self.ignore_change_address)
+
+    cdef int door(self) noexcept:
+        return FORWARDED_DOOR
 
     cdef str get_path(self):
         return self._target[:self._path_size].decode(errors="replace")
@@ -205,6 +210,9 @@ cdef class ForwardedSale(SaleRequest):
 
     cdef OwnerEnd _end
     cdef uint32_t _request_id
+
+    cdef int door(self) noexcept:
+        return FORWARDED_DOOR
 
     cdef int relay(self, bytes body) except -1:
         return _send(self._end, SALE, self._request_id, 200, b"", body)

@@ -5,6 +5,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from .channel cimport ChannelTable
 from .commit cimport CommitQueue, Waiter
 from .status cimport Status
+from .tally cimport Tally
 
 # Types of the frames between workers; paychan/server/doors/peers.py has the others.
 cdef enum:
@@ -17,6 +18,7 @@ cdef class PaymentRequest(Waiter):
     cdef uint64_t _value_left       # satoshi
     cdef uint64_t _value_received   # satoshi
     cdef bytes outpoint             # while it waits on another worker, or if its channel is exhausted or holds more than it should
+    cdef uint64_t _arrived          # nanoseconds, at the turn of the event loop in which it was first judged
     cdef readonly int attempts
     cdef public bint ignore_change_address
 
@@ -24,12 +26,14 @@ cdef class PaymentRequest(Waiter):
     cdef str get_query(self)
     cdef bytes get_target(self)
     cdef unsigned char frame_kind(self)
+    cdef int door(self) noexcept
     cdef bint brings_money(self)
     cdef Status judge(self, ChannelTable table, uint64_t now) except *
     cdef int paid(self) except -1
     cdef int exhausted(self) except -1
     cdef int relay(self, bytes body) except -1
     cdef int refuse(self, object reply) except -1
+    cdef int tell(self, object reply) except -1
     cdef int _end(self, int outcome) except -1
     cdef int elsewhere(self, bytes outpoint, uint32_t shard) except -1
 
@@ -46,6 +50,8 @@ cdef class Intake:
     cdef uint64_t _time             # unix seconds that reservations are judged by
     cdef bint _has_time
     cdef bint _has_looked
+    cdef uint64_t _turn             # nanoseconds, when it was looked
+    cdef Tally _tally
 
     cdef uint64_t time(self) except? 0
     cdef int take(self, PaymentRequest request) except -1

@@ -10,6 +10,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from .channel cimport is_durable
 from .commit cimport LOST, WRITTEN
 from .reply cimport paid_body
+from .tally cimport LATENCY_AT, NANOSECONDS_FROM, SHARED, nanoseconds
 
 cdef enum:
     ATTEMPTS_MAX = 4  # how often a request is judged: once, after loading its channel, and again when its shard moved meanwhile
@@ -50,6 +51,10 @@ cdef class PaymentRequest(Waiter):
         """Return the type of the frame in which it goes to another worker."""
         return PAYMENT
 
+    cdef int door(self) noexcept:
+        """Return where its answer is counted, a `Door` of tally.pxd."""
+        return SHARED
+
     cdef bint brings_money(self):
         """Return whether more is received on the channel if it is taken."""
         return True
@@ -65,6 +70,7 @@ cdef class PaymentRequest(Waiter):
 
     cdef int paid(self) except -1:
         """Answer 200: `_value_left` and `_value_received` are durable."""
+        self._intake._tally.count(self.door(), self._status)  # the outcomes of tally.pxd begin as these do
         return self.relay(paid_body(self._value_left, self._value_received))
 
     cdef int exhausted(self) except -1:
@@ -79,6 +85,11 @@ cdef class PaymentRequest(Waiter):
     cdef int refuse(self, object reply) except -1:
         """Give any other answer, a `Reply`."""
         raise NotImplementedError
+
+    cdef int tell(self, object reply) except -1:
+        """Give it, and count it."""
+        self._intake._tally.count(self.door(), reply.outcome)
+        return self.refuse(reply)
 
     cdef int elsewhere(self, bytes outpoint, uint32_t shard) except -1:
         """Another worker owns the channel."""
@@ -95,7 +106,7 @@ cdef class PaymentRequest(Waiter):
 
     def answer(self, reply not None):
         """Give an answer (a `Reply`) that was found elsewhere."""
-        self.refuse(reply)
+        self.tell(reply)
 
     def again(self):
         """Be judged again, after what stood in the way has been removed."""
@@ -107,16 +118,18 @@ cdef class PaymentRequest(Waiter):
         try:
             self._end(outcome)
         except Exception as error:
-            self.refuse(self._intake._rules.failed(error))
+            self.tell(self._intake._rules.failed(error))
         return 0
 
     cdef int _end(self, int outcome) except -1:
         cdef Intake intake = self._intake
         if outcome == LOST:
-            return self.refuse(intake._rules.lost)
+            return self.tell(intake._rules.lost)
         if outcome != WRITTEN:
             self.again()  # it was judged on a state that did not become durable
             return 0
+        if intake._queue.told_at:
+            intake._tally.note(LATENCY_AT, NANOSECONDS_FROM, intake._queue.told_at - self._arrived)
         if self._status == Status.EXHAUSTED:
             return self.exhausted()
         if self.outpoint is not None:
@@ -130,9 +143,13 @@ cdef class FutureRequest(PaymentRequest):
     cdef str _path
     cdef str _query
     cdef object _future
+    cdef int _door
 
-    def __init__(self, Intake intake not None, str path not None, str query not None, future not None):
-        self._intake, self._path, self._query, self._future = intake, path, query, future
+    def __init__(self, Intake intake not None, str path not None, str query not None, future not None, int door=SHARED):
+        self._intake, self._path, self._query, self._future, self._door = intake, path, query, future, door
+
+    cdef int door(self) noexcept:
+        return self._door
 
     cdef str get_path(self):
         return self._path
@@ -170,7 +187,7 @@ cdef class Intake:
     def __init__(self, ChannelTable table not None, CommitQueue queue not None, rules not None, list refusals not None,
                  uint64_t exposure_max):
         self._table, self._queue, self._rules, self._refusals = table, queue, rules, refusals
-        self._exposure_max = exposure_max
+        self._exposure_max, self._tally = exposure_max, queue._tally
         self.forget_links()
 
     def forget_links(self):
@@ -197,28 +214,30 @@ cdef class Intake:
         try:
             self._take(request)
         except Exception as error:
-            request.refuse(self._rules.failed(error))
+            request.tell(self._rules.failed(error))
         return 0
 
     cdef int _take(self, PaymentRequest request) except -1:
         cdef Status status
         if not self._has_looked:
             self._trouble, self._now = self._rules.look()
-            self._has_looked = True
+            self._has_looked, self._turn = True, nanoseconds()
+        if not request._arrived:
+            request._arrived = self._turn
         if self._trouble is not None:
-            return request.refuse(self._trouble)
+            return request.tell(self._trouble)
         if self.no_money is not None and request.brings_money():
-            return request.refuse(self.no_money)
+            return request.tell(self.no_money)
         if self._queue.waiting >= self._queue.waiting_max:
-            return request.refuse(self._rules.overloaded)
+            return request.tell(self._rules.overloaded)
         if request.attempts >= ATTEMPTS_MAX:
-            return request.refuse(self._rules.moved)
+            return request.tell(self._rules.moved)
         status = request.judge(self._table, self._now)
         if status == Status.ACCEPTED or status == Status.EXHAUSTED or status == Status.REPLAYED:
             return self._await_write(request, status)
         reply = self._refusals[<int> status]
         if reply is not None:
-            return request.refuse(reply)
+            return request.tell(reply)
         if status == Status.NOT_OWNED:
             return request.elsewhere(self._table.outpoint, self._table.shard)
         self._rules.odd(request, <int> status, self._table.outpoint)

@@ -17,6 +17,7 @@ from .purchase cimport KEY_SIZE, PROVE, SELL, SELL_AGAIN, SETTLE, Sale, SaleKind
 from .reply cimport sale_body
 from .request cimport parse_txid, parse_vout
 from .selling cimport judge_sale
+from .tally cimport AGAIN, FORWARDED, SALE_DOOR
 from .status cimport Status
 
 cdef enum:
@@ -210,6 +211,9 @@ cdef class SaleRequest(PaymentRequest):
     cdef unsigned char frame_kind(self):
         return SALE
 
+    cdef int door(self) noexcept:
+        return SALE_DOOR
+
     cdef bint brings_money(self):
         return len(self._raw) > HEAD_SIZE and (self._raw[0] == SELL or self._raw[0] == SELL_AGAIN)
 
@@ -232,18 +236,23 @@ cdef class SaleRequest(PaymentRequest):
         if self._sale.kind == PROVE:
             self._intake._rules.proved(self, self._raw[1:37])
             return 0
+        self._intake._tally.count(self.door(), AGAIN if self._is_repeated else self._status)
         return self.relay(sale_body(
             &self._purchase, self._is_repeated, self._value_received, self._received, self._spent, self._value_left))
 
 
 cdef class FutureSale(SaleRequest):
-    """A sale whose answer, a `Reply`, goes to a future; or the exception that `rules.not_owner(outpoint)` makes."""
+    """A sale that another worker sent by the patient way. Its answer, a `Reply`, goes to a future; or the exception that
+    `rules.not_owner(outpoint)` makes."""
 
     cdef object _future
 
     def __init__(self, Intake intake not None, bytes raw not None, future not None):
         self.set_up(intake, raw)
         self._future = future
+
+    cdef int door(self) noexcept:
+        return FORWARDED
 
     cdef int relay(self, bytes body) except -1:
         return self.refuse(self._intake._rules.paid(body))

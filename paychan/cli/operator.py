@@ -56,6 +56,11 @@ def register(subparsers: Any) -> None:
     gateway.add_argument("file", metavar="FILE", help="gateway.toml")
     gateway.add_argument("--check", action="store_true", help="say what is wrong with the file, and start nothing")
     gateway.set_defaults(run=_gateway, json=False)
+    about = "serve what is counted, or print it"
+    counts = subparsers.add_parser("metrics", help=about, description=about, epilog=EXITS)
+    counts.add_argument("config_dir", type=Path, metavar="CONFIG_DIR", help="holds server.toml")
+    counts.add_argument("--once", action="store_true", help="print what would be served now, and end")
+    counts.set_defaults(run=_metrics, json=False)
     about = "say who may sell"
     tokens = subparsers.add_parser("token", help=about, description=about).add_subparsers(required=True, metavar="ACTION")
     token.register(tokens, EXITS)
@@ -75,6 +80,18 @@ def _run(arguments: argparse.Namespace) -> int:
     require_server("paychan run")
     logs.set_up("supervisor")
     return Supervisor(arguments.config_dir).run()
+
+
+def _metrics(arguments: argparse.Namespace) -> int:
+    require_server("paychan metrics")
+    from ..metrics import command  # compiled parts of the server
+
+    config = load_server_config(arguments.config_dir / "server.toml")
+    if arguments.once:
+        show(command.text_now(config))
+    else:
+        command.serve(config)
+    return 0
 
 
 def _gateway(arguments: argparse.Namespace) -> int:

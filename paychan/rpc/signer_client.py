@@ -1,6 +1,8 @@
 """The server's side of the signer."""
 
 import asyncio
+import time
+from collections.abc import Callable
 
 from ..core.channel import ChannelTerms
 from ..core.payment import Payment
@@ -26,7 +28,9 @@ class SignerRefused(Exception):
 class SignerClient:
     """A lasting connection to the signer. `public_key` is known after the first greeting, and may not change afterwards."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, on_answer: Callable[[str, int], None] = lambda *_: None) -> None:
+        """on_answer(outcome, nanoseconds) hears how each request ended: `answered`, `gone`, or the name of a RefusalCode."""
+        self._on_answer = on_answer
         self.public_key = b""
         self.link = Link("signer", address, PAYLOAD_MAX, self._greet)
         self._places = asyncio.Semaphore(ASKED_MAX)
@@ -45,16 +49,28 @@ class SignerClient:
 
     async def _ask(self, kind: SignerMessage, request: SettleRequest) -> bytes:
         async with self._places:
-            connection = self.link.connection
+            outcome, began = "gone", time.monotonic_ns()
             try:
-                return await asyncio.wait_for(connection.call(kind, request.encode()), ANSWER_SECONDS_MAX)
-            except TimeoutError:
-                connection.close()
-                raise ConnectionGone() from None
-            except TooLarge as error:
-                raise SignerRefused(Refusal(RefusalCode.MALFORMED, "the request is too large for it")) from error
-            except RemoteRefusal as error:
-                raise SignerRefused(Refusal.decode(error.payload)) from error
+                answer = await self._ask_now(kind, request)
+                outcome = "answered"
+                return answer
+            except SignerRefused as error:
+                outcome = error.refusal.code.name.lower()
+                raise
+            finally:
+                self._on_answer(outcome, time.monotonic_ns() - began)
+
+    async def _ask_now(self, kind: SignerMessage, request: SettleRequest) -> bytes:
+        connection = self.link.connection
+        try:
+            return await asyncio.wait_for(connection.call(kind, request.encode()), ANSWER_SECONDS_MAX)
+        except TimeoutError:
+            connection.close()
+            raise ConnectionGone() from None
+        except TooLarge as error:
+            raise SignerRefused(Refusal(RefusalCode.MALFORMED, "the request is too large for it")) from error
+        except RemoteRefusal as error:
+            raise SignerRefused(Refusal.decode(error.payload)) from error
 
     async def _greet(self, connection: FrameConnection) -> None:
         key = await connection.call(SignerMessage.PUBLIC_KEY)

@@ -110,13 +110,19 @@ class StoreClient:
 
         Raises ConnectionGone, RemoteRefusal, MessageError.
         """
-        ask = Scan(RECEIVED_MAX, LOCKTIME_MAX)
+        async for page in self.received_before(LOCKTIME_MAX):
+            yield [(value, outpoint) for _, value, outpoint in page]
+
+    async def received_before(self, before: int) -> AsyncIterator[list[tuple[int, int, bytes]]]:
+        """Yield (expiry, satoshi received, outpoint) of the open channels that expire before a time (unix seconds), the first ones
+        first. Raises the same."""
+        ask = Scan(RECEIVED_MAX, before)
         while True:
             page = decode_received(await self._ask(StoreMessage.SCAN_RECEIVED, ask.encode()))
-            yield [(value, outpoint) for _, value, outpoint in page]
+            yield page
             if len(page) < RECEIVED_MAX:
                 return
-            ask = Scan(RECEIVED_MAX, LOCKTIME_MAX, page[-1][0], page[-1][2])
+            ask = Scan(RECEIVED_MAX, before, page[-1][0], page[-1][2])
 
     async def ask_unsettled(self) -> Unsettled:
         """Return what is unsettled now. Raises ConnectionGone, RemoteRefusal, MessageError."""

@@ -13,8 +13,10 @@ from .._fast.batch import BATCH_BYTES_MAX
 from .._fast.http import is_host
 from .._fast.intake import Intake
 from .._fast.rsgi import RsgiDoor, has_body
+from .._fast.tally import REQUESTS, Tally
 from ..core.errors import ConfigError, Rejection
 from ..exits import EXIT_BAD_CONFIG
+from ..metrics.file import Role, claim_or_none
 from ..printing import say
 from ..settings.load import load_server_config
 from ..settings.models import ServerConfig
@@ -29,6 +31,10 @@ from .worker import Worker
 
 BODY_SECONDS_MAX = 20.0
 """For the body of a request: granian bounds the time of headers only, and each slow body holds one of its connections."""
+
+
+LOOKS = ("/healthz", "/readyz")
+"""Who asks these asks often, and a 503 there is no client's."""
 
 
 def load_config_or_exit() -> ServerConfig:
@@ -61,15 +67,19 @@ class App:
         self._granian: GranianDoor | None = None
         self._direct: DirectPort | None = None
         self._sell: SellDoor | None = None
+        self._tally = Tally()
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         end_with_parent()
         logs.set_up("worker")
+        self._tally = claim_or_none(self._config.common.state_dir, Role.WORKER)
 
         async def start() -> None:
             self._direct = DirectPort(self._config, self._answer_direct)
             await self._direct.start()
-            self._worker = Worker(self._config, self._on_joined, self._direct.public_url, self._granian_way)
+            self._worker = Worker(
+                self._config, self._on_joined, self._direct.public_url, self._granian_way, self._tally, self._connections
+            )
             self._worker.start()
             self._sell = SellDoor(self._config.sell, lambda: self._worker)
             self._sell.start()
@@ -84,6 +94,9 @@ class App:
     def _granian_way(self) -> str:
         return self._granian.way if self._granian is not None else ""
 
+    def _connections(self) -> int:
+        return self._direct.connections if self._direct is not None else 0
+
     def _make_door(self, loop: asyncio.AbstractEventLoop, usual: Callable[[Any], object]) -> RsgiDoor:
         self._door = RsgiDoor(loop.call_soon_threadsafe, usual, self._respond, SUCCESS_HEADERS)
         return self._door
@@ -95,7 +108,10 @@ class App:
             self._direct.serve(intake)
 
     async def _answer_direct(self, method: str, path: str, query: str, body: bytes) -> Reply:
-        return await answer(self._worker, method, path, query, body)
+        reply = await answer(self._worker, method, path, query, body)
+        if method != "PUT" and path not in LOOKS:
+            self._tally.answered(REQUESTS, reply.outcome)
+        return reply
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._direct is not None:
@@ -119,17 +135,22 @@ class App:
         if takes_body(method, path):
             refusal = _refusal_of_body(scope.headers)
             if refusal:
-                return problem(Rejection(refusal))
+                return self._refused(refusal)
             try:
                 async with asyncio.timeout(BODY_SECONDS_MAX):
                     body = await proto()
             except TimeoutError:
-                return problem(Rejection("request_timeout"))
+                return self._refused("request_timeout")
             except RSGIProtocolClosed:  # the client has gone; nobody reads the answer
                 return problem(Rejection("malformed_request"))
         elif has_body(scope.headers):
-            return problem(Rejection("body_not_allowed"))
-        return await answer(self._worker, method, path, scope.query_string, body)
+            return self._refused("body_not_allowed")
+        return await self._answer_direct(method, path, scope.query_string, body)
+
+    def _refused(self, code: str) -> Reply:
+        reply = problem(Rejection(code))
+        self._tally.answered(REQUESTS, reply.outcome)
+        return reply
 
     def _root(self, scope: Any) -> str:
         """Return scheme, host and port as the client can reach them: as configured, else as it asked for; empty if that is no host.

@@ -6,14 +6,19 @@ import logging
 import time
 from collections.abc import Callable
 
+import orjson
+
 from .._fast.batch import Batch
 from .._fast.channel import ChannelTable, read_channel_request
 from .._fast.intake import Intake, PaymentRequest
 from .._fast.sale import SaleBatch
+from .._fast.tally import FORWARDED, NANOSECONDS_FROM, PASSED_ON, SALE_DOOR, SHARED, Tally
 from ..chain.base import FundingOutput
 from ..chain.make import make_chain
 from ..clock import Clock, wall_clock
 from ..core.errors import PaychanError, Rejection, Unavailable
+from ..metrics import families
+from ..metrics.families import Family
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.peer_address import machine_of
 from ..rpc.peer_tls import CertificateError
@@ -32,7 +37,9 @@ from .channels.payments import Payments
 from .channels.prices import Prices
 from .channels.proving import Proving
 from .doors.peers import PeerRequest, Peers
+from .gauges import Gauges
 from .protocol.replies import INTERNAL_ERROR, Form, Reply, json_reply, problem
+from .settlement.figures import Figures
 from .settlement.highwater import read_highest, write_highest
 from .settlement.largest import Largest
 from .settlement.settler import Settler
@@ -81,29 +88,34 @@ class Worker:
         on_joined: Callable[[Intake], None] = lambda _: None,
         own_url: str = "",
         granian_way: Callable[[], str] = lambda: "",
+        tally: Tally | None = None,
+        connections: Callable[[], int] = lambda: 0,
     ) -> None:
         """on_joined(intake) is called once payments can be taken. own_url: where clients reach this worker's own port, or empty.
-        granian_way(): tells which way granian's requests come in."""
+        granian_way(): tells which way granian's requests come in. tally: where it is counted; None: nobody reads it.
+        connections(): how many there are at the own port."""
+        self._is_counted, self._tally, self._connections = tally is not None, tally or Tally(), connections
         self._config, self._on_joined, self._own_url, self._granian_way = config, on_joined, own_url, granian_way
         self._highest_file = config.common.state_dir / "clock"
         highest = 0 if config.common.debug else read_highest(self._highest_file)
         chain = config.chain
         self._clock = Clock(wall_clock(config.common.clock_start), highest, chain.tip_age_max, time.monotonic)
         self._chain = make_chain(chain, config.common, config.fee_per_byte)
-        self._tip = TipFollower(self._chain, self._clock, chain.poll_seconds, chain.tip_age_max, self._on_tip_moved)
+        self._tip = TipFollower(self._chain, self._clock, chain.poll_seconds, chain.tip_age_max, self._on_tip_moved, self._tally)
         negative_seconds = NEGATIVE_SECONDS if chain.has_network else 0.0
         self._prices = Prices(config, self._chain, time.monotonic)
-        lookups = Lookups(self._chain, chain.lookups_per_second, time.monotonic, negative_seconds)
+        lookups = Lookups(self._chain, chain.lookups_per_second, time.monotonic, negative_seconds, self._tally)
         self._opening = Opening(config, lookups, self._prices)
-        self._signer = SignerClient(config.signer)
+        self._signer = SignerClient(config.signer, self._on_signer)
         run_dir = config.common.state_dir / "run"
         self._peers = Peers(run_dir, self._answer_peer, lambda: self._intake, self._pay_patiently, config.cluster)
         self._life: ChannelLife | None = None
         self._intake: Intake | None = None
         self._store_said: Callable[[], str] = str  # why it refuses us
         self._unsettled, self._is_over = Unsettled(), False
+        self._gauges = Gauges(self._tally, self._look)
         self._tasks: list[asyncio.Task[None]] = []
-        self._parts: list[Settler | Settling | Watcher | Notes] = []
+        self._parts: list[Settler | Settling | Watcher | Notes | Figures] = []
 
     # --- life ---
 
@@ -112,6 +124,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         self._signer.link.start()
         self._tip.start()
+        if self._is_counted:
+            self._gauges.start()
         self._prices.start()
         works = (self._join(), self._keep_highest(), self._watch_certificate())
         self._tasks = [loop.create_task(work) for work in works]
@@ -173,6 +187,10 @@ class Worker:
                 log.warning("%s %s", cluster.files.certificate, told)
             await asyncio.sleep(CERTIFICATE_SECONDS)
 
+    def _on_signer(self, outcome: str, nanoseconds: int) -> None:
+        self._tally.add(families.SIGNER_REQUESTS.cell(outcome))
+        self._tally.observe(families.SIGNER.at, NANOSECONDS_FROM, nanoseconds)
+
     def _on_tip_moved(self, generation: int) -> None:
         if self._life is not None:
             self._funding.tip_moved(generation)
@@ -209,13 +227,15 @@ class Worker:
 
     def _build(self, shard_count: int) -> None:
         config, store, now, sure = self._config, self._store, self._clock.now, self._clock.sure
-        channels = ChannelTable(shard_count, config.settlement_period)
+        channels = self._channels = ChannelTable(shard_count, config.settlement_period)
         self._ownership = Ownership(channels, shard_count)
-        self._committer = Committer(channels, store)
+        self._committer = Committer(channels, store, self._tally)
         self._funding = FundingChecks(channels, store, self._chain, min(config.funding_tx_min_conf, 1))
         self._funding.tip_moved(self._tip.generation)
         rules = SettlingRules(config.settlement_period, config.settlement_confirmations, config.fee_bounds, config.fee_per_byte)
-        self._settling = settling = Settling(rules, channels, shard_count, self._committer, store, self._signer, self._chain, sure)
+        self._settling = settling = Settling(
+            rules, channels, shard_count, self._committer, store, self._signer, self._chain, sure, self._tally
+        )
         loader = Loader(channels, shard_count, store)
         proving = Proving(self._chain, self._signer, store, None if config.common.debug else config.fee_bounds.floor)
         exposure_max = config.channel_exposure_max
@@ -250,9 +270,12 @@ class Worker:
         largest = Largest(store, exposure_max, config.total_exposure_max)
         settler = Settler(self._ownership, store, self._tip, self.settle, config.settlement_period, largest, sure)
         watcher = Watcher(self._ownership, store, self._tip, self._chain, self.settle)
+        self._figures = Figures(self._ownership, store, sure)
         settler.start()
         watcher.start()
-        self._parts = [settler, watcher, settling, notes]
+        if self._is_counted:
+            self._figures.start()
+        self._parts = [settler, watcher, settling, notes, self._figures]
 
     async def stop(self) -> None:
         """Leave: requests in flight have been answered by now; closing the store's connection frees the shards."""
@@ -263,6 +286,7 @@ class Worker:
             await part.stop()
         await self._prices.stop()
         await self._tip.stop()
+        await self._gauges.stop()
         if self._life is not None:
             await self._store.link.stop()
         await self._signer.link.stop()
@@ -339,15 +363,59 @@ class Worker:
         """Return how many workers of a machine the store knows; empty: of the one there is without a cluster."""
         return sum(machine_of(address) == machine for address in self._ownership.peers)
 
+    def _look(self) -> dict[Family, int | dict[str, int]]:
+        """Return what this worker's gauges show."""
+        config, tip, ready = self._config, self._tip.tip, self.ready()
+        found: dict[Family, int | dict[str, int]] = {
+            families.READY: ready.status == 200,
+            families.NOT_READY: {families.OUTCOMES[ready.outcome]: 1} if ready.is_problem else {},
+            families.SIGNER_UP: self._signer.link.is_up,
+            families.STORE_UP: self._life is not None and self._store.link.is_up,
+            families.CHAIN_DOUBTFUL: self._tip.is_doubtful,
+            families.CLOCK_DOUBTFUL: bool(self._tip.clock_doubt),
+            families.CLOCK_AHEAD: self._clock.kept_ahead(),
+            families.TIP_HEIGHT: tip.height if tip is not None and config.chain.has_network else 0,
+            families.TIP_TIME: tip.time if tip is not None and config.chain.has_network else 0,
+            families.CERTIFICATE: config.cluster.certificate_ends if config.cluster is not None else 0,
+            families.CONNECTIONS: self._connections(),
+            families.OPEN_VALUE: self._unsettled.open,
+            families.UNSETTLED: self._unsettled.total,
+            families.OPEN_LIMIT: config.total_exposure_max,
+            families.UNSETTLED_LIMIT: config.unsettled_value_max,
+        }
+        if self._life is not None:
+            found |= {
+                families.WAITING: self._committer.queue.waiting,
+                families.LATER: self._payments.postponed,
+                families.LOADED: len(self._channels),
+                families.OWNED: self._ownership.owned,
+                families.SHARDS: self._ownership.shard_count,
+                families.STOPPED: len(self._ownership.stopped),
+                families.UNECONOMIC: len(self._settling.uneconomic),
+                families.NO_ESTIMATE: not self._settling.has_estimates,
+                **self._figures.gauges(),
+            }
+        return found
+
     # --- requests ---
 
     async def pay(self, path: str, query: str) -> Reply:
-        """PUT on a channel."""
-        self._check_interlocks()
+        """PUT on a channel, where no compiled door takes it."""
         try:
-            return await self._payments.pay(path, query)
+            self._check_interlocks()
+            return await self._payments.pay(path, query, SHARED)
         except NotOwner as error:
-            return await self._elsewhere(PeerRequest("pay", error.outpoint, path, query))
+            outpoint = error.outpoint
+        except Unavailable as error:
+            self._tally.answered(SHARED, error.row.number)
+            raise
+        try:
+            reply = await self._elsewhere(PeerRequest("pay", outpoint, path, query))
+        except Unavailable as error:
+            self._tally.answered(SHARED, error.row.number)
+            raise
+        self._tally.answered(SHARED, reply.outcome)
+        return reply
 
     async def pay_batch(self, body: bytes) -> Reply:
         """POST of many payments, for any channels: each is answered as its PUT would be, after one group commit for all."""
@@ -372,6 +440,10 @@ class Worker:
         self._check_interlocks()
         SaleBatch(sales, done, asyncio.get_running_loop().call_soon).submit(self._payments.intake)
 
+    def refused(self, error: PaychanError) -> None:
+        """Count a sale that was refused before it came here."""
+        self._tally.answered(SALE_DOOR, error.row.number)
+
     def now(self) -> int:
         """Return the unix seconds that reservations are judged by."""
         return self._clock.now()
@@ -390,7 +462,20 @@ class Worker:
         return await self._dispatch(PeerRequest("close", outpoint, path, query))
 
     async def open(self, query: str) -> Reply:
-        """POST a new channel: everything that can be judged here is, before the chain is asked."""
+        """POST a new channel. Counted here, whoever opens it."""
+        outcome = "store_unavailable"  # as a bug of ours is answered
+        try:
+            reply = await self._open(query)
+            outcome = orjson.loads(reply.body)["code"] if reply.is_problem else "opened"  # another worker's, perhaps
+        except PaychanError as error:
+            outcome = error.code
+            raise
+        finally:
+            self._tally.add(families.OPENS.cell(outcome))
+        return reply
+
+    async def _open(self, query: str) -> Reply:
+        """Open it: everything that can be judged here is, before the chain is asked."""
         self._check_interlocks()
         self._check_exposure()
         key = self._signer.public_key
@@ -454,7 +539,7 @@ class Worker:
         """Answer a request for one of our own shards. Raises NotOwner, PaychanError."""
         life = self._check_interlocks()
         if request.verb == "pay":
-            return await self._payments.pay(request.path, request.query)
+            return await self._payments.pay(request.path, request.query, FORWARDED)
         if request.verb == "sell":
             return await self._payments.sell(bytes.fromhex(request.query))
         if request.verb == "close":
@@ -502,7 +587,7 @@ class Worker:
                 return reply
             await self._ownership.wait_for_change(seconds)
             try:
-                return await self._answer(request)
+                return (await self._answer(request))._replace(outcome=PASSED_ON)  # it was counted as one that came from elsewhere
             except NotOwner:
                 continue
         raise Unavailable("owner_moved")

@@ -16,6 +16,7 @@ _FIXED: dict[str, Callable[[ServerConfig], Any]] = {
     "http.host": lambda config: config.http_host,
     "http.port": lambda config: config.http_port,
     "http.workers": lambda config: config.workers,
+    "metrics.listen": lambda config: config.metrics,
     "processes.store": lambda config: config.store,
     "processes.signer": lambda config: config.signer,
 }

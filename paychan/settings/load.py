@@ -17,6 +17,7 @@ from ..core.units import DUST_LIMIT, MAX_MONEY, SECONDS_PER_HOUR
 from ..rpc.connection import Address
 from . import dangers, hosts
 from .cluster import cluster_config
+from .metrics import metrics_config
 from .models import SETTLEMENT_BYTES, ChainConfig, Common, SellConfig, ServerConfig, SignerConfig, StoreConfig
 from .postgres import read_database, read_postgres
 from .sections import Section, read_sections
@@ -119,6 +120,7 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         unnoted_value_max=exposure.integer("unnoted_value_max", 1, MAX_MONEY, _unnoted(common)),
         sell=_sell_config(root, common),
         cluster=cluster_config(root, common),
+        metrics=metrics_config(root, common),
     )
     _check_server(config, root)
     root.finish(config)

@@ -68,6 +68,20 @@ class SellConfig:
 
 
 @dataclass(frozen=True)
+class MetricsConfig:
+    """Where Prometheus asks, if anywhere. socket: absolute; host: an IP address; port 0: none."""
+
+    socket: Path | None = None
+    host: str = ""
+    port: int = 0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is listened at."""
+        return self.socket is not None or bool(self.port)
+
+
+@dataclass(frozen=True)
 class ClusterConfig:
     """A machine among those that share one store. machine: its name; peer_host: the name or IP address that others connect to, also
     in its certificate; peer_port: the first of its workers' ports; listen_host: an IP address. certificate_ends: unix seconds."""
@@ -112,6 +126,7 @@ class ServerConfig:
     unnoted_value_max: int
     sell: SellConfig
     cluster: ClusterConfig | None = None
+    metrics: MetricsConfig = MetricsConfig()
 
     @property
     def settlement_period(self) -> int:

@@ -8,6 +8,7 @@ from .cluster import CLUSTER
 from .elsewhere import IN_TYPESCRIPT, TOOLS
 from .kinds import Break
 from .machines import MACHINES
+from .metrics import METRICS
 from .paying import PAYING
 from .signers import SIGNERS
 
@@ -2073,12 +2074,11 @@ GATEWAY = (
 SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
 BREAKS: tuple[Break, ...] = (
     *(*SERVERS, *SALES, *MIDDLEWARE, *PAYING, *SOLD_BY_OTHERS, *GATEWAY),
-    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS),
+    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS, *METRICS),
 )
 
 NOT_APPLICABLE: dict[str, str] = {
     "C5": "No nonce is made here: libsecp256k1 makes it from key and digest (RFC 6979), and the vectors pin the signatures.",
-    "E9": "There is no page for metrics or administration: `/readyz` has numbers without secrets, all else is the log.",
     "F5": "A restart needs no cooperation to be safe: what was answered is on disk, what was not is unknown, as A4 and A9 have it.",
     "F7": "pyproject.toml bounds which packages are installed; which copies those are, the operator's installer decides.",
 }

@@ -258,7 +258,7 @@ class World:
 
         return {
             "make_chain": lambda *_: NodeChain(self.node, self._wire("node", 0.05, crash), chance("node chance")),
-            "SignerClient": lambda _: MemorySignerClient(self.vault, self._wire("signer", 0.005, 20 * crash), chance("sign")),
+            "SignerClient": lambda *_: MemorySignerClient(self.vault, self._wire("signer", 0.005, 20 * crash), chance("sign")),
             "StoreClient": lambda _, *rest: MemoryStoreClient(
                 self.store, self._wire("store", 0.002, crash / 5), chance("store chance"), *rest
             ),

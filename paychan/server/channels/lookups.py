@@ -8,8 +8,10 @@ those that name an outpoint only with a payment that is signed for it.
 from collections import OrderedDict
 from collections.abc import Callable
 
+from ..._fast.tally import Tally
 from ...chain.base import ChainBackend, FundingOutput, FundingRequest
 from ...core.errors import Unavailable
+from ...metrics import families
 
 NEGATIVE_SECONDS = 2.0
 """How long "no such output" is believed: a payer that opens too early asks again every second or so."""
@@ -39,7 +41,9 @@ class Lookups:
         per_second: int,
         clock: Callable[[], float],
         negative_seconds: float = NEGATIVE_SECONDS,
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally or Tally()
         self._chain, self._per_second, self._clock, self._negative_seconds = chain, per_second, clock, negative_seconds
         self._named, self._by_address = _Bucket(per_second, clock()), _Bucket(per_second, clock())
         self._looked_at: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
@@ -50,9 +54,22 @@ class Lookups:
 
         Raises Unavailable("overloaded") above the rate, Unavailable("chain_unavailable").
         """
+        outcome = "failed"
+        try:
+            found = await self._find(request)
+            outcome = "remembered" if found is None else "found" if found else "nothing"
+        except Unavailable as error:
+            outcome = "refused" if error.code == "overloaded" else "failed"
+            raise
+        finally:
+            self._tally.add(families.LOOKUPS.cell(outcome))
+        return found or []
+
+    async def _find(self, request: FundingRequest) -> list[FundingOutput] | None:
+        """Do so; None: it found none a moment ago."""
         key, now = (request.script_pubkey, request.outpoint), self._clock()
         if now - self._nothing_at.get(key, float("-inf")) < self._negative_seconds:
-            return []
+            return None
         self._count(request.client_pubkey, KEY_LOOKUPS_MAX, now)
         self._count(request.script_pubkey, ADDRESS_LOOKUPS_MAX, now)
         (self._by_address if request.outpoint is None else self._named).take(now)

@@ -12,6 +12,7 @@ from ..._fast.channel import ChannelTable
 from ..._fast.intake import FutureRequest, Intake, PaymentRequest
 from ..._fast.sale import FutureSale
 from ..._fast.status import Status
+from ..._fast.tally import EMPTIED, SHARED
 from ...core.errors import BY_NUMBER, PaychanError, Rejection, Unavailable
 from ...core.network import Network, decode_address
 from ...core.units import SECONDS_PER_HOUR
@@ -84,10 +85,10 @@ class Payments:
         self._tasks: set[asyncio.Task[None]] = set()
         self.intake = Intake(channels, committer.queue, self, REFUSALS_BY_FORM, exposure_max)
 
-    async def pay(self, path: str, query: str) -> Reply:
-        """Take one payment for a shard of ours; return its answer. Raises NotOwner."""
+    async def pay(self, path: str, query: str, door: int = SHARED) -> Reply:
+        """Take one payment for a shard of ours; return its answer. door: where it is counted (tally.pxd). Raises NotOwner."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self.intake.submit(FutureRequest(self.intake, path, query, future))
+        self.intake.submit(FutureRequest(self.intake, path, query, future, door))
         return await future
 
     async def sell(self, sale: bytes) -> Reply:
@@ -126,7 +127,10 @@ class Payments:
     def exhausted(self, request: PaymentRequest, outpoint: bytes, value_received: int) -> None:
         """Settle a channel that gave up everything (in satoshi: `value_received` of it now), and answer with its settlement. If too
         much is going on, the settler does it."""
-        self.answer_later(request, self._life.settle_begun(outpoint, value_received))
+        self.answer_later(request, self._settle(outpoint, value_received))
+
+    async def _settle(self, outpoint: bytes, value_received: int) -> Reply:
+        return (await self._life.settle_begun(outpoint, value_received))._replace(outcome=EMPTIED)
 
     def exposed(self, outpoint: bytes) -> None:
         """Settle a channel that holds more than the configured exposure, or have the signer note its payment, without letting the
@@ -214,6 +218,11 @@ class Payments:
         return refusal if outcome == EntryStatus.OK else None
 
     # --- what takes longer ---
+
+    @property
+    def postponed(self) -> int:
+        """How many payments a task looks after now."""
+        return len(self._tasks)
 
     def answer_later(self, request: PaymentRequest, finding: Coroutine[Any, Any, Reply | None]) -> None:
         """Answer with what `finding` returns; None: the obstacle is gone, the request is judged again."""

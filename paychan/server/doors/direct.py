@@ -87,6 +87,11 @@ class DirectPort:
         """The port listened on; 0: none."""
 
     @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._door.connections)
+
+    @property
     def public_url(self) -> str:
         """What clients reach this port by; empty if they cannot, or need not know."""
         return f"http://{self._config.direct_public_host}:{self.port}" if self.port and self._config.direct_public_host else ""
@@ -142,7 +147,7 @@ class DirectPort:
         task.add_done_callback(self._tasks.discard)
 
     async def _answer_later(self, request: DirectRequest, method: str, path: str, query: str, body: bytes) -> None:
-        request.answer(await self._answer_all(method, path, query, body))
+        request.respond(await self._answer_all(method, path, query, body))
 
     # --- answers ---
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from ..._fast.forward import ForwardLink, OwnerEnd
 from ..._fast.intake import Intake, PaymentRequest
+from ..._fast.tally import PASSED_ON
 from ...chain.base import FundingOutput
 from ...core.errors import Unavailable
 from ...rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect, listen
@@ -96,7 +97,7 @@ def encode_reply(reply: Reply) -> bytes:
 def decode_reply(payload: bytes) -> Reply:
     status, location_size = _REPLY.unpack_from(payload)
     body_at = _REPLY.size + location_size
-    return Reply(status, payload[body_at:], payload[_REPLY.size : body_at].decode())
+    return Reply(status, payload[body_at:], payload[_REPLY.size : body_at].decode(), outcome=PASSED_ON)
 
 
 class Peers:

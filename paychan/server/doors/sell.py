@@ -70,6 +70,8 @@ class Till(Answers, x402.Server, Protocol):
 
     def submit(self, sales: list[bytes], done: Callable[[list[bytes]], None]) -> None: ...
 
+    def refused(self, error: PaychanError) -> None: ...
+
 
 class _Guarded(DirectConnection):
     """A connection that root or our own user has made, or one over TCP."""
@@ -216,7 +218,7 @@ class SellDoor:
         except PaychanError:
             return False
         except Exception as error:
-            request.answer(_failed(error))
+            request.respond(_failed(error))
         return True
 
     async def _answer_later(self, request: DirectRequest, method: str, path: str, query: str, body: bytes) -> None:
@@ -224,9 +226,15 @@ class SellDoor:
             reply = await self._reply(request.authorization, method, path, query, body)
         except PaychanError as error:
             reply = problem(error)
+            if path == PATH:
+                self._count(error)
         except Exception as error:
             reply = _failed(error)
-        request.answer(reply)
+        request.respond(reply)
+
+    def _count(self, error: PaychanError) -> None:
+        if (till := self._till()) is not None:
+            till.refused(error)
 
     async def _reply(self, authorization: bytes, method: str, path: str, query: str, body: bytes) -> Reply:
         scope = self._scope(authorization)
@@ -325,6 +333,7 @@ async def _sell(till: Till, body: bytes) -> Reply:
             answers.append(None)
         except Rejection as error:
             answers.append(problem(error).body)
+            till.refused(error)
     told = iter(await till.sell(good) if good else [])
     bodies = [next(told) if answer is None else answer for answer in answers]
     return Reply(200, _list_of(bodies)) if is_list(body) else _reply_of(bodies[0])
@@ -336,7 +345,7 @@ def _tell(request: DirectRequest, told: list[bytes], is_list: bool) -> None:
     elif told[0].startswith(_SUCCESS):
         request.succeed(told[0])
     else:
-        request.answer(_reply_of(told[0]))
+        request.respond(_reply_of(told[0]))
 
 
 def _list_of(bodies: list[bytes]) -> bytes:

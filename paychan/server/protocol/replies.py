@@ -7,6 +7,7 @@ from typing import NamedTuple
 import orjson
 
 from ..._fast.reply import payment_body
+from ..._fast.tally import DONE
 from ...core.errors import BY_NUMBER, PaychanError, Unavailable
 from ...core.outpoint import txid_hex
 
@@ -22,12 +23,14 @@ class Form(IntEnum):
 
 
 class Reply(NamedTuple):
-    """`location` is a path of this server (the HTTP layer makes it absolute), a whole URL, or empty. `form`: of a success."""
+    """`location` is a path of this server (the HTTP layer makes it absolute), a whole URL, or empty. `form`: of a success.
+    `outcome`: as what it is counted (tally.pxd); a refusal's is its number."""
 
     status: int
     body: bytes = b""
     location: str = ""
     form: Form = Form.JSON
+    outcome: int = DONE
 
     @property
     def is_problem(self) -> bool:
@@ -63,7 +66,7 @@ def problem(error: PaychanError, location: str = "") -> Reply:
     if error.parameter:
         content["parameter"] = error.parameter
     content |= error.figures
-    return Reply(row.status, orjson.dumps(content) + b"\n", location)
+    return Reply(row.status, orjson.dumps(content) + b"\n", location, outcome=row.number)
 
 
 INTERNAL_ERROR = problem(Unavailable("store_unavailable", "Internal error; send the same request again"))

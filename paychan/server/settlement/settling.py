@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..._fast.channel import ChannelTable, shard_of
+from ..._fast.tally import Tally
 from ...chain.base import BroadcastRefused, ChainBackend, FundingStatus
 from ...core.channel import ChannelState, ChannelTerms, Event, Phase, next_phase
 from ...core.errors import Unavailable
@@ -19,6 +20,7 @@ from ...core.outpoint import format_outpoint, txid_hex, txid_of
 from ...core.payment import Payment
 from ...core.settlement import SettlementError, Uneconomic, check_settlement
 from ...core.standardness import check_standard
+from ...metrics import families
 from ...rpc.connection import ConnectionGone, RemoteRefusal
 from ...rpc.signer_client import SignerClient, SignerRefused
 from ...rpc.signer_messages import RefusalCode
@@ -65,12 +67,15 @@ class Settling:
         signer: SignerClient,
         chain: ChainBackend,
         now: Callable[[], int],
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally or Tally()
         self._rules, self._channels, self._shard_count, self._committer = rules, channels, shard_count, committer
         self._store, self._signer, self._chain, self._now = store, signer, chain, now
         self._spends = Spends(chain)
         self._running: dict[bytes, asyncio.Task[ChannelState]] = {}
-        self._has_estimates = True
+        self.has_estimates = True
+        """Whether the chain source could estimate a fee when it was asked last."""
         self.uneconomic: set[bytes] = set()
         """Outpoints of channels that were found to be worth less than their settlement's fee."""
 
@@ -153,18 +158,31 @@ class Settling:
         if spend is not None and spend.paid is not None:
             await self._advance(case, Event.CONFIRM, spend.txid)
             missing = spend.paid.change_value - case.state.payment.change_value
+            self._count_settled(case, spend.paid.fee, missing)
             if missing > 0:
                 log.warning("settled %s by %s, of an older payment: %d satoshi are missing", where, txid_hex(spend.txid), missing)
             else:
                 log.info("settled %s by %s%s", where, txid_hex(spend.txid), "" if spend.txid == newest else ", in another form")
         elif case.newest is not None and (spend is None or not spend.is_read):
             await self._advance(case, Event.CONFIRM, status.spent_by)
+            self._count_settled(case, case.fee, 0)
             log.warning("%s was spent, but maybe not by its newest settlement %s", where, txid_hex(newest))
         else:
             await self._advance(case, Event.LOSE, status.spent_by or newest or bytes(32))
+            self._count("lost")
             log.warning("%s was spent by another transaction, %s", where, txid_hex(case.state.settlement_txid))
         self._spends.forget(case.terms.outpoint)
         return True
+
+    def _count(self, step: str) -> None:
+        self._tally.add(families.SETTLEMENTS.cell(step))
+
+    def _count_settled(self, case: Case, fee: int, missing: int) -> None:
+        """Count a buried settlement, once it is durable that it is. fee, missing: satoshi."""
+        self._count("settled_older" if missing > 0 else "settled")
+        self._tally.add(families.FEES.at, fee)
+        self._tally.add(families.SETTLED_VALUE.at, case.terms.funding_value - case.state.payment.change_value)
+        self._tally.add(families.MISSING.at, max(0, missing))
 
     # --- the fee ---
 
@@ -175,8 +193,8 @@ class Settling:
         """Return what a settlement should pay now by itself, satoshi. Raises Unavailable("settlement_uneconomic")."""
         rung = self._rung(case)
         estimate = await self._chain.fee_per_byte(rung.blocks)
-        if (estimate is not None) != self._has_estimates:
-            self._has_estimates = estimate is not None
+        if (estimate is not None) != self.has_estimates:
+            self.has_estimates = estimate is not None
             taken = f"no estimate: {self._rules.fee_per_byte} satoshi a byte are taken for one"
             log.warning("fees: %s", "estimates are back" if estimate is not None else taken)
         seen = spend.rival.size if spend is not None and spend.is_newest else 0
@@ -220,6 +238,7 @@ class Settling:
         before = case.fee
         transaction, txid = await self._make(case, fee, least)
         await self._advance(case, Event.BUMP, txid, transaction)
+        self._count("raised")
         where = format_outpoint(case.terms.outpoint)
         log.info("%s pays %d satoshi for its settlement now, instead of %d", where, case.fee, before)
 
@@ -233,6 +252,7 @@ class Settling:
             fee, least = max(fee, needed), needed
         transaction, txid = await self._make(case, fee, min(fee, least))
         await self._advance(case, Event.SIGN, txid, transaction)
+        self._count("signed")
 
     async def _make(self, case: Case, fee: int, least: int) -> tuple[bytes, bytes]:
         """Return a signed and checked settlement and its txid. fee: satoshi; least: what the signer may make of it.
@@ -291,6 +311,7 @@ class Settling:
                     raise Unavailable("settlement_refused", f"The network refuses the settlement: {error}") from error
             except OSError as error:
                 raise Unavailable("chain_unavailable") from error
+        self._count("published")
         self._spends.note_waiting(case, self._now())
 
     async def _pay_what_is_asked(self, case: Case) -> bool:

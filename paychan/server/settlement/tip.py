@@ -4,9 +4,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from ..._fast.tally import Tally
 from ...chain.base import ChainBackend, Tip
 from ...clock import Clock
 from ...core.errors import Unavailable
+from ...metrics import families
 
 SILENT_POLLS_MAX = 3
 """Polls without an answer after which the source counts as silent."""
@@ -26,7 +28,9 @@ class TipFollower:
         poll_seconds: float,
         tip_age_max: int,
         on_move: Callable[[int], None],
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally or Tally()
         self._chain, self._clock, self._on_move = chain, clock, on_move
         self._poll_seconds, self._tip_age_max = poll_seconds, tip_age_max
         self._seen_at = float("-inf")
@@ -67,6 +71,7 @@ class TipFollower:
                     is_started = True
                 self._take(await asyncio.wait_for(self._chain.tip(), ANSWER_SECONDS_MAX))
                 self._note("")
+                self._tally.add(families.POLLS.cell("answered"))
             except Unavailable as error:
                 is_started = False
                 self._note(error.detail)
@@ -99,6 +104,8 @@ class TipFollower:
         self._clock.observe(tip.time, tip.median_time_past)
 
     def _note(self, trouble: str) -> None:
+        if trouble:
+            self._tally.add(families.POLLS.cell("failed"))
         if trouble != self.trouble:
             log.log(logging.WARNING if trouble else logging.INFO, "chain source: %s", trouble or "answers")
         self.trouble = trouble

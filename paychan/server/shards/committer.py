@@ -7,9 +7,12 @@ took effect is unknown.
 
 import asyncio
 import logging
+import time
 
 from ..._fast.channel import ChannelTable
 from ..._fast.commit import CommitQueue, FutureWaiter, Group
+from ..._fast.tally import NANOSECONDS_FROM, Tally
+from ...metrics import families
 from ...rpc.connection import ConnectionGone, RemoteRefusal
 from ...rpc.store_client import StoreClient
 from ...rpc.store_messages import ENTRIES_MAX, Entry, EntryStatus
@@ -24,12 +27,12 @@ log = logging.getLogger("paychan.committer")
 
 
 class Committer:
-    """Owned by one event loop."""
+    """Owned by one event loop. tally: where it is counted."""
 
-    def __init__(self, channels: ChannelTable, store: StoreClient) -> None:
-        self._store, self._last = store, 0
+    def __init__(self, channels: ChannelTable, store: StoreClient, tally: Tally | None = None) -> None:
+        self._store, self._last, self._tally = store, 0, tally or Tally()
         self._writing: asyncio.Task[None] | None = None  # kept, for the event loop alone does not keep a task
-        self.queue = CommitQueue(channels, self._wake, _report, ENTRIES_MAX)
+        self.queue = CommitQueue(channels, self._wake, _report, ENTRIES_MAX, self._tally)
         self.queue.waiting_max = WAITING_MAX
 
     @property
@@ -74,7 +77,9 @@ class Committer:
         statuses = None
         try:
             payload = self.queue.seal(group)
+            began = time.monotonic_ns()
             statuses = await self._store.commit(payload) if payload else b""
+            self._tally.observe(families.COMMIT.at, NANOSECONDS_FROM, time.monotonic_ns() - began)
         except (ConnectionGone, RemoteRefusal):
             pass  # answered below: nobody knows what became of the group
         finally:

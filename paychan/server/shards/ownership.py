@@ -67,6 +67,12 @@ class Ownership:
         return self._table.stopped if self._table else {}
 
     @property
+    def owned(self) -> int:
+        """How many shards are ours."""
+        owners = self._table.owners[: self.shard_count] if self._table else ()
+        return sum(worker == self._me for worker, _ in owners)
+
+    @property
     def is_complete(self) -> bool:
         """Whether every shard has an owner."""
         return self._table is not None and all(worker for worker, _ in self._table.owners[: self.shard_count])

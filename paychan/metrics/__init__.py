@@ -1,0 +1,1 @@
+"""What this system counts of itself: shared memory that each process writes alone, and Prometheus reads through a process apart."""

@@ -1,0 +1,210 @@
+"""The file that counts lie in, STATE_DIR/run/counts: a slot for each process, mapped by who writes it and by who reads.
+
+    magic 8 | u32 version | u32 slots | u32 cells | 32 bytes of the layout, then zeros up to HEAD_SIZE; then SLOTS times CELLS u64
+
+A slot belongs to whoever holds the lock on its byte of the file: the kernel gives it back when that process ends, however it ends.
+The next process to take it goes on counting from there, so what was counted does not vanish, and nothing is counted twice. The file
+is made aside and renamed into its place, and never made shorter: who has it mapped must not lose it. One of another version, layout
+or size, of another owner, or open to others, is replaced in the same way; who still has the old one mapped counts for nobody.
+"""
+
+import contextlib
+import fcntl
+import logging
+import mmap
+import os
+import stat
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from .._fast.tally import CELLS, Tally
+from . import families
+
+NAME = "counts"
+VERSION = 1
+SLOTS = 320
+"""A reload has one worker more than the 256 that there may be, and there are stores; the rest lets slots of the killed wait."""
+
+HEAD_SIZE = 1 << 16  # the largest page that a machine has
+SLOT_SIZE = CELLS * 8
+FILE_SIZE = HEAD_SIZE + SLOTS * SLOT_SIZE
+LOCK_SECONDS_MAX = 2.0
+"""Whoever looks for a slot holds the directory's lock for milliseconds."""
+
+log = logging.getLogger("paychan.counts")
+
+_HEAD = struct.Struct("<8sIII32s")
+_LOCK = struct.Struct("hhqqq")  # struct flock of 64-bit Linux
+
+
+class Role(IntEnum):
+    """What kind of process has a slot."""
+
+    WORKER = 1
+    STORE = 2
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one slot holds now. is_live: its process runs, so its gauges mean something."""
+
+    cells: list[int]
+    is_live: bool
+
+    @property
+    def role(self) -> int:
+        return self.cells[families.ROLE_AT]
+
+
+_held: list[tuple[int, mmap.mmap, memoryview]] = []
+"""What keeps this process' slot: it is given back by the process' end alone."""
+
+
+def claim(run_dir: Path, role: Role) -> Tally:
+    """Take a slot of the file in a directory, for as long as this process runs, and return its counts. Raises OSError.
+
+    Its gauges start at zero, its counters where the one before stopped. It has its blocks before it is written to: a write to a
+    hole in a full disk would end this process.
+    """
+    with _locked(run_dir):
+        handle = _open_good(run_dir / NAME, os.O_RDWR)
+        if handle < 0:
+            handle = _make(run_dir / NAME)
+        try:
+            number = _lock_free_slot(handle)
+            os.posix_fallocate(handle, HEAD_SIZE + number * SLOT_SIZE, SLOT_SIZE)
+            memory = mmap.mmap(handle, FILE_SIZE)
+        except BaseException:
+            os.close(handle)
+            raise
+    start = HEAD_SIZE + number * SLOT_SIZE
+    cells = memoryview(memory)[start : start + SLOT_SIZE]
+    _held.append((handle, memory, cells))
+    counts = Tally(cells)
+    for family in families.FAMILIES:
+        if family.kind is families.Kind.GAUGE:
+            for cell in range(family.at, family.at + family.size):
+                counts.set(cell, 0)
+    counts.set(families.BEAT_AT, 0)
+    counts.set(families.ROLE_AT, role)
+    counts.add(families.CLAIMS_AT)
+    counts.add(families.STARTS.cell(role.name.lower()))
+    return counts
+
+
+def claim_or_none(state_dir: Path, role: Role) -> Tally:
+    """Do the same. Where that fails (a full disk, say), say so and return counts that nobody reads: counting stops no payment."""
+    try:
+        run_dir = state_dir / "run"
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return claim(run_dir, role)
+    except OSError as error:
+        log.warning("nothing is counted by this process: %s", error)
+        return Tally()
+
+
+def read(run_dir: Path) -> list[Slot]:
+    """Return all slots that were ever taken. Raises OSError, FileNotFoundError also for a file that is not to be trusted."""
+    handle = _open_good(run_dir / NAME, os.O_RDONLY)
+    if handle < 0:
+        raise FileNotFoundError(f"{run_dir / NAME} is not there, or not of this version")
+    try:
+        with mmap.mmap(handle, FILE_SIZE, prot=mmap.PROT_READ) as memory, memoryview(memory).cast("Q") as cells:
+            taken = [number for number in range(SLOTS) if _was_taken(cells, number)]
+            return [Slot(_cells_of(cells, number), _is_held(handle, number)) for number in taken]
+    finally:
+        os.close(handle)
+
+
+def _cells_of(cells: memoryview, number: int) -> list[int]:
+    start = HEAD_SIZE // 8 + number * CELLS
+    return cells[start : start + CELLS].tolist()
+
+
+def _was_taken(cells: memoryview, number: int) -> bool:
+    return bool(cells[HEAD_SIZE // 8 + number * CELLS + families.CLAIMS_AT])
+
+
+# --- the file ---
+
+
+def _head() -> bytes:
+    return _HEAD.pack(b"paychan\x01", VERSION, SLOTS, CELLS, families.layout())
+
+
+def _open_good(path: Path, flags: int) -> int:
+    """Return a handle of the file, -1 if it is not there, or is not such a file. Raises OSError."""
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, IsADirectoryError):
+        return -1
+    except OSError:
+        if path.is_symlink() or not path.is_file():
+            return -1
+        raise
+    state = os.fstat(handle)
+    is_ours = stat.S_ISREG(state.st_mode) and state.st_uid == os.geteuid() and not state.st_mode & 0o077
+    if is_ours and state.st_size == FILE_SIZE and os.pread(handle, _HEAD.size, 0) == _head():
+        return handle
+    os.close(handle)
+    return -1
+
+
+def _make(path: Path) -> int:
+    """Put a new file in the path's place and return its handle. Raises OSError."""
+    fresh = path.with_name(f"{NAME}.new")
+    with contextlib.suppress(FileNotFoundError):
+        fresh.unlink()
+    handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.ftruncate(handle, FILE_SIZE)
+        os.pwrite(handle, _head(), 0)
+        os.rename(fresh, path)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+# --- locks ---
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the directory's lock. Raises OSError."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    deadline = time.monotonic() + LOCK_SECONDS_MAX
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock_free_slot(handle: int) -> int:
+    """Lock and return the first slot that no process has. Raises OSError if there is none.
+
+    Such a lock belongs to the open file: no other handle of this process gives it back, and no other process has it.
+    """
+    for number in range(SLOTS):
+        with contextlib.suppress(BlockingIOError, PermissionError):
+            fcntl.fcntl(handle, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, HEAD_SIZE + number, 1, 0))
+            return number
+    raise OSError(f"all {SLOTS} slots are taken")
+
+
+def _is_held(handle: int, number: int) -> bool:
+    asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, HEAD_SIZE + number, 1, 0)
+    kind: int = _LOCK.unpack(fcntl.fcntl(handle, fcntl.F_OFD_GETLK, asked))[0]
+    return kind != fcntl.F_UNLCK
