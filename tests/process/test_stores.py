@@ -229,7 +229,7 @@ def test_giving_under_load_loses_and_doubles_nothing(tmp_path):
     """Payments go on while workers join and leave; what is refused is paid again at whoever owns it."""
     with active(tmp_path, "a", "b", lease_ms=20_000) as (made, workers):
         money, rng, answers = opened(workers), random.Random(7), Counter()
-        for turn in range(1200):
+        for turn in range(600):
             if turn % 25 == 0:
                 workers.append(Worker(rng.choice(made).address, PUBKEY, "one more"))
                 if len(workers) > 4:
@@ -238,7 +238,7 @@ def test_giving_under_load_loses_and_doubles_nothing(tmp_path):
             owner = next((worker for worker in workers if worker.owns(channel.outpoint)), None)
             answers[channel.pay(owner) if owner else None] += 1
         print(answers)
-        assert set(answers) <= {OK, STALE, None} and answers[OK] > 500
+        assert set(answers) <= {OK, STALE, None} and answers[OK] > 200
         rows = dict(made[0].sql("SELECT outpoint, value FROM paychan.state"))
         assert {channel.outpoint: channel.value for channel in money} == rows
         sound(made[0], answers[OK])
