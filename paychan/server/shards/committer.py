@@ -11,9 +11,9 @@ import logging
 from ..._fast.channel import ChannelTable
 from ..._fast.commit import CommitQueue, FutureWaiter, Group
 from ...rpc.connection import ConnectionGone, RemoteRefusal
+from ...rpc.growing import let_grow
 from ...rpc.store_client import StoreClient
 from ...rpc.store_messages import ENTRIES_MAX, Entry, EntryStatus
-from .growing import let_grow
 
 LOST = -1
 WAITING_MAX = 20_000
