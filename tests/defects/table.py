@@ -2096,7 +2096,7 @@ PLAINLY = (
         LANE,
         "and now < fit._until",
         "",
-        (SAME,),
+        (f"{PLAIN}::test_a_challenge_that_has_expired_goes_the_plain_way_no_more",),
     ),
     Break(
         ("L2",),

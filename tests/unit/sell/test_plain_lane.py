@@ -5,6 +5,7 @@ what comes and goes beside what is said in plain Python."""
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import random
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from paychan._fast.fields import dress, look
 from paychan._fast.lane import read_sold
 from paychan.core.outpoint import format_outpoint
-from paychan.mpp.challenge import make_challenge, parse_challenges
+from paychan.mpp.challenge import format_time, make_challenge, parse_challenges
 from paychan.mpp.credential import Credential
 from paychan.mpp.text import canonical_json, decode_bytes, encode_bytes
 from paychan.sell.challenges import Challenges
@@ -273,6 +274,22 @@ def test_the_plain_way_does_what_the_rules_do():
 
     asyncio.run(all_of_them())
     assert counts["plain"] > SEQUENCES * LENGTH / 10 and min(counts.values()) > 0, counts
+
+
+def test_a_challenge_that_has_expired_goes_the_plain_way_no_more():
+    async def buy():
+        world, told = World(Rules, itertools.repeat("told")), []
+        await world.decide(Request("GET", "/good"), PRICES[0])
+        (offered,) = parse_challenges([world._rules._challenges.offer(PRICES[0], 1_800_000_000).header])
+        soon = make_challenge(world.key, "shop", offered.request, format_time(1_800_000_010))
+        for world.now, cumulative in ((4, 1005), (8, 1010), (12, 1015)):
+            payment = (FUNDING - cumulative).to_bytes(8, "little") + DER
+            shown = Credential(soon, "voucher", OUTPOINTS[0], payment).render()
+            told.append(await world.decide(Request("GET", "/good", (shown,)), PRICES[0]))
+        return world.plain, [type(one) for one in told], told[-1]
+
+    plain, kinds, last = asyncio.run(buy())
+    assert plain == 1 and kinds == [Sale, Sale, Answer] and b"payment-expired" in last.body
 
 
 NUMBER = st.one_of(st.integers(0, 10**17), st.integers(0, 9))
