@@ -15,7 +15,8 @@ if sys.byteorder != "little":
 CHECKED = os.environ.get("PAYCHAN_DEBUG") == "1"
 MODULES = (
     *("status", "libcrypto", "secp256k1", "payment", "sighash", "request", "scheme", "http", "purchase", "tally", "channel"),
-    *("commit", "reply", "intake", "selling", "sale", "rsgi", "frame", "forward", "direct", "batch", "account", "group", "meter"),
+    *("lane", "fields", "commit", "reply", "intake", "selling", "sale", "rsgi", "frame", "forward", "direct"),
+    *("batch", "account", "group", "meter"),
 )
 # The load client is for the checkout: no wheel has it, nor the checked build, which is to judge what is shipped.
 BENCH_MODULES = () if CHECKED or "bdist_wheel" in sys.argv else ("answers", "outbox", "client", "signing")

@@ -9,7 +9,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from .bytes cimport distance
-from .payment cimport PAYMENT_SIZE_MAX, TEXT_SIZE_MAX, PaymentView, decode_canonical, parse_payment
+from .payment cimport TEXT_SIZE_MAX, PaymentView, decode_canonical, parse_payment
 from .request cimport parse_txid, parse_vout
 from .status cimport Status
 
@@ -17,7 +17,6 @@ cdef extern from "stdio.h" nogil:
     int snprintf(char *text, size_t size, const char *format, ...)
 
 cdef enum:
-    TEXT_MAX = 8192          # CREDENTIAL_BYTES_MAX of paychan/mpp/credential.py
     TXID_DIGITS = 64
     RECEIPT_MAX = 1023       # a multiple of three
     ENCODED_MAX = 1364       # in base64
@@ -67,42 +66,55 @@ cdef bint _read_channel(const unsigned char *text, Py_ssize_t size, unsigned cha
             and parse_vout(text + TXID_DIGITS + 1, size - TXID_DIGITS - 1, outpoint36 + 32) == Status.OK)
 
 
-def read_voucher(str text not None):
-    """Return (JSON of the challenge, outpoint, payment in binary form) of a voucher's credential, whose JSON is canonical and has
-    nothing else in it; None if the text is anything else, good or bad. The challenge's JSON is not judged."""
-    cdef unsigned char buffer[TEXT_MAX]
-    cdef unsigned char outpoint[36]
-    cdef unsigned char payment[PAYMENT_SIZE_MAX]
+cdef bint parse_voucher(const unsigned char *text, Py_ssize_t size, Voucher *voucher) noexcept nogil:
+    """Read a voucher's credential, whose JSON is canonical and has nothing else in it; False if the text is anything else, good or
+    bad."""
     cdef PaymentView view
-    cdef Py_ssize_t size = 0
-    cdef const unsigned char *encoded
     cdef const unsigned char *end
-    cdef const unsigned char *challenge
     cdef const unsigned char *challenge_end
     cdef const unsigned char *at
     cdef const unsigned char *quote
-    if len(text) > TEXT_MAX or not text.isascii():
-        return None
-    encoded = <const unsigned char *> PyUnicode_AsUTF8AndSize(text, &size)
-    size = decode_canonical(encoded, size, buffer)
+    if size > TEXT_MAX:
+        return False
+    size = decode_canonical(text, size, voucher.buffer)
     if size <= 0:
-        return None
-    end = buffer + size
-    challenge = _after(buffer, end, b'{"challenge":', 13)
-    challenge_end = _object_end(challenge, end) if challenge != NULL else NULL
+        return False
+    end = voucher.buffer + size
+    voucher.challenge = _after(voucher.buffer, end, b'{"challenge":', 13)
+    challenge_end = _object_end(voucher.challenge, end) if voucher.challenge != NULL else NULL
     at = _after(challenge_end, end, b',"payload":{"action":"voucher","channelId":"', 44)
     quote = _quoted_end(at, end)
-    if quote == NULL or not _read_channel(at, distance(at, quote), outpoint):
-        return None
+    if quote == NULL or not _read_channel(at, distance(at, quote), voucher.outpoint):
+        return False
+    voucher.channel = at
     at = _after(quote, end, b'","payment":"', 13)
     quote = _quoted_end(at, end)
     if quote == NULL or distance(at, quote) > TEXT_SIZE_MAX or _after(quote, end, b'"}}', 3) != end:
+        return False
+    voucher.challenge_size = distance(voucher.challenge, challenge_end)
+    voucher.channel_size = distance(voucher.channel, at) - 13
+    voucher.payment_text, voucher.payment_text_size = at, distance(at, quote)
+    voucher.payment_size = decode_canonical(at, voucher.payment_text_size, voucher.payment)
+    if voucher.payment_size < 0 or parse_payment(voucher.payment, voucher.payment_size, &view) != Status.OK:
+        return False
+    voucher.change_value = view.change_value
+    return True
+
+
+def read_voucher(str text not None):
+    """Return (JSON of the challenge, outpoint, payment in binary form) of a voucher's credential, whose JSON is canonical and has
+    nothing else in it; None if the text is anything else, good or bad. The challenge's JSON is not judged."""
+    cdef Voucher voucher
+    cdef Py_ssize_t size = 0
+    cdef const char *read
+    if not text.isascii():
         return None
-    size = decode_canonical(at, distance(at, quote), payment)
-    if size < 0 or parse_payment(payment, size, &view) != Status.OK:
+    read = PyUnicode_AsUTF8AndSize(text, &size)
+    if not parse_voucher(<const unsigned char *> read, size, &voucher):
         return None
-    return (PyBytes_FromStringAndSize(<const char *> challenge, distance(challenge, challenge_end)),
-            PyBytes_FromStringAndSize(<const char *> outpoint, 36), PyBytes_FromStringAndSize(<const char *> payment, size))
+    return (PyBytes_FromStringAndSize(<const char *> voucher.challenge, voucher.challenge_size),
+            PyBytes_FromStringAndSize(<const char *> voucher.outpoint, 36),
+            PyBytes_FromStringAndSize(<const char *> voucher.payment, voucher.payment_size))
 
 
 # --- the receipt ---

@@ -8,10 +8,11 @@ A handler of a metered price says what was used by `scope["paychan.visit"].use(u
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
+from .._fast.fields import dress, look
 from .facts import BODY_BYTES_MAX, KEPT_BYTES_MAX, Answer, Decision, Headers, Price, Request, Sale
 from .prices import Prices, Wanted, settle_price
 from .till import Till
@@ -28,8 +29,6 @@ VISIT = "paychan.visit"
 
 _AHEAD_MAX = 4096
 """Paths whose price is remembered."""
-
-_OWN_HEADERS = frozenset(("content-length", "transfer-encoding", "connection", "date", "server"))
 
 
 class Known:
@@ -62,20 +61,16 @@ class Known:
 class Visit:
     """One request on its way through: what was bought with it, or what it is answered instead of being served."""
 
-    __slots__ = ("_ahead", "_known", "_receive", "answer", "credentials", "request", "sale", "scope", "till")
+    __slots__ = ("_known", "_receive", "ahead", "answer", "credentials", "may_have_body", "request", "sale", "scope", "till")
 
     def __init__(self, till: Till, scope: Scope, receive: Receive, known: Known) -> None:
         self.till, self.scope, self._receive, self._known = till, scope, receive, known
-        self._ahead: tuple[Price, Decision] | None = None
-        self.credentials, key = _look_at(scope["headers"])
+        self.ahead: tuple[Price, Decision] | None = None
+        self.credentials, key, self.may_have_body = look(scope["headers"])
         query = scope["query_string"]
         path = scope.get("raw_path") or scope["path"].encode()
-        self.request = Request(
-            method=scope["method"],
-            target=(path + b"?" + query if query else path).decode("latin-1"),
-            credentials=self.credentials,
-            idempotency_key=key,
-        )
+        target = (path + b"?" + query if query else path).decode("latin-1")
+        self.request = Request(scope["method"], target, self.credentials, b"", key)
         self.sale: Sale | None = None
         self.answer: Answer | None = None
 
@@ -123,24 +118,25 @@ class Visit:
 
     def keep_ahead(self, price: Price, decision: Decision) -> None:
         """Take what came of paying before the route has asked. It counts once `pay` is called with this price."""
-        self._ahead = price, decision
+        self.ahead = price, decision
 
     def take_ahead(self, price: Price) -> bool:
         """Return whether the request was paid ahead at this price: then the sale is its own."""
-        if self._ahead is None or self._ahead[0] != price or not isinstance(self._ahead[1], Sale):
+        ahead = self.ahead
+        if ahead is None or (ahead[0] is not price and ahead[0] != price) or not isinstance(ahead[1], Sale):
             return False
-        self.sale, self._ahead = self._ahead[1], None
+        self.sale, self.ahead = ahead[1], None
         return True
 
     async def _decide(self, price: Price) -> Decision:
-        if self._ahead is not None and self._ahead[0] == price:
-            return self._ahead[1]
+        if self.ahead is not None and self.ahead[0] == price:
+            return self.ahead[1]
         await self.drop_ahead()
         return await self.till.decide(self.request, price)
 
     async def drop_ahead(self) -> None:
         """Give back what was paid ahead, and what no route has asked for."""
-        ahead, self._ahead = self._ahead, None
+        ahead, self.ahead = self.ahead, None
         if ahead is not None and isinstance(ahead[1], Sale):
             self._known.forget(self.scope)
             await self.till.failed(ahead[1])
@@ -157,22 +153,6 @@ class Visit:
 
 CURRENT: ContextVar[Visit] = ContextVar("paychan_visit")
 """The request that is on its way through, for who has no scope at hand."""
-
-
-def _look_at(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, ...], str]:
-    """Return the values that may be credentials, and the Idempotency-Key."""
-    credentials: list[str] = []
-    key = ""
-    for name, value in headers:
-        if name in (b"authorization", b"payment-authorization"):
-            credentials.append(value.decode("latin-1"))
-        elif name == b"idempotency-key":
-            key = value.decode("latin-1")
-    return tuple(credentials), key
-
-
-def _may_have_body(scope: Scope) -> bool:
-    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in scope["headers"])
 
 
 class Paid:
@@ -203,7 +183,7 @@ class Paid:
 
     async def _answer(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         if visit.credentials:
-            if _may_have_body(scope):
+            if visit.may_have_body:
                 receive = await visit.read_body()
             if scope["method"] == "HEAD" and (answer := await self._till.manage(visit.request)) is not None:
                 await send_answer(send, answer)
@@ -231,12 +211,25 @@ async def send_answer(send: Send, answer: Answer) -> None:
 class _Serving:
     """What an application sends in answer to one request, on its way out: with the receipt, and a copy for who asks again."""
 
+    __slots__ = (
+        "_copy",
+        "_is_begun",
+        "_is_kept",
+        "_is_replaced",
+        "_is_sold",
+        "_send",
+        "_size",
+        "_status",
+        "_texts",
+        "_till",
+        "_visit",
+    )
+
     def __init__(self, till: Till, visit: Visit, send: Send) -> None:
         self._till, self._visit, self._send = till, visit, send
-        self._copy: list[bytes] | None = []
-        self._size = 0
-        self._status = 0
-        self._headers: Headers = ()
+        self._copy: list[bytes] | None = None
+        self._size = self._status = 0
+        self._texts: tuple[str, ...] = ()
         self._is_begun = self._is_replaced = self._is_sold = self._is_kept = False
 
     async def run(self, app: Application, scope: Scope, receive: Receive) -> None:
@@ -258,19 +251,28 @@ class _Serving:
         if self._visit.sale is not None:
             await self._till.failed(self._visit.sale)
 
-    async def _take(self, message: Message) -> None:
+    def _take(self, message: Message) -> Awaitable[None]:
+        """Pass a message on. Mostly that takes no step of ours, nor a coroutine."""
         kind = message["type"]
-        if self._is_replaced:
-            return
         if kind == "http.response.start":
-            await self._begin(message)
-        elif kind == "http.response.body":
+            more = self._more_at_once(message["status"])
+            return self._begin(message) if more is None else self._send(self._dressed(message, more))
+        if self._is_replaced:
+            return _nothing()
+        if kind == "http.response.body" and self._copy is not None:
             self._note(message)
-            await self._send(message)
-        else:
-            await self._send(message)
+        return self._send(message)
+
+    def _more_at_once(self, status: int) -> Headers | None:
+        """Return what an answer is sent with, if that takes no step; None if it does."""
+        visit = self._visit
+        if self._is_begun or visit.sale is None or visit.answer is not None or visit.ahead is not None:
+            return None
+        return self._till.finish_plainly(visit.sale, status)
 
     async def _begin(self, message: Message) -> None:
+        if self._is_replaced:
+            return
         visit, self._is_begun = self._visit, True
         await visit.drop_ahead()
         if visit.answer is not None:
@@ -278,37 +280,27 @@ class _Serving:
             await send_answer(self._send, visit.answer)
             return
         if visit.sale is not None:
-            self._status = message["status"]
-            more = await self._till.finish(visit.sale, self._status)
+            more = await self._till.finish(visit.sale, message["status"])
             if isinstance(more, Answer):
                 self._is_replaced = True
                 await send_answer(self._send, more)
                 return
-            self._is_sold = 200 <= self._status < 300
-            message = {**message, "headers": self._with(message.get("headers", ()), more)}
+            message = self._dressed(message, more)
         await self._send(message)
 
-    def _with(self, headers: Iterable[tuple[bytes, bytes]], more: Headers) -> list[tuple[bytes, bytes]]:
-        """Add the till's headers; a handler's own cache-control gives way to it, as what was paid for is not for everybody."""
-        if not more:
-            return list(headers)
-        own = {name.lower(): value for name, value in more}
-        sent, copy = [], []
-        for pair in headers:
-            name = pair[0].decode("latin-1").lower()
-            if name not in own:
-                sent.append(pair)
-                if name not in _OWN_HEADERS:
-                    copy.append((name, pair[1].decode("latin-1")))
-        for name, value in own.items():
-            sent.append((name.encode(), value.encode("latin-1")))
-        self._headers = (*copy, *own.items())
-        return sent
+    def _dressed(self, message: Message, more: Headers) -> Message:
+        """Return the beginning of an answer with the till's headers; a handler's own cache-control gives way to it, for what was
+        paid for is not for everybody."""
+        self._is_begun, self._status = True, message["status"]
+        self._is_sold = 200 <= self._status < 300
+        headers, texts = dress(message.get("headers", ()), more)
+        if self._is_sold:
+            self._texts, self._copy = texts, []
+        return {**message, "headers": headers}
 
     def _note(self, message: Message) -> None:
         """Copy what is sent, and keep it once it is whole."""
-        if not self._is_sold or self._copy is None:
-            return
+        assert self._copy is not None
         body = message.get("body", b"")
         self._size += len(body)
         if self._size > KEPT_BYTES_MAX:
@@ -317,4 +309,8 @@ class _Serving:
         self._copy.append(body)
         if not message.get("more_body", False) and self._visit.sale is not None:
             self._is_kept = True
-            self._till.keep(self._visit.sale, Answer(self._status, self._headers, b"".join(self._copy)))
+            self._till.keep_texts(self._visit.sale, self._status, b"".join(self._copy), self._texts)
+
+
+async def _nothing() -> None:
+    """Take no step."""

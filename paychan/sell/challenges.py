@@ -1,7 +1,6 @@
 """Challenges: made once for each price, and held against what comes back (docs/PAYMENT_SCHEME.md sections 2.1 and 2.3)."""
 
 import dataclasses
-import functools
 import hashlib
 import hmac
 from collections import OrderedDict
@@ -63,11 +62,6 @@ class Offered:
     made_at: int
 
 
-@functools.lru_cache(64)
-def _shop(secret: bytes, realm: str) -> bytes:
-    return hmac.digest(secret, b"shop\n" + realm.encode(), hashlib.sha256)
-
-
 class Challenges:
     """Of one seller. secret: tells what its processes share, once terms were told. realm: what it calls itself."""
 
@@ -76,6 +70,7 @@ class Challenges:
         self._offered: OrderedDict[tuple[Any, ...], Offered] = OrderedDict()
         self._ours: OrderedDict[Challenge, SessionRequest] = OrderedDict()  # challenges whose id was found to be ours
         self._terms: dict[str, Any] = {}
+        self._shop: tuple[bytes | None, bytes] = None, b""
 
     @property
     def _secret(self) -> bytes:
@@ -84,7 +79,11 @@ class Challenges:
     @property
     def shop(self) -> bytes:
         """What tells this shop from another at the same door: one payment buys in one of them."""
-        return _shop(self._secret, self.realm)
+        secret, (made_of, shop) = self._tell_secret(), self._shop
+        if secret is not made_of:
+            shop = hmac.digest(secret, b"shop\n" + self.realm.encode(), hashlib.sha256)
+            self._shop = secret, shop  # in one, for threads share it
+        return shop
 
     def follow(self, terms: dict[str, Any]) -> None:
         """Take terms that may differ from those before."""

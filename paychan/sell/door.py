@@ -1,18 +1,21 @@
 """The asyncio client of the sellers' door: one connection, on which all sales of a process are pipelined.
 
-What is asked for in one turn of the event loop goes out as one list. While LISTS_MAX lists wait for their answers, what is asked
-for is collected for the next: so the busier a process is, the longer its lists, and the cheaper a sale. An answer that does not
-come within ANSWER_SECONDS ends the connection: what was asked on it is unknown then.
+What is asked for together goes out as one list, which is held back while each turn of the event loop brings it something, for a
+millisecond at most. While LISTS_MAX lists wait for their answers, what is asked for is collected for the next: so the busier a
+process is, the longer its lists, and the cheaper a sale. An answer that does not come within ANSWER_SECONDS ends the connection:
+what was asked on it is unknown then.
 """
 
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from .._fast.lane import read_sold
 from ..rpc.connection import abort, reachable
-from .steps import UNSENT, Told
+from ..rpc.growing import let_grow
+from .steps import UNSENT, Sold, Told
 from .wire import ANSWER_BYTES_MAX, ANSWER_SECONDS, SALES, SALES_MAX, SLOW_SECONDS, Door, dumps, list_of, read_answer, read_answers
 
 LISTS_MAX = 2
@@ -116,8 +119,8 @@ class AsyncDoor:
     def __init__(self, door: Door) -> None:
         self._door = door
         self._loop = asyncio.get_running_loop()
-        self._asked: list[tuple[bytes, asyncio.Future[Told | None]]] = []
-        self._is_flushing = False
+        self._asked: list[_Asked] = []
+        self._last = 0  # sales in the last list
         self._sales: _Connection | None = None
         self._idle: list[_Connection] = []
         self._calls = asyncio.Semaphore(CALLS_MAX)
@@ -131,7 +134,14 @@ class AsyncDoor:
     def ask_one(self, sale: dict[str, Any]) -> "asyncio.Future[Told | None]":
         """Ask for a sale; return what will have its answer: UNSENT if nobody heard it, None: unknown."""
         future: asyncio.Future[Told | None] = self._loop.create_future()
-        self._asked.append((dumps(sale), future))
+        self._asked.append((dumps(sale), future, False))
+        self._flush_soon()
+        return future
+
+    def charge(self, text: bytes) -> "asyncio.Future[Sold | Told | None]":
+        """The same for a charge, in JSON. Sold: that is what it was, just now; whatever else there is to say comes as a Told."""
+        future: asyncio.Future[Sold | Told | None] = self._loop.create_future()
+        self._asked.append((text, future, True))
         self._flush_soon()
         return future
 
@@ -167,43 +177,42 @@ class AsyncDoor:
     # --- lists ---
 
     def _flush_soon(self) -> None:
-        if not self._is_flushing and self._asked:
-            self._is_flushing = True
-            self._loop.call_soon(self._flush)
+        if self._asked and (self._task is None or self._task.done()):
+            self._task = self._loop.create_task(self._flush())
 
-    def _flush(self) -> None:
-        """Send what was asked for, if not too much is under way."""
-        connection = self._sales
-        if connection is None or not connection.is_open:
-            self._task = self._loop.create_task(self._reconnect())
-            return
-        self._is_flushing = False
-        while self._asked and connection.is_open and connection.waiting < LISTS_MAX:
-            batch, self._asked = self._asked[:SALES_MAX], self._asked[SALES_MAX:]
-            self._send(connection, batch)
+    async def _flush(self) -> None:
+        """Send what was asked for, if not too much is under way: list after list, each of them once it has grown."""
+        while self._asked:
+            connection = self._sales
+            if connection is None or not connection.is_open:
+                await self._reconnect()
+                continue
+            if connection.waiting >= LISTS_MAX:
+                return
+            await let_grow(lambda: len(self._asked), self._last)
+            if connection.is_open:
+                batch, self._asked = self._asked[:SALES_MAX], self._asked[SALES_MAX:]
+                self._last = len(batch)
+                self._send(connection, batch)
 
-    def _send(self, connection: _Connection, batch: list[tuple[bytes, "asyncio.Future[Told | None]"]]) -> None:
-        futures = [future for _, future in batch]
-
+    def _send(self, connection: _Connection, batch: "list[_Asked]") -> None:
         def take(status: int, body: bytes) -> None:
-            answers = read_answers(status, body, len(futures))
-            for number, future in enumerate(futures):
+            answers = _answers(status, body, batch)
+            for number, (_, future, _) in enumerate(batch):
                 if not future.done():
                     future.set_result(None if answers is None else answers[number])
             self._flush_soon()
 
         connection.send(
-            self._door.render("POST", SALES, list_of([sale for sale, _ in batch])), take, lambda: _lose(futures), ANSWER_SECONDS
+            self._door.render("POST", SALES, list_of([text for text, _, _ in batch])), take, lambda: _lose(batch), ANSWER_SECONDS
         )
 
     async def _reconnect(self) -> None:
+        """Connect, or say of all that was asked for that nobody heard it."""
         self._sales = await self._connect()
-        self._is_flushing = False
         if self._sales is None:
             asked, self._asked = self._asked, []
-            _lose([future for _, future in asked], UNSENT)
-        else:
-            self._flush_soon()
+            _lose(asked, UNSENT)
 
     async def _connect(self) -> _Connection | None:
         door = self._door
@@ -232,7 +241,17 @@ class AsyncDoor:
             self._idle.remove(connection)
 
 
-def _lose(futures: "list[asyncio.Future[Told | None]]", told: Told | None = None) -> None:
-    for future in futures:
+_Asked = tuple[bytes, "asyncio.Future[Any]", bool]
+"""A sale's JSON, what will have its answer, and whether that may be a Sold."""
+
+
+def _answers(status: int, body: bytes, batch: list[_Asked]) -> Sequence[Sold | Told] | None:
+    """Return what a list was answered; None: nothing that makes sense."""
+    plain = read_sold(body, len(batch)) if status == 200 and all(is_plain for _, _, is_plain in batch) else None
+    return read_answers(status, body, len(batch)) if plain is None else plain
+
+
+def _lose(asked: list[_Asked], told: Told | None = None) -> None:
+    for _, future, _ in asked:
         if not future.done():
             future.set_result(told)

@@ -23,6 +23,7 @@ import base64
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..mpp.text import format_channel_id
 from ..receipts.claims import Bought
@@ -36,8 +37,7 @@ BODY_BYTES_MAX = 1 << 20
 Headers = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What must be known of an HTTP request. method: in upper case. target: path and query, as they came; where several hosts are
     served, with the host before them. credentials: the values
     of Authorization and of Payment-Authorization. body: the SHA-256 of its body, empty for none; None: it is longer than

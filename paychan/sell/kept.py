@@ -44,10 +44,6 @@ Flat = tuple[Any, ...]
 could hold it, so the garbage collector, which would visit a hundred thousand answers again and again, forgets it at first sight."""
 
 
-def _flat(outpoint: bytes, answer: Answer) -> Flat:
-    return (outpoint, answer.status, answer.body, *chain.from_iterable(answer.headers))
-
-
 def _answer(flat: Flat) -> Answer:
     texts = iter(flat[3:])
     return Answer(flat[1], tuple(zip(texts, texts, strict=True)), flat[2])
@@ -94,19 +90,30 @@ class Kept:
 
     def settle(self, key: str, outcome: Answer | Outcome) -> None:
         """Say what became of a purchase, and let those go on that wait for it."""
+        if isinstance(outcome, Answer):
+            self.keep(key, outcome.status, outcome.body, tuple(chain.from_iterable(outcome.headers)))
+            return
         with self._lock:
             entry = self._entries.get(key)
             if not isinstance(entry, Entry):
                 return
-            if isinstance(outcome, Answer):
-                kept = self._entries[key] = _flat(entry.outpoint, outcome)
-                self._sum += _size(kept)
-                self._supersede(key, entry.outpoint)
-            else:
-                del self._entries[key]
+            del self._entries[key]
             self._sweep()
         if entry.future is not None:
             entry.future.set_result(outcome)
+
+    def keep(self, key: str, status: int, body: bytes, texts: tuple[str, ...]) -> None:
+        """Keep a purchase's answer, and let those have it that wait for it. texts: names and values of its headers in turn."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if type(entry) is not Entry:
+                return
+            kept = self._entries[key] = (entry.outpoint, status, body, *texts)
+            self._sum += OVERHEAD + len(body)
+            self._supersede(key, entry.outpoint)
+            self._sweep()
+        if entry.future is not None:
+            entry.future.set_result(_answer(kept))
 
     def _supersede(self, key: str, outpoint: bytes) -> None:
         before = self._newest.get(outpoint)

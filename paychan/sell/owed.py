@@ -56,6 +56,10 @@ class Owed:
             ours = known
         self._owed.note(key, (self._ticks() + seconds, ours, number))
 
+    def __contains__(self, key: str) -> bool:
+        """Whether anything is remembered of a purchase, be it over."""
+        return key in self._owed
+
     def take(self, key: str, number: int) -> Owing:
         """Forget one; return whether it was owed. number: what the purchase has now: if it is another, some other process has
         taken it over, and may have served it."""

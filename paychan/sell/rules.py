@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
+from .._fast.lane import Lane, Plain
 from ..core.errors import PaychanError, Rejection, Unavailable
 from ..core.outpoint import format_outpoint, txid_hex, txid_of, vout_of
 from ..core.payment import decode_payment
@@ -38,7 +39,7 @@ from .facts import Answer, Headers, Price, Request, Sale, Sign, Standing
 from .kept import Kept, Outcome
 from .owed import NONE, Last, Owed, Owing
 from .refusals import error_of, figures_of, too_long
-from .steps import UNSENT, Ask, Await, Call, Do, Pause, Steps, Told
+from .steps import UNSENT, Ask, Await, Call, Do, Pause, Sold, Steps, Told
 
 TERMS = "/v1/sell/terms"
 TERMS_SECONDS = 60.0
@@ -71,6 +72,9 @@ WAIT_SECONDS = 60.0
 NO_STORE = (("cache-control", "no-store"),)
 PRIVATE = ("cache-control", "private")
 
+_FOR_EVER = 2**62
+"""Unix seconds."""
+
 _HINTS = {
     401: ": the token is not one of `paychan token list CONFIG_DIR`",
     403: ": the token must be of scope charge",
@@ -96,6 +100,7 @@ class Rules:
         self._challenges, self._clock, self._ticks = challenges, clock, ticks
         self._kept = Kept(ticks)
         self._standings = Last()  # outpoint: Standing
+        self._lane = Lane(self._standings)
         self._owed = Owed(ticks)
         self._repeats = Last()  # purchase key: how often a handler was run again
         self._names = Last()  # purchase key and number: the number that it had at first, as far as we know
@@ -117,6 +122,48 @@ class Rules:
             return (yield from self._pay(request, parse_credential(text), price))
         except PaychanError as error:
             return self.refuse(error, request, price)
+
+    def begin_plainly(self, request: Request, price: Price) -> Plain | None:
+        """Recognize a plain purchase, and take it on: its charge is to be asked for, and what the door says goes to `end_plainly`.
+        None: `decide` has all other requests, good and bad."""
+        if len(request.credentials) != 1 or request.body is None or request.method == "HEAD" or price.is_metered:
+            return None
+        ticks = self._ticks()
+        if not self._terms or ticks - self._terms_at >= TERMS_SECONDS:
+            return None
+        named = request.idempotency_key.encode("utf-8", "surrogateescape") or request.body
+        plain = self._lane.recognize(
+            request.credentials[0], price, self._challenges.shop, request.method, request.target, named, int(self._clock())
+        )
+        if plain is None or not self._kept.claim(plain.key, plain.outpoint):
+            return None
+        plain.asked_at = ticks
+        return plain
+
+    def end_plainly(self, request: Request, price: Price, plain: Plain, sold: Sold) -> Sale:
+        """Return the sale of a plain purchase that was sold just now."""
+        number, received, spent, left = sold
+        if plain.key in self._owed:
+            self._owed.take(plain.key, number)
+        standing = Standing(received + left, received, spent)
+        self._standings.note(plain.outpoint, standing)
+        name = self._names.get((plain.key, number), 0) if self._names else 0
+        return Sale(
+            request, price, plain.outpoint, plain.key, number, plain.challenge_id, standing, payment=plain.payment, name=name
+        )
+
+    def go_on(self, request: Request, price: Price, plain: Plain, told: Told | None) -> Steps[Answer | Sale]:
+        """Decide on what was begun as a plain purchase and is none. told: by the door; None: unknown."""
+        try:
+            credential = parse_credential(find_credential(request.credentials) or "")
+            return (yield from self._buy_claimed(request, credential, price, plain.key, (plain.asked_at, told)))
+        except PaychanError as error:
+            return self.refuse(error, request, price)
+
+    def abandon(self, plain: Plain) -> None:
+        """Let go of a plain purchase whose outcome nobody waits for any more: it may be charged."""
+        self._owed.doubt(plain.key, UNKNOWN_SECONDS)
+        self._kept.settle(plain.key, Outcome.GIVEN_BACK)
 
     def manage(self, request: Request) -> Steps[Answer | None]:
         """Return the answer to a request that handles a channel and buys nothing, whatever its price: HEAD with a credential."""
@@ -154,6 +201,10 @@ class Rules:
     def keep(self, sale: Sale, answer: Answer) -> None:
         """See facts.py."""
         self._kept.settle(sale.key, answer)
+
+    def keep_texts(self, sale: Sale, status: int, body: bytes, texts: tuple[str, ...]) -> None:
+        """Do the same. texts: names and values of the answer's headers in turn."""
+        self._kept.keep(sale.key, status, body, texts)
 
     def forget(self, sale: Sale) -> None:
         """See facts.py."""
@@ -240,6 +291,8 @@ class Rules:
         if not manages and self._kept.holds(key) and (kept := (yield from self._kept_answer(key, credential))) is not None:
             return kept
         asked = self._challenges.check(credential.challenge, None if manages else price, now)
+        if not manages and credential.action == "voucher":
+            self._learn(request, credential, price, asked)
         if manages:  # it costs nothing, and what it may be used for is what its challenge was for
             price = Price(asked.amount, unit=asked.unit_type or "request", description=asked.description or "")
         if credential.action == "close":
@@ -254,8 +307,20 @@ class Rules:
             return (yield from self._take(request, credential, price))
         if not self._kept.claim(key, credential.outpoint):  # it came while we asked for something else
             return (yield from self._pay(request, credential, price))
+        return (yield from self._buy_claimed(request, credential, price, key))
+
+    def _learn(self, request: Request, credential: Credential, price: Price, asked: SessionRequest) -> None:
+        """Let the next payment with a challenge that was found good go the plain way."""
+        challenge, until = credential.challenge, credential.challenge.expires_at
+        shown, shop = request.credentials[0], self._challenges.shop
+        self._lane.learn(shown, price, shop, challenge.id, _FOR_EVER if until is None else until, price.cost, asked.max_prepay)
+
+    def _buy_claimed(
+        self, request: Request, credential: Credential, price: Price, key: str, heard: "tuple[float, Told | None] | None" = None
+    ) -> Steps[Answer | Sale]:
+        """Buy what is ours to see to. heard: when it was asked for, and the first answer, if it was asked for already."""
         try:
-            sold = yield from self._buy(request, credential, price, key)
+            sold = yield from self._buy(request, credential, price, key, heard)
         except BaseException as error:
             if not isinstance(error, PaychanError):  # we were stopped in between: it may be charged
                 self._owed.doubt(key, UNKNOWN_SECONDS)
@@ -306,7 +371,9 @@ class Rules:
             return Rejection("prepay_too_large", figures=figures_of(credential.outpoint, standing, required))
         return None
 
-    def _buy(self, request: Request, credential: Credential, price: Price, key: str) -> Steps[Answer | Sale]:
+    def _buy(
+        self, request: Request, credential: Credential, price: Price, key: str, heard: "tuple[float, Told | None] | None"
+    ) -> Steps[Answer | Sale]:
         """Have the payment taken and the price charged."""
         sale: dict[str, Any] = {
             "do": "reserve" if price.is_metered else "charge",
@@ -317,7 +384,7 @@ class Rules:
         }
         if price.is_metered:
             sale["seconds"] = METERED_SECONDS
-        told = yield from self._patiently(sale, ASK_AGAIN_SECONDS, lambda: self._owed.doubt(key, UNKNOWN_SECONDS))
+        told = yield from self._patiently(sale, ASK_AGAIN_SECONDS, lambda: self._owed.doubt(key, UNKNOWN_SECONDS), heard)
         if told is None:
             raise Unavailable("store_unavailable")
         if told.status != 200:
@@ -495,13 +562,18 @@ class Rules:
     # --- asking the door ---
 
     def _patiently(
-        self, sale: dict[str, Any], waits: tuple[float, ...], when_unknown: Callable[[], None] = lambda: None
+        self,
+        sale: dict[str, Any],
+        waits: tuple[float, ...],
+        when_unknown: Callable[[], None] = lambda: None,
+        heard: "tuple[float, Told | None] | None" = None,
     ) -> Steps[Told | None]:
-        """Ask for one sale, again while its outcome is unknown; return the last answer."""
-        left, until = list(waits), self._ticks() + PATIENCE_SECONDS
+        """Ask for one sale, again while its outcome is unknown; return the last answer. heard: as `_buy_claimed` has it."""
+        left, until = list(waits), (self._ticks() if heard is None else heard[0]) + PATIENCE_SECONDS
         while True:
-            told = yield Ask((sale,))
+            told = (yield Ask((sale,))) if heard is None else [heard[1]]
             answer: Told | None = told[0] if told is not None else None
+            heard = None
             is_known = answer is not None and not answer.is_unknown
             if not is_known and answer is not UNSENT:
                 when_unknown()
@@ -551,6 +623,7 @@ class Rules:
         if told is not None and told.status == 200:
             self._terms, self._terms_at, self._complaint = told.content, self._ticks(), ""
             self._challenges.follow(told.content)
+            self._lane.forget()
         else:
             self._complain(told)
         return self._terms or None

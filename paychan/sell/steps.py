@@ -29,6 +29,10 @@ class Told(NamedTuple):
         return str(self.content.get("code", ""))
 
 
+Sold = tuple[int, int, int, int]
+"""A charge that was sold just now, and that is all: the purchase's number, and what its channel has received, spent, and left to
+the payer, in satoshi."""
+
 UNSENT = Told(503, {"status": 503, "code": "store_unavailable"})
 """In an answer's place: the sale did not leave this process, so it is known that it took no effect."""
 

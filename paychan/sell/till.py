@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from ..mpp.receipt import Receipt
@@ -11,7 +10,7 @@ from .challenges import Challenges
 from .door import AsyncDoor
 from .facts import Answer, Decision, Headers, Price, Request, Sale, Sign
 from .rules import Rules
-from .steps import Ask, Await, Call, Do, Pause, Step, Steps
+from .steps import Ask, Await, Call, Do, Pause, Step, Steps, Told
 from .wire import Door
 
 T = TypeVar("T")
@@ -25,12 +24,24 @@ class Till:
         self._door = door
         challenges = Challenges(lambda: secret or door.secret, realm)
         self._rules = Rules(challenges, time.time, time.monotonic, door.explain, sign)
+        self.finish_plainly, self.keep_texts = self._rules.finish_plainly, self._rules.keep_texts
         self._open: AsyncDoor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def decide(self, request: Request, price: Price) -> Coroutine[Any, Any, Decision]:
+    async def decide(self, request: Request, price: Price) -> Decision:
         """Return the Answer that a request gets, or the Sale that it bought."""
-        return self._drive(self._rules.decide(request, price))
+        rules = self._rules
+        plain = rules.begin_plainly(request, price)
+        if plain is None:
+            return await self._drive(rules.decide(request, price))
+        try:
+            told = await self._client().charge(plain.charge)
+        except BaseException:  # we were stopped in between
+            rules.abandon(plain)
+            raise
+        if told is None or isinstance(told, Told):
+            return await self._drive(rules.go_on(request, price, plain, told))
+        return rules.end_plainly(request, price, plain, told)
 
     async def manage(self, request: Request) -> Answer | None:
         """Return the answer to a request that handles a channel and buys nothing, whatever its price; None for any other."""

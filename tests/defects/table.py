@@ -2071,9 +2071,96 @@ GATEWAY = (
     ),
 )
 
+LANE, PLAIN, DOOR_CLIENT = "paychan/_fast/lane.pyx", f"{UNIT}sell/test_plain_lane.py", "paychan/sell/door.py"
+SAME = f"{PLAIN}::test_the_plain_way_does_what_the_rules_do"
+LISTED = f"{UNIT}sell/test_door_clients.py"
+
+PLAINLY = (
+    Break(
+        ("L1",),
+        "a challenge whose id was not made for it goes the plain way, if it is as long as one that is ours",
+        LANE,
+        "and memcmp(PyBytes_AS_STRING(fit._json), voucher.challenge, voucher.challenge_size) == 0):",
+        "):",
+        (SAME,),
+    ),
+    Break(
+        ("L1",),
+        "a challenge that was found good for one price is good for all, on the plain way",
+        LANE,
+        "cdef list fits = self._fits.get(id(price))",
+        "cdef list fits = next(iter(self._fits.values()), None)",
+        (SAME,),
+    ),
+    Break(
+        ("L1",),
+        "a challenge that has expired goes the plain way",
+        LANE,
+        "and now < fit._until",
+        "",
+        (f"{PLAIN}::test_a_challenge_that_has_expired_goes_the_plain_way_no_more",),
+    ),
+    Break(
+        ("L2",),
+        "a purchase has another key on the plain way, so one payment buys on both",
+        LANE,
+        'at = _write_part(at, end, b"\\n%zd ", target_text, target_size)',
+        'at = _write_part(at, end, b"%zd ", target_text, target_size)',
+        (SAME,),
+    ),
+    Break(
+        ("L2",),
+        "on the plain way two requests both see to one purchase",
+        TILL,
+        "if plain is None or not self._kept.claim(plain.key, plain.outpoint):",
+        "if plain is None:",
+        (SAME,),
+    ),
+    Break(
+        ("L2",),
+        "an answer is kept under another key than its purchase's",
+        TILL,
+        "self._kept.keep(sale.key, status, body, texts)",
+        "self._kept.keep(sale.challenge_id, status, body, texts)",
+        (f"{AHEAD}::test_the_same_again_gets_the_same_answer_and_what_is_not_the_same_does_not",),
+    ),
+    Break(
+        ("L3",),
+        "what a list was answered goes to the neighbours",
+        DOOR_CLIENT,
+        "None if answers is None else answers[number]",
+        "None if answers is None else answers[number - 1]",
+        (f"{LISTED}::test_charges_that_share_a_list_get_each_its_own_answer",),
+    ),
+    Break(
+        ("L3",),
+        "a reservation's answer counts as that of a charge, on the plain way",
+        LANE,
+        """b',"until":0},"value_received":', 29)""",
+        """b',"until":9},"value_received":', 29)""",
+        (f"{PLAIN}::test_an_answer_is_read_as_json_says_it", f"{PLAIN}::test_an_answer_that_is_not_plain_is_none_for_all"),
+    ),
+    Break(
+        ("L4",),
+        "what was held back when its connection ended may be charged, for all that is known",
+        DOOR_CLIENT,
+        "_lose(asked, UNSENT)",
+        "_lose(asked)",
+        (f"{LISTED}::test_charges_that_are_held_back_while_the_connection_ends_were_never_sent",),
+    ),
+    Break(
+        ("L4",),
+        "who stops waiting for a plain purchase leaves nothing that says it may be charged",
+        TILL,
+        "        self._owed.doubt(plain.key, UNKNOWN_SECONDS)\n",
+        "",
+        (SAME,),
+    ),
+)
+
 SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
 BREAKS: tuple[Break, ...] = (
-    *(*SERVERS, *SALES, *MIDDLEWARE, *PAYING, *SOLD_BY_OTHERS, *GATEWAY),
+    *(*SERVERS, *SALES, *MIDDLEWARE, *PLAINLY, *PAYING, *SOLD_BY_OTHERS, *GATEWAY),
     *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS, *METRICS),
 )
 

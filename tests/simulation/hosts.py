@@ -28,13 +28,13 @@ import store.server
 from paychan._fast.group import StateCache
 from paychan.clock import Clock
 from paychan.rpc import connection as connection_module
+from paychan.rpc import growing
 from paychan.server import worker as worker_module
 from paychan.server.app import App
 from paychan.server.doors import direct as direct_module
 from paychan.server.doors import peers
 from paychan.server.doors.direct import DirectPort
 from paychan.server.settlement import settler, watcher
-from paychan.server.shards import growing
 from paychan.server.worker import Worker
 from paychan.settings.load import load_server_config, load_store_config
 from paychan.settings.models import ServerConfig, StoreConfig

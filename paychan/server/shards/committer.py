@@ -14,9 +14,9 @@ from ..._fast.commit import CommitQueue, FutureWaiter, Group
 from ..._fast.tally import NANOSECONDS_FROM, Tally
 from ...metrics import families
 from ...rpc.connection import ConnectionGone, RemoteRefusal
+from ...rpc.growing import let_grow
 from ...rpc.store_client import StoreClient
 from ...rpc.store_messages import ENTRIES_MAX, Entry, EntryStatus
-from .growing import let_grow
 
 LOST = -1
 WAITING_MAX = 20_000

@@ -13,9 +13,9 @@ from ...core.channel import ChannelState, ChannelTerms
 from ...core.errors import Unavailable
 from ...core.outpoint import format_outpoint
 from ...rpc.connection import ConnectionGone, RemoteRefusal
+from ...rpc.growing import let_grow
 from ...rpc.store_client import StoreClient
 from ...rpc.store_messages import LOAD_MAX, Stored
-from .growing import let_grow
 from .ownership import NotOwner
 
 log = logging.getLogger("paychan.loading")

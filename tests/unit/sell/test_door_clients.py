@@ -176,6 +176,61 @@ def test_who_comes_at_once_shares_a_request_and_gets_its_own_answer(tmp_path_fac
     assert len(requests) < 20
 
 
+def plainly(request):
+    """Answer each charge as the real door does: its amount is the number, and what the channel received."""
+    _, _, body = request.partition(b"\r\n\r\n")
+    return answer_raw([sold(sale["amount"]) for sale in json.loads(body)])
+
+
+def sold(number):
+    bought = {"number": number, "asked": 1, "amount": 1, "until": 0}
+    amounts = {"value_received": 1, "received": number, "spent": 5, "credit": 0, "channel_value_left": 9}
+    return {"status": 200, "repeated": False, "purchase": bought, **amounts}
+
+
+def answer_raw(rows):
+    body = json.dumps(rows, separators=(",", ":")).encode() + b"\n"
+    return ANSWER % (200, len(body), body)
+
+
+async def charged(client, numbers):
+    futures = [client.charge(b'{"do":"charge","amount":%d}' % number) for number in numbers]
+    return await asyncio.wait_for(asyncio.gather(*futures), 3 * async_door.ANSWER_SECONDS)
+
+
+def test_charges_that_share_a_list_get_each_its_own_answer(tmp_path_factory):
+    with standing_in(tmp_path_factory, plainly) as (door, requests):
+
+        async def many():
+            client = AsyncDoor(door)
+            told = [await charged(client, range(400)), await client.ask(SALES)]
+            client.close()
+            return told
+
+        told, others = asyncio.run(many())
+    assert told == [(number, number, 5, 9) for number in range(400)] and [row.content["received"] for row in others] == [1, 2]
+    assert len(requests) < 20
+
+
+def test_charges_that_are_held_back_while_the_connection_ends_were_never_sent(tmp_path_factory, monkeypatch):
+    with standing_in(tmp_path_factory, plainly) as (door, requests):
+
+        async def held():
+            client = AsyncDoor(door)
+            await charged(client, [1])
+
+            async def let_grow(size, last):
+                monkeypatch.undo()
+                door.socket += ".gone"
+                client.close()
+
+            monkeypatch.setattr(async_door, "let_grow", let_grow)
+            return await charged(client, [2, 3])
+
+        assert asyncio.run(held()) == [UNSENT, UNSENT]
+    assert len(requests) == 1
+
+
 def test_after_an_end_all_goes_on(tmp_path_factory):
     times = []
 

@@ -3,6 +3,7 @@ Method: a FastAPI application behind the till, beside a door that keeps books as
 tests/process."""
 
 import asyncio
+import json
 
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, Request
@@ -22,6 +23,8 @@ from tests.unit.sell.test_rules import COST, KEY, PRICE, Door
 class Client:
     """The till's way to the door, by hand."""
 
+    plain = 0  # charges that were sold at once, and asked for without the rules
+
     def __init__(self, door):
         self.door = door
 
@@ -32,6 +35,15 @@ class Client:
         future = asyncio.get_running_loop().create_future()
         (told,) = self.door.answer(Ask((sale,)))
         asyncio.get_running_loop().call_soon(future.set_result, told)
+        return future
+
+    def charge(self, text):
+        future = asyncio.get_running_loop().create_future()
+        (told,) = self.door.answer(Ask((json.loads(text),)))
+        names = ("received", "spent", "channel_value_left")
+        is_plain = told.status == 200 and not told.content["repeated"]
+        future.set_result((told.content["purchase"]["number"], *(told.content[name] for name in names)) if is_plain else told)
+        self.plain += is_plain
         return future
 
     async def call(self, method, target):
@@ -52,7 +64,8 @@ class Shop:
             return PlainTextResponse("from elsewhere") if self.is_cached else await call_next(request)
 
         till = Till(self.app, "/nowhere", secret=b"secret")
-        till.till._client = lambda: Client(self.door)
+        self.client = Client(self.door)
+        till.till._client = lambda: self.client
 
         async def barrier():
             if self.is_broken:
@@ -95,9 +108,13 @@ class Shop:
             (self.challenge,) = parse_challenges([headers[b"www-authenticate"].decode()])
         self.payments += 1
         signed = sign_payment(self.door.terms, DEBUG_FUNDING_VALUE - 1000 - COST * self.payments, KEY)
-        shown = voucher(self.challenge, self.door.terms.outpoint, signed).render()
+        self.shown = voucher(self.challenge, self.door.terms.outpoint, signed).render()
+        return self.show(query)
+
+    def show(self, query=b""):
+        """Show the newest payment, again."""
         self.door.asked.clear()
-        return self.get(query, [(b"authorization", shown.encode())])
+        return self.get(query, [(b"authorization", self.shown.encode())])
 
 
 @pytest.fixture
@@ -113,6 +130,15 @@ def test_a_request_is_paid_before_the_application_sees_it_and_once(shop):
     status, headers = shop.buy()
     assert status == 200 and b"payment-receipt" in headers and shop.door.asked == ["charge"]
     assert shop.spent_before[-1] == shop.door.spent == 1000 + 2 * COST
+
+
+def test_the_same_again_gets_the_same_answer_and_what_is_not_the_same_does_not(shop):
+    for _ in range(3):
+        bought = shop.buy()
+        assert bought[0] == 200 and shop.door.asked == ["charge"]
+        assert shop.show() == bought and shop.door.asked == []
+    assert shop.client.plain == 3
+    assert shop.show(b"another=1") != bought and shop.door.asked == ["charge"]
 
 
 def test_what_the_route_does_not_ask_for_is_given_back_before_the_answer(shop):

@@ -1,0 +1,6 @@
+from collections.abc import Iterable
+
+def look(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, ...], str, bool]: ...
+def dress(
+    headers: Iterable[tuple[bytes, bytes]], more: tuple[tuple[str, str], ...]
+) -> tuple[list[tuple[bytes, bytes]], tuple[str, ...]]: ...
