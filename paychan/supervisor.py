@@ -4,16 +4,12 @@ Children are told apart by pid. Each is in a session of its own, so that Ctrl-C 
 the supervisor dies, however it dies.
 """
 
-import contextlib
 import ctypes
 import fcntl
 import functools
-import http.client
-import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +20,7 @@ from .core.errors import ConfigError
 from .exits import EXIT_BAD_CONFIG
 from .hangup import HangUp
 from .printing import announce, say
-from .rpc.connection import Address, reachable_path
+from .ready import answers, ready_state
 from .settings.agreement import disagreements, needs_restart
 from .settings.load import load_server_config, load_signer_config, load_store_config
 from .settings.models import ServerConfig, SignerConfig, StoreConfig
@@ -43,9 +39,6 @@ SAY_SECONDS = 10.0
 
 LOCK_WAIT_SECONDS = 5.0
 """A killed supervisor's children need a moment to end before its successor can take their place."""
-
-READY_SIZE_MAX = 1 << 20
-"""Bytes of /readyz that are looked at; each stopped shard of 4096 adds some 100."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -186,7 +179,7 @@ class Supervisor:
 
         While the server starts, until a worker answers, if only that it is not ready, the signal waits.
         """
-        if not self._ready_state():
+        if not ready_state(self.server):
             return
         self._is_reload_wanted = False
         if why := self._trouble_with_reload():
@@ -207,8 +200,8 @@ class Supervisor:
     def _start(self) -> bool:
         """Start the processes one after the other, each once the one before answers; say when requests are answered."""
         tests: list[Callable[[], bool]] = [
-            lambda: _answers(self.signer.address),
-            lambda: _answers(self.store.address),
+            lambda: answers(self.signer.address),
+            lambda: answers(self.store.address),
             self._is_ready,
         ]
         for count, is_up in enumerate(tests, start=1):
@@ -241,20 +234,8 @@ class Supervisor:
         return False
 
     def _is_ready(self) -> bool:
-        self._state = self._ready_state()
+        self._state = ready_state(self.server)
         return self._state.get("workers") == self.server.workers
-
-    def _ready_state(self) -> dict[str, object]:
-        """Return what /readyz says, empty if it says nothing."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.server.http_host, self.server.http_host)
-        connection = http.client.HTTPConnection(host, self.server.http_port, timeout=2)
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, RecursionError):
-            connection.request("GET", "/readyz")
-            answer = connection.getresponse()
-            state: object = json.loads(answer.read(READY_SIZE_MAX))
-            if isinstance(state, dict):
-                return state
-        return {}
 
 
 def _lock_state_dir(config: ServerConfig) -> int:
@@ -278,23 +259,3 @@ def _lock_state_dir(config: ServerConfig) -> int:
                 os.close(descriptor)
                 raise ConfigError(f"{config.common.source}: state_dir: another instance is using it") from None
         time.sleep(POLL_SECONDS)
-
-
-def _answers(address: Address) -> bool:
-    """Return whether a process accepts connections at an address."""
-    family = socket.AF_UNIX if address.path else socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            if not address.path:
-                probe.connect((address.host, address.port))
-                return True
-            path, handle = reachable_path(address.path)
-            try:
-                probe.connect(path)
-            finally:
-                if handle >= 0:
-                    os.close(handle)
-            return True
-        except OSError:
-            return False

@@ -19,11 +19,11 @@ from ..printing import show
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, Stored, StoreMessage
+from ..settings.directory import check_directory
 from ..settings.load import load_server_config, load_store_config
 from ..settings.models import ServerConfig, StoreConfig
 from ..supervisor import Supervisor
-from . import cluster, token
-from .configuration import check_directory
+from . import cluster, doctor, token
 from .output import EXIT_REFUSED, CommandError, utc
 
 CONNECT_SECONDS_MAX = 5.0
@@ -51,6 +51,7 @@ def register(subparsers: Any) -> None:
     add("channels", _channels, "list the channels that are open or being settled", directory)
     add("channel", _channel, "show one channel", directory, outpoint)
     add("settle", _settle, "have a channel settled now", directory, outpoint)
+    doctor.register(subparsers)
     about = "sell what an HTTP server offers, which is not touched for it"
     gateway = subparsers.add_parser("gateway", help=about, description=about, epilog=EXITS)
     gateway.add_argument("file", metavar="FILE", help="gateway.toml")

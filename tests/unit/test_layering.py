@@ -108,7 +108,9 @@ FLOORS = (
     "paychan.gateway",
     "store",
     "signer",
+    "paychan.ready",
     "paychan.supervisor",
+    "paychan.doctor",
     "paychan.cli",
     "paychan",
 )
