@@ -19,6 +19,7 @@ from pathlib import Path
 from .core.errors import ConfigError
 from .exits import EXIT_BAD_CONFIG
 from .hangup import HangUp
+from .notify import Manager
 from .printing import announce, say
 from .ready import answers, ready_state
 from .settings.agreement import disagreements, needs_restart
@@ -88,6 +89,11 @@ class Child:
         """The status with which the process ended, None while it runs."""
         return self._process.poll() if self._process else None
 
+    @property
+    def is_settling(self) -> bool:
+        """Whether the process is being started again, or was a moment ago."""
+        return not self.is_running or time.monotonic() - self._started_at < HEALTHY_SECONDS
+
     def keep(self) -> None:
         """Start the process if it does not run: the first time at once, then after its waiting time."""
         if self._process is None:
@@ -124,7 +130,8 @@ class Supervisor:
 
     def __init__(self, directory: Path) -> None:
         """Read the configuration and take its state directory. From now on a SIGHUP does not end us. Raises ConfigError."""
-        self._hang_up = HangUp()
+        self._hang_up, self._manager = HangUp(), Manager()
+        self._beat_at = 0.0
         self._is_stopping = self._is_reload_wanted = False
         signal.signal(signal.SIGHUP, self._on_hang_up)
         self._server_file = directory / "server.toml"
@@ -150,9 +157,11 @@ class Supervisor:
                 return 0 if self._is_stopping else EXIT_BAD_CONFIG
             while not self._is_stopping:
                 self._tend(self._children)
+                self._beat()
                 time.sleep(POLL_SECONDS)
             return 0
         finally:
+            self._manager.stopping()
             if self._is_stopping:
                 log.info("stopping")
             for child in reversed(self._children):
@@ -186,7 +195,16 @@ class Supervisor:
             log.error("SIGHUP: not handed on to the server: %s", why)
         else:
             log.info("SIGHUP: handed on to the server, which replaces its workers")
+            self._manager.reloading()
             self._children[-1].hang_up()
+            self._manager.ready("the server replaces its workers, one after the other")
+
+    def _beat(self) -> None:
+        """Feed the watchdog if all is well, or what is not is being seen to here."""
+        if (seconds := self._manager.beat_seconds) and time.monotonic() >= self._beat_at:
+            self._beat_at = time.monotonic() + seconds
+            if any(child.is_settling for child in self._children) or not is_stuck(ready_state(self.server)):
+                self._manager.alive()
 
     def _trouble_with_reload(self) -> str:
         try:
@@ -210,6 +228,7 @@ class Supervisor:
         host = self.server.http_host
         url = f"http://{f'[{host}]' if ':' in host else host}:{self.server.http_port}"
         announce(f"ready {url} server_pubkey={self._state['server_pubkey']}")
+        self._manager.ready(f"serves {url}")
         return True
 
     def _wait_until(self, children: list[Child], is_up: Callable[[], bool]) -> bool:
@@ -228,6 +247,7 @@ class Supervisor:
                 return True
             if time.monotonic() > say_at:
                 why = self._state.get("detail", "")
+                self._manager.waiting(f"waiting for {children[-1].name}: {why}")
                 log.info("waiting for %s%s%s", children[-1].name, ": " if why else "", why)
                 say_at += SAY_SECONDS
             time.sleep(POLL_SECONDS)
@@ -236,6 +256,11 @@ class Supervisor:
     def _is_ready(self) -> bool:
         self._state = ready_state(self.server)
         return self._state.get("workers") == self.server.workers
+
+
+def is_stuck(ready: dict[str, object]) -> bool:
+    """Return whether what /readyz says, or that it says nothing, means that one of our own processes runs and does not work."""
+    return not ready or ready.get("code") in ("signer_unavailable", "store_unavailable", "owner_moved")
 
 
 def _lock_state_dir(config: ServerConfig) -> int:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,6 +21,7 @@ from paychan.core.network import LIVE
 from paychan.core.outpoint import format_outpoint, parse_outpoint
 from paychan.exits import EXIT_FAILED, status_of
 from paychan.hangup import HangUp
+from paychan.notify import Manager
 from paychan.rpc.connection import bind
 from paychan.settings.load import load_signer_config
 from paychan.settings.models import SignerConfig
@@ -38,6 +40,8 @@ exit statuses: 0 stopped by a signal, or the key is made; 2 wrong usage, or a co
 
 log = logging.getLogger("paychan.signer")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+NOBODYS = bytes(36)
+"""An outpoint that no channel has."""
 
 
 def main() -> int:
@@ -121,13 +125,14 @@ def run(config_file: str) -> None:
     config = load_signer_config(config_file)
     if config.common.network is LIVE and not config.address.path:
         raise ConfigError(f"{config.common.source}: signer.address: must be a Unix socket on network live")
+    manager = Manager()
     logs.set_up("signer")
     hang_up = HangUp()
     for number in STOP_SIGNALS:  # until the event loop takes them over: nothing is in flight yet
         signal.signal(number, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, lambda *_: hang_up.heard(lambda: sys.exit(0)))
     try:
-        uvloop.run(_serve(config, hang_up, *_open(config)))
+        uvloop.run(_serve(config, hang_up, manager, *_open(config)))
     except OSError as error:
         raise ConfigError(f"{config.common.source}: {error.filename or config.address}: {error.strerror}") from error
 
@@ -161,7 +166,9 @@ def _tell(config: SignerConfig, done: list[str], failed: list[str], needed: list
         log.warning("the key is less safe than it could be: %s", "; ".join(needed))
 
 
-async def _serve(config: SignerConfig, hang_up: HangUp, policy: Policy, ledger: Ledger, sock: socket.socket) -> None:
+async def _serve(
+    config: SignerConfig, hang_up: HangUp, manager: Manager, policy: Policy, ledger: Ledger, sock: socket.socket
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
@@ -173,8 +180,20 @@ async def _serve(config: SignerConfig, hang_up: HangUp, policy: Policy, ledger: 
     log.info("ready at %s, network %s, key %s", config.address, config.common.network.name, policy.pubkey.hex())
     if policy.waive_funding_proof:
         log.info("debug mode: funding transactions are not asked for")
+    manager.ready(f"signs at {config.address}")
+    proving = asyncio.create_task(_prove_life(manager, ledger, clock))
     await stop.wait()
+    manager.stopping()
+    proving.cancel()
     server.close()  # the ledger stays open: a request in flight may still come, and every row is on disk already
+
+
+async def _prove_life(manager: Manager, ledger: Ledger, clock: Callable[[], int]) -> None:
+    """Feed the watchdog each time that the ledger, which every signature needs, has answered on the event loop."""
+    while seconds := manager.beat_seconds:
+        ledger.get(NOBODYS, clock())
+        manager.alive()
+        await asyncio.sleep(seconds)
 
 
 def _fatal() -> NoReturn:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from paychan.core.errors import ConfigError
+from paychan.notify import Manager
 from paychan.rpc.connection import FrameConnection, listen
 from paychan.rpc.store_messages import (
     PAYLOAD_MAX,
@@ -71,7 +72,9 @@ class Refusal(Exception):
 class StoreServer:
     """All connections of one store process. Made on a running event loop."""
 
-    def __init__(self, config: StoreConfig, identity: Identity, engine: Engine) -> None:
+    def __init__(self, config: StoreConfig, identity: Identity, engine: Engine, manager: Manager | None = None) -> None:
+        """manager: is told that it serves, and that it lives."""
+        self._manager = manager or Manager({})
         self._config, self._identity, self._engine = config, identity, engine
         call_soon = asyncio.get_running_loop().call_soon
         self._sequencer = Sequencer(engine, identity.shard_count, call_soon, self._on_stopped)
@@ -100,10 +103,13 @@ class StoreServer:
         log.info(
             "store %s of network %s ready at %s", self._identity.store_id.hex(), self._identity.network, config.address
         )
-        watch = asyncio.create_task(self._watch_silence())
+        self._manager.ready(f"serves at {config.address}")
+        tasks = [asyncio.create_task(self._watch_silence()), asyncio.create_task(self._prove_life())]
         await stop.wait()
+        self._manager.stopping()
         self._stopping = True
-        watch.cancel()
+        for task in tasks:
+            task.cancel()
         listener.close()
         self._sequencer.finish_group()
         while not self._sequencer.is_idle:
@@ -111,6 +117,15 @@ class StoreServer:
         await asyncio.sleep(0)  # uvloop sends at the end of a turn: the last answers leave here
         for connection in list(self._sessions):
             connection.close()
+
+    async def _prove_life(self) -> None:
+        """Feed the watchdog each time that a job has gone through the line of groups: all that stood before it is durable."""
+        while seconds := self._manager.beat_seconds:
+            passed = asyncio.Event()
+            self._sequencer.add(lambda _, passed=passed: passed.set)  # type: ignore[misc]  # a default binds it
+            await passed.wait()
+            self._manager.alive()
+            await asyncio.sleep(seconds)
 
     # connections
 

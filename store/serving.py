@@ -17,6 +17,7 @@ from paychan import __version__, logs, printing
 from paychan.core.errors import ConfigError
 from paychan.exits import EXIT_FAILED, status_of
 from paychan.hangup import HangUp
+from paychan.notify import Manager
 from paychan.parts import require_cluster
 from paychan.settings.load import load_store_config
 from paychan.settings.models import StoreConfig
@@ -53,13 +54,14 @@ def command() -> int:
     if sys.argv[1:2] == ["postgres"]:
         return _postgres_command(sys.argv[2:])
     file = _parser().parse_args().file
+    manager = Manager()
     logs.set_up("store")
     hang_up = HangUp()
     for number in STOP_SIGNALS:  # until the event loop takes them over: nothing is in flight yet
         signal.signal(number, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, lambda *_: hang_up.heard(lambda: sys.exit(0)))
     try:
-        run(load_store_config(file), hang_up)
+        run(load_store_config(file), hang_up, manager)
     except ConfigError as error:
         printing.say(f"paychan-store: {error}")
         return status_of(error)
@@ -85,12 +87,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(config: StoreConfig, hang_up: HangUp) -> None:
+def run(config: StoreConfig, hang_up: HangUp, manager: Manager) -> None:
     """Lock, open, check and serve the store until a signal. Raises ConfigError."""
     with hold_directory(config) as database:
         server_pubkey = read_server_pubkey(config)
         if config.postgres is not None:
-            uvloop.run(_serve_postgres(config, database, server_pubkey, hang_up))
+            uvloop.run(_serve_postgres(config, database, server_pubkey, hang_up, manager))
             return
         if (database.parent / "postgres").exists():
             raise ConfigError(f"{config.common.source}: postgres: is missing: {database.parent} belongs to a store on PostgreSQL")
@@ -105,7 +107,7 @@ def run(config: StoreConfig, hang_up: HangUp) -> None:
             record = engine.restored()
             if record is not None:
                 log.warning("this store was %s", describe_restored(record))
-            uvloop.run(_serve(config, identity, engine, hang_up))
+            uvloop.run(_serve(config, identity, engine, hang_up, manager))
         finally:
             engine.close()
 
@@ -117,7 +119,9 @@ def _postgres_command(arguments: list[str]) -> int:
     return run(arguments)
 
 
-async def _serve_postgres(config: StoreConfig, database: Path, server_pubkey: bytes, hang_up: HangUp) -> None:
+async def _serve_postgres(
+    config: StoreConfig, database: Path, server_pubkey: bytes, hang_up: HangUp, manager: Manager
+) -> None:
     """Begin, wait until this store is the active one, and serve. Until then a signal ends the process at once."""
     require_cluster("paychan-store")
     from .engines.postgres.opening import opened
@@ -127,17 +131,17 @@ async def _serve_postgres(config: StoreConfig, database: Path, server_pubkey: by
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, os._exit, 0)
     loop.add_signal_handler(signal.SIGHUP, hang_up.heard, lambda: os._exit(0))
-    waiting = Waiting(config)
+    waiting = Waiting(config, manager.waiting)
     await waiting.open()
     async with opened(config, database, server_pubkey, waiting.say) as (engine, identity):
         await waiting.close()
-        await _serve(config, identity, engine, hang_up)
+        await _serve(config, identity, engine, hang_up, manager)
 
 
-async def _serve(config: StoreConfig, identity: Identity, engine: Engine, hang_up: HangUp) -> None:
+async def _serve(config: StoreConfig, identity: Identity, engine: Engine, hang_up: HangUp, manager: Manager) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, hang_up.heard, stop.set)
-    await StoreServer(config, identity, engine).run(stop)
+    await StoreServer(config, identity, engine, manager).run(stop)

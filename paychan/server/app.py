@@ -18,6 +18,7 @@ from ..exits import EXIT_BAD_CONFIG
 from ..printing import say
 from ..settings.load import load_server_config
 from ..settings.models import ServerConfig
+from . import life
 from .doors.direct import DirectPort
 from .doors.granian_door import GranianDoor
 from .doors.headers import SUCCESS_HEADERS, absolute, headers_of
@@ -51,6 +52,13 @@ def _refusal_of_body(headers: Any) -> str:
     return "body_too_large" if int(size) > BATCH_BYTES_MAX else ""
 
 
+async def _tell(lives: life.Lives, worker: Worker) -> None:
+    """Say from the event loop, for as long as it runs, that it does, and whether the worker takes payments."""
+    while True:
+        lives.say(worker.ready().status == 200)
+        await asyncio.sleep(life.BEAT_SECONDS)
+
+
 class App:
     """One in each granian worker. The configuration is read when the module is loaded, so that a bad one fails at once."""
 
@@ -61,6 +69,7 @@ class App:
         self._granian: GranianDoor | None = None
         self._direct: DirectPort | None = None
         self._sell: SellDoor | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         end_with_parent()
@@ -73,6 +82,8 @@ class App:
             self._worker.start()
             self._sell = SellDoor(self._config.sell, lambda: self._worker)
             self._sell.start()
+            if life.lives is not None:
+                self._telling = loop.create_task(_tell(life.lives, self._worker))
 
         try:
             loop.run_until_complete(start())
@@ -98,6 +109,8 @@ class App:
         return await answer(self._worker, method, path, query, body)
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
         if self._direct is not None:
             loop.run_until_complete(self._direct.stop())
         if self._sell is not None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from typing import Any
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
@@ -11,9 +12,10 @@ from .. import __version__, logs, printing
 from ..chain.make import make_chain
 from ..core.errors import ConfigError
 from ..exits import status_of
+from ..notify import Manager
 from ..settings.load import load_server_config
 from ..settings.models import ServerConfig
-from . import stopping
+from . import life, stopping
 from .doors.direct import CONNECTIONS_MAX
 from .port import wait_for_port
 
@@ -50,7 +52,7 @@ def command() -> int:
         return status_of(error)
     logs.set_up("server")
     os.environ["PAYCHAN_CONFIG"] = os.path.abspath(file)
-    _serve(config)
+    _serve(config, Manager())
     return 0
 
 
@@ -66,9 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve(config: ServerConfig) -> None:
+def _serve(config: ServerConfig, manager: Manager) -> None:
     stopping.install()
-    Granian(
+    server = Granian(
         "paychan.server:app",
         address=config.http_host,
         port=config.http_port,
@@ -87,4 +89,21 @@ def _serve(config: ServerConfig) -> None:
         websockets=False,
         log_access=False,
         log_dictconfig=logs.granian_config("server"),
-    ).serve()
+    )
+    if manager.is_there:
+        _tell(server, manager, config.workers)
+    server.serve()
+
+
+def _tell(server: Any, manager: Manager, workers: int) -> None:
+    """Have the service manager told of what becomes of granian's main process and its workers."""
+    life.lives = lives = life.Lives(manager, workers)
+    server.on_startup(lives.start)
+    server.on_reload(lives.reload)
+    shutdown = server.shutdown
+
+    def stop(*given: Any, **named: Any) -> None:
+        manager.stopping()
+        shutdown(*given, **named)
+
+    server.shutdown = stop
