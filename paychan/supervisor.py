@@ -24,7 +24,7 @@ from .printing import announce, say
 from .ready import answers, ready_state
 from .settings.agreement import disagreements, needs_restart
 from .settings.load import load_server_config, load_signer_config, load_store_config
-from .settings.models import ServerConfig, SignerConfig, StoreConfig
+from .settings.models import ServerConfig, SignerConfig, StoreConfig, Users
 
 POLL_SECONDS = 0.05
 RESTART_SECONDS_MIN = 0.1
@@ -140,6 +140,8 @@ class Supervisor:
         self.signer: SignerConfig = load_signer_config(directory / "signer.toml")
         if problems := disagreements(self.server, self.store, self.signer):
             raise ConfigError(*problems)
+        if self.server.common.users != Users():
+            raise ConfigError(f"{self._server_file}: users: is for processes that are started apart; here all three have one user")
         lock = _lock_state_dir(self.server)
         self._children = [
             Child("signer", "signer", directory / "signer.toml", lock),

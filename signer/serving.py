@@ -175,7 +175,7 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, hang_up.heard, stop.set)
     clock = wall_clock(config.common.clock_start)
-    signer = SignerServer(policy, ledger, clock, _fatal, on_tcp=not config.address.path)
+    signer = SignerServer(policy, ledger, clock, _fatal, on_tcp=not config.address.path, user=config.common.users.server)
     server = await signer.listen(config.address, sock)
     log.info("ready at %s, network %s, key %s", config.address, config.common.network.name, policy.pubkey.hex())
     if policy.waive_funding_proof:

@@ -133,7 +133,7 @@ class StoreServer:
         return FrameConnection(PAYLOAD_MAX, self._on_frame, self._on_close, self._on_open)
 
     def _on_open(self, connection: FrameConnection) -> None:
-        if connection.peer_uid() not in (None, 0, os.geteuid()):
+        if connection.peer_uid() not in (None, 0, os.geteuid(), self._config.common.users.server):
             log.warning("a process of another user was turned away")
             connection.close()
         elif len(self._sessions) >= SESSIONS_MAX:

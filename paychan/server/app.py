@@ -18,12 +18,12 @@ from ..exits import EXIT_BAD_CONFIG
 from ..printing import say
 from ..settings.load import load_server_config
 from ..settings.models import ServerConfig
-from . import life
 from .doors.direct import DirectPort
 from .doors.granian_door import GranianDoor
 from .doors.headers import SUCCESS_HEADERS, absolute, headers_of
 from .doors.routes import answer, takes_body
 from .doors.sell import SellDoor
+from .life import BEAT_SECONDS, Lives, who_waits
 from .process import end_with_parent
 from .protocol.replies import Reply, problem
 from .worker import Worker
@@ -52,11 +52,11 @@ def _refusal_of_body(headers: Any) -> str:
     return "body_too_large" if int(size) > BATCH_BYTES_MAX else ""
 
 
-async def _tell(lives: life.Lives, worker: Worker) -> None:
+async def _tell(lives: Lives, worker: Worker) -> None:
     """Say from the event loop, for as long as it runs, that it does, and whether the worker takes payments."""
     while True:
         lives.say(worker.ready().status == 200)
-        await asyncio.sleep(life.BEAT_SECONDS)
+        await asyncio.sleep(BEAT_SECONDS)
 
 
 class App:
@@ -82,8 +82,8 @@ class App:
             self._worker.start()
             self._sell = SellDoor(self._config.sell, lambda: self._worker)
             self._sell.start()
-            if life.lives is not None:
-                self._telling = loop.create_task(_tell(life.lives, self._worker))
+            if (lives := who_waits()) is not None:
+                self._telling = loop.create_task(_tell(lives, self._worker))
 
         try:
             loop.run_until_complete(start())

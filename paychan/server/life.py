@@ -67,5 +67,14 @@ class Lives:
         self._manager.reloading()
 
 
-lives: Lives | None = None
-"""Set by `paychan-server` before granian forks: who waits to hear of this process' workers."""
+_here: list[Lives] = []
+
+
+def begin(lives: Lives) -> None:
+    """Have the workers of this process, which are forked from it, speak to `lives`."""
+    _here[:] = [lives]
+
+
+def who_waits() -> Lives | None:
+    """Return who waits to hear of this worker, if anybody does."""
+    return _here[0] if _here else None

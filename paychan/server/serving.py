@@ -15,8 +15,9 @@ from ..exits import status_of
 from ..notify import Manager
 from ..settings.load import load_server_config
 from ..settings.models import ServerConfig
-from . import life, stopping
+from . import stopping
 from .doors.direct import CONNECTIONS_MAX
+from .life import Lives, begin
 from .port import wait_for_port
 
 HEADER_SECONDS_MAX = 20.0
@@ -97,7 +98,8 @@ def _serve(config: ServerConfig, manager: Manager) -> None:
 
 def _tell(server: Any, manager: Manager, workers: int) -> None:
     """Have the service manager told of what becomes of granian's main process and its workers."""
-    life.lives = lives = life.Lives(manager, workers)
+    lives = Lives(manager, workers)
+    begin(lives)
     server.on_startup(lives.start)
     server.on_reload(lives.reload)
     shutdown = server.shutdown

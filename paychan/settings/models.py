@@ -15,6 +15,15 @@ SETTLEMENT_BYTES = 331
 
 
 @dataclass(frozen=True)
+class Users:
+    """User ids of the three processes, where each has a user of its own; None: all have the same."""
+
+    server: int | None = None
+    store: int | None = None
+    signer: int | None = None
+
+
+@dataclass(frozen=True)
 class Common:
     """What all three configurations have. `debug`: no real money, see each process for what it waives."""
 
@@ -23,6 +32,7 @@ class Common:
     state_dir: Path
     debug: bool
     clock_start: int | None
+    users: Users = Users()
 
 
 @dataclass(frozen=True)
