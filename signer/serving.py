@@ -126,7 +126,7 @@ def run(config_file: str) -> None:
     if config.common.network is LIVE and not config.address.path:
         raise ConfigError(f"{config.common.source}: signer.address: must be a Unix socket on network live")
     manager = Manager()
-    logs.set_up("signer")
+    logs.set_up("signer", config.common.log)
     hang_up = HangUp()
     for number in STOP_SIGNALS:  # until the event loop takes them over: nothing is in flight yet
         signal.signal(number, lambda *_: sys.exit(0))

@@ -61,7 +61,9 @@ def command() -> int:
         signal.signal(number, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, lambda *_: hang_up.heard(lambda: sys.exit(0)))
     try:
-        run(load_store_config(file), hang_up, manager)
+        config = load_store_config(file)
+        logs.set_up("store", config.common.log)
+        run(config, hang_up, manager)
     except ConfigError as error:
         printing.say(f"paychan-store: {error}")
         return status_of(error)

@@ -75,7 +75,9 @@ def register(subparsers: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     require_server("paychan run")
     logs.set_up("supervisor")
-    return Supervisor(arguments.config_dir).run()
+    supervisor = Supervisor(arguments.config_dir)
+    logs.set_up("supervisor", supervisor.server.common.log)
+    return supervisor.run()
 
 
 def _gateway(arguments: argparse.Namespace) -> int:

@@ -73,7 +73,7 @@ class App:
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         end_with_parent()
-        logs.set_up("worker")
+        logs.set_up("worker", self._config.common.log)
 
         async def start() -> None:
             self._direct = DirectPort(self._config, self._answer_direct)

@@ -51,7 +51,7 @@ def command() -> int:
     except ConfigError as error:
         printing.say(f"paychan-server: {error}")
         return status_of(error)
-    logs.set_up("server")
+    logs.set_up("server", config.common.log)
     os.environ["PAYCHAN_CONFIG"] = os.path.abspath(file)
     _serve(config, Manager())
     return 0
@@ -89,7 +89,7 @@ def _serve(config: ServerConfig, manager: Manager) -> None:
         workers_kill_timeout=WORKER_STOP_SECONDS_MAX,
         websockets=False,
         log_access=False,
-        log_dictconfig=logs.granian_config("server"),
+        log_dictconfig=logs.granian_config("server", config.common.log),
     )
     if manager.is_there:
         _tell(server, manager, config.workers)

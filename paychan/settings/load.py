@@ -15,6 +15,7 @@ from ..core.fees import FeeBounds
 from ..core.network import Network, decode_address
 from ..core.sharding import SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX
 from ..core.units import DUST_LIMIT, MAX_MONEY, SECONDS_PER_HOUR
+from ..logs import FORMS, LEVELS, LogConfig
 from ..rpc.connection import Address
 from . import dangers, hosts
 from .cluster import cluster_config
@@ -58,8 +59,18 @@ def _common(root: Section, env: Mapping[str, str]) -> tuple[Common, Section]:
         root.fail("PAYCHAN_CLOCK_START", "must be unix seconds")
     root.raise_problems()
     dangers.check_state_dir(root, state_dir, name == "live", enabled)
-    users = read_users(root)
-    return Common(root.source, networks.BY_NAME[name], state_dir, enabled, int(clock) if clock else None, users), debug
+    users, log = read_users(root), _log_config(root)
+    return Common(root.source, networks.BY_NAME[name], state_dir, enabled, int(clock) if clock else None, users, log), debug
+
+
+def _log_config(root: Section) -> LogConfig:
+    section = root.table("log")
+    level, form = section.text("level", "info"), section.text("form", "text")
+    if level not in LEVELS:
+        section.fail("level", f"must be one of {', '.join(LEVELS)}")
+    if form not in FORMS:
+        section.fail("form", f"must be one of {', '.join(FORMS)}")
+    return LogConfig(level, form)
 
 
 def _address(section: Section, key: str, common: Common, user: int | None) -> Address:

@@ -7,6 +7,7 @@ from ..core.fees import FeeBounds, settlement_price
 from ..core.network import Network
 from ..core.settlement import SETTLEMENT_SIZE_MAX
 from ..core.units import SECONDS_PER_HOUR
+from ..logs import LogConfig
 from ..rpc.connection import Address
 from ..rpc.peer_tls import CertificateFiles
 
@@ -33,6 +34,7 @@ class Common:
     debug: bool
     clock_start: int | None
     users: Users = Users()
+    log: LogConfig = LogConfig()
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ FLOORS = (
     "paychan.sell",
     "paychan.server.protocol",
     "paychan.server.process",
+    "paychan.server.life",
     "paychan.server.shards",
     "paychan.server.settlement",
     "paychan.server.channels",
