@@ -3,7 +3,8 @@
     2026-11-27T03:26:07.123Z INFO store[4711] paychan.store: store 1f... of network test ready at unix:...
 
 Time in UTC, level, process and its id, logger, message; on standard error, one line for each record. With `form = "json"` each is
-an object with the same parts: time, level, process, pid, logger, message. No request is ever logged: a payment in it is worth money.
+an object with the same parts: time, level, process, pid, logger, message. No request is ever logged: a payment in it is worth
+money.
 
 Warnings of one kind that come in masses, as strangers could cause them, are written for a while and then counted.
 """

@@ -23,7 +23,7 @@ from ..settings.directory import check_directory
 from ..settings.load import load_server_config, load_store_config
 from ..settings.models import ServerConfig, StoreConfig
 from ..supervisor import Supervisor
-from . import cluster, doctor, token
+from . import cluster, doctor, importing, token
 from .output import EXIT_REFUSED, CommandError, utc
 
 CONNECT_SECONDS_MAX = 5.0
@@ -70,6 +70,7 @@ def register(subparsers: Any) -> None:
     check.add_argument("config_dir", type=Path, metavar="CONFIG_DIR", help=directory[1])
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(run=_check)
+    importing.register(config, EXITS)
 
 
 def _run(arguments: argparse.Namespace) -> int:
