@@ -33,6 +33,7 @@ IDS = (
     *(f"T{number}" for number in range(1, 6)),
     *(f"J{number}" for number in range(1, 7)),
     *(f"K{number}" for number in range(1, 11)),
+    *(f"W{number}" for number in range(1, 5)),
 )
 TRIED = ("a settlement that was begun", "a channel opens for less than its price")
 REFUND = "tests/unit/core/test_refund.py::test_refund_waits_for_the_expiry"

@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from urllib.error import HTTPError
@@ -21,7 +22,7 @@ import pytest
 
 from paychan.client import TEST, Channel
 from tests.caged import numbers
-from tests.system import ROOT, free_port, running, wait_until
+from tests.system import ROOT, free_port, make_config, running, wait_until
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
@@ -200,3 +201,90 @@ def test_the_processes_live_behind_their_units_filter(tmp_path):
         finally:
             stop(process)
     assert process.returncode == 0
+
+
+# --- users of their own ---
+
+ACCOUNTS = {"server": "daemon", "store": "bin", "signer": "nobody"}
+GROUP = "54330"
+MODULES = {"signer": "signer", "store": "store", "server": "paychan.server"}
+
+
+def as_user(name: str, *command: str) -> list[str]:
+    return ["setpriv", "--reuid", name, "--regid", GROUP, "--clear-groups", *command]
+
+
+@pytest.fixture
+def apart():
+    """Return a directory that all users may enter, with a configuration laid out as docs/INSTALL.md says."""
+    probe = as_user("nobody", sys.executable, "-c", "import paychan.server.serving, store.serving, signer.serving")
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("only root can play three users")
+    if subprocess.run(probe, cwd=ROOT, capture_output=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}).returncode:
+        pytest.skip("this interpreter or checkout is not readable by other users")
+    base = Path(tempfile.mkdtemp(prefix="paychan-users-"))
+    base.chmod(0o755)
+    try:
+        config = make_config(base / "config", {"server.toml": {"base_port = ": "base_port = 0"}})
+        users = "\n[users]\n" + "".join(f'{process} = "{name}"\n' for process, name in ACCOUNTS.items())
+        for process, name in ACCOUNTS.items():
+            for kind, mode in (("lib", 0o700), ("run", 0o750)):
+                place = base / kind / process
+                place.mkdir(parents=True)
+                place.chmod(mode)
+                shutil.chown(place, name, int(GROUP))
+            text = (config / f"{process}.toml").read_text().replace('"state/debug"', f'"{base}/lib/{process}"')
+            for other in ("store", "signer"):
+                text = text.replace(f'"unix:run/{other}.sock"', f'"unix:{base}/run/{other}/{other}.sock"')
+            text = text.replace('"signer.pub"', f'"{base}/run/signer/signer.pub"')
+            if process == "signer":
+                text = text.replace("[signer]", f'[signer]\npublic_key_file = "{base}/run/signer/signer.pub"')
+            (config / f"{process}.toml").write_text(text + users)
+        yield base
+    finally:
+        shutil.rmtree(base)
+
+
+def test_three_users_make_one_system_and_a_fourth_is_let_in_nowhere(apart, tmp_path):
+    port = free_port()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PAYCHAN_")}
+    env = {**clean, "PORT": str(port), "PYTHONDONTWRITEBYTECODE": "1"}
+    processes = []
+    with (tmp_path / "log").open("wb") as log:
+        try:
+            for process, module in MODULES.items():
+                command = as_user(ACCOUNTS[process], sys.executable, "-m", module, str(apart / "config" / f"{process}.toml"))
+                processes.append(subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log))
+            wait_until(lambda: is_ready(port), 30, f"three users' system: {(tmp_path / 'log').read_text()}")
+            assert len(pay_through(f"http://127.0.0.1:{port}", tmp_path)) == 2
+            ask = [sys.executable, "-m", "paychan", "doctor", str(apart / "config")]
+            told = subprocess.run(ask, cwd=ROOT, env=env, capture_output=True, text=True).stdout
+            assert "bad " not in told and "ok         running, server: it is ready" in told, told
+            assert not (apart / "lib" / "signer" / "signer.key").stat().st_mode & 0o077
+            look = as_user("games", sys.executable, "-m", "paychan", "channels", str(apart / "config"))
+            assert subprocess.run(look, cwd=ROOT, env=env, capture_output=True).returncode == 1
+        finally:
+            for process in reversed(processes):
+                stop(process)
+
+
+def is_ready(port: int) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def test_users_and_directories_are_made(tmp_path):
+    if not shutil.which("systemd-sysusers") or not shutil.which("systemd-tmpfiles") or os.geteuid() != 0:
+        pytest.skip("no systemd-sysusers and systemd-tmpfiles, or not root")
+    (tmp_path / "etc").mkdir()
+    for program, file in (("systemd-sysusers", "sysusers.conf"), ("systemd-tmpfiles", "tmpfiles.conf")):
+        create = ("--create",) if program == "systemd-tmpfiles" else ()
+        subprocess.run([program, f"--root={tmp_path}", *create, str(DEPLOY / "systemd" / file)], check=True, capture_output=True)
+    users = {line.split(":")[0]: int(line.split(":")[2]) for line in (tmp_path / "etc" / "passwd").read_text().splitlines()}
+    assert {"paychan", "paychan-store", "paychan-signer"} <= users.keys()
+    for name in ("paychan", "paychan-store", "paychan-signer"):
+        found = (tmp_path / "var" / "lib" / name).stat()
+        assert (found.st_uid, found.st_mode & 0o777) == (users[name], 0o700)

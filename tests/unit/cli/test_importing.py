@@ -45,7 +45,7 @@ def test_each_line_is_told_of(tmp_path, capsys):
     assert run(VECTORS / "server.cfg", tmp_path, "--json") == 0
     rows = json.loads(capsys.readouterr().out)["lines"]
     about = {row["key"]: row["what"] for row in rows}
-    assert len(rows) == 17 and rows[0]["line"] == 2 and rows[-1]["line"] == 23
+    assert len(rows) == 17 and rows[0]["line"] == 2 and rows[-1]["line"] == 24
     assert about["open.basePrice"].startswith("server.toml: open.base_price")
     assert "signer.toml: policy.settlement_period_hours (set it there)" in about["settlement.settlementPeriodHours"]
     assert about["chanStore.port"].startswith("no counterpart") and about["valueCallback.enable"].startswith("no counterpart")
