@@ -45,8 +45,10 @@ def test_every_command_of_ours_exists():
     asked = commands()
     assert {("paychan", "doctor"), ("paychan", "config", "import"), ("paychan-store", "backup")} <= asked
     for program, *words in asked:
-        done = subprocess.run([sys.executable, "-m", modules[program], *words, "--help"], cwd=ROOT, capture_output=True)
-        assert done.returncode == 0, (program, words)
+        names = [word for word in words if not word.startswith("--")]
+        command = [sys.executable, "-m", modules[program], *names, "--help"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0 and all(word in done.stdout for word in words if word.startswith("--")), (program, words)
 
 
 def test_the_lines_for_three_users_make_a_configuration_that_lacks_only_an_operators_own(tmp_path, monkeypatch):
