@@ -112,11 +112,12 @@ async def need_primary(config: DatabaseConfig, role: str = "", settings: dict[st
     """Ask all machines once; return the primary. Raises OSError, which says what went wrong with each."""
     node, troubles = await find_primary(config, role, settings)
     if node is None:
-        raise OSError(_no_primary(troubles))
+        raise OSError(no_primary(troubles))
     return node
 
 
-def _no_primary(troubles: list[str]) -> str:
+def no_primary(troubles: list[str]) -> str:
+    """Return that there is none, and what went wrong with each machine."""
     return f"no primary of the database is there: {'; '.join(troubles)}"
 
 
@@ -126,7 +127,7 @@ async def wait_for_primary(config: DatabaseConfig, say: Callable[[str], object],
         node, troubles = await find_primary(config, settings=settings)
         if node is not None:
             return node
-        say(_no_primary(troubles))
+        say(no_primary(troubles))
         await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -4,16 +4,12 @@ Children are told apart by pid. Each is in a session of its own, so that Ctrl-C 
 the supervisor dies, however it dies.
 """
 
-import contextlib
 import ctypes
 import fcntl
 import functools
-import http.client
-import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,11 +19,12 @@ from pathlib import Path
 from .core.errors import ConfigError
 from .exits import EXIT_BAD_CONFIG
 from .hangup import HangUp
+from .notify import Manager
 from .printing import announce, say
-from .rpc.connection import Address, reachable_path
+from .ready import answers, ready_state
 from .settings.agreement import disagreements, needs_restart
 from .settings.load import load_server_config, load_signer_config, load_store_config
-from .settings.models import ServerConfig, SignerConfig, StoreConfig
+from .settings.models import ServerConfig, SignerConfig, StoreConfig, Users
 
 POLL_SECONDS = 0.05
 RESTART_SECONDS_MIN = 0.1
@@ -43,9 +40,6 @@ SAY_SECONDS = 10.0
 
 LOCK_WAIT_SECONDS = 5.0
 """A killed supervisor's children need a moment to end before its successor can take their place."""
-
-READY_SIZE_MAX = 1 << 20
-"""Bytes of /readyz that are looked at; each stopped shard of 4096 adds some 100."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -95,6 +89,11 @@ class Child:
         """The status with which the process ended, None while it runs."""
         return self._process.poll() if self._process else None
 
+    @property
+    def is_settling(self) -> bool:
+        """Whether the process is being started again, or was a moment ago."""
+        return not self.is_running or time.monotonic() - self._started_at < HEALTHY_SECONDS
+
     def keep(self) -> None:
         """Start the process if it does not run: the first time at once, then after its waiting time."""
         if self._process is None:
@@ -131,7 +130,8 @@ class Supervisor:
 
     def __init__(self, directory: Path) -> None:
         """Read the configuration and take its state directory. From now on a SIGHUP does not end us. Raises ConfigError."""
-        self._hang_up = HangUp()
+        self._hang_up, self._manager = HangUp(), Manager()
+        self._beat_at = 0.0
         self._is_stopping = self._is_reload_wanted = False
         signal.signal(signal.SIGHUP, self._on_hang_up)
         self._server_file = directory / "server.toml"
@@ -140,6 +140,8 @@ class Supervisor:
         self.signer: SignerConfig = load_signer_config(directory / "signer.toml")
         if problems := disagreements(self.server, self.store, self.signer):
             raise ConfigError(*problems)
+        if self.server.common.users != Users():
+            raise ConfigError(f"{self._server_file}: users: is for processes that are started apart; here all three have one user")
         lock = _lock_state_dir(self.server)
         self._children = [
             Child("signer", "signer", directory / "signer.toml", lock),
@@ -158,9 +160,11 @@ class Supervisor:
                 return 0 if self._is_stopping else EXIT_BAD_CONFIG
             while not self._is_stopping:
                 self._tend([*self._children, *self._beside])
+                self._beat()
                 time.sleep(POLL_SECONDS)
             return 0
         finally:
+            self._manager.stopping()
             if self._is_stopping:
                 log.info("stopping")
             for child in reversed([*self._children, *self._beside]):
@@ -187,14 +191,23 @@ class Supervisor:
 
         While the server starts, until a worker answers, if only that it is not ready, the signal waits.
         """
-        if not self._ready_state():
+        if not ready_state(self.server):
             return
         self._is_reload_wanted = False
         if why := self._trouble_with_reload():
             log.error("SIGHUP: not handed on to the server: %s", why)
         else:
             log.info("SIGHUP: handed on to the server, which replaces its workers")
+            self._manager.reloading()
             self._children[-1].hang_up()
+            self._manager.ready("the server replaces its workers, one after the other")
+
+    def _beat(self) -> None:
+        """Feed the watchdog if all is well, or what is not is being seen to here."""
+        if (seconds := self._manager.beat_seconds) and time.monotonic() >= self._beat_at:
+            self._beat_at = time.monotonic() + seconds
+            if any(child.is_settling for child in self._children) or not is_stuck(ready_state(self.server)):
+                self._manager.alive()
 
     def _trouble_with_reload(self) -> str:
         try:
@@ -208,8 +221,8 @@ class Supervisor:
     def _start(self) -> bool:
         """Start the processes one after the other, each once the one before answers; say when requests are answered."""
         tests: list[Callable[[], bool]] = [
-            lambda: _answers(self.signer.address),
-            lambda: _answers(self.store.address),
+            lambda: answers(self.signer.address),
+            lambda: answers(self.store.address),
             self._is_ready,
         ]
         for count, is_up in enumerate(tests, start=1):
@@ -218,6 +231,7 @@ class Supervisor:
         host = self.server.http_host
         url = f"http://{f'[{host}]' if ':' in host else host}:{self.server.http_port}"
         announce(f"ready {url} server_pubkey={self._state['server_pubkey']}")
+        self._manager.ready(f"serves {url}")
         return True
 
     def _wait_until(self, children: list[Child], is_up: Callable[[], bool]) -> bool:
@@ -236,26 +250,20 @@ class Supervisor:
                 return True
             if time.monotonic() > say_at:
                 why = self._state.get("detail", "")
+                self._manager.waiting(f"waiting for {children[-1].name}: {why}")
                 log.info("waiting for %s%s%s", children[-1].name, ": " if why else "", why)
                 say_at += SAY_SECONDS
             time.sleep(POLL_SECONDS)
         return False
 
     def _is_ready(self) -> bool:
-        self._state = self._ready_state()
+        self._state = ready_state(self.server)
         return self._state.get("workers") == self.server.workers
 
-    def _ready_state(self) -> dict[str, object]:
-        """Return what /readyz says, empty if it says nothing."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.server.http_host, self.server.http_host)
-        connection = http.client.HTTPConnection(host, self.server.http_port, timeout=2)
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, RecursionError):
-            connection.request("GET", "/readyz")
-            answer = connection.getresponse()
-            state: object = json.loads(answer.read(READY_SIZE_MAX))
-            if isinstance(state, dict):
-                return state
-        return {}
+
+def is_stuck(ready: dict[str, object]) -> bool:
+    """Return whether what /readyz says, or that it says nothing, means that one of our own processes runs and does not work."""
+    return not ready or ready.get("code") in ("signer_unavailable", "store_unavailable", "owner_moved")
 
 
 def _lock_state_dir(config: ServerConfig) -> int:
@@ -279,23 +287,3 @@ def _lock_state_dir(config: ServerConfig) -> int:
                 os.close(descriptor)
                 raise ConfigError(f"{config.common.source}: state_dir: another instance is using it") from None
         time.sleep(POLL_SECONDS)
-
-
-def _answers(address: Address) -> bool:
-    """Return whether a process accepts connections at an address."""
-    family = socket.AF_UNIX if address.path else socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            if not address.path:
-                probe.connect((address.host, address.port))
-                return True
-            path, handle = reachable_path(address.path)
-            try:
-                probe.connect(path)
-            finally:
-                if handle >= 0:
-                    os.close(handle)
-            return True
-        except OSError:
-            return False

@@ -44,7 +44,7 @@ class SignerServer:
     """Answers requests one after the other: what a request sees in the ledger is what the one before it left there.
 
     clock: gives unix seconds. fatal: ends the process at once; called when the ledger failed, before an answer. on_tcp: there is no
-    telling who connects.
+    telling who connects. user: the server's, None: ours.
     """
 
     def __init__(
@@ -55,9 +55,10 @@ class SignerServer:
         fatal: Callable[[], NoReturn],
         *,
         on_tcp: bool = False,
+        user: int | None = None,
     ) -> None:
         self._policy, self._ledger, self._clock, self._fatal = policy, ledger, clock, fatal
-        self._on_tcp = on_tcp
+        self._on_tcp, self._users = on_tcp, (0, os.geteuid() if user is None else user)
         self._peers: set[FrameConnection] = set()
         self._answers: dict[int, Callable[[SettleRequest], bytes | Refusal]] = {
             SignerMessage.SETTLE: self._sign,
@@ -74,9 +75,9 @@ class SignerServer:
         return FrameConnection(PAYLOAD_MAX, self.on_frame, self._peers.discard, self.check_peer)
 
     def check_peer(self, connection: FrameConnection) -> None:
-        """Let a connection of our own user or of root in, and no other. On TCP nobody can tell; the configuration chose that."""
+        """Let the server's user or root in, and no other. On TCP nobody can tell; the configuration chose that."""
         uid = connection.peer_uid()
-        if uid not in (0, os.geteuid()) and not (uid is None and self._on_tcp):
+        if uid not in self._users and not (uid is None and self._on_tcp):
             log.warning("refused a connection from user %s", uid)
             connection.close()
         elif len(self._peers) >= CONNECTIONS_MAX:

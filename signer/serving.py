@@ -24,6 +24,7 @@ from paychan.core.network import LIVE
 from paychan.core.outpoint import format_outpoint, parse_outpoint
 from paychan.exits import EXIT_FAILED, status_of
 from paychan.hangup import HangUp
+from paychan.notify import Manager
 from paychan.parts import require_cluster
 from paychan.rpc.connection import bind
 from paychan.settings.load import load_signer_config
@@ -48,6 +49,8 @@ log = logging.getLogger("paychan.signer")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 REPEAT_SECONDS = 10.0
 """Between two lines that say the same while the database is waited for."""
+NOBODYS = bytes(36)
+"""An outpoint that no channel has."""
 
 
 def main() -> int:
@@ -168,7 +171,8 @@ def run(config_file: str) -> None:
     config = load_signer_config(config_file)
     if config.common.network is LIVE and not config.address.path:
         raise ConfigError(f"{config.common.source}: signer.address: must be a Unix socket on network live")
-    logs.set_up("signer")
+    manager = Manager()
+    logs.set_up("signer", config.common.log)
     hang_up = HangUp()
 
     def leave(status: int) -> None:
@@ -181,7 +185,7 @@ def run(config_file: str) -> None:
         signal.signal(number, lambda *_: leave(0))
     signal.signal(signal.SIGHUP, lambda *_: hang_up.heard(lambda: leave(0)))
     try:
-        uvloop.run(_serve(config, hang_up, *_open(config)))
+        uvloop.run(_serve(config, hang_up, manager, *_open(config)))
         if config.postgres is not None:
             os._exit(0)  # the thread with the connection has nothing to end
     except OSError as error:
@@ -245,20 +249,34 @@ def _tell(config: SignerConfig, done: list[str], failed: list[str], needed: list
         log.warning("the key is less safe than it could be: %s", "; ".join(needed))
 
 
-async def _serve(config: SignerConfig, hang_up: HangUp, policy: Policy, ledger: "Ledger | TwoLedgers", sock: socket.socket) -> None:
+async def _serve(
+    config: SignerConfig, hang_up: HangUp, manager: Manager, policy: Policy, ledger: "Ledger | TwoLedgers", sock: socket.socket
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, hang_up.heard, stop.set)
     clock = wall_clock(config.common.clock_start)
-    signer = SignerServer(policy, ledger, clock, _fatal, on_tcp=not config.address.path)
+    signer = SignerServer(policy, ledger, clock, _fatal, on_tcp=not config.address.path, user=config.common.users.server)
     server = await signer.listen(config.address, sock)
     log.info("ready at %s, network %s, key %s", config.address, config.common.network.name, policy.pubkey.hex())
     if policy.waive_funding_proof:
         log.info("debug mode: funding transactions are not asked for")
+    manager.ready(f"signs at {config.address}")
+    proving = asyncio.create_task(_prove_life(manager, ledger, clock))
     await stop.wait()
+    manager.stopping()
+    proving.cancel()
     server.close()  # the ledger stays open: a request in flight may still come, and every row is on disk already
+
+
+async def _prove_life(manager: Manager, ledger: "Ledger | TwoLedgers", clock: Callable[[], int]) -> None:
+    """Feed the watchdog each time that the ledger, which every signature needs, has answered on the event loop."""
+    while seconds := manager.beat_seconds:
+        ledger.get(NOBODYS, clock())
+        manager.alive()
+        await asyncio.sleep(seconds)
 
 
 def _fatal() -> NoReturn:

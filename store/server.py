@@ -11,6 +11,7 @@ from typing import TypeVar
 from paychan._fast.tally import Tally
 from paychan.core.errors import ConfigError
 from paychan.metrics import families
+from paychan.notify import Manager
 from paychan.rpc.connection import FrameConnection, listen
 from paychan.rpc.store_messages import (
     PAYLOAD_MAX,
@@ -78,10 +79,16 @@ class StoreServer:
     """All connections of one store process. Made on a running event loop."""
 
     def __init__(
-        self, config: StoreConfig, identity: Identity, engine: Engine, number: int = 0, tally: Tally | None = None
+        self,
+        config: StoreConfig,
+        identity: Identity,
+        engine: Engine,
+        number: int = 0,
+        tally: Tally | None = None,
+        manager: Manager | None = None,
     ) -> None:
-        """number: this store's among several, 0 where it is the only one."""
-        self._tally = tally or Tally()
+        """number: this store's among several, 0 where it is the only one. manager: is told that it serves, and that it lives."""
+        self._tally, self._manager = tally or Tally(), manager or Manager({})
         self._config, self._identity, self._engine = config, identity, engine
         call_soon = asyncio.get_running_loop().call_soon
         self._sequencer = Sequencer(engine, identity.shard_count, call_soon, self._on_stopped, self._tally)
@@ -111,12 +118,15 @@ class StoreServer:
         except OSError as error:
             raise ConfigError(f"{config.common.source}: store.address: {config.address}: {error.strerror}") from error
         log.info("store %s of network %s ready at %s", self._identity.store_id.hex(), self._identity.network, config.address)
-        watch = asyncio.create_task(self._watch_silence())
+        self._manager.ready(f"serves at {config.address}")
+        tasks = [asyncio.create_task(self._watch_silence()), asyncio.create_task(self._prove_life())]
         await stop.wait()
+        self._manager.stopping()
         if leave is not None:
             await leave()
         self._stopping = True
-        watch.cancel()
+        for task in tasks:
+            task.cancel()
         listener.close()
         self._sequencer.finish_group()
         while not self._sequencer.is_idle:
@@ -126,13 +136,22 @@ class StoreServer:
         for connection in list(self._sessions):
             connection.close()
 
+    async def _prove_life(self) -> None:
+        """Feed the watchdog each time that a job has gone through the line of groups: all that stood before it is durable."""
+        while seconds := self._manager.beat_seconds:
+            passed = asyncio.Event()
+            self._sequencer.add(lambda _, passed=passed: passed.set)  # type: ignore[misc]  # a default binds it
+            await passed.wait()
+            self._manager.alive()
+            await asyncio.sleep(seconds)
+
     # connections
 
     def _make_connection(self) -> FrameConnection:
         return FrameConnection(PAYLOAD_MAX, self._on_frame, self._on_close, self._on_open)
 
     def _on_open(self, connection: FrameConnection) -> None:
-        if connection.peer_uid() not in (None, 0, os.geteuid()):
+        if connection.peer_uid() not in (None, 0, os.geteuid(), self._config.common.users.server):
             log.warning("a process of another user was turned away")
             connection.close()
         elif len(self._sessions) >= SESSIONS_MAX:

@@ -18,6 +18,7 @@ from paychan.core.errors import ConfigError
 from paychan.exits import EXIT_FAILED, status_of
 from paychan.hangup import HangUp
 from paychan.metrics.file import Role, claim_or_none
+from paychan.notify import Manager
 from paychan.parts import require_cluster
 from paychan.settings.load import load_store_config
 from paychan.settings.models import StoreConfig
@@ -58,13 +59,16 @@ def command() -> int:
     if sys.argv[1:2] == ["postgres"]:
         return _postgres_command(sys.argv[2:])
     file = _parser().parse_args().file
+    manager = Manager()
     logs.set_up("store")
     hang_up = HangUp()
     for number in STOP_SIGNALS:  # until the event loop takes them over: nothing is in flight yet
         signal.signal(number, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, lambda *_: hang_up.heard(lambda: sys.exit(0)))
     try:
-        run(load_store_config(file), hang_up)
+        config = load_store_config(file)
+        logs.set_up("store", config.common.log)
+        run(config, hang_up, manager)
     except ConfigError as error:
         printing.say(f"paychan-store: {error}")
         return status_of(error)
@@ -90,12 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(config: StoreConfig, hang_up: HangUp) -> None:
+def run(config: StoreConfig, hang_up: HangUp, manager: Manager) -> None:
     """Lock, open, check and serve the store until a signal. Raises ConfigError."""
     with hold_directory(config) as database:
         server_pubkey = read_server_pubkey(config)
         if config.postgres is not None:
-            uvloop.run(_serve_postgres(config, database, server_pubkey, hang_up))
+            uvloop.run(_serve_postgres(config, database, server_pubkey, hang_up, manager))
             return
         if (database.parent / "postgres").exists():
             raise ConfigError(f"{config.common.source}: postgres: is missing: {database.parent} belongs to a store on PostgreSQL")
@@ -112,7 +116,7 @@ def run(config: StoreConfig, hang_up: HangUp) -> None:
             record = engine.restored()
             if record is not None:
                 log.warning("this store was %s", describe_restored(record))
-            uvloop.run(_serve(config, identity, engine, hang_up))
+            uvloop.run(_serve(config, identity, engine, hang_up, manager))
         finally:
             engine.close()
 
@@ -124,7 +128,9 @@ def _postgres_command(arguments: list[str]) -> int:
     return run(arguments)
 
 
-async def _serve_postgres(config: StoreConfig, database: Path, server_pubkey: bytes, hang_up: HangUp) -> None:
+async def _serve_postgres(
+    config: StoreConfig, database: Path, server_pubkey: bytes, hang_up: HangUp, manager: Manager
+) -> None:
     """Begin, and serve with the other stores. Until then a signal ends the process at once."""
     require_cluster("paychan-store")
     assert config.postgres is not None
@@ -136,17 +142,19 @@ async def _serve_postgres(config: StoreConfig, database: Path, server_pubkey: by
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, os._exit, 0)
     loop.add_signal_handler(signal.SIGHUP, hang_up.heard, lambda: os._exit(0))
-    waiting = Waiting(config)
+    waiting = Waiting(config, manager.waiting)
     await waiting.open()
     async with opened(config, database, server_pubkey, waiting.say) as found:
         await waiting.close()
-        server = StoreServer(config, found.identity, found.engine, found.number, claim_or_none(config.common.state_dir, Role.STORE))
+        tally = claim_or_none(config.common.state_dir, Role.STORE)
+        server = StoreServer(config, found.identity, found.engine, found.number, tally, manager)
         async with Sharing(found, server, config.postgres.lease_ms) as sharing:
             await server.run(_stop_event(hang_up), sharing.leave)
 
 
-async def _serve(config: StoreConfig, identity: Identity, engine: Engine, hang_up: HangUp) -> None:
-    await StoreServer(config, identity, engine, tally=claim_or_none(config.common.state_dir, Role.STORE)).run(_stop_event(hang_up))
+async def _serve(config: StoreConfig, identity: Identity, engine: Engine, hang_up: HangUp, manager: Manager) -> None:
+    tally = claim_or_none(config.common.state_dir, Role.STORE)
+    await StoreServer(config, identity, engine, tally=tally, manager=manager).run(_stop_event(hang_up))
 
 
 def _stop_event(hang_up: HangUp) -> asyncio.Event:

@@ -16,6 +16,7 @@ What the operator configures on the node:
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeGuard
@@ -63,6 +64,18 @@ VERIFY_REJECTED = -26
 ALREADY_IN_CHAIN = -27
 
 
+@dataclass(frozen=True)
+class NodeFacts:
+    """What a node tells of itself, as far as the operator configures it. peers: connections to other nodes."""
+
+    version: int
+    peers: int
+    indexes: frozenset[str]
+    is_pruned: bool
+    has_wallets: bool
+    estimates_fees: bool
+
+
 class BitcoindChain:
     """`ChainBackend` on a Bitcoin Core node. See this module's head for what the node must be configured with."""
 
@@ -96,6 +109,11 @@ class BitcoindChain:
 
     async def start(self) -> None:
         """Check version, network and progress, and prepare the wallets. Raises Unavailable with what is wrong."""
+        await self.check()
+        await self._wallets.start()
+
+    async def check(self) -> None:
+        """Check version, network and progress; change nothing on the node. Raises Unavailable with what is wrong."""
         info, genesis, network_info, indexes, mempool = await self._rpc.batch(
             [("getblockchaininfo",), ("getblockhash", 0), ("getnetworkinfo",), ("getindexinfo",), ("getmempoolinfo",)]
         )
@@ -112,7 +130,20 @@ class BitcoindChain:
         self._has_txindex = "txindex" in built
         if self._has_txindex and not need_field(built["txindex"], "synced", bool):
             raise unavailable("The Bitcoin node is still building its transaction index")
-        await self._wallets.start()
+
+    async def describe(self) -> NodeFacts:
+        """Return what an operator may want to know of the node beside that. Raises Unavailable."""
+        info, network, indexes, wallets, fees = await self._rpc.batch(
+            [("getblockchaininfo",), ("getnetworkinfo",), ("getindexinfo",), ("listwallets",), ("estimatesmartfee", 6)]
+        )
+        return NodeFacts(
+            version=need_field(network, "version", int),
+            peers=need_field(network, "connections", int),
+            indexes=frozenset(need_object(indexes)),
+            is_pruned=need_field(info, "pruned", bool),
+            has_wallets=not isinstance(wallets, RpcError),
+            estimates_fees=isinstance(fees, dict) and "feerate" in fees,
+        )
 
     def _check_replaces(self, version: int, mempool: object) -> None:
         """Refuse a node that keeps the first of two conflicting transactions, whatever the second pays. Not on regtest."""

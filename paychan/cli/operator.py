@@ -19,11 +19,11 @@ from ..printing import show
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, Stored, StoreMessage
+from ..settings.directory import check_directory
 from ..settings.load import load_server_config, load_store_config
 from ..settings.models import ServerConfig, StoreConfig
 from ..supervisor import Supervisor
-from . import cluster, token
-from .configuration import check_directory
+from . import cluster, doctor, importing, token
 from .output import EXIT_REFUSED, CommandError, utc
 
 CONNECT_SECONDS_MAX = 5.0
@@ -51,6 +51,7 @@ def register(subparsers: Any) -> None:
     add("channels", _channels, "list the channels that are open or being settled", directory)
     add("channel", _channel, "show one channel", directory, outpoint)
     add("settle", _settle, "have a channel settled now", directory, outpoint)
+    doctor.register(subparsers)
     about = "sell what an HTTP server offers, which is not touched for it"
     gateway = subparsers.add_parser("gateway", help=about, description=about, epilog=EXITS)
     gateway.add_argument("file", metavar="FILE", help="gateway.toml")
@@ -74,12 +75,15 @@ def register(subparsers: Any) -> None:
     check.add_argument("config_dir", type=Path, metavar="CONFIG_DIR", help=directory[1])
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(run=_check)
+    importing.register(config, EXITS)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     require_server("paychan run")
     logs.set_up("supervisor")
-    return Supervisor(arguments.config_dir).run()
+    supervisor = Supervisor(arguments.config_dir)
+    logs.set_up("supervisor", supervisor.server.common.log)
+    return supervisor.run()
 
 
 def _metrics(arguments: argparse.Namespace) -> int:

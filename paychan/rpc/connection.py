@@ -10,7 +10,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,11 +46,14 @@ class TooLarge(RemoteRefusal):
 
 @dataclass(frozen=True)
 class Address:
-    """Where a process listens: a Unix socket's path, or a host and port on loopback."""
+    """Where a process listens: a Unix socket's path, or a host and port on loopback. user: whose process listens there, None: one
+    of our own user. is_shared: others of the socket's group may connect."""
 
     path: str = ""
     host: str = ""
     port: int = 0
+    user: int | None = field(default=None, compare=False)
+    is_shared: bool = field(default=False, compare=False)
 
     @classmethod
     def parse(cls, text: str, state_dir: Path) -> "Address":
@@ -212,14 +215,14 @@ def uid_at_the_other_end(transport: asyncio.BaseTransport) -> int | None:
 
 
 async def connect(address: Address, make: Callable[[], _Protocol]) -> _Protocol:
-    """Connect to a process. Raises OSError; PermissionError if another user than root or ours listens at a Unix socket: what it
-    says would be believed."""
+    """Connect to a process. Raises OSError; PermissionError if another user than root or the expected one listens at a Unix socket:
+    what it says would be believed."""
     loop = asyncio.get_running_loop()
     if address.path:
         with reachable(address.path) as path:
             transport, connection = await loop.create_unix_connection(make, path)
         uid = uid_at_the_other_end(transport)
-        if uid not in (None, 0, os.geteuid()):
+        if uid not in (None, 0, os.geteuid() if address.user is None else address.user):
             transport.abort()
             raise PermissionError(errno.EACCES, f"the socket belongs to user {uid}", address.path)
     else:
@@ -233,7 +236,8 @@ path that the kernel knows may be one through a descriptor that is closed by the
 
 
 def bind(address: Address) -> socket.socket:
-    """Return a socket bound to an address; a Unix socket is only for its owner (mode 0600), and a dead process' is replaced.
+    """Return a socket bound to an address; a Unix socket is only for its owner (mode 0600), or its group too (0660) if it is
+    shared, and a dead process' is replaced.
 
     The caller must hold the lock that says that no other process uses this path. Raises OSError.
     """
@@ -248,7 +252,7 @@ def bind(address: Address) -> socket.socket:
         os.unlink(address.path)
     path, handle = reachable_path(address.path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old_mask = os.umask(0o177)
+    old_mask = os.umask(0o117 if address.is_shared else 0o177)
     try:
         sock.bind(path)
     finally:

@@ -104,11 +104,26 @@ def prove(files: CertificateFiles, host: str) -> int:
     return min(ends)
 
 
+def end_of(certificate: Path, key: Path) -> int:
+    """Return until when a server's certificate is good (unix seconds), whoever has signed it. Raises CertificateError: no TLS
+    server could use these files."""
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= _NO_CHECK_TIME | ssl.VERIFY_X509_PARTIAL_CHAIN
+    _load(client, CertificateFiles(certificate, certificate, key))
+    server.load_cert_chain(certificate, key, password=lambda: "")
+    try:
+        found = _shake_hands(Contexts(server, client), "")
+    except ssl.SSLError as error:
+        raise CertificateError("certificate", f"{certificate}: {reason_of(error)}") from error
+    return ssl.cert_time_to_seconds(str(found["notAfter"]))
+
+
 def _shake_hands(contexts: Contexts, host: str) -> dict[str, Any]:
     """Return what the client's side got for the server's certificate. Raises ssl.SSLError."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     sides = [
-        contexts.client.wrap_bio(to_client, to_server, server_hostname=host),
+        contexts.client.wrap_bio(to_client, to_server, server_hostname=host or None),
         contexts.server.wrap_bio(to_server, to_client, server_side=True),
     ]
     waiting = list(sides)

@@ -25,6 +25,7 @@ from .doors.granian_door import GranianDoor
 from .doors.headers import SUCCESS_HEADERS, absolute, headers_of
 from .doors.routes import answer, takes_body
 from .doors.sell import SellDoor
+from .life import BEAT_SECONDS, Lives, who_waits
 from .process import end_with_parent
 from .protocol.replies import Reply, problem
 from .worker import Worker
@@ -57,6 +58,13 @@ def _refusal_of_body(headers: Any) -> str:
     return "body_too_large" if int(size) > BATCH_BYTES_MAX else ""
 
 
+async def _tell(lives: Lives, worker: Worker) -> None:
+    """Say from the event loop, for as long as it runs, that it does, and whether the worker takes payments."""
+    while True:
+        lives.say(worker.ready().status == 200)
+        await asyncio.sleep(BEAT_SECONDS)
+
+
 class App:
     """One in each granian worker. The configuration is read when the module is loaded, so that a bad one fails at once."""
 
@@ -68,10 +76,11 @@ class App:
         self._direct: DirectPort | None = None
         self._sell: SellDoor | None = None
         self._tally = Tally()
+        self._telling: asyncio.Task[None] | None = None
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         end_with_parent()
-        logs.set_up("worker")
+        logs.set_up("worker", self._config.common.log)
         self._tally = claim_or_none(self._config.common.state_dir, Role.WORKER)
 
         async def start() -> None:
@@ -83,6 +92,8 @@ class App:
             self._worker.start()
             self._sell = SellDoor(self._config.sell, lambda: self._worker)
             self._sell.start()
+            if (lives := who_waits()) is not None:
+                self._telling = loop.create_task(_tell(lives, self._worker))
 
         try:
             loop.run_until_complete(start())
@@ -114,6 +125,8 @@ class App:
         return reply
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
         if self._direct is not None:
             loop.run_until_complete(self._direct.stop())
         if self._sell is not None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from typing import Any
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
@@ -11,10 +12,12 @@ from .. import __version__, logs, printing
 from ..chain.make import make_chain
 from ..core.errors import ConfigError
 from ..exits import status_of
+from ..notify import Manager
 from ..settings.load import load_server_config
 from ..settings.models import ServerConfig
 from . import stopping
 from .doors.direct import CONNECTIONS_MAX
+from .life import Lives, begin
 from .port import wait_for_port
 
 HEADER_SECONDS_MAX = 20.0
@@ -48,9 +51,9 @@ def command() -> int:
     except ConfigError as error:
         printing.say(f"paychan-server: {error}")
         return status_of(error)
-    logs.set_up("server")
+    logs.set_up("server", config.common.log)
     os.environ["PAYCHAN_CONFIG"] = os.path.abspath(file)
-    _serve(config)
+    _serve(config, Manager())
     return 0
 
 
@@ -66,9 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve(config: ServerConfig) -> None:
+def _serve(config: ServerConfig, manager: Manager) -> None:
     stopping.install()
-    Granian(
+    server = Granian(
         "paychan.server:app",
         address=config.http_host,
         port=config.http_port,
@@ -86,5 +89,23 @@ def _serve(config: ServerConfig) -> None:
         workers_kill_timeout=WORKER_STOP_SECONDS_MAX,
         websockets=False,
         log_access=False,
-        log_dictconfig=logs.granian_config("server"),
-    ).serve()
+        log_dictconfig=logs.granian_config("server", config.common.log),
+    )
+    if manager.is_there:
+        _tell(server, manager, config.workers)
+    server.serve()
+
+
+def _tell(server: Any, manager: Manager, workers: int) -> None:
+    """Have the service manager told of what becomes of granian's main process and its workers."""
+    lives = Lives(manager, workers)
+    begin(lives)
+    server.on_startup(lives.start)
+    server.on_reload(lives.reload)
+    shutdown = server.shutdown
+
+    def stop(*given: Any, **named: Any) -> None:
+        manager.stopping()
+        shutdown(*given, **named)
+
+    server.shutdown = stop

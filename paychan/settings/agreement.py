@@ -19,6 +19,7 @@ _FIXED: dict[str, Callable[[ServerConfig], Any]] = {
     "metrics.listen": lambda config: config.metrics,
     "processes.store": lambda config: config.store,
     "processes.signer": lambda config: config.signer,
+    "users": lambda config: config.common.users,
 }
 """What other processes know, or granian's main process, which a reload does not replace."""
 
@@ -60,6 +61,8 @@ def _two(server: ServerConfig, other: StoreConfig | SignerConfig, address: Addre
     problems = []
     if other.common.network is not server.common.network:
         problems.append(f"{other.common.source}: network: differs from {server.common.source}")
+    if other.common.users != server.common.users:
+        problems.append(f"{other.common.source}: users: differs from {server.common.source}")
     if other.common.debug is not server.common.debug:
         problems.append(f"{other.common.source}: debug.enable: differs from {server.common.source}")
     if other.address != address and Address() not in (other.address, address):  # empty: it has been complained about

@@ -131,12 +131,13 @@ def _open_to_others(state_dir: Path) -> str:
 
 
 def check_address(section: "Section", key: str, address: "Address", state_dir: Path, is_live: bool) -> None:
-    """A socket outside the state directory, which only we may enter, could be taken by somebody else before us."""
+    """A socket outside the state directory, which only we may enter, could be taken by somebody else before us; unless the other
+    end is known by its user."""
     if address.path:
         path = Path(address.path)
         if trouble_with_path(path):
             section.fail(key, trouble_with_path(path))
-        elif not path.is_relative_to(state_dir.absolute()):
+        elif not path.is_relative_to(state_dir.absolute()) and address.user is None:
             section.fail(key, "must be below the state directory, which nobody else may enter")
     elif is_live and address.port:
         section.fail(key, "must be a Unix socket on network live: every user of this machine could connect to a port")

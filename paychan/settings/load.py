@@ -6,6 +6,7 @@ status 2. Environment variables override `PORT`, `PAYCHAN_STATE_DIR`, `PAYCHAN_W
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..core import network as networks
@@ -14,6 +15,7 @@ from ..core.fees import FeeBounds
 from ..core.network import Network, decode_address
 from ..core.sharding import SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX
 from ..core.units import DUST_LIMIT, MAX_MONEY, SECONDS_PER_HOUR
+from ..logs import FORMS, LEVELS, LogConfig
 from ..rpc.connection import Address
 from . import dangers, hosts
 from .cluster import cluster_config
@@ -22,6 +24,7 @@ from .models import SETTLEMENT_BYTES, ChainConfig, Common, SellConfig, ServerCon
 from .postgres import read_database, read_postgres
 from .sections import Section, read_sections
 from .tokens import tokens_file
+from .users import read_users
 
 RPC_PORTS = {"live": 8332, "test": 18332, "testnet4": 48332, "signet": 38332, "regtest": 18443}
 """On which Bitcoin Core answers RPC calls, by network."""
@@ -57,7 +60,23 @@ def _common(root: Section, env: Mapping[str, str]) -> tuple[Common, Section]:
         root.fail("PAYCHAN_CLOCK_START", "must be unix seconds")
     root.raise_problems()
     dangers.check_state_dir(root, state_dir, name == "live", enabled)
-    return Common(root.source, networks.BY_NAME[name], state_dir, enabled, int(clock) if clock else None), debug
+    users, log = read_users(root), _log_config(root)
+    return Common(root.source, networks.BY_NAME[name], state_dir, enabled, int(clock) if clock else None, users, log), debug
+
+
+def _log_config(root: Section) -> LogConfig:
+    section = root.table("log")
+    level, form = section.text("level", "info"), section.text("form", "text")
+    if level not in LEVELS:
+        section.fail("level", f"must be one of {', '.join(LEVELS)}")
+    if form not in FORMS:
+        section.fail("form", f"must be one of {', '.join(FORMS)}")
+    return LogConfig(level, form)
+
+
+def _address(section: Section, key: str, common: Common, user: int | None) -> Address:
+    """Return where a process of a user listens (None: of our own)."""
+    return replace(section.address(key, common.state_dir), user=user, is_shared=user is not None)
 
 
 def _from_env(root: Section, env: Mapping[str, str], name: str, low: int, high: int, configured: int) -> int:
@@ -99,8 +118,8 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         public_url=http.text("public_url", "").rstrip("/"),
         direct_base_port=direct.integer("base_port", 0, 65535, 0),
         direct_public_host=hosts.in_url(_host(direct, "public_host", hosts.host, "")),
-        store=peers.address("store", common.state_dir),
-        signer=peers.address("signer", common.state_dir),
+        store=_address(peers, "store", common, common.users.store),
+        signer=_address(peers, "signer", common, common.users.signer),
         chain=chain,
         price_is_settlement=is_settlement,
         base_price=opening.integer("base_price", 0, MAX_MONEY, 0 if is_settlement else None),
@@ -271,7 +290,7 @@ def load_store_config(path: str | os.PathLike[str], env: Mapping[str, str] = os.
         key_hex = ""
     config = StoreConfig(
         common=common,
-        address=section.address("address", common.state_dir),
+        address=_address(section, "address", common, common.users.store),
         shard_count=section.integer("shard_count", 1, SHARD_COUNT_MAX, SHARD_COUNT_DEFAULT),
         lease_ms=section.integer("lease_ms", 200, 60_000, 3000),
         server_pubkey=bytes.fromhex(key_hex) if key_hex else None,
@@ -295,7 +314,7 @@ def load_signer_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         debug.fail("waive_funding_proof", "needs debug.enable")
     config = SignerConfig(
         common=common,
-        address=section.address("address", common.state_dir),
+        address=_address(section, "address", common, common.users.signer),
         key_file=common.state_dir / section.text("key_file", "signer.key"),
         public_key_file=common.state_dir / section.text("public_key_file", "signer.pub"),
         destination_script=_destination(policy, common.network),

@@ -7,11 +7,21 @@ from ..core.fees import FeeBounds, settlement_price
 from ..core.network import Network
 from ..core.settlement import SETTLEMENT_SIZE_MAX
 from ..core.units import SECONDS_PER_HOUR
+from ..logs import LogConfig
 from ..rpc.connection import Address
 from ..rpc.peer_tls import CertificateFiles
 
 SETTLEMENT_BYTES = 331
 """Bytes of a settlement transaction as v1 counts them for the open price (spec section 7). A real one has up to 348."""
+
+
+@dataclass(frozen=True)
+class Users:
+    """User ids of the three processes, where each has a user of its own; None: all have the same."""
+
+    server: int | None = None
+    store: int | None = None
+    signer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,8 @@ class Common:
     state_dir: Path
     debug: bool
     clock_start: int | None
+    users: Users = Users()
+    log: LogConfig = LogConfig()
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ class CoreStandIn:
     def is_version(self, major: int, full_rbf: bool | None = None) -> None:
         """Be a release of Core, with `mempoolfullrbf` set or left as it is: off before 28, and always on since 29."""
         self.full_rbf = major >= 29 or (major == 28 if full_rbf is None else full_rbf)
-        self.results["getnetworkinfo"] = {"version": major * 10_000, "subversion": f"/Satoshi:{major}.0.0/"}
+        self.results["getnetworkinfo"] = {"version": major * 10_000, "subversion": f"/Satoshi:{major}.0.0/", "connections": 10}
         fees = {"mempoolminfee": btc("0.00001000"), "minrelaytxfee": btc("0.00001000")}
         self.results["getmempoolinfo"] = {**fees, "fullrbf": self.full_rbf}
 

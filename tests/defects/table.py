@@ -11,6 +11,7 @@ from .machines import MACHINES
 from .metrics import METRICS
 from .paying import PAYING
 from .signers import SIGNERS
+from .watching import WATCHING
 
 UNIT = "tests/unit/"
 PAYMENT, CHANNEL, GROUP = (f"paychan/_fast/{name}.pyx" for name in ("payment", "channel", "group"))
@@ -746,7 +747,7 @@ KEYS = (
         ("C4",),
         "the signer answers any user of the machine",
         "signer/server.py",
-        "if uid not in (0, os.geteuid()) and not (uid is None and self._on_tcp):",
+        "if uid not in self._users and not (uid is None and self._on_tcp):",
         "if False:",
         (f"{UNIT}signer/test_signer_server.py::test_other_users_are_turned_away_and_get_no_answer",),
     ),
@@ -943,7 +944,7 @@ OPERATIONS = (
         ("C4", "R13"),
         "whoever listens at a socket of the state directory is believed",
         "paychan/rpc/connection.py",
-        "if uid not in (None, 0, os.geteuid()):",
+        "if uid not in (None, 0, os.geteuid() if address.user is None else address.user):",
         "if False:",
         (f"{UNIT}rpc/test_connect.py::test_a_socket_of_another_user_is_not_spoken_to",),
     ),
@@ -2161,7 +2162,7 @@ PLAINLY = (
 SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
 BREAKS: tuple[Break, ...] = (
     *(*SERVERS, *SALES, *MIDDLEWARE, *PLAINLY, *PAYING, *SOLD_BY_OTHERS, *GATEWAY),
-    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS, *METRICS),
+    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS, *METRICS, *WATCHING),
 )
 
 NOT_APPLICABLE: dict[str, str] = {

@@ -25,6 +25,7 @@ IDS = (
     *(f"R{number}" for number in range(1, 20)),
     *(f"S{number}" for number in range(1, 9)),
     *(f"M{number}" for number in range(1, 8)),
+    *(f"L{number}" for number in range(1, 5)),
     *(f"P{number}" for number in range(1, 9)),
     *(f"X{number}" for number in range(1, 7)),
     *(f"V{number}" for number in range(1, 7)),
@@ -35,6 +36,7 @@ IDS = (
     *(f"K{number}" for number in (*range(1, 11), *range(20, 26))),
     *(f"Q{number}" for number in range(1, 10)),
     *(f"Y{number}" for number in range(1, 7)),
+    *(f"W{number}" for number in range(1, 5)),
 )
 TRIED = ("a settlement that was begun", "a channel opens for less than its price")
 REFUND = "tests/unit/core/test_refund.py::test_refund_waits_for_the_expiry"

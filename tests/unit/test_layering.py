@@ -88,6 +88,7 @@ FLOORS = (
     "paychan.printing",
     "paychan.logs",
     "paychan.hangup",
+    "paychan.notify",
     "paychan.rpc",
     "paychan.settings",
     "paychan.metrics",
@@ -100,6 +101,7 @@ FLOORS = (
     "paychan.sell",
     "paychan.server.protocol",
     "paychan.server.process",
+    "paychan.server.life",
     "paychan.server.shards",
     "paychan.server.settlement",
     "paychan.server.channels",
@@ -111,7 +113,9 @@ FLOORS = (
     "paychan.gateway",
     "store",
     "signer",
+    "paychan.ready",
     "paychan.supervisor",
+    "paychan.doctor",
     "paychan.cli",
     "paychan",
 )
@@ -196,4 +200,4 @@ def test_environment_is_read_in_known_places_only(file):
     """Settings come as arguments; the environment is for the settings, commands and what starts processes."""
     if file.suffix == ".py" and "os.environ" in file.read_text():
         starters = ("paychan.settings", "paychan.supervisor", "paychan.server.serving", "paychan.server.app", "paychan.cli")
-        assert within(module_name(file), *starters, "paychan.gateway.app", "paychan.gateway.command")
+        assert within(module_name(file), *starters, "paychan.notify", "paychan.gateway.app", "paychan.gateway.command")

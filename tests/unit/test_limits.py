@@ -29,6 +29,7 @@ from paychan.server.settlement.settler import CONCURRENT_MAX, Settler
 from paychan.server.settlement.settling import Settling
 from paychan.server.shards import loading
 from paychan.server.shards.loading import Loaded, Loader
+from paychan.settings.models import Users
 from store import server as store_server
 from store.engines.at_once import AtOnce
 from store.server import StoreServer
@@ -231,6 +232,7 @@ async def test_the_stores_connections_are_bounded(monkeypatch):
     monkeypatch.setattr(store_server, "SESSIONS_MAX", 2)
     server = StoreServer.__new__(StoreServer)
     server._sessions, server._leases = {}, None
+    server._config = SimpleNamespace(common=SimpleNamespace(users=Users()))
 
     class Connection:
         is_closed = False

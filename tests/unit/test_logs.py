@@ -1,7 +1,9 @@
 """Aim: one form of log line, whatever is logged, by whom and where. Method: records of all kinds through the real formatter; the
 time zone of the machine is another than UTC."""
 
+import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -119,3 +121,38 @@ def test_the_reader_of_lines_sees_what_is_wrong():
     assert unquiet(good) == []
     for bad in ("", "[INFO] Starting granian", good.replace("INFO", "WARNING"), good.replace("T03", " 03"), good.replace("Z", "")):
         assert unquiet(bad)
+
+
+@pytest.mark.parametrize("level", ["info", "warning"])
+def test_the_least_level_is_the_configurations(capsys, level):
+    logs.set_up("store", logs.LogConfig(level))
+    logging.getLogger("paychan.store").info("an event")
+    assert ("an event" in capsys.readouterr().err) is (level == "info")
+
+
+def test_as_json_each_line_is_an_object_with_the_same_keys(capsys):
+    logs.set_up("store", logs.LogConfig(form="json"))
+    logging.getLogger("paychan.store").info("two\nlines, \x1b and %s", '"quotes"')
+    logging.getLogger(logs.GRANIAN).error("from below")
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert list(first) == list(second) == ["time", "level", "process", "pid", "logger", "message"]
+    assert first["message"] == 'two | lines, \\x1b and "quotes"' and first["process"] == "store" and first["pid"] == os.getpid()
+    assert (second["logger"], second["level"]) == ("granian", "ERROR")
+
+
+def test_warnings_that_come_in_masses_are_counted(capsys, monkeypatch):
+    logs.set_up("store")
+    now = [0.0]
+    logging.getLogger().handlers[0]._masses = logs.Masses(lambda: now[0])
+    log = logging.getLogger("paychan.store")
+    for number in range(logs.ALIKE_MAX + 50):
+        log.warning("refused %d of 100%%", number)
+        log.info("signed %d", number)  # what is no warning is never left out
+    log.warning("another kind")
+    text = capsys.readouterr().err
+    assert text.count("refused") == logs.ALIKE_MAX and text.count("signed") == logs.ALIKE_MAX + 50 and "another kind" in text
+    now[0] += logs.ALIKE_SECONDS
+    log.info("later")
+    log.warning("refused %d of 100%%", 7)
+    told, later, again = capsys.readouterr().err.splitlines()
+    assert told.endswith("50 more were left out like: refused %d of 100%%") and later.endswith("later") and "refused 7" in again

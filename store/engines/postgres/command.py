@@ -1,18 +1,21 @@
 """`paychan-store postgres init DIR`: makes the schema of a store, and the role that stores have, in the database that
-DIR/store.toml names; and the ledger that signers share, with their role (DIR/signer.toml, if it names one).
+DIR/store.toml names; and the ledger that signers share, with their role (DIR/signer.toml, if it names one). `look` prints what that
+database is, as one JSON object, for `paychan doctor`.
 
-Run by who may do that there, once, on one machine. What is there already is left as it is, and must be of this version.
+`init` is run by who may do that there, once, on one machine. What is there already is left as it is, and must be of this version.
 """
 
 import argparse
 import asyncio
+import json
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
 from paychan.core.errors import ConfigError
-from paychan.database import connect, need_primary
+from paychan.database import connect, find_primary, need_primary, no_primary
 from paychan.exits import EXIT_FAILED, status_of
 from paychan.printing import say, show
 from paychan.settings.load import load_signer_config, load_store_config
@@ -24,6 +27,10 @@ _ADMIN_SETTINGS = {"application_name": "paychan-store postgres init", "client_mi
 SCRIPTS = ("schema.sql", "cluster.sql", "signer.sql")
 _VERSION = "SELECT version FROM paychan.cluster"
 _IS_REPLICATED = "SELECT current_setting('synchronous_standby_names') <> '' AND current_setting('fsync') = 'on'"
+_ADDRESS = "SELECT coalesce(host(inet_server_addr()) || ':' || inet_server_port(), 'a Unix socket')"
+_TOLD_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit", "synchronous_standby_names")
+_STANDBYS = """SELECT application_name AS name, state, sync_state, extract(epoch FROM flush_lag)::float8 AS lag
+    FROM pg_stat_replication"""
 EPILOG = """The database must be there (createdb). A password comes from PGPASSWORD or the file that PGPASSFILE names.
 exit statuses: 0 done; 2 wrong usage or configuration; 70 the database said no, or is not there"""
 
@@ -35,7 +42,10 @@ def run(arguments: list[str]) -> int:
         config = load_store_config(options.dir / "store.toml")
         if config.postgres is None:
             raise ConfigError(f"{config.common.source}: postgres: is missing")
-        show(asyncio.run(init(config.postgres, _signers_role(options.dir), options.admin, options.host)))
+        if options.action == "look":
+            show(json.dumps(asyncio.run(look(config.postgres))))
+        else:
+            show(asyncio.run(init(config.postgres, _signers_role(options.dir), options.admin, options.host)))
     except ConfigError as error:
         say(f"paychan-store postgres: {error}")
         return status_of(error)
@@ -52,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("action", choices=["init"], help="init: make them, or see that they are there")
+    parser.add_argument(
+        "action", choices=["init", "look"], help="init: make them, or see that they are there; look: print what is there, as JSON"
+    )
     parser.add_argument("dir", metavar="DIR", type=Path, help="the directory with store.toml")
     parser.add_argument("--admin", metavar="ROLE", default="postgres", help="who connects; may make roles and schemas (postgres)")
     parser.add_argument(
@@ -84,6 +96,28 @@ async def init(config: PostgresConfig, signer: str, admin: str, host: str | None
         if not await connection.fetchval(_IS_REPLICATED):
             line += "\nsynchronous_standby_names is empty, or fsync is off: stores refuse to write"
         return line
+    finally:
+        connection.terminate()
+
+
+async def look(config: PostgresConfig) -> dict[str, Any]:
+    """Return what the database is and how it replicates, as a store's role may see it. Raises OSError, asyncpg's errors."""
+    node, troubles = await find_primary(config)
+    if node is None:
+        raise OSError(no_primary(troubles))
+    connection = node.connection
+    try:
+        has_schema = await connection.fetchval("SELECT to_regnamespace('paychan') IS NOT NULL")
+        settings = {name: await connection.fetchval("SELECT current_setting($1)", name) for name in _TOLD_SETTINGS}
+        return {
+            "primary": await connection.fetchval(_ADDRESS),
+            "troubles": troubles,
+            "server_version": int(await connection.fetchval("SELECT current_setting('server_version_num')")),
+            "schema": await connection.fetchval(_VERSION) if has_schema else None,
+            "schema_wanted": SCHEMA_VERSION,
+            **settings,
+            "standbys": [dict(row) for row in await connection.fetch(_STANDBYS)],
+        }
     finally:
         connection.terminate()
 

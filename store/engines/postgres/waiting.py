@@ -5,6 +5,7 @@ The log has all of it; the door only what stands before the first colon, for /re
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from paychan.core.errors import ConfigError
 from paychan.rpc.connection import FrameConnection, listen
@@ -20,7 +21,9 @@ LINGER_SECONDS = 0.2  # between a refusal and the close, so that the text arrive
 class Waiting:
     """Listens at the store's address until it is closed. `say` tells the log and whoever comes what is waited for."""
 
-    def __init__(self, config: StoreConfig) -> None:
+    def __init__(self, config: StoreConfig, tell: Callable[[str], None] = lambda _: None) -> None:
+        """tell: is told the same, for the service manager."""
+        self._tell = tell
         self._config, self._why, self._said_at = config, "the store begins", 0.0
         self._listener: asyncio.AbstractServer | None = None
         self._connections: set[FrameConnection] = set()
@@ -44,6 +47,7 @@ class Waiting:
         if why != self._why or time.monotonic() - self._said_at > REPEAT_SECONDS:
             self._said_at = time.monotonic()
             log.warning("%s", why)
+            self._tell(why)
         self._why = why
 
     async def close(self) -> None:

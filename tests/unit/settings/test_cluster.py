@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from paychan.cli.configuration import check_directory
 from paychan.settings.cluster import SOON_SECONDS, trouble_with_end
+from paychan.settings.directory import check_directory
 from paychan.settings.load import load_server_config
 from tests.certificates import ALPHA, BETA, EXPIRED, USUAL, files_of, make, run, sign
 from tests.system import make_config

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from paychan.supervisor import Supervisor
+from paychan.ready import ready_state
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def stranger():
 def state_of(server, body):
     server.RequestHandlerClass.body = body
     host, port = server.server_address
-    return Supervisor._ready_state(SimpleNamespace(server=SimpleNamespace(http_host=host, http_port=port)))
+    return ready_state(SimpleNamespace(http_host=host, http_port=port))
 
 
 NONSENSE = [b"[]", b"null", b"7", b'"ready"', b"<html>", b"", b"\xff", b"[" * 100_000, b"{" + b" " * (1 << 21)]

@@ -1,4 +1,4 @@
-"""`paychan config check`: everything that is missing or wrong in a configuration directory, in one round.
+"""Everything that is missing or wrong in a configuration directory, in one round: for `paychan config check` and `paychan doctor`.
 
 The files are read as the three processes read them. Then comes what those do not look at when they start: whether the files agree,
 and whether the files that they name are there.
@@ -10,20 +10,36 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from ..core.errors import ConfigError
-from ..settings.agreement import disagreements
-from ..settings.cluster import trouble_with_end
-from ..settings.load import load_server_config, load_signer_config, load_store_config
-from ..settings.models import ServerConfig, SignerConfig
+from .agreement import disagreements
+from .cluster import trouble_with_end
+from .load import load_server_config, load_signer_config, load_store_config
+from .models import ServerConfig, SignerConfig, StoreConfig
 
 Config = TypeVar("Config")
 
 
+@dataclass(frozen=True)
+class Directory:
+    """What the three files say, each as far as it can be read, and what is wrong with them: lines that name file and key."""
+
+    server: ServerConfig | None
+    store: StoreConfig | None
+    signer: SignerConfig | None
+    problems: list[str]
+
+
 def check_directory(directory: Path) -> list[str]:
     """Return the problems of server.toml, store.toml and signer.toml in a directory, a line each, naming file and key."""
+    return read_directory(directory).problems
+
+
+def read_directory(directory: Path) -> Directory:
+    """Return what is in a directory, and all that is wrong with it."""
     problems: list[str] = []
     server = _read(load_server_config, directory / "server.toml", problems)
     store = _read(load_store_config, directory / "store.toml", problems)
@@ -35,7 +51,7 @@ def check_directory(directory: Path) -> list[str]:
         *(_trouble_with_certificate(server) if server is not None else []),
     ]
     told = {_key(line, directory) for line in problems}
-    return problems + [line for line in found if _key(line, directory) not in told]
+    return Directory(server, store, signer, problems + [line for line in found if _key(line, directory) not in told])
 
 
 def _read(load: Callable[[Path], Config], file: Path, problems: list[str]) -> Config | None:
