@@ -1782,7 +1782,7 @@ MIDDLEWARE = (
         ("M3",),
         "what was paid ahead counts for whatever the route asks",
         ASGI,
-        "self._ahead[0] != price or not isinstance",
+        "(ahead[0] is not price and ahead[0] != price) or not isinstance",
         "not isinstance",
         (
             f"{AHEAD}::test_another_price_is_paid_anew_and_what_was_paid_ahead_given_back",
