@@ -298,6 +298,8 @@ def load_store_config(path: str | os.PathLike[str], env: Mapping[str, str] = os.
         postgres=read_postgres(root.table("postgres")) if root.has("postgres") else None,
     )
     dangers.check_address(section, "address", config.address, common.state_dir, common.network is networks.LIVE)
+    if common.network is networks.LIVE and config.postgres is not None and config.postgres.lease_ms < 2 * config.lease_ms:
+        root.table("postgres").fail("lease_ms", "must be twice store.lease_ms at least: so long a worker may answer what it knows")
     if why := dangers.trouble_with_path(config.server_pubkey_file):
         section.fail("server_pubkey_file", why)
     root.finish(config)

@@ -61,6 +61,19 @@ def test_what_cannot_work_is_named(tmp_path, table, key):
         load(tmp_path, f"[postgres]\n{table}")
 
 
+def test_with_real_money_a_store_is_not_taken_over_while_its_workers_may_still_answer(tmp_path):
+    lease = "[postgres]\nhosts = ['127.0.0.1']\nname = 'a'\nlease_ms = "
+    text = f'network = "live"\nstate_dir = "{tmp_path}"\n{TOML[TOML.index("[store]") :]}'
+    for lease_ms, is_taken in ((5999, False), (6000, True)):
+        (tmp_path / "store.toml").write_text(f"{text}{lease}{lease_ms}\n")
+        if is_taken:
+            assert load_store_config(tmp_path / "store.toml", {}).postgres.lease_ms == lease_ms
+        else:
+            with pytest.raises(ConfigError, match=r"postgres\.lease_ms: must be twice"):
+                load_store_config(tmp_path / "store.toml", {})
+    assert load(tmp_path, f"{lease}5999\n").lease_ms == 5999
+
+
 def test_a_signer_has_the_same_table_with_a_role_of_its_own(tmp_path):
     policy = '[policy]\nfunds_destination_address = "mm9mm96b8bZRBacaAvY5MEeDd6HW46qFcY"\n'
     policy += "fee_per_byte_max = 1\nfee_share_percent_max = 1\n"
