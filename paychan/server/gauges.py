@@ -8,27 +8,22 @@ from collections.abc import Callable
 from .._fast.tally import Tally
 from ..metrics import families
 from ..metrics.families import Family
+from .background import Background
 
 GAUGES_SECONDS = 1.0
 
 log = logging.getLogger("paychan.gauges")
 
 
-class Gauges:
+class Gauges(Background):
     """look() returns the gauges' values; a dict is of a label's values. A negative one is a bug, and shown as zero."""
 
     def __init__(self, tally: Tally, look: Callable[[], dict[Family, int | dict[str, int]]]) -> None:
         self._tally, self._look = tally, look
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
         """Stop. What was shown last must not be taken for what is."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await super().stop()
         self._tally.set(families.BEAT_AT, 0)
 
     async def _run(self) -> None:

@@ -102,6 +102,7 @@ FLOORS = (
     "paychan.server.protocol",
     "paychan.server.process",
     "paychan.server.life",
+    "paychan.server.background",
     "paychan.server.shards",
     "paychan.server.settlement",
     "paychan.server.channels",

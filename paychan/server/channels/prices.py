@@ -16,6 +16,7 @@ from ...core.errors import Unavailable
 from ...core.fees import LADDER, least_price, settlement_price
 from ...core.settlement import SETTLEMENT_SIZE_MAX
 from ...settings.models import ServerConfig
+from ..background import Background
 
 LOOK_SECONDS = 60.0
 """Between two looks at the estimate, which changes with blocks."""
@@ -34,7 +35,7 @@ TOLERANCE_PERCENT = 20
 log = logging.getLogger("paychan.prices")
 
 
-class Prices:
+class Prices(Background):
     """The open price of one worker. `clock`: monotonic seconds."""
 
     def __init__(self, config: ServerConfig, chain: ChainBackend, clock: Callable[[], float]) -> None:
@@ -42,16 +43,10 @@ class Prices:
         self._now = config.open_price
         self._held: deque[tuple[float, int]] = deque()  # when a price was last asked, and it: both rise
         self._tell: Callable[[int], None] = lambda _: None
-        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         if self._config.price_is_settlement:
-            self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            super().start()
 
     def follow(self, tell: Callable[[int], None]) -> None:
         """Have `tell` hear the least opening payment (satoshi), now and after each look."""

@@ -14,6 +14,7 @@ from ...metrics.families import Family
 from ...rpc.connection import ConnectionGone, RemoteRefusal
 from ...rpc.store_client import StoreClient
 from ...rpc.store_messages import LOAD_MAX, Lease, Stored, StoreMessage
+from ..background import Background
 from ..shards.ownership import Ownership
 
 FIGURES_SECONDS = 5.0
@@ -31,21 +32,12 @@ _NAMES = {Phase.CLOSING: "closing", Phase.SIGNED: "signed", Phase.BROADCAST: "br
 log = logging.getLogger("paychan.figures")
 
 
-class Figures:
+class Figures(Background):
     """Each worker's; it counts while the worker holds the settler's lease. now(): unix seconds."""
 
     def __init__(self, ownership: Ownership, store: StoreClient, now: Callable[[], int]) -> None:
         self._ownership, self._store, self._now = ownership, store, now
-        self._task: asyncio.Task[None] | None = None
         self._forget()
-
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

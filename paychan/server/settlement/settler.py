@@ -15,6 +15,7 @@ from ...core.units import LOCKTIME_MAX
 from ...rpc.connection import ConnectionGone, RemoteRefusal
 from ...rpc.store_client import StoreClient
 from ...rpc.store_messages import Lease, StoreMessage
+from ..background import Background
 from ..shards.ownership import Ownership
 from .largest import Largest
 from .tip import TipFollower
@@ -31,7 +32,7 @@ CONCURRENT_MAX = 32
 log = logging.getLogger("paychan.settler")
 
 
-class Settler:
+class Settler(Background):
     """Sweeps while this worker holds the lease. `settle(outpoint)` reaches the channel's owner, wherever it is."""
 
     def __init__(
@@ -47,17 +48,8 @@ class Settler:
         self._ownership, self._store, self._tip, self._settle = ownership, store, tip, settle
         self._settlement_period, self._largest, self._now = settlement_period, largest, now
         self._places = asyncio.Semaphore(CONCURRENT_MAX)
-        self._task: asyncio.Task[None] | None = None
         self._pauses: dict[bytes, tuple[float, float]] = {}
         self._generation = 0
-
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:

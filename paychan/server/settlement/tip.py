@@ -9,6 +9,7 @@ from ...chain.base import ChainBackend, Tip
 from ...clock import Clock
 from ...core.errors import Unavailable
 from ...metrics import families
+from ..background import Background
 
 SILENT_POLLS_MAX = 3
 """Polls without an answer after which the source counts as silent."""
@@ -18,7 +19,7 @@ ANSWER_SECONDS_MAX = 10.0
 log = logging.getLogger("paychan.chain")
 
 
-class TipFollower:
+class TipFollower(Background):
     """Polls the chain source. `generation` rises with every new best block, whether it extends the last one or replaces it."""
 
     def __init__(
@@ -34,7 +35,6 @@ class TipFollower:
         self._chain, self._clock, self._on_move = chain, clock, on_move
         self._poll_seconds, self._tip_age_max = poll_seconds, tip_age_max
         self._seen_at = float("-inf")
-        self._task: asyncio.Task[None] | None = None
         self._told = ""
         self.tip: Tip | None = None
         self.generation = 1
@@ -43,13 +43,8 @@ class TipFollower:
         self.doubt = self.trouble
         """Why the chain cannot be trusted, empty if it can: the source is silent, or its tip is older than it may be."""
 
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
     async def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await super().stop()
         await self._chain.stop()
 
     @property

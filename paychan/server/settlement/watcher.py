@@ -16,6 +16,7 @@ from ...core.units import LOCKTIME_MAX
 from ...rpc.connection import ConnectionGone, RemoteRefusal
 from ...rpc.store_client import StoreClient
 from ...rpc.store_messages import Lease, Stored, StoreMessage
+from ..background import Background
 from ..shards.ownership import Ownership
 from .tip import TipFollower
 
@@ -31,7 +32,7 @@ CONCURRENT_MAX = 16
 log = logging.getLogger("paychan.watcher")
 
 
-class Watcher:
+class Watcher(Background):
     """Looks while this worker holds the lease. `settle(outpoint)` reaches the channel's owner, wherever it is."""
 
     def __init__(
@@ -46,15 +47,6 @@ class Watcher:
         self._generation = 0
         self._missing: set[bytes] = set()  # of this round, and
         self._missed: set[bytes] = set()  # of the one before: what was said once is not said again
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
