@@ -20,6 +20,7 @@ from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
 from paychan.hangup import HangUp
+from paychan.notify import Manager
 from paychan.rpc.store_messages import Entry, encode_commit
 from paychan.settings.load import load_store_config
 from paychan.settings.models import StoreConfig
@@ -256,7 +257,7 @@ def main() -> int:
 
     command._serve = serve
     while script.left:
-        command.run(config, HangUp())
+        command.run(config, HangUp(), Manager({}))
     return 0
 
 

@@ -9,6 +9,7 @@ import store.engines.rocksdb as engine
 import store.serving as command
 from paychan.core.errors import ConfigError
 from paychan.hangup import HangUp
+from paychan.notify import Manager
 from paychan.settings.models import StoreConfig
 from store import keys, peek
 from store.engines.rocksdb import RocksDB
@@ -40,7 +41,7 @@ def open_store(config: StoreConfig) -> dict[bytes, bytes]:
     command._serve, real = serve, command._serve
     engine.peek, real_peek = peek.read_sequence, engine.peek  # a process for each image would take most of the time
     try:
-        command.run(config, HangUp())
+        command.run(config, HangUp(), Manager({}))
     finally:
         command._serve, engine.peek = real, real_peek
     return found
