@@ -248,7 +248,7 @@ def main() -> int:
     config = configure(directory)
     script = Script(shape, seed)
 
-    async def serve(_: StoreConfig, identity: Identity, engine: RocksDB, hang_up: HangUp) -> None:
+    async def serve(_: StoreConfig, identity: Identity, engine: RocksDB, hang_up: HangUp, manager: Manager) -> None:
         mark(b"A")  # it would say "ready" here
         script.resume(engine)
         script.run(engine)

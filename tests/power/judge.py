@@ -35,7 +35,7 @@ def open_store(config: StoreConfig) -> dict[bytes, bytes]:
     """Start the store as the command does, up to where it would serve; return what it holds. Raises ConfigError."""
     found: dict[bytes, bytes] = {}
 
-    async def serve(_: StoreConfig, identity: Identity, opened: RocksDB, hang_up: HangUp) -> None:
+    async def serve(_: StoreConfig, identity: Identity, opened: RocksDB, hang_up: HangUp, manager: Manager) -> None:
         found.update(read_all(opened))
 
     command._serve, real = serve, command._serve
