@@ -180,8 +180,10 @@ def two_machines(directory: Path, workers: int = 1, variant: str = "", network: 
     changes = {"server.toml": section(certificates, "alpha", network.alpha, "127.0.0.1")}
     with own_ports_block() as base_port, running(directory / "alpha", workers=workers, changes=changes) as first:
         second = Second(directory / "beta", first, certificates, base_port, workers, network, variant)
+        both = Machines.of(first, second, certificates)
         try:
             second.start()
-            yield Machines.of(first, second, certificates)
+            yield both
         finally:
             second.stop()
+            first.process = both.process  # which may have been started again
