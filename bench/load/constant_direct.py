@@ -38,9 +38,9 @@ class Interlock:
 def make_door() -> DirectDoor:
     """Return a door that answers each request with ANSWER."""
     door = DirectDoor(
-        answer=lambda request, *_: request.answer(ANSWER),
+        answer=lambda request, *_: request.answer(Constant()),
         render=lambda _, __: ANSWER,
-        refusal=lambda _: ANSWER,
+        refusal=lambda _: Constant(),
         unquote=str,
         paid_head=lambda _: b"",
         body_paths=(b"/v1/payments",),
