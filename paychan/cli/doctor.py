@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import logs
+from ..parts import require_server
 from ..printing import show
 
 EXITS = (
@@ -25,6 +26,7 @@ def register(subparsers: Any) -> None:
 
 def _doctor(arguments: argparse.Namespace) -> int:
     """Print the verdicts, and for people first how to mend what is not well; the exit status says the worst."""
+    require_server("paychan doctor")
     from ..doctor.examine import examine  # it looks at everything, and other commands should not wait for that
     from ..doctor.verdicts import Grade, worst
 
