@@ -267,7 +267,7 @@ def asker_target(modules: dict[str, ModuleType]) -> Call:
     def call(data: bytes, cut: int) -> int:
         transport, refused = Transport(), []
         link = forward.ForwardLink(
-            PEER_PAYLOAD_MAX, at_once, lambda *parts: parts, lambda request, _: refused.append(request), "gone"
+            PEER_PAYLOAD_MAX, at_once, lambda *parts: parts, lambda request, _: refused.append(request), Reply(503, b"gone")
         )
         link.connection_made(transport)
         futures = [Future() for _ in range(3)]
