@@ -194,7 +194,7 @@ def test_whenever_it_is_killed_one_place_has_it_all_and_said_again_it_ends(place
             assert state(target) == (True, before) and not state(source)[0]
             assert again(target, source) == 0
         assert state(source) == (True, before), f"point {point}"
-        point += 1 if point < 6 else 3
+        point += 1 if point < 6 else 5
     assert point > 12 and state(target) == (True, before) and not state(source)[0]
 
 
