@@ -7,6 +7,7 @@ and faults: two asked at once, ledgers set back, a killed or stopped database, c
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -376,14 +377,18 @@ def test_it_stops_at_once_whether_it_waits_or_serves(tmp_path):
 
 
 def test_over_tls_it_signs_behind_its_filter(tmp_path):
-    """The host is a name, so that threads look it up before the filter; they are gone when it comes."""
-    ours = make_authority(tmp_path, "ours")
-    server = make_certificate(tmp_path, ours, "db", "subjectAltName=DNS:localhost")
+    """The host is a name, if there is one, so that threads look it up before the filter; they are gone when it comes."""
+    ours, host = make_authority(tmp_path, "ours"), "localhost"
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:  # a machine without /etc/hosts
+        host = "127.0.0.1"
+    server = make_certificate(tmp_path, ours, "db", f"subjectAltName={'DNS' if host == 'localhost' else 'IP'}:{host}")
     client = make_certificate(tmp_path, ours, "paychan_signer")
     with own_cluster() as cluster, machines(tmp_path, cluster, 1) as (machine,):
         cluster.primary.use_tls(*server, ours[1], "paychan_signer")
         files = f'ca_file = "{ours[1]}"\ncertificate_file = "{client[1]}"\nkey_file = "{client[0]}"\n'
-        machine.config.write_text(machine.config.read_text().replace("127.0.0.1", "localhost") + files)
+        machine.config.write_text(machine.config.read_text().replace("127.0.0.1", host) + files)
         machine.start()
         assert is_signed(machine.settle(machine.request()))
         by_tls = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND usename = 'paychan_signer'"
