@@ -1,5 +1,5 @@
 #!/bin/sh
-# ./runTests.sh: sets up .venv on first use, then runs the whole suite: the checks of the sources, all tests, two files of them at a
+# ./runTests.sh: sets up .venv on first use, then runs the whole suite: the checks of the sources, all tests, three files of them at a
 # time, and the compiled path's tests again on a build with bounds, overflow and None checks. Each part runs, whatever became of the one before; the end tells of all.
 # ./runTests.sh ARGUMENTS: only pytest, with these, as `./runTests.sh tests/unit/core` or `./runTests.sh -k fees`.
 set -eu
@@ -31,7 +31,7 @@ else
     _part ruff "$BIN/ruff" check .
     _part cython-lint env PATH="$BIN:$PATH" "$BIN/cython-lint" paychan/_fast bench/load tests/fuzz  # it calls pycodestyle by name
     _part mypy "$BIN/mypy"
-    _part tests "$BIN/python" -u -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
+    _part tests "$BIN/python" -u -m pytest --numprocesses 3 --dist loadfile --max-worker-restart 0
     _part "checked build" sh tests/run_checked.sh "$BIN/python"
 fi
 echo "== what ran"
