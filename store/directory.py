@@ -60,3 +60,14 @@ def sync_directory(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Have a file of mode 0600 hold a text, whole or not at all; on return it is on disk. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with open(temporary, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_directory(path.parent)

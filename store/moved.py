@@ -4,11 +4,10 @@ An embedded store has it in the file `STATE_DIR/store/moved`, one on PostgreSQL 
 where the data was, "from DIRECTORY" where it is not all there yet. DIRECTORY is the other one's, with its store.toml.
 """
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
-from .directory import sync_directory
+from .directory import replace_file, sync_directory
 
 NAME = "moved"
 TO, FROM = "to", "from"
@@ -50,11 +49,6 @@ def write_mark(directory: Path, mark: Moved | None) -> None:
     path = directory / NAME
     if mark is None:
         path.unlink(missing_ok=True)
+        sync_directory(directory)
     else:
-        temporary = path.with_name(f"{NAME}.tmp")
-        with open(temporary, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(f"{mark}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    sync_directory(directory)
+        replace_file(path, f"{mark}\n")

@@ -10,7 +10,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ...directory import sync_directory
+from ...directory import replace_file
 
 NAME = "postgres"
 
@@ -50,13 +50,4 @@ def read_or_make(directory: Path) -> Pinned:
 
 def write(directory: Path, pinned: Pinned) -> None:
     """Replace the file; on return it is on disk. Raises OSError."""
-    path = path_of(directory)
-    temporary = path.with_name(f"{path.name}.tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(handle, (json.dumps(asdict(pinned)) + "\n").encode())
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    temporary.replace(path)
-    sync_directory(directory)
+    replace_file(path_of(directory), json.dumps(asdict(pinned)) + "\n")
