@@ -53,6 +53,12 @@ def make_durable(directory: Path) -> None:
     sync_directory(directory.parent)
 
 
+def need_embedded(config: StoreConfig, database: Path) -> None:
+    """Raises ConfigError if the directory belongs to a store on PostgreSQL. database: as `hold_directory` gives it."""
+    if (database.parent / "postgres").exists():
+        raise ConfigError(f"{config.common.source}: postgres: is missing: {database.parent} belongs to a store on PostgreSQL")
+
+
 def sync_directory(directory: Path) -> None:
     """Make the names in a directory durable. Raises OSError."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -30,7 +30,7 @@ from paychan.settings.models import StoreConfig
 from . import keys
 from .backup import BackupError, acknowledged_records, fill
 from .check import Records, Report, StoredRecords, check_records
-from .directory import hold_directory, sync_directory
+from .directory import hold_directory, need_embedded, sync_directory
 from .identity import Identity, hold_against
 from .mark import path_of
 from .moved import FROM, TO, Moved, read_mark, write_mark
@@ -202,8 +202,7 @@ def _open(stack: ExitStack, directory: Path, options: argparse.Namespace) -> Pla
     config = load_store_config(directory / "store.toml")
     database = stack.enter_context(hold_directory(config))
     if config.postgres is None:
-        if (database.parent / "postgres").exists():
-            raise ConfigError(f"{config.common.source}: postgres: is missing: {database.parent} belongs to a store on PostgreSQL")
+        need_embedded(config, database)
         return Embedded(str(directory.absolute()), config, database)
     require_cluster("paychan-store migrate")
     from .engines.postgres.moving import Database

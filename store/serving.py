@@ -24,7 +24,7 @@ from paychan.settings.load import load_store_config
 from paychan.settings.models import StoreConfig
 
 from . import maintenance, moving
-from .directory import hold_directory, sync_directory
+from .directory import hold_directory, need_embedded, sync_directory
 from .engines.interface import Engine
 from .engines.rocksdb import RocksDB
 from .identity import Identity, establish_identity, read_server_pubkey
@@ -101,8 +101,7 @@ def run(config: StoreConfig, hang_up: HangUp, manager: Manager) -> None:
         if config.postgres is not None:
             uvloop.run(_serve_postgres(config, database, server_pubkey, hang_up, manager))
             return
-        if (database.parent / "postgres").exists():
-            raise ConfigError(f"{config.common.source}: postgres: is missing: {database.parent} belongs to a store on PostgreSQL")
+        need_embedded(config, database)
         if (moved := read_mark(database.parent)) is not None:
             raise ConfigError(f"{config.common.source}: state_dir: {moved.why_not(Path(config.common.source).absolute().parent)}")
         try:
