@@ -46,10 +46,7 @@ cdef class Tally:
     cdef bint _is_borrowed
     cdef uint64_t *_own
 
-    cdef inline void count(self, int door, int outcome) noexcept nogil:
-        """Count an answer."""
-        self.cells[OUTCOMES_AT + door * OUTCOMES + (outcome if outcome < OUTCOMES else <int> DONE)] += 1
-
+    cdef void count(self, int door, int outcome) noexcept nogil
     cdef void note(self, int at, int first_power, uint64_t value) noexcept nogil
 
 cdef uint64_t nanoseconds() noexcept nogil
