@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -17,8 +18,12 @@ from tests import postgres
 from tests.certificates import make
 from tests.machines import section, workers_known_to
 from tests.system import ROOT, System, free_port, make_config, own_ports_block, processes, wait_until
+from tests.wires import Links, Wire, hosts
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
+BEHIND_WIRES = ("127.0.1.1", "127.0.1.2", "127.0.1.3")
+"""Where workers listen whom others reach by a wire only."""
+
 SIGNER_KEY = "11" * 32
 STORE_LEASE_MS = 1500
 """Of a worker at its store."""
@@ -28,6 +33,8 @@ class Machine(System):
     """One machine. `name`: of its store."""
 
     name: str
+    links: Links | None = None
+    """Where it has wires that can be cut."""
 
     def family(self) -> list[int]:
         """Return the pids of the supervisor and of all below it."""
@@ -114,21 +121,20 @@ class Fleet(Machine):
 
 
 @contextmanager
-def fleet(directory: Path, count: int = 2, workers: int = 1, lease_ms: int = 3000) -> Iterator[Fleet]:
-    """Run so many machines, each with so many workers, on a new database of `postgres.shared()`. lease_ms: of a store."""
+def fleet(directory: Path, count: int = 2, workers: int = 1, lease_ms: int = 3000, is_wired: bool = False) -> Iterator[Fleet]:
+    """Run so many machines, each with so many workers, on a new database of `postgres.shared()`. lease_ms: of a store. is_wired:
+    machines reach each other and the database by wires that can be cut; then one worker each."""
     cluster = postgres.shared()
     database, certificates = cluster.make_database(), make(directory / "certificates", *HOSTS[:count])
     made: list[Machine] = []
     with ExitStack() as stack:
         for number in range(count):
-            made.append(_make(directory, number, workers, certificates, stack))
-            table = cluster.table(database, made[-1].name, lease_ms)
-            file = made[-1].config_dir / "store.toml"
-            file.write_text(f"{file.read_text()}\n{table}")
+            made.append(_make(directory, number, workers, certificates, is_wired, stack))
+            _keep_on(cluster, database, made[-1], lease_ms)
         Fleet.init(made[0].config_dir)
         try:
-            for machine in made:
-                machine.start()
+            with ThreadPoolExecutor(count) as threads:
+                list(threads.map(Machine.start, made))
             whole = Fleet.of(made, database)
             whole.wait_until_whole()
             yield whole
@@ -142,7 +148,7 @@ def fleet(directory: Path, count: int = 2, workers: int = 1, lease_ms: int = 300
                     machine.process.wait(60)
 
 
-def _make(directory: Path, number: int, workers: int, certificates: Path, stack: ExitStack) -> Machine:
+def _make(directory: Path, number: int, workers: int, certificates: Path, is_wired: bool, stack: ExitStack) -> Machine:
     name = "abc"[number]
     state = directory / name / "state"
     state.mkdir(mode=0o700, parents=True)
@@ -152,12 +158,28 @@ def _make(directory: Path, number: int, workers: int, certificates: Path, stack:
     published = directory / "broadcast"  # debug mode's chain, of which there is one
     published.mkdir(exist_ok=True)
     (state / "broadcast").symlink_to(published)
-    port = stack.enter_context(own_ports_block())
-    server = {"base_port = ": f"base_port = {port}", **section(certificates, f"m{number}", HOSTS[number], "127.0.0.1")}
+    port, peer_port = stack.enter_context(own_ports_block()), free_port()
+    near, behind = HOSTS[number], BEHIND_WIRES[number] if is_wired else HOSTS[number]
+    cluster = section(certificates, f"m{number}", near, "127.0.0.1", peer_port, behind)
+    server = {"base_port = ": f"base_port = {port}", **cluster}
     changes = {"server.toml": server, "store.toml": {"lease_ms = ": f"lease_ms = {STORE_LEASE_MS}"}}
     machine = Machine(state, make_config(directory / name / "config", changes), free_port(), workers, is_apart=True)
     machine.name = name
+    if is_wired:
+        machine.links = Links(stack, postgres.shared(), Wire((behind, peer_port), (near, peer_port)))
     return machine
+
+
+def _keep_on(cluster: postgres.Cluster, database: str, machine: Machine, lease_ms: int) -> None:
+    """Have a machine's store keep its data, and its signer share its ledger, in a database."""
+    links = machine.links
+    tables = {
+        "store.toml": cluster.table(database, machine.name, lease_ms, links and hosts(links.store)),
+        "signer.toml": cluster.signers_table(database, links and hosts(links.signer)),
+    }
+    for name, table in tables.items():
+        with (machine.config_dir / name).open("a") as file:
+            file.write(f"\n{table}")
 
 
 def slow(pids: list[int], seconds: float, share: float = 0.7) -> None:

@@ -47,11 +47,14 @@ PEER_PORT = re.compile(r"workers of other machines are listened for at \S+ port 
 _ESTABLISHED = "01"
 
 
-def section(certificates: Path, machine: str, host: str, public_host: str) -> dict[str, str]:
-    """Return what makes a server.toml that of a machine, as `make_config` takes it."""
+def section(
+    certificates: Path, machine: str, host: str, public_host: str, peer_port: int = 0, listen_host: str = ""
+) -> dict[str, str]:
+    """Return what makes a server.toml that of a machine, as `make_config` takes it. peer_port 0: a free one."""
     place = certificates / host
     text = (
-        f'[cluster]\nmachine = "{machine}"\npeer_host = "{host}"\npeer_port = {free_port()}\n'
+        f'[cluster]\nmachine = "{machine}"\npeer_host = "{host}"\npeer_port = {peer_port or free_port()}\n'
+        f'listen_host = "{listen_host or host}"\n'
         f'ca = "{place}/ca.crt"\ncertificate = "{place}/peer.crt"\nkey = "{place}/peer.key"\n'
     )
     return {"[processes]": f"{text}\n[processes]", "public_host = ": f'public_host = "{public_host}"'}

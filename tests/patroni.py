@@ -8,16 +8,22 @@ system user of that name (`trust` on the Unix socket instead of `peer`), for Pos
 import json
 import shutil
 import subprocess
+import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from paychan.chain.debug import DEBUG_FUNDING_VALUE
 from paychan.cli.certificates import DATABASE, Machine, make_certificates
 from tests import postgres
+from tests.campaign.load import PatientClient
 from tests.certificates import need_openssl
-from tests.system import ROOT, wait_until
+from tests.system import ROOT, System, free_port, make_config, own_ports_block, wait_until
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 FILES = ROOT / "deploy" / "patroni"
@@ -171,7 +177,57 @@ class Machines:
             f'certificate_file = "{own}/paychan_store.crt"\nkey_file = "{own}/paychan_store.key"\n'
         )
 
+    @contextmanager
+    def system(self, directory: Path) -> Iterator[System]:
+        """Run a system whose store is on that database, set up by the document's commands."""
+        self.primary.sql("CREATE DATABASE paychan")
+        with own_ports_block() as base_port:
+            config = make_config(directory / "config", {"server.toml": {"base_port = ": f"base_port = {base_port}"}})
+            with (config / "store.toml").open("a") as file:
+                file.write(f"\n{self.table()}")
+            command = [sys.executable, "-m", "store", "postgres", "init", str(config), "--host", str(self.primary.sockets)]
+            subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+            made = System(directory / "state", config, free_port())
+            made.start()
+            try:
+                yield made
+            finally:
+                made.stop()
+
     def stop(self) -> None:
         for node in self.nodes:
             node.kill()
         shutil.rmtree(self.place, ignore_errors=True)
+
+
+class Paying(threading.Thread):
+    """Pays a satoshi by a satoshi until it is told to stop, repeating what was not answered. `answered`: satoshi that the channel
+    has received, by the newest answer."""
+
+    def __init__(self, system: System) -> None:
+        super().__init__(daemon=True)
+        self._payer, self._is_over, self.answered, self.failed = system.payer("patroni"), threading.Event(), 0, ""
+        assert self._payer.open().status == 201
+        self._client = PatientClient(system.port)
+        self.start()
+
+    def run(self) -> None:
+        while not self._is_over.is_set():
+            target = self._payer.sender.channel_target(self._payer.sender.pay(1))
+            answer, _ = self._client.until_answered("PUT", target)
+            if answer.status != 200:
+                self.failed = f"{answer.status} {answer.code}"
+                return
+            self.answered = DEBUG_FUNDING_VALUE - answer.json["channel_value_left"]
+
+    def goes_on(self) -> None:
+        """Wait until a payment was answered that was signed after this call."""
+        begun = self.answered
+        wait_until(lambda: self.failed or self.answered > begun + 1, START_SECONDS_MAX, "a payment")
+        assert not self.failed
+
+    def end(self) -> int:
+        self._is_over.set()
+        self.join(START_SECONDS_MAX)
+        assert not self.is_alive() and not self.failed
+        return self.answered

@@ -44,6 +44,9 @@ autovacuum = off
 _GUARD = 'cat > /dev/null; kill -QUIT "$1"'
 """Ends a server when the test process has ended, however that was: then this one's input does."""
 
+Addresses = list[tuple[str, int]]
+"""Hosts and ports."""
+
 SUPERUSER = "postgres"
 START_SECONDS_MAX = 60
 
@@ -115,10 +118,12 @@ class Node:
             file.write(_CONFIGURATION.format(fsync="on" if fsync else "off"))
         self.log = place / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.ports: dict[Node, int] = {}
+        """By which it reaches another node, where that is not the other's own."""
 
     def follow(self, primary: "Node") -> None:
         """Be a standby of another node: at once if it runs (and is a standby), else from the next start on."""
-        conninfo = f"host=127.0.0.1 port={primary.port} user={SUPERUSER} application_name={self.name}"
+        conninfo = f"host=127.0.0.1 port={self.ports.get(primary, primary.port)} user={SUPERUSER} application_name={self.name}"
         if self.process is not None:
             self.sql(f"ALTER SYSTEM SET primary_conninfo = '{conninfo}'", "SELECT pg_reload_conf()")
             return
@@ -288,13 +293,17 @@ class Cluster:
         self.primary.sql(f"CREATE DATABASE {name}")
         return name
 
-    def hosts(self) -> list[tuple[str, int]]:
+    def hosts(self) -> Addresses:
         return [("127.0.0.1", node.port) for node in self.nodes]
 
-    def table(self, database: str, name: str = "a", lease_ms: int = 0) -> str:
-        """Return the table `postgres` of store.toml for a store on this cluster."""
-        hosts = ", ".join(f'"{host}:{port}"' for host, port in self.hosts())
-        return f'[postgres]\nhosts = [{hosts}]\ndatabase = "{database}"\nname = "{name}"\nlease_ms = {lease_ms or self.lease_ms}\n'
+    def table(self, database: str, name: str = "a", lease_ms: int = 0, hosts: Addresses | None = None) -> str:
+        """Return the table `postgres` of store.toml for a store on this cluster. hosts: where it finds the nodes."""
+        return f'{self.signers_table(database, hosts)}name = "{name}"\nlease_ms = {lease_ms or self.lease_ms}\n'
+
+    def signers_table(self, database: str, hosts: Addresses | None = None) -> str:
+        """Return the table `postgres` of signer.toml."""
+        found = ", ".join(f'"{host}:{port}"' for host, port in hosts or self.hosts())
+        return f'[postgres]\nhosts = [{found}]\ndatabase = "{database}"\n'
 
     def stop(self) -> None:
         for node in self.nodes:

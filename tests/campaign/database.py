@@ -7,6 +7,7 @@ import signal
 import time
 
 from tests import postgres
+from tests.wires import Wire
 
 VICTIMS = ("primary", "standby")
 LEASE_MS = 3000
@@ -29,6 +30,18 @@ def kill(victim: str, rng: random.Random) -> str:
     node.start()
     cluster.wait_for_standbys(len(cluster.standbys))
     return ""
+
+
+def wire() -> dict[tuple[postgres.Node, postgres.Node], Wire]:
+    """Have each node of the cluster follow each other one by a wire, for good; return them by (who follows, whom)."""
+    nodes = postgres.shared().nodes
+    wires = {(node, other): Wire(other.port) for node in nodes for other in nodes if node is not other}
+    for (node, other), between in wires.items():
+        between.__enter__()
+        node.ports[other] = between.port
+    for node in postgres.shared().standbys:
+        node.follow(postgres.shared().primary)
+    return wires
 
 
 def stop(victim: str, rng: random.Random) -> str:

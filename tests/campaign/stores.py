@@ -1,12 +1,13 @@
 """The campaign against several active stores: faults at random moments under load through all machines' doors, judged by tiling.
 
-    python -m tests.campaign.stores --cycles 1000 [--victim all|primary|standby|store|worker|machine] [--fault all|kill,stop,slow]
-        [--machines 2] [--seed S] [--record FILE]
+    python -m tests.campaign.stores --cycles 1000 [--victim primary,standby,store,signer,worker,machine]
+        [--fault kill,stop,slow,cut] [--machines 2] [--seed S] [--record FILE]
 
-Two machines or three, each a whole system with a store of its own (tests/fleet.py), one database with two standbys. Each cycle does
-one fault to one victim and waits until everybody's payments go through again, without help. After each round all channels are
-closed, the tiling check judges what payers saw, and `paychan-store check` what is stored. A store that comes back after others have
-taken over writes nothing: how often one ended because of that, is counted. What a killed primary costs is split in what finds and
+Two machines or three, each a whole system with store and signer of its own (tests/fleet.py), one database with two standbys. All
+links between machines and nodes are wires; a cut one passes nothing, and what was sent meanwhile arrives later. Each cycle does one
+fault to one victim and waits until everybody's payments go through again, without help. After each round all channels are closed,
+the tiling check judges what payers saw, and `paychan-store check` what is stored. A store that comes back after others have taken
+over writes nothing: how often one ended because of that, is counted. What a killed primary costs is split in what finds and
 promotes another (the test does that at once) and what is ours.
 """
 
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,9 +32,10 @@ from tests.campaign.kill import REFUSALS, overlaps
 from tests.campaign.load import Load
 from tests.fleet import Fleet, Machine, fleet, slow
 from tests.system import wait_until
+from tests.wires import Wire, cut
 
-VICTIMS = ("primary", "standby", "store", "worker", "machine")
-FAULTS = ("kill", "stop", "slow")
+VICTIMS = ("primary", "standby", "store", "signer", "worker", "machine")
+FAULTS = ("kill", "stop", "slow", "cut")
 LEASE_MS = database.LEASE_MS
 ROUND_CYCLES = 10
 THREADS, SHARED = 4, 2
@@ -99,7 +102,7 @@ class Campaign:
     """Cycles on one running fleet."""
 
     def __init__(self, machines: Fleet, plan: list[tuple[str, str]], seed: int, say: Callable[[str], None]) -> None:
-        self._fleet, self._plan, self._say = machines, plan, say
+        self._fleet, self._plan, self._say, self._replication = machines, plan, say, database.wire()
         self._rng, self.report, self._is_over = random.Random(seed), Report(seed), False
         self._rng.shuffle(plan)
 
@@ -164,6 +167,10 @@ class Campaign:
     def _strike(self, load: Load, fault: str, victim: str) -> None:
         """Do a fault to a machine, or to a process of it. What stands still does so for a moment, or for longer than a lease."""
         machine = self._rng.choice(self._fleet.machines)
+        if fault == "cut":
+            with cut(*_wires_of(machine, victim)):
+                time.sleep(self._moment())
+            return
         pids = self._pids_of(machine, victim)
         if fault == "kill" and victim == "machine":
             machine.lose_power()
@@ -173,16 +180,20 @@ class Campaign:
             _send(pids, signal.SIGKILL)
         elif fault == "stop":
             _send(pids, signal.SIGSTOP)
-            time.sleep(self._rng.choice((self._rng.uniform(0, 1), 1.5 * LEASE_MS / 1000)))
+            time.sleep(self._moment())
             _send(pids, signal.SIGCONT)
         else:
             slow(pids, self._rng.uniform(1, 3))
 
+    def _moment(self) -> float:
+        """Return seconds: a moment, or longer than a lease."""
+        return self._rng.choice((self._rng.uniform(0, 1), 1.5 * LEASE_MS / 1000))
+
     def _pids_of(self, machine: Machine, victim: str) -> list[int]:
         if victim == "machine":
             return machine.family()
-        if victim == "store":
-            return [machine.child_pid("store")]
+        if victim in ("store", "signer"):
+            return [machine.child_pid(victim)]
         wait_until(machine.worker_pids, 20, "a worker")
         return [machine.worker_pids()[0]]
 
@@ -190,12 +201,33 @@ class Campaign:
         cluster = postgres.shared()
         if fault == "kill" and victim == "primary":
             self._kill_primary(load)
+        elif fault == "cut":
+            self._cut_node(victim)
         elif fault == "slow":
             cluster.wait_for_standbys(2)
             node = cluster.primary if victim == "primary" else self._rng.choice(cluster.standbys)
             slow(node.pids(), self._rng.uniform(1, 3))
         else:
             {"kill": database.kill, "stop": database.stop}[fault](victim, self._rng)
+
+    def _cut_node(self, victim: str) -> None:
+        """Cut the primary off from everybody, have another promoted, and mend it while it still runs. Or cut standbys off."""
+        cluster = postgres.shared()
+        cluster.wait_for_standbys(2)
+        primary = cluster.primary
+        if victim == "standby":
+            gone = self._rng.sample(cluster.standbys, self._rng.choice((1, 2)))
+            with cut(*(self._replication[node, primary] for node in gone)):
+                time.sleep(self._moment())
+        else:
+            links = [machine.links for machine in self._fleet.machines if machine.links is not None]
+            wires = [link.store[primary] for link in links] + [link.signer[primary] for link in links]
+            wires += [self._replication[node, primary] for node in cluster.standbys]
+            with ExitStack() as stack:
+                stack.enter_context(cut(*wires))
+                time.sleep(self._moment())
+                cluster.fail_over(meanwhile=stack.close)
+        cluster.wait_for_standbys(2)
 
     def _kill_primary(self, load: Load) -> None:
         """Note when another is promoted, and when everybody is served."""
@@ -214,6 +246,14 @@ class Campaign:
             self.report.primary.setdefault(name, []).append(seconds)
 
 
+def _wires_of(machine: Machine, victim: str) -> list[Wire]:
+    """Return what a part of a machine reaches others by; of a worker, what others reach it by."""
+    links = machine.links
+    assert links is not None
+    parts = {"store": [*links.store.values()], "signer": [*links.signer.values()], "worker": [links.workers]}
+    return [wire for part in ([victim] if victim in parts else parts) for wire in parts[part]]
+
+
 def _send(pids: list[int], number: int) -> None:
     for pid in pids:
         try:
@@ -225,7 +265,7 @@ def _send(pids: list[int], number: int) -> None:
 def run(place: Path, pairs: list[tuple[str, str]], cycles: int, machines: int, seed: int, say: Callable[[str], None]) -> Report:
     """Run so many cycles, shared out among (fault, victim) pairs in a random order."""
     postgres.share(postgres.Cluster(standbys=2, lease_ms=LEASE_MS))
-    with fleet(place, machines, lease_ms=LEASE_MS) as made:
+    with fleet(place, machines, lease_ms=LEASE_MS, is_wired=True) as made:
         return Campaign(made, [pairs[i % len(pairs)] for i in range(cycles)], seed, say).run()
 
 

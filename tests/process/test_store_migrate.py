@@ -56,7 +56,7 @@ def places(tmp_path):
     """Give (a store on RocksDB with three channels, which is stopped; one on PostgreSQL that has a schema and nothing else)."""
     with stores(tmp_path, postgres.shared(), "a") as (far,):
         near = Store(tmp_path / "near", postgres.shared(), "none")
-        (near.directory / "store.toml").write_text(STORE_TOML.format(state=near.state, pubkey=far_key(far), table=""))
+        (near.directory / "store.toml").write_text(STORE_TOML.format(state=near.state, shards=8, pubkey=far_key(far), table=""))
         near.start()
         for number in range(3):
             channel = Channel(near, number).open()

@@ -44,7 +44,7 @@ enable = true
 
 [store]
 address = "unix:run/store.sock"
-shard_count = 8
+shard_count = {shards}
 lease_ms = 60000  # workers here show no signs of life
 server_pubkey = "{pubkey}"
 
@@ -54,11 +54,12 @@ server_pubkey = "{pubkey}"
 class Store:
     """A store's directory, and its process while it runs."""
 
-    def __init__(self, directory, cluster, database, name="a", lease_ms=30_000):
+    def __init__(self, directory, cluster, database, name="a", lease_ms=30_000, shard_count=8):
         self.directory, self.log, self.name = directory, directory / "log", name
         directory.mkdir(exist_ok=True)
         self.state = directory / "state"
-        text = STORE_TOML.format(state=self.state, pubkey=PUBKEY.hex(), table=cluster.table(database, name, lease_ms))
+        table = cluster.table(database, name, lease_ms)
+        text = STORE_TOML.format(state=self.state, shards=shard_count, pubkey=PUBKEY.hex(), table=table)
         (directory / "store.toml").write_text(text)
         self.address = Address(path=str(self.state / "run" / "store.sock"))
         self.process = None
@@ -149,10 +150,10 @@ class Channel:
 
 
 @contextmanager
-def stores(directory, cluster, *names, lease_ms=30_000):
+def stores(directory, cluster, *names, lease_ms=30_000, shard_count=8):
     """Give stores of these names, each with a state directory of its own, on one new database."""
     database = cluster.make_database()
-    made = [Store(directory / f"{number}", cluster, database, name, lease_ms) for number, name in enumerate(names)]
+    made = [Store(directory / f"{number}", cluster, database, name, lease_ms, shard_count) for number, name in enumerate(names)]
     try:
         done = made[0].command("postgres", "init", made[0].directory)
         assert done.returncode == 0, done.stderr
