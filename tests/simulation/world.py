@@ -21,7 +21,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 from paychan.core.channel import ChannelState, Phase
@@ -45,6 +45,9 @@ RULES = {rules.name: rules for rules in (CORE_28, CORE_31)}
 
 RECOVERY_SECONDS = 40.0
 """Simulated; so long after the last fault an honest payment may take. Timeouts of 12 s, and pauses, add up."""
+
+CLUSTER = "postgres"
+"""What a seed begins with whose world has several machines."""
 
 SETTLED_SECONDS = 45.0
 """Simulated; after the expiry: until then a refund may have taken what was not settled."""
@@ -72,6 +75,8 @@ class WatchedChain(BlockChain):
 
 class World:
     """Everything of one seed."""
+
+    recovery_seconds = RECOVERY_SECONDS
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -122,15 +127,26 @@ class World:
         process = Process(self.kernel, name, self.network)
         self.hosts[name] = process
         process.at_death.append(lambda: self._died(name))
+        work = self._work(name, process)
+        process.call_soon(lambda: process.create_task(work).add_done_callback(lambda done: self._ended(name, process, done)))
+
+    def _work(self, name: str, process: Process) -> Coroutine[Any, Any, None]:
+        """Return what a process does."""
         if name == "store":
             process.tap = self.judge.tap_store
-            work = start_store(self, process)
-        elif name == "signer":
+            return start_store(self, process)
+        if name == "signer":
             process.tap = self.judge.tap_signer
-            work = start_signer(self, process)
-        else:
-            work = start_worker(self, process, BASE_PORT + int(name[6:]))
-        process.call_soon(lambda: process.create_task(work).add_done_callback(lambda done: self._ended(name, process, done)))
+            return start_signer(self, process)
+        return start_worker(self, process, BASE_PORT + int(name[6:]))
+
+    def disk_of(self, name: str) -> Disk:
+        """Return the disk of the machine that a process runs on."""
+        return self.disk
+
+    def may_end(self, text: str) -> bool:
+        """Return whether a process may log this and end: what it could not help has happened."""
+        return "the store ends: OSError" in text
 
     def _ended(self, name: str, process: Process, task: "asyncio.Task[None]") -> None:
         if process.is_alive and not task.cancelled() and task.exception() is not None:
@@ -182,7 +198,7 @@ class World:
             await life
         await asyncio.sleep(max(0.0, plan.calm_at - self.kernel.now))
         for person in self.people:
-            await self._recover(person, self.kernel.now + RECOVERY_SECONDS)
+            await self._recover(person, self.kernel.now + self.recovery_seconds)
         if plan.settles:
             await self._settle()
         self._is_over = True
@@ -206,7 +222,7 @@ class World:
             await asyncio.sleep(0.4)
         state = self.state(person)
         phase = state.phase.name if state else "absent"
-        self.judge.breach(f"{where}: nothing was acknowledged within {RECOVERY_SECONDS:g} s after the last fault ({phase})")
+        self.judge.breach(f"{where}: nothing was acknowledged within {self.recovery_seconds:g} s after the last fault ({phase})")
 
     async def _try_in_vain(self, person: Person) -> None:
         """Pay on a channel that has no coins any more, once everybody has had the time to notice."""
@@ -250,7 +266,7 @@ class World:
         self._fund()
         for name in self.names():
             self._start(name)
-        troubles = Troubles(self)
+        troubles = self._troubles()
         for event in self.plan.events:
             if event.channel < 0:
                 self.kernel.at(event.at, troubles.strike, event)
@@ -264,6 +280,9 @@ class World:
         finally:
             self.kernel.bury()
         return self
+
+    def _troubles(self) -> Troubles:
+        return Troubles(self)
 
     def _judge(self) -> None:
         self.judge.violations += self.kernel.errors
@@ -289,7 +308,21 @@ class World:
 
 def run_seed(seed: str, without: Iterable[int] = ()) -> World:
     """Simulate one seed; the same seed, with the same events left out, gives the same trace. The stand-ins must be `staged()`."""
-    return World(draw_plan(seed).without(set(without))).run()
+    plan = plan_of(seed).without(set(without))
+    if not seed.startswith(CLUSTER):
+        return World(plan).run()
+    from .cluster.world import ClusterWorld  # which is one of these
+
+    return ClusterWorld(plan).run()  # type: ignore[arg-type]
+
+
+def plan_of(seed: str) -> Plan:
+    """Return what a seed means: a number is one machine's world, `postgresN/NUMBER` one of N machines."""
+    if not seed.startswith(CLUSTER):
+        return draw_plan(seed)
+    from .cluster.plan import draw
+
+    return draw(seed)
 
 
 def shrink(seed: str, without: Iterable[int] = (), runs_max: int = 400) -> list[int]:
@@ -302,9 +335,9 @@ def shrink(seed: str, without: Iterable[int] = (), runs_max: int = 400) -> list[
         runs += 1
         return bool(run_seed(seed, numbers).judge.violations)
 
-    size = max(1, len(draw_plan(seed).events) // 2)
+    size = max(1, len(plan_of(seed).events) // 2)
     while runs < runs_max:
-        left = [event.number for event in draw_plan(seed).without(gone).events]
+        left = [event.number for event in plan_of(seed).without(gone).events]
         before = len(gone)
         for at in range(0, len(left), size):
             attempt = gone | set(left[at : at + size])
