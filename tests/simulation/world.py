@@ -1,9 +1,10 @@
-"""Whole-system simulation: `python -m tests.simulation.world --seeds N --first K [--processes P]`.
+"""Whole-system simulation: `python -m tests.simulation.world --count N --first K [--processes P] [--engine postgres --stores M]`.
 
 One seed is one small world: the production store server, workers, signer, settler and watcher with their own doors, frames and
 links, in one process under a simulated clock, network and disk; a chain with a mempool; payers, some of them thieves. The seed
 draws who does what, and what goes wrong, as a numbered list of events (`plan.py`). The judge (`judge.py`) knows the right balances.
-A failing seed is shrunk: events are left out while it still fails; `--seed K --without 3,7` replays what is left, exactly.
+A failing seed is shrunk: events are left out while it still fails; `--seed K --without 3,7` replays what is left, exactly. With
+`--engine postgres` a world has several machines, each with a store, on a model of PostgreSQL (`cluster/`).
 
 Production code is everything in `paychan`, `store` and `signer` but RocksDB, SQLite's files, sockets, clocks, the HTTP of the
 chain sources, granian's own half and the supervisor's child processes. Their stand-ins are `disk.py`, `network.py`, `kernel.py`,
@@ -361,22 +362,24 @@ def describe(seed: str, without: Iterable[int] = (), command: str = "tests.simul
         f"{', settles' if plan.settles else ''}; what happens (left out: {len(gone)}):"
     )
     lines += [f"    {event}" for event in plan.events]
-    flag = f" --without {','.join(map(str, gone))}" if gone else ""
-    lines.append(f"  replay: python -m {command} --seed {seed}{flag}")
+    kind, _, number = seed.rpartition("/")
+    flags = f" --engine {CLUSTER} --stores {kind.removeprefix(CLUSTER)}" if kind else ""
+    flags += f" --without {','.join(map(str, gone))}" if gone else ""
+    lines.append(f"  replay: python -m {command} --seed {number}{flags}")
     return "\n".join(lines)
 
 
 # --- many ---
 
 
-def _run_many(seeds: list[int]) -> tuple[list[int], Counter[str]]:
+def _run_many(seeds: list[str]) -> tuple[list[str], Counter[str]]:
     """Run seeds in this process; return those that failed, and what happened in all of them."""
-    failed: list[int] = []
+    failed: list[str] = []
     seen: Counter[str] = Counter()
     gc.disable()
     with staged():
         for count, seed in enumerate(seeds):
-            world = run_seed(str(seed))
+            world = run_seed(seed)
             if world.judge.violations:
                 failed.append(seed)
             seen += world.judge.seen
@@ -385,20 +388,20 @@ def _run_many(seeds: list[int]) -> tuple[list[int], Counter[str]]:
     return failed, seen
 
 
-def _in_parts(first: int, count: int, size: int) -> Iterator[list[int]]:
+def _in_parts(first: int, count: int, size: int, kind: str) -> Iterator[list[str]]:
     for start in range(first, first + count, size):
-        yield list(range(start, min(start + size, first + count)))
+        yield [f"{kind}{number}" for number in range(start, min(start + size, first + count))]
 
 
-def campaign(first: int, count: int, processes: int) -> list[int]:
-    """Run many seeds, with progress; return those that failed."""
-    failed: list[int] = []
+def campaign(first: int, count: int, processes: int, kind: str = "") -> list[str]:
+    """Run many seeds, with progress; return those that failed. kind: what their names begin with."""
+    failed: list[str] = []
     seen: Counter[str] = Counter()
     began = time.monotonic()
     size = max(1, min(100, count // processes))
     gc.freeze()
     with multiprocessing.Pool(processes) as pool:
-        parts = _in_parts(first, count, size)
+        parts = _in_parts(first, count, size, kind)
         for bad, some in pool.imap_unordered(_run_many, parts):
             seen += some
             failed += bad
@@ -416,23 +419,26 @@ def campaign(first: int, count: int, processes: int) -> list[int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=1000)
+    parser.add_argument("--count", "--seeds", type=int, default=1000, help="how many seeds")
+    parser.add_argument("--engine", choices=["rocksdb", CLUSTER], default="rocksdb", help="what keeps the stores' data")
+    parser.add_argument("--stores", type=int, choices=range(1, 9), default=2, help="machines with a store, on PostgreSQL")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seed", help="replay this one, and tell what happens in it")
     parser.add_argument("--without", default="", help="numbers of events that are left out of it")
     options = parser.parse_args()
+    kind = f"{CLUSTER}{options.stores}/" if options.engine == CLUSTER else ""
     if options.seed is not None:
         with staged():
             gone = [int(number) for number in options.without.split(",") if number]
-            print(describe(options.seed, gone))
-            return 1 if run_seed(options.seed, gone).judge.violations else 0
-    print(f"seeds {options.first} to {options.first + options.seeds - 1}", flush=True)
-    failed = campaign(options.first, options.seeds, options.processes)
+            print(describe(kind + options.seed, gone))
+            return 1 if run_seed(kind + options.seed, gone).judge.violations else 0
+    print(f"seeds {options.first} to {options.first + options.count - 1}", flush=True)
+    failed = campaign(options.first, options.count, options.processes, kind)
     with staged():
         for seed in failed[:10]:
-            print(describe(str(seed), shrink(str(seed))), flush=True)
-    print(f"{options.seeds} seeds, {len(failed)} failed{': ' + ', '.join(map(str, failed[:100])) if failed else ''}")
+            print(describe(seed, shrink(seed)), flush=True)
+    print(f"{options.count} seeds, {len(failed)} failed{': ' + ', '.join(failed[:100]) if failed else ''}")
     return 1 if failed else 0
 
 
