@@ -82,6 +82,7 @@ class ClusterWorld(World):
         self.entries, self.is_replicated = 0, True
         self.answered: dict[str, int] = {}
         self._safe: list[Entry] = []
+        self._given_up: set[str] = set()
         self.manager = Manager(self, plan.patience)
         self.judge.on_acknowledged = self.acknowledged_at
 
@@ -130,6 +131,7 @@ class ClusterWorld(World):
         """A store does not start: only where it is right."""
         if "has lost what was answered" in why:
             self.judge.seen["databases refused that had lost something"] += 1
+            self._given_up.add(name)
             if not self.lost_groups():
                 self.judge.breach(f"{name}: refused a database that has lost nothing: {why}")
         elif "uses the name" in why and self.plan.has_twin:
@@ -139,7 +141,15 @@ class ClusterWorld(World):
 
     def _died(self, name: str) -> None:
         self.judge.seen["processes killed"] += 1
-        self.kernel.at(self.kernel.now + self.rest.pop(name, 0.3), self._start, name)
+        self.kernel.at(self.kernel.now + self.rest.pop(name, 0.3), self._start_again, name)
+
+    def _start_again(self, name: str) -> None:
+        """What gave up is left alone, as a service manager does, until somebody has put the database right."""
+        if name in self._given_up and self.manager.is_wrong:
+            self.later(0.5, self._start_again, name)
+            return
+        self._given_up.discard(name)
+        self._start(name)
 
     def disk_of(self, name: str) -> Disk:
         return self._disks.get(self.plan.machine_of(name), self.disk)
