@@ -24,8 +24,8 @@ from store.engines.postgres import command, engine, opening  # noqa: E402
 from .cluster.database import CANCELLED  # noqa: E402
 from .cluster.tables import READS, WRITES, Blocked, SqlError, Tables, Transaction  # noqa: E402
 
-CALLS = 400
-PAIRS = 12
+CALLS = 300
+PAIRS = 7
 NAMES = ("a", "b", "c")
 SHARDS = 6
 OUTPOINTS = [bytes([number]) * 36 for number in range(5)]
@@ -33,7 +33,7 @@ KEYS = [b"T" + outpoint for outpoint in OUTPOINTS] + [b"X" + OUTPOINTS[0], b"E\x
 IDENTITY = b"identity"
 WAIT_SECONDS = 0.1
 ROWS = {
-    "store": "SELECT name, number, instance, fence, groups, open_value, begun_value, open_spent, owners FROM paychan.store",
+    "store": "SELECT name, number, instance, fence, groups, open_value, begun_value, open_spent, owners, confirmed FROM paychan.store",
     "shard": "SELECT shard, store, epoch FROM paychan.shard",
     "state": "SELECT outpoint, phase, value, revision, record FROM paychan.state",
     "record": "SELECT key, value FROM paychan.record",
@@ -123,7 +123,7 @@ class Draw:
         _, fence, groups = self.place(name)
         identity = IDENTITY if self.chance.random() < 0.95 else b"another"
         instance = self.chance.choice((name.encode() * 16, name.encode() * 16, b"x" * 16))
-        return opening.BEGIN, (name, instance, identity, SHARDS, fence, groups - 1)
+        return opening.BEGIN, (name, instance, identity, SHARDS, fence, groups - 1, self.chance.randint(0, 5))
 
     def highest(self):
         return engine.HIGHEST, (int(time.time()) + self.chance.choice((-1000, 100, 100_000)),)
@@ -186,7 +186,7 @@ def test_every_call_has_the_outcome_and_leaves_the_rows_that_the_model_says(conf
         try:
             draw = Draw(chance, tables)
             for number in range(CALLS):
-                statement, arguments = draw.call() if number > 2 else (opening.BEGIN, (NAMES[number], NAMES[number].encode() * 16, IDENTITY, SHARDS, 0, 0))
+                statement, arguments = draw.call() if number > 2 else (opening.BEGIN, (NAMES[number], NAMES[number].encode() * 16, IDENTITY, SHARDS, 0, 0, 0))
                 told, tx = modelled(tables, {}, statement, arguments)
                 assert await real(connection, statement, arguments) == told, (number, statement, arguments)
                 outcomes.add((statement, str(told)[:5]))
@@ -297,7 +297,7 @@ def test_who_waits_for_whom_what_is_seen_meanwhile_and_what_a_cancelled_wait_lea
         one, other, third = [await connected(config) for _ in range(3)]
         try:
             for name in NAMES:
-                await apply(one, opening.BEGIN, (name, name.encode() * 16, IDENTITY, SHARDS, 0, 0))
+                await apply(one, opening.BEGIN, (name, name.encode() * 16, IDENTITY, SHARDS, 0, 0, 0))
             for _ in range(30):
                 await apply(one, *Draw(chance, tables).call())
             for number in range(PAIRS):

@@ -140,6 +140,7 @@ class Server:
     def confirmed(self, end: int) -> None:
         """A standby has everything before `end` on its disk."""
         while self.waiting and self.waiting[0].end <= end:
+            self.world.confirmed.add(self.waiting[0].entry.number)
             self._show(self.waiting.popleft())
 
     def _show(self, waiting: Waiting) -> None:

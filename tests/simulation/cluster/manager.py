@@ -95,10 +95,12 @@ class Manager:
         old = self.primary
         if len(standbys) < 2 or len(standbys[0].log) == len(standbys[1].log) or self.is_wrong:
             return
+        behind, ahead = standbys
+        if any(map(self._world.is_on_its_way, ahead.log[len(behind.log) :])):
+            return
         self._world.rest[old.name] = 1.0
         self._world.hosts[old.name].die()
         self.is_wrong, self.wrong_since = True, self._world.kernel.now
-        behind, ahead = standbys
         ahead.upstream = ""  # it has forked off: it cannot follow
         server = self.servers.get(ahead.name)
         if server is not None and server.process.is_alive:

@@ -54,6 +54,7 @@ class StoreRow:
     begun_value: int = 0
     open_spent: int = 0
     owners: bytes = b""
+    confirmed: int = 0
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def _raise_epochs(tx: Transaction, store: str, leases: list[int], epochs: list[i
 
 
 def begin_store(
-    tx: Transaction, name: str, instance: bytes, identity: bytes, leases: int, seen_fence: int, seen_groups: int
+    tx: Transaction, name: str, instance: bytes, identity: bytes, leases: int, seen_fence: int, seen_groups: int, confirmed: int
 ) -> tuple[int, int, int]:
     """Return (fence, groups, number)."""
     tx.need_replication()
@@ -207,9 +208,9 @@ def begin_store(
         number = max((other.number for other in tx.all("store").values()), default=0) + 1
         if number > NUMBER_MAX:
             raise SqlError("23514", "number")
-        row = StoreRow(number, instance, 1, 0)
+        row = StoreRow(number, instance, 1, 0, confirmed=confirmed)
     elif row.instance == instance or (row.fence, row.groups) == (seen_fence, seen_groups):
-        row = replace(row, fence=row.fence + 1, instance=instance, owners=b"")
+        row = replace(row, fence=row.fence + 1, instance=instance, owners=b"", confirmed=confirmed)
     else:
         raise SqlError("PC001", f"another store uses the name {name}")
     tx.put("store", name, row)
@@ -295,7 +296,7 @@ def _look(tables: Tables) -> list[tuple[Any, ...]]:
         held = [(lease, shard.epoch) for lease, shard in shards if shard.store == name]
         sums = (row.open_value, row.begun_value, row.open_spent)
         leases, epochs = [lease for lease, _ in held], [epoch for _, epoch in held]
-        rows.append((name, row.number, row.fence, row.groups, *sums, row.owners, leases, epochs))
+        rows.append((name, row.number, row.fence, row.groups, *sums, row.owners, leases, epochs, row.confirmed))
     return rows
 
 

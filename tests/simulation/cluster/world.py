@@ -80,6 +80,8 @@ class ClusterWorld(World):
         self.chance = self._chance("cluster")
         self._disks = {machine: Disk(self._chance(machine), plan.disk_stall) for machine in plan.machines}
         self.entries, self.is_replicated = 0, True
+        self.confirmed: set[int] = set()
+        """Numbers of the transactions whose answer was sent."""
         self.answered: dict[str, int] = {}
         self._safe: list[Entry] = []
         self._given_up: set[str] = set()
@@ -183,6 +185,11 @@ class ClusterWorld(World):
             self.judge.seen["stores taken over"] += 1
         elif statement == engine.GIVE:
             self.judge.seen["leases given"] += len(arguments[6])
+
+    def is_on_its_way(self, entry: Entry) -> bool:
+        """Return whether the answer to a transaction was sent, and has not been read: nobody can know yet that it must not be lost."""
+        groups = {key: row.groups for (table, key), row in entry.changes.items() if table == "store"}
+        return entry.number in self.confirmed and any(number > self.answered.get(name, 0) for name, number in groups.items())
 
     def lost_groups(self) -> dict[str, int]:
         """Return how many groups the primary lacks that a store was answered, by the stores' names."""
