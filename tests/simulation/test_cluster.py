@@ -1,5 +1,5 @@
-"""Aim: worlds of several machines come right whatever fails among stores, workers and the database, and the simulation sees it when they
-do not. Method: as test_world.py. The campaign is `python -m tests.simulation.world --engine postgres --stores N`.
+"""Aim: worlds of several machines come right whatever fails among stores, workers and the database, and the simulation sees it when
+they do not. Method: as test_world.py. The campaign is `python -m tests.simulation.world --engine postgres --stores N`.
 """
 
 import secrets
@@ -19,9 +19,7 @@ WORLDS = {2: 20, 3: 6, 4: 2}
 
 CAMPAIGN_SEEDS = 2000
 
-QUICK_BREAKS = (
-    "a group is answered before a standby has it",
-)
+QUICK_BREAKS = ("a group is answered before a standby has it",)
 
 
 @pytest.fixture

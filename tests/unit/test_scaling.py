@@ -1,6 +1,6 @@
 """Aim: the sums in docs/SCALING.md are right, and stand on figures that were measured. Method: every line of its `calc` blocks,
-`name = expression = value what it is`, is done again with the names before it; the value must agree to the digits that it has. A line
-that names a document, as in `(CLUSTER.md, ...)`, has its figure from there."""
+`name = expression = value what it is`, is done again with the names before it; the value must agree to the digits that it has. A
+line that names a document, as in `(CLUSTER.md, ...)`, has its figure from there."""
 
 import ast
 import math

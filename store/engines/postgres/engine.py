@@ -61,8 +61,8 @@ class Sums(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A store, as the database knows it at one moment. owners: what it told last of its workers. leases: their epochs. confirmed: how
-    many of its groups it knew of itself when it began."""
+    """A store, as the database knows it at one moment. owners: what it told last of its workers. leases: their epochs. confirmed:
+    how many of its groups it knew of itself when it began."""
 
     name: str
     number: int

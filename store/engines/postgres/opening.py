@@ -172,8 +172,8 @@ async def _identity(connection: asyncpg.Connection, config: StoreConfig, server_
 async def _begin(
     connection: asyncpg.Connection, config: StoreConfig, instance: bytes, identity: Identity, mark: Mark, say: Say
 ) -> tuple[Place, int, int]:
-    """Raise the fence, and tell the others what is known here; return the store's place and number, and when that was sent. Whatever
-    an earlier process of this name left in flight is over when this returns."""
+    """Raise the fence, and tell the others what is known here; return the store's place and number, and when that was sent.
+    Whatever an earlier process of this name left in flight is over when this returns."""
     assert config.postgres is not None
     name = config.postgres.name
     seen = await _seen_alone(connection, config, instance, say)

@@ -61,21 +61,8 @@ def _the_mark_is_ignored() -> Iterator[None]:
 
 
 @_break
-def _a_store_that_has_moved_is_taken_over() -> Iterator[None]:
-    """The pair that was seen does not count."""
-    take_over = tables.take_over
-
-    def greedy(tx: tables.Transaction, *asked: Any) -> int:
-        row = tx.get("store", asked[3])
-        return take_over(tx, *asked[:4], row.fence, row.groups)
-
-    with patch.object(tables, "take_over", greedy):
-        yield
-
-
-@_break
 def _a_living_store_is_taken_for_silent() -> Iterator[None]:
-    """And its fence is left as it is."""
+    """Nobody looks whether it has moved, and its fence is left as it is."""
     see, take_over = sharing.Watch.see, tables.take_over
 
     def blind(self: sharing.Watch, rows: Any, asked_ms: int, now_ms: int) -> None:

@@ -1,7 +1,7 @@
 """PostgreSQL on three machines: a primary and two standbys, `ANY 1` of which must have a commit on its disk before it is answered.
 
-A commit is in the primary's log first. Until a standby has confirmed it, its rows stay locked and nobody sees them; whoever asked may
-be gone by then. A primary that crashes and comes back shows all that its log has, confirmed or not. A wait that is cancelled is
+A commit is in the primary's log first. Until a standby has confirmed it, its rows stay locked and nobody sees them; whoever asked
+may be gone by then. A primary that crashes and comes back shows all that its log has, confirmed or not. A wait that is cancelled is
 answered as a success, with a warning. A standby copies the log in order and answers nothing but who it is.
 """
 
@@ -315,5 +315,3 @@ class Session(Messages):
         await self._now.over.wait()
         waited, self._now = self._now, None
         return rows, waited.is_cancelled
-
-

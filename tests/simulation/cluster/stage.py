@@ -82,5 +82,3 @@ def stand_ins() -> tuple[tuple[Any, dict[str, Any]], ...]:
             {"make_contexts": lambda _: no_tls, "first_free_port": _peer_listener, "_notice_silence": _watch_end},
         ),
     )
-
-

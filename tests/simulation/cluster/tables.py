@@ -169,7 +169,11 @@ def _put_states(tx: Transaction, rows: list[tuple[Any, ...]]) -> int:
     written: set[bytes] = set()
     for outpoint, phase_before, value_before, revision_before, phase, value, revision, record in rows:
         row = tx.get("state", outpoint)
-        if row is None or outpoint in written or (row.phase, row.value, row.revision) != (phase_before, value_before, revision_before):
+        if (
+            row is None
+            or outpoint in written
+            or (row.phase, row.value, row.revision) != (phase_before, value_before, revision_before)
+        ):
             continue
         if phase >= phase_before and value <= value_before and revision >= revision_before:
             tx.put("state", outpoint, StateRow(phase, value, revision, record))
@@ -227,9 +231,7 @@ def _move(tx: Transaction, leases: Iterable[int], to: str) -> None:
         tx.put("shard", lease, ShardRow(to, tx.get("shard", lease).epoch + 1))
 
 
-def take_over(
-    tx: Transaction, name: str, fence: int, groups: int, silent: str, silent_fence: int, silent_groups: int
-) -> int:
+def take_over(tx: Transaction, name: str, fence: int, groups: int, silent: str, silent_fence: int, silent_groups: int) -> int:
     """Return how many leases were taken."""
     tx.need_replication()
     for store in sorted({name, silent}):
@@ -334,6 +336,8 @@ READS: dict[str, Callable[..., list[tuple[Any, ...]]]] = {
     engine.RECORD: _record,
     engine.SCAN: _scan,
     opening.ROW: _row,
-    "SELECT version, identity FROM paychan.cluster": lambda tables: [(opening.SCHEMA_VERSION, tables.rows["cluster"][True].identity)],
+    "SELECT version, identity FROM paychan.cluster": lambda tables: [
+        (opening.SCHEMA_VERSION, tables.rows["cluster"][True].identity)
+    ],
     "SELECT moved FROM paychan.cluster": lambda tables: [(None,)],
 }

@@ -37,7 +37,12 @@ from .plan import ClusterPlan
 from .stage import PEER_PORT
 from .tables import ShardRow, StateRow, Tables
 
-ENDS = ("TimeoutError: the database", "ConnectionError: the database", "RuntimeError: the database warns", "RuntimeError: the database has lost")
+ENDS = (
+    "TimeoutError: the database",
+    "ConnectionError: the database",
+    "RuntimeError: the database warns",
+    "RuntimeError: the database has lost",
+)
 """What a store may say when it ends: its database is away, or not what it should be."""
 
 UNKNOWN = tuple(error.__name__ for error in (asyncpg.InterfaceError, asyncpg.ConnectionDoesNotExistError))
@@ -160,9 +165,7 @@ class ClusterWorld(World):
         _, is_end, why = text.partition("the store ends: ")
         if FENCED in why:
             self.judge.seen["stores fenced off"] += 1
-        return bool(is_end) and (
-            super().may_end(text) or why.startswith((*ENDS, *UNKNOWN)) or FENCED in why or UNREPLICATED in why
-        )
+        return bool(is_end) and (super().may_end(text) or why.startswith((*ENDS, *UNKNOWN)) or FENCED in why or UNREPLICATED in why)
 
     def sync_seconds(self) -> float:
         """Return how long a database's disk takes now."""
@@ -187,7 +190,7 @@ class ClusterWorld(World):
             self.judge.seen["leases given"] += len(arguments[6])
 
     def is_on_its_way(self, entry: Entry) -> bool:
-        """Return whether the answer to a transaction was sent, and has not been read: nobody can know yet that it must not be lost."""
+        """Return whether the answer to a transaction was sent, and is not read: nobody can know yet that it must not be lost."""
         groups = {key: row.groups for (table, key), row in entry.changes.items() if table == "store"}
         return entry.number in self.confirmed and any(number > self.answered.get(name, 0) for name, number in groups.items())
 
@@ -221,9 +224,8 @@ class ClusterWorld(World):
 
     def acknowledged_at(self, sent_at: float) -> None:
         """A payer was answered to what it had sent then: not out of a database that lacks what others were answered."""
-        if self.manager.is_wrong and sent_at > self.manager.wrong_since:
-            if lost := self.lost_groups():
-                self.judge.breach(f"a payment is acknowledged while the database lacks groups: {lost}")
+        if self.manager.is_wrong and sent_at > self.manager.wrong_since and (lost := self.lost_groups()):
+            self.judge.breach(f"a payment is acknowledged while the database lacks groups: {lost}")
 
     def _judge(self) -> None:
         tables = Tables()
@@ -340,7 +342,7 @@ class ClusterTroubles(Troubles):
             process.call_soon(process.signals[signal.SIGTERM])
 
     def _silence(self, name: str, seconds: float) -> None:
-        """A store hears nothing of its database, and the database nothing of it; its workers pay on, and it may wake with a group."""
+        """A store hears nothing of its database, and the database nothing of it; payers pay on, and it may wake with a group."""
         for node in NODES:
             self._hold(name, node, seconds)
         for person in self._world.people:
