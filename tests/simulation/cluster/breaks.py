@@ -1,4 +1,4 @@
-"""Planted faults of stores on PostgreSQL, in memory only, for `..breaks`. Q10 to Q16 of docs/THREATS.md.
+"""Planted faults of stores on PostgreSQL, in memory only, for `..breaks`: Q10 to Q19. FIRST: the number of a world that has seen each.
 
 What a function of the schema forbids is taken away in the model, which test_tables.py holds against the schema.
 """
@@ -9,14 +9,20 @@ from typing import Any
 from unittest.mock import patch
 
 from paychan import database as nodes
-from paychan.core.errors import Unavailable
-from paychan.server.doors.peers import Peers
 from store.engines.postgres import engine, opening, sharing
 from store.sequencer import Sequencer
 
 from . import database, driver, stage, tables
 
 BREAKS: dict[str, Callable[[], Any]] = {}
+
+FIRST = {
+    "a group is answered before a standby has it": 0,
+    "a cancelled wait counts as confirmed": 21,
+    "the mark is ignored": 56,
+    "nobody waits for a standby": 47,
+    "nobody hears that a store has found less": 467,
+}
 
 
 def _break(make: Callable[[], Any]) -> Callable[[], Any]:
@@ -26,6 +32,7 @@ def _break(make: Callable[[], Any]) -> Callable[[], Any]:
 
 @_break
 def _a_group_is_answered_before_a_standby_has_it() -> Iterator[None]:
+    """Q10."""
     put = engine.Postgres.put
 
     async def early(self: engine.Postgres, writes: engine.Writes) -> None:
@@ -37,7 +44,7 @@ def _a_group_is_answered_before_a_standby_has_it() -> Iterator[None]:
 
 @_break
 def _the_fence_is_not_checked() -> Iterator[None]:
-    """Nor the number of the group, which a fence makes sure of: the row of the store is written whatever it says."""
+    """Q11. Nor the number of the group, which a fence makes sure of: the row of the store is written whatever it says."""
 
     def careless(tx: tables.Transaction, store: str, fence: int, groups: int, *sums: int) -> None:
         row = tx.get("store", store)
@@ -50,19 +57,21 @@ def _the_fence_is_not_checked() -> Iterator[None]:
 
 @_break
 def _a_cancelled_wait_counts_as_confirmed() -> Iterator[None]:
+    """Q12."""
     with patch.object(driver.Connection, "add_log_listener", lambda self, heard: None):
         yield
 
 
 @_break
 def _the_mark_is_ignored() -> Iterator[None]:
+    """Q13."""
     with patch.object(stage.SimulatedMark, "note", lambda self, sequence: None):
         yield
 
 
 @_break
 def _a_living_store_is_taken_for_silent() -> Iterator[None]:
-    """Nobody looks whether it has moved, and its fence is left as it is."""
+    """Q14. Nobody looks whether it has moved, and its fence is left as it is."""
     see, take_over = sharing.Watch.see, tables.take_over
 
     def blind(self: sharing.Watch, rows: Any, asked_ms: int, now_ms: int) -> None:
@@ -80,7 +89,7 @@ def _a_living_store_is_taken_for_silent() -> Iterator[None]:
 
 @_break
 def _two_stores_share_a_name() -> Iterator[None]:
-    """A name is taken without a look at whose it was."""
+    """Q15. A name is taken without a look at whose it was."""
 
     async def hasty(connection: Any, config: Any, instance: bytes, say: Any) -> tuple[int, int]:
         row = await connection.fetchrow(opening.ROW, config.postgres.name)
@@ -92,7 +101,7 @@ def _two_stores_share_a_name() -> Iterator[None]:
 
 @_break
 def _nobody_waits_for_a_standby() -> Iterator[None]:
-    """The names of the standbys are empty, and that is not looked at."""
+    """Q16. The names of the standbys are empty, and that is not looked at."""
 
     def alone(self: Any) -> None:
         """Go on."""
@@ -111,13 +120,15 @@ def _nobody_waits_for_a_standby() -> Iterator[None]:
 
 @_break
 def _the_old_primary_is_gone_on_with() -> Iterator[None]:
-    """The one that answers first counts, whatever its timeline."""
+    """Q17. The one that answers first counts, whatever its timeline."""
     with patch.object(nodes, "max", lambda found, **_: next((node for node in found if node.timeline), None), create=True):
         yield
 
 
 @_break
 def _what_another_store_wrote_is_not_read_again() -> Iterator[None]:
+    """Q18."""
+
     def remembering(self: Sequencer, epochs: Mapping[int, int]) -> None:
         for lease, epoch in epochs.items():
             self._epochs[lease] = epoch
@@ -127,15 +138,12 @@ def _what_another_store_wrote_is_not_read_again() -> Iterator[None]:
 
 
 @_break
-def _a_worker_of_another_machine_is_asked_again() -> Iterator[None]:
-    """A request that it took, and did not answer, goes to whoever owns the channel by then."""
-    forward = Peers.forward
+def _nobody_hears_that_a_store_has_found_less() -> Iterator[None]:
+    """Q19."""
+    begin_store = tables.begin_store
 
-    async def eager(self: Peers, peer: str, request: Any) -> Any:
-        try:
-            return await forward(self, peer, request)
-        except Unavailable:
-            return None
+    def silent(tx: tables.Transaction, *asked: Any) -> tuple[int, int, int]:
+        return begin_store(tx, *asked[:6], 0)
 
-    with patch.object(Peers, "forward", eager), patch.object(Peers, "link", lambda self, peer: None):
+    with patch.object(tables, "begin_store", silent):
         yield

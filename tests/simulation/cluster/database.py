@@ -170,8 +170,8 @@ class Server:
             upstream = self.place.upstream
             if upstream:
                 try:
-                    make = lambda: Receiver(self)  # noqa: E731
-                    _, self._receiver = await self.world.network.connect(self.process, make, path_of(upstream))
+                    place = path_of(upstream)
+                    _, self._receiver = await self.world.network.connect(self.process, lambda: Receiver(self), place)
                     await self._receiver.over.wait()
                 except OSError:
                     pass
