@@ -65,6 +65,14 @@ CLUSTER = (
     ),
     Break(
         ("K4",),
+        "nobody hears that a store has found less than it was answered",
+        OPENING,
+        "if row.groups < row.confirmed:",
+        "if False:",
+        (f"{TESTS}::test_a_store_that_finds_less_than_it_was_answered_tells_the_others_and_they_refuse_too",),
+    ),
+    Break(
+        ("K4",),
         "a store starts on another database than its own",
         OPENING,
         "if pinned.system is not None and (",

@@ -142,7 +142,7 @@ def test_a_store_that_runs_elsewhere_writes_nothing_more_once_the_move_has_begun
     assert far.end() == 70 and far.says("is not at fence")
     refused(far, "this store was moved to /elsewhere")
     with pytest.raises(Exception, match="belongs to another store"):  # also for one that looks at no mark
-        far.sql("SELECT paychan.begin_store('b', '', (SELECT substr(identity, 2) FROM paychan.cluster), 10, 0, 0)")
+        far.sql("SELECT paychan.begin_store('b', '', (SELECT substr(identity, 2) FROM paychan.cluster), 10, 0, 0, 0)")
 
 
 def opened(stack, store):

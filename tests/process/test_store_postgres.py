@@ -409,6 +409,24 @@ def test_who_takes_over_refuses_a_database_that_has_lost_what_it_has_seen_of_the
         second.start()
 
 
+def test_a_store_that_finds_less_than_it_was_answered_tells_the_others_and_they_refuse_too(tmp_path):
+    """What another has seen of it may be older than what was lost."""
+    with stores(tmp_path, postgres.shared(), "a", "b", lease_ms=20_000) as (first, second):
+        first.start()
+        second.start()
+        second.kill()
+        channel = Channel(first).open()
+        assert channel.pay() == 1
+        first.kill()
+        first.sql("UPDATE paychan.store SET groups = groups - 1 WHERE name = 'a'")
+        first.spawn()
+        assert first.end() == EXIT_BAD_CONFIG and first.says("groups of store a, and")
+        second.spawn()
+        assert second.end() == EXIT_BAD_CONFIG and second.says("remove the mark on the machine of store a")
+        first.sql("UPDATE paychan.store SET groups = groups + 1 WHERE name = 'a'")
+        second.start()
+
+
 def test_another_database_is_refused(store, tmp_path):
     store.kill()
     (tmp_path / "other").mkdir()
@@ -612,7 +630,7 @@ def test_a_name_is_not_taken_from_a_store_that_has_moved(store):
     channel = Channel(store).open()
     fence, groups, identity = store.sql("SELECT fence, groups, (SELECT identity FROM paychan.cluster) FROM paychan.store")[0]
     assert channel.pay() == 1
-    begin = f"SELECT paychan.begin_store('a', '\\x{bytes(16).hex()}', '\\x{identity.hex()}', 10, {fence}, {groups})"
+    begin = f"SELECT paychan.begin_store('a', '\\x{bytes(16).hex()}', '\\x{identity.hex()}', 10, {fence}, {groups}, 0)"
     with pytest.raises(Exception, match="another store uses the name a"):
         store.sql(begin)
     assert channel.pay() == 1

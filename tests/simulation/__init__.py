@@ -13,6 +13,7 @@
     troubles.py  what goes wrong
     judge.py     what was promised, what is safe, what was signed, what is on the chain
     breaks.py    planted faults that must be found
+    cluster/     worlds of several machines: their stores on a model of PostgreSQL (`--engine postgres`)
 
 `pinning.py`, one settlement at a time (`rig.py`) against who pins it, copies it, and makes blocks dear.
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 from unittest.mock import patch
 
@@ -470,6 +471,25 @@ FIGHTS = (
 """Found in `pinning.py`, where settlements are all that there is."""
 
 
+def _clusters() -> dict[str, Callable[[], Any]]:
+    if find_spec("asyncpg") is None:
+        return {}
+    from .cluster.breaks import BREAKS as found
+
+    return found
+
+
+CLUSTERS = _clusters()
+"""Found in worlds of two machines on PostgreSQL, where asyncpg is installed."""
+
+BREAKS |= CLUSTERS
+
+
+def seed_of(name: str, number: int) -> str:
+    """Return what the world is called in which a break is looked for."""
+    return f"postgres2/{number}" if name in CLUSTERS else str(number)
+
+
 def find(name: str, first: int, most: int) -> tuple[int, str]:
     """Return how many seeds it took to find a break, 0: it was not found; and what the judge said."""
     if name in FIGHTS:
@@ -480,7 +500,7 @@ def find(name: str, first: int, most: int) -> tuple[int, str]:
         return 0, ""
     with staged(), BREAKS[name]():
         for number in range(most):
-            violations = run_seed(str(first + number)).judge.violations
+            violations = run_seed(seed_of(name, first + number)).judge.violations
             if violations:
                 assert "breaks.py" not in violations[0], f"the break itself is broken: {violations[0]}"
                 return number + 1, violations[0]
@@ -503,7 +523,7 @@ def main() -> int:
         print(f"{name}: {found} ({time.monotonic() - began:.0f} s)", flush=True)
         if count and options.shrink and name not in FIGHTS:
             with staged(), BREAKS[name]():
-                seed = str(options.first + count - 1)
+                seed = seed_of(name, options.first + count - 1)
                 print(describe(seed, shrink(seed)), flush=True)
     return 1 if missed else 0
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,7 @@ from store.identity import establish_identity
 from store.server import StoreServer
 
 from .disk import Database, open_ledger
-from .kernel import Killed, Process
+from .kernel import GRAVE, Killed, Process
 from .network import Listener
 from .node import NodeChain
 
@@ -179,7 +180,8 @@ def _make_chain(*_: Any) -> NodeChain:
 
 
 def _write_highest(_: Path, seconds: int) -> None:
-    disk, process = Stage.world.disk, _process()
+    process = _process()
+    disk = Stage.world.disk_of(process.name)
     if int(disk.replaced.get("clock", (b"", b"0"))[1] or b"0") < seconds:
         disk.replace(process, "clock", b"%d" % seconds, is_synced=False)
 
@@ -191,6 +193,15 @@ def _fast_ripemd160() -> Callable[[bytes], bytes]:
     return lambda data: hashlib.new("ripemd160", data).digest()
 
 
+def _cluster_stand_ins() -> tuple[tuple[Any, dict[str, Any]], ...]:
+    """Return those of worlds with several machines, where what these need is installed."""
+    if find_spec("asyncpg") is None:
+        return ()
+    from .cluster.stage import stand_ins  # which needs what stands here
+
+    return stand_ins()
+
+
 def _stand_ins() -> tuple[tuple[Any, dict[str, Any]], ...]:
     """Return the modules (or classes) that look for the outside, and what they find instead, by its name there."""
     clock = SimpleNamespace(monotonic=_time)
@@ -199,11 +210,12 @@ def _stand_ins() -> tuple[tuple[Any, dict[str, Any]], ...]:
         "make_chain": _make_chain,
         "wall_clock": lambda _: Stage.world.wall,
         "Clock": lambda wall, kept, beyond_max, _: Clock(wall, kept, beyond_max, Stage.world.now),  # time goes faster there
-        "read_highest": lambda _: int(Stage.world.disk.replaced.get("clock", (b"", b"0"))[1] or b"0"),
+        "read_highest": lambda _: int(Stage.world.disk_of(_process().name).replaced.get("clock", (b"", b"0"))[1] or b"0"),
         "write_highest": _write_highest,
-        "time": clock,
+        "time": SimpleNamespace(monotonic=_time, time=lambda: float(Stage.world.wall())),
     }
     return (
+        *_cluster_stand_ins(),
         (worker_module, worker),
         (growing, {"time": clock}),
         (peers, {"os": names, "secrets": SimpleNamespace(token_hex=lambda _: Stage.world.network.token())}),
@@ -263,7 +275,7 @@ class _Listener(logging.Handler):
             if "was spent by another" in text:
                 Stage.world.judge.auditor.lost_logged.add(text.split()[0])
             return
-        if "the store ends: OSError" in text or "the ledger failed" in text or "Killed" in text:
+        if "the ledger failed" in text or "Killed" in text or Stage.world.may_end(text) or _process().name == GRAVE:
             return
         Stage.world.judge.breach(f"logged: {text[-600:]}")
 
@@ -288,7 +300,10 @@ async def start_signer(world: "World", process: Process) -> None:
 
 async def start_worker(world: "World", process: Process, port: int) -> None:
     """As `App` does, in a process that granian would have made."""
-    config = _worker_config(port, world.plan.channel_exposure_max, world.plan.total_exposure_max)
+    await run_worker(process, _worker_config(port, world.plan.channel_exposure_max, world.plan.total_exposure_max))
+
+
+async def run_worker(process: Process, config: ServerConfig) -> None:
     app = App(config)
     app._direct = DirectPort(config, app._answer_direct)
     await app._direct.start()

@@ -72,6 +72,8 @@ class Judge:
     violations: list[str] = field(default_factory=list)
     promises: dict[bytes, Promise] = field(default_factory=dict)
     safe: dict[bytes, bytes] = field(default_factory=dict)
+    on_acknowledged: Callable[[float], None] = lambda sent_at: None
+    """Is told when each payment was sent that is acknowledged."""
     seen: Counter[str] = field(default_factory=Counter)
     """How often what happened that makes the world worth something."""
 
@@ -79,6 +81,7 @@ class Judge:
         self.auditor = Auditor(self.chain, DESTINATION, PERIOD, CONFIRMATIONS, FEE_RATE_MAX)
         self.auditor.violations, self.auditor.data = self.violations, self.safe
         self._published: dict[int, int] = {}
+        self._writers: dict[tuple[int, int], Any] = {}
         self._readers: dict[Any, FrameReader] = {}
         self._commits: dict[tuple[Any, int], tuple[bytes, dict[int, int]]] = {}
         self._settlements: set[bytes] = set()
@@ -119,6 +122,7 @@ class Judge:
         if received > 0 and self.chain.median_time_past >= terms.exp_time - PERIOD + LATE_SLACK_SECONDS:
             self.breach(f"{where}: took a payment within the settlement period, by the chain's own clock")
         self.seen["payments acknowledged"] += 1
+        self.on_acknowledged(sent_at)
         promise.acks.append((self.now(), asked))
         promise.lowest = min(promise.lowest, asked)
         self.auditor.accounts[terms.outpoint].lowest = promise.lowest
@@ -162,6 +166,15 @@ class Judge:
                 self.breach("an epoch on the store's disk went back")
         self.see_commit({**dict.fromkeys(safe.keys() - data.keys()), **changed})
 
+    def set_back(self, pairs: Mapping[bytes, bytes]) -> None:
+        """What is safe was set back, by whoever promoted the wrong standby."""
+        self.safe.clear()
+        self.safe.update(pairs)
+        for outpoint, account in self.auditor.accounts.items():
+            record = pairs.get(keys.STATE + outpoint)
+            account.phase = int(ChannelState.parse(record).phase) if record is not None else ABSENT
+            account.fee = -1
+
     def check_store(self) -> None:
         """The store's indexes and its sums agree with its states."""
         expiring, unfinished, opened, begun = set(), set(), 0, 0
@@ -190,22 +203,31 @@ class Judge:
         """See the store's frames. Whoever commits after the store has named a new owner, commits under the new epoch or in vain."""
         for kind, request_id, payload in self._frames(end, data, is_out):
             if is_out and kind == StoreMessage.OWNERS:
-                self._published.update((lease, epoch) for lease, (_, epoch) in enumerate(OwnerTable.decode(payload).owners))
+                for lease, (_, epoch) in enumerate(OwnerTable.decode(payload).owners):
+                    self._published[lease] = max(epoch, self._published.get(lease, 0))
             elif not is_out and kind == StoreMessage.COMMIT:
                 self._commits[end, request_id] = payload, dict(self._published)
             elif is_out and kind == StoreMessage.COMMIT + 128:
-                self._see_statuses(*self._commits.pop((end, request_id)), payload)
+                self._see_statuses(end, *self._commits.pop((end, request_id)), payload)
 
-    def _see_statuses(self, payload: bytes, published: dict[int, int], statuses: bytes) -> None:
+    def _see_statuses(self, end: Any, payload: bytes, published: dict[int, int], statuses: bytes) -> None:
         for entry, status in zip(decode_commit(payload), statuses, strict=True):
             self.seen[("writes taken", "writes of stale owners refused", "conflicts refused", "forbidden")[status]] += 1
             if status == 0 and entry.epoch < published.get(entry.shard, 0):
                 self.breach(f"the store took a write of epoch {entry.epoch}, the shard's is {published[entry.shard]}")
+            if status == 0 and self._writers.setdefault((entry.shard, entry.epoch), end) is not end:
+                self.breach(f"two workers wrote to shard {entry.shard} under epoch {entry.epoch}")
 
     def forget_store(self) -> None:
         """The store's process has ended."""
         self._published.clear()
         self._commits.clear()
+
+    def forget_epochs(self) -> None:
+        """What stores told of epochs may have been lost, with what was not confirmed."""
+        self._published.clear()
+        self._writers.clear()
+        self._commits = {asked: (payload, {}) for asked, (payload, _) in self._commits.items()}
 
     def _frames(self, end: Any, data: bytes, is_out: bool) -> list[tuple[int, int, bytes]]:
         reader = self._readers.get((end, is_out))

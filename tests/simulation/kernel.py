@@ -12,10 +12,14 @@ import zlib
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 TURN_SECONDS = 0.00003
 """Between two turns of a process that nobody disturbs."""
+
+GRAVE = "grave"
+"""What unwinds what processes had begun when a world ended."""
 
 
 class Kernel:
@@ -64,7 +68,7 @@ class Kernel:
         """End all processes; unwind what they had begun, so that nothing of it runs in another world."""
         for process in self._all:
             process.is_alive = False
-        grave = Process(self, "grave")
+        grave = Process(self, GRAVE)
         events._set_running_loop(grave)
         try:
             with warnings.catch_warnings():
@@ -107,6 +111,7 @@ class Process(asyncio.AbstractEventLoop):
         self.on_power_loss: Callable[[], None] | None = None
         self.door: Any = None
         self.tap: Callable[[Any, bytes, bool], None] | None = None
+        self.signals: dict[int, Callable[[], object]] = {}
         self._ready: deque[Handle] = deque()
         self._is_due = False
         self._stopped_until = 0.0
@@ -169,6 +174,18 @@ class Process(asyncio.AbstractEventLoop):
     async def create_server(self, protocol_factory: Callable[[], Any], *, sock: Any, **_: Any) -> Any:  # type: ignore[override]
         return self.network.listen(self, protocol_factory, sock.path)
 
+    async def create_connection(self, protocol_factory: Callable[[], Any], host: str, port: int, **_: Any) -> Any:  # type: ignore[override]
+        return await self.network.connect(self, protocol_factory, f"tcp:{host}:{port}")
+
+    async def sock_accept(self, sock: Any) -> Any:
+        return await self.network.accept(self, sock)
+
+    async def connect_accepted_socket(self, protocol_factory: Callable[[], Any], sock: Any, **_: Any) -> Any:  # type: ignore[override]
+        return sock.give_to(protocol_factory())
+
+    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:  # type: ignore[override]
+        self.signals[sig] = partial(callback, *args)
+
     # --- turns ---
 
     def _forget(self, task: "asyncio.Task[Any]") -> None:
@@ -226,6 +243,10 @@ class Process(asyncio.AbstractEventLoop):
             self._stopped_until = max(self._stopped_until, kernel.now + busy)
 
     # --- what happens to a process ---
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped_until > self.kernel.now
 
     def be_busy(self, seconds: float) -> None:
         """Let what runs now take so long, as a write to a slow disk does."""

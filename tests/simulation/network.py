@@ -9,6 +9,7 @@ import os
 import random
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,27 +18,66 @@ from .kernel import Kernel, Process
 _PEER = struct.pack("<iii", 1, os.geteuid(), 0)
 
 
-class Route:
-    """What lies between two hosts. `delay`: seconds, in the mean."""
+SILENT_SECONDS_MAX = 3.5
+"""So long bytes may be unconfirmed on a connection that asks its kernel to end it then (`End.is_watched`)."""
 
-    __slots__ = ("delay", "is_held", "waiting")
+
+class Route:
+    """What lies between two hosts. `delay`: seconds, in the mean. `holds`: how often it was held."""
+
+    __slots__ = ("delay", "is_held", "waiting", "holds")
 
     def __init__(self, delay: float) -> None:
-        self.delay, self.is_held = delay, False
+        self.delay, self.is_held, self.holds = delay, False, 0
         self.waiting: list[tuple[End, bytes | None]] = []
 
 
 class Listener:
-    """A bound address; also what `create_unix_server` returns."""
+    """A bound address; also what `create_unix_server` returns. on_close(): nobody listens there any more."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, on_close: Callable[[], None] = lambda: None) -> None:
+        self.path, self._on_close = path, on_close
+        self.came: deque[Arriving] = deque()
+        self.waiter: asyncio.Future[None] | None = None
 
     def close(self) -> None:
-        """Simulated processes end by being killed."""
+        self._on_close()
+
+    async def wait_closed(self) -> None:
+        """It is closed at once."""
+
+    def __enter__(self) -> "Listener":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def getsockname(self) -> tuple[str, int]:
         return ("sim", int(self.path.rpartition(":")[2]))
+
+
+class Arriving(asyncio.Protocol):
+    """A connection that was accepted, and that nobody has taken yet."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self.end: End = None  # type: ignore[assignment]
+
+    def connection_made(self, transport: Any) -> None:
+        self.end = transport
+        transport.pause_reading()
+        self._listener.came.append(self)
+        if self._listener.waiter is not None and not self._listener.waiter.done():
+            self._listener.waiter.set_result(None)
+
+    def give_to(self, protocol: Any) -> tuple["End", Any]:
+        self.end.set_protocol(protocol)
+        protocol.connection_made(self.end)
+        self.end.resume_reading()
+        return self.end, protocol
+
+    def close(self) -> None:
+        self.end.abort()
 
 
 class _Socket:
@@ -45,18 +85,18 @@ class _Socket:
 
     family = socket.AF_UNIX
 
+    def __init__(self, end: "End") -> None:
+        self.end = end
+
     def getsockopt(self, *_: int) -> bytes:
         return _PEER
-
-
-_SOCKET = _Socket()
 
 
 class End:
     """One end of a connection: an asyncio transport."""
 
     __slots__ = (
-        "network", "process", "protocol", "peer", "route", "is_shut", "is_cut", "arrives", "number",
+        "network", "process", "protocol", "peer", "route", "is_shut", "is_cut", "is_watched", "arrives", "number",
         "_inbox", "_is_scheduled", "_is_paused", "_at_eof",
     )  # fmt: skip
 
@@ -64,7 +104,7 @@ class End:
         self.network, self.process, self.route, self.number = network, process, route, number
         self.protocol: Any = None
         self.peer: End = None  # type: ignore[assignment]
-        self.is_shut = self.is_cut = self._is_scheduled = self._is_paused = self._at_eof = False
+        self.is_watched = self.is_shut = self.is_cut = self._is_scheduled = self._is_paused = self._at_eof = False
         self._inbox = bytearray()
         self.arrives = 0.0
         process.ends[self] = None
@@ -108,7 +148,10 @@ class End:
         return sum(len(data) for end, data in self.route.waiting if end is self.peer and data) if self.route.is_held else 0
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return _SOCKET if name == "socket" else default
+        return _Socket(self) if name == "socket" else default
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
 
     def pause_reading(self) -> None:
         self._is_paused = True
@@ -204,8 +247,23 @@ class Network:
         return route.delay * (0.3 + draw if draw < 0.97 else 30 * draw)
 
     def listen(self, process: Process, make: Callable[[], Any], path: str) -> Listener:
-        self._listeners[path] = process, make
-        return Listener(path)
+        self._listeners[path] = here = process, make
+
+        def close() -> None:
+            if self._listeners.get(path) is here:
+                del self._listeners[path]
+
+        return Listener(path, close)
+
+    async def accept(self, process: Process, listener: Listener) -> tuple[Arriving, tuple[str, int]]:
+        """Return the next connection to an address that a process has bound."""
+        if self._listeners.get(listener.path, (None,))[0] is not process:
+            self.listen(process, lambda: Arriving(listener), listener.path)
+        while not listener.came:
+            listener.waiter = process.create_future()
+            await listener.waiter
+        arriving = listener.came.popleft()
+        return arriving, (arriving.end.peer.process.name, 0)
 
     async def connect(self, process: Process, make: Callable[[], Any], path: str) -> tuple[End, Any]:
         """Connect a process to a listening one. Raises OSError."""
@@ -270,7 +328,17 @@ class Network:
 
     def hold(self, one: str, other: str) -> None:
         """Let nothing through between two hosts."""
-        self.route(one, other).is_held = True
+        route = self.route(one, other)
+        route.is_held = True
+        route.holds += 1
+        self.kernel.at(self.kernel.now + SILENT_SECONDS_MAX, self._end_silent, route, route.holds)
+
+    def _end_silent(self, route: Route, holds: int) -> None:
+        """Have the kernels end what was silent for too long, where they were asked to."""
+        if route.is_held and route.holds == holds:
+            for end in self._ends:
+                if end.route is route and end.is_watched:
+                    end.cut()
 
     def release(self, one: str, other: str) -> None:
         """Let what waits, and what comes, through again."""

@@ -101,7 +101,7 @@ class Plan:
 
     def without(self, numbers: set[int]) -> "Plan":
         """Return the same plan with some events left out."""
-        plan = Plan(**self.__dict__)
+        plan = type(self)(**self.__dict__)
         plan.events = [event for event in self.events if event.number not in numbers]
         return plan
 
@@ -144,7 +144,7 @@ def draw_plan(seed: str) -> Plan:
         events.append((chance.uniform(0.05, max(busy)), kind, -1, _draw_details(chance, plan, kind)))
     events.sort(key=lambda event: event[0])
     plan.events = [Event(number, *event) for number, event in enumerate(events)]
-    plan.calm_at = max([max(busy), *(_end(event) for event in plan.events if event.channel < 0)]) + 0.5
+    plan.calm_at = max([max(busy), *(end_of(event) for event in plan.events if event.channel < 0)]) + 0.5
     return plan
 
 
@@ -251,7 +251,7 @@ def _draw_handover(chance: random.Random, plan: Plan, rest: float) -> tuple[Any,
     return f"worker{number}", f"worker{(number + 1) % plan.workers}", held, rest
 
 
-def _end(event: Event) -> float:
+def end_of(event: Event) -> float:
     """Return when a fault is over for certain, with what follows from it at once."""
     if event.kind in ("kill", "kill at write", "disk", "power at disk", "power", "handover"):
         return event.at + float(event.details[-1]) + ARMED_SECONDS

@@ -1,9 +1,10 @@
-"""Whole-system simulation: `python -m tests.simulation.world --seeds N --first K [--processes P]`.
+"""Whole-system simulation: `python -m tests.simulation.world --count N --first K [--processes P] [--engine postgres --stores M]`.
 
 One seed is one small world: the production store server, workers, signer, settler and watcher with their own doors, frames and
 links, in one process under a simulated clock, network and disk; a chain with a mempool; payers, some of them thieves. The seed
 draws who does what, and what goes wrong, as a numbered list of events (`plan.py`). The judge (`judge.py`) knows the right balances.
-A failing seed is shrunk: events are left out while it still fails; `--seed K --without 3,7` replays what is left, exactly.
+A failing seed is shrunk: events are left out while it still fails; `--seed K --without 3,7` replays what is left, exactly. With
+`--engine postgres` a world has several machines, each with a store, on a model of PostgreSQL (`cluster/`).
 
 Production code is everything in `paychan`, `store` and `signer` but RocksDB, SQLite's files, sockets, clocks, the HTTP of the
 chain sources, granian's own half and the supervisor's child processes. Their stand-ins are `disk.py`, `network.py`, `kernel.py`,
@@ -21,7 +22,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 from paychan.core.channel import ChannelState, Phase
@@ -45,6 +46,9 @@ RULES = {rules.name: rules for rules in (CORE_28, CORE_31)}
 
 RECOVERY_SECONDS = 40.0
 """Simulated; so long after the last fault an honest payment may take. Timeouts of 12 s, and pauses, add up."""
+
+CLUSTER = "postgres"
+"""What a seed begins with whose world has several machines."""
 
 SETTLED_SECONDS = 45.0
 """Simulated; after the expiry: until then a refund may have taken what was not settled."""
@@ -72,6 +76,8 @@ class WatchedChain(BlockChain):
 
 class World:
     """Everything of one seed."""
+
+    recovery_seconds = RECOVERY_SECONDS
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -122,15 +128,26 @@ class World:
         process = Process(self.kernel, name, self.network)
         self.hosts[name] = process
         process.at_death.append(lambda: self._died(name))
+        work = self._work(name, process)
+        process.call_soon(lambda: process.create_task(work).add_done_callback(lambda done: self._ended(name, process, done)))
+
+    def _work(self, name: str, process: Process) -> Coroutine[Any, Any, None]:
+        """Return what a process does."""
         if name == "store":
             process.tap = self.judge.tap_store
-            work = start_store(self, process)
-        elif name == "signer":
+            return start_store(self, process)
+        if name == "signer":
             process.tap = self.judge.tap_signer
-            work = start_signer(self, process)
-        else:
-            work = start_worker(self, process, BASE_PORT + int(name[6:]))
-        process.call_soon(lambda: process.create_task(work).add_done_callback(lambda done: self._ended(name, process, done)))
+            return start_signer(self, process)
+        return start_worker(self, process, BASE_PORT + int(name[6:]))
+
+    def disk_of(self, name: str) -> Disk:
+        """Return the disk of the machine that a process runs on."""
+        return self.disk
+
+    def may_end(self, text: str) -> bool:
+        """Return whether a process may log this and end: what it could not help has happened."""
+        return "the store ends: OSError" in text
 
     def _ended(self, name: str, process: Process, task: "asyncio.Task[None]") -> None:
         if process.is_alive and not task.cancelled() and task.exception() is not None:
@@ -182,7 +199,7 @@ class World:
             await life
         await asyncio.sleep(max(0.0, plan.calm_at - self.kernel.now))
         for person in self.people:
-            await self._recover(person, self.kernel.now + RECOVERY_SECONDS)
+            await self._recover(person, self.kernel.now + self.recovery_seconds)
         if plan.settles:
             await self._settle()
         self._is_over = True
@@ -206,7 +223,7 @@ class World:
             await asyncio.sleep(0.4)
         state = self.state(person)
         phase = state.phase.name if state else "absent"
-        self.judge.breach(f"{where}: nothing was acknowledged within {RECOVERY_SECONDS:g} s after the last fault ({phase})")
+        self.judge.breach(f"{where}: nothing was acknowledged within {self.recovery_seconds:g} s after the last fault ({phase})")
 
     async def _try_in_vain(self, person: Person) -> None:
         """Pay on a channel that has no coins any more, once everybody has had the time to notice."""
@@ -250,7 +267,7 @@ class World:
         self._fund()
         for name in self.names():
             self._start(name)
-        troubles = Troubles(self)
+        troubles = self._troubles()
         for event in self.plan.events:
             if event.channel < 0:
                 self.kernel.at(event.at, troubles.strike, event)
@@ -264,6 +281,9 @@ class World:
         finally:
             self.kernel.bury()
         return self
+
+    def _troubles(self) -> Troubles:
+        return Troubles(self)
 
     def _judge(self) -> None:
         self.judge.violations += self.kernel.errors
@@ -289,7 +309,21 @@ class World:
 
 def run_seed(seed: str, without: Iterable[int] = ()) -> World:
     """Simulate one seed; the same seed, with the same events left out, gives the same trace. The stand-ins must be `staged()`."""
-    return World(draw_plan(seed).without(set(without))).run()
+    plan = plan_of(seed).without(set(without))
+    if not seed.startswith(CLUSTER):
+        return World(plan).run()
+    from .cluster.world import ClusterWorld  # which is one of these
+
+    return ClusterWorld(plan).run()  # type: ignore[arg-type]
+
+
+def plan_of(seed: str) -> Plan:
+    """Return what a seed means: a number is one machine's world, `postgresN/NUMBER` one of N machines."""
+    if not seed.startswith(CLUSTER):
+        return draw_plan(seed)
+    from .cluster.plan import draw
+
+    return draw(seed)
 
 
 def shrink(seed: str, without: Iterable[int] = (), runs_max: int = 400) -> list[int]:
@@ -302,9 +336,9 @@ def shrink(seed: str, without: Iterable[int] = (), runs_max: int = 400) -> list[
         runs += 1
         return bool(run_seed(seed, numbers).judge.violations)
 
-    size = max(1, len(draw_plan(seed).events) // 2)
+    size = max(1, len(plan_of(seed).events) // 2)
     while runs < runs_max:
-        left = [event.number for event in draw_plan(seed).without(gone).events]
+        left = [event.number for event in plan_of(seed).without(gone).events]
         before = len(gone)
         for at in range(0, len(left), size):
             attempt = gone | set(left[at : at + size])
@@ -328,22 +362,24 @@ def describe(seed: str, without: Iterable[int] = (), command: str = "tests.simul
         f"{', settles' if plan.settles else ''}; what happens (left out: {len(gone)}):"
     )
     lines += [f"    {event}" for event in plan.events]
-    flag = f" --without {','.join(map(str, gone))}" if gone else ""
-    lines.append(f"  replay: python -m {command} --seed {seed}{flag}")
+    kind, _, number = seed.rpartition("/")
+    flags = f" --engine {CLUSTER} --stores {kind.removeprefix(CLUSTER)}" if kind else ""
+    flags += f" --without {','.join(map(str, gone))}" if gone else ""
+    lines.append(f"  replay: python -m {command} --seed {number}{flags}")
     return "\n".join(lines)
 
 
 # --- many ---
 
 
-def _run_many(seeds: list[int]) -> tuple[list[int], Counter[str]]:
+def _run_many(seeds: list[str]) -> tuple[list[str], Counter[str]]:
     """Run seeds in this process; return those that failed, and what happened in all of them."""
-    failed: list[int] = []
+    failed: list[str] = []
     seen: Counter[str] = Counter()
     gc.disable()
     with staged():
         for count, seed in enumerate(seeds):
-            world = run_seed(str(seed))
+            world = run_seed(seed)
             if world.judge.violations:
                 failed.append(seed)
             seen += world.judge.seen
@@ -352,20 +388,20 @@ def _run_many(seeds: list[int]) -> tuple[list[int], Counter[str]]:
     return failed, seen
 
 
-def _in_parts(first: int, count: int, size: int) -> Iterator[list[int]]:
+def _in_parts(first: int, count: int, size: int, kind: str) -> Iterator[list[str]]:
     for start in range(first, first + count, size):
-        yield list(range(start, min(start + size, first + count)))
+        yield [f"{kind}{number}" for number in range(start, min(start + size, first + count))]
 
 
-def campaign(first: int, count: int, processes: int) -> list[int]:
-    """Run many seeds, with progress; return those that failed."""
-    failed: list[int] = []
+def campaign(first: int, count: int, processes: int, kind: str = "") -> list[str]:
+    """Run many seeds, with progress; return those that failed. kind: what their names begin with."""
+    failed: list[str] = []
     seen: Counter[str] = Counter()
     began = time.monotonic()
     size = max(1, min(100, count // processes))
     gc.freeze()
     with multiprocessing.Pool(processes) as pool:
-        parts = _in_parts(first, count, size)
+        parts = _in_parts(first, count, size, kind)
         for bad, some in pool.imap_unordered(_run_many, parts):
             seen += some
             failed += bad
@@ -383,23 +419,26 @@ def campaign(first: int, count: int, processes: int) -> list[int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=1000)
+    parser.add_argument("--count", "--seeds", type=int, default=1000, help="how many seeds")
+    parser.add_argument("--engine", choices=["rocksdb", CLUSTER], default="rocksdb", help="what keeps the stores' data")
+    parser.add_argument("--stores", type=int, choices=range(1, 9), default=2, help="machines with a store, on PostgreSQL")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seed", help="replay this one, and tell what happens in it")
     parser.add_argument("--without", default="", help="numbers of events that are left out of it")
     options = parser.parse_args()
+    kind = f"{CLUSTER}{options.stores}/" if options.engine == CLUSTER else ""
     if options.seed is not None:
         with staged():
             gone = [int(number) for number in options.without.split(",") if number]
-            print(describe(options.seed, gone))
-            return 1 if run_seed(options.seed, gone).judge.violations else 0
-    print(f"seeds {options.first} to {options.first + options.seeds - 1}", flush=True)
-    failed = campaign(options.first, options.seeds, options.processes)
+            print(describe(kind + options.seed, gone))
+            return 1 if run_seed(kind + options.seed, gone).judge.violations else 0
+    print(f"seeds {options.first} to {options.first + options.count - 1}", flush=True)
+    failed = campaign(options.first, options.count, options.processes, kind)
     with staged():
         for seed in failed[:10]:
-            print(describe(str(seed), shrink(str(seed))), flush=True)
-    print(f"{options.seeds} seeds, {len(failed)} failed{': ' + ', '.join(map(str, failed[:100])) if failed else ''}")
+            print(describe(seed, shrink(seed)), flush=True)
+    print(f"{options.count} seeds, {len(failed)} failed{': ' + ', '.join(failed[:100]) if failed else ''}")
     return 1 if failed else 0
 
 

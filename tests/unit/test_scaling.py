@@ -1,5 +1,6 @@
-"""Aim: the sums in docs/SCALING.md are right. Method: every line of its `calc` blocks, `name = expression = value what it is`, is
-done again with the names before it; the value must agree to the digits that it has."""
+"""Aim: the sums in docs/SCALING.md are right, and stand on figures that were measured. Method: every line of its `calc` blocks,
+`name = expression = value what it is`, is done again with the names before it; the value must agree to the digits that it has. A
+line that names a document, as in `(CLUSTER.md, ...)`, has its figure from there."""
 
 import ast
 import math
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "SCALING.md"
+SOURCE = re.compile(r"\(([A-Z]+\.md)[,)]")
+SOURCES_MIN = 10
 BLOCK = re.compile(r"^```calc\n(.*?)^```$", re.M | re.S)
 LINE = re.compile(r"(\w+) = (.+?) = (-?[0-9][0-9_.e]*) (\D.*)")
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
@@ -32,6 +35,24 @@ def agrees(computed: float, told: str) -> bool:
     number = Decimal(told.replace("_", ""))
     digit = 10.0 ** number.as_tuple().exponent
     return abs(computed - float(number)) <= digit / 2 * 1.000001
+
+
+def stands_in(figure: str, document: str) -> bool:
+    """Whether a number stands in a document, by itself."""
+    return re.search(rf"(?<![0-9.]){re.escape(figure)}(?![0-9]|\.[0-9])", document) is not None
+
+
+def test_a_figure_stands_in_the_document_that_it_is_from():
+    lines = [line for block in BLOCK.findall(DOCUMENT.read_text()) for line in block.splitlines() if line]
+    named = [(line, LINE.fullmatch(line)[3], found[1]) for line in lines if (found := SOURCE.search(line))]
+    for line, figure, name in named:
+        assert stands_in(figure, (DOCUMENT.parent / name).read_text()), line
+    assert len(named) >= SOURCES_MIN
+
+
+@pytest.mark.parametrize(("text", "is_there"), [("takes 4.7 µs", True), ("14.7", False), ("4.75", False), ("4.7.", True)])
+def test_a_figure_that_is_part_of_another_is_not_found(text, is_there):
+    assert stands_in("4.7", text) is is_there
 
 
 def test_every_sum_is_right():

@@ -36,7 +36,7 @@ GIVE = f"SELECT paychan.give({', '.join(f'${number}' for number in range(1, 10))
 TAKE_OVER = "SELECT paychan.take_over($1, $2, $3, $4, $5, $6)"
 _HELD = "FROM paychan.shard h WHERE h.store = s.name ORDER BY h.shard"
 LOOK = f"""SELECT s.name, s.number, s.fence, s.groups, s.open_value, s.begun_value, s.open_spent, s.owners,
-    ARRAY (SELECT h.shard {_HELD}), ARRAY (SELECT h.epoch {_HELD}) FROM paychan.store s ORDER BY s.name"""
+    ARRAY (SELECT h.shard {_HELD}), ARRAY (SELECT h.epoch {_HELD}), s.confirmed FROM paychan.store s ORDER BY s.name"""
 HIGHEST = "SELECT paychan.raise_highest($1)"
 
 
@@ -61,7 +61,8 @@ class Sums(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A store, as the database knows it at one moment. owners: what it told last of its workers. leases: their epochs."""
+    """A store, as the database knows it at one moment. owners: what it told last of its workers. leases: their epochs. confirmed:
+    how many of its groups it knew of itself when it began."""
 
     name: str
     number: int
@@ -70,6 +71,7 @@ class Row(NamedTuple):
     sums: Sums
     owners: bytes
     leases: dict[int, int]
+    confirmed: int = 0
 
 
 class Writes(NamedTuple):
@@ -303,8 +305,8 @@ class Postgres:
 async def look(fetch: Callable[[str], Awaitable[list[Any]]]) -> list[Row]:
     """Return all stores of one moment, in the order of their names."""
     return [
-        Row(name, number, fence, groups, Sums(*sums), owners, dict(zip(leases, epochs, strict=True)))
-        for name, number, fence, groups, *sums, owners, leases, epochs in await fetch(LOOK)
+        Row(name, number, fence, groups, Sums(*sums), owners, dict(zip(leases, epochs, strict=True)), confirmed)
+        for name, number, fence, groups, *sums, owners, leases, epochs, confirmed in await fetch(LOOK)
     ]
 
 

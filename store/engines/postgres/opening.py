@@ -31,10 +31,10 @@ from .engine import RECORD, Place, Postgres, look
 
 log = logging.getLogger("paychan.store")
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 NOT_REPLICATED = "PC003"
 FENCED = "PC001"
-BEGIN = "SELECT * FROM paychan.begin_store($1, $2, $3, $4, $5, $6)"
+BEGIN = "SELECT * FROM paychan.begin_store($1, $2, $3, $4, $5, $6, $7)"
 ROW = "SELECT instance, fence, groups FROM paychan.store WHERE name = $1"
 _UNCONFIRMED = "the database does not confirm the store's start: is a standby connected?"
 
@@ -48,12 +48,14 @@ def refusal(config: StoreConfig, why: str) -> ConfigError:
     return ConfigError(f"{config.common.source}: postgres: {why}")
 
 
-def lost(config: StoreConfig, name: str, groups: int, mark: Mark) -> ConfigError:
+def lost(config: StoreConfig, name: str, groups: int, confirmed: int, mark: Mark | None) -> ConfigError:
+    """mark: what says so here; None: the other store does."""
+    remedy = f"remove {mark.path}" if mark is not None else f"remove the mark on the machine of store {name}, and start that one,"
     return refusal(
         config,
-        f"the database has lost what was answered: it knows {groups} groups of store {name}, and {mark.sequence} were confirmed. "
+        f"the database has lost what was answered: it knows {groups} groups of store {name}, and {confirmed} were confirmed. "
         f"A standby was promoted that did not have them, or an old state was restored: see docs/CLUSTER.md; "
-        f"remove {mark.path} to go on without what is lost",
+        f"{remedy} to go on without what is lost",
     )
 
 
@@ -105,9 +107,9 @@ async def _open(
         identity = await _identity(node.connection, config, server_pubkey)
         if pinned.system is not None and (pinned.system, pinned.identity) != (node.system, identity.encode().hex()):
             raise refusal(config, f"this is another database than the one that {directory} belongs to")
-        place, number, sent_ms = await _begin(node.connection, config, bytes.fromhex(pinned.instance), identity, say)
+        place, number, sent_ms = await _begin(node.connection, config, bytes.fromhex(pinned.instance), identity, mark, say)
         if place.groups < mark.sequence:
-            raise lost(config, place.store, place.groups, mark)
+            raise lost(config, place.store, place.groups, mark.sequence, mark)
         pins.write(directory, pins.Pinned(pinned.instance, node.system, identity.encode().hex()))
         return Opened(await _engine(config, identity, mark, marks, node, place, sent_ms), identity, number, marks)
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -123,7 +125,9 @@ async def _engine(
     own = rows.pop(place.store)
     for row in rows.values():
         if row.groups < marks.of(row.name).sequence:
-            raise lost(config, row.name, row.groups, marks.of(row.name))
+            raise lost(config, row.name, row.groups, marks.of(row.name).sequence, marks.of(row.name))
+        if row.groups < row.confirmed:
+            raise lost(config, row.name, row.groups, row.confirmed, None)
     mark.note(place.groups)
     for record in await node.connection.fetch(RECORD, keys.RESTORED):
         log.warning("this store was %s", describe_restored(record[0]))
@@ -166,10 +170,10 @@ async def _identity(connection: asyncpg.Connection, config: StoreConfig, server_
 
 
 async def _begin(
-    connection: asyncpg.Connection, config: StoreConfig, instance: bytes, identity: Identity, say: Say
+    connection: asyncpg.Connection, config: StoreConfig, instance: bytes, identity: Identity, mark: Mark, say: Say
 ) -> tuple[Place, int, int]:
-    """Raise the fence; return the store's place and number, and when that was sent. Whatever an earlier process of this name left
-    in flight is over when this returns."""
+    """Raise the fence, and tell the others what is known here; return the store's place and number, and when that was sent.
+    Whatever an earlier process of this name left in flight is over when this returns."""
     assert config.postgres is not None
     name = config.postgres.name
     seen = await _seen_alone(connection, config, instance, say)
@@ -179,7 +183,8 @@ async def _begin(
         sent_ms = _now_ms()
         unconfirmed = asyncio.get_running_loop().call_later(config.postgres.lease_ms / 1000, die, TimeoutError(_UNCONFIRMED))
         try:
-            fence, groups, number = await connection.fetchrow(BEGIN, name, instance, identity.encode(), leases, *seen)
+            begin = name, instance, identity.encode(), leases, *seen, mark.sequence
+            fence, groups, number = await connection.fetchrow(BEGIN, *begin)
             return Place(name, fence, groups), number, sent_ms
         except asyncpg.PostgresError as error:
             if error.sqlstate == FENCED:

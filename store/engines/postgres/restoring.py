@@ -98,7 +98,7 @@ class Filling:
     async def run(self, pairs: Iterator[tuple[bytes, bytes]], more: Mapping[bytes, bytes]) -> None:
         """Put all pairs, and then `more`; epochs go up."""
         leases = self._identity.shard_count + LEASE_COUNT
-        row = await self._connection.fetchrow(BEGIN, self._place.store, self.instance, self._identity.encode(), leases, 0, 0)
+        row = await self._connection.fetchrow(BEGIN, self._place.store, self.instance, self._identity.encode(), leases, 0, 0, 0)
         self._place = self._place._replace(fence=row[0], groups=row[1])
         for key, value in pairs:
             self._take(key, value)

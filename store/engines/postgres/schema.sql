@@ -22,6 +22,8 @@ CREATE TABLE store (
     instance bytea NOT NULL,                -- 16 random bytes from its state directory
     fence bigint NOT NULL,                  -- raised at each start and by each takeover
     groups bigint NOT NULL,                 -- durable groups and beats so far; never goes back
+    confirmed bigint NOT NULL DEFAULT 0,    -- what the store knew of that when it began. Fewer groups: the database has lost some, and
+                                            -- nobody may serve from it
     open_value bigint NOT NULL DEFAULT 0,   -- its part of the satoshi received on open channels. Only the total over all rows means
                                             -- something: a part stays where it is when a lease goes to another store, and may be negative
     begun_value bigint NOT NULL DEFAULT 0,  -- the same of those received on channels whose settlement has begun and is not settled
@@ -129,17 +131,18 @@ END $$;
 
 -- A store begins: whatever an earlier process of this name left in flight is over when this returns. Its own leases, and those that are
 -- nobody's, are its own. A name that another machine used is taken over only if its row is as it was seen (it was watched for a lease).
+-- Confirmed: the number in its mark; a store that finds fewer groups refuses, and by this the others do, too.
 CREATE FUNCTION begin_store(_name text, _instance bytea, _identity bytea, _leases int, _seen_fence bigint, _seen_groups bigint,
-    OUT fence bigint, OUT groups bigint, OUT number int)
+    _confirmed bigint, OUT fence bigint, OUT groups bigint, OUT number int)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = paychan, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM replicated();
     UPDATE cluster SET identity = _identity WHERE identity IS NULL OR identity = _identity;  -- one begins after the other
     IF NOT FOUND THEN RAISE EXCEPTION 'the database belongs to another store' USING ERRCODE = 'PC001'; END IF;
-    INSERT INTO store (name, number, instance, fence, groups)
-        VALUES (_name, (SELECT coalesce(max(number), 0) + 1 FROM store), _instance, 1, 0)
-        ON CONFLICT (name) DO UPDATE SET fence = store.fence + 1, instance = _instance, owners = ''
+    INSERT INTO store (name, number, instance, fence, groups, confirmed)
+        VALUES (_name, (SELECT coalesce(max(number), 0) + 1 FROM store), _instance, 1, 0, _confirmed)
+        ON CONFLICT (name) DO UPDATE SET fence = store.fence + 1, instance = _instance, owners = '', confirmed = _confirmed
             WHERE store.instance = _instance OR (store.fence = _seen_fence AND store.groups = _seen_groups)
         RETURNING store.fence, store.groups, store.number INTO fence, groups, number;
     IF NOT FOUND THEN RAISE EXCEPTION 'another store uses the name %', _name USING ERRCODE = 'PC001'; END IF;
@@ -188,7 +191,7 @@ END $$;
 CREATE FUNCTION restored() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE shard SET epoch = epoch + 4294967296;
-    UPDATE store SET fence = fence + 4294967296;
+    UPDATE store SET fence = fence + 4294967296, confirmed = 0;
 END $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA paychan FROM PUBLIC;

@@ -165,9 +165,9 @@ class Sharing:
         return rows
 
     def _hold_against_mark(self, row: Row) -> None:
-        """Note how far another store was seen; end if the database has lost some of that."""
+        """Note how far another store was seen; end if the database has lost some of that, or the other one says so."""
         mark = self._marks.of(row.name)
-        if row.groups < mark.sequence:
+        if row.groups < max(mark.sequence, row.confirmed):
             die(RuntimeError(f"the database has lost what was answered: it knows {row.groups} groups of store {row.name}"))
         if row.groups > mark.sequence:
             mark.note(row.groups)
