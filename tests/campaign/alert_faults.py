@@ -6,19 +6,17 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from urllib.parse import urlsplit
+from contextlib import contextmanager, suppress
 
 from coincurve import PrivateKey
 
-from bench.load.payers import Payer as BulkPayer
 from paychan.core.outpoint import format_outpoint
 from paychan.core.sender import sign_payment
 from paychan.core.sharding import shard_of
 from tests.campaign.alert_scenes import CHANNELS, NOTED_EACH, OPEN_MAX, UNSETTLED_MAX, Fault, Scene, repeated
-from tests.campaign.load import PatientClient
+from tests.campaign.load import BATCH_TYPE, PatientClient, batch_of_one
 from tests.certificates import ALPHA, make
-from tests.system import wait_until
+from tests.system import Payer, wait_until
 
 STRANGER = PrivateKey(b"\7" * 32)
 REFUSED = ("PaychanNotReady", "PaychanUnavailable", "PaychanNothingAccepted", "PaychanShardsWithoutOwner")
@@ -71,7 +69,7 @@ def workers_die(scene: Scene):
 @contextmanager
 def nothing_published(scene: Scene) -> Iterator[None]:
     """Transactions cannot be sent, and channels close: what they received stays unsettled."""
-    blocked, each = scene.system.state_dir / "broadcast", OPEN_MAX // 2
+    blocked, each = scene.system.state_dir / "broadcast", OPEN_MAX // 3
     aside = blocked.with_name("broadcast.aside")
     if blocked.exists():
         blocked.rename(aside)
@@ -148,33 +146,25 @@ def slow_disk(scene: Scene, milliseconds: int = 400) -> Iterator[None]:
         scene.switch.fail(pid, "")
 
 
+SLOWEST_MS = 4000
 BATCHES, BATCH_PAYMENTS = 24, 1000
 
 
 @contextmanager
 def many_wait(scene: Scene) -> Iterator[None]:
-    """More payments come than a very slow disk takes."""
-    payers, places = [], []
-    opener = scene.system.client()
-    for number in range(BATCHES):
-        payer = BulkPayer("many wait", number, scene.system.server_pubkey)
-        answer = opener.request("POST", payer.opening(OPEN_MAX // BATCHES // 4 + 80_000))
-        assert answer.status == 201, answer.body
-        payers.append(payer)
-        places.append(urlsplit(answer.headers["location"]).port)
+    """More comes than a very slow disk takes: batches, each of one payment again and again, which all wait for its write."""
+    payers = [scene.payer(f"many wait {number}", 85_000) for number in range(BATCHES)]
     ends = threading.Event()
 
-    def pay(number: int) -> None:
-        client = PatientClient(places[number] or scene.system.port, 60)
+    def pay(payer: Payer) -> None:
+        client = PatientClient(scene.system.port, 10 * SLOWEST_MS / 1000)
         while not ends.is_set():
-            body = payers[number].batch(BATCH_PAYMENTS)[0].partition(b"\r\n\r\n")[2]
-            try:
-                client.request("POST", "/v1/payments", {"Content-Type": "application/octet-stream"}, body)
-            except OSError:
-                client = PatientClient(scene.system.port, 60)
+            with suppress(OSError):
+                body = batch_of_one(payer.sender.channel_target(payer.sender.pay(1))) * BATCH_PAYMENTS
+                client.request("POST", "/v1/payments", {"Content-Type": BATCH_TYPE}, body)
 
-    threads = [threading.Thread(target=pay, args=(number,), daemon=True) for number in range(BATCHES)]
-    with slow_disk(scene, 2000):
+    threads = [threading.Thread(target=pay, args=(payer,), daemon=True) for payer in payers]
+    with slow_disk(scene, SLOWEST_MS):
         for thread in threads:
             thread.start()
         try:
@@ -183,8 +173,6 @@ def many_wait(scene: Scene) -> Iterator[None]:
             ends.set()
     for thread in threads:
         thread.join()
-    for payer in payers:
-        opener.request("DELETE", payer.closing())
 
 
 @contextmanager

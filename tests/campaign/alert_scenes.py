@@ -26,7 +26,10 @@ from tests.system import ROOT, Answer, Payer, System, free_port, processes, runn
 MINUTE_SECONDS = 3.0
 """What a rule's minute becomes: longer than a reload takes, of which no alert may tell."""
 
-OPEN_MAX, UNSETTLED_MAX, NOTED_EACH = 2_000_000, 6_000_000, 100_000
+OPEN_MAX, UNSETTLED_MAX, NOTED_EACH = 6_000_000, 12_000_000, 100_000
+LEASE_MS = 10_000
+"""Longer than the slowest sync."""
+
 CHANNELS = 4
 PAUSE_SECONDS = 0.005
 ATTEMPT_SECONDS_MAX = 2.0
@@ -177,6 +180,7 @@ def processes_scene(directory: Path) -> Iterator[Scene]:
     changes = listening(scraper.port)
     limits = f"total_value_max = {OPEN_MAX}\nunsettled_value_max = {UNSETTLED_MAX}\nunnoted_value_max = {NOTED_EACH}"
     changes["server.toml"] |= {"[chain]": f"[exposure]\n{limits}\n\n[chain]", "public_host = ": 'public_host = "127.0.0.1"'}
+    changes["store.toml"] = {"lease_ms = ": f"lease_ms = {LEASE_MS}"}
     faulty = {"PYTHONPATH": f"{FAULTY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "PAYCHAN_FAULT": str(directory / "fault")}
     with running(directory, workers=2, env={**switch.environment, **faulty}, changes=changes) as system:
         yield from _loaded(Scene(directory, system, scraper, Load([]), switch=switch))
