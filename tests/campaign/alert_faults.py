@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import threading
@@ -26,6 +27,7 @@ STARTING = (*REFUSED, "PaychanStoreAway", "PaychanSignerAway")
 """The same while one starts."""
 
 SHARDS = 256
+TXID = re.compile(r"[0-9a-f]{64}")
 
 
 @contextmanager
@@ -128,8 +130,18 @@ def old_backup(scene: Scene) -> Iterator[None]:
     wait_until(lambda: "gives_payer_more" in scene.command("paychan", "settle", system.config_dir, outpoint), 20, "a refusal")
     yield
     with killed(scene, system.child_pid("signer")):  # it is told to be content with what is left
-        scene.command("signer", "--forget-note", system.config_dir / "signer.toml", outpoint)
-    wait_until(lambda: "refuses" not in scene.command("paychan", "settle", system.config_dir, outpoint), 20, "a settlement")
+        said = scene.command("signer", "--forget-note", system.config_dir / "signer.toml", outpoint)
+        assert "forgotten" in said, said
+    told: list[str] = []
+
+    def is_settled() -> bool:
+        told.append(scene.command("paychan", "settle", system.config_dir, outpoint))
+        return bool(TXID.fullmatch(told[-1].strip()))
+
+    try:
+        wait_until(is_settled, 20, "a settlement")
+    except AssertionError:
+        raise AssertionError(f"the channel is not settled: {told[-1]}") from None
 
 
 @contextmanager

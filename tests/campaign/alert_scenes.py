@@ -235,7 +235,7 @@ def chain_scene(directory: Path) -> Iterator[Scene]:
 
 def estimates(chain: Regtest) -> None:
     """Have the node answer everything as it is, and estimate fees, which one that has seen so little does not: never it alone."""
-    chain.gate.refused, chain.gate.answers = set(), {"estimatesmartfee": {"feerate": 0.0001, "blocks": 6}}
+    chain.gate.refused, chain.gate.answers = set(), {"estimatesmartfee": {"feerate": 0.0001, "blocks": 2}}
 
 
 SCENES: dict[str, Callable[[Path], AbstractContextManager[Scene]]] = {
