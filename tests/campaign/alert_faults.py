@@ -15,9 +15,9 @@ from paychan.core.outpoint import format_outpoint
 from paychan.core.sender import sign_payment
 from paychan.core.sharding import shard_of
 from tests.campaign.alert_scenes import CHANNELS, NOTED_EACH, OPEN_MAX, UNSETTLED_MAX, Fault, Scene, repeated
-from tests.campaign.load import BATCH_TYPE, PatientClient, batch_of_one
+from tests.campaign.load import BATCH_TYPE, batch_of_one
 from tests.certificates import ALPHA, make
-from tests.system import Payer, wait_until
+from tests.system import Client, Payer, wait_until
 
 STRANGER = PrivateKey(b"\7" * 32)
 REFUSED = ("PaychanNotReady", "PaychanUnavailable", "PaychanNothingAccepted", "PaychanShardsWithoutOwner")
@@ -158,33 +158,26 @@ def slow_disk(scene: Scene, milliseconds: int = 400) -> Iterator[None]:
         scene.switch.fail(pid, "")
 
 
-SLOWEST_MS = 4000
 BATCHES, BATCH_PAYMENTS = 24, 1000
 
 
 @contextmanager
-def many_wait(scene: Scene) -> Iterator[None]:
-    """More comes than a very slow disk takes: batches, each of one payment again and again, which all wait for its write."""
+def store_hangs(scene: Scene) -> Iterator[None]:
+    """The store stops for less than a lease, and much comes: batches, each of one payment again and again, wait for its write."""
     payers = [scene.payer(f"many wait {number}", 85_000) for number in range(BATCHES)]
-    ends = threading.Event()
 
     def pay(payer: Payer) -> None:
-        client = PatientClient(scene.system.port, 10 * SLOWEST_MS / 1000)
-        while not ends.is_set():
-            with suppress(OSError):
-                body = batch_of_one(payer.sender.channel_target(payer.sender.pay(1))) * BATCH_PAYMENTS
-                client.request("POST", "/v1/payments", {"Content-Type": BATCH_TYPE}, body)
+        client, body = Client(scene.system.port), batch_of_one(payer.sender.channel_target(payer.sender.pay(1)))
+        with suppress(OSError):
+            client.request("POST", "/v1/payments", {"Content-Type": BATCH_TYPE}, body * BATCH_PAYMENTS)
 
-    threads = [threading.Thread(target=pay, args=(payer,), daemon=True) for payer in payers]
-    with slow_disk(scene, SLOWEST_MS):
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            ends.set()
-    for thread in threads:
-        thread.join()
+    store = scene.system.kill("store", signal.SIGSTOP)
+    try:
+        for payer in payers:
+            threading.Thread(target=pay, args=(payer,), daemon=True).start()
+        yield
+    finally:
+        os.kill(store, signal.SIGCONT)
 
 
 @contextmanager
@@ -237,7 +230,7 @@ FAULTS = (
     Fault(_HERE, "too much is open", too_much_open, ("PaychanOpenValueOverLimit",), STARTING),
     Fault(_HERE, "fees are too high", uneconomic, ("PaychanUneconomicChannels",), (*STARTING, "PaychanSettlementStuck")),
     Fault(_HERE, "the disk is slow", slow_disk, ("PaychanSlow", "PaychanDiskSlow"), REFUSED),
-    Fault(_HERE, "many wait", many_wait, ("PaychanQueueGrows",), (*STARTING, "PaychanSlow", "PaychanDiskSlow")),
+    Fault(_HERE, "the store hangs", store_hangs, ("PaychanQueueGrows",), (*STARTING, "PaychanSlow", "PaychanDiskSlow")),
     Fault(_HERE, "a bit flips", flipped_bit, ("PaychanShardStopped",), STARTING),
     Fault(_HERE, "the store is set back", old_backup, ("PaychanSignerRefuses",), (*STARTING, "PaychanSettlementStuck")),
     Fault(_HERE, "a worker is stopped", worker_stopped, ("PaychanWorkerStuck",), STARTING),

@@ -27,8 +27,8 @@ MINUTE_SECONDS = 3.0
 """What a rule's minute becomes: longer than a reload takes, of which no alert may tell."""
 
 OPEN_MAX, UNSETTLED_MAX, NOTED_EACH = 6_000_000, 12_000_000, 100_000
-LEASE_MS = 10_000
-"""Longer than the slowest sync."""
+LEASE_MS = 40_000
+"""A worker waits so long for a store that hangs, before it answers 503."""
 
 CHANNELS = 4
 PAUSE_SECONDS = 0.005
@@ -53,8 +53,8 @@ class Load:
     """Payers who go on paying, a thread for each of `pays`; what is refused or not answered is followed by the next payment."""
 
     def __init__(self, pays: list[Callable[[], Answer]]) -> None:
-        self.answered = 0
-        self._goes_on, self._ends = threading.Event(), threading.Event()
+        self.answered = self._asking = 0
+        self._lock, self._goes_on, self._ends = threading.Lock(), threading.Event(), threading.Event()
         self._goes_on.set()
         self._threads = [threading.Thread(target=self._run, args=(pay,), daemon=True) for pay in pays]
         for thread in self._threads:
@@ -63,15 +63,25 @@ class Load:
     def _run(self, pay: Callable[[], Answer]) -> None:
         while not self._ends.is_set():
             self._goes_on.wait()
+            self._note(asking=1)
             with suppress(OSError):
-                self.answered += pay().status == 200
+                if pay().status == 200:
+                    self._note(answered=1)
+            self._note(asking=-1)
             time.sleep(PAUSE_SECONDS)
+
+    def _note(self, asking: int = 0, answered: int = 0) -> None:
+        with self._lock:
+            self._asking += asking
+            self.answered += answered
 
     @contextmanager
     def resting(self) -> Iterator[None]:
         """Nobody pays meanwhile."""
         self._goes_on.clear()
         try:
+            time.sleep(PAUSE_SECONDS)
+            wait_until(lambda: not self._asking, 20, "the last answer")
             yield
         finally:
             self._goes_on.set()

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.campaign import alert_chain, alert_faults
@@ -25,6 +26,16 @@ PATIENCE_SECONDS = 40.0
 """For an alert to fire or to cease; `wait_until` is five times as patient on a busy machine."""
 
 
+BUSY = ("PaychanSlow", "PaychanDiskSlow")
+BUSY_LOAD = 2.0
+"""From so many processes that want to run for each processor on, these alerts may be true whatever the fault."""
+
+
+def true_anyway() -> set[str]:
+    """Return the alerts that a busy machine explains."""
+    return set(BUSY) if os.getloadavg()[0] > BUSY_LOAD * (os.cpu_count() or 1) else set()
+
+
 class Trial:
     """Makes faults in one scene and judges what a Prometheus says of each. patience: seconds."""
 
@@ -33,27 +44,31 @@ class Trial:
 
     def is_well(self, seconds: float = QUIET_SECONDS) -> None:
         """AssertionError if an alert fires while the system is under load and nothing is wrong."""
-        self._prom.is_quiet(seconds=self._patience)
+        self._is_quiet()
         before = self._scene.load.answered
-        self._prom.stays_quiet(seconds)
+        self._prom.stays_quiet(seconds, but=true_anyway())
         assert self._scene.load.answered > before, "nothing was paid"
 
     def prove(self, fault: Fault) -> tuple[float, float]:
         """Make a fault and mend it; return the seconds until its alerts fired, and until none did any more. AssertionError: one of
         its alerts did not fire or cease, or another one fired."""
         if not fault.is_first:
-            self._prom.is_quiet(seconds=self._patience)
+            self._is_quiet()
         began = time.monotonic()
         with fault.make(self._scene):
             made = time.monotonic()
             self._prom.fires(*fault.fires, seconds=self._patience)
             fired = time.monotonic()
         mended = time.monotonic()
-        self._prom.is_quiet(seconds=self._patience)
+        self._is_quiet(*fault.fires)
         ceased = time.monotonic()
-        strange = self._prom.fired(ceased - began - 1) - {*fault.fires, *fault.also}
+        strange = self._prom.fired(ceased - began - 1) - {*fault.fires, *fault.also} - true_anyway()
         assert fault.is_first or not strange, f"{', '.join(sorted(strange))} fired besides"
         return fired - made, ceased - mended
+
+    def _is_quiet(self, *names: str) -> None:
+        """Wait until nothing fires, but for what a busy machine explains; these neither."""
+        self._prom.is_quiet(*(set(NAMES) - true_anyway() | set(names)), seconds=self._patience)
 
 
 def chosen(only: str) -> list[Fault]:
@@ -63,26 +78,33 @@ def chosen(only: str) -> list[Fault]:
 
 
 def run(place: Path, faults: list[Fault], rules: str, say: Callable[[str], None]) -> tuple[set[str], list[str]]:
-    """Make these faults, scene by scene; return the alerts that were proved, and what went wrong."""
+    """Make these faults, those of each scene one after the other; return the alerts that were proved, and what went wrong."""
     proved, problems = set[str](), list[str]()
-    for name, scene_of in SCENES.items():
-        own = [fault for fault in FAULTS if fault.scene == name and (fault in faults or fault.is_first)]
-        if not any(fault in faults for fault in own):
-            continue
-        (place / name).mkdir()
-        with scene_of(place / name) as scene, prometheus(place / f"{name}-prometheus", scene.scraper.port, rules) as prom:
-            trial = Trial(scene, prom)
-            own.sort(key=lambda fault: not fault.is_first)
-            for number, fault in enumerate(own):
-                try:
-                    if number == own[0].is_first:
-                        trial.is_well()
-                    fires, ceases = trial.prove(fault)
-                    proved |= set(fault.fires)
-                    say(f"{fault.name}: {', '.join(fault.fires)} after {fires:.0f} s, and ceased {ceases:.0f} s after the mend")
-                except (AssertionError, OSError) as error:
-                    problems.append(f"{fault.name}: {error}")
-                    say(f"PROBLEM {problems[-1]}")
+    names = sorted({fault.scene for fault in faults})
+    with ThreadPoolExecutor(len(names)) as pool:
+        for own, wrong in pool.map(lambda name: _run_scene(place / name, name, faults, rules, say), names):
+            proved |= own
+            problems += wrong
+    return proved, problems
+
+
+def _run_scene(place: Path, name: str, faults: list[Fault], rules: str, say: Callable[[str], None]) -> tuple[set[str], list[str]]:
+    own = [fault for fault in FAULTS if fault.scene == name and (fault in faults or fault.is_first)]
+    own.sort(key=lambda fault: not fault.is_first)
+    proved, problems = set[str](), list[str]()
+    place.mkdir()
+    with SCENES[name](place) as scene, prometheus(place / "prometheus", scene.scraper.port, rules) as prom:
+        trial = Trial(scene, prom)
+        for number, fault in enumerate(own):
+            try:
+                if number == own[0].is_first:
+                    trial.is_well()
+                fires, ceases = trial.prove(fault)
+                proved |= set(fault.fires)
+                say(f"{fault.name}: {', '.join(fault.fires)} after {fires:.0f} s, and ceased {ceases:.0f} s after the mend")
+            except (AssertionError, OSError) as error:
+                problems.append(f"{fault.name}: {error}")
+                say(f"PROBLEM {problems[-1]}")
     return proved, problems
 
 
