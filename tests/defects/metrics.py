@@ -68,8 +68,8 @@ METRICS = (
         ("Y7",),
         "an alert never fires",
         "deploy/prometheus/alerts.yml",
-        "paychan_signer_up == 0",
-        "paychan_signer_up > 1",
+        "paychan_store_up == 0",
+        "paychan_store_up > 1",
         (
             "tests/process/test_prometheus.py::test_no_alert_fires_while_nothing_is_wrong_and_real_faults_are_told",
             "tests/unit/metrics/test_alerts.py::test_each_alert_fires_on_what_it_is_for_and_not_on_what_is_well",
