@@ -129,8 +129,12 @@ class Instance:
         self.start_server()
         return self
 
+    def start_metrics(self) -> None:
+        """Start the process that serves the metrics, of a system whose server.toml has them served."""
+        self._running["metrics"] = spawn("paychan.metrics", self.config / "server.toml", log=self.directory / "log", env=self._env)
+
     def stop(self) -> None:
-        """Stop server, store and signer, in this order."""
+        """Stop metrics, server, store and signer, in this order."""
         stop_politely(reversed(self._running.values()))
         self._running.clear()
 
@@ -176,6 +180,10 @@ class Instance:
         if "server" in self._running:
             pids["workers"] = self.worker_pids()
         return pids
+
+    def all_pids(self) -> dict[str, list[int]]:
+        """Return all its processes by name, also those that have no part in a payment."""
+        return {**{name: [process.pid] for name, process in self._running.items()}, "workers": self.worker_pids()}
 
     # --- payers ---
 

@@ -351,13 +351,15 @@ class Channel:
 
 @contextmanager
 def regtest(
-    directory: Path, changes: Changes | None = None, workers: int = 1, is_ready: bool = True
+    directory: Path, changes: Changes | None = None, workers: int = 1, is_ready: bool = True, behind: int = 0
 ) -> Iterator[Regtest]:
     """Run a node and a system; changes[section][key]: values in config/regtest/server.toml, as TOML.
 
-    is_ready: wait until the system accepts requests.
+    is_ready: wait until the system accepts requests. behind: seconds by which the node's clock is behind, and so its first blocks.
     """
     with Node(blocks_file=directory / "blocks") as node:
+        if behind:
+            node.set_time(int(time.time()) - behind)
         node.mine(100 + COINS)
         regtest = Regtest(directory, node, changes or {}, workers)
         try:

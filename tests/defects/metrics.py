@@ -1,4 +1,4 @@
-"""Known ways in which the metrics would be wrong, or do harm; rows of table.py. Threats Y1 to Y6 of docs/THREATS.md."""
+"""Known ways in which the metrics would be wrong, or do harm; rows of table.py. Threats Y1 to Y7 of docs/THREATS.md."""
 
 from .kinds import Break
 
@@ -63,5 +63,16 @@ METRICS = (
         "if not hosts.is_near(address) and not is_public:",
         "if False:",
         ("tests/unit/settings/test_metrics_section.py::test_an_address_of_the_open_network_takes_a_word_of_consent",),
+    ),
+    Break(
+        ("Y7",),
+        "an alert never fires",
+        "deploy/prometheus/alerts.yml",
+        "paychan_store_up == 0",
+        "paychan_store_up > 1",
+        (
+            "tests/process/test_prometheus.py::test_no_alert_fires_while_nothing_is_wrong_and_real_faults_are_told",
+            "tests/unit/metrics/test_alerts.py::test_each_alert_fires_on_what_it_is_for_and_not_on_what_is_well",
+        ),
     ),
 )

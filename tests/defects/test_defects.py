@@ -35,7 +35,7 @@ IDS = (
     *(f"J{number}" for number in range(1, 7)),
     *(f"K{number}" for number in (*range(1, 11), *range(20, 26))),
     *(f"Q{number}" for number in range(1, 10)),
-    *(f"Y{number}" for number in range(1, 7)),
+    *(f"Y{number}" for number in range(1, 8)),
     *(f"W{number}" for number in range(1, 5)),
 )
 TRIED = ("a settlement that was begun", "a channel opens for less than its price")

@@ -6,8 +6,9 @@
  *   POWER_FAIL    "KIND,N,ERRNO,MODE": the N-th call of KIND (write, sync, meta, any) fails with ERRNO;
  *                 MODE once, sticky (all later ones too), short (a write that writes half and says so), or kill
  *   POWER_SWITCH  directory; the process maps its own file there, named by its pid, and obeys at every call what somebody writes
- *                 into it while it runs: "KINDS,1,ERRNO,MODE", KINDS as "write+meta"; empty: nothing fails. The last byte of the
- *                 first 64 counts the failures. A process begins with what is in the file "next"
+ *                 into it while it runs: "KINDS,1,ERRNO,MODE", KINDS as "write+meta"; empty: nothing fails. MODE slow: nothing fails,
+ *                 each call takes ERRNO milliseconds longer. The last byte of the first 64 counts the calls that this met. A process
+ *                 begins with what is in the file "next"
  *
  * A record: the head below, then `first` bytes of a path, then `second` bytes of a path or of data. One lock around call and
  * record: the order of the records is the order of the calls.
@@ -93,8 +94,9 @@ static int fails_live(const char *kind) {
     char kinds[16], mode[16];
     int error;
     if (sscanf((const char *) live, "%15[^,],1,%d,%15s", kinds, &error, mode) != 3 || !strstr(kinds, kind)) return 0;
-    if (strcmp(mode, "sticky")) live[0] = 0;
     live[LIVE_SIZE - 1]++;
+    if (!strcmp(mode, "slow")) { usleep((useconds_t) error * 1000); return 0; }
+    if (strcmp(mode, "sticky")) live[0] = 0;
     if (!strcmp(mode, "kill")) syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
     if (!strcmp(mode, "short")) return strcmp(kind, "write") ? 0 : 2;
     errno = error;

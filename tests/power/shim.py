@@ -51,7 +51,8 @@ class Switch:
         self.environment = {"LD_PRELOAD": str(library()), "POWER_DIR": str(directory), "POWER_SWITCH": str(place)}
 
     def fail(self, pid: int, what: str) -> None:
-        """Arm a process' switch: "KINDS,1,ERRNO,MODE", or "" to have all calls work again. Nothing happens to one that has none."""
+        """Arm a process' switch: "KINDS,1,ERRNO,MODE", or "" to have all calls work again. "KINDS,1,MILLISECONDS,slow": they
+        only take longer. Nothing happens to one that has none."""
         if self._has_one(pid):
             with (self._place / str(pid)).open("r+b") as file:
                 file.write(what.encode().ljust(_SWITCH_SIZE - 1, b"\0"))
@@ -63,7 +64,7 @@ class Switch:
         passing.rename(self._place / "next")
 
     def failures(self, pid: int) -> int:
-        """Return how many calls of a process have failed (modulo 256)."""
+        """Return how many calls of a process have failed, or were slow (modulo 256)."""
         return (self._place / str(pid)).read_bytes()[_SWITCH_SIZE - 1] if self._has_one(pid) else 0
 
     def _has_one(self, pid: int) -> bool:

@@ -92,6 +92,17 @@ def test_every_alert_tells_where_to_read_on():
         assert (ROOT / document).is_file() and (not anchor or anchor in anchors(ROOT / document)), book
 
 
+def test_the_operators_document_says_of_each_alert_what_to_do():
+    """In one table those that wake somebody, in the other those that do not; each runbook leads there."""
+    _, _, chapter = (ROOT / "docs" / "OPERATING.md").read_text().partition("\n## Alerts\n")
+    chapter, _, _ = chapter.partition("\n## ")
+    tables = [re.findall(r"^\| `(Paychan\w+)` \| \S", part, re.M) for part in chapter.split("until the morning")]
+    severities = re.findall(r"- alert: (\w+)\n(?:.*\n)*?\s+severity: (\w+)", ALERTS)
+    told = [sorted(name for name, severity in severities if severity == wanted) for wanted in ("page", "warn")]
+    assert [sorted(table) for table in tables] == told
+    assert set(re.findall(r"runbook: (\S+)", ALERTS)) == {"docs/OPERATING.md#alerts"}
+
+
 # --- the dashboard ---
 
 
