@@ -70,7 +70,7 @@ class Node:
             "/var/lib/etcd/paychan": str(self.place / "etcd"),
             "/usr/lib/postgresql/15/bin": str(postgres.binaries()),
             "/var/run/postgresql": str(self.sockets),
-            "local all postgres peer": "local all postgres trust",
+            "local all postgres peer map=admin": "local all postgres trust",
         }
         for old, new in changes.items():
             assert old in text or name == "etcd.env" or old.startswith((":", "/var/lib/etcd")), old

@@ -52,7 +52,8 @@ def _look(directory: Path, name: str) -> Module:
     except ImportError as error:
         return Module(name, False, False, type(error).__name__)
     library = Path(loaded.__file__ or "")
-    sources = [path for path in (directory / f"{name}.pyx", directory / f"{name}.pxd") if path.exists()]
+    is_checkout = (directory.parents[1] / "setup.py").exists()  # elsewhere pip wrote both, in any order
+    sources = [path for path in (directory / f"{name}.pyx", directory / f"{name}.pxd") if is_checkout and path.exists()]
     is_stale = any(path.stat().st_mtime > library.stat().st_mtime for path in sources)
     return Module(name, is_stale, DEBUG_SECTION in library.read_bytes())
 

@@ -279,15 +279,18 @@ def test_compiled_modules(modules, expected):
     assert grades(build.judge_modules(modules)) == expected
 
 
-def test_a_module_older_than_its_source_is_seen(tmp_path):
-    directory = Path(build._fast.__file__).parent
+@pytest.mark.parametrize(
+    ("age", "is_checkout", "is_stale"), [(60, True, True), (-60, True, False), (60, False, False)], ids=["new", "old", "installed"]
+)
+def test_a_module_older_than_its_source_is_seen_where_it_is_built(age, is_checkout, is_stale, tmp_path):
+    directory = tmp_path / "paychan" / "_fast"
+    directory.mkdir(parents=True)
+    if is_checkout:
+        (tmp_path / "setup.py").touch()
+    (directory / "frame.pyx").touch()
     library = Path(build.importlib.import_module("paychan._fast.frame").__file__)
-    for name, age in (("new", 60), ("old", -60)):
-        (tmp_path / name).mkdir()
-        source = tmp_path / name / "frame.pyx"
-        source.write_bytes((directory / "frame.pyx").read_bytes() if (directory / "frame.pyx").exists() else b"")
-        os.utime(source, (library.stat().st_mtime + age,) * 2)
-    assert build._look(tmp_path / "new", "frame").is_stale and not build._look(tmp_path / "old", "frame").is_stale
+    os.utime(directory / "frame.pyx", (library.stat().st_mtime + age,) * 2)
+    assert build._look(directory, "frame").is_stale is is_stale
 
 
 READY = {
