@@ -1,5 +1,8 @@
 """What a run of the tests tells: failures at once, and at its end, for ./runTests.sh, a line and each reason for a skipped test.
 
+Where several processes share a run (`--dist loadfile --no-loadscope-reorder`, as ./runTests.sh has it), the files that take longest
+begin: none of them is what all wait for in the end.
+
 `@pytest.mark.privileged("why")` marks a test that only root can run: for others it is skipped, and says why. `.ci/run` runs the
 suite as a plain user, and these as root (`-m privileged`).
 """
@@ -15,6 +18,19 @@ OURS = ("PYTHONPATH", "PYTHONSAFEPATH")
 """Set by ./runTests.sh. Other variables of Python that a machine happens to have (unbuffered streams, no bytecode) are kept from
 the processes that tests start: they hide what everybody else meets."""
 
+LONGEST = (
+    *("process/test_patroni", "clients_js/test_page", "clients_js/test_js_package", "packages/test_packages"),
+    *("process/test_store_migrate", "process/test_store_postgres", "process/test_signer_postgres", "process/test_fleet"),
+    *("campaign/test_stores_campaign", "campaign/test_database", "campaign/test_sales", "process/test_demo"),
+    *("process/test_machines", "process/test_machines_cut", "process/test_paying_kills", "process/test_gateway_kills"),
+    *("process/test_supervisor", "process/test_kills", "process/test_state_machine", "process/test_gateway_proxy"),
+    *("simulation/test_world", "fuzz/test_fuzz", "power/test_power", "defects/test_defects"),
+)
+"""Files of tests/, longest first."""
+
+WHOLE_SYSTEMS = ("process", "client", "chain", "hostile", "campaign", "clients_js")
+"""Folders of tests/ whose other files mostly wait for processes; after them come those that compute."""
+
 
 def pytest_configure(config):
     for name in [name for name in os.environ if name.startswith(("PYTHON", "PYTEST_XDIST")) and name not in OURS]:
@@ -23,13 +39,24 @@ def pytest_configure(config):
     config.stash[_STARTED] = time.monotonic()
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if hasattr(config, "workerinput"):
+        items.sort(key=_turn)
     if os.geteuid() == 0:
         return
     for item in items:
         mark = item.get_closest_marker("privileged")
         if mark is not None:
             item.add_marker(pytest.mark.skip(reason=f"needs root: {mark.args[0]}"))
+
+
+def _turn(item):
+    """Return what a file's place in the order goes by."""
+    file, _, _ = item.nodeid.partition(".py::")
+    name = file.removeprefix("tests/")
+    if name in LONGEST:
+        return 0, LONGEST.index(name)
+    return 1, name.partition("/")[0] not in WHOLE_SYSTEMS
 
 
 def pytest_runtest_logreport(report):
