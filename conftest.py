@@ -1,4 +1,5 @@
-"""What a run of the tests tells: failures at once, and at its end, for ./runTests.sh, a line and each reason for a skipped test.
+"""What a run of the tests tells: failures at once, and at its end, for ./runTests.sh, a line, the files that took longest, and each
+reason for a skipped test.
 
 Where several processes share a run (`--dist loadfile --no-loadscope-reorder`, as ./runTests.sh has it), the files that take longest
 begin: none of them is what all wait for in the end.
@@ -26,7 +27,7 @@ LONGEST = (
     *("process/test_supervisor", "process/test_kills", "process/test_state_machine", "process/test_gateway_proxy"),
     *("simulation/test_world", "fuzz/test_fuzz", "power/test_power", "defects/test_defects"),
 )
-"""Files of tests/, longest first."""
+"""Files of tests/, longest first, as a run's end tells."""
 
 WHOLE_SYSTEMS = ("process", "client", "chain", "hostile", "campaign", "clients_js")
 """Folders of tests/ whose other files mostly wait for processes; after them come those that compute."""
@@ -73,11 +74,22 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
     counts = {name: len(stats.get(name, ())) for name in ("passed", "failed", "error", "skipped")}
     seconds = int(time.monotonic() - config.stash[_STARTED])
     lines = [f"{', '.join(f'{count} {name}' for name, count in counts.items() if count)} in {seconds} s"]
+    lines += [f"    longest: {', '.join(f'{file} {seconds:.0f} s' for file, seconds in _longest(stats))}"]
     reasons = Counter(_reason(skipped) for skipped in stats.get("skipped", ()))
     lines += [f"    {count} skipped: {reason}" for reason, count in sorted(reasons.items())]
     failed = [item.nodeid for name in ("failed", "error") for item in stats.get(name, ())]
     lines += [f"    FAILED {name}" for name in failed]
     Path(report).write_text("\n".join(lines) + "\n")
+
+
+def _longest(stats, count=12):
+    """Return (file, seconds) of the files that took longest, preparing and clearing up included."""
+    taken = Counter()
+    for reports in stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                taken[report.nodeid.partition("::")[0]] += report.duration
+    return taken.most_common(count)
 
 
 def _reason(report):
