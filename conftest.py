@@ -9,6 +9,8 @@ suite as a plain user, and these as root (`-m privileged`).
 """
 
 import os
+import signal
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -36,8 +38,14 @@ WHOLE_SYSTEMS = ("process", "client", "chain", "hostile", "campaign", "clients_j
 def pytest_configure(config):
     for name in [name for name in os.environ if name.startswith(("PYTHON", "PYTEST_XDIST")) and name not in OURS]:
         del os.environ[name]
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGHUP, _stay)  # under nohup; what is ignored is inherited, and no shell below us could catch it
     config.addinivalue_line("markers", "privileged(why): needs root, and says what for")
     config.stash[_STARTED] = time.monotonic()
+
+
+def _stay(*_):
+    """Go on, and leave the signal as a terminal has it to the processes that tests start."""
 
 
 def pytest_collection_modifyitems(config, items):
