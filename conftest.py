@@ -1,10 +1,16 @@
-"""What a run of the tests tells: failures at once, and at its end, for ./runTests.sh, a line and each reason for a skipped test.
+"""What a run of the tests tells: failures at once, and at its end, for ./runTests.sh, a line, the files that took longest, and each
+reason for a skipped test.
+
+Where several processes share a run (`--dist loadfile --no-loadscope-reorder`, as ./runTests.sh has it), the files that take longest
+begin: none of them is what all wait for in the end.
 
 `@pytest.mark.privileged("why")` marks a test that only root can run: for others it is skipped, and says why. `.ci/run` runs the
 suite as a plain user, and these as root (`-m privileged`).
 """
 
 import os
+import signal
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,21 +21,51 @@ OURS = ("PYTHONPATH", "PYTHONSAFEPATH")
 """Set by ./runTests.sh. Other variables of Python that a machine happens to have (unbuffered streams, no bytecode) are kept from
 the processes that tests start: they hide what everybody else meets."""
 
+LONGEST = (
+    *("process/test_patroni", "clients_js/test_page", "clients_js/test_js_package", "packages/test_packages"),
+    *("process/test_store_migrate", "process/test_store_postgres", "process/test_signer_postgres", "process/test_fleet"),
+    *("campaign/test_stores_campaign", "campaign/test_database", "campaign/test_sales", "process/test_demo"),
+    *("process/test_machines", "process/test_machines_cut", "process/test_paying_kills", "process/test_gateway_kills"),
+    *("process/test_supervisor", "process/test_kills", "process/test_state_machine", "process/test_gateway_proxy"),
+    *("simulation/test_world", "fuzz/test_fuzz", "power/test_power", "defects/test_defects"),
+)
+"""Files of tests/, longest first, as a run's end tells."""
+
+WHOLE_SYSTEMS = ("process", "client", "chain", "hostile", "campaign", "clients_js")
+"""Folders of tests/ whose other files mostly wait for processes; after them come those that compute."""
+
 
 def pytest_configure(config):
     for name in [name for name in os.environ if name.startswith(("PYTHON", "PYTEST_XDIST")) and name not in OURS]:
         del os.environ[name]
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGHUP, _stay)  # under nohup; what is ignored is inherited, and no shell below us could catch it
     config.addinivalue_line("markers", "privileged(why): needs root, and says what for")
     config.stash[_STARTED] = time.monotonic()
 
 
-def pytest_collection_modifyitems(items):
+def _stay(*_):
+    """Go on, and leave the signal as a terminal has it to the processes that tests start."""
+
+
+def pytest_collection_modifyitems(config, items):
+    if hasattr(config, "workerinput"):
+        items.sort(key=_turn)
     if os.geteuid() == 0:
         return
     for item in items:
         mark = item.get_closest_marker("privileged")
         if mark is not None:
             item.add_marker(pytest.mark.skip(reason=f"needs root: {mark.args[0]}"))
+
+
+def _turn(item):
+    """Return what a file's place in the order goes by."""
+    file, _, _ = item.nodeid.partition(".py::")
+    name = file.removeprefix("tests/")
+    if name in LONGEST:
+        return 0, LONGEST.index(name)
+    return 1, name.partition("/")[0] not in WHOLE_SYSTEMS
 
 
 def pytest_runtest_logreport(report):
@@ -46,11 +82,22 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
     counts = {name: len(stats.get(name, ())) for name in ("passed", "failed", "error", "skipped")}
     seconds = int(time.monotonic() - config.stash[_STARTED])
     lines = [f"{', '.join(f'{count} {name}' for name, count in counts.items() if count)} in {seconds} s"]
+    lines += [f"    longest: {', '.join(f'{file} {seconds:.0f} s' for file, seconds in _longest(stats))}"]
     reasons = Counter(_reason(skipped) for skipped in stats.get("skipped", ()))
     lines += [f"    {count} skipped: {reason}" for reason, count in sorted(reasons.items())]
     failed = [item.nodeid for name in ("failed", "error") for item in stats.get(name, ())]
     lines += [f"    FAILED {name}" for name in failed]
     Path(report).write_text("\n".join(lines) + "\n")
+
+
+def _longest(stats, count=12):
+    """Return (file, seconds) of the files that took longest, preparing and clearing up included."""
+    taken = Counter()
+    for reports in stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                taken[report.nodeid.partition("::")[0]] += report.duration
+    return taken.most_common(count)
 
 
 def _reason(report):

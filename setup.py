@@ -21,7 +21,7 @@ MODULES = (
 # The load client is for the checkout: no wheel has it, nor the checked build, which is to judge what is shipped.
 BENCH_MODULES = () if CHECKED or "bdist_wheel" in sys.argv else ("answers", "outbox", "client", "signing")
 # Python's own flags ask for debug information, which costs a third of the time and is of C that nobody wrote.
-FLAGS = ["-O1", "-g"] if CHECKED else ["-O3", "-g0"]
+FLAGS = ["-O1" if CHECKED else "-O3", "-g0"]
 EXTENSIONS = [
     Extension(name, [name.replace(".", "/") + ".pyx"], extra_compile_args=FLAGS)
     for name in [f"paychan._fast.{name}" for name in MODULES] + [f"bench.load.{name}" for name in BENCH_MODULES]
@@ -33,6 +33,7 @@ def translated() -> list[Extension]:
     return cythonize(
         EXTENSIONS,
         build_dir="build/cython-checked" if CHECKED else "build/cython",
+        nthreads=os.cpu_count() or 1,
         compiler_directives={
             "language_level": "3",
             "embedsignature": True,

@@ -208,6 +208,8 @@ class System:
 
     def spawn(self) -> subprocess.Popen[str]:
         """Start the supervisor; its output is not read."""
+        if os.environ.get(STORE_VARIABLE) == "postgres" and self.is_embedded:
+            postgres.use(self.config_dir)
         env = {
             **os.environ,
             "PORT": str(self.port),
@@ -323,10 +325,14 @@ class System:
         return Payer(self, make_sender(self.server_pubkey, key, exp_time))
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether the store keeps its data in its own files."""
+        return "[postgres]" not in (self.config_dir / "store.toml").read_text()
+
+    @property
     def store_place(self) -> str:
         """What `paychan-store check` takes: the state directory, or for a store on PostgreSQL that of the configurations."""
-        is_embedded = "[postgres]" not in (self.config_dir / "store.toml").read_text()
-        return str(self.state_dir if is_embedded else self.config_dir)
+        return str(self.state_dir if self.is_embedded else self.config_dir)
 
     def broadcast(self) -> dict[str, bytes]:
         """Return the transactions that were broadcast, by txid."""
@@ -412,8 +418,6 @@ def running(
     with own_ports_block() as base_port:
         server = {"base_port = ": f"base_port = {base_port}", **(changes or {}).get("server.toml", {})}
         config = make_config(directory / "config", {**(changes or {}), "server.toml": server})
-        if os.environ.get(STORE_VARIABLE) == "postgres":
-            postgres.use(config)
         system = System(state_dir, config, free_port(), workers, env or {}, door=door, variant=variant)
         try:
             system.start()

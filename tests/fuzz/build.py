@@ -16,7 +16,7 @@ from setuptools import Distribution, Extension
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "paychan" / "_fast"
 BUILD = ROOT / "build" / "fuzz"
-COVERAGE = ["-O2", "-g", "-fsanitize-coverage=trace-pc"]
+COVERAGE = ["-O2", "-g0", "-fsanitize-coverage=trace-pc"]
 TRAPS = ["-fsanitize=signed-integer-overflow,shift,bounds,pointer-overflow", "-fsanitize-undefined-trap-on-error"]
 CHECKED = os.environ.get("PAYCHAN_DEBUG") == "1"
 CHECKS = ("boundscheck", "wraparound", "initializedcheck", "overflowcheck")
@@ -66,7 +66,7 @@ def build_engine(name: str) -> Path:
 
 def build_parser(source: Path, module: str, address_sanitizer: bool = False) -> Path:
     """Build a copy of paychan._fast.`module`; `source` is a directory like paychan/_fast, which may be broken on purpose."""
-    sanitizers = TRAPS + (["-fsanitize=address"] if address_sanitizer else [])
+    sanitizers = TRAPS + (["-g", "-fsanitize=address"] if address_sanitizer else [])
     kind = ("address" if address_sanitizer else "plain") + ("-checked" if CHECKED else "")
     directory = (BUILD if source == SOURCE else source / "build") / kind
     return compile_extension(

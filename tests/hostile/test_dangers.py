@@ -4,10 +4,6 @@ by the real command's `main` in a process of its own, which must end with status
 says what would be lost.
 """
 
-import json
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +15,7 @@ from coincurve import PrivateKey
 
 from paychan.settings.dangers import PUBLISHED_PUBKEYS, hash160
 from paychan.settings.load import load_server_config, load_signer_config, load_store_config
-from tests.system import ROOT
+from tests.hostile.forked import run_rows
 from tests.unit.settings.test_config import LIVE_ADDRESS, SAMPLE_KEYS, TEST_ADDRESS, changed
 
 OWN_KEY = "11" * 32
@@ -263,26 +259,18 @@ def prepare(danger: Danger, directory: Path) -> dict:
     file = directory / f"{danger.process}.toml"
     file.write_text(text_of(danger))
     own_state = {} if "state_dir" in danger.changes else {"PAYCHAN_STATE_DIR": str(state)}
-    return {"argument": str(file), "env": {**own_state, **danger.env}, "output": str(directory / "out")}
+    return {"arguments": [str(file)], "env": {**own_state, **danger.env}, "output": str(directory / "out")}
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     """(exit status, stdout, stderr) of every row's command."""
     base = tmp_path_factory.mktemp("dangers")
-    env = {name: value for name, value in os.environ.items() if name != "PORT" and not name.startswith("PAYCHAN_")}
 
     def attempt(process: str) -> dict[int, tuple[int, str, str]]:
         rows = {number: prepare(danger, base / str(number)) for number, danger in enumerate(TABLE) if danger.process == process}
-        command = [sys.executable, "-m", "tests.hostile.forked", COMMANDS[process]]
-        lines = "".join(json.dumps(row) + "\n" for row in rows.values())
-        done = subprocess.run(command, input=lines, env=env, cwd=ROOT, capture_output=True, text=True, timeout=200)
-        statuses = done.stdout.split()
-        assert len(statuses) == len(rows), done.stderr
-        texts = {
-            number: [Path(f"{row['output']}.{name}").read_text() for name in ("stdout", "stderr")] for number, row in rows.items()
-        }
-        return {number: (int(status), *texts[number]) for number, status in zip(rows, statuses, strict=True)}
+        done = run_rows(COMMANDS[process], list(rows.values()))
+        return {number: (one.returncode, one.stdout, one.stderr) for number, one in zip(rows, done, strict=True)}
 
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(attempt, COMMANDS))

@@ -3,6 +3,7 @@ command with the real openssl; what it made is tried as peers would try it. Then
 
 import json
 import os
+import shutil
 import ssl
 import stat
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from paychan.__main__ import main
-from paychan.cli.certificates import AUTHORITY_DAYS, DATABASE, DAYS, RENEWED_BEFORE
+from paychan.cli.certificates import AUTHORITY_DAYS, DATABASE, DAYS, PEER, RENEWED_BEFORE, Machine, make_certificates
 from paychan.rpc.peer_tls import CertificateError, CertificateFiles, prove
 from tests.certificates import ALPHA, BETA, files_of, need_openssl, run
 
@@ -38,6 +39,27 @@ def command(monkeypatch, capsys):
 @pytest.fixture(autouse=True)
 def openssl():
     need_openssl()
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    """A cluster's certificates and a database's, just made: dozens of calls of openssl, so they are made once and copied."""
+    need_openssl()
+    place = tmp_path_factory.mktemp("originals")
+    workers = [Machine((ALPHA,)), Machine((BETA, "beta.example", "fd00::2"))]
+    make_certificates(place / "cluster", workers, time.time(), DAYS, False, PEER)
+    make_certificates(place / "db", [Machine((ALPHA,)), Machine((BETA,))], time.time(), DAYS, False, DATABASE)
+    return place
+
+
+@pytest.fixture
+def cluster(originals, tmp_path):
+    return Path(shutil.copytree(originals / "cluster", tmp_path / "cluster"))
+
+
+@pytest.fixture
+def db(originals, tmp_path):
+    return Path(shutil.copytree(originals / "db", tmp_path / "db"))
 
 
 def serial(path: Path) -> str:
@@ -71,17 +93,15 @@ def test_nothing_of_it_is_open_to_others_whatever_the_umask(tmp_path, command):
     assert not (made / ALPHA / "ca.key").exists()
 
 
-def test_the_authority_signs_for_machines_and_for_no_other_authority(tmp_path, command):
-    command(tmp_path / "cluster", *HOSTS)
-    text = run("x509", "-in", tmp_path / "cluster" / "ca.crt", "-noout", "-text")
+def test_the_authority_signs_for_machines_and_for_no_other_authority(cluster):
+    text = run("x509", "-in", cluster / "ca.crt", "-noout", "-text")
     assert "CA:TRUE, pathlen:0" in text and "Certificate Sign" in text
-    text = run("x509", "-in", files_of(tmp_path / "cluster", ALPHA).certificate, "-noout", "-text")
+    text = run("x509", "-in", files_of(cluster, ALPHA).certificate, "-noout", "-text")
     assert "CA:FALSE" in text and "TLS Web Server Authentication, TLS Web Client Authentication" in text
 
 
-def test_a_second_run_keeps_what_is_good_and_renews_what_ends_soon(tmp_path, command):
-    made = tmp_path / "cluster"
-    command(made, *HOSTS)
+def test_a_second_run_keeps_what_is_good_and_renews_what_ends_soon(cluster, command):
+    made = cluster
     files = files_of(made, ALPHA)
     before, authority = serial(files.certificate), serial(made / "ca.crt")
     status, out, _ = command(made, *HOSTS, "--host", "gamma.example", "--json")
@@ -94,9 +114,8 @@ def test_a_second_run_keeps_what_is_good_and_renews_what_ends_soon(tmp_path, com
     assert prove(files, ALPHA) > time.time() + DAYS * DAY
 
 
-def test_renew_makes_all_anew_with_new_keys(tmp_path, command):
-    made = tmp_path / "cluster"
-    command(made, *HOSTS)
+def test_renew_makes_all_anew_with_new_keys(cluster, command):
+    made = cluster
     keys = [files_of(made, host).key.read_text() for host in (ALPHA, BETA)]
     assert command(made, *HOSTS, "--renew")[1].count(": renewed\n") == 2
     assert not {files_of(made, host).key.read_text() for host in (ALPHA, BETA)} & set(keys)
@@ -105,9 +124,8 @@ def test_renew_makes_all_anew_with_new_keys(tmp_path, command):
 
 
 @pytest.mark.parametrize("spoil", ["key", "certificate", "ca", "name"])
-def test_what_is_damaged_or_lacks_a_name_is_made_anew(tmp_path, command, spoil):
-    made, hosts = tmp_path / "cluster", ("--host", ALPHA)
-    command(made, *hosts)
+def test_what_is_damaged_or_lacks_a_name_is_made_anew(cluster, command, spoil):
+    made, hosts = cluster, ("--host", ALPHA)
     if spoil == "name":
         hosts = ("--host", f"{ALPHA},alpha.example")
     else:
@@ -117,9 +135,8 @@ def test_what_is_damaged_or_lacks_a_name_is_made_anew(tmp_path, command, spoil):
 
 
 @pytest.mark.parametrize("missing", ["ca.crt", "ca.key"])
-def test_half_an_authority_is_not_replaced(tmp_path, command, missing):
-    made = tmp_path / "cluster"
-    command(made, *HOSTS)
+def test_half_an_authority_is_not_replaced(cluster, command, missing):
+    made = cluster
     (made / missing).unlink()
     status, out, err = command(made, *HOSTS, "--renew")
     assert (status, out) == (1, "") and f"{made / missing} is missing beside" in err
@@ -185,9 +202,8 @@ def test_a_machine_of_the_database_is_a_server_and_each_role_is_a_client_of_that
 
 
 @pytest.mark.parametrize("spoil", ["damaged", "another's", "without its key", "gone", "ends soon"])
-def test_a_role_without_a_good_certificate_gets_one(tmp_path, command, spoil):
-    made = tmp_path / "db"
-    command(*database(made))
+def test_a_role_without_a_good_certificate_gets_one(db, command, spoil):
+    made = db
     before = serial(certificate_of(made, "paychan_store"))
     if spoil == "damaged":
         certificate_of(made, "paychan_store").write_text("damaged\n")
@@ -204,10 +220,7 @@ def test_a_role_without_a_good_certificate_gets_one(tmp_path, command, spoil):
     assert command(*database(made, "--days", days))[1] == f"{made / ALPHA}: kept\n{made / BETA}: kept\n"
 
 
-def test_one_authority_does_not_sign_for_workers_and_the_database(tmp_path, command):
-    database_made, workers_made = tmp_path / "db", tmp_path / "cluster"
-    command(*database(database_made))
-    command(workers_made, *HOSTS)
-    for words in ((database_made, *HOSTS), database(workers_made, "--renew")):
+def test_one_authority_does_not_sign_for_workers_and_the_database(cluster, db, command):
+    for words in ((db, *HOSTS), database(cluster, "--renew")):
         status, out, err = command(*words)
         assert (status, out) == (1, "") and "need one each" in err

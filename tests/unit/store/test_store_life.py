@@ -36,8 +36,8 @@ def test_a_stuck_store_does_not_feed_its_watchdog(tmp_path):
         )
         manager = Manager({"NOTIFY_SOCKET": str(listener.path), "WATCHDOG_USEC": "15000"})
         stop = asyncio.Event()
-        store = StoreServer(config, Identity("test", PUBKEY, 4, bytes(16)), engine, manager=manager)
-        serving = asyncio.create_task(store.run(stop))
+        server = StoreServer(config, Identity("test", PUBKEY, 4, bytes(16)), engine, manager=manager)
+        serving = asyncio.create_task(server.run(stop))
         words = await until(listener, "WATCHDOG=1")
         assert words[0].startswith("READY=1\n")
         with socket.socket(socket.AF_UNIX) as client:
