@@ -290,7 +290,7 @@ async def start_worker(world: "World", process: Process, port: int) -> None:
     """As `App` does, in a process that granian would have made."""
     config = _worker_config(port, world.plan.channel_exposure_max, world.plan.total_exposure_max)
     app = App(config)
-    app._direct = DirectPort(config, app._answer_direct)
+    app._direct = DirectPort(config, app._answer_any, app._limits)
     await app._direct.start()
     app._worker = Worker(config, app._on_joined, app._direct.public_url)
     app._worker.start()
