@@ -51,13 +51,19 @@ def number_of(address: IP | None) -> int:
 
 
 class Networks:
-    """Some networks. `texts`: in CIDR, or "unix". Raises ValueError."""
+    """Some networks; those of the same texts are equal. `texts`: in CIDR, or "unix". Raises ValueError."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self.texts = tuple(texts)
         self.has_unix = UNIX in self.texts
         found: list[IPv4Network | IPv6Network] = [ip_network(text) for text in self.texts if text != UNIX]
         self._masks = [(one.version, int(one.network_address), int(one.netmask)) for one in found]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Networks) and other.texts == self.texts
+
+    def __hash__(self) -> int:
+        return hash(self.texts)
 
     def has(self, address: IP | None) -> bool:
         """Return whether an address is in one of them; None: it came through a Unix socket."""

@@ -152,7 +152,9 @@ class Desk:
         self.port.serve(self.intake)
         self.connection, self._responses = self.port._door.connect(), Responses()
         self.connection.connection_made(Transport(self._responses.feed))
-        self.rsgi = RsgiDoor(loop.call_soon_threadsafe, lambda watcher: None, self._respond, SUCCESS_HEADERS, lambda scope: self.address)
+        self.rsgi = RsgiDoor(
+            loop.call_soon_threadsafe, lambda watcher: None, self._respond, SUCCESS_HEADERS, lambda scope: self.address
+        )
         self.rsgi.intake = self.intake
         self.refused = []
         self.owner = OwnerEnd(PAYLOAD_MAX, loop.call_soon, lambda: self.intake, lambda *_: None, lambda _: None, lambda _: None)

@@ -1,5 +1,5 @@
-"""Aim: what fails from one address costs others nothing: their payments and connections are taken. Method: the real intake and doors
-on a table that has little time for failures; an address floods beside another one, and beside a payer that shares it."""
+"""Aim: what fails from one address costs others nothing: their payments and connections are taken. Method: the real intake and
+doors on a table that has little time for failures; an address floods beside another one, and beside a payer that shares it."""
 
 import asyncio
 from types import SimpleNamespace
@@ -65,7 +65,8 @@ async def test_an_address_that_floods_keeps_no_other_out(kind):
     for number in range(10):
         assert (await pay(desk, kind, HONEST, desk.samples[0].sign(8_900_000 - number).raw)).status == 200
         for more in range(3):  # it goes on; of the time that passes it gets what nobody needs
-            assert (await pay(desk, kind, FLOODER, junk(desk, 100 + 3 * number + more))).code in ("bad_signature", "too_many_refused")
+            answer = await pay(desk, kind, FLOODER, junk(desk, 100 + 3 * number + more))
+            assert answer.code in ("bad_signature", "too_many_refused")
 
 
 @asynchronous
