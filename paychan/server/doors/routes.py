@@ -61,7 +61,7 @@ def opens(method: str, path: str) -> bool:
     return method == "POST" and _is_new_channel(path)
 
 
-async def _answer(worker: Answers, method: str, path: str, query: str, body: bytes, address: int) -> Reply:
+async def _answer(worker: Answers, method: str, path: str, query: str, body: bytes, address: int = 0) -> Reply:
     """Raises Rejection, Unavailable. PUT, the hot one, is asked for first."""
     if method == "PUT":
         return await worker.pay(path, query, address)
