@@ -16,7 +16,7 @@ CHECKED = os.environ.get("PAYCHAN_DEBUG") == "1"
 MODULES = (
     *("status", "libcrypto", "secp256k1", "payment", "sighash", "request", "scheme", "http", "purchase", "tally", "channel"),
     *("lane", "fields", "commit", "reply", "intake", "selling", "sale", "rsgi", "frame", "forward", "direct"),
-    *("batch", "account", "group", "meter"),
+    *("batch", "account", "group", "limits", "meter"),
 )
 # The load client is for the checkout: no wheel has it, nor the checked build, which is to judge what is shipped.
 BENCH_MODULES = () if CHECKED or "bdist_wheel" in sys.argv else ("answers", "outbox", "client", "signing")

@@ -3,7 +3,8 @@
     2026-11-27T03:26:07.123Z INFO store[4711] paychan.store: store 1f... of network test ready at unix:...
 
 Time in UTC, level, process and its id, logger, message; on standard error, one line for each record. With `form = "json"` each is
-an object with the same parts: time, level, process, pid, logger, message. No request is ever logged: a payment in it is worth
+an object with the same parts: time, level, process, pid, logger, message. Where several systems are in one run, each process has
+its instance's name before its own, `live/store[4711]`. No request is ever logged: a payment in it is worth
 money.
 
 Warnings of one kind that come in masses, as strangers could cause them, are written for a while and then counted.
@@ -36,10 +37,16 @@ KINDS_MAX = 1000
 
 @dataclass(frozen=True)
 class LogConfig:
-    """level: one of LEVELS' names, of the least that is written. form: one of FORMS."""
+    """level: one of LEVELS' names, of the least that is written. form: one of FORMS. instance: which of several systems in one run
+    this is, empty if there is one."""
 
     level: str = "info"
     form: str = "text"
+    instance: str = ""
+
+    def named(self, process: str) -> str:
+        """Return what a process is called in the log."""
+        return f"{self.instance}/{process}" if self.instance else process
 
 
 class LineFormatter(logging.Formatter):
@@ -139,7 +146,7 @@ def set_up(process: str, config: LogConfig = LogConfig()) -> None:
     """Have everything that is logged in this process, granian's and Python's own warnings too, go to standard error. It may be
     called again, once the configuration is read."""
     handler = StderrHandler()
-    handler.setFormatter(FORMATTERS[config.form](process))
+    handler.setFormatter(FORMATTERS[config.form](config.named(process)))
     for logger in (logging.getLogger(), logging.getLogger(GRANIAN)):
         logger.handlers[:] = [handler]
         logger.setLevel(LEVELS[config.level])
@@ -157,7 +164,7 @@ def silence() -> None:
 def granian_config(process: str, config: LogConfig = LogConfig()) -> dict[str, Any]:
     """Return what granian applies in its processes: the same, until `set_up` is called there."""
     return {
-        "formatters": {"line": {"()": FORMATTERS[config.form], "process": process}},
+        "formatters": {"line": {"()": FORMATTERS[config.form], "process": config.named(process)}},
         "handlers": {"stderr": {"()": StderrHandler, "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": config.level.upper()},
         "loggers": {GRANIAN: {"handlers": ["stderr"], "level": config.level.upper(), "propagate": False}},

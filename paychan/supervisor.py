@@ -1,7 +1,7 @@
 """`paychan run CONFIG_DIR`: starts signer, store and server, restarts what dies, and stops them in the right order.
 
 Children are told apart by pid. Each is in a session of its own, so that Ctrl-C reaches only the supervisor, and each ends when
-the supervisor dies, however it dies.
+the supervisor dies, however it dies. Several directories have a supervisor each: `instances.py`.
 """
 
 import ctypes
@@ -55,22 +55,27 @@ def _end_with_supervisor(supervisor: int) -> None:
 class Child:
     """One process that should always run."""
 
-    def __init__(self, name: str, module: str, config_file: Path, lock: int) -> None:
-        self.name, self._lock = name, lock
-        self._argv = [sys.executable, "-m", module, str(config_file)]
+    def __init__(self, name: str, module: str, *words: str, locks: tuple[int, ...] = (), env: dict[str, str] | None = None) -> None:
+        """module: of ours, started with these words. locks: descriptors that it keeps open; env: beside what this process has."""
+        self.name, self._locks, self._env = name, locks, env or {}
+        self._argv = [sys.executable, "-m", module, *words]
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
+        self.starts = 0
+        """How often it was started."""
         self._restart_at = 0.0
         self._wait = RESTART_SECONDS_MIN
 
     def _start(self) -> None:
         self._started_at = time.monotonic()
+        self.starts += 1
         try:
             self._process = subprocess.Popen(
                 self._argv,
                 start_new_session=True,
                 preexec_fn=functools.partial(_end_with_supervisor, os.getpid()),
-                pass_fds=(self._lock,),
+                pass_fds=self._locks,
+                env={**os.environ, **self._env},
             )
         except (OSError, subprocess.SubprocessError) as error:  # no memory, too many processes: that passes
             log.warning("%s cannot be started: %s", self.name, error)
@@ -113,13 +118,18 @@ class Child:
         if self._process is not None and self.is_running:
             self._process.send_signal(signal.SIGHUP)
 
-    def stop(self) -> None:
-        """Ask the process to end, wait for it, kill it if it does not."""
-        if self._process is None or not self.is_running:
+    def ask_to_end(self) -> None:
+        """Ask the process to end."""
+        if self._process is not None and self.is_running:
+            self._process.terminate()
+
+    def stop(self, seconds: float = STOP_SECONDS_MAX) -> None:
+        """Ask the process to end, wait for it, kill it if it does not within so many seconds."""
+        self.ask_to_end()
+        if self._process is None:
             return
-        self._process.terminate()
         try:
-            self._process.wait(STOP_SECONDS_MAX)
+            self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -144,11 +154,12 @@ class Supervisor:
             raise ConfigError(f"{self._server_file}: users: is for processes that are started apart; here all three have one user")
         lock = _lock_state_dir(self.server)
         self._children = [
-            Child("signer", "signer", directory / "signer.toml", lock),
-            Child("store", "store", directory / "store.toml", lock),
-            Child("server", "paychan.server", self._server_file, lock),
+            Child("signer", "signer", str(directory / "signer.toml"), locks=(lock,)),
+            Child("store", "store", str(directory / "store.toml"), locks=(lock,)),
+            Child("server", "paychan.server", str(self._server_file), locks=(lock,)),
         ]
-        self._beside = [Child("metrics", "paychan.metrics", self._server_file, lock)] if self.server.metrics.is_on else []
+        metrics = Child("metrics", "paychan.metrics", str(self._server_file), locks=(lock,))
+        self._beside = [metrics] if self.server.metrics.is_on else []
         self._state: dict[str, object] = {}
 
     def run(self) -> int:
@@ -230,7 +241,8 @@ class Supervisor:
                 return False
         host = self.server.http_host
         url = f"http://{f'[{host}]' if ':' in host else host}:{self.server.http_port}"
-        announce(f"ready {url} server_pubkey={self._state['server_pubkey']}")
+        instance = self.server.common.log.instance
+        announce(f"ready {url} server_pubkey={self._state['server_pubkey']}{f' instance={instance}' if instance else ''}")
         self._manager.ready(f"serves {url}")
         return True
 

@@ -3,6 +3,7 @@
 access log: granian wraps the application, so that payments come the public way, one coroutine for each.
 other source: nor is our scheduler used if granian's source is another one than was tested.
 newer frames: workers say the next version of what they say to those of other machines.
+little time: a thousandth of a worker's time is for verifications that fail, so that few of them use it up.
 few at once: granian serves few connections at a time; nothing else is changed.
 rust tasks: granian's own tasks instead of asyncio's; payments come the private way.
 short limits: the shipped settings, but the own ports' clients have little time and few connections.
@@ -11,6 +12,7 @@ small caches: the store's caches are full soon, so that what else grows in it ca
 The worker says, on standard error, when the first payment has come the public way.
 """
 
+import functools
 import os
 import sys
 from typing import Any
@@ -28,6 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "other source": {},
     "few at once": {"backpressure": 8},
     "rust tasks": {"task_impl": TaskImpl.rust},
+    "little time": {},
     "short limits": {},
     "newer frames": {},
 }
@@ -40,8 +43,8 @@ PUBLIC_WAY = "a payment came the public way"
 def run_supervisor() -> int:
     usual = supervisor.Child
 
-    def child(name: str, module: str, *rest: Any) -> supervisor.Child:
-        return usual(name, variant_module(os.environ[VARIABLE], module), *rest)
+    def child(name: str, module: str, *rest: Any, **more: Any) -> supervisor.Child:
+        return usual(name, variant_module(os.environ[VARIABLE], module), *rest, **more)
 
     supervisor.Child = child  # type: ignore[assignment, misc]
     return run_paychan()
@@ -49,7 +52,11 @@ def run_supervisor() -> int:
 
 def make() -> Any:
     """Return the application, which tells of payments that come the public way. granian calls this in each worker."""
+    from paychan.server import worker
     from paychan.server.app import App, make_app  # not before: the module would hide the package's attribute `app`
+
+    if os.environ[VARIABLE] == "little time":
+        worker.ChannelTable = functools.partial(worker.ChannelTable, failing_per_mille=1)  # type: ignore[assignment, misc]
 
     usual = App.__rsgi__
     told = False

@@ -16,5 +16,6 @@ class Batch:
         to_text: Callable[[bytes], str],
         done: Callable[[bytes], object],
         later: Callable[[Callable[[], None]], object],
+        address: int = 0,
     ) -> None: ...
     def submit(self, intake: Intake) -> None: ...

@@ -54,6 +54,9 @@ cdef class BatchPayment(PaymentRequest):
     cdef int door(self) noexcept:
         return BATCH
 
+    cdef uint64_t address(self) except? 0:
+        return self._batch._address
+
     cdef int _set_loading(self, bint is_loading) except -1:
         if is_loading != self._is_loading:
             self._is_loading = is_loading
@@ -80,7 +83,7 @@ cdef class BatchPayment(PaymentRequest):
 
 cdef class Batch:
     """One request's payments. `done(body)` is called once with the answer; `to_text(bytes)` returns the base64url of a payment;
-    `later(call)` has a call made in another turn of the event loop."""
+    `later(call)` has a call made in another turn of the event loop. address: whom it is counted for."""
 
     cdef bytes _body
     cdef object _done
@@ -93,8 +96,10 @@ cdef class Batch:
     cdef Py_ssize_t _failures
     cdef Py_ssize_t _loading    # payments whose channels are being read
     cdef bint _is_waiting       # the next slice, for them
+    cdef uint64_t _address
 
-    def __init__(self, bytes body not None, to_text not None, done not None, later not None):
+    def __init__(self, bytes body not None, to_text not None, done not None, later not None, uint64_t address=0):
+        self._address = address
         self._body, self._to_text, self._done, self._later = body, to_text, done, later
         self._payments, self._answers = [], []
 

@@ -96,6 +96,7 @@ cdef class ChannelTable:
     cdef readonly uint64_t shortfall
     cdef readonly uint64_t exposure
     cdef Channel *judged             # the channel of the last judgement, NULL if it was not found
+    cdef bint is_from_failing        # whether what is judged now comes from an address whose requests fail; see limits.pxd
     cdef uint64_t charged            # satoshi, two's complement: by how much it changed what was spent
     cdef uint64_t spent              # satoshi: after the last sale
     cdef Purchase purchase           # that the last sale made, settled or found

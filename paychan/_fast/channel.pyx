@@ -55,6 +55,10 @@ spared: then their payers are refused while others are flooded.)
 
 Of it one half is for channels with fewer than FAILURES_SPARED failures within this second. So who floods some channels keeps the
 payers of the others out only by junk for each of these too, each second.
+
+An address of whose requests too many fail (limits.pyx) is judged only while three quarters are there, and by a channel only up to half of
+FAILURES_MAX. So it takes what the time that passes brings, and never what others need; beyond that it is answered 429, unverified. Who
+shares the address with it gets, by asking again, the part of the attempts that is judged; his good payments take nothing.
 """
 
 cdef enum:
@@ -461,18 +465,23 @@ cdef class ChannelTable:
             channel.phase = PHASE_CLOSING
 
     cdef Status _verify(self, Channel *channel, const PaymentView *payment, uint64_t now) noexcept nogil:
-        """Return OK if the payer signed this payment, else BAD_SIGNATURE; TOO_MANY_FAILURES if it was not looked at."""
+        """Return OK if the payer signed this payment, else BAD_SIGNATURE; TOO_MANY_FAILURES or TOO_MANY_REFUSED if it was not
+        looked at."""
         cdef unsigned char digest[32]
         cdef int64_t refill, began = monotonic_ns()
         cdef uint16_t failures = channel.failures if channel.failure_second == <uint32_t> now else 0
-        if failures >= _FAILURES_MAX:
-            return Status.TOO_MANY_FAILURES
-        if self._failing_ns <= (0 if failures < FAILURES_SPARED else self._failing_ns_max // 2):
+        cdef int64_t floor = 0 if failures < FAILURES_SPARED else self._failing_ns_max // 2
+        cdef Status refusal = Status.TOO_MANY_FAILURES
+        if self.is_from_failing:
+            floor, refusal = self._failing_ns_max // 4 * 3, Status.TOO_MANY_REFUSED
+        if failures >= (_FAILURES_MAX // 2 if self.is_from_failing else _FAILURES_MAX):
+            return refusal
+        if self._failing_ns <= floor:
             refill = min(began - self._refilled_at, FAILING_WINDOW_NS) * self._failing_per_mille // 1000
             self._failing_ns = min(self._failing_ns + refill, self._failing_ns_max)
             self._refilled_at = began
-            if self._failing_ns <= (0 if failures < FAILURES_SPARED else self._failing_ns_max // 2):
-                return Status.TOO_MANY_FAILURES
+            if self._failing_ns <= floor:
+                return refusal
         sighash_for_change(
             channel.outpoint, channel.redeem, channel.redeem_size, channel.change_script, channel.change_script_size,
             payment.change_value, payment.sighash_type, digest)

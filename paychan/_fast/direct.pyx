@@ -12,7 +12,7 @@ from libc.string cimport memcpy
 from libc.time cimport time, time_t
 
 from .channel cimport ChannelTable
-from .http cimport COMPLETE, HEAD, INCOMPLETE, POST, PUT, HttpStatus, RequestHead, parse_head
+from .http cimport COMPLETE, HEAD, INCOMPLETE, POST, PUT, HttpStatus, RequestHead, parse_head, values_of
 from .intake cimport Intake, PaymentRequest
 from .status cimport Status
 from .tally cimport OWN
@@ -45,6 +45,7 @@ cdef class DirectRequest(PaymentRequest):
     cdef Py_ssize_t _path_size
     cdef str _decoded_path        # if the path had escapes
     cdef readonly bytes host
+    cdef bytes _forwarded         # what the trusted proxy wrote of its client; None: the connection is the client's own
     cdef bytes _authorization     # if there is exactly one
     cdef readonly bint is_last    # the connection ends with its answer
     cdef readonly bint wants_no_body
@@ -55,6 +56,16 @@ cdef class DirectRequest(PaymentRequest):
     def authorization(self):
         """The Authorization header; empty if there is none, or more than one."""
         return self._authorization or b""
+
+    @property
+    def counted_for(self):
+        """Whom it is counted for, a number of paychan/core/addresses.py."""
+        return self.address()
+
+    cdef uint64_t address(self) except? 0:
+        if self._forwarded is None:
+            return self._connection._address
+        return self._connection._door._callers.behind(self._connection._host, self._forwarded)
 
     cdef Status judge(self, ChannelTable table, uint64_t now) except *:
         cdef const unsigned char *target = <const unsigned char *> PyBytes_AS_STRING(self._target)
@@ -102,6 +113,8 @@ cdef class DirectDoor:
     response. refusal(status): the Reply to a head that was refused, by its `HttpStatus`. unquote(text): resolves a path's escapes.
     paid_head(date): an accepted payment's status line and headers, up to the value of Content-Length. body_paths: the resources
     that take a body, of at most `body_max` bytes. connections_max: more are closed at once.
+    callers: tells whom a connection is counted for, and refuses those of an address that has too many (paychan/server/limits.py);
+    None: nobody is counted.
     """
 
     cdef public Intake intake          # None until the worker has joined the store
@@ -114,15 +127,18 @@ cdef class DirectDoor:
     cdef tuple _body_paths
     cdef Py_ssize_t _body_max
     cdef Py_ssize_t _connections_max
+    cdef object _callers
+    cdef bytes _forwarding             # the header in which trusted proxies write, in lower case
     cdef time_t _second
     cdef bytes _paid_head
     cdef long _ticks                   # of `sweep`
 
     def __init__(self, *, answer, render, refusal, unquote, paid_head, tuple body_paths, Py_ssize_t body_max,
-                 Py_ssize_t connections_max):
+                 Py_ssize_t connections_max, callers=None):
         self._answer, self._render, self._refusal, self._unquote = answer, render, refusal, unquote
         self._paid_head_of, self._body_paths, self._body_max = paid_head, body_paths, body_max
-        self._connections_max = connections_max
+        self._connections_max, self._callers = connections_max, callers
+        self._forwarding = callers.header if callers is not None else b""
         self.connections = set()
 
     def connect(self):
@@ -173,6 +189,10 @@ cdef class DirectConnection:
     cdef bint _is_paused
     cdef bint _is_stuffed          # the client does not take its answers
     cdef bint _has_continued
+    cdef str _host                 # of the peer; empty: it has no address, or nobody asks for it
+    cdef uint64_t _address         # that the connection is counted for, 0: nobody
+    cdef bint _is_proxied          # a trusted proxy's, whose clients are counted one by one
+    cdef bint _is_counted          # among its address' connections
 
     def __init__(self, DirectDoor door not None):
         self._door = door
@@ -186,12 +206,29 @@ cdef class DirectConnection:
         if len(self._door.connections) > self._door._connections_max:
             self._is_closing = True
             transport.abort()
+        elif self._door._callers is not None:
+            self._greet(transport)
+
+    cdef int _greet(self, transport) except -1:
+        """Find out whom the connection is counted for. Raises nothing that a peer could cause."""
+        callers = self._door._callers
+        peer = transport.get_extra_info("peername")
+        self._host = peer[0] if type(peer) is tuple else ""
+        self._address, self._is_proxied = callers.peer(self._host)
+        if self._address and not self._is_proxied:
+            self._is_counted = callers.takes_connection(self._address)
+            if not self._is_counted:
+                self._refuse(callers.too_many_connections, False)
+        return 0
 
     def connection_lost(self, _):
         """What waits goes on: a payment that was judged becomes durable, and its answer is lost."""
         self._transport = None
         self._is_closing = True
         self._door.connections.discard(self)
+        if self._is_counted:
+            self._is_counted = False
+            self._door._callers.gives_back(self._address)
 
     def eof_received(self):
         """Answer what came before the end, then close."""
@@ -316,6 +353,8 @@ cdef class DirectConnection:
         """Refuse what was not understood. Nobody knows where the next request would start: this is the last answer."""
         cdef DirectRequest request = self._new_request(b"", 0, b"", True)
         request.wants_no_body = wants_no_body
+        if not self._is_proxied and request._intake is not None:
+            request.blame(reply.status)
         return request.refuse(reply)
 
     cdef int _take(self, const unsigned char *data, RequestHead *head) except -1:
@@ -332,6 +371,8 @@ cdef class DirectConnection:
         request = self._new_request(
             target, head.path_size, head.host[:head.host_size] if head.host != NULL else b"",
             not head.keep_alive)
+        if self._is_proxied:
+            request._forwarded = values_of(data, head.head_size, door._forwarding)
         if head.has_escapes:
             request._decoded_path = door._unquote(request._target[:head.path_size].decode("ascii"))
         if head.method == PUT and door.intake is not None:

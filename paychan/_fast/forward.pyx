@@ -1,21 +1,21 @@
 """Payments from one worker to another: what came to the wrong worker goes to its shard's owner, and its answer comes back as it is.
 
-A PAYMENT frame carries path, '?' and query; a SALE frame a sale in binary form. The answer carries u16 HTTP status | u16 size of
-the location | location | body; an ERROR frame says that the worker asked is not the owner, and nothing was done. Both ends belong
-to one event loop each.
+A PAYMENT frame carries path, '?' and query, and so does a FAILING_PAYMENT, from an address of whose requests too many fail; a SALE
+frame a sale in binary form. The answer carries u16 HTTP status | u16 size of the location | location | body; an ERROR frame says that
+the worker asked is not the owner, and nothing was done. Both ends belong to one event loop each.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
 
 from .bytes cimport distance
 from .channel cimport ChannelTable
 from .frame cimport ERROR, REPLY, Frame, FrameReader, make_frame
-from .intake cimport PAYMENT, SALE, Intake, PaymentRequest
+from .intake cimport FAILING_PAYMENT, PAYMENT, SALE, Intake, PaymentRequest
 from .sale cimport SaleRequest
 from .status cimport Status
-from .tally cimport FORWARDED as FORWARDED_DOOR, PASSED_ON
+from .tally cimport FORWARDED as FORWARDED_DOOR, PASSED_ON, nanoseconds
 
 from .frame import FrameError as _FrameError
 
@@ -119,6 +119,7 @@ cdef class ForwardLink(PeerEnd):
     def ask(self, PaymentRequest request not None, bytes outpoint not None):
         """Forward a payment for a channel; it is answered once. The link must be open."""
         cdef bytes target
+        cdef unsigned char kind
         if len(self._asked) + len(self._asked_long_ago) >= _ASKED_MAX:
             request.tell(self._full)
             return
@@ -126,7 +127,10 @@ cdef class ForwardLink(PeerEnd):
         self._last_id = self._last_id % 0xFFFFFFFF + 1
         request.outpoint = outpoint
         self._asked[self._last_id] = request
-        self._write(make_frame(request.frame_kind(), self._last_id, <const unsigned char *> target, len(target)))
+        kind = request.frame_kind()
+        if kind == PAYMENT and request._intake._limits.failing_until > <int64_t> nanoseconds() and request.is_from_failing():
+            kind = FAILING_PAYMENT
+        self._write(make_frame(kind, self._last_id, <const unsigned char *> target, len(target)))
 
     def expire(self):
         """Give up what was asked before the last call, so call it as often as an answer may take."""
@@ -167,6 +171,7 @@ cdef class ForwardLink(PeerEnd):
             return 0
         body = location[location_size:frame.size - ANSWER_HEAD_SIZE]
         request._intake._tally.count(request.door(), PASSED_ON)
+        request.blame(status)
         if status == 200 and not location_size:
             return request.relay(body)
         return request.refuse(self._reply(status, body, place))
@@ -263,7 +268,7 @@ cdef class OwnerEnd(PeerEnd):
 
     cdef int _take(self, Frame *frame) except -1:
         cdef Intake intake
-        if frame.kind != PAYMENT and frame.kind != SALE:
+        if frame.kind != PAYMENT and frame.kind != FAILING_PAYMENT and frame.kind != SALE:
             self._on_frame(self, frame.kind, frame.request_id, frame.payload[:frame.size])
             return 0
         intake = self._intake()
@@ -284,6 +289,7 @@ cdef class OwnerEnd(PeerEnd):
             raise _FrameError("a forwarded payment has no query")
         request = ForwardedPayment.__new__(ForwardedPayment)
         request._intake, request._end, request._request_id = intake, self, frame.request_id
+        request.is_marked = frame.kind == FAILING_PAYMENT
         request._target = frame.payload[:frame.size]
         request._path_size = distance(frame.payload, <const unsigned char *> mark)
         return intake.take(request)

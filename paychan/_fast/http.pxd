@@ -61,3 +61,6 @@ cdef struct RequestHead:
 # ended since, nothing is read again, so a head sent byte by byte costs at most 66 readings, not 8192.
 cdef HttpStatus parse_head(
     const unsigned char *data, Py_ssize_t size, Py_ssize_t seen, Py_ssize_t body_max, RequestHead *head) noexcept nogil
+
+# The values of all headers of a name (in lower case) in a head of `head_size` bytes that was COMPLETE, joined by commas.
+cdef bytes values_of(const unsigned char *data, Py_ssize_t head_size, bytes name)

@@ -398,7 +398,33 @@ cdef HttpStatus parse_head(
     return status
 
 
+cdef bytes values_of(const unsigned char *data, Py_ssize_t head_size, bytes name):
+    """See http.pxd. What a proxy adds may be a line of its own."""
+    cdef const unsigned char *line = _line_end(data, head_size) + 1
+    cdef const unsigned char *end
+    cdef const unsigned char *value
+    cdef Py_ssize_t size, value_size, name_size = len(name)
+    cdef bytes found = None
+    while True:
+        end = _line_end(line, head_size - distance(data, line))
+        size = distance(line, end) - 1
+        if size <= 0:
+            return found if found is not None else b""
+        if size > name_size and line[name_size] == c":" and _is_word(line, <const char *> name, name_size):
+            value, value_size = line + name_size + 1, size - name_size - 1
+            _trim(&value, &value_size)
+            found = value[:value_size] if found is None else found + b"," + value[:value_size]
+        line = end + 1
+
+
 # The Python face, for the tests.
+
+def header_values(bytes head not None, bytes name not None):
+    """Return the values of all headers of a name (in lower case) in a whole head, joined by commas. Raises ValueError."""
+    if parse_request_head(head, 0)[0]:
+        raise ValueError("it is no whole head")
+    return values_of(<const unsigned char *> head, len(head), name)
+
 
 cdef bytes _copy(const unsigned char *text, Py_ssize_t size):
     return None if text == NULL else text[:size]

@@ -4,6 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from .channel cimport ChannelTable
 from .commit cimport CommitQueue, Waiter
+from .limits cimport AddressLimits
 from .status cimport Status
 from .tally cimport Tally
 
@@ -11,6 +12,7 @@ from .tally cimport Tally
 cdef enum:
     PAYMENT = 2
     SALE = 3
+    FAILING_PAYMENT = 4             # from an address of whose requests too many fail
 
 cdef class PaymentRequest(Waiter):
     cdef Intake _intake
@@ -21,12 +23,16 @@ cdef class PaymentRequest(Waiter):
     cdef uint64_t _arrived          # nanoseconds, at the turn of the event loop in which it was first judged
     cdef readonly int attempts
     cdef public bint ignore_change_address
+    cdef bint is_marked             # another worker says that it comes from an address of whose requests too many fail
 
     cdef str get_path(self)
     cdef str get_query(self)
     cdef bytes get_target(self)
     cdef unsigned char frame_kind(self)
     cdef int door(self) noexcept
+    cdef uint64_t address(self) except? 0
+    cdef bint is_from_failing(self) except -1
+    cdef int blame(self, int status) except -1
     cdef bint brings_money(self)
     cdef Status judge(self, ChannelTable table, uint64_t now) except *
     cdef int paid(self) except -1
@@ -52,6 +58,7 @@ cdef class Intake:
     cdef bint _has_looked
     cdef uint64_t _turn             # nanoseconds, when it was looked
     cdef Tally _tally
+    cdef AddressLimits _limits
 
     cdef uint64_t time(self) except? 0
     cdef int take(self, PaymentRequest request) except -1

@@ -6,6 +6,7 @@ from paychan.server.protocol.replies import Reply
 from .channel import ChannelTable
 from .commit import CommitQueue, Waiter
 from .forward import ForwardLink
+from .limits import AddressLimits
 
 class PaymentRequest(Waiter):
     @property
@@ -23,7 +24,9 @@ class PaymentRequest(Waiter):
     def again(self) -> None: ...
 
 class FutureRequest(PaymentRequest):
-    def __init__(self, intake: Intake, path: str, query: str, future: asyncio.Future[Reply], door: int = ...) -> None: ...
+    def __init__(
+        self, intake: Intake, path: str, query: str, future: asyncio.Future[Reply], door: int = ..., address: int = 0
+    ) -> None: ...
 
 class _Rules(Protocol):
     @property
@@ -46,7 +49,13 @@ class _Rules(Protocol):
 
 class Intake:
     def __init__(
-        self, table: ChannelTable, queue: CommitQueue, rules: _Rules, refusals: list[Reply | None], exposure_max: int
+        self,
+        table: ChannelTable,
+        queue: CommitQueue,
+        rules: _Rules,
+        refusals: list[Reply | None],
+        exposure_max: int,
+        limits: AddressLimits | None = None,
     ) -> None: ...
     links: list[ForwardLink | None]
     no_money: Reply | None

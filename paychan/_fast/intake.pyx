@@ -6,11 +6,13 @@ funding output) and has the request judged again, or answers it.
 """
 
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.stdint cimport int64_t, uint64_t
 
 from .channel cimport is_durable
 from .commit cimport LOST, WRITTEN
+from .limits cimport AddressLimits
 from .reply cimport paid_body
-from .tally cimport LATENCY_AT, NANOSECONDS_FROM, SHARED, nanoseconds
+from .tally cimport LATENCY_AT, LIMITED_AT, NANOSECONDS_FROM, SHARED, nanoseconds
 
 cdef enum:
     ATTEMPTS_MAX = 4  # how often a request is judged: once, after loading its channel, and again when its shard moved meanwhile
@@ -55,6 +57,20 @@ cdef class PaymentRequest(Waiter):
         """Return where its answer is counted, a `Door` of tally.pxd."""
         return SHARED
 
+    cdef uint64_t address(self) except? 0:
+        """Return whom it is counted for, a number of paychan/core/addresses.py; 0: nobody."""
+        return 0
+
+    cdef bint is_from_failing(self) except -1:
+        """Return whether too many requests of its address failed. It is asked only while there is such an address."""
+        return self._intake._limits.is_over(self.address(), self._intake._turn)
+
+    cdef int blame(self, int status) except -1:
+        """Count it for its address if it was refused in a way that costs work and that an honest payer does not meet often."""
+        if status == 400 or status == 404:
+            self._intake._limits.count_failure(self.address(), nanoseconds())
+        return 0
+
     cdef bint brings_money(self):
         """Return whether more is received on the channel if it is taken."""
         return True
@@ -89,6 +105,7 @@ cdef class PaymentRequest(Waiter):
     cdef int tell(self, object reply) except -1:
         """Give it, and count it."""
         self._intake._tally.count(self.door(), reply.outcome)
+        self.blame(reply.status)
         return self.refuse(reply)
 
     cdef int elsewhere(self, bytes outpoint, uint32_t shard) except -1:
@@ -144,12 +161,18 @@ cdef class FutureRequest(PaymentRequest):
     cdef str _query
     cdef object _future
     cdef int _door
+    cdef uint64_t _address
 
-    def __init__(self, Intake intake not None, str path not None, str query not None, future not None, int door=SHARED):
+    def __init__(self, Intake intake not None, str path not None, str query not None, future not None, int door=SHARED,
+                 uint64_t address=0):
         self._intake, self._path, self._query, self._future, self._door = intake, path, query, future, door
+        self._address = address
 
     cdef int door(self) noexcept:
         return self._door
+
+    cdef uint64_t address(self) except? 0:
+        return self._address
 
     cdef str get_path(self):
         return self._path
@@ -182,10 +205,12 @@ cdef class Intake:
     `failed(error)` makes the one to a bug of ours.
     no_money: the answer to whatever brings money, as long as no more may come; what was received is still sold for, and given back.
     refusals: by status number, the answers to requests that are refused by their form alone, None for the others.
+    limits: what addresses may cost; None: anything.
     """
 
     def __init__(self, ChannelTable table not None, CommitQueue queue not None, rules not None, list refusals not None,
-                 uint64_t exposure_max):
+                 uint64_t exposure_max, AddressLimits limits=None):
+        self._limits = limits if limits is not None else AddressLimits()
         self._table, self._queue, self._rules, self._refusals = table, queue, rules, refusals
         self._exposure_max, self._tally = exposure_max, queue._tally
         self.forget_links()
@@ -232,10 +257,14 @@ cdef class Intake:
             return request.tell(self._rules.overloaded)
         if request.attempts >= ATTEMPTS_MAX:
             return request.tell(self._rules.moved)
+        self._table.is_from_failing = request.is_marked or (
+            self._limits.failing_until > <int64_t> self._turn and request.is_from_failing())
         status = request.judge(self._table, self._now)
         if status == Status.ACCEPTED or status == Status.EXHAUSTED or status == Status.REPLAYED:
             return self._await_write(request, status)
         reply = self._refusals[<int> status]
+        if status == Status.TOO_MANY_REFUSED:
+            self._tally.cells[LIMITED_AT] += 1
         if reply is not None:
             return request.tell(reply)
         if status == Status.NOT_OWNED:

@@ -13,6 +13,7 @@ class RsgiDoor:
         usual: Callable[[Any], object],
         respond: Callable[[Any, Any, Any], None],
         paid_headers: list[tuple[str, str]],
+        address_of: Callable[[Any], int],
     ) -> None: ...
     def schedule(self, watcher: Any) -> None: ...
 

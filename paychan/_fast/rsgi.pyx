@@ -4,6 +4,8 @@ granian hands requests over in a thread of its own. `RsgiDoor.schedule` collects
 that came since it last looked; in the loop each payment goes straight to the intake. Everything else goes granian's usual way.
 """
 
+from libc.stdint cimport uint64_t
+
 from .intake cimport Intake, PaymentRequest
 
 
@@ -22,6 +24,9 @@ cdef class RsgiRequest(PaymentRequest):
     cdef str get_query(self):
         return self._query
 
+    cdef uint64_t address(self) except? 0:
+        return self._door._address_of(self._scope)
+
     cdef int relay(self, bytes body) except -1:
         self._proto.response_bytes(200, self._door._paid_headers, body)
         return 0
@@ -35,7 +40,8 @@ cdef class RsgiDoor:
     """Owned by one event loop, `call_soon_threadsafe` is its.
 
     usual(watcher): has granian run the application's coroutine. respond(scope, proto, reply): sends a `Reply`.
-    paid_headers: of an accepted payment's answer. `intake` is None until the worker has joined the store.
+    paid_headers: of an accepted payment's answer. address_of(scope): whom a request is counted for (paychan/core/addresses.py).
+    `intake` is None until the worker has joined the store.
     """
 
     cdef public Intake intake
@@ -43,12 +49,14 @@ cdef class RsgiDoor:
     cdef object _usual
     cdef object _respond
     cdef list _paid_headers
+    cdef object _address_of
     cdef list _waiting
     cdef bint _is_woken
 
-    def __init__(self, call_soon_threadsafe not None, usual not None, respond not None, list paid_headers not None):
+    def __init__(self, call_soon_threadsafe not None, usual not None, respond not None, list paid_headers not None,
+                 address_of not None):
         self._call_soon_threadsafe, self._usual, self._respond = call_soon_threadsafe, usual, respond
-        self._paid_headers = paid_headers
+        self._paid_headers, self._address_of = paid_headers, address_of
         self._waiting = []
 
     def schedule(self, watcher):

@@ -11,7 +11,8 @@ cpdef enum:
     RECEIVED_AT = 1024         # satoshi that payers were told were received
     CHARGED_AT = 1025          # satoshi that sellers were told were spent
     RETURNED_AT = 1026         # satoshi that sellers gave back
-    COMPILED_END = 1027
+    LIMITED_AT = 1027          # requests that were refused for their address: payments, opens, connections
+    COMPILED_END = 1030
     CELLS = 2048               # of one process: 16 KiB
 
 # Whence a request came. What another worker sent is counted where it is judged, and once.

@@ -14,12 +14,12 @@ from ..core.errors import Rejection
 from ..core.outpoint import format_outpoint, parse_outpoint, txid_hex
 from ..core.units import LOCKTIME_MAX
 from ..exits import EXIT_BAD_CONFIG
+from ..instances import Instances, read_instances
 from ..parts import require_gateway, require_server
 from ..printing import show
 from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, Stored, StoreMessage
-from ..settings.directory import check_directory
 from ..settings.load import load_server_config, load_store_config
 from ..settings.models import ServerConfig, StoreConfig
 from ..supervisor import Supervisor
@@ -41,13 +41,15 @@ def register(subparsers: Any) -> None:
         parser = subparsers.add_parser(name, help=text, description=text, epilog=EXITS)
         for argument, what in arguments:
             parser.add_argument(argument, type=Path if argument == "config_dir" else str, metavar=argument.upper(), help=what)
-        if name != "run":
-            parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.add_argument("--json", action="store_true", help="print JSON")
         parser.set_defaults(run=action, json=False)
 
     directory = ("config_dir", "holds server.toml, store.toml and signer.toml")
     outpoint = ("outpoint", "FUNDING_TXID/VOUT")
-    add("run", _run, "start signer, store and server, and keep them running", directory)
+    about = "start signer, store and server of each directory, and keep them running"
+    run = subparsers.add_parser("run", help=about, description=about, epilog=EXITS)
+    run.add_argument("config_dirs", type=Path, nargs="+", metavar="CONFIG_DIR", help=directory[1])
+    run.set_defaults(run=_run, json=False)
     add("channels", _channels, "list the channels that are open or being settled", directory)
     add("channel", _channel, "show one channel", directory, outpoint)
     add("settle", _settle, "have a channel settled now", directory, outpoint)
@@ -72,7 +74,7 @@ def register(subparsers: Any) -> None:
     config = subparsers.add_parser("config", help=about, description=about).add_subparsers(required=True, metavar="ACTION")
     about = "say what is missing or wrong in a configuration"
     check = config.add_parser("check", help=about, description=about, epilog=EXITS)
-    check.add_argument("config_dir", type=Path, metavar="CONFIG_DIR", help=directory[1])
+    check.add_argument("config_dirs", type=Path, nargs="+", metavar="CONFIG_DIR", help=directory[1])
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(run=_check)
     importing.register(config, EXITS)
@@ -81,7 +83,9 @@ def register(subparsers: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     require_server("paychan run")
     logs.set_up("supervisor")
-    supervisor = Supervisor(arguments.config_dir)
+    if len(arguments.config_dirs) > 1:
+        return Instances(arguments.config_dirs).run()
+    supervisor = Supervisor(arguments.config_dirs[0])
     logs.set_up("supervisor", supervisor.server.common.log)
     return supervisor.run()
 
@@ -109,8 +113,10 @@ def _gateway(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    """Print every problem of the three files and of what they name; exit status 2 if there is one."""
-    problems = check_directory(arguments.config_dir)
+    """Print every problem of the three files and of what they name, and of several directories what they share; exit status 2 if
+    there is one."""
+    _, each, together = read_instances(arguments.config_dirs)
+    problems = [*sum(each, []), *(together if len(each) > 1 else [])]
     if arguments.json:
         show(json.dumps({"problems": problems}))
     else:

@@ -86,6 +86,10 @@ _TABLE = (
     Code(89, "shard_stopped", 503, "The channel's accounts are being looked at; send the same request again later"),
     Code(90, "clock_doubtful", 503, "The server's clock and the chain contradict each other; send the same request again later"),
     Code(91, "too_much_unsettled", 503, "Too much waits to be settled; send the same request again later"),
+    # 429: too much from one address
+    Code(95, "too_many_opens", 429, "Too many channels are being opened from this address; send the same request again later"),
+    Code(96, "too_many_refused", 429, "Too many payments from this address were refused; send the same request again"),
+    Code(97, "too_many_connections", 429, "Too many connections are open from this address"),
     # what a seller is told
     Code(100, "invalid_sale", 400, "The sale is malformed"),
     Code(101, "insufficient_credit", 402, "The channel's credit is below the amount"),

@@ -160,6 +160,13 @@ LOOKUPS = _counter(
     "outcome",
     ("found", "nothing", "remembered", "refused", "failed"),
 )
+LIMITED = _counter(
+    "paychan_limited_total",
+    "Requests and connections that were refused because of what else came from their address, by kind.",
+    "kind",
+    ("payments", "opens", "connections"),
+    at=tally.LIMITED_AT,
+)
 POLLS = _counter("paychan_chain_polls_total", "Looks at the best block, by their outcome.", "outcome", ("answered", "failed"))
 TIP_HEIGHT = _gauge("paychan_tip_height", "Height of the best block, by the worker furthest behind.", Join.MIN, is_optional=True)
 TIP_TIME = _gauge(

@@ -16,6 +16,7 @@ from .._fast.rsgi import RsgiDoor, has_body
 from .._fast.tally import REQUESTS, Tally
 from ..core.errors import ConfigError, Rejection
 from ..exits import EXIT_BAD_CONFIG
+from ..metrics.families import OPENS
 from ..metrics.file import Role, claim_or_none
 from ..printing import say
 from ..settings.load import load_server_config
@@ -23,9 +24,10 @@ from ..settings.models import ServerConfig
 from .doors.direct import DirectPort
 from .doors.granian_door import GranianDoor
 from .doors.headers import SUCCESS_HEADERS, absolute, headers_of
-from .doors.routes import answer, takes_body
+from .doors.routes import answer, opens, takes_body
 from .doors.sell import SellDoor
 from .life import BEAT_SECONDS, Lives, who_waits
+from .limits import Limits
 from .process import end_with_parent
 from .protocol.replies import Reply, problem
 from .worker import Worker
@@ -76,18 +78,26 @@ class App:
         self._direct: DirectPort | None = None
         self._sell: SellDoor | None = None
         self._tally = Tally()
+        self._limits = Limits(config.limits)
         self._telling: asyncio.Task[None] | None = None
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         end_with_parent()
         logs.set_up("worker", self._config.common.log)
         self._tally = claim_or_none(self._config.common.state_dir, Role.WORKER)
+        self._limits = Limits(self._config.limits, self._tally)
 
         async def start() -> None:
-            self._direct = DirectPort(self._config, self._answer_direct)
+            self._direct = DirectPort(self._config, self._answer_any, self._limits)
             await self._direct.start()
             self._worker = Worker(
-                self._config, self._on_joined, self._direct.public_url, self._granian_way, self._tally, self._connections
+                self._config,
+                self._on_joined,
+                self._direct.public_url,
+                self._granian_way,
+                self._tally,
+                self._connections,
+                self._limits,
             )
             self._worker.start()
             self._sell = SellDoor(self._config.sell, lambda: self._worker)
@@ -109,7 +119,7 @@ class App:
         return self._direct.connections if self._direct is not None else 0
 
     def _make_door(self, loop: asyncio.AbstractEventLoop, usual: Callable[[Any], object]) -> RsgiDoor:
-        self._door = RsgiDoor(loop.call_soon_threadsafe, usual, self._respond, SUCCESS_HEADERS)
+        self._door = RsgiDoor(loop.call_soon_threadsafe, usual, self._respond, SUCCESS_HEADERS, self._limits.of_scope)
         return self._door
 
     def _on_joined(self, intake: Intake) -> None:
@@ -118,10 +128,18 @@ class App:
         if self._direct is not None:
             self._direct.serve(intake)
 
-    async def _answer_direct(self, method: str, path: str, query: str, body: bytes) -> Reply:
-        reply = await answer(self._worker, method, path, query, body)
+    async def _answer_any(self, method: str, path: str, query: str, body: bytes, address: int) -> Reply:
+        """Answer a request that came through any door and is counted for an address."""
+        is_open = opens(method, path)
+        if is_open and not self._limits.takes_open(address):
+            reply = Limits.too_many_opens
+            self._tally.add(OPENS.cell("too_many_opens"))
+        else:
+            reply = await answer(self._worker, method, path, query, body, address)
         if method != "PUT" and path not in LOOKS:
             self._tally.answered(REQUESTS, reply.outcome)
+        if method != "PUT" and not is_open:
+            self._limits.blame(address, reply.status)
         return reply
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -158,7 +176,7 @@ class App:
                 return problem(Rejection("malformed_request"))
         elif has_body(scope.headers):
             return self._refused("body_not_allowed")
-        return await self._answer_direct(method, path, scope.query_string, body)
+        return await self._answer_any(method, path, scope.query_string, body, self._limits.of_scope(scope))
 
     def _refused(self, code: str) -> Reply:
         reply = problem(Rejection(code))

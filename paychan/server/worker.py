@@ -38,6 +38,7 @@ from .channels.prices import Prices
 from .channels.proving import Proving
 from .doors.peers import PeerRequest, Peers
 from .gauges import Gauges
+from .limits import Limits
 from .protocol.replies import INTERNAL_ERROR, Form, Reply, json_reply, problem
 from .settlement.figures import Figures
 from .settlement.highwater import read_highest, write_highest
@@ -90,11 +91,13 @@ class Worker:
         granian_way: Callable[[], str] = lambda: "",
         tally: Tally | None = None,
         connections: Callable[[], int] = lambda: 0,
+        limits: Limits | None = None,
     ) -> None:
         """on_joined(intake) is called once payments can be taken. own_url: where clients reach this worker's own port, or empty.
         granian_way(): tells which way granian's requests come in. tally: where it is counted; None: nobody reads it.
-        connections(): how many there are at the own port."""
+        connections(): how many there are at the own port. limits: what addresses may cost, shared with the doors."""
         self._is_counted, self._tally, self._connections = tally is not None, tally or Tally(), connections
+        self._limits = limits or Limits(config.limits, self._tally)
         self._config, self._on_joined, self._own_url, self._granian_way = config, on_joined, own_url, granian_way
         self._highest_file = config.common.state_dir / "clock"
         highest = 0 if config.common.debug else read_highest(self._highest_file)
@@ -263,6 +266,7 @@ class Worker:
             self._books,
             self.trouble,
             self._pay_elsewhere,
+            self._limits.table,
         )
         self._intake = self._payments.intake
         self._bound_intake()
@@ -399,11 +403,11 @@ class Worker:
 
     # --- requests ---
 
-    async def pay(self, path: str, query: str) -> Reply:
-        """PUT on a channel, where no compiled door takes it."""
+    async def pay(self, path: str, query: str, address: int = 0) -> Reply:
+        """PUT on a channel, where no compiled door takes it. address: whom it is counted for."""
         try:
             self._check_interlocks()
-            return await self._payments.pay(path, query, SHARED)
+            return await self._payments.pay(path, query, SHARED, address)
         except NotOwner as error:
             outpoint = error.outpoint
         except Unavailable as error:
@@ -415,14 +419,21 @@ class Worker:
             self._tally.answered(SHARED, error.row.number)
             raise
         self._tally.answered(SHARED, reply.outcome)
+        self._limits.blame(address, reply.status)
         return reply
 
-    async def pay_batch(self, body: bytes) -> Reply:
-        """POST of many payments, for any channels: each is answered as its PUT would be, after one group commit for all."""
+    async def pay_batch(self, body: bytes, address: int = 0) -> Reply:
+        """POST of many payments, for any channels: each is answered, and counted for its address, as its PUT would be, after one
+        group commit for all."""
         self._check_interlocks()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bytes] = loop.create_future()
-        batch = Batch(body, _to_text, lambda answers: None if future.done() else future.set_result(answers), loop.call_soon)
+
+        def done(answers: bytes) -> None:
+            if not future.done():
+                future.set_result(answers)
+
+        batch = Batch(body, _to_text, done, loop.call_soon, address)
         try:
             batch.submit(self._payments.intake)
         except ValueError as error:

@@ -19,6 +19,7 @@ from ..logs import FORMS, LEVELS, LogConfig
 from ..rpc.connection import Address
 from . import dangers, hosts
 from .cluster import cluster_config
+from .limits import limits_config
 from .metrics import metrics_config
 from .models import SETTLEMENT_BYTES, ChainConfig, Common, SellConfig, ServerConfig, SignerConfig, StoreConfig
 from .postgres import read_database, read_postgres
@@ -28,6 +29,9 @@ from .users import read_users
 
 RPC_PORTS = {"live": 8332, "test": 18332, "testnet4": 48332, "signet": 38332, "regtest": 18443}
 """On which Bitcoin Core answers RPC calls, by network."""
+
+INSTANCE_VARIABLE = "PAYCHAN_INSTANCE"
+"""How `paychan run` of several directories tells the processes of each what it is called."""
 
 UNNOTED_VALUE = 100_000
 """Satoshi, on network live: a twentieth of what the shipped limits let be received on one channel."""
@@ -60,18 +64,18 @@ def _common(root: Section, env: Mapping[str, str]) -> tuple[Common, Section]:
         root.fail("PAYCHAN_CLOCK_START", "must be unix seconds")
     root.raise_problems()
     dangers.check_state_dir(root, state_dir, name == "live", enabled)
-    users, log = read_users(root), _log_config(root)
+    users, log = read_users(root), _log_config(root, env)
     return Common(root.source, networks.BY_NAME[name], state_dir, enabled, int(clock) if clock else None, users, log), debug
 
 
-def _log_config(root: Section) -> LogConfig:
+def _log_config(root: Section, env: Mapping[str, str]) -> LogConfig:
     section = root.table("log")
     level, form = section.text("level", "info"), section.text("form", "text")
     if level not in LEVELS:
         section.fail("level", f"must be one of {', '.join(LEVELS)}")
     if form not in FORMS:
         section.fail("form", f"must be one of {', '.join(FORMS)}")
-    return LogConfig(level, form)
+    return LogConfig(level, form, env.get(INSTANCE_VARIABLE, ""))
 
 
 def _address(section: Section, key: str, common: Common, user: int | None) -> Address:
@@ -140,6 +144,7 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         sell=_sell_config(root, common),
         cluster=cluster_config(root, common),
         metrics=metrics_config(root, common),
+        limits=limits_config(root),
     )
     _check_server(config, root)
     root.finish(config)

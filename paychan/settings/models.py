@@ -10,6 +10,7 @@ from ..core.units import SECONDS_PER_HOUR
 from ..logs import LogConfig
 from ..rpc.connection import Address
 from ..rpc.peer_tls import CertificateFiles
+from .limits import LimitsConfig
 
 SETTLEMENT_BYTES = 331
 """Bytes of a settlement transaction as v1 counts them for the open price (spec section 7). A real one has up to 348."""
@@ -139,6 +140,7 @@ class ServerConfig:
     sell: SellConfig
     cluster: ClusterConfig | None = None
     metrics: MetricsConfig = MetricsConfig()
+    limits: LimitsConfig = LimitsConfig()
 
     @property
     def settlement_period(self) -> int:

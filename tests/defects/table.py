@@ -7,6 +7,7 @@ is as short as it can be, and must fit the named file exactly once: `python -m t
 from .cluster import CLUSTER
 from .elsewhere import IN_TYPESCRIPT, TOOLS
 from .kinds import Break
+from .limits import LIMITS
 from .machines import MACHINES
 from .metrics import METRICS
 from .paying import PAYING
@@ -2162,7 +2163,7 @@ PLAINLY = (
 SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
 BREAKS: tuple[Break, ...] = (
     *(*SERVERS, *SALES, *MIDDLEWARE, *PLAINLY, *PAYING, *SOLD_BY_OTHERS, *GATEWAY),
-    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS, *METRICS, *WATCHING),
+    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS, *METRICS, *WATCHING, *LIMITS),
 )
 
 NOT_APPLICABLE: dict[str, str] = {

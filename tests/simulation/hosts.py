@@ -305,7 +305,7 @@ async def start_worker(world: "World", process: Process, port: int) -> None:
 
 async def run_worker(process: Process, config: ServerConfig) -> None:
     app = App(config)
-    app._direct = DirectPort(config, app._answer_direct)
+    app._direct = DirectPort(config, app._answer_any, app._limits)
     await app._direct.start()
     app._worker = Worker(config, app._on_joined, app._direct.public_url)
     app._worker.start()

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import orjson
 
 from paychan._fast.batch import Batch
-from paychan._fast.channel import ChannelTable
+from paychan._fast.channel import FAILING_PER_MILLE, ChannelTable
 from paychan._fast.forward import ForwardLink, OwnerEnd
 from paychan._fast.intake import FutureRequest
 from paychan._fast.rsgi import RsgiDoor
@@ -69,6 +69,9 @@ class Transport:
     def __init__(self, sink):
         self._sink, self._loop, self.closed, self.paused = sink, asyncio.get_running_loop(), False, False
 
+    def get_extra_info(self, name):
+        return ("192.0.2.1", 4711) if name == "peername" else None
+
     def write(self, data):
         assert not self.closed
         self._loop.call_soon(self._sink, bytes(data))
@@ -108,8 +111,10 @@ class Responses:
 class Desk:
     """An intake with all its doors. `store` has `commit(payload)`; `reload(outpoint)` returns the ChannelState to load, or None."""
 
-    def __init__(self, store, samples=3, name="doors"):
-        self.table = own_all(ChannelTable(SHARD_COUNT, SETTLEMENT_PERIOD))
+    def __init__(self, store, samples=3, name="doors", failing_per_mille=FAILING_PER_MILLE, limits=None):
+        """failing_per_mille: of the table. limits: what addresses may cost; requests come from `address`."""
+        self.table = own_all(ChannelTable(SHARD_COUNT, SETTLEMENT_PERIOD, failing_per_mille))
+        self.limits, self.address = limits, 0
         self.store, self.committer = store, Committer(self.table, store)
         self.samples = [make_sample(f"{name} {number}") for number in range(samples)]
         self.by_outpoint = {sample.terms.outpoint: sample for sample in self.samples}
@@ -133,6 +138,7 @@ class Desk:
             SimpleNamespace(snapshot=None),
             lambda: self.trouble,
             lambda request, outpoint, _: self.sent_elsewhere.append((request, outpoint)),
+            limits.table if limits is not None else None,
         )
         self.intake = self.payments.intake
         for sample in self.samples:
@@ -142,11 +148,13 @@ class Desk:
     def _make_doors(self):
         loop = asyncio.get_running_loop()
         config = SimpleNamespace(direct_base_port=0, public_url="", http_host="h", direct_public_host="")
-        self.port = DirectPort(config, None)
+        self.port = DirectPort(config, None, self.limits)
         self.port.serve(self.intake)
         self.connection, self._responses = self.port._door.connect(), Responses()
         self.connection.connection_made(Transport(self._responses.feed))
-        self.rsgi = RsgiDoor(loop.call_soon_threadsafe, lambda watcher: None, self._respond, SUCCESS_HEADERS)
+        self.rsgi = RsgiDoor(
+            loop.call_soon_threadsafe, lambda watcher: None, self._respond, SUCCESS_HEADERS, lambda scope: self.address
+        )
         self.rsgi.intake = self.intake
         self.refused = []
         self.owner = OwnerEnd(PAYLOAD_MAX, loop.call_soon, lambda: self.intake, lambda *_: None, lambda _: None, lambda _: None)
@@ -199,7 +207,7 @@ class Desk:
     def _future_request(self, path, raw, answer):
         future = asyncio.get_running_loop().create_future()
         future.add_done_callback(lambda done: answer.give(done.result().status, done.result().body))
-        return FutureRequest(self.intake, path, self.query(raw), future)
+        return FutureRequest(self.intake, path, self.query(raw), future, address=self.address)
 
     def _submit_future(self, outpoint, path, raw, answer):
         self.intake.submit(self._future_request(path, raw, answer))
@@ -232,7 +240,7 @@ class Desk:
             assert at == len(content)
 
         later = asyncio.get_running_loop().call_soon
-        Batch(body, lambda raw: base64.urlsafe_b64encode(raw).decode(), done, later).submit(self.intake)
+        Batch(body, lambda raw: base64.urlsafe_b64encode(raw).decode(), done, later, self.address).submit(self.intake)
 
 
 def state_of(entry_state: bytes) -> ChannelState:

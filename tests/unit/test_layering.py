@@ -102,6 +102,7 @@ FLOORS = (
     "paychan.server.protocol",
     "paychan.server.process",
     "paychan.server.life",
+    "paychan.server.limits",
     "paychan.server.background",
     "paychan.server.shards",
     "paychan.server.settlement",
@@ -116,6 +117,7 @@ FLOORS = (
     "signer",
     "paychan.ready",
     "paychan.supervisor",
+    "paychan.instances",
     "paychan.doctor",
     "paychan.cli",
     "paychan",
@@ -200,5 +202,6 @@ def test_pure_codecs_stay_pure():
 def test_environment_is_read_in_known_places_only(file):
     """Settings come as arguments; the environment is for the settings, commands and what starts processes."""
     if file.suffix == ".py" and "os.environ" in file.read_text():
-        starters = ("paychan.settings", "paychan.supervisor", "paychan.server.serving", "paychan.server.app", "paychan.cli")
-        assert within(module_name(file), *starters, "paychan.notify", "paychan.gateway.app", "paychan.gateway.command")
+        starters = ("paychan.settings", "paychan.supervisor", "paychan.instances", "paychan.server.serving", "paychan.server.app")
+        others = ("paychan.cli", "paychan.notify", "paychan.gateway.app", "paychan.gateway.command")
+        assert within(module_name(file), *starters, *others)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..._fast.channel import ChannelTable
 from ..._fast.intake import FutureRequest, Intake, PaymentRequest
+from ..._fast.limits import AddressLimits
 from ..._fast.sale import FutureSale
 from ..._fast.status import Status
 from ..._fast.tally import EMPTIED, SHARED
@@ -33,6 +34,8 @@ DOUBT_MARGIN_SECONDS = 6 * SECONDS_PER_HOUR
 
 STATUSES_MAX = 256
 
+NOT_JUDGED = (Status.TOO_MANY_FAILURES, Status.TOO_MANY_REFUSED, Status.SHARD_STOPPED)
+
 LATER_MAX = 20_000
 """Payments of one worker that a task each looks after: the funding output is looked up, the owner looked for. They wait for others
 than the disk, some for ten seconds, and cost some 3 kB each."""
@@ -44,7 +47,7 @@ def _is_refused_by_form(status: int) -> bool:
     """Return whether a refusal needs no look at the channel: no later state of it overturns that."""
     row = BY_NUMBER.get(status)
     by_request = row is not None and ((row.status == 400 and status < Status.OUT_OF_ORDER) or status == Status.NO_SUCH_ROUTE)
-    by_request = by_request or status in (Status.TOO_MANY_FAILURES, Status.SHARD_STOPPED)  # not judged at all
+    by_request = by_request or status in NOT_JUDGED
     return by_request and status != Status.REPEATED_PARAMETER  # whose answer names the parameter
 
 
@@ -77,18 +80,20 @@ class Payments:
         books: Books,
         trouble: Callable[[], str],
         elsewhere: Callable[[PaymentRequest, bytes, int], None],
+        limits: AddressLimits | None = None,
     ) -> None:
         self._network, self._channels, self._committer, self._loader = network, channels, committer, loader
         self._life, self._funding, self._tip, self._clock = life, funding, tip, clock
         self._exposure_max, self._notes, self._books = exposure_max, notes, books
         self._trouble, self.elsewhere = trouble, elsewhere
         self._tasks: set[asyncio.Task[None]] = set()
-        self.intake = Intake(channels, committer.queue, self, REFUSALS_BY_FORM, exposure_max)
+        self.intake = Intake(channels, committer.queue, self, REFUSALS_BY_FORM, exposure_max, limits)
 
-    async def pay(self, path: str, query: str, door: int = SHARED) -> Reply:
-        """Take one payment for a shard of ours; return its answer. door: where it is counted (tally.pxd). Raises NotOwner."""
+    async def pay(self, path: str, query: str, door: int = SHARED, address: int = 0) -> Reply:
+        """Take one payment for a shard of ours; return its answer. door: where it is counted (tally.pxd); address: for whom (0:
+        nobody). Raises NotOwner."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self.intake.submit(FutureRequest(self.intake, path, query, future, door))
+        self.intake.submit(FutureRequest(self.intake, path, query, future, door, address))
         return await future
 
     async def sell(self, sale: bytes) -> Reply:

@@ -18,6 +18,7 @@ from ..._fast.http import HttpStatus
 from ..._fast.intake import Intake
 from ...core.errors import Rejection
 from ...settings.models import ServerConfig
+from ..limits import Limits
 from ..protocol.replies import Reply, problem
 from .headers import SUCCESS_HEADERS, Headers, absolute, headers_of
 from .ports import first_free_port
@@ -52,7 +53,7 @@ CODES_OF_HTTP = {
 _REFUSALS = {int(status): problem(Rejection(CODES_OF_HTTP.get(status, "malformed_request"))) for status in HttpStatus}
 _REFUSALS[LENGTH_REQUIRED] = problem(Rejection("length_required"))
 
-_AnswerAll = Callable[[str, str, str, bytes], Awaitable[Reply]]
+_AnswerAll = Callable[[str, str, str, bytes, int], Awaitable[Reply]]
 
 log = logging.getLogger("paychan.direct")
 
@@ -64,9 +65,9 @@ def _head(status: int, headers: Headers, date: float) -> bytes:
 
 
 class DirectPort:
-    """One worker's own port. `answer_all(method, path, query, body)` answers what is no payment."""
+    """One worker's own port. `answer_all(method, path, query, body, address)` answers what is no payment."""
 
-    def __init__(self, config: ServerConfig, answer_all: _AnswerAll) -> None:
+    def __init__(self, config: ServerConfig, answer_all: _AnswerAll, limits: Limits | None = None) -> None:
         self._config, self._answer_all = config, answer_all
         self._door = DirectDoor(
             answer=self._answer,
@@ -77,6 +78,7 @@ class DirectPort:
             body_paths=(BATCH_PATH.encode(),),
             body_max=BATCH_BYTES_MAX,
             connections_max=CONNECTIONS_MAX,
+            callers=limits,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._second = 0
@@ -147,7 +149,7 @@ class DirectPort:
         task.add_done_callback(self._tasks.discard)
 
     async def _answer_later(self, request: DirectRequest, method: str, path: str, query: str, body: bytes) -> None:
-        request.respond(await self._answer_all(method, path, query, body))
+        request.respond(await self._answer_all(method, path, query, body, request.counted_for))
 
     # --- answers ---
 

@@ -35,4 +35,4 @@ def headers_of(reply: Reply) -> Headers:
     """Return an answer's headers, but for its Location, which needs the client's view of this server."""
     if not reply.is_problem:
         return _BY_FORM[reply.form]
-    return _UNAVAILABLE_HEADERS if reply.status == 503 else _PROBLEM_HEADERS
+    return _UNAVAILABLE_HEADERS if reply.status in (429, 503) else _PROBLEM_HEADERS

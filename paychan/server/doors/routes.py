@@ -21,9 +21,9 @@ _MAY_BE_ASKED = Reply(200, form=Form.OPTIONS)
 class Answers(Protocol):
     """What is behind the routes; `paychan.server.worker.Worker` is it. All but `ready` raise Rejection and Unavailable."""
 
-    async def pay(self, path: str, query: str) -> Reply: ...
+    async def pay(self, path: str, query: str, address: int) -> Reply: ...
 
-    async def pay_batch(self, body: bytes) -> Reply: ...
+    async def pay_batch(self, body: bytes, address: int) -> Reply: ...
 
     async def open(self, query: str) -> Reply: ...
 
@@ -56,20 +56,25 @@ def _is_channel(path: str) -> bool:
     return segments[:2] == ["v1", "channels"] and len(segments) >= 4 and all(segments[2:4])
 
 
-async def _answer(worker: Answers, method: str, path: str, query: str, body: bytes) -> Reply:
+def opens(method: str, path: str) -> bool:
+    """Return whether a request is for a new channel."""
+    return method == "POST" and _is_new_channel(path)
+
+
+async def _answer(worker: Answers, method: str, path: str, query: str, body: bytes, address: int = 0) -> Reply:
     """Raises Rejection, Unavailable. PUT, the hot one, is asked for first."""
     if method == "PUT":
-        return await worker.pay(path, query)
+        return await worker.pay(path, query, address)
     if method == "OPTIONS":
         return _MAY_BE_ASKED
     if method == "HEAD":  # the door leaves the body out
         method = "GET"
     if method == "GET" and _is_fundings(path):
         return await worker.funding_info(query)
-    if method == "POST" and _is_new_channel(path):
+    if opens(method, path):
         return await worker.open(query)
     if takes_body(method, path):
-        return await worker.pay_batch(body)
+        return await worker.pay_batch(body, address)
     if method == "DELETE" and _is_channel(path):
         return await worker.close(path, query)
     if method == "GET" and path == "/v1/openapi.json":
@@ -81,12 +86,12 @@ async def _answer(worker: Answers, method: str, path: str, query: str, body: byt
     raise Rejection("no_such_route")
 
 
-async def answer(worker: Answers | None, method: str, path: str, query: str, body: bytes = b"") -> Reply:
-    """Return the answer to a request; it never raises. worker: None while it starts."""
+async def answer(worker: Answers | None, method: str, path: str, query: str, body: bytes = b"", address: int = 0) -> Reply:
+    """Return the answer to a request; it never raises. worker: None while it starts. address: whom its payments are counted for."""
     try:
         if worker is None:
             raise Unavailable("store_unavailable")
-        return await _answer(worker, method, path, query, body)
+        return await _answer(worker, method, path, query, body, address)
     except PaychanError as error:
         return problem(error)
     except Exception as error:

@@ -75,7 +75,7 @@ class Scene:
         connection.connection_made(wire)
         return wire, connection
 
-    async def _answer(self, method, path, query, body):
+    async def _answer(self, method, path, query, body, address):
         future = asyncio.get_running_loop().create_future()
         self.asked.append((method, path, query, body))
         self._held.append(future)
