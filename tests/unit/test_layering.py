@@ -114,6 +114,7 @@ FLOORS = (
     "paychan.gateway",
     "store",
     "signer",
+    "paychan.operator",
     "paychan.ready",
     "paychan.supervisor",
     "paychan.doctor",
