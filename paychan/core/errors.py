@@ -87,6 +87,7 @@ _TABLE = (
     Code(90, "clock_doubtful", 503, "The server's clock and the chain contradict each other; send the same request again later"),
     Code(91, "too_much_unsettled", 503, "Too much waits to be settled; send the same request again later"),
     Code(92, "opens_frozen", 503, "No channels are opened for now; send the same request again later"),
+    Code(93, "machine_drained", 503, "This machine takes no requests for now; send the same request again later"),
     # what a seller is told
     Code(100, "invalid_sale", 400, "The sale is malformed"),
     Code(101, "insufficient_credit", 402, "The channel's credit is below the amount"),

@@ -155,6 +155,7 @@ RETURNED = _counter("paychan_returned_satoshi_total", "Satoshi that went back to
 OPENS = _counter(
     "paychan_opens_total", "Requests to open a channel, by their outcome.", "outcome", ("opened", *CODES), sparse=CODES
 )
+OPENS_FROZEN = _gauge("paychan_opens_frozen", "1: the operator has frozen openings.", Join.MAX)
 LOOKUPS = _counter(
     "paychan_funding_lookups_total",
     "Look-ups of funding outputs for opens, by their outcome.",
