@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .._fast import tally
-from ..core.errors import BY_NUMBER
+from ..core.errors import BY_NUMBER, OPERATORS_FROM
 from ..rpc.signer_messages import RefusalCode
 
 NANOSECONDS = 1_000_000_000
 
-CODES = tuple(row.code for row in BY_NUMBER.values())
+_ROWS = [row for row in BY_NUMBER.values() if row.number < OPERATORS_FROM]
+CODES = tuple(row.code for row in _ROWS)
 """The outcomes that are refusals."""
 
 
@@ -117,9 +118,9 @@ OUTCOMES = {
     tally.EMPTIED: "exhausted",
     tally.AGAIN: "repeated",
     tally.PASSED_ON: "passed_on",
-    **{number: row.code for number, row in BY_NUMBER.items()},
+    **{row.number: row.code for row in _ROWS},
 }
-TROUBLES = tuple(row.code for row in BY_NUMBER.values() if row.status == 503)
+TROUBLES = tuple(row.code for row in _ROWS if row.status == 503)
 """The refusals that are our fault."""
 
 PAID = ("accepted", "exhausted", "repeated", "passed_on")

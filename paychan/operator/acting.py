@@ -112,11 +112,20 @@ def _check_together(config: ServerConfig) -> None:
 
 async def drain_machine(config: ServerConfig, is_drained: bool) -> dict[str, Any]:
     """Have this machine's workers give their shards away and own none, also after a restart; or have them serve again."""
-    now = _change(config, lambda before: replace(before, is_drained=is_drained))
     run_dir = config.common.state_dir.absolute() / "run"
+    if is_drained and not current(config).is_drained and not await _others_serve(run_dir):
+        raise Rejection("no_other_machine")
+    now = _change(config, lambda before: replace(before, is_drained=is_drained))
     told, silent = await workers.tell_all(run_dir, "drain" if is_drained else "look")
     late = [row["pid"] for row in told if is_drained and not (row.get("is_leaving") or row.get("is_drained"))]
     return {"machine": {"is_drained": now.is_drained}, "not_yet": sorted([*silent, *late]), **_place(config)}
+
+
+async def _others_serve(run_dir: Path) -> bool:
+    """Return whether workers of other machines are there, as any ready worker of this one knows: they settle what is due."""
+    told, _ = await workers.tell_all(run_dir, "look")
+    ready = [row["ready"] for row in told if row["ready"].get("ready")]
+    return any(row["cluster"]["workers"] > row["workers"] for row in ready if "cluster" in row)
 
 
 async def drain_worker(config: ServerConfig, pid: int) -> dict[str, Any]:
