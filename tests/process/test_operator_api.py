@@ -1,5 +1,5 @@
 """Aim: whoever has a token of a scope can do what it may and nothing else; what an operator changes holds at once, on all workers,
-over restarts, and costs no payment. Method: one system with two workers, its API asked over HTTP; the routes come from the table."""
+over restarts, and costs no payment. Method: one system with two workers, asked over HTTP; the routes come from the table."""
 
 import http.client
 import json
