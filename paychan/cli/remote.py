@@ -24,7 +24,12 @@ ANSWER_BYTES_MAX = 64 << 20
 def add_place(parser: argparse.ArgumentParser, what: str) -> None:
     """Add the arguments that say which system is meant: CONFIG_DIR on the spot, or --server from anywhere."""
     parser.add_argument("config_dir", type=Path, metavar="CONFIG_DIR", nargs="?", help=f"{what}; or --server")
-    parser.add_argument("--server", type=url, metavar="URL", help="the operator's API, instead of CONFIG_DIR")
+    add_server(parser, is_required=False)
+
+
+def add_server(parser: argparse.ArgumentParser, is_required: bool) -> None:
+    """Add the arguments that say where an API is."""
+    parser.add_argument("--server", type=url, metavar="URL", required=is_required, help="the operator's API")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help=f"holds the token; else {VARIABLE} does")
     parser.add_argument("--ca", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
 

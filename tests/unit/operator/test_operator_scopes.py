@@ -14,6 +14,7 @@ from paychan.operator.routes import ROUTES, SCOPES, Scope
 from paychan.settings.load import load_server_config
 from paychan.settings.tokens import SCOPES as ALL_SCOPES
 from paychan.settings.tokens import SELLERS_SCOPES, Token, digest, make_token, write_tokens
+from tests.operating import filled
 from tests.system import ROOT
 
 EACH = pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
@@ -45,8 +46,7 @@ class App:
         headers = Headers({"content-length": str(len(body))} if takes_body else {})
         if authorization is not None:
             headers["authorization"] = authorization
-        path = route.path.format(txid="0" * 64, vout="0", file="x", id="x")
-        scope = SimpleNamespace(method=route.method, path=path, query_string="", headers=headers)
+        scope = SimpleNamespace(method=route.method, path=filled(route), query_string="", headers=headers)
 
         async def read():
             return body

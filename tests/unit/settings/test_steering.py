@@ -58,8 +58,13 @@ def test_a_change_that_is_refused_changes_nothing(tmp_path):
 
 def test_changes_at_once_are_made_one_after_the_other(tmp_path):
     def raise_it():
-        for _ in range(20):
-            change_steering(tmp_path, lambda before: replace(before, frozen_at=(before.frozen_at or 0) + 1))
+        done = 0
+        while done < 5:
+            try:
+                change_steering(tmp_path, lambda before: replace(before, frozen_at=(before.frozen_at or 0) + 1))
+            except BlockingIOError:
+                continue  # on a slow disk the others hold it for long; then nothing was changed
+            done += 1
 
     threads = [threading.Thread(target=raise_it) for _ in range(3)]
     for thread in threads:
@@ -67,7 +72,7 @@ def test_changes_at_once_are_made_one_after_the_other(tmp_path):
     for thread in threads:
         thread.join()
     found = read_steering(steering_file(tmp_path))
-    assert found.frozen_at == found.revision == 60
+    assert found.frozen_at == found.revision == 15
 
 
 GOOD = {"version": 1, "revision": 1, "frozen_at": None, "why": "", "is_drained": False, "limits": {}}
