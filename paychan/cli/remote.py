@@ -68,15 +68,17 @@ class Remote:
             raise CommandError(f"{server.origin}: gives no answer of the operator's API: {error}") from error
         finally:
             connection.close()
-        if not isinstance(found, dict) or (response.status >= 400 and "code" not in found):
+        if not isinstance(found, dict) or not (200 <= response.status < 300 or "code" in found):
             raise CommandError(f"{server.origin}: gives no answer of the operator's API: status {response.status}")
         return found
 
-    def get(self, method: str, path: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Do the same, and raise CommandError for a refusal."""
+    def get(self, member: str, method: str, path: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Do the same, and raise CommandError for a refusal, or what has no such member."""
         found = self.ask(method, path, content)
         if "code" in found and "status" in found:
             raise CommandError(f"{found.get('detail')} ({found['code']})")
+        if member not in found:
+            raise CommandError(f"{self._server.origin}: is of another version: its answer has no {member}")
         return found
 
 

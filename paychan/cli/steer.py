@@ -51,7 +51,7 @@ def register(subparsers: Any, exits: str) -> None:
 
 def _overview(arguments: argparse.Namespace) -> int:
     remote = remote_of(arguments)
-    found = _look(arguments) if remote is None else remote.get("GET", "/status")
+    found = _look(arguments) if remote is None else remote.get("workers", "GET", "/status")
     show(json.dumps(found) if arguments.json else "\n".join(_overview_lines(found)))
     return 0
 
@@ -92,7 +92,7 @@ def _events(arguments: argparse.Namespace) -> int:
     remote, after = remote_of(arguments), arguments.after
     assert remote is not None  # --server is required
     while True:
-        page = remote.get("GET", f"/events?limit=500&after={after}")
+        page = remote.get("events", "GET", f"/events?limit=500&after={after}")
         for row in page["events"]:
             what = " ".join(f"{name}={value}" for name, value in row["data"].items())
             text = f"{row['id']} {utc(row['at'])} {row['type']} {row.get('outpoint') or ''} {what}"
@@ -116,7 +116,7 @@ def _thaw(arguments: argparse.Namespace) -> int:
 def _set_opens(arguments: argparse.Namespace, wanted: dict[str, Any]) -> int:
     remote = remote_of(arguments)
     if remote is not None:
-        found = remote.get("PUT", "/opens", wanted)
+        found = remote.get("opens", "PUT", "/opens", wanted)
     else:
         config, acting = _here(arguments)
         why = wanted.get("why", "")
@@ -128,7 +128,7 @@ def _drain(arguments: argparse.Namespace) -> int:
     remote = remote_of(arguments)
     wanted = {"worker": arguments.worker} if arguments.worker is not None else {"machine": arguments.machine}
     if remote is not None:
-        found = remote.get("POST", "/drain", wanted)
+        found = remote.get("not_yet", "POST", "/drain", wanted)
     elif arguments.worker is not None:
         found = _drain_here(arguments)
     else:
@@ -151,7 +151,7 @@ def _limits(arguments: argparse.Namespace) -> int:
     remote = remote_of(arguments)
     wanted = dict(map(_assignment, arguments.set))
     if remote is not None:
-        found = remote.get("PATCH", "/limits", wanted) if wanted else remote.get("GET", "/limits")
+        found = remote.get("limits", "PATCH", "/limits", wanted) if wanted else remote.get("limits", "GET", "/limits")
     else:
         config, acting = _here(arguments)
         if wanted:
