@@ -136,7 +136,8 @@ class Child:
 
 
 class Supervisor:
-    """The three processes of one configuration directory, and beside them the one that serves metrics, which none waits for."""
+    """The three processes of one configuration directory, and beside them those that serve metrics and the operator, for which none
+    waits."""
 
     def __init__(self, directory: Path) -> None:
         """Read the configuration and take its state directory. From now on a SIGHUP does not end us. Raises ConfigError."""
@@ -160,6 +161,8 @@ class Supervisor:
         ]
         metrics = Child("metrics", "paychan.metrics", str(self._server_file), locks=(lock,))
         self._beside = [metrics] if self.server.metrics.is_on else []
+        if self.server.operator.is_on:
+            self._beside.append(Child("operator", "paychan.operator", str(directory), locks=(lock,)))
         self._state: dict[str, object] = {}
 
     def run(self) -> int:
@@ -211,6 +214,9 @@ class Supervisor:
             log.info("SIGHUP: handed on to the server, which replaces its workers")
             self._manager.reloading()
             self._children[-1].hang_up()
+            for child in self._beside:
+                if child.name == "operator":
+                    child.hang_up()  # it reads the configuration again, too
             self._manager.ready("the server replaces its workers, one after the other")
 
     def _beat(self) -> None:
@@ -237,7 +243,8 @@ class Supervisor:
             self._is_ready,
         ]
         for count, is_up in enumerate(tests, start=1):
-            if not self._wait_until(self._children[:count], is_up):
+            beside = self._beside if count == len(tests) else []  # a node may sync for days, and somebody wants to look
+            if not self._wait_until(self._children[:count], is_up, beside):
                 return False
         host = self.server.http_host
         url = f"http://{f'[{host}]' if ':' in host else host}:{self.server.http_port}"
@@ -246,8 +253,9 @@ class Supervisor:
         self._manager.ready(f"serves {url}")
         return True
 
-    def _wait_until(self, children: list[Child], is_up: Callable[[], bool]) -> bool:
-        """Keep the children running until `is_up()`; return False if one refuses its configuration, or we are to stop.
+    def _wait_until(self, children: list[Child], is_up: Callable[[], bool], beside: list[Child]) -> bool:
+        """Keep the children, and those beside them, running until `is_up()`; return False if a child refuses its configuration,
+        or we are to stop.
 
         There is no other end: a Bitcoin node may need days until it can be trusted. What is waited for is said now and then.
         """
@@ -257,7 +265,7 @@ class Supervisor:
                 if child.exit_status == EXIT_BAD_CONFIG:
                     say(f"paychan: {child.name} did not start")
                     return False
-            self._tend(children)
+            self._tend([*children, *beside])
             if is_up():
                 return True
             if time.monotonic() > say_at:

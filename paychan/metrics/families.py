@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .._fast import tally
-from ..core.errors import BY_NUMBER
+from ..core.errors import BY_NUMBER, OPERATORS_FROM
 from ..rpc.signer_messages import RefusalCode
 
 NANOSECONDS = 1_000_000_000
 
-CODES = tuple(row.code for row in BY_NUMBER.values())
+_ROWS = [row for row in BY_NUMBER.values() if row.number < OPERATORS_FROM]
+CODES = tuple(row.code for row in _ROWS)
 """The outcomes that are refusals."""
 
 
@@ -104,8 +105,9 @@ def _seconds(name: str, help: str, at: int = 0) -> Family:
 
 # --- of the slot itself ---
 
-ROLE_AT, CLAIMS_AT, BEAT_AT = _take(1), _take(1), _take(1)
-"""What kind of process has the slot; how many have had it; unix nanoseconds of its newest gauges, 0: it has none yet."""
+ROLE_AT, CLAIMS_AT, BEAT_AT, PID_AT, NUMBER_AT = (_take(1) for _ in range(5))
+"""What kind of process has the slot; how many have had it; unix nanoseconds of its newest gauges, 0: it has none yet; its process
+id; of a worker, the number by which the store knows it, 0: by none yet."""
 
 # --- answers ---
 
@@ -116,9 +118,9 @@ OUTCOMES = {
     tally.EMPTIED: "exhausted",
     tally.AGAIN: "repeated",
     tally.PASSED_ON: "passed_on",
-    **{number: row.code for number, row in BY_NUMBER.items()},
+    **{row.number: row.code for row in _ROWS},
 }
-TROUBLES = tuple(row.code for row in BY_NUMBER.values() if row.status == 503)
+TROUBLES = tuple(row.code for row in _ROWS if row.status == 503)
 """The refusals that are our fault."""
 
 PAID = ("accepted", "exhausted", "repeated", "passed_on")
@@ -154,6 +156,7 @@ RETURNED = _counter("paychan_returned_satoshi_total", "Satoshi that went back to
 OPENS = _counter(
     "paychan_opens_total", "Requests to open a channel, by their outcome.", "outcome", ("opened", *CODES), sparse=CODES
 )
+OPENS_FROZEN = _gauge("paychan_opens_frozen", "1: the operator has frozen openings.", Join.MAX)
 LOOKUPS = _counter(
     "paychan_funding_lookups_total",
     "Look-ups of funding outputs for opens, by their outcome.",

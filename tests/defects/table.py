@@ -10,6 +10,7 @@ from .kinds import Break
 from .limits import LIMITS
 from .machines import MACHINES
 from .metrics import METRICS
+from .operating import OPERATING
 from .paying import PAYING
 from .signers import SIGNERS
 from .watching import WATCHING
@@ -2163,7 +2164,7 @@ PLAINLY = (
 SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
 BREAKS: tuple[Break, ...] = (
     *(*SERVERS, *SALES, *MIDDLEWARE, *PLAINLY, *PAYING, *SOLD_BY_OTHERS, *GATEWAY),
-    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS, *METRICS, *WATCHING, *LIMITS),
+    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS, *METRICS, *WATCHING, *LIMITS, *OPERATING),
 )
 
 NOT_APPLICABLE: dict[str, str] = {

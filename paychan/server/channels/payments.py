@@ -89,6 +89,11 @@ class Payments:
         self._tasks: set[asyncio.Task[None]] = set()
         self.intake = Intake(channels, committer.queue, self, REFUSALS_BY_FORM, exposure_max, limits)
 
+    def limit(self, exposure_max: int) -> None:
+        """Have another limit of what one channel may hold from now on, satoshi."""
+        self._exposure_max = exposure_max
+        self.intake.limit(exposure_max)
+
     async def pay(self, path: str, query: str, door: int = SHARED, address: int = 0) -> Reply:
         """Take one payment for a shard of ours; return its answer. door: where it is counted (tally.pxd); address: for whom (0:
         nobody). Raises NotOwner."""
