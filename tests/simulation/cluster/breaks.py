@@ -1,6 +1,7 @@
-"""Planted faults of stores on PostgreSQL, in memory only, for `..breaks`: Q10 to Q19. FIRST: the number of a world that has seen each.
+"""Planted faults of stores on PostgreSQL, in memory only, for `..breaks`: Q10 to Q19.
 
-What a function of the schema forbids is taken away in the model, which test_tables.py holds against the schema.
+FIRST has the number of a world that has seen each. What a function of the schema forbids is taken away in the model, which
+test_tables.py holds against the schema.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,8 @@ FIRST = {
     "a group is answered before a standby has it": 0,
     "a cancelled wait counts as confirmed": 21,
     "the mark is ignored": 56,
+    "a living store is taken for silent": 1,
+    "two stores share a name": 223,
     "nobody waits for a standby": 47,
     "nobody hears that a store has found less": 467,
 }
