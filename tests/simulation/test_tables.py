@@ -1,7 +1,8 @@
 """Aim: the model of PostgreSQL that the worlds of several machines stand on does what PostgreSQL does.
 
-Method: random sequences of calls of the schema's functions, on the model and on a real server; every outcome and every row must be the
-same. Then pairs of calls of which one waits for a standby: who waits for whom, what is seen meanwhile, what a cancelled wait leaves.
+Method: random sequences of calls of the schema's functions, on the model and on a real server; every outcome and every row must be
+the same. Then pairs of calls of which one waits for a standby: who waits for whom, what is seen meanwhile, what a cancelled wait
+leaves.
 """
 
 import asyncio

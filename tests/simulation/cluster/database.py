@@ -147,6 +147,8 @@ class Server:
         if waiting.over.is_set():
             return
         self.tables.apply(waiting.entry.changes)
+        if waiting.is_cancelled:
+            self.world.show(waiting.entry)
         for key in waiting.held:
             if self.locks.get(key) is waiting:
                 del self.locks[key]
