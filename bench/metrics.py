@@ -156,9 +156,16 @@ def report(turns: Turns, scraped: int) -> list[str]:
         rates = ratio([turn[name].rate / turn[base].rate for turn in turns])
         costs = ratio([turn[name].cpu_each / turn[base].cpu_each for turn in turns])
         lines += [f"{name} / {base}, payments/s: {rates}", f"{name} / {base}, CPU a payment: {costs}"]
+    on_the_way = ratio([_on_the_way(turn[ON]) / _on_the_way(turn[OFF]) for turn in turns])
+    lines.append(f"{ON} / {OFF}, CPU of workers and store alone: {on_the_way}")
     serving = [turn[ON].cpu["metrics"] / turn[ON].seconds for turn in turns]
     lines.append(f"serving the metrics: {statistics.median(serving):.4f} of a core; read {scraped} times")
     return lines
+
+
+def _on_the_way(one: Slice) -> float:
+    """Return the CPU seconds of a payment in the processes that it goes through."""
+    return (one.cpu["workers"] + one.cpu["store"]) / one.payments
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ def test_each_variant_is_measured_and_compared():
     found = re.findall(r"^(\w+ / \w+, \S+(?: a payment)?): ([\d.]+) \(([\d.]+) to ([\d.]+)\)$", done.stdout, re.M)
     assert len(found) == 6
     assert all(float(low) <= float(middle) <= float(high) for _, middle, low, high in found)
+    assert re.search(r"^on / off, CPU of workers and store alone: [\d.]+ \(", done.stdout, re.M)
     share, times = re.search(r"serving the metrics: ([\d.]+) of a core; read (\d+) times", done.stdout).groups()
     assert float(share) > 0 and int(times) >= 3
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -158,26 +159,37 @@ def slow_disk(scene: Scene, milliseconds: int = 400) -> Iterator[None]:
         scene.switch.fail(pid, "")
 
 
-BATCHES, BATCH_PAYMENTS = 24, 1000
+BATCHES, BATCH_PAYMENTS = 36, 1000
+SLOWEST_MS = 1000
+"""A worker gives a store up that does not answer for two seconds."""
 
 
 @contextmanager
-def store_hangs(scene: Scene) -> Iterator[None]:
-    """The store stops for less than a lease, and much comes: batches, each of one payment again and again, wait for its write."""
+def many_wait(scene: Scene) -> Iterator[None]:
+    """More comes than a very slow disk takes: batches, each of one payment again and again, which all wait for its write. They come
+    in two halves, so that one waits while the other is answered."""
     payers = [scene.payer(f"many wait {number}", 85_000) for number in range(BATCHES)]
+    ends = threading.Event()
 
     def pay(payer: Payer) -> None:
-        client, body = Client(scene.system.port), batch_of_one(payer.sender.channel_target(payer.sender.pay(1)))
-        with suppress(OSError):
-            client.request("POST", "/v1/payments", {"Content-Type": BATCH_TYPE}, body * BATCH_PAYMENTS)
+        client = Client(scene.system.port)
+        while not ends.is_set():
+            body = batch_of_one(payer.sender.channel_target(payer.sender.pay(1))) * BATCH_PAYMENTS
+            with suppress(OSError):
+                client.request("POST", "/v1/payments", {"Content-Type": BATCH_TYPE}, body)
 
-    store = scene.system.kill("store", signal.SIGSTOP)
-    try:
-        for payer in payers:
-            threading.Thread(target=pay, args=(payer,), daemon=True).start()
-        yield
-    finally:
-        os.kill(store, signal.SIGCONT)
+    threads = [threading.Thread(target=pay, args=(payer,), daemon=True) for payer in payers]
+    with slow_disk(scene, SLOWEST_MS):
+        try:
+            for half in (threads[::2], threads[1::2]):
+                for thread in half:
+                    thread.start()
+                time.sleep(1.5 * SLOWEST_MS / 1000)
+            yield
+        finally:
+            ends.set()
+    for thread in threads:
+        thread.join()
 
 
 @contextmanager
@@ -230,7 +242,7 @@ FAULTS = (
     Fault(_HERE, "too much is open", too_much_open, ("PaychanOpenValueOverLimit",), STARTING),
     Fault(_HERE, "fees are too high", uneconomic, ("PaychanUneconomicChannels",), (*STARTING, "PaychanSettlementStuck")),
     Fault(_HERE, "the disk is slow", slow_disk, ("PaychanSlow", "PaychanDiskSlow"), REFUSED),
-    Fault(_HERE, "the store hangs", store_hangs, ("PaychanQueueGrows",), (*STARTING, "PaychanSlow", "PaychanDiskSlow")),
+    Fault(_HERE, "many wait", many_wait, ("PaychanQueueGrows",), (*STARTING, "PaychanSlow", "PaychanDiskSlow")),
     Fault(_HERE, "a bit flips", flipped_bit, ("PaychanShardStopped",), STARTING),
     Fault(_HERE, "the store is set back", old_backup, ("PaychanSignerRefuses",), (*STARTING, "PaychanSettlementStuck")),
     Fault(_HERE, "a worker is stopped", worker_stopped, ("PaychanWorkerStuck",), STARTING),
