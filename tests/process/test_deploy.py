@@ -26,7 +26,7 @@ from tests.system import ROOT, free_port, make_config, running, wait_until
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
-EXPOSURE_MAX = {"paychan-signer": 1.0, "paychan-store": 1.0, "paychan-server": 2.0, "paychan": 2.0}
+EXPOSURE_MAX = {"paychan-signer": 1.0, "paychan-store": 1.0, "paychan-server": 2.0, "paychan": 2.0, "paychan-metrics": 2.0}
 """As `systemd-analyze security` counts; docs/INSTALL.md names the figures."""
 
 
@@ -288,3 +288,5 @@ def test_users_and_directories_are_made(tmp_path):
     for name in ("paychan", "paychan-store", "paychan-signer"):
         found = (tmp_path / "var" / "lib" / name).stat()
         assert (found.st_uid, found.st_mode & 0o777) == (users[name], 0o700)
+    backups = (tmp_path / "var" / "backups" / "paychan").stat()
+    assert (backups.st_uid, backups.st_mode & 0o777) == (users["paychan-store"], 0o700)
