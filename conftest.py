@@ -27,9 +27,10 @@ LONGEST = (
     *("campaign/test_stores_campaign", "campaign/test_database", "campaign/test_sales", "process/test_demo"),
     *("process/test_machines", "process/test_machines_cut", "process/test_paying_kills", "process/test_gateway_kills"),
     *("process/test_supervisor", "process/test_kills", "process/test_state_machine", "process/test_gateway_proxy"),
-    *("simulation/test_world", "fuzz/test_fuzz", "power/test_power", "defects/test_defects"),
+    *("bench/test_load_run", "bench/test_engines", "bench/test_peers"),
+    *("simulation/test_settle", "simulation/test_world", "fuzz/test_fuzz", "power/test_power", "defects/test_defects"),
 )
-"""Files of tests/, longest first, as a run's end tells."""
+"""Files of tests/ and of bench/, about the longest first: a run's end tells which they are."""
 
 WHOLE_SYSTEMS = ("process", "client", "chain", "hostile", "campaign", "clients_js")
 """Folders of tests/ whose other files mostly wait for processes; after them come those that compute."""

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import select
 import shutil
 import signal
 import socket
@@ -112,6 +113,7 @@ class Client:
 
     def request(self, method: str, target: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> Answer:
         """Send one request. `target`: path and query."""
+        self._leave_if_ended()
         try:
             self._connection.request(method, target, body=body, headers=headers or {})
             answer = self._connection.getresponse()
@@ -122,6 +124,14 @@ class Client:
         except OSError as error:
             self._give_up(error)
             raise
+
+    def _leave_if_ended(self) -> None:
+        """Connect anew if the server has ended the connection while it was idle, as clients do: nothing was asked on it."""
+        if self._connection.sock is not None:
+            idle = select.poll()
+            idle.register(self._connection.sock, select.POLLIN)
+            if idle.poll(0):
+                self._connection.close()
 
     def _give_up(self, _: OSError) -> None:
         """End a connection whose request was not answered."""

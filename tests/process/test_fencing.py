@@ -23,7 +23,7 @@ from paychan.supervisor import STOP_SECONDS_MAX
 from tests.campaign.faults import LEASE_MS
 from tests.campaign.fencing import SHARDS, Rogue, count_stale
 from tests.campaign.load import Account, Load, PatientClient
-from tests.system import ROOT, System, free_port, make_config, processes, running, wait_until
+from tests.system import PATIENCE_FACTOR, ROOT, System, free_port, make_config, processes, running, wait_until
 from tests.tiling import check_all
 
 STALE_COUNT = int(os.environ.get("PAYCHAN_STALE_COUNT", "40"))
@@ -202,7 +202,7 @@ def test_a_second_instance_on_the_same_state_exits_and_disturbs_nothing(system):
         second = replace(system, port=free_port(), output=[], process=None)
         process = second.spawn()
         try:
-            output, _ = process.communicate(timeout=20)
+            output, _ = process.communicate(timeout=20 * PATIENCE_FACTOR)
         finally:
             if process.poll() is None:
                 process.kill()

@@ -129,46 +129,44 @@ def test_a_machine_that_hangs_loses_its_channels_to_the_other_and_comes_back(sys
     assert verdict.problems == []
 
 
-def test_clients_go_back_to_the_shared_name_when_the_owners_machine_is_gone(tmp_path):
-    with two_machines(tmp_path) as machines:
-        client = machines.client()
-        theirs = set(machines.second.own_ports())
-        followers = [channel for channel in (open_channel(machines, client) for _ in range(CHANNELS)) if channel.owner in theirs]
-        assert followers
-        accounts = [Account.of(machines, f"gone-{i}") for i in range(CHANNELS)]
-        shared = PatientClient(machines.port)
-        for account in accounts:
-            account.open(shared)
-        paying = new_channel(tmp_path, machines.port, policy=RetryPolicy(wait_first=0.01))
-        with paying as channel:
-            before = channel.pay(5).paid_value
-            machines.second.kill()
-            channel.pay(7)
-            assert channel.pay(1).paid_value == before + 8
-        for account in accounts:
-            operation = account.pay(shared, 5)
-            assert operation.received == 5, account.name
-        for channel in followers:
-            target = f"{channel.path}?payment={channel.sign(channel.left - 9).encode()}"
-            with pytest.raises(OSError, match="refused"):
-                Client(channel.owner).request("PUT", target)
-            answer, _ = client.persist("PUT", target)
-            assert (answer.status, answer.json["value_received"]) == (200, 9)
-        for account in accounts:
-            account.close(shared)
-        assert check_all([account.history for account in accounts]).problems == []
+def test_clients_go_back_to_the_shared_name_when_the_owners_machine_is_gone(system, tmp_path):
+    client = system.client()
+    theirs = set(system.second.own_ports())
+    followers = [channel for channel in (open_channel(system, client) for _ in range(CHANNELS)) if channel.owner in theirs]
+    assert followers
+    accounts = [Account.of(system, f"gone-{i}") for i in range(CHANNELS)]
+    shared = PatientClient(system.port)
+    for account in accounts:
+        account.open(shared)
+    with new_channel(tmp_path, system.port, policy=RetryPolicy(wait_first=0.01)) as channel:
+        before = channel.pay(5).paid_value
+        system.second.kill()
+        channel.pay(7)
+        assert channel.pay(1).paid_value == before + 8
+    for account in accounts:
+        operation = account.pay(shared, 5)
+        assert operation.received == 5, account.name
+    for channel in followers:
+        target = f"{channel.path}?payment={channel.sign(channel.left - 9).encode()}"
+        with pytest.raises(OSError, match="refused"):
+            Client(channel.owner).request("PUT", target)
+        answer, _ = client.persist("PUT", target)
+        assert (answer.status, answer.json["value_received"]) == (200, 9)
+    for account in accounts:
+        account.close(shared)
+    assert check_all([account.history for account in accounts]).problems == []
+    system.second.start()
 
 
-def test_a_machine_starts_while_workers_of_another_are_there(tmp_path):
+def test_a_machine_starts_while_workers_of_another_are_there(system):
     """Its supervisor waits for its own workers, whoever else has joined the store meanwhile."""
-    with two_machines(tmp_path) as machines:
-        account = Account.of(machines, "restart")
-        account.open(PatientClient(machines.port))
-        machines.restart()
-        wait_until(lambda: machines.ready_workers() == machines.second.ready_workers() == 2, 30, "both machines")
-        account.pay(PatientClient(machines.second.port), 5)
-        account.close(PatientClient(machines.port))
-        assert check_all([account.history]).problems == []
+    account = Account.of(system, "restart")
+    account.open(PatientClient(system.port))
+    system.restart()
+    wait_until(lambda: system.ready_workers() == system.second.ready_workers() == 2, 30, "both machines")
+    account.pay(PatientClient(system.second.port), 5)
+    account.close(PatientClient(system.port))
+    assert check_all([account.history]).problems == []
 
 
 def test_another_version_of_the_frames_is_answered_503_until_both_are_new(tmp_path):

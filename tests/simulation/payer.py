@@ -108,7 +108,7 @@ class Payer:
         size = chance.choice((100_000, 100_000, chance.randint(1_000, 100_000)))
         told = partial(self._auditor.pinned, outpoint)
         pinner = Pinner(self._chain, outpoint, rate, count, size, told)
-        patience = chance.choice((1, 30, 300))
+        patience = chance.choice((5, 30, 300))  # the quickest, too, is there before the next sweep
         while True:
             await asyncio.sleep(patience)
             pinner.rate = min(rate, max(0.1, 0.9 * self._chain.market.rate))
