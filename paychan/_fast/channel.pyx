@@ -56,9 +56,9 @@ spared: then their payers are refused while others are flooded.)
 Of it one half is for channels with fewer than FAILURES_SPARED failures within this second. So who floods some channels keeps the
 payers of the others out only by junk for each of these too, each second.
 
-An address of whose requests too many fail (limits.pyx) is judged only while three quarters are there, and by a channel only up to half of
-FAILURES_MAX. So it takes what the time that passes brings, and never what others need; beyond that it is answered 429, unverified. Who
-shares the address with it gets, by asking again, the part of the attempts that is judged; his good payments take nothing.
+An address of whose requests too many fail (limits.pyx) is judged only while three quarters are there, and by a channel only up to
+half of FAILURES_MAX. So it takes what the time that passes brings, and never what others need; beyond that it is answered 429,
+unverified. Who shares the address gets, by asking again, the part of the attempts that is judged; his good payments take nothing.
 """
 
 cdef enum:

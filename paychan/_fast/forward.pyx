@@ -1,8 +1,8 @@
 """Payments from one worker to another: what came to the wrong worker goes to its shard's owner, and its answer comes back as it is.
 
 A PAYMENT frame carries path, '?' and query, and so does a FAILING_PAYMENT, from an address of whose requests too many fail; a SALE
-frame a sale in binary form. The answer carries u16 HTTP status | u16 size of the location | location | body; an ERROR frame says that
-the worker asked is not the owner, and nothing was done. Both ends belong to one event loop each.
+frame a sale in binary form. The answer carries u16 HTTP status | u16 size of the location | location | body; an ERROR frame says
+that the worker asked is not the owner, and nothing was done. Both ends belong to one event loop each.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING

@@ -165,6 +165,12 @@ class Unavailable(PaychanError):
     """We cannot answer now; whether the request took effect may be unknown. The same request may be sent again."""
 
 
+def held() -> Unavailable:
+    """Return what a payer is told where its seller is told `too_many_reservations`: of requests that were killed, most likely, whose
+    time will be over."""
+    return Unavailable("overloaded", "What the channel has is held for requests that are not finished; send it again later")
+
+
 class ConfigError(Exception):
     """A configuration that must not run. `problems` are lines that name file and key; `str()` is the first of them.
 

@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from ..core.errors import BY_CODE, PaychanError, Rejection, Unavailable
+from ..core.errors import BY_CODE, PaychanError, Rejection, Unavailable, held
 from ..mpp import problems
 from ..mpp.text import format_channel_id
 from .facts import Answer, Standing
@@ -28,8 +28,8 @@ def error_of(told: Told) -> PaychanError:
     code = told.code if told.code in BY_CODE else "store_unavailable"
     if code in ("token_missing", "token_unknown", "token_scope"):
         log.error("the sellers' door refuses our token: %s", code)
-    if code == "too_many_reservations":  # of requests that were killed, most likely; their time will be over
-        return Unavailable("overloaded", "What the channel has is held for requests that are not finished; send it again later")
+    if code == "too_many_reservations":
+        return held()
     kind = Unavailable if BY_CODE[code].status == 503 else Rejection
     figures = {name: told.content[name] for name in ("confirmations", "required") if type(told.content.get(name)) is int}
     return kind(code, figures=figures if code == "funding_unconfirmed" else {})

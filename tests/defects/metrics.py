@@ -44,8 +44,8 @@ METRICS = (
         ("Y4",),
         "a label's value depends on what a stranger asks for",
         "paychan/server/app.py",
-        "            self._tally.answered(REQUESTS, reply.outcome)\n        return reply\n\n    def __rsgi_del__",
-        "            self._tally.answered(REQUESTS, sum(path.encode()) % 160)\n        return reply\n\n    def __rsgi_del__",
+        "            self._tally.answered(REQUESTS, reply.outcome)\n        if method",
+        "            self._tally.answered(REQUESTS, sum(path.encode()) % 160)\n        if method",
         (f"{PROCESS}::test_nothing_that_a_stranger_sends_makes_a_series",),
     ),
     Break(

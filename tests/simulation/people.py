@@ -139,6 +139,7 @@ class _Watcher:
     """A request as granian gives it to its scheduler: `scope` and `proto` are this object too."""
 
     scheme = "http"
+    client = "127.0.0.1:1"
 
     def __init__(self, process: Process, request: bytes, give: Callable[[int, bytes], None]) -> None:
         self._process, self._give = process, give

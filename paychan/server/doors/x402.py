@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from ...core.errors import Rejection, Unavailable
+from ...core.errors import Rejection, Unavailable, held
 from ...core.units import DUST_LIMIT
 from ...mpp.request import MethodDetails
 from ..channels.books import Books
@@ -208,6 +208,8 @@ def _problem(content: dict[str, Any]) -> Rejection:
     """Return the refusal in a problem document of the channel server. Raises Unavailable if it is ours: nothing is known then."""
     if content["status"] >= 500:
         raise Unavailable(content["code"], content["detail"])
+    if content["code"] == "too_many_reservations":
+        raise held()
     return Rejection(content["code"], content["detail"])
 
 
