@@ -98,6 +98,6 @@ class Steered(Background):
         """Answer the operator's process: `look` tells of this worker, `drain` has it end. Each looks at the file first."""
         self.look()
         told = {"pid": os.getpid(), "revision": self._file.now.revision, **self._describe()}
-        if payload == b"drain":
+        if payload == b"drain" and (self.has_joined or not self.is_drained):  # who waits to serve has nothing to give away
             told["is_leaving"] = self.leave()
         return orjson.dumps(told)

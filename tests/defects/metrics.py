@@ -60,7 +60,7 @@ METRICS = (
         ("E9", "Y6"),
         "whoever reaches this machine reads how much is unsettled",
         "paychan/settings/metrics.py",
-        "if not hosts.is_near(address) and not is_public:",
+        "if not hosts.is_near(address.host) and not is_public:",
         "if False:",
         ("tests/unit/settings/test_metrics_section.py::test_an_address_of_the_open_network_takes_a_word_of_consent",),
     ),

@@ -1608,9 +1608,9 @@ SALES = (
     Break(
         ("S7",),
         "a revoked token is good until the next restart",
-        DOOR,
-        "elif stamp != self._tokens_stamp:",
-        "elif self._tokens_stamp is None:",
+        "paychan/settings/tokens.py",
+        "elif stamp != self._stamp:",
+        "elif self._stamp is None:",
         (f"{SHOP}::test_tokens_are_made_listed_and_revoked",),
     ),
     Break(

@@ -38,6 +38,7 @@ IDS = (
     *(f"Y{number}" for number in range(1, 8)),
     *(f"W{number}" for number in range(1, 5)),
     *(f"Z{number}" for number in range(1, 6)),
+    *(f"H{number}" for number in range(1, 7)),
 )
 TRIED = ("a settlement that was begun", "a channel opens for less than its price")
 REFUND = "tests/unit/core/test_refund.py::test_refund_waits_for_the_expiry"

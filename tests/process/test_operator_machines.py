@@ -46,6 +46,7 @@ def test_a_machine_is_drained_and_comes_back_and_no_payment_is_lost(machines):
     refused = machines.client().request("GET", "/readyz")
     assert (refused.status, refused.json["code"]) == (503, "machine_drained")
     for payer in payers:
+        payer.client = other.client()
         assert payer.resend().json["channel_value_left"] == payer.newest.change_value
     undone = command(machines, *drain, "--undo")
     assert (undone.returncode, undone.stdout) == (0, "the machine serves again\n")
