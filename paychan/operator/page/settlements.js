@@ -3,9 +3,9 @@
 import { pages } from "./channels.js";
 import { h } from "./dom.js";
 import { age } from "./money.js";
-import { channelLink, count, sat, time } from "./show.js";
+import { channelLink, count, sat, span, time } from "./show.js";
 
-const STEPS = ["closing", "signed", "broadcast", "mined", "buried"];
+const STEPS = ["closing", "signed", "sent", "mined", "buried"];
 const ROWS = 50;
 const TROUBLES = {
   expires_soon: "expires within three hours and is in no block",
@@ -48,9 +48,9 @@ function card(row, needed) {
       "dl",
       { class: "facts" },
       fact("fee", row.fee_satoshi === null ? "none yet" : `${sat(row.fee_satoshi)}, ${row.fee_per_byte} a byte`),
-      fact("in this phase", [time(row.seen_since_at, true), " or longer"]),
+      fact("in this phase for", `${span(Date.now() / 1000 - row.seen_since_at)} or longer`),
       fact("expires", time(row.expires_at, true)),
-      fact("confirmations", row.confirmations === null ? "not known" : `${row.confirmations} of ${needed}`),
+      fact("confirmations", row.confirmations === null ? (row.phase === "broadcast" ? "not known" : "none") : `${row.confirmations} of ${needed}`),
       fact("transaction", row.txid ? h("code", {}, row.txid) : "not signed"),
     ),
   );
