@@ -18,6 +18,7 @@ from rocksdict import ReadOptions
 from paychan.core.channel import ChannelState, ChannelTerms, Phase
 from paychan.core.funding import txid_without_witness
 from paychan.core.network import BY_NAME
+from paychan.core.outcome import Outcome
 from paychan.core.outpoint import OUTPOINT_SIZE, format_outpoint, txid_of
 from paychan.core.payment import SIGHASH_CHANGE, SIGHASH_NO_CHANGE, Payment
 from paychan.rpc.store_messages import LEASE_COUNT
@@ -250,7 +251,7 @@ def _check_settlement(state: ChannelState, settlement: bytes | None) -> None:
 
 def _check_companions(records: Records, report: Report) -> None:
     """Every record that belongs to a channel has one, and every index entry has a channel in that phase."""
-    for prefix in (keys.TERMS, keys.SETTLEMENT, keys.EXPIRING, keys.UNFINISHED):
+    for prefix in (keys.TERMS, keys.SETTLEMENT, keys.EXPIRING, keys.UNFINISHED, keys.DONE):
         batch: list[tuple[bytes, bytes]] = []
         for pair in records.walk(prefix):
             batch.append(pair)
@@ -261,7 +262,7 @@ def _check_companions(records: Records, report: Report) -> None:
 
 
 def _check_owners(records: Records, prefix: bytes, batch: list[tuple[bytes, bytes]], report: Report) -> None:
-    size = 1 + OUTPOINT_SIZE + (4 if prefix == keys.EXPIRING else 0)
+    size = 1 + OUTPOINT_SIZE + (4 if prefix in (keys.EXPIRING, keys.DONE) else 0)
     for key, _ in batch:
         if len(key) != size:
             report.complain(f"a key has {len(key)} bytes: {key.hex()}")
@@ -271,7 +272,7 @@ def _check_owners(records: Records, prefix: bytes, batch: list[tuple[bytes, byte
     outpoints = [key[-OUTPOINT_SIZE:] for key, _ in whole]
     states = records.get([keys.STATE + outpoint for outpoint in outpoints])
     terms = records.get([keys.TERMS + outpoint for outpoint in outpoints]) if prefix == keys.EXPIRING else []
-    for number, (key, _) in enumerate(whole):
+    for number, (key, value) in enumerate(whole):
         state, name = states[number], format_outpoint(outpoints[number])
         if state is None:
             report.complain(f"{name}: a record under {prefix.decode()} and no channel")
@@ -279,6 +280,8 @@ def _check_owners(records: Records, prefix: bytes, batch: list[tuple[bytes, byte
             continue  # said already
         elif prefix == keys.UNFINISHED and not Phase.OPEN < state[1] < Phase.SETTLED:
             report.complain(f"{name}: in the index of settlements, and in phase {state[1]}")
+        elif prefix == keys.DONE:
+            _check_outcome(key, value, state, name, report)
         elif prefix == keys.EXPIRING:
             try:
                 expiry = ChannelTerms.parse(outpoints[number], terms[number] or b"").exp_time
@@ -286,6 +289,16 @@ def _check_owners(records: Records, prefix: bytes, batch: list[tuple[bytes, byte
                 continue  # said already
             if state[1] != Phase.OPEN or key != keys.expiring_key(expiry, outpoints[number]):
                 report.complain(f"{name}: in the index of expiries, where it does not belong")
+
+
+def _check_outcome(key: bytes, record: bytes, state: bytes, name: str, report: Report) -> None:
+    try:
+        settled_at = Outcome.parse(record).settled_at
+    except ValueError as error:
+        report.complain(f"{name}: {error}")
+        return
+    if state[1] != Phase.SETTLED or keys.split_timed_key(key)[0] != settled_at:
+        report.complain(f"{name}: in the index of settled channels, where it does not belong")
 
 
 def _check_fundings(records: Records, report: Report) -> None:

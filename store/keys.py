@@ -11,6 +11,7 @@ The layout is on disk and cannot change; a new one takes a new `identity.FORMAT_
     "F" | 32 txid                             funding transaction without its witness: the proof of its channels, kept for ever
     "O" | u32 expiry, big-endian | outpoint   empty: index of open channels, soonest expiry first
     "U" | 36 outpoint                         u8 phase: index of settlements that have begun and are not settled
+    "D" | u32 time, big-endian | outpoint     outcome record (paychan.core.outcome): index of settled channels, by when they were
     "V"                                       u64 | u64, little-endian: satoshi received on open channels, and on those whose
                                               settlement has begun and is not settled. 8 bytes: the first alone, as it was
     "G"                                       u64, little-endian: satoshi spent on open channels
@@ -31,11 +32,12 @@ SETTLEMENT = b"X"
 FUNDING = b"F"
 EXPIRING = b"O"
 UNFINISHED = b"U"
+DONE = b"D"
 UNSETTLED = b"V"
 OPEN_SPENT = b"G"
 RESTORED = b"R"
 SINGLE = (IDENTITY, UNSETTLED, OPEN_SPENT, RESTORED)
-MANY = (EPOCH, TERMS, STATE, SETTLEMENT, FUNDING, EXPIRING, UNFINISHED)
+MANY = (EPOCH, TERMS, STATE, SETTLEMENT, FUNDING, EXPIRING, UNFINISHED, DONE)
 
 _UNSETTLED = struct.Struct("<QQ")
 OPEN_ALONE_SIZE = 8
@@ -90,6 +92,11 @@ def expiring_key(expiry: int, outpoint: bytes = b"") -> bytes:
     return EXPIRING + expiry.to_bytes(4, "big") + outpoint
 
 
-def split_expiring_key(key: bytes) -> tuple[int, bytes]:
-    """Return (expiry, outpoint)."""
+def done_key(settled_at: int, outpoint: bytes = b"") -> bytes:
+    """Return a settled channel's key in the index of outcomes; without outpoint, where that second (u32) begins."""
+    return DONE + settled_at.to_bytes(4, "big") + outpoint
+
+
+def split_timed_key(key: bytes) -> tuple[int, bytes]:
+    """Return (expiry, or time of the settlement, and outpoint)."""
     return int.from_bytes(key[1:5], "big"), key[5:]

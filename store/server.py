@@ -16,6 +16,7 @@ from paychan.rpc.connection import FrameConnection, listen
 from paychan.rpc.store_messages import (
     PAYLOAD_MAX,
     RECEIVED_MAX,
+    SETTLED_MAX,
     Hello,
     MessageError,
     OwnerTable,
@@ -32,6 +33,7 @@ from paychan.rpc.store_messages import (
     encode_highest,
     encode_load_reply,
     encode_received,
+    encode_settled,
 )
 from paychan.settings.models import StoreConfig
 
@@ -107,6 +109,7 @@ class StoreServer:
             StoreMessage.KEEP_FUNDING: self._keep_funding,
             StoreMessage.LOAD_FUNDING: self._load_funding,
             StoreMessage.HIGHEST: self._highest,
+            StoreMessage.SCAN_SETTLED: self._scan_settled,
         }
 
     async def run(self, stop: asyncio.Event, leave: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -351,6 +354,16 @@ class StoreServer:
             request_id,
             lambda reads: reads.scan_received(ask.before, ask.after_number, ask.after, ask.limit),
             encode_received,
+        )
+
+    def _scan_settled(self, session: Session, request_id: int, payload: bytes) -> None:
+        ask = Scan.decode(payload, SETTLED_MAX)
+        self._read(
+            session,
+            StoreMessage.SCAN_SETTLED,
+            request_id,
+            lambda reads: reads.scan_settled(ask.after_number, ask.after, ask.limit),
+            encode_settled,
         )
 
     def _highest(self, session: Session, request_id: int, payload: bytes) -> None:

@@ -6,6 +6,7 @@ record's form, and judges payments. Only what is allowed here writes anything.
 
 from paychan._fast.group import read_state
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase, is_allowed_update
+from paychan.core.outcome import Outcome
 from paychan.core.units import MAX_MONEY
 from paychan.rpc.store_messages import Entry
 
@@ -38,6 +39,9 @@ def _is_whole(entry: Entry, phase: int, new_phase: int) -> bool:
         if phase == ABSENT:
             funding_value = ChannelTerms.parse(entry.outpoint, entry.extra).funding_value
             return funding_value == entry.expected_change_value and funding_value <= MAX_MONEY
+        if new_phase == _SETTLED and entry.extra:
+            Outcome.parse(entry.extra)
+            return True
     except ValueError:
         return False
     return bool(entry.extra) == _brings_settlement(phase, new_phase)
@@ -53,6 +57,8 @@ def writes(entry: Entry, terms_record: bytes | None) -> list[tuple[bytes, bytes 
     if phase == ABSENT:
         puts.append((keys.TERMS + outpoint, entry.extra))
         terms_record = entry.extra
+    elif entry.extra and new_phase == _SETTLED:
+        puts.append((keys.done_key(Outcome.parse(entry.extra).settled_at, outpoint), entry.extra))
     elif entry.extra:
         puts.append((keys.SETTLEMENT + outpoint, entry.extra))
     if phase == new_phase:

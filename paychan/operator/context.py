@@ -1,10 +1,14 @@
 """What every route has at hand: the configuration of this machine."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..core.errors import Unavailable
+from ..rpc.store_client import StoreClient
 from ..settings.load import load_server_config, load_store_config
 from ..settings.models import ServerConfig, StoreConfig
+from .following import Following
+from .reading import BooksOfStore
 
 
 @dataclass
@@ -14,11 +18,30 @@ class Context:
     directory: Path
     config: ServerConfig
     store: StoreConfig
+    trouble_since: dict[str, int] = field(default_factory=dict)
+    """When each trouble was seen first, unix seconds: by its code, while it lasts."""
+    books: "BooksOfStore | None" = None
 
     @property
     def run_dir(self) -> Path:
         """Where the sockets and the counts are."""
         return self.config.common.state_dir.absolute() / "run"
+
+    @property
+    def following(self) -> Following:
+        """The books, and how fresh they are. Raises Unavailable before the process has begun with them."""
+        return self._reading.following
+
+    @property
+    def store_client(self) -> StoreClient:
+        """The connection to the store, which only reads. Raises Unavailable, as `following`."""
+        return self._reading.store
+
+    @property
+    def _reading(self) -> BooksOfStore:
+        if self.books is None:
+            raise Unavailable("store_unavailable")
+        return self.books
 
     @property
     def machine(self) -> str:

@@ -13,6 +13,7 @@ from ..core.errors import Rejection
 from . import commands, looking
 from .answers import Answer, Request, Stream
 from .context import Context
+from .views import channels, cluster, money, page, settlements, token, trouble
 
 Handler = Callable[[Context, Request], Awaitable[Answer | Stream]]
 
@@ -70,6 +71,15 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/operator/v1/limits", Scope.WATCH, commands.limits),
     Route("PATCH", "/operator/v1/limits", Scope.STEER, commands.set_limits),
     Route("GET", "/operator/v1/openapi.json", Scope.NONE, _describe),
+    Route("GET", "/operator/v1/channels", Scope.WATCH, channels.listed),
+    Route("GET", "/operator/v1/channels/{txid}/{vout}", Scope.WATCH, channels.single),
+    Route("GET", "/operator/v1/money", Scope.WATCH, money.money),
+    Route("GET", "/operator/v1/settlements", Scope.WATCH, settlements.listed),
+    Route("GET", "/operator/v1/trouble", Scope.WATCH, trouble.listed),
+    Route("GET", "/operator/v1/cluster", Scope.WATCH, cluster.machines),
+    Route("GET", "/operator/v1/token", Scope.WATCH, token.shown),
+    Route("GET", "/", Scope.NONE, page.start),
+    Route("GET", "/page/{name}", Scope.NONE, page.file),
 )
 
 

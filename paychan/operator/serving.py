@@ -21,6 +21,7 @@ from ..server.process import end_with_parent
 from ..settings.tokens import Tokens
 from .answers import FAILED, Answer, Request, Stream, refusal
 from .context import Context, read_context
+from .reading import BooksOfStore
 from .routes import SCOPES, Scope, find_route
 
 VARIABLE = "PAYCHAN_OPERATOR_CONFIG"
@@ -52,6 +53,15 @@ class App:
         end_with_parent()
         logs.set_up("operator", self._context.config.common.log)
         loop.add_signal_handler(signal.SIGTERM, self._on_stop, loop)
+        loop.run_until_complete(self._read_books())
+
+    async def _read_books(self) -> None:
+        self._context.books = BooksOfStore(self._context.config, self._context.store)
+        self._context.books.start()
+
+    def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._context.books is not None:
+            loop.run_until_complete(self._context.books.stop())
 
     def _on_stop(self, loop: asyncio.AbstractEventLoop) -> None:
         """End what is under way, then let granian stop as it does on SIGINT: it would wait for streams that have no end."""

@@ -14,6 +14,7 @@ from .store_messages import (
     PAYLOAD_MAX,
     RECEIVED_MAX,
     SCAN_LIMIT_MAX,
+    SETTLED_MAX,
     Hello,
     MessageError,
     OwnerTable,
@@ -27,6 +28,7 @@ from .store_messages import (
     decode_highest,
     decode_load_reply,
     decode_received,
+    decode_settled,
     encode_highest,
     encode_load,
 )
@@ -57,6 +59,10 @@ class StoreClient:
         self.lease_ends = 0.0
         """Loop time until which this worker's shards cannot have gone to another unless the store told us."""
         self.link = Link("store", address, PAYLOAD_MAX, self._greet, self._on_frame, self._lost)
+
+    def greet_as(self, hello: Hello) -> None:
+        """Say something else in the next greeting: before the link starts, who does not know the server's key yet."""
+        self._hello = hello
 
     async def commit(self, payload: bytes) -> bytes:
         """Send a COMMIT, which is one group; return one `EntryStatus` byte for each entry. Raises ConnectionGone, RemoteRefusal."""
@@ -123,6 +129,17 @@ class StoreClient:
             if len(page) < RECEIVED_MAX:
                 return
             ask = Scan(RECEIVED_MAX, before, page[-1][0], page[-1][2])
+
+    async def settled_since(self, time: int) -> AsyncIterator[list[tuple[int, bytes, bytes]]]:
+        """Yield (unix seconds, outpoint, outcome record) of the channels that were settled at a time or later, a page at a time.
+        Raises the same."""
+        ask = Scan(SETTLED_MAX, 0, time)
+        while True:
+            page = decode_settled(await self._ask(StoreMessage.SCAN_SETTLED, ask.encode()))
+            yield page
+            if len(page) < SETTLED_MAX:
+                return
+            ask = Scan(SETTLED_MAX, 0, page[-1][0], page[-1][1])
 
     async def ask_unsettled(self) -> Unsettled:
         """Return what is unsettled now. Raises ConnectionGone, RemoteRefusal, MessageError."""

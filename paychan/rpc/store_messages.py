@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from .._fast.group import check_entries, split_entries
+from ..core import outcome
 from ..core.funding import STRIPPED_SIZE_MAX
 from ..core.outpoint import OUTPOINT_SIZE, TXID_SIZE
 from ..core.units import LOCKTIME_MAX
@@ -36,6 +37,7 @@ class StoreMessage(IntEnum):
     LOAD_FUNDING = 9
     SCAN_RECEIVED = 10
     HIGHEST = 11
+    SCAN_SETTLED = 16
 
 
 class Lease(IntEnum):
@@ -187,7 +189,8 @@ class Entry:
     have the expected revision.
 
     expected_phase 0: the channel must not exist; `extra` is then its terms record and expected_change_value its funding
-    value. On the step to `signed`, `extra` is the settlement transaction. Else `extra` is empty.
+    value. On the step to `signed`, `extra` is the settlement transaction; on that to `settled`, the outcome record, which a worker
+    of an earlier version leaves out. Else `extra` is empty.
 
     credit: satoshi that payers are told were received by this update. The worker counts that apart from the change values, and the
     store stops the shard if they differ; None, where nobody is told anything: what the change values say. charge: the same of what
@@ -350,6 +353,8 @@ class Scan:
     SCAN_UNFINISHED: channels whose settlement has begun and is not settled, in the order of their outpoints; the number is
     the phase, `before` and `after_number` are 0.
     SCAN_RECEIVED: as SCAN_EXPIRING, at most RECEIVED_MAX; the answer has what was received on each, too.
+    SCAN_SETTLED: settled channels in the order in which they were, at most SETTLED_MAX; the number is the time (unix seconds), and
+    the answer has the outcome of each, too. `before` is 0.
     """
 
     limit: int
@@ -397,6 +402,27 @@ def decode_received(payload: bytes) -> list[tuple[int, int, bytes]]:
     if len(payload) % _RECEIVED.size:
         raise MessageError("a scan's answer has a wrong length")
     return list(_RECEIVED.iter_unpack(payload))
+
+
+SETTLED_MAX = 512
+"""Channels in one answer to SCAN_SETTLED: one walk through an index."""
+
+_SETTLED = struct.Struct(f"<I36s{outcome.SIZE}s")
+
+
+def encode_settled(found: list[tuple[int, bytes, bytes]]) -> bytes:
+    """Return the answer to SCAN_SETTLED: (time, outpoint, outcome record) of settled channels. Raises MessageError for a record
+    that is none."""
+    if any(len(record) != outcome.SIZE for _, _, record in found):
+        raise MessageError("an outcome record is damaged")
+    return b"".join(_SETTLED.pack(*row) for row in found)
+
+
+def decode_settled(payload: bytes) -> list[tuple[int, bytes, bytes]]:
+    """Raises MessageError."""
+    if len(payload) % _SETTLED.size:
+        raise MessageError("a scan's answer has a wrong length")
+    return list(_SETTLED.iter_unpack(payload))
 
 
 # --- HEARTBEAT --------------------------------------------------------------------------------------------------------

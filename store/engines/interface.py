@@ -37,6 +37,9 @@ class Reads(Protocol):
     def scan_received(self, before: int, after_number: int, after: bytes, limit: int) -> list[tuple[int, int, bytes]]:
         """Return (expiry, satoshi received, outpoint) of the channels that `scan_expiring` finds."""
 
+    def scan_settled(self, after_number: int, after: bytes, limit: int) -> list[tuple[int, bytes, bytes]]:
+        """Return (time, outpoint, outcome record) of settled channels, strictly after (after_number, after), in this order."""
+
     def highest(self, seconds: int) -> int:
         """Return the highest time (unix seconds) that any machine was sure of, `seconds` among them; 0: there is no other."""
 

@@ -141,7 +141,7 @@ class RocksDB(AtOnce):
     def scan_expiring(self, before: int, after_number: int, after: bytes, limit: int) -> list[tuple[int, bytes]]:
         """Return (expiry, outpoint) of open channels expiring before `before`, strictly after (after_number, after)."""
         found = self._scan(keys.expiring_key(after_number, after), keys.expiring_key(before), limit)
-        return [keys.split_expiring_key(key) for key, _ in found]
+        return [keys.split_timed_key(key) for key, _ in found]
 
     def scan_unfinished(self, after: bytes, limit: int) -> list[tuple[int, bytes]]:
         """Return (phase, outpoint) of begun and unsettled settlements, with outpoints strictly after `after`."""
@@ -153,6 +153,11 @@ class RocksDB(AtOnce):
         found = self.scan_expiring(before, after_number, after, limit)
         values = self._received([outpoint for _, outpoint in found])
         return [(expiry, value, outpoint) for (expiry, outpoint), value in zip(found, values, strict=True)]
+
+    def scan_settled(self, after_number: int, after: bytes, limit: int) -> list[tuple[int, bytes, bytes]]:
+        """Return (time, outpoint, outcome record) of settled channels, strictly after (after_number, after)."""
+        end = bytes((keys.DONE[0] + 1,))
+        return [(*keys.split_timed_key(key), value) for key, value in self._scan(keys.done_key(after_number, after), end, limit)]
 
     def _received(self, outpoints: list[bytes]) -> Iterator[int]:
         """Yield how many satoshi were received on each channel."""

@@ -11,6 +11,7 @@ from .limits import LIMITS
 from .machines import MACHINES
 from .metrics import METRICS
 from .operating import OPERATING
+from .operator_page import OPERATOR_PAGE
 from .paying import PAYING
 from .signers import SIGNERS
 from .watching import WATCHING
@@ -2164,7 +2165,7 @@ PLAINLY = (
 SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
 BREAKS: tuple[Break, ...] = (
     *(*SERVERS, *SALES, *MIDDLEWARE, *PLAINLY, *PAYING, *SOLD_BY_OTHERS, *GATEWAY),
-    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS, *METRICS, *WATCHING, *LIMITS, *OPERATING),
+    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS, *METRICS, *WATCHING, *LIMITS, *OPERATING, *OPERATOR_PAGE),
 )
 
 NOT_APPLICABLE: dict[str, str] = {

@@ -17,6 +17,7 @@ import store.engines.rocksdb
 import store.serving as command
 from paychan._fast.group import StateCache
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.core.outcome import Outcome
 from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
 from paychan.hangup import HangUp
@@ -111,6 +112,8 @@ class Channel:
             if self.phase == Phase.SIGNED:
                 extra = rng.randbytes(rng.randint(shape.size // 2, shape.size))
                 self.txid = sha256(sha256(extra).digest()).digest()
+            elif self.phase == Phase.SETTLED:
+                extra = Outcome(rng.randrange(1 << 31), self.terms.opened_at, FUNDING - value).serialize()
         state = ChannelState(self.phase, Payment(self.value, rng.randbytes(70), 0x83), self.txid).serialize()
         return Entry(self.shard, epoch, self.outpoint, old, value, state, extra)
 

@@ -225,7 +225,7 @@ class Database(AtOnce):
     def scan_expiring(self, before: int, after_number: int, after: bytes, limit: int) -> list[tuple[int, bytes]]:
         low, high = keys.expiring_key(after_number, after), keys.expiring_key(before)
         found = sorted(key for key in self._indexes[keys.EXPIRING] if low < key < high)
-        return [keys.split_expiring_key(key) for key in found[:limit]]
+        return [keys.split_timed_key(key) for key in found[:limit]]
 
     def scan_unfinished(self, after: bytes, limit: int) -> list[tuple[int, bytes]]:
         found = sorted(key for key in self._indexes[keys.UNFINISHED] if key > keys.UNFINISHED + after)

@@ -59,7 +59,7 @@ class Disk(AtOnce):
     def scan_expiring(self, before: int, most: int) -> list[tuple[int, bytes]]:
         index = self._indexes[keys.EXPIRING]
         end = bisect_left(index, keys.expiring_key(before))
-        return [keys.split_expiring_key(key) for key in index[: min(end, most)]]
+        return [keys.split_timed_key(key) for key in index[: min(end, most)]]
 
     def scan_unfinished(self, most: int) -> list[tuple[int, bytes]]:
         return [(self.data[key][0], key[1:]) for key in self._indexes[keys.UNFINISHED][:most]]
@@ -68,7 +68,7 @@ class Disk(AtOnce):
         return [keys.decode_epoch(self.data.get(keys.epoch_key(lease))) for lease in range(shard_count + LEASE_COUNT)]
 
     def received(self) -> list[tuple[int, bytes]]:
-        outpoints = [keys.split_expiring_key(key)[1] for key in self._indexes[keys.EXPIRING]]
+        outpoints = [keys.split_timed_key(key)[1] for key in self._indexes[keys.EXPIRING]]
         return list(zip(map(received, self.terms(outpoints), self.states(outpoints)), outpoints, strict=True))
 
     def unsettled(self) -> Unsettled:

@@ -30,12 +30,17 @@ class Case:
         newest = self.newest
         return newest.fee if newest is not None else 0
 
+    @property
+    def received(self) -> int:
+        """Satoshi that the newest payment gives us, before any fee."""
+        return self.terms.funding_value - self.state.payment.change_value
+
     @cached_property
     def stake(self) -> Stake:
         """What is at stake, and how many bytes it takes."""
         terms, payment = self.terms, self.state.payment
         return Stake(
-            terms.funding_value - payment.change_value,
+            self.received,
             settlement_size_max(terms, payment, LONGEST_DESTINATION),
             inflated_size_max(terms, payment, LONGEST_DESTINATION),
         )

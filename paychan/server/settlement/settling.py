@@ -16,6 +16,7 @@ from ...chain.base import BroadcastRefused, ChainBackend, FundingStatus
 from ...core.channel import ChannelState, ChannelTerms, Event, Phase, next_phase
 from ...core.errors import Unavailable
 from ...core.fees import BLIND_FACTOR, FeeBounds, Rung, asked_fee, bump_fee_min, fee_limit, replacement_fee, rung_at, wanted_fee
+from ...core.outcome import Outcome
 from ...core.outpoint import format_outpoint, txid_hex, txid_of
 from ...core.payment import Payment
 from ...core.settlement import SettlementError, Uneconomic, check_settlement
@@ -156,23 +157,30 @@ class Settling:
             return False
         where, newest = format_outpoint(case.terms.outpoint), case.state.settlement_txid
         if spend is not None and spend.paid is not None:
-            await self._advance(case, Event.CONFIRM, spend.txid)
             missing = spend.paid.change_value - case.state.payment.change_value
+            await self._advance(case, Event.CONFIRM, spend.txid, self._outcome(case, spend.paid.fee, missing))
             self._count_settled(case, spend.paid.fee, missing)
             if missing > 0:
                 log.warning("settled %s by %s, of an older payment: %d satoshi are missing", where, txid_hex(spend.txid), missing)
             else:
                 log.info("settled %s by %s%s", where, txid_hex(spend.txid), "" if spend.txid == newest else ", in another form")
         elif case.newest is not None and (spend is None or not spend.is_read):
-            await self._advance(case, Event.CONFIRM, status.spent_by)
+            await self._advance(case, Event.CONFIRM, status.spent_by, self._outcome(case, case.fee, 0))
             self._count_settled(case, case.fee, 0)
             log.warning("%s was spent, but maybe not by its newest settlement %s", where, txid_hex(newest))
         else:
-            await self._advance(case, Event.LOSE, status.spent_by or newest or bytes(32))
+            await self._advance(case, Event.LOSE, status.spent_by or newest or bytes(32), self._outcome(case, is_lost=True))
             self._count("lost")
             log.warning("%s was spent by another transaction, %s", where, txid_hex(case.state.settlement_txid))
         self._spends.forget(case.terms.outpoint)
         return True
+
+    def _outcome(self, case: Case, fee: int = 0, missing: int = 0, is_lost: bool = False) -> bytes:
+        """Return the record of what became of a channel. fee: of the buried settlement; missing: as it is counted; satoshi."""
+        received = case.received
+        missing = received if is_lost else min(max(0, missing), received)
+        fee = min(fee, received - missing)
+        return Outcome(self._now(), case.terms.opened_at, received, fee, missing, is_lost).serialize()
 
     def _count(self, step: str) -> None:
         self._tally.add(families.SETTLEMENTS.cell(step))
@@ -181,7 +189,7 @@ class Settling:
         """Count a buried settlement, once it is durable that it is. fee, missing: satoshi."""
         self._count("settled_older" if missing > 0 else "settled")
         self._tally.add(families.FEES.at, fee)
-        self._tally.add(families.SETTLED_VALUE.at, case.terms.funding_value - case.state.payment.change_value)
+        self._tally.add(families.SETTLED_VALUE.at, case.received)
         self._tally.add(families.MISSING.at, max(0, missing))
 
     # --- the fee ---
@@ -332,8 +340,9 @@ class Settling:
         await self._sign_again(case, fee, max(needed, case.fee + 1))
         return True
 
-    async def _advance(self, case: Case, event: Event, txid: bytes = b"", transaction: bytes = b"") -> None:
-        """Make a step of the transition table durable. Raises Unavailable if it did not become so."""
+    async def _advance(self, case: Case, event: Event, txid: bytes = b"", extra: bytes = b"") -> None:
+        """Make a step of the transition table durable. extra: the signed transaction, or the outcome, as `Entry` has it. Raises
+        Unavailable if it did not become so."""
         before = case.state
         after = replace(before, phase=next_phase(before.phase, event), settlement_txid=txid or before.settlement_txid)
         shard = shard_of(case.terms.outpoint, self._shard_count)
@@ -344,7 +353,7 @@ class Settling:
             expected_phase=before.phase,
             expected_change_value=before.payment.change_value,
             state=after.serialize(),
-            extra=transaction,
+            extra=extra,
             credit=0,
             expected_revision=before.sales.revision,
         )
@@ -355,4 +364,5 @@ class Settling:
         if status != EntryStatus.OK:
             raise Unavailable("owner_moved")
         case.state = after
-        case.transaction = transaction or case.transaction
+        if after.phase != Phase.SETTLED:
+            case.transaction = extra or case.transaction

@@ -284,7 +284,7 @@ class Postgres:
 
     async def scan_expiring(self, before: int, after_number: int, after: bytes, limit: int) -> list[tuple[int, bytes]]:
         rows = await self._ask(SCAN, keys.expiring_key(after_number, after), keys.expiring_key(before), limit)
-        return [keys.split_expiring_key(key) for key, _ in rows]
+        return [keys.split_timed_key(key) for key, _ in rows]
 
     async def scan_unfinished(self, after: bytes, limit: int) -> list[tuple[int, bytes]]:
         end = bytes((keys.UNFINISHED[0] + 1,))
@@ -296,6 +296,11 @@ class Postgres:
             outpoint: received(terms, state) for outpoint, state, terms in await self._ask(READ, [name for _, name in found])
         }
         return [(expiry, records.get(outpoint, 0), outpoint) for expiry, outpoint in found]
+
+    async def scan_settled(self, after_number: int, after: bytes, limit: int) -> list[tuple[int, bytes, bytes]]:
+        end = bytes((keys.DONE[0] + 1,))
+        rows = await self._ask(SCAN, keys.done_key(after_number, after), end, limit)
+        return [(*keys.split_timed_key(key), value) for key, value in rows]
 
     async def highest(self, seconds: int) -> int:
         ((highest,),) = await self._ask(HIGHEST, seconds)

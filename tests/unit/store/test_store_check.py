@@ -8,6 +8,7 @@ import pytest
 from paychan._fast.group import StateCache
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.core.funding import txid_without_witness
+from paychan.core.outcome import Outcome
 from paychan.core.payment import Payment
 from paychan.core.sales import Purchase, Sales
 from paychan.core.settlement import verify_payment
@@ -76,9 +77,10 @@ def test_what_groups_wrote_has_no_problems(content):
 def test_any_missing_record_is_found(content):
     kept, made = content
     settled = {keys.SETTLEMENT + channel.outpoint for channel in made if channel.phase == Phase.SETTLED}
+    settled |= {key for key in kept if key[:1] == keys.DONE}
     for key in kept:
         if key[:1] == keys.EPOCH or key in settled:
-            continue  # a lease that never had an owner, and a channel that lost, have none
+            continue  # a lease that never had an owner, a channel that lost, and one of an earlier version have none
         assert check_records(Kept({k: v for k, v in kept.items() if k != key})).problem_count, key
 
 
@@ -99,6 +101,10 @@ def wrong(kept, made, phase):
         yield keys.expiring_key(5, outpoint), b""
         yield keys.SETTLEMENT + outpoint, b"tx"
     yield keys.UNFINISHED + outpoint, bytes((7,))
+    outcome = Outcome(99, 7, 5).serialize()
+    yield keys.done_key(98, outpoint), outcome
+    if phase != Phase.SETTLED:
+        yield keys.done_key(99, outpoint), outcome
     yield keys.STATE + outpoint, state[:4] + (1 << 40).to_bytes(8, "little") + state[12:]
     yield keys.STATE + outpoint, state[:2] + b"\1" + state[3:]
     yield keys.STATE + outpoint, state[:1] + b"\6" + state[2:]
@@ -106,7 +112,7 @@ def wrong(kept, made, phase):
         yield keys.SETTLEMENT + outpoint, b"another transaction"
     terms = kept[keys.TERMS + outpoint]
     yield keys.TERMS + outpoint, terms[:22] + b"\3" + terms[23:]
-    for prefix in (keys.TERMS, keys.STATE, keys.SETTLEMENT, keys.UNFINISHED, keys.expiring_key(9)):
+    for prefix in (keys.TERMS, keys.STATE, keys.SETTLEMENT, keys.UNFINISHED, keys.expiring_key(9), keys.done_key(9)):
         yield prefix + stranger, state if prefix == keys.STATE else b""
         yield prefix + outpoint[:-1], state
     told = keys.decode_unsettled(kept[keys.UNSETTLED])

@@ -12,6 +12,7 @@ from paychan._fast.group import StateCache
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
 from paychan.core.errors import ConfigError
 from paychan.core.network import LIVE, TEST
+from paychan.core.outcome import Outcome
 from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
 from paychan.rpc.connection import Address
@@ -75,6 +76,38 @@ def test_indexes_follow_a_channel_through_its_life(engine):
         is_open, is_done = new == Phase.OPEN, new == Phase.SETTLED
         assert engine.scan_expiring(1 << 31, 0, NO_OUTPOINT, 10) == ([(expiry, key)] if is_open else [])
         assert engine.scan_unfinished(NO_OUTPOINT, 10) == ([] if is_open or is_done else [(new, key)])
+
+
+def settle(engine: RocksDB, number: int, outcome: bytes) -> int:
+    """Take the last step of a channel that is closing; return the store's answer."""
+    key, txid = outpoint(number), b"t" * 32
+    state = ChannelState(Phase.SETTLED, Payment(1000, b"s" * 70, 0x83), txid).serialize()
+    group = Group(engine, StateCache(0), engine.epochs(SHARDS), SHARDS)
+    entry = Entry(shard_of(key, SHARDS), 0, key, Phase.CLOSING, 1000, state, outcome)
+    (status,) = group.judge(encode_commit([entry.encode()]))
+    engine.commit(group.writes)
+    return status
+
+
+def test_settled_channels_are_found_by_when_they_were_with_what_became_of_them(engine):
+    outcomes = {1: Outcome(600, 5, 1000, 10), 2: Outcome(500, 6, 700, missing=700, is_lost=True), 3: Outcome(600, 7, 50, 1)}
+    for number, outcome in outcomes.items():
+        commit(engine, number, ABSENT, Phase.CLOSING)
+        assert settle(engine, number, outcome.serialize()) == EntryStatus.OK
+    expected = [(outcomes[number].settled_at, outpoint(number), outcomes[number].serialize()) for number in (2, 1, 3)]
+    assert engine.scan_settled(0, NO_OUTPOINT, 10) == expected
+    assert engine.scan_settled(0, NO_OUTPOINT, 2) == expected[:2]
+    assert engine.scan_settled(*expected[1][:2], 10) == expected[2:]
+    assert engine.scan_settled(600, NO_OUTPOINT, 10) == expected[1:]
+
+
+def test_what_is_no_outcome_settles_nothing(engine):
+    commit(engine, 1, ABSENT, Phase.CLOSING)
+    for wrong in (b"settlement", Outcome(600, 5, 1000).serialize()[:-1], Outcome(600, 5, 1000).serialize() + b"x"):
+        assert settle(engine, 1, wrong) == EntryStatus.FORBIDDEN
+    assert engine.scan_settled(0, NO_OUTPOINT, 10) == []
+    assert settle(engine, 1, b"") == EntryStatus.OK  # a worker of an earlier version
+    assert engine.scan_settled(0, NO_OUTPOINT, 10) == []
 
 
 def test_a_channel_that_its_opening_payment_exhausts_is_unfinished_at_once(engine):

@@ -11,9 +11,9 @@ OUTPOINT = bytes(range(36))
 def test_every_kind_of_key_has_its_letter():
     letters = (keys.IDENTITY, keys.EPOCH, keys.TERMS, keys.STATE, keys.SETTLEMENT, keys.EXPIRING, keys.UNFINISHED)
     assert letters == (b"I", b"E", b"T", b"S", b"X", b"O", b"U")
-    assert (keys.UNSETTLED, keys.OPEN_SPENT, keys.RESTORED, keys.FUNDING) == (b"V", b"G", b"R", b"F")
+    assert (keys.UNSETTLED, keys.OPEN_SPENT, keys.RESTORED, keys.FUNDING, keys.DONE) == (b"V", b"G", b"R", b"F", b"D")
     assert set(keys.SINGLE) == {b"I", b"V", b"G", b"R"}
-    assert set(keys.MANY) == {b"E", b"T", b"S", b"X", b"F", b"O", b"U"}
+    assert set(keys.MANY) == {b"E", b"T", b"S", b"X", b"F", b"O", b"U", b"D"}
 
 
 def test_epochs():
@@ -36,7 +36,12 @@ def test_what_is_unsettled():
 def test_expiries_sort_as_they_count():
     assert keys.expiring_key(0x01020304, OUTPOINT) == b"O\x01\x02\x03\x04" + OUTPOINT
     assert keys.expiring_key(5) == b"O\0\0\0\x05"
-    assert keys.split_expiring_key(keys.expiring_key(2**32 - 1, OUTPOINT)) == (2**32 - 1, OUTPOINT)
+    assert keys.split_timed_key(keys.expiring_key(2**32 - 1, OUTPOINT)) == (2**32 - 1, OUTPOINT)
     assert sorted(keys.expiring_key(number) for number in (256, 1, 2**31, 255)) == [
         keys.expiring_key(number) for number in (1, 255, 256, 2**31)
     ]
+
+
+def test_settled_channels_sort_by_when_they_were():
+    assert keys.done_key(0x01020304, OUTPOINT) == b"D\x01\x02\x03\x04" + OUTPOINT
+    assert keys.split_timed_key(keys.done_key(7, OUTPOINT)) == (7, OUTPOINT)

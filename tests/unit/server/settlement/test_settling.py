@@ -16,6 +16,7 @@ from paychan.core.address_script import BASE58, SEGWIT, is_address_script
 from paychan.core.channel import ChannelState, ChannelTerms, Phase
 from paychan.core.errors import Unavailable
 from paychan.core.fees import LADDER, FeeBounds, bump_fee_min
+from paychan.core.outcome import Outcome
 from paychan.core.outpoint import format_outpoint, txid_hex
 from paychan.core.payment import Payment
 from paychan.core.refund import sign_refund
@@ -83,7 +84,10 @@ class Rig:
         assert entry.expected_phase == self.state.phase
         if self.outcome != EntryStatus.OK:
             return self.outcome
-        self.stored = Stored(self.stored.terms, entry.state, entry.extra or self.stored.settlement)
+        is_done = ChannelState.parse(entry.state).phase == Phase.SETTLED
+        self.became = Outcome.parse(entry.extra) if is_done else None
+        settlement = self.stored.settlement if is_done else entry.extra or self.stored.settlement
+        self.stored = Stored(self.stored.terms, entry.state, settlement)
         self.events.append(self.state.phase)
         return EntryStatus.OK
 
@@ -205,6 +209,8 @@ def test_a_settlement_is_for_good_at_the_configured_depth_and_no_block_earlier(r
         assert rig.state.phase == phase
     assert rig.state.settlement_txid == txid
     assert rig.events[-1] == Phase.SETTLED
+    received = TERMS.funding_value - rig.payment.change_value
+    assert rig.became == Outcome(rig.now, TERMS.opened_at, received, rig.fee)
 
 
 def test_what_is_over_is_left_alone(rig):
@@ -296,6 +302,8 @@ def test_a_refund_that_won_is_told_as_a_loss(rig, phase, caplog):
     assert rig.settle() == ""
     assert (rig.state.phase, rig.state.settlement_txid) == (Phase.SETTLED, txid)
     assert f"{WHERE} was spent by another transaction, {txid_hex(txid)}" in caplog.text
+    received = TERMS.funding_value - rig.payment.change_value
+    assert rig.became == Outcome(rig.now, TERMS.opened_at, received, missing=received, is_lost=True)
 
 
 @pytest.mark.parametrize("phase", [Phase.SIGNED, Phase.BROADCAST])
@@ -786,6 +794,8 @@ def test_a_settlement_of_an_older_payment_is_told_with_what_is_missing(rig, phas
     assert rig.settle() == ""
     assert (rig.state.phase, rig.state.settlement_txid) == (Phase.SETTLED, txid)
     assert f"settled {WHERE} by {txid_hex(txid)}, of an older payment: 12345 satoshi are missing" in caplog.text
+    received = TERMS.funding_value - rig.payment.change_value
+    assert rig.became == Outcome(rig.now, TERMS.opened_at, received, 5000, 12_345)
 
 
 def test_a_refund_whose_bytes_are_known_is_a_loss(rig, caplog):

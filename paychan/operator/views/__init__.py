@@ -1,0 +1,1 @@
+"""What the operator sees of channels and money: answers from the books, and the page itself."""
