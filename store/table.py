@@ -5,7 +5,7 @@ record's form, and judges payments. Only what is allowed here writes anything.
 """
 
 from paychan._fast.group import read_state
-from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase, is_allowed_update
+from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Ending, Phase, is_allowed_update
 from paychan.core.units import MAX_MONEY
 from paychan.rpc.store_messages import Entry
 
@@ -38,9 +38,15 @@ def _is_whole(entry: Entry, phase: int, new_phase: int) -> bool:
         if phase == ABSENT:
             funding_value = ChannelTerms.parse(entry.outpoint, entry.extra).funding_value
             return funding_value == entry.expected_change_value and funding_value <= MAX_MONEY
+        if new_phase == _SETTLED:
+            return _is_money(Ending.parse(entry.extra))
     except ValueError:
         return False
     return bool(entry.extra) == _brings_settlement(phase, new_phase)
+
+
+def _is_money(ending: Ending) -> bool:
+    return max(ending.fee, ending.missing) <= MAX_MONEY
 
 
 def writes(entry: Entry, terms_record: bytes | None) -> list[tuple[bytes, bytes | None]]:
@@ -53,7 +59,7 @@ def writes(entry: Entry, terms_record: bytes | None) -> list[tuple[bytes, bytes 
     if phase == ABSENT:
         puts.append((keys.TERMS + outpoint, entry.extra))
         terms_record = entry.extra
-    elif entry.extra:
+    elif _brings_settlement(phase, new_phase):
         puts.append((keys.SETTLEMENT + outpoint, entry.extra))
     if phase == new_phase:
         return puts

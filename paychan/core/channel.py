@@ -201,6 +201,34 @@ class ChannelState:
         return cls(Phase(phase), payment, record[txid_at:purchases_at], sales)
 
 
+ENDING = struct.Struct("<BQQ")
+"""u8 1: settled, 2: lost | u64 fee | u64 missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a channel ended: what a step to `settled` brings beside the state. Satoshi. fee: of the settlement that was buried; missing:
+    by how much that one paid us less than the newest payment says. is_lost: the payer has it all back."""
+
+    is_lost: bool
+    fee: int = 0
+    missing: int = 0
+
+    def serialize(self) -> bytes:
+        """Return the record."""
+        return ENDING.pack(2 if self.is_lost else 1, self.fee, self.missing)
+
+    @classmethod
+    def parse(cls, record: bytes) -> "Ending":
+        """Raises ValueError for any other bytes than `serialize` makes."""
+        if len(record) != ENDING.size or record[0] not in (1, 2):
+            raise ValueError("an ending has an unknown form")
+        kind, fee, missing = ENDING.unpack(record)
+        if kind == 2 and (fee or missing):
+            raise ValueError("a lost channel pays no fee")
+        return cls(kind == 2, fee, missing)
+
+
 def _implied_type(change_value: int) -> int:
     """Return the sighash type of a payment that leaves so many satoshi: there are no others."""
     return SIGHASH_CHANGE if change_value else SIGHASH_NO_CHANGE

@@ -19,6 +19,7 @@ from ..logs import FORMS, LEVELS, LogConfig
 from ..rpc.connection import Address
 from . import dangers, hosts
 from .cluster import cluster_config
+from .events import read_events
 from .metrics import metrics_config
 from .models import SETTLEMENT_BYTES, ChainConfig, Common, SellConfig, ServerConfig, SignerConfig, StoreConfig
 from .postgres import read_database, read_postgres
@@ -296,6 +297,7 @@ def load_store_config(path: str | os.PathLike[str], env: Mapping[str, str] = os.
         server_pubkey=bytes.fromhex(key_hex) if key_hex else None,
         server_pubkey_file=common.state_dir / section.text("server_pubkey_file", "signer.pub"),
         postgres=read_postgres(root.table("postgres")) if root.has("postgres") else None,
+        events=read_events(root.table("events")),
     )
     dangers.check_address(section, "address", config.address, common.state_dir, common.network is networks.LIVE)
     if common.network is networks.LIVE and config.postgres is not None and config.postgres.lease_ms < 2 * config.lease_ms:

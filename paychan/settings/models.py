@@ -180,6 +180,17 @@ class PostgresConfig(DatabaseConfig):
 
 
 @dataclass(frozen=True)
+class EventsConfig:
+    """What is told, and for how long it is kept: at most `seconds` and `count`; what an enabled webhook has not delivered
+    `undelivered_seconds`. channel_value: satoshi received on a channel from which on it is told; None: never."""
+
+    seconds: int = 30 * 86400
+    count: int = 1_000_000
+    undelivered_seconds: int = 90 * 86400
+    channel_value: int | None = None
+
+
+@dataclass(frozen=True)
 class StoreConfig:
     """`paychan-store`. `server_pubkey`: 33 bytes, or None: read from `server_pubkey_file`, which the signer writes. `postgres`:
     None if the data is in `state_dir`."""
@@ -191,6 +202,7 @@ class StoreConfig:
     server_pubkey: bytes | None
     server_pubkey_file: Path
     postgres: PostgresConfig | None = None
+    events: EventsConfig = EventsConfig()
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,7 @@ FLOORS = (
     "paychan._fast",
     "paychan.core",
     "paychan.mpp",
+    "paychan.events",
     "paychan.clock",
     "paychan.exits",
     "paychan.printing",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ..._fast.channel import ChannelTable, shard_of
 from ..._fast.tally import Tally
 from ...chain.base import BroadcastRefused, ChainBackend, FundingStatus
-from ...core.channel import ChannelState, ChannelTerms, Event, Phase, next_phase
+from ...core.channel import ChannelState, ChannelTerms, Ending, Event, Phase, next_phase
 from ...core.errors import Unavailable
 from ...core.fees import BLIND_FACTOR, FeeBounds, Rung, asked_fee, bump_fee_min, fee_limit, replacement_fee, rung_at, wanted_fee
 from ...core.outpoint import format_outpoint, txid_hex, txid_of
@@ -156,19 +156,19 @@ class Settling:
             return False
         where, newest = format_outpoint(case.terms.outpoint), case.state.settlement_txid
         if spend is not None and spend.paid is not None:
-            await self._advance(case, Event.CONFIRM, spend.txid)
             missing = spend.paid.change_value - case.state.payment.change_value
+            await self._advance(case, Event.CONFIRM, spend.txid, ending=Ending(False, spend.paid.fee, max(0, missing)))
             self._count_settled(case, spend.paid.fee, missing)
             if missing > 0:
                 log.warning("settled %s by %s, of an older payment: %d satoshi are missing", where, txid_hex(spend.txid), missing)
             else:
                 log.info("settled %s by %s%s", where, txid_hex(spend.txid), "" if spend.txid == newest else ", in another form")
         elif case.newest is not None and (spend is None or not spend.is_read):
-            await self._advance(case, Event.CONFIRM, status.spent_by)
+            await self._advance(case, Event.CONFIRM, status.spent_by, ending=Ending(False, case.fee))
             self._count_settled(case, case.fee, 0)
             log.warning("%s was spent, but maybe not by its newest settlement %s", where, txid_hex(newest))
         else:
-            await self._advance(case, Event.LOSE, status.spent_by or newest or bytes(32))
+            await self._advance(case, Event.LOSE, status.spent_by or newest or bytes(32), ending=Ending(True))
             self._count("lost")
             log.warning("%s was spent by another transaction, %s", where, txid_hex(case.state.settlement_txid))
         self._spends.forget(case.terms.outpoint)
@@ -332,8 +332,10 @@ class Settling:
         await self._sign_again(case, fee, max(needed, case.fee + 1))
         return True
 
-    async def _advance(self, case: Case, event: Event, txid: bytes = b"", transaction: bytes = b"") -> None:
-        """Make a step of the transition table durable. Raises Unavailable if it did not become so."""
+    async def _advance(
+        self, case: Case, event: Event, txid: bytes = b"", transaction: bytes = b"", ending: Ending | None = None
+    ) -> None:
+        """Make a step of the transition table durable. ending: of the last one. Raises Unavailable if it did not become so."""
         before = case.state
         after = replace(before, phase=next_phase(before.phase, event), settlement_txid=txid or before.settlement_txid)
         shard = shard_of(case.terms.outpoint, self._shard_count)
@@ -344,7 +346,7 @@ class Settling:
             expected_phase=before.phase,
             expected_change_value=before.payment.change_value,
             state=after.serialize(),
-            extra=transaction,
+            extra=ending.serialize() if ending is not None else transaction,
             credit=0,
             expected_revision=before.sales.revision,
         )
