@@ -126,7 +126,8 @@ class Child:
 
 
 class Supervisor:
-    """The three processes of one configuration directory, and beside them the one that serves metrics, which none waits for."""
+    """The three processes of one configuration directory, and beside them those that serve metrics and the operator, for which none
+    waits."""
 
     def __init__(self, directory: Path) -> None:
         """Read the configuration and take its state directory. From now on a SIGHUP does not end us. Raises ConfigError."""
@@ -149,6 +150,8 @@ class Supervisor:
             Child("server", "paychan.server", self._server_file, lock),
         ]
         self._beside = [Child("metrics", "paychan.metrics", self._server_file, lock)] if self.server.metrics.is_on else []
+        if self.server.operator.is_on:
+            self._beside.append(Child("operator", "paychan.operator", directory, lock))
         self._state: dict[str, object] = {}
 
     def run(self) -> int:
@@ -200,6 +203,9 @@ class Supervisor:
             log.info("SIGHUP: handed on to the server, which replaces its workers")
             self._manager.reloading()
             self._children[-1].hang_up()
+            for child in self._beside:
+                if child.name == "operator":
+                    child.hang_up()  # it reads the configuration again, too
             self._manager.ready("the server replaces its workers, one after the other")
 
     def _beat(self) -> None:

@@ -62,7 +62,11 @@ def register(subparsers: Any) -> None:
     counts.add_argument("config_dir", type=Path, metavar="CONFIG_DIR", help="holds server.toml")
     counts.add_argument("--once", action="store_true", help="print what would be served now, and end")
     counts.set_defaults(run=_metrics, json=False)
-    about = "say who may sell"
+    about = "serve the operator's API and page"
+    serving = subparsers.add_parser("operator", help=about, description=about, epilog=EXITS)
+    serving.add_argument("config_dir", type=Path, metavar="CONFIG_DIR", help=directory[1])
+    serving.set_defaults(run=_operator, json=False)
+    about = "say who may sell, and who may operate"
     tokens = subparsers.add_parser("token", help=about, description=about).add_subparsers(required=True, metavar="ACTION")
     token.register(tokens, EXITS)
     about = "work on a cluster of several machines"
@@ -95,6 +99,14 @@ def _metrics(arguments: argparse.Namespace) -> int:
         show(command.text_now(config))
     else:
         command.serve(config)
+    return 0
+
+
+def _operator(arguments: argparse.Namespace) -> int:
+    require_server("paychan operator")
+    from ..operator.command import serve  # compiled parts of the server
+
+    serve(arguments.config_dir)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`paychan token add|list|revoke`: who may ask at the sellers' door. A running server takes a change at once."""
+"""`paychan token add|list|revoke`: who may ask at the sellers' door, or the operator's API. A change counts at once."""
 
 import argparse
 import json
@@ -12,6 +12,11 @@ from ..printing import show
 from ..settings.load import load_server_config
 from ..settings.tokens import SCOPES, TOKENS_MAX, Token, digest, is_name, make_token, read_tokens, tokens_file, write_tokens
 from .output import CommandError
+
+SCOPES_TEXT = (
+    "for sellers: charge sells, and reads; read reads. For operators: watch looks; settle also settles a channel; "
+    "steer also freezes opens, drains, and tightens limits"
+)
 
 
 def register(actions: Any, exits: str) -> None:
@@ -27,7 +32,7 @@ def register(actions: Any, exits: str) -> None:
         if name != "list":
             parser.add_argument("name", type=_name, metavar="NAME", help="what you call it")
         if name == "add":
-            parser.add_argument("--scope", choices=SCOPES, required=True, help="charge: sells, and reads; read: reads")
+            parser.add_argument("--scope", choices=SCOPES, required=True, help=SCOPES_TEXT)
         parser.add_argument("--json", action="store_true", help="print JSON")
         parser.set_defaults(run=action)
 

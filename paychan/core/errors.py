@@ -86,6 +86,7 @@ _TABLE = (
     Code(89, "shard_stopped", 503, "The channel's accounts are being looked at; send the same request again later"),
     Code(90, "clock_doubtful", 503, "The server's clock and the chain contradict each other; send the same request again later"),
     Code(91, "too_much_unsettled", 503, "Too much waits to be settled; send the same request again later"),
+    Code(92, "opens_frozen", 503, "No channels are opened for now; send the same request again later"),
     # what a seller is told
     Code(100, "invalid_sale", 400, "The sale is malformed"),
     Code(101, "insufficient_credit", 402, "The channel's credit is below the amount"),
@@ -111,6 +112,15 @@ _TABLE = (
     Code(131, "amount_exceeds_deposit", 402, "The channel's funding value does not reach for this"),
     Code(132, "already_served", 409, "This payment has bought the answer before, which was not kept"),
     Code(133, "payment_forbidden", 403, "Paid or not, this is not for the one who asks"),
+    # what an operator is told (docs/OPERATOR_API.md)
+    Code(140, "invalid_command", 400, "The body does not say what is to be done"),
+    Code(141, "limit_looser", 409, "The limit is looser than server.toml has it"),
+    Code(142, "limits_contradict", 409, "The limits contradict each other"),
+    Code(143, "no_such_worker", 404, "No such worker runs here"),
+    Code(144, "worker_too_young", 503, "The worker was started a moment ago; send the same request again later"),
+    Code(145, "counts_unavailable", 503, "What is counted cannot be read; send the same request again"),
+    Code(146, "steering_unavailable", 503, "What was asked for could not be kept; nothing changed, send the same request again"),
+    Code(147, "no_worker_answers", 503, "No worker of this machine answers; send the same request again"),
 )
 
 BY_CODE = {row.code: row for row in _TABLE}

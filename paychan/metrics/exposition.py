@@ -1,8 +1,11 @@
-"""The counts of all slots as text, in Prometheus' format (0.0.4) or OpenMetrics' (1.0.0)."""
+"""The counts of all slots, told to a sink: as text, in Prometheus' format (0.0.4) or OpenMetrics' (1.0.0), or whatever another
+sink makes of them."""
 
+import math
 import platform
 import time
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from .. import __version__
 from .._fast import tally
@@ -19,7 +22,7 @@ OF_ITSELF = (INFO, PROCESSES, SILENCE)
 CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-_Labels = tuple[tuple[str, str], ...]
+Labels = tuple[tuple[str, str], ...]
 
 
 def names() -> dict[str, str]:
@@ -29,10 +32,23 @@ def names() -> dict[str, str]:
     return {name: kind.value for name, kind in {**of_itself, **answers, **{f.name: f.kind for f in families.FAMILIES}}.items()}
 
 
+class Sink(Protocol):
+    """What is made of the metrics, one after the other."""
+
+    def head(self, name: str, kind: Kind, help: str) -> None:
+        """Begin a metric."""
+
+    def sample(self, name: str, value: float, labels: Labels = ()) -> None:
+        """Take a sample of it."""
+
+    def histogram(self, name: str, buckets: list[tuple[float, int]], total: float, count: int) -> None:
+        """Take what a histogram has: upper bounds, each with how many are not above it, the last infinite; their sum and count."""
+
+
 class Text:
     """The text as it grows. constant: labels that every sample has."""
 
-    def __init__(self, constant: _Labels, is_open: bool) -> None:
+    def __init__(self, constant: Labels, is_open: bool) -> None:
         self._constant, self._is_open, self._lines = constant, is_open, list[str]()
 
     def head(self, name: str, kind: Kind, help: str) -> None:
@@ -40,9 +56,15 @@ class Text:
         shown = name.removesuffix("_total") if self._is_open and kind is Kind.COUNTER else name
         self._lines += [f"# HELP {shown} {help}", f"# TYPE {shown} {kind.value}"]
 
-    def sample(self, name: str, value: float, labels: _Labels = ()) -> None:
+    def sample(self, name: str, value: float, labels: Labels = ()) -> None:
         pairs = ",".join(f'{key}="{_escaped(text)}"' for key, text in (*self._constant, *labels))
         self._lines.append(f"{name}{{{pairs}}} {_number(value)}" if pairs else f"{name} {_number(value)}")
+
+    def histogram(self, name: str, buckets: list[tuple[float, int]], total: float, count: int) -> None:
+        for bound, below in buckets:
+            self.sample(f"{name}_bucket", below, (("le", "+Inf" if bound == math.inf else repr(bound)),))
+        self.sample(f"{name}_sum", total)
+        self.sample(f"{name}_count", count)
 
     def end(self) -> bytes:
         """Return all of it."""
@@ -60,6 +82,12 @@ def _number(value: float) -> str:
 def expose(slots: list[Slot], labels: dict[str, str], machine: str = "", is_open: bool = False) -> bytes:
     """Return the text. labels: of the build, besides its version; machine: this one's name in a cluster, or empty."""
     text = Text((("machine", machine),) if machine else (), is_open)
+    tell(text, slots, labels)
+    return text.end()
+
+
+def tell(text: Sink, slots: list[Slot], labels: dict[str, str]) -> None:
+    """Tell all metrics. labels: as above."""
     _of_itself(text, slots, labels)
     sums = [sum(cells) for cells in zip(*(slot.cells for slot in slots), strict=True)] or [0] * tally.CELLS
     _answers(text, sums)
@@ -73,14 +101,13 @@ def expose(slots: list[Slot], labels: dict[str, str], machine: str = "", is_open
                     text.sample(family.name, count, ((family.label, value),) if family.label else ())
         else:
             _show_histogram(text, family, sums[family.at : family.at + family.size])
-    return text.end()
 
 
 def _has_gauges(slot: Slot) -> bool:
     return slot.is_live and slot.role == Role.WORKER and slot.cells[families.BEAT_AT] > 0
 
 
-def _of_itself(text: Text, slots: list[Slot], labels: dict[str, str]) -> None:
+def _of_itself(text: Sink, slots: list[Slot], labels: dict[str, str]) -> None:
     text.head(*INFO)
     text.sample(INFO[0], 1, (("version", __version__), ("python", platform.python_version()), *labels.items()))
     text.head(*PROCESSES)
@@ -92,7 +119,7 @@ def _of_itself(text: Text, slots: list[Slot], labels: dict[str, str]) -> None:
         text.sample(SILENCE[0], max(0, time.time_ns() - min(beats)) / NANOSECONDS)
 
 
-def _answers(text: Text, sums: list[int]) -> None:
+def _answers(text: Sink, sums: list[int]) -> None:
     text.head(families.PAYMENTS[0], Kind.COUNTER, families.PAYMENTS[1])
     for door, where in families.DOORS.items():
         for outcome, count in _outcomes(sums, door, families.PAID):
@@ -112,7 +139,7 @@ def _outcomes(sums: list[int], door: int, usual: tuple[str, ...]) -> Iterator[tu
     yield from ((outcome, count) for outcome, count in counts.items() if count or outcome in usual or outcome in families.TROUBLES)
 
 
-def _show_gauge(text: Text, family: Family, cells: list[list[int]]) -> None:
+def _show_gauge(text: Sink, family: Family, cells: list[list[int]]) -> None:
     text.head(family.name, family.kind, family.help)
     for place, value in enumerate(family.values, family.at):
         found = [row[place] for row in cells if row[place] or not family.is_optional]
@@ -124,15 +151,14 @@ def _joined(join: Join, values: Iterable[int]) -> int:
     return sum(values) if join is Join.SUM else max(values) if join is Join.MAX else min(values)
 
 
-def _show_histogram(text: Text, family: Family, cells: list[int]) -> None:
+def _show_histogram(text: Sink, family: Family, cells: list[int]) -> None:
     unit = NANOSECONDS if family.is_seconds else 1
     text.head(family.name, family.kind, family.help)
-    below = 0
+    below, buckets = 0, list[tuple[float, int]]()
     for bucket, count in enumerate(cells[: tally.BUCKETS - 1]):
         below += count
         bound = (1 << family.first_power + bucket) / unit if family.is_seconds else (1 << family.first_power + bucket) - 1
-        text.sample(f"{family.name}_bucket", below, (("le", repr(float(bound))),))
+        buckets.append((float(bound), below))
     below += cells[tally.BUCKETS - 1]
-    text.sample(f"{family.name}_bucket", below, (("le", "+Inf"),))
-    text.sample(f"{family.name}_sum", cells[tally.BUCKETS] / unit if family.is_seconds else cells[tally.BUCKETS])
-    text.sample(f"{family.name}_count", below)
+    buckets.append((math.inf, below))
+    text.histogram(family.name, buckets, cells[tally.BUCKETS] / unit if family.is_seconds else cells[tally.BUCKETS], below)

@@ -104,8 +104,9 @@ def _seconds(name: str, help: str, at: int = 0) -> Family:
 
 # --- of the slot itself ---
 
-ROLE_AT, CLAIMS_AT, BEAT_AT = _take(1), _take(1), _take(1)
-"""What kind of process has the slot; how many have had it; unix nanoseconds of its newest gauges, 0: it has none yet."""
+ROLE_AT, CLAIMS_AT, BEAT_AT, PID_AT, NUMBER_AT = (_take(1) for _ in range(5))
+"""What kind of process has the slot; how many have had it; unix nanoseconds of its newest gauges, 0: it has none yet; its process
+id; of a worker, the number by which the store knows it, 0: by none yet."""
 
 # --- answers ---
 

@@ -91,6 +91,8 @@ def claim(run_dir: Path, role: Role) -> Tally:
                 counts.set(cell, 0)
     counts.set(families.BEAT_AT, 0)
     counts.set(families.ROLE_AT, role)
+    counts.set(families.PID_AT, os.getpid())
+    counts.set(families.NUMBER_AT, 0)
     counts.add(families.CLAIMS_AT)
     counts.add(families.STARTS.cell(role.name.lower()))
     return counts

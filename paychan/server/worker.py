@@ -199,6 +199,7 @@ class Worker:
         if self._life is None:
             self._build(welcome.shard_count)
         self._ownership.update(welcome, table)
+        self._tally.set(families.NUMBER_AT, welcome.worker_id)
         self._payments.intake.look_again()
         self._payments.intake.forget_links()
         self._peers.keep_only(self._ownership.peers)

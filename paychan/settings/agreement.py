@@ -17,6 +17,7 @@ _FIXED: dict[str, Callable[[ServerConfig], Any]] = {
     "http.port": lambda config: config.http_port,
     "http.workers": lambda config: config.workers,
     "metrics.listen": lambda config: config.metrics,
+    "operator": lambda config: config.operator,
     "processes.store": lambda config: config.store,
     "processes.signer": lambda config: config.signer,
     "users": lambda config: config.common.users,

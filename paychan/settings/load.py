@@ -22,6 +22,7 @@ from .cluster import cluster_config
 from .events import read_events
 from .metrics import metrics_config
 from .models import SETTLEMENT_BYTES, ChainConfig, Common, SellConfig, ServerConfig, SignerConfig, StoreConfig
+from .operator import operator_config
 from .postgres import read_database, read_postgres
 from .sections import Section, read_sections
 from .tokens import tokens_file
@@ -141,6 +142,7 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         sell=_sell_config(root, common),
         cluster=cluster_config(root, common),
         metrics=metrics_config(root, common),
+        operator=operator_config(root, common),
     )
     _check_server(config, root)
     root.finish(config)

@@ -94,6 +94,24 @@ class MetricsConfig:
 
 
 @dataclass(frozen=True)
+class OperatorConfig:
+    """Where the operator's API and page are asked for, if anywhere. socket: absolute; host: an IP address; port 0: none. With
+    certificate and key: TLS."""
+
+    socket: Path | None = None
+    host: str = ""
+    port: int = 0
+    certificate: Path | None = None
+    key: Path | None = None
+    tokens_file: Path = Path()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is listened at."""
+        return self.socket is not None or bool(self.port)
+
+
+@dataclass(frozen=True)
 class ClusterConfig:
     """A machine among those that share one store. machine: its name; peer_host: the name or IP address that others connect to, also
     in its certificate; peer_port: the first of its workers' ports; listen_host: an IP address. certificate_ends: unix seconds."""
@@ -139,6 +157,7 @@ class ServerConfig:
     sell: SellConfig
     cluster: ClusterConfig | None = None
     metrics: MetricsConfig = MetricsConfig()
+    operator: OperatorConfig = OperatorConfig()
 
     @property
     def settlement_period(self) -> int:

@@ -1,10 +1,11 @@
-"""Sellers' tokens: `STATE_DIR/sell-tokens`, a line for each: name, scope, SHA-256 of the token.
+"""Sellers' and operators' tokens: `STATE_DIR/sell-tokens`, a line for each: name, scope, SHA-256 of the token.
 
 The token itself is written nowhere. It has 256 random bits, so its hash needs no salt and no slowness: nobody can try them out.
 """
 
 import hashlib
 import hmac
+import logging
 import os
 import re
 import secrets
@@ -14,8 +15,13 @@ from pathlib import Path
 
 from ..core.errors import ConfigError
 
-SCOPES = ("charge", "read")
-"""charge: may sell, and read; read: may read."""
+SELLERS_SCOPES = ("charge", "read")
+"""charge: may sell, and read; read: may read. Worth nothing at the operator's API."""
+
+OPERATORS_SCOPES = ("watch", "settle", "steer")
+"""Each may do what those before it may: look; settle a channel; steer. Worth nothing at the sellers' door."""
+
+SCOPES = SELLERS_SCOPES + OPERATORS_SCOPES
 
 TOKENS_MAX = 1000
 FILE_BYTES_MAX = 1 << 20
@@ -24,6 +30,8 @@ TOKEN_LENGTH_MIN = 40
 """Characters; what is shorter is none of ours."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+log = logging.getLogger("paychan.tokens")
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,36 @@ def read_tokens(path: Path) -> list[Token]:
     if len(raw) > FILE_BYTES_MAX or len(tokens) > TOKENS_MAX or len({token.name for token in tokens}) < len(tokens):
         raise ConfigError(f"{path}: has a name twice, or more than {TOKENS_MAX} tokens")
     return tokens
+
+
+class Tokens:
+    """The tokens in a file as it is now, read again when it has changed: one that was revoked is worth nothing from then on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read: list[Token] = []
+        self._stamp: tuple[int, int, int] | None = None
+
+    def find(self, presented: str) -> Token | None:
+        """Return the row of a token. If the file cannot be read, none is good."""
+        return find_token(self._newest(), presented)
+
+    def _newest(self) -> list[Token]:
+        try:
+            status = os.stat(self._path)
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+        except OSError:
+            stamp = None
+        if stamp is None:
+            self._read = []
+        elif stamp != self._stamp:
+            try:
+                self._read = read_tokens(self._path)
+            except ConfigError as error:
+                log.warning("no token is good: %s", error)
+                self._read = []
+        self._stamp = stamp
+        return self._read
 
 
 def write_tokens(path: Path, tokens: list[Token]) -> None:

@@ -115,6 +115,7 @@ FLOORS = (
     "paychan.gateway",
     "store",
     "signer",
+    "paychan.operator",
     "paychan.ready",
     "paychan.supervisor",
     "paychan.doctor",

@@ -24,11 +24,11 @@ import orjson
 from ..._fast.direct import LENGTH_REQUIRED, DirectConnection, DirectDoor, DirectRequest
 from ..._fast.http import HttpStatus
 from ..._fast.sale import read_charges
-from ...core.errors import ConfigError, PaychanError, Rejection, Unavailable
+from ...core.errors import PaychanError, Rejection, Unavailable
 from ...printing import place_of
 from ...rpc.connection import Address, listen, uid_at_the_other_end
 from ...settings.models import SellConfig
-from ...settings.tokens import Token, cookie_file, find_token, is_cookie, keep_cookie, read_tokens
+from ...settings.tokens import SELLERS_SCOPES, Tokens, cookie_file, is_cookie, keep_cookie
 from ..channels.books import PAGE_MAX, Books, read_cursor
 from ..protocol.parameters import Query
 from ..protocol.replies import INTERNAL_ERROR, RETRY_AFTER_SECONDS, Reply, problem
@@ -101,8 +101,7 @@ class SellDoor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.AbstractServer] = []
         self._sweeper: asyncio.TimerHandle | None = None
-        self._tokens: list[Token] = []
-        self._tokens_stamp: tuple[int, int, int] | None = None
+        self._tokens = Tokens(config.tokens_file)
         self._lock = -1
         self._cookie: str | None = None
         self._cookie_header: bytes | None = None
@@ -269,29 +268,12 @@ class SellDoor:
             raise Rejection("token_missing")
         if self._cookie is not None and is_cookie(self._cookie, token.strip()):
             return "charge"
-        found = find_token(self._newest_tokens(), token.strip())
+        found = self._tokens.find(token.strip())
         if found is None:
             raise Rejection("token_unknown")
+        if found.scope not in SELLERS_SCOPES:
+            raise Rejection("token_scope")
         return found.scope
-
-    def _newest_tokens(self) -> list[Token]:
-        """Return the tokens as the file has them now: one that was revoked is worth nothing from then on. If the file cannot be
-        read, none is good."""
-        try:
-            status = os.stat(self._config.tokens_file)
-            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
-        except OSError:
-            stamp = None
-        if stamp is None:
-            self._tokens = []
-        elif stamp != self._tokens_stamp:
-            try:
-                self._tokens = read_tokens(self._config.tokens_file)
-            except ConfigError as error:
-                log.warning("no token is good: %s", error)
-                self._tokens = []
-        self._tokens_stamp = stamp
-        return self._tokens
 
     def _render(self, reply: Reply, request: DirectRequest) -> bytes:
         lines = [f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}", "cache-control: no-store"]

@@ -1,0 +1,160 @@
+"""The RSGI application that granian loads: whose token it is, which route it takes, and what comes of it."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import Any
+
+from .. import logs
+from .._fast.rsgi import has_body
+from ..core.errors import ConfigError, PaychanError, Rejection
+from ..exits import EXIT_BAD_CONFIG
+from ..printing import place_of, say
+from ..server.process import end_with_parent
+from ..settings.tokens import Tokens
+from .answers import FAILED, Answer, Request, Stream, refusal
+from .context import Context, read_context
+from .routes import SCOPES, Scope, find_route
+
+VARIABLE = "PAYCHAN_OPERATOR_CONFIG"
+"""The directory of the configurations, from granian's main process to its worker."""
+
+BODY_BYTES_MAX = 64 << 10
+BODY_SECONDS_MAX = 20.0
+REQUESTS_MAX = 256
+"""Under way at once, streams too; more are refused."""
+
+STOP_SECONDS = 2.0
+"""Requests under way have so long to be answered when the process is to end; streams are cut."""
+
+log = logging.getLogger("paychan.operator")
+
+
+class App:
+    """One in granian's worker. The configuration is read when the module is loaded, so that a bad one fails at once."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._tokens = Tokens(context.config.operator.tokens_file)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopping: asyncio.Task[None] | None = None
+
+    # --- life ---
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        end_with_parent()
+        logs.set_up("operator", self._context.config.common.log)
+        loop.add_signal_handler(signal.SIGTERM, self._on_stop, loop)
+
+    def _on_stop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End what is under way, then let granian stop as it does on SIGINT: it would wait for streams that have no end."""
+        if self._stopping is None:
+            self._stopping = loop.create_task(self._stop())
+
+    async def _stop(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
+        for task in tuple(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    # --- requests ---
+
+    async def __rsgi__(self, scope: Any, proto: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await _send(scope, proto, await self._answer(scope, proto))
+        except asyncio.CancelledError:
+            if self._stopping is None:
+                raise
+        finally:
+            self._tasks.discard(task)
+
+    async def _answer(self, scope: Any, proto: Any) -> Answer | Stream:
+        try:
+            if len(self._tasks) > REQUESTS_MAX:
+                raise PaychanError("overloaded")
+            route, parts = find_route(scope.method, scope.path)
+            who = self._check_token(scope.headers, route.scope) if route.scope else ""
+            body = await _body(scope, proto, route.method in ("POST", "PUT", "PATCH"))
+            headers = {name: value for name, value in scope.headers.items()}
+            request = Request(scope.method, scope.path, scope.query_string, parts, headers, body, who)
+            return await route.handler(self._context, request)
+        except PaychanError as error:
+            return refusal(error)
+        except Exception as error:  # a bug of ours; its text could hold a request's bytes
+            log.error("internal error: %s at %s", type(error).__name__, place_of(error.__traceback__))
+            return FAILED
+
+    def _check_token(self, headers: Any, least: Scope) -> str:
+        """Return the name of the token that is shown, which must have this scope. Raises Rejection."""
+        shown = headers.get_all("authorization")
+        scheme, _, token = shown[0].partition(" ") if len(shown) == 1 else ("", "", "")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Rejection("token_missing")
+        found = self._tokens.find(token.strip())
+        if found is None:
+            raise Rejection("token_unknown")
+        if SCOPES.get(found.scope, Scope.NONE) < least:
+            raise Rejection("token_scope", f"This takes a token of scope {least.name.lower()}")
+        return found.name
+
+
+async def _body(scope: Any, proto: Any, is_taken: bool) -> bytes:
+    """Return a request's body. Raises Rejection."""
+    if not is_taken:
+        if has_body(scope.headers):
+            raise Rejection("body_not_allowed", "This resource takes no body")
+        return b""
+    size = scope.headers.get("content-length", "")
+    if "transfer-encoding" in scope.headers or not size.isdecimal():
+        raise Rejection("length_required")
+    if int(size) > BODY_BYTES_MAX:
+        raise Rejection("body_too_large")
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            body: bytes = await proto()
+            return body
+    except TimeoutError as error:
+        raise Rejection("request_timeout") from error
+    except RuntimeError as error:  # RSGIProtocolClosed: the client has gone
+        raise Rejection("malformed_request") from error
+
+
+async def _send(scope: Any, proto: Any, answer: Answer | Stream) -> None:
+    with suppress(RuntimeError):  # RSGIProtocolClosed: nobody is there any more
+        if isinstance(answer, Stream):
+            await _stream(proto, answer)
+        elif scope.method == "HEAD":
+            proto.response_empty(answer.status, [*answer.headers, ("content-length", str(len(answer.body)))])
+        else:
+            proto.response_bytes(answer.status, list(answer.headers), answer.body)
+
+
+async def _stream(proto: Any, answer: Stream) -> None:
+    """Send the pieces as they come, until there are no more or nobody reads them."""
+    transport = proto.response_stream(200, list(answer.headers))
+    async with aclosing(answer.pieces) as pieces:  # type: ignore[type-var]  # each is a generator
+        async for piece in pieces:
+            await transport.send_bytes(piece)
+
+
+def make_app() -> App:
+    """Return the application for the directory that the environment names; end the process with status 2 and one line if its
+    configuration must not run."""
+    path = os.environ.get(VARIABLE, "")
+    try:
+        if not path:
+            raise ConfigError(f"{VARIABLE}: names no directory of configurations")
+        return App(read_context(Path(path)))
+    except ConfigError as error:
+        say(f"paychan operator: {error}")
+        sys.exit(EXIT_BAD_CONFIG)
