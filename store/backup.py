@@ -220,8 +220,8 @@ def newest_event(pairs: Iterator[tuple[bytes, bytes]]) -> int:
 
 
 def restored_records(taken_at: int, newest: int) -> dict[bytes, bytes]:
-    """Return what a restored store has besides its backup. taken_at: unix seconds; newest: number of the backup's newest event. Readers
-    of events are told of the restore, with a number beyond all that were given out since."""
+    """Return what a restored store has besides its backup. taken_at: unix seconds; newest: number of the backup's newest event.
+    Readers of events are told of the restore, with a number beyond all that were given out since."""
     now = int(time.time())
     event = Event(Type.RESTORED, {"taken_at": taken_at, "restored_at": now})
     (body,) = Stamp().encode([event])

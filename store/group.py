@@ -67,9 +67,14 @@ class Group(PaymentGroup):
         """What it puts and deletes besides state records and epochs."""
         return {key: value for key, value in self._writes.items() if key[:1] not in (keys.STATE, keys.EPOCH)}
 
+    @property
+    def is_told(self) -> bool:
+        """Whether there is anything to tell."""
+        return self._told is not None or self.crossed is not None
+
     def events(self) -> list[Event]:
         """Return what is told with this group: an event is written with what it tells of. After `put_states` or `put_columns`."""
-        if self._told is None and self.crossed is None:
+        if not self.is_told:
             return []
         return told.in_order(self._told or [], told.of_values(self.crossed or (), self.threshold))
 

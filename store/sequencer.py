@@ -130,6 +130,8 @@ class Sequencer:
                 await self._engine.put(writes)
                 self._count(commits, judged - began, time.monotonic_ns() - judged)
             group.keep()
+            if group.is_told:
+                self._tally.add(families.EVENTS.at, len(group.events()))
             self.unsettled, self._open_spent = group.unsettled, group.open_spent
             stopped |= self._stopped()
             if stopped:

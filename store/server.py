@@ -257,7 +257,8 @@ class StoreServer:
         """Tell all workers, in the table that they have: a newer one may be waiting for its epochs to be durable."""
         self._leases.stop(shards)
         events = [Event(Type.SHARD_STOPPED, {"shard": shard, "why": why}) for shard, why in shards.items()]
-        self.run_alone(lambda: self._engine.tell(events))
+        self.run_alone(lambda: self._engine.tell_of(events))
+        self._tally.add(families.EVENTS.at, len(events))
         self._publish(replace(self._own, stopped=self._own.stopped | shards))
 
     def _publish(self, own: OwnerTable) -> None:
@@ -399,6 +400,7 @@ class StoreServer:
 
         async def step() -> None:
             is_done, now = await self._engine.note(change.name, change.expected, change.value, change.events)
+            self._tally.add(families.EVENTS.at, len(change.events) if is_done else 0)
             session.connection.reply(StoreMessage.NOTE, request_id, encode_note_reply(is_done, now))
 
         self.run_alone(step)

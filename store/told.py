@@ -1,8 +1,8 @@
 """Which events come of a durable change: the rule, for every engine. Pure.
 
-A step's events are written in the write that takes the step, so there is no event without its step, nor a step without its events. Who
-asks for a step says nothing of it here: phases and values are those that the store found and writes. (One thing it cannot see: whether
-what was buried is a settlement, and its fee. That comes with the step, as an `Ending`.)
+A step's events are written in the write that takes the step, so there is no event without its step, nor a step without its
+events. Who asks for a step says nothing of it here: phases and values are those that the store found and writes. (One thing it
+cannot see: whether what was buried is a settlement, and its fee. That comes with the step, as an `Ending`.)
 """
 
 from collections.abc import Iterable, Iterator

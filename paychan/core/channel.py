@@ -207,8 +207,8 @@ ENDING = struct.Struct("<BQQ")
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a channel ended: what a step to `settled` brings beside the state. Satoshi. fee: of the settlement that was buried; missing:
-    by how much that one paid us less than the newest payment says. is_lost: the payer has it all back."""
+    """How a channel ended: what a step to `settled` brings beside the state. Satoshi. fee: of the settlement that was buried;
+    missing: by how much that one paid us less than the newest payment says. is_lost: the payer has it all back."""
 
     is_lost: bool
     fee: int = 0

@@ -1,5 +1,5 @@
-"""An endpoint of webhooks: who is told, how far it has heard, and how that goes. A note in the store, so that it survives whatever the
-stream survives, and the store knows what it must keep. Pure."""
+"""An endpoint of webhooks: who is told, how far it has heard, and how that goes. A note in the store, so that it survives
+whatever the stream survives, and the store knows what it must keep. Pure."""
 
 import base64
 import binascii
@@ -22,9 +22,9 @@ SECRET_SIZES = range(24, 65)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """id: ours. secret: "whsec_" and base64. types: of the events that it is told, none: all. cursor: the number of the newest event that
-    it need not be told any more. failing_since_at: since when the same event was not taken, 0: it was; attempts: how often, tried_at: when
-    last, why: what came of it. Times in unix seconds."""
+    """id: ours. secret: "whsec_" and base64. types: of the events that it is told, none: all. cursor: the number of the newest
+    event that it need not be told any more. failing_since_at: since when the same event was not taken, 0: it was; attempts: how
+    often, tried_at: when last, why: what came of it. Times in unix seconds."""
 
     id: str
     url: str

@@ -44,8 +44,8 @@ TOLD = frozenset((Type.EXPIRING, Type.CHAIN_DOUBTFUL, Type.CHAIN_TRUSTED, Type.S
 
 @dataclass(frozen=True)
 class Event:
-    """outpoint: "TXID/VOUT" of the channel, if it is about one. data: see docs/EVENTS.md. at: unix seconds by the store's clock. machine:
-    the store that wrote it, where there are several."""
+    """outpoint: "TXID/VOUT" of the channel, if it is about one. data: see docs/EVENTS.md. at: unix seconds by the store's clock.
+    machine: the store that wrote it, where there are several."""
 
     type: Type
     data: dict[str, Any] = field(default_factory=dict)

@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..settings.load import load_server_config, load_store_config
 from ..settings.models import ServerConfig, StoreConfig
+
+if TYPE_CHECKING:
+    from .telling import Telling
 
 
 @dataclass
@@ -14,6 +18,7 @@ class Context:
     directory: Path
     config: ServerConfig
     store: StoreConfig
+    telling: "Telling | None" = None
 
     @property
     def run_dir(self) -> Path:

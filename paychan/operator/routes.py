@@ -10,7 +10,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from ..core.errors import Rejection
-from . import looking
+from . import events, looking, webhooks
 from .answers import Answer, Request, Stream
 from .context import Context
 
@@ -64,6 +64,12 @@ async def _describe(_: Context, __: Request) -> Answer:
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/operator/v1/status", Scope.WATCH, looking.status),
     Route("GET", "/operator/v1/counts", Scope.WATCH, looking.counts),
+    Route("GET", "/operator/v1/events", Scope.WATCH, events.events),
+    Route("GET", "/operator/v1/webhooks", Scope.WATCH, webhooks.list_all),
+    Route("POST", "/operator/v1/webhooks", Scope.STEER, webhooks.make),
+    Route("DELETE", "/operator/v1/webhooks/{id}", Scope.STEER, webhooks.remove),
+    Route("POST", "/operator/v1/webhooks/{id}/redeliver", Scope.STEER, webhooks.redeliver),
+    Route("GET", "/operator/v1/webhooks/{id}/deliveries", Scope.WATCH, webhooks.deliveries),
     Route("GET", "/operator/v1/openapi.json", Scope.NONE, _describe),
 )
 

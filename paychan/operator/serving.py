@@ -19,6 +19,7 @@ from ..settings.tokens import Tokens
 from .answers import FAILED, Answer, Request, Stream, refusal
 from .context import Context, read_context
 from .routes import SCOPES, Scope, find_route
+from .telling import Telling
 
 VARIABLE = "PAYCHAN_OPERATOR_CONFIG"
 """The directory of the configurations, from granian's main process to its worker."""
@@ -49,6 +50,8 @@ class App:
         end_with_parent()
         logs.set_up("operator", self._context.config.common.log)
         loop.add_signal_handler(signal.SIGTERM, self._on_stop, loop)
+        self._context.telling = self._telling = Telling(self._context)
+        loop.call_soon(self._telling.start)
 
     def _on_stop(self, loop: asyncio.AbstractEventLoop) -> None:
         """End what is under way, then let granian stop as it does on SIGINT: it would wait for streams that have no end."""
@@ -56,6 +59,7 @@ class App:
             self._stopping = loop.create_task(self._stop())
 
     async def _stop(self) -> None:
+        await self._telling.stop()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
         for task in tuple(self._tasks):

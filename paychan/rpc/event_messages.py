@@ -1,8 +1,8 @@
 """Messages about events and notes between the store and its clients, as pure codecs; store_messages.py has the others.
 
-A *note* is a small named record that is replaced on condition: only by whoever knows what it says. What was told of by somebody else
-than the store (up to which expiry, whether the chain is trusted) is kept in one, and the events that go with the change are written
-with it: told once, whoever dies in between. So are the endpoints of webhooks, and how far each has heard.
+A *note* is a small named record that is replaced on condition: only by whoever knows what it says. What was told of by somebody
+else than the store (up to which expiry, whether the chain is trusted) is kept in one, and the events that go with the change are
+written with it: told once, whoever dies in between. So are the endpoints of webhooks, and how far each has heard.
 """
 
 import struct
@@ -31,8 +31,8 @@ _SIZE = struct.Struct("<I")
 
 
 class Stream(NamedTuple):
-    """Events after a number, in order. oldest, newest: the numbers of the first and the last that are kept; 0: there is none. is_ours:
-    whether the store that answers is the one, of all that are active, beside which webhooks are delivered."""
+    """Events after a number, in order. oldest, newest: the numbers of the first and the last that are kept; 0: there is none.
+    is_ours: whether the store that answers is the one, of all that are active, beside which webhooks are delivered."""
 
     oldest: int
     newest: int
@@ -82,7 +82,8 @@ def decode_stream(payload: bytes) -> Stream:
 
 @dataclass(frozen=True)
 class NoteChange:
-    """Ask to replace a note, and to write events with it. expected: what it says now, None: there is none. value: None removes it."""
+    """Ask to replace a note, and to write events with it. expected: what it says now, None: there is none. value: None removes
+    it."""
 
     name: str
     expected: bytes | None
@@ -98,11 +99,11 @@ class NoteChange:
     def decode(cls, payload: bytes) -> "NoteChange":
         """Raises MessageError, also for events that a client may not tell."""
         parts = _split(payload)
-        if len(parts) < 3 or parts[0] is None:
+        if len(parts) < 3:
             raise MessageError("NOTE is too short")
         raw, expected, value, *bodies = parts
         try:
-            name, events = raw.decode("ascii"), [Event.parse(body or b"") for body in bodies]
+            name, events = (raw or b"").decode("ascii"), [Event.parse(body or b"") for body in bodies]
         except ValueError as error:
             raise MessageError(f"NOTE: {error}") from None
         if not 0 < len(name) <= NAME_SIZE_MAX or max(len(expected or b""), len(value or b"")) > NOTE_SIZE_MAX:

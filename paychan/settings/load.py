@@ -27,6 +27,7 @@ from .postgres import read_database, read_postgres
 from .sections import Section, read_sections
 from .tokens import tokens_file
 from .users import read_users
+from .webhooks import webhooks_config
 
 RPC_PORTS = {"live": 8332, "test": 18332, "testnet4": 48332, "signet": 38332, "regtest": 18443}
 """On which Bitcoin Core answers RPC calls, by network."""
@@ -143,6 +144,8 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         cluster=cluster_config(root, common),
         metrics=metrics_config(root, common),
         operator=operator_config(root, common),
+        webhooks=webhooks_config(root),
+        expiring_notice=settlement.integer("expiring_notice_hours", 0, 10_000, 24) * SECONDS_PER_HOUR,
     )
     _check_server(config, root)
     root.finish(config)

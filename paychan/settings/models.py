@@ -1,6 +1,7 @@
 """What the three processes' configurations hold, as frozen objects. `load.py` reads and checks them."""
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from ..core.fees import FeeBounds, settlement_price
@@ -112,6 +113,17 @@ class OperatorConfig:
 
 
 @dataclass(frozen=True)
+class WebhooksConfig:
+    """allowed: networks that endpoints may be in besides the public one. Seconds: after which an endpoint that takes nothing is
+    disabled; in which it must answer; of which sales are summed up."""
+
+    allowed: tuple[IPv4Network | IPv6Network, ...] = ()
+    give_up_seconds: int = 7 * 86400
+    answer_seconds: int = 15
+    sales_seconds: int = 3600
+
+
+@dataclass(frozen=True)
 class ClusterConfig:
     """A machine among those that share one store. machine: its name; peer_host: the name or IP address that others connect to, also
     in its certificate; peer_port: the first of its workers' ports; listen_host: an IP address. certificate_ends: unix seconds."""
@@ -158,6 +170,8 @@ class ServerConfig:
     cluster: ClusterConfig | None = None
     metrics: MetricsConfig = MetricsConfig()
     operator: OperatorConfig = OperatorConfig()
+    webhooks: WebhooksConfig = WebhooksConfig()
+    expiring_notice: int = 86400
 
     @property
     def settlement_period(self) -> int:

@@ -77,7 +77,7 @@ class AtOnce:
         await self.put({keys.note_key(name): value, **self._numbered(events)})
         return True, value
 
-    async def tell(self, events: list[Event]) -> None:
+    async def tell_of(self, events: list[Event]) -> None:
         await self.put(self._numbered(events))
 
     async def drop(self, up_to: int) -> None:

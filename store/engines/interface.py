@@ -87,10 +87,10 @@ class Engine(Protocol):
     # Events and notes beside the groups: from a step of the sequencer only, so that no group is in flight.
 
     async def note(self, name: str, expected: bytes | None, value: bytes | None, events: list[Event]) -> tuple[bool, bytes | None]:
-        """Replace a note (None: remove it), and write events with it, if it is as expected (None: there is none). Return whether that
-        was done, and what it says now. On return it is durable."""
+        """Replace a note (None: remove it), and write events with it, if it is as expected (None: there is none). Return whether
+        that was done, and what it says now. On return it is durable."""
 
-    async def tell(self, events: list[Event]) -> None:
+    async def tell_of(self, events: list[Event]) -> None:
         """Write events that go with no other write."""
 
     async def drop(self, up_to: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import store.engines.rocksdb
 import store.serving as command
 from paychan._fast.group import StateCache
-from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Ending, Phase
 from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
 from paychan.hangup import HangUp
@@ -111,6 +111,8 @@ class Channel:
             if self.phase == Phase.SIGNED:
                 extra = rng.randbytes(rng.randint(shape.size // 2, shape.size))
                 self.txid = sha256(sha256(extra).digest()).digest()
+            elif self.phase == Phase.SETTLED:
+                extra = Ending(False, 1, 0).serialize()
         state = ChannelState(self.phase, Payment(self.value, rng.randbytes(70), 0x83), self.txid).serialize()
         return Entry(self.shard, epoch, self.outpoint, old, value, state, extra)
 

@@ -112,6 +112,7 @@ FLOORS = (
     "paychan.server.worker",
     "paychan.server.app",
     "paychan.server",
+    "paychan.webhooks",
     "paychan.gateway",
     "store",
     "signer",

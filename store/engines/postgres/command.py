@@ -2,8 +2,8 @@
 DIR/store.toml names; and the ledger that signers share, with their role (DIR/signer.toml, if it names one). `look` prints what that
 database is, as one JSON object, for `paychan doctor`.
 
-`init` is run by who may do that there, once, on one machine. What is there already is left as it is; a schema of an older version is
-made one of this version, in one transaction, and stores of the older one are fenced off.
+`init` is run by who may do that there, once, on one machine. What is there already is left as it is; a schema of an older version
+is made one of this version, in one transaction, and stores of the older one are fenced off.
 """
 
 import argparse

@@ -275,7 +275,7 @@ class Postgres:
         ((is_done, now),) = await self._ask(PUT_NOTE, keys.note_key(name), expected, value, self._stamp.encode(events))
         return is_done, now
 
-    async def tell(self, events: list[Event]) -> None:
+    async def tell_of(self, events: list[Event]) -> None:
         await self._ask(TELL, self._stamp.encode(events))
 
     async def drop(self, up_to: int) -> None:
@@ -284,7 +284,8 @@ class Postgres:
     # reads
 
     async def stream(self, after: int, limit: int) -> Kept:
-        """Return events, see `Reads`. Their order is that of their commits, so none with a lower number can come later (events.sql)."""
+        """Return events, see `Reads`. Their order is that of their commits, so none with a lower number can come later
+        (events.sql)."""
         ((oldest, newest),) = await self._ask(ENDS, keys.EVENT, keys.NEXT_TO_EVENT)
         rows = await self._ask(SCAN, keys.event_key(after), keys.NEXT_TO_EVENT, limit)
         events = [(keys.event_number(key), body) for key, body in rows]

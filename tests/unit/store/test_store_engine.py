@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from paychan._fast.group import StateCache
-from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Ending, Phase
 from paychan.core.errors import ConfigError
 from paychan.core.network import LIVE, TEST
 from paychan.core.payment import Payment
@@ -45,7 +45,8 @@ def commit(engine: RocksDB, number: int, old: int, new: int, value: int = 1000, 
     txid = b"t" * 32 if new >= Phase.SIGNED else b""
     state = ChannelState(Phase(new), Payment(value, b"s" * 70, 0x83), txid).serialize()
     terms = ChannelTerms(outpoint(number), PUBKEY, b"\3" * 33, expiry or 600_000_000 + number, 1000, b"").serialize()
-    extra = terms if old == ABSENT else b"settlement" if new == Phase.SIGNED else b""
+    ending = Ending(False, 1, 0).serialize() if new == Phase.SETTLED else b""
+    extra = terms if old == ABSENT else b"settlement" if new == Phase.SIGNED else ending
     group = Group(engine, StateCache(0), engine.epochs(SHARDS), SHARDS)
     key = outpoint(number)
     statuses = group.judge(encode_commit([Entry(shard_of(key, SHARDS), 0, key, old, expected, state, extra).encode()]))
