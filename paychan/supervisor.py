@@ -232,7 +232,8 @@ class Supervisor:
             self._is_ready,
         ]
         for count, is_up in enumerate(tests, start=1):
-            if not self._wait_until(self._children[:count], is_up):
+            beside = self._beside if count == len(tests) else []  # a node may sync for days, and somebody wants to look
+            if not self._wait_until(self._children[:count], is_up, beside):
                 return False
         host = self.server.http_host
         url = f"http://{f'[{host}]' if ':' in host else host}:{self.server.http_port}"
@@ -240,8 +241,8 @@ class Supervisor:
         self._manager.ready(f"serves {url}")
         return True
 
-    def _wait_until(self, children: list[Child], is_up: Callable[[], bool]) -> bool:
-        """Keep the children running until `is_up()`; return False if one refuses its configuration, or we are to stop.
+    def _wait_until(self, children: list[Child], is_up: Callable[[], bool], beside: list[Child]) -> bool:
+        """Keep the children, and those beside them, running until `is_up()`; return False if one refuses its configuration, or we are to stop.
 
         There is no other end: a Bitcoin node may need days until it can be trusted. What is waited for is said now and then.
         """
@@ -251,7 +252,7 @@ class Supervisor:
                 if child.exit_status == EXIT_BAD_CONFIG:
                     say(f"paychan: {child.name} did not start")
                     return False
-            self._tend(children)
+            self._tend([*children, *beside])
             if is_up():
                 return True
             if time.monotonic() > say_at:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from paychan.core.errors import ConfigError
+from paychan.durable import replace_file as replace_file  # the store's other modules take both from here
+from paychan.durable import sync_directory as sync_directory
 from paychan.settings.models import StoreConfig
 
 
@@ -57,23 +59,3 @@ def need_embedded(config: StoreConfig, database: Path) -> None:
     """Raises ConfigError if the directory belongs to a store on PostgreSQL. database: as `hold_directory` gives it."""
     if (database.parent / "postgres").exists():
         raise ConfigError(f"{config.common.source}: postgres: is missing: {database.parent} belongs to a store on PostgreSQL")
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable. Raises OSError."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Have a file of mode 0600 hold a text, whole or not at all; on return it is on disk. Raises OSError."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with open(temporary, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_directory(path.parent)

@@ -190,6 +190,10 @@ cdef class Intake:
         self._exposure_max, self._tally = exposure_max, queue._tally
         self.forget_links()
 
+    def limit(self, uint64_t exposure_max):
+        """Have `exposed` hear of channels that hold more than so many satoshi from now on."""
+        self._exposure_max = exposure_max
+
     def forget_links(self):
         """Shards have changed hands."""
         self.links = [None] * self._table.shard_count

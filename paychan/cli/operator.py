@@ -7,27 +7,27 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from .. import logs
 from ..core.channel import ChannelState, ChannelTerms, Phase
-from ..core.errors import Rejection
+from ..core.errors import Rejection, Unavailable
 from ..core.outpoint import format_outpoint, parse_outpoint, txid_hex
 from ..core.units import LOCKTIME_MAX
 from ..exits import EXIT_BAD_CONFIG
 from ..parts import require_gateway, require_server
 from ..printing import show
-from ..rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
+from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.store_client import StoreClient
 from ..rpc.store_messages import Hello, Stored, StoreMessage
 from ..settings.directory import check_directory
 from ..settings.load import load_server_config, load_store_config
-from ..settings.models import ServerConfig, StoreConfig
+from ..settings.models import StoreConfig
 from ..supervisor import Supervisor
-from . import cluster, doctor, importing, token
+from . import cluster, doctor, importing, remote, steer, token
 from .output import EXIT_REFUSED, CommandError, utc
 
 CONNECT_SECONDS_MAX = 5.0
-SETTLE_SECONDS_MAX = 30.0
 EXITS = (
     "exit statuses: 0 done (run: stopped by a signal); 1 refused; 2 wrong usage, or a configuration that must not run; "
     "3 interrupted; 10 done, but the result could not be written to standard output; 70 the machine failed, as a full disk does"
@@ -37,20 +37,25 @@ EXITS = (
 def register(subparsers: Any) -> None:
     """Add the operators' subcommands to an argparse parser."""
 
+    what = "holds server.toml, store.toml and signer.toml"
+
     def add(name: str, action: Callable[[argparse.Namespace], int], text: str, *arguments: tuple[str, str]) -> None:
         parser = subparsers.add_parser(name, help=text, description=text, epilog=EXITS)
-        for argument, what in arguments:
-            parser.add_argument(argument, type=Path if argument == "config_dir" else str, metavar=argument.upper(), help=what)
-        if name != "run":
+        if name == "run":
+            parser.add_argument("config_dir", type=Path, metavar="CONFIG_DIR", help=what)
+        else:
+            remote.add_place(parser, what)
             parser.add_argument("--json", action="store_true", help="print JSON")
+        for argument, meaning in arguments:
+            parser.add_argument(argument, metavar=argument.upper(), help=meaning)
         parser.set_defaults(run=action, json=False)
 
-    directory = ("config_dir", "holds server.toml, store.toml and signer.toml")
     outpoint = ("outpoint", "FUNDING_TXID/VOUT")
-    add("run", _run, "start signer, store and server, and keep them running", directory)
-    add("channels", _channels, "list the channels that are open or being settled", directory)
-    add("channel", _channel, "show one channel", directory, outpoint)
-    add("settle", _settle, "have a channel settled now", directory, outpoint)
+    add("run", _run, "start signer, store and server, and keep them running")
+    add("channels", _channels, "list the channels that are open or being settled")
+    add("channel", _channel, "show one channel", outpoint)
+    add("settle", _settle, "have a channel settled now", outpoint)
+    steer.register(subparsers, EXITS)
     doctor.register(subparsers)
     about = "sell what an HTTP server offers, which is not touched for it"
     gateway = subparsers.add_parser("gateway", help=about, description=about, epilog=EXITS)
@@ -64,7 +69,7 @@ def register(subparsers: Any) -> None:
     counts.set_defaults(run=_metrics, json=False)
     about = "serve the operator's API and page"
     serving = subparsers.add_parser("operator", help=about, description=about, epilog=EXITS)
-    serving.add_argument("config_dir", type=Path, metavar="CONFIG_DIR", help=directory[1])
+    serving.add_argument("config_dir", type=Path, metavar="CONFIG_DIR", help=what)
     serving.set_defaults(run=_operator, json=False)
     about = "say who may sell, and who may operate"
     tokens = subparsers.add_parser("token", help=about, description=about).add_subparsers(required=True, metavar="ACTION")
@@ -76,7 +81,7 @@ def register(subparsers: Any) -> None:
     config = subparsers.add_parser("config", help=about, description=about).add_subparsers(required=True, metavar="ACTION")
     about = "say what is missing or wrong in a configuration"
     check = config.add_parser("check", help=about, description=about, epilog=EXITS)
-    check.add_argument("config_dir", type=Path, metavar="CONFIG_DIR", help=directory[1])
+    check.add_argument("config_dir", type=Path, metavar="CONFIG_DIR", help=what)
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(run=_check)
     importing.register(config, EXITS)
@@ -178,13 +183,8 @@ def _describe(outpoint: bytes, stored: Stored) -> dict[str, Any]:
 
 
 def _channels(arguments: argparse.Namespace) -> int:
-    async def ask(store: StoreClient) -> list[dict[str, Any]]:
-        pairs = await store.scan(StoreMessage.SCAN_EXPIRING, LOCKTIME_MAX)
-        pairs += await store.scan(StoreMessage.SCAN_UNFINISHED)
-        stored = [(outpoint, await store.load(outpoint)) for _, outpoint in pairs]
-        return [_describe(outpoint, found) for outpoint, found in stored if found is not None]
-
-    found = asyncio.run(_ask_store(arguments.config_dir, ask))
+    api = remote.remote_of(arguments)
+    found = _channels_here(arguments) if api is None else _channels_there(api)
     if arguments.json:
         show(json.dumps({"channels": found}))
         return 0
@@ -197,16 +197,48 @@ def _channels(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _channels_there(api: remote.Remote) -> list[dict[str, Any]]:
+    """Return all that are open or being settled, page by page."""
+    found: list[dict[str, Any]] = []
+    after = ""
+    while True:
+        page = api.get("GET", f"/channels?limit=500{f'&after={quote(after)}' if after else ''}")
+        found += [_as_here(row) for row in page["channels"] if row["phase"] != "settled"]
+        after = str(page["next"] or "")
+        if not after:
+            return found
+
+
+def _as_here(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a channel with the keys that a command on the spot prints, and the others as they come."""
+    names = {"expires_at": "exp_time"} | {f"{name}_satoshi": name for name in ("funding_value", "received", "spent")}
+    return {names.get(name, name): value for name, value in row.items()}
+
+
+def _channels_here(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    async def ask(store: StoreClient) -> list[dict[str, Any]]:
+        pairs = await store.scan(StoreMessage.SCAN_EXPIRING, LOCKTIME_MAX)
+        pairs += await store.scan(StoreMessage.SCAN_UNFINISHED)
+        stored = [(outpoint, await store.load(outpoint)) for _, outpoint in pairs]
+        return [_describe(outpoint, found) for outpoint, found in stored if found is not None]
+
+    found: list[dict[str, Any]] = asyncio.run(_ask_store(arguments.config_dir, ask))
+    return found
+
+
 def _channel(arguments: argparse.Namespace) -> int:
-    outpoint = _outpoint(arguments.outpoint)
-    stored = asyncio.run(_ask_store(arguments.config_dir, lambda store: store.load(outpoint)))
-    if stored is None:
-        raise CommandError("no such channel")
-    row = _describe(outpoint, stored)
+    outpoint, api = _outpoint(arguments.outpoint), remote.remote_of(arguments)
+    if api is not None:
+        row = _as_here(api.get("GET", f"/channels/{format_outpoint(outpoint)}"))
+    else:
+        stored = asyncio.run(_ask_store(arguments.config_dir, lambda store: store.load(outpoint)))
+        if stored is None:
+            raise CommandError("no such channel")
+        row = _describe(outpoint, stored)
     if arguments.json:
         show(json.dumps(row))
     else:
-        readable = row | {key: utc(row[key]) for key in ("exp_time", "opened_at")}
+        readable = row | {key: utc(row[key]) for key in ("exp_time", "opened_at") if row.get(key)}
         show("\n".join(f"{key}: {value}" for key, value in readable.items()))
     return 0
 
@@ -223,28 +255,24 @@ def _outpoint(text: str) -> bytes:
 
 
 def _settle(arguments: argparse.Namespace) -> int:
-    require_server("paychan settle")
-    config = load_server_config(arguments.config_dir / "server.toml")
-    body = asyncio.run(_settle_by_its_owner(config, _outpoint(arguments.outpoint)))
+    outpoint, api = _outpoint(arguments.outpoint), remote.remote_of(arguments)
+    if api is None:
+        body = _settle_here(arguments, outpoint)
+    else:
+        body = api.ask("POST", f"/channels/{format_outpoint(outpoint)}/settle", {})
     show(json.dumps(body) if arguments.json else str(body.get("settlement_txid") or body.get("detail")))
     return EXIT_REFUSED if "code" in body else 0
 
 
-async def _settle_by_its_owner(config: ServerConfig, outpoint: bytes) -> dict[str, Any]:
-    """Ask the workers, one after the other, until the channel's owner answers."""
-    from ..server.doors.peers import FORWARDED, PAYLOAD_MAX, PeerRequest, decode_reply  # a payer's installation has it not
+def _settle_here(arguments: argparse.Namespace, outpoint: bytes) -> dict[str, Any]:
+    require_server("paychan settle")
+    from ..operator import acting  # compiled parts of the server
 
-    request = PeerRequest("settle", outpoint).encode()
-    for path in sorted((config.common.state_dir / "run").absolute().glob("worker-*.sock")):
-        try:
-            connection = await connect(
-                Address(path=str(path)), lambda: FrameConnection(PAYLOAD_MAX, lambda *_: None, lambda _: None)
-            )
-            answer = await asyncio.wait_for(connection.call(FORWARDED, request), SETTLE_SECONDS_MAX)
-            body: object = json.loads(decode_reply(answer).body)
-            if isinstance(body, dict):
-                return body
-        except (OSError, ConnectionGone, RemoteRefusal, TimeoutError):
-            continue
-    elsewhere = "; if it is, another machine of the cluster settles it: ask there" if config.cluster is not None else ""
-    raise CommandError(f"no worker of this server settles this channel: is the server running?{elsewhere}")
+    config = load_server_config(arguments.config_dir / "server.toml")
+    run_dir = (config.common.state_dir / "run").absolute()
+    try:
+        _, answer = asyncio.run(acting.settle(run_dir, outpoint, config.cluster is not None))
+    except Unavailable as error:
+        raise CommandError(f"{error.detail}: is the server running?") from error
+    body: dict[str, Any] = json.loads(answer)
+    return body

@@ -87,6 +87,7 @@ _TABLE = (
     Code(90, "clock_doubtful", 503, "The server's clock and the chain contradict each other; send the same request again later"),
     Code(91, "too_much_unsettled", 503, "Too much waits to be settled; send the same request again later"),
     Code(92, "opens_frozen", 503, "No channels are opened for now; send the same request again later"),
+    Code(93, "machine_drained", 503, "This machine takes no requests for now; send the same request again later"),
     # what a seller is told
     Code(100, "invalid_sale", 400, "The sale is malformed"),
     Code(101, "insufficient_credit", 402, "The channel's credit is below the amount"),
@@ -117,11 +118,15 @@ _TABLE = (
     Code(141, "limit_looser", 409, "The limit is looser than server.toml has it"),
     Code(142, "limits_contradict", 409, "The limits contradict each other"),
     Code(143, "no_such_worker", 404, "No such worker runs here"),
-    Code(144, "worker_too_young", 503, "The worker was started a moment ago; send the same request again later"),
-    Code(145, "counts_unavailable", 503, "What is counted cannot be read; send the same request again"),
-    Code(146, "steering_unavailable", 503, "What was asked for could not be kept; nothing changed, send the same request again"),
-    Code(147, "no_worker_answers", 503, "No worker of this machine answers; send the same request again"),
+    Code(144, "no_other_machine", 409, "No other machine would settle what is due: to stop a machine alone, stop its server"),
+    Code(145, "worker_too_young", 503, "The worker was started a moment ago; send the same request again later"),
+    Code(146, "counts_unavailable", 503, "What is counted cannot be read; send the same request again"),
+    Code(147, "steering_unavailable", 503, "What was asked for could not be kept; nothing changed, send the same request again"),
+    Code(148, "no_worker_answers", 503, "No worker of this machine answers; send the same request again"),
 )
+
+OPERATORS_FROM = 140
+"""From this number on codes are told to operators alone."""
 
 BY_CODE = {row.code: row for row in _TABLE}
 BY_NUMBER = {row.number: row for row in _TABLE}

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .._fast import tally
-from ..core.errors import BY_NUMBER
+from ..core.errors import BY_NUMBER, OPERATORS_FROM
 from ..rpc.signer_messages import RefusalCode
 
 NANOSECONDS = 1_000_000_000
 
-CODES = tuple(row.code for row in BY_NUMBER.values())
+_ROWS = [row for row in BY_NUMBER.values() if row.number < OPERATORS_FROM]
+CODES = tuple(row.code for row in _ROWS)
 """The outcomes that are refusals."""
 
 
@@ -121,9 +122,9 @@ OUTCOMES = {
     tally.EMPTIED: "exhausted",
     tally.AGAIN: "repeated",
     tally.PASSED_ON: "passed_on",
-    **{number: row.code for number, row in BY_NUMBER.items()},
+    **{row.number: row.code for row in _ROWS},
 }
-TROUBLES = tuple(row.code for row in BY_NUMBER.values() if row.status == 503)
+TROUBLES = tuple(row.code for row in _ROWS if row.status == 503)
 """The refusals that are our fault."""
 
 PAID = ("accepted", "exhausted", "repeated", "passed_on")
@@ -159,6 +160,7 @@ RETURNED = _counter("paychan_returned_satoshi_total", "Satoshi that went back to
 OPENS = _counter(
     "paychan_opens_total", "Requests to open a channel, by their outcome.", "outcome", ("opened", *CODES), sparse=CODES
 )
+OPENS_FROZEN = _gauge("paychan_opens_frozen", "1: the operator has frozen openings.", Join.MAX)
 LOOKUPS = _counter(
     "paychan_funding_lookups_total",
     "Look-ups of funding outputs for opens, by their outcome.",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.errors import BY_CODE, PaychanError, Rejection
+from ..core.errors import BY_CODE, OPERATORS_FROM, PaychanError, Rejection
 from .text import canonical_json, parse_amount
 
 CONTENT_TYPE = "application/problem+json"
@@ -66,7 +66,7 @@ _KINDS: dict[Kind, tuple[str, ...]] = {
     _wanted("payment-action-required", is_passing=True): ("funding_unconfirmed",),
     _wanted("session/channel-not-found"): ("no_such_channel",),
     _FINALIZED: ("channel_settled", "no_such_payment", "channel_closing", "channel_expiring", "funding_spent"),
-    _UNKNOWN: tuple(row.code for row in BY_CODE.values() if row.status == 503),
+    _UNKNOWN: tuple(row.code for row in BY_CODE.values() if row.status == 503 and row.number < OPERATORS_FROM),
     Kind(BLANK, 409): ("already_served",),
     Kind(BLANK, 403): ("payment_forbidden",),
 }  # fmt: skip

@@ -54,6 +54,12 @@ def json_answer(content: Any, status: int = 200) -> Answer:
     return Answer(status, orjson.dumps(content) + b"\n")
 
 
+def worker_answer(status: int, body: bytes) -> Answer:
+    """Return what a worker has answered, as it is."""
+    more = (("retry-after", str(RETRY_AFTER_SECONDS)),) if status == 503 else ()
+    return Answer(status, body, (*(_PROBLEM if status >= 400 else _JSON), *more))
+
+
 def refusal(error: PaychanError) -> Answer:
     """Return the problem document (RFC 9457) of a refusal, as at every other door."""
     status, more = error.row.status, dict[str, str]()

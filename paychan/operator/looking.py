@@ -5,10 +5,12 @@ import time
 from typing import Any
 
 from .. import __version__
-from ..core.errors import Unavailable
+from ..core.errors import Rejection, Unavailable
 from ..metrics import exposition, families, file
 from ..metrics.families import Family, Kind
 from ..metrics.file import Role, Slot
+from ..settings.steering import DAMAGED, Steering
+from . import acting, workers
 from .answers import Answer, Request, json_answer
 from .context import Context
 
@@ -18,7 +20,17 @@ SILENT_SECONDS = 5
 
 async def status(context: Context, _: Request) -> Answer:
     """Answer GET /operator/v1/status."""
-    return json_answer(what_is(context, slots(context)))
+    return json_answer(await look(context))
+
+
+async def look(context: Context) -> dict[str, Any]:
+    """Return how this machine is. Raises Unavailable."""
+    told, _ = await workers.tell_all(context.run_dir, "look")
+    try:
+        steering = acting.current(context.config)
+    except Unavailable:
+        steering = Steering(frozen_at=0, why=DAMAGED)  # as the workers take it
+    return what_is(context, slots(context), told, steering)
 
 
 async def counts(context: Context, _: Request) -> Answer:
@@ -55,19 +67,19 @@ def slots(context: Context) -> list[Slot]:
         raise Unavailable("counts_unavailable", f"The counts cannot be read: {error.strerror}") from error
 
 
-def what_is(context: Context, found: list[Slot]) -> dict[str, Any]:
-    """Return the content of the answer."""
-    config = context.config
+def what_is(context: Context, found: list[Slot], told: list[dict[str, Any]], steering: Steering) -> dict[str, Any]:
+    """Return the content of the answer. told: what the workers say that answer."""
+    config = steering.tighten(context.config)
     rows = [slot for slot in found if slot.is_live and slot.role == Role.WORKER]
     alive = [slot for slot in rows if slot.cells[families.BEAT_AT]]
-    workers = sorted((_worker(slot) for slot in rows), key=lambda row: (row["number"], row["pid"]))
+    rows_told = sorted((_worker(slot) for slot in rows), key=lambda row: (row["number"], row["pid"]))
     return {
         "network": config.common.network.name,
         "version": __version__,
         "machine": context.machine,
         "now_at": int(time.time()),
-        "ready": _ready(workers),
-        "workers": workers,
+        "ready": _ready(rows_told, told),
+        "workers": rows_told,
         "store": {
             "is_up": bool(alive) and all(_one(slot, families.STORE_UP) for slot in alive),
             "engine": "postgresql" if context.store.postgres is not None else "rocksdb",
@@ -81,16 +93,25 @@ def what_is(context: Context, found: list[Slot]) -> dict[str, Any]:
         "shards": {
             "total": max((_one(slot, families.SHARDS) for slot in alive), default=0),
             "owned": sum(_one(slot, families.OWNED) for slot in alive),
-            "stopped": [],
+            "stopped": _stopped(told),
         },
         "exposure": {
             "open_value_satoshi": max((_one(slot, families.OPEN_VALUE) for slot in alive), default=0),
-            "total_value_max_satoshi": config.total_exposure_max,
+            "total_value_max_satoshi": acting.shown(config.total_exposure_max),
             "unsettled_value_satoshi": max((_one(slot, families.UNSETTLED) for slot in alive), default=0),
-            "unsettled_value_max_satoshi": config.unsettled_value_max,
+            "unsettled_value_max_satoshi": acting.shown(config.unsettled_value_max),
         },
-        "opens": {"is_frozen": False, "since_at": None, "why": ""},
+        "opens": acting.opens(steering),
+        "is_drained": steering.is_drained,
     }
+
+
+def pid_of(context: Context, number: int) -> int:
+    """Return the process id of a worker, by the number that the store knows it by. Raises Rejection."""
+    for slot in slots(context):
+        if slot.is_live and slot.role == Role.WORKER and number and slot.cells[families.NUMBER_AT] == number:
+            return slot.cells[families.PID_AT]
+    raise Rejection("no_such_worker", parameter="worker")
 
 
 def _one(slot: Slot, family: Family) -> int:
@@ -113,6 +134,16 @@ def _worker(slot: Slot) -> dict[str, Any]:
     }
 
 
-def _ready(workers: list[dict[str, Any]]) -> dict[str, Any]:
+def _ready(workers: list[dict[str, Any]], told: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return whether all workers take payments; else the code of one that does not, and what it says to it."""
     code = next((row["code"] for row in workers if not row["is_ready"]), "" if workers else "no_workers")
-    return {"is_ready": not code, "code": code, "detail": ""}
+    detail = next((row["ready"].get("detail", "") for row in told if row["ready"].get("code") == code), "")
+    return {"is_ready": not code, "code": code, "detail": detail}
+
+
+def _stopped(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the shards that the store has stopped, and why, as any worker that is ready knows them."""
+    found: dict[int, str] = {}
+    for row in told:
+        found |= {int(shard): why for shard, why in row["ready"].get("stopped_shards", {}).items()}
+    return [{"shard": shard, "why": why} for shard, why in sorted(found.items())]

@@ -10,7 +10,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from ..core.errors import Rejection
-from . import events, looking, webhooks
+from . import commands, events, looking, webhooks
 from .answers import Answer, Request, Stream
 from .context import Context
 
@@ -64,6 +64,11 @@ async def _describe(_: Context, __: Request) -> Answer:
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/operator/v1/status", Scope.WATCH, looking.status),
     Route("GET", "/operator/v1/counts", Scope.WATCH, looking.counts),
+    Route("POST", "/operator/v1/channels/{txid}/{vout}/settle", Scope.SETTLE, commands.settle),
+    Route("PUT", "/operator/v1/opens", Scope.STEER, commands.set_opens),
+    Route("POST", "/operator/v1/drain", Scope.STEER, commands.drain),
+    Route("GET", "/operator/v1/limits", Scope.WATCH, commands.limits),
+    Route("PATCH", "/operator/v1/limits", Scope.STEER, commands.set_limits),
     Route("GET", "/operator/v1/events", Scope.WATCH, events.events),
     Route("GET", "/operator/v1/webhooks", Scope.WATCH, webhooks.list_all),
     Route("POST", "/operator/v1/webhooks", Scope.STEER, webhooks.make),

@@ -89,7 +89,7 @@ class App:
             route, parts = find_route(scope.method, scope.path)
             who = self._check_token(scope.headers, route.scope) if route.scope else ""
             body = await _body(scope, proto, route.method in ("POST", "PUT", "PATCH"))
-            headers = {name: value for name, value in scope.headers.items()}
+            headers = dict(scope.headers.items())
             request = Request(scope.method, scope.path, scope.query_string, parts, headers, body, who)
             return await route.handler(self._context, request)
         except PaychanError as error:

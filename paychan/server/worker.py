@@ -50,6 +50,7 @@ from .settlement.watcher import Watcher
 from .shards.committer import Committer
 from .shards.loading import Loader
 from .shards.ownership import NotOwner, Ownership
+from .steered import Steered
 
 LOOK_AGAIN_SECONDS = (0.005, 0.01, 0.02, 0.04, 0.1, 0.3, 1.0, 1.0)
 """Waits of a request whose shard is changing hands, each before another look for its owner; after the last it is answered 503. It
@@ -99,6 +100,8 @@ class Worker:
         self._config, self._on_joined, self._own_url, self._granian_way = config, on_joined, own_url, granian_way
         self._highest_file = config.common.state_dir / "clock"
         highest = 0 if config.common.debug else read_highest(self._highest_file)
+        self._steered = Steered(config, self._obey, self._describe)
+        config = self._config = self._steered.config
         chain = config.chain
         self._clock = Clock(wall_clock(config.common.clock_start), highest, chain.tip_age_max, time.monotonic)
         self._chain = make_chain(chain, config.common, config.fee_per_byte)
@@ -109,7 +112,8 @@ class Worker:
         self._opening = Opening(config, lookups, self._prices)
         self._signer = SignerClient(config.signer, self._on_signer)
         run_dir = config.common.state_dir / "run"
-        self._peers = Peers(run_dir, self._answer_peer, lambda: self._intake, self._pay_patiently, config.cluster)
+        control = self._steered.control
+        self._peers = Peers(run_dir, self._answer_peer, lambda: self._intake, self._pay_patiently, config.cluster, control)
         self._life: ChannelLife | None = None
         self._intake: Intake | None = None
         self._store_said: Callable[[], str] = str  # why it refuses us
@@ -127,6 +131,7 @@ class Worker:
         self._tip.start()
         if self._is_counted:
             self._gauges.start()
+            self._steered.start()
         self._prices.start()
         works = (self._join(), self._keep_highest(), self._watch_certificate())
         self._tasks = [loop.create_task(work) for work in works]
@@ -136,6 +141,10 @@ class Worker:
         while not self._signer.link.is_up:
             await asyncio.sleep(0.02)
         await self._start_peers()
+        self._steered.look()  # whoever changes something from now on tells this worker
+        while self._steered.is_drained:
+            await asyncio.sleep(0.1)
+        self._steered.has_joined = True
         hello = Hello(self._config.common.network.name, self._signer.public_key, str(self._peers.address))
         self._store = StoreClient(self._config.store, hello, self._on_owners, self._on_store_lost, self._on_unsettled)
         self._store_said = lambda: self._store.link.refusal
@@ -211,6 +220,20 @@ class Worker:
             self._payments.intake.look_again()
             self._payments.intake.forget_links()
 
+    def _obey(self, config: ServerConfig) -> None:
+        """Go by other limits, those that the operator has set."""
+        self._config = config
+        self._opening.limit(config)
+        if self._life is not None:
+            self._life.limit(config.channel_exposure_max)
+            self._payments.limit(config.channel_exposure_max)
+            self._largest.limit(config.channel_exposure_max, config.total_exposure_max)
+        self._on_unsettled(self._unsettled)
+
+    def _describe(self) -> dict[str, object]:
+        """Return what the operator is told of this worker beside its gauges."""
+        return {"is_drained": not self._steered.has_joined, "ready": orjson.loads(self.ready().body)}
+
     def _on_unsettled(self, unsettled: Unsettled) -> None:
         """Note what the store counts. Looking at it must cost a payment nothing, so what follows from it is a flag."""
         self._unsettled, was_over = unsettled, self._is_over
@@ -242,7 +265,17 @@ class Worker:
         proving = Proving(self._chain, self._signer, store, None if config.common.debug else config.fee_bounds.floor)
         exposure_max = config.channel_exposure_max
         self._life = ChannelLife(
-            channels, shard_count, self._committer, loader, settling, self._opening, proving, now, self._own_url, exposure_max
+            channels,
+            shard_count,
+            self._committer,
+            loader,
+            settling,
+            self._opening,
+            proving,
+            now,
+            self._own_url,
+            exposure_max,
+            self._steered.check_opens,
         )
         notes = Notes(channels, store, self._signer, config.unnoted_value_max)
 
@@ -269,8 +302,8 @@ class Worker:
         self._intake = self._payments.intake
         self._bound_intake()
         self._on_joined(self._intake)
-        largest = Largest(store, exposure_max, config.total_exposure_max)
-        settler = Settler(self._ownership, store, self._tip, self.settle, config.settlement_period, largest, sure)
+        self._largest = Largest(store, exposure_max, config.total_exposure_max)
+        settler = Settler(self._ownership, store, self._tip, self.settle, config.settlement_period, self._largest, sure)
         watcher = Watcher(self._ownership, store, self._tip, self._chain, self.settle)
         self._figures = Figures(self._ownership, store, sure)
         telling = Telling(self._ownership, store, self._tip, config.settlement_period + config.expiring_notice, sure)
@@ -291,6 +324,7 @@ class Worker:
         await self._prices.stop()
         await self._tip.stop()
         await self._gauges.stop()
+        await self._steered.stop()
         if self._life is not None:
             await self._store.link.stop()
         await self._signer.link.stop()
@@ -300,6 +334,8 @@ class Worker:
 
     def trouble(self) -> str:
         """Return the code of the interlock that is tripped, or an empty text."""
+        if self._steered.is_drained and not self._steered.has_joined:
+            return "machine_drained"
         if not self._signer.link.is_up:
             return "signer_unavailable"
         if self._life is None or not self._store.link.is_up:
@@ -382,6 +418,7 @@ class Worker:
             families.TIP_TIME: tip.time if tip is not None and config.chain.has_network else 0,
             families.CERTIFICATE: config.cluster.certificate_ends if config.cluster is not None else 0,
             families.CONNECTIONS: self._connections(),
+            families.OPENS_FROZEN: self._steered.is_frozen,
             families.OPEN_VALUE: self._unsettled.open,
             families.UNSETTLED: self._unsettled.total,
             families.OPEN_LIMIT: config.total_exposure_max,
@@ -513,11 +550,12 @@ class Worker:
 
     async def funding_info(self, query: str) -> Reply:
         """GET fundingInfo: pure computation, once the signer's key is known. Nobody is told where to lock money as long as no
-        channel would open: chain or time are in doubt, or too much is unsettled."""
+        channel would open: chain or time are in doubt, too much is unsettled, or openings are frozen."""
         key = self._signer.public_key
         if not key:
             raise Unavailable("signer_unavailable")
         self._check_exposure()
+        self._steered.check_opens()
         if self._tip.clock_doubt:
             raise Unavailable("clock_doubtful", self._tip.clock_doubt)
         if self._tip.is_doubtful:

@@ -237,14 +237,23 @@ def _check_exposure(config: "ServerConfig", opening: "Section", exposure: "Secti
     for section, key in ((opening, "funding_value_max"), (exposure, "channel_value_max"), (exposure, "total_value_max")):
         if not section.has(key):
             section.fail(key, "is missing: on network live, what can be lost is bounded")
+    for key, why in troubles_with_exposure(config):
+        exposure.fail(key, why)
+
+
+def troubles_with_exposure(config: "ServerConfig") -> list[tuple[str, str]]:
+    """Return which limits of `exposure` contradict each other or others, and why."""
+    found = []
     if config.channel_exposure_max > config.funding_value_max:
-        exposure.fail("channel_value_max", "exceeds open.funding_value_max, so it bounds nothing")
+        found.append(("channel_value_max", "exceeds open.funding_value_max, so it bounds nothing"))
     if config.channel_exposure_max < config.open_price:
-        exposure.fail("channel_value_max", "is below the open price: every channel would be settled at once")
+        found.append(("channel_value_max", "is below the open price: every channel would be settled at once"))
     if config.total_exposure_max < config.channel_exposure_max:
-        exposure.fail("total_value_max", "is below channel_value_max")
+        found.append(("total_value_max", "is below channel_value_max"))
     if config.unsettled_value_max < config.total_exposure_max + config.channel_exposure_max:
-        exposure.fail("unsettled_value_max", "is below total_value_max and channel_value_max: payments would stop at each settling")
+        why = "is below total_value_max and channel_value_max: payments would stop at each settling"
+        found.append(("unsettled_value_max", why))
+    return found
 
 
 def _check_live_chain(chain: "ChainConfig", root: "Section") -> None:

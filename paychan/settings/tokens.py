@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import ConfigError
+from ..durable import replace_file
 
 SELLERS_SCOPES = ("charge", "read")
 """charge: may sell, and read; read: may read. Worth nothing at the operator's API."""
@@ -109,15 +110,7 @@ class Tokens:
 
 def write_tokens(path: Path, tokens: list[Token]) -> None:
     """Replace the file, durably, in one step; mode 0600. Raises OSError."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write("".join(f"{token.name} {token.scope} {token.digest}\n" for token in tokens).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(path, "".join(f"{token.name} {token.scope} {token.digest}\n" for token in tokens))
 
 
 def cookie_file(socket: Path) -> Path:

@@ -60,14 +60,20 @@ class ChannelLife:
         clock: Callable[[], int],
         own_url: str,
         exposure_max: int,
+        check_opens: Callable[[], None] = lambda: None,
     ) -> None:
-        """exposure_max: satoshi; a channel that holds more is settled, also if its opening payment brought it all."""
+        """exposure_max: satoshi; a channel that holds more is settled, also if its opening payment brought it all. check_opens():
+        raises Unavailable while no channel may be opened."""
         self._channels, self._shard_count, self._committer, self._loader = channels, shard_count, committer, loader
         self._settling, self._opening, self._proving = settling, opening, proving
-        self._clock, self._own_url = clock, own_url
+        self._clock, self._own_url, self._check_opens = clock, own_url, check_opens
         self._exposure_max = exposure_max
         self._closed: OrderedDict[bytes, _Closed] = OrderedDict()
         self._early: set[asyncio.Task[Reply]] = set()
+
+    def limit(self, exposure_max: int) -> None:
+        """Have another limit from now on, satoshi."""
+        self._exposure_max = exposure_max
 
     async def _load_or_reject(self, outpoint: bytes) -> None:
         """Enter a channel of ours into the table. Raises Rejection("no_such_channel"), Unavailable, NotOwner."""
@@ -90,6 +96,7 @@ class ChannelLife:
         if not funding.value:
             raise Rejection("funding_not_found")
         self._refuse_if_stopped(terms.outpoint)
+        self._check_opens()  # who lost the answer to an earlier open has been told by now
         received = self._opening.check(terms, request.payment, funding)
         try:
             await self._proving.prove(terms, request.payment)
@@ -97,6 +104,7 @@ class ChannelLife:
             if await self._loader.load(terms.outpoint):
                 return self._exists(terms, request.payment)
             raise
+        self._check_opens()  # nothing is waited for from here to the write
         phase = next_phase(ABSENT, Event.EXHAUST if request.payment.exhausts else Event.OPEN)
         state = ChannelState(phase, request.payment)
         shard = shard_of(terms.outpoint, self._shard_count)

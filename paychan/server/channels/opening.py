@@ -38,6 +38,10 @@ class Opening:
     def __init__(self, config: ServerConfig, lookups: Lookups, prices: Prices) -> None:
         self._config, self._lookups, self._prices = config, lookups, prices
 
+    def limit(self, config: ServerConfig) -> None:
+        """Judge by other limits from now on."""
+        self._config = config
+
     def funding_info(self, query_text: str, server_pubkey: bytes, now: int) -> Reply:
         """Return the answer to GET /v1/fundingInfo. Raises Rejection.
 

@@ -85,6 +85,11 @@ class Payments:
         self._tasks: set[asyncio.Task[None]] = set()
         self.intake = Intake(channels, committer.queue, self, REFUSALS_BY_FORM, exposure_max)
 
+    def limit(self, exposure_max: int) -> None:
+        """Have another limit of what one channel may hold from now on, satoshi."""
+        self._exposure_max = exposure_max
+        self.intake.limit(exposure_max)
+
     async def pay(self, path: str, query: str, door: int = SHARED) -> Reply:
         """Take one payment for a shard of ours; return its answer. door: where it is counted (tally.pxd). Raises NotOwner."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()

@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import struct
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,9 @@ PAYLOAD_MAX = 128 << 10
 
 FORWARDED = 1
 """Frame type of a forwarded request."""
+
+CONTROL = 4
+"""Frame type of what the operator's process says (`steered.py`): on the Unix socket alone, no other machine steers this one."""
 
 ANSWER_SECONDS_MAX = 12.0
 """Longer than a close with a slow signer takes. A payment on a link is given up between once and twice this."""
@@ -113,9 +116,12 @@ class Peers:
         intake: Callable[[], Intake | None],
         refused: Callable[[PaymentRequest, bytes], None],
         cluster: ClusterConfig | None = None,
+        control: Callable[[bytes], Awaitable[bytes]] | None = None,
     ) -> None:
         """answer(request): answers what other workers forward, but for payments: they go to `intake()`. refused(request, outpoint)
-        gets back the payments that were sent to a worker that is not their owner (any more)."""
+        gets back the payments that were sent to a worker that is not their owner (any more). control(payload): answers the
+        operator's process."""
+        self._control = control
         self._directory, self._answer, self._intake, self._refused = directory, answer, intake, refused
         self.address = PeerAddress(str(directory.absolute() / f"worker-{os.getpid()}-{secrets.token_hex(4)}.sock"))
         """What the store is told; in a cluster the port is part of it once `start` has returned."""
@@ -138,7 +144,7 @@ class Peers:
             own = Address(path=self.address.path)
             self._server = await listen(own, self._accept)  # type: ignore[arg-type]  # compiled: a protocol but for the base class
         if self._cluster is not None:
-            self._port = PeerPort(self._cluster, self._accept, lambda: len(self._incoming))
+            self._port = PeerPort(self._cluster, self._accept_remote, lambda: len(self._incoming))
             self._port.start()
             self.address = PeerAddress(self.address.path, self._cluster.machine, self._cluster.peer_host, self._port.port)
         self._give_up_overdue()
@@ -274,16 +280,34 @@ class Peers:
         self._timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS_MAX, self._give_up_overdue)
 
     def _accept(self) -> OwnerEnd:
+        return self._end(self._on_local_frame)
+
+    def _accept_remote(self) -> OwnerEnd:
+        return self._end(self._on_frame)
+
+    def _end(self, on_frame: Callable[[OwnerEnd, int, int, bytes], None]) -> OwnerEnd:
         call_soon = asyncio.get_running_loop().call_soon
-        return OwnerEnd(PAYLOAD_MAX, call_soon, self._intake, self._on_frame, self._incoming.add, self._incoming.discard)
+        return OwnerEnd(PAYLOAD_MAX, call_soon, self._intake, on_frame, self._incoming.add, self._incoming.discard)
 
     def _on_frame(self, connection: OwnerEnd, kind: int, request_id: int, payload: bytes) -> None:
         if kind != FORWARDED:
             connection.close()
             return
-        task = asyncio.get_running_loop().create_task(self._serve(connection, request_id, payload))
+        self._run(self._serve(connection, request_id, payload))
+
+    def _on_local_frame(self, connection: OwnerEnd, kind: int, request_id: int, payload: bytes) -> None:
+        if kind == CONTROL and self._control is not None:
+            self._run(self._obey(connection, request_id, self._control(payload)))
+        else:
+            self._on_frame(connection, kind, request_id, payload)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _obey(self, connection: OwnerEnd, request_id: int, work: Awaitable[bytes]) -> None:
+        connection.reply(CONTROL, request_id, await work)
 
     async def _serve(self, connection: OwnerEnd, request_id: int, payload: bytes) -> None:
         try:

@@ -33,6 +33,12 @@ class Largest:
         self._store, self._channel_max, self._total_max = store, channel_max, total_max
         self.forget()
 
+    def limit(self, channel_max: int, total_max: int) -> None:
+        """Have other limits from now on, for channels that are open too."""
+        if (channel_max, total_max) != (self._channel_max, self._total_max):
+            self._channel_max, self._total_max = channel_max, total_max
+            self.forget()
+
     def forget(self) -> None:
         """Another worker settles now: rank anew before anything else."""
         self._ranking: list[tuple[int, bytes]] = []

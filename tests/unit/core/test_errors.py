@@ -4,7 +4,7 @@ frozen copy: a code that clients match on cannot be renamed, renumbered or get a
 import pytest
 
 from paychan.core import errors
-from paychan.core.errors import BY_CODE, BY_NUMBER, PaychanError, Rejection, Unavailable
+from paychan.core.errors import BY_CODE, BY_NUMBER, OPERATORS_FROM, PaychanError, Rejection, Unavailable
 
 PUBLISHED = {
     "missing_parameter": (20, 400),
@@ -52,6 +52,8 @@ PUBLISHED = {
     "shard_stopped": (89, 503),
     "clock_doubtful": (90, 503),
     "too_much_unsettled": (91, 503),
+    "opens_frozen": (92, 503),
+    "machine_drained": (93, 503),
 }
 
 
@@ -74,7 +76,7 @@ def test_rows_are_well_formed(row):
     of_sales = row.number >= 100
     assert row.status in ((400, 408, 411, 413, 414, 417, 431, 501, 505) if of_http else (400, 401, 402, 403, 404, 409, 410, 503))
     assert of_sales or row.status not in (401, 402, 403)
-    assert (row.status == 503) == (80 <= row.number < 100)
+    assert row.number >= OPERATORS_FROM or (row.status == 503) == (80 <= row.number < 100)
     assert of_http or of_sales or (row.status == 400) == (row.number < 60)
     assert row.title and not row.title.endswith(".")
 

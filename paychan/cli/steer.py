@@ -1,0 +1,179 @@
+"""`paychan overview|freeze|thaw|drain|limits`: what is, and what an operator changes while the system runs; from elsewhere, too."""
+
+import argparse
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from ..core.errors import Rejection, Unavailable
+from ..parts import require_server
+from ..printing import show
+from ..settings.load import load_server_config
+from ..settings.models import ServerConfig
+from ..settings.steering import LIMITS
+from .output import CommandError, UsageError, utc
+from .remote import add_place, remote_of
+
+
+def register(subparsers: Any, exits: str) -> None:
+    """Add the subcommands to an argparse parser."""
+
+    def add(name: str, action: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = subparsers.add_parser(name, help=text, description=text, epilog=exits)
+        add_place(parser, "holds server.toml and store.toml")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.set_defaults(run=action, json=False)
+        return parser
+
+    add("overview", _overview, "say how the system is: workers, store, signer, chain, shards, exposure")
+    freeze = add("freeze", _freeze, "open no channel from now on; payments and settlements go on")
+    freeze.add_argument("--why", default="", metavar="TEXT", help="is shown to who looks")
+    add("thaw", _thaw, "open channels again")
+    drain = add("drain", _drain, "have a worker, or this machine, give its shards away")
+    what = drain.add_mutually_exclusive_group(required=True)
+    what.add_argument("--worker", type=int, metavar="NUMBER", help="one worker, as `paychan overview` numbers them; it is replaced")
+    what.add_argument("--machine", action="store_true", help="all workers of the machine, until --undo")
+    what.add_argument("--undo", action="store_true", help="have a drained machine serve again")
+    limits = add("limits", _limits, "show the limits, or tighten them; never beyond what server.toml allows")
+    limits.add_argument(
+        "--set", action="append", default=[], metavar="NAME=NUMBER", help=f"NAME= takes it back; {', '.join(LIMITS)}"
+    )
+
+
+# --- what is ---
+
+
+def _overview(arguments: argparse.Namespace) -> int:
+    remote = remote_of(arguments)
+    found = _look(arguments) if remote is None else remote.get("GET", "/status")
+    show(json.dumps(found) if arguments.json else "\n".join(_overview_lines(found)))
+    return 0
+
+
+def _look(arguments: argparse.Namespace) -> dict[str, Any]:
+    require_server("paychan overview")
+    from ..operator.context import read_context  # compiled parts of the server
+    from ..operator.looking import look
+
+    context = read_context(arguments.config_dir)
+    return _do(lambda: asyncio.run(look(context)))
+
+
+def _overview_lines(found: dict[str, Any]) -> list[str]:
+    ready, chain, shards, exposure, opens = (found[name] for name in ("ready", "chain", "shards", "exposure", "opens"))
+    most = {name: "no limit" if exposure[name] is None else exposure[name] for name in exposure}
+    lines = [
+        f"network {found['network']}{', machine ' + found['machine'] if found['machine'] else ''}, version {found['version']}",
+        "takes payments" if ready["is_ready"] else f"takes no payments: {ready['code']} {ready['detail']}".rstrip(),
+        f"store {'up' if found['store']['is_up'] else 'away'}, signer {'up' if found['signer']['is_up'] else 'away'}",
+        f"shards {shards['owned']} of {shards['total']}",
+        *(f"shard {row['shard']} is stopped: {row['why']}" for row in shards["stopped"]),
+        f"open {exposure['open_value_satoshi']} of {most['total_value_max_satoshi']} satoshi, "
+        f"unsettled {exposure['unsettled_value_satoshi']} of {most['unsettled_value_max_satoshi']}",
+        f"openings frozen since {utc(opens['since_at'] or 0)} {opens['why']}".rstrip() if opens["is_frozen"] else "",
+        "this machine is drained" if found["is_drained"] else "",
+        f"chain at {chain['height']}" if chain["height"] is not None else "",
+        "the chain is doubtful" if chain["is_doubtful"] else "",
+    ]
+    for row in found["workers"]:
+        state = "ready" if row["is_ready"] else row["code"] or "not ready"
+        lines.append(f"worker {row['number']} pid {row['pid']} {state} shards {row['shards']} channels {row['loaded_channels']}")
+    return [line for line in lines if line]
+
+
+# --- what changes ---
+
+
+def _freeze(arguments: argparse.Namespace) -> int:
+    return _set_opens(arguments, {"is_frozen": True, "why": arguments.why})
+
+
+def _thaw(arguments: argparse.Namespace) -> int:
+    return _set_opens(arguments, {"is_frozen": False})
+
+
+def _set_opens(arguments: argparse.Namespace, wanted: dict[str, Any]) -> int:
+    remote = remote_of(arguments)
+    if remote is not None:
+        found = remote.get("PUT", "/opens", wanted)
+    else:
+        config, acting = _here(arguments)
+        why = wanted.get("why", "")
+        found = _do(lambda: asyncio.run(acting.freeze(config, wanted["is_frozen"], acting.check_why(why))))
+    return _tell(arguments, found, "openings are frozen" if wanted["is_frozen"] else "channels are opened again")
+
+
+def _drain(arguments: argparse.Namespace) -> int:
+    remote = remote_of(arguments)
+    wanted = {"worker": arguments.worker} if arguments.worker is not None else {"machine": arguments.machine}
+    if remote is not None:
+        found = remote.get("POST", "/drain", wanted)
+    elif arguments.worker is not None:
+        found = _drain_here(arguments)
+    else:
+        config, acting = _here(arguments)
+        found = _do(lambda: asyncio.run(acting.drain_machine(config, arguments.machine)))
+    what = "the worker gives its shards away" if arguments.worker is not None else "the machine gives its shards away"
+    return _tell(arguments, found, "the machine serves again" if arguments.undo else what)
+
+
+def _drain_here(arguments: argparse.Namespace) -> dict[str, Any]:
+    config, acting = _here(arguments)
+    from ..operator.context import read_context
+    from ..operator.looking import pid_of
+
+    context = read_context(arguments.config_dir)
+    return _do(lambda: asyncio.run(acting.drain_worker(config, pid_of(context, arguments.worker))))
+
+
+def _limits(arguments: argparse.Namespace) -> int:
+    remote = remote_of(arguments)
+    wanted = dict(map(_assignment, arguments.set))
+    if remote is not None:
+        found = remote.get("PATCH", "/limits", wanted) if wanted else remote.get("GET", "/limits")
+    else:
+        config, acting = _here(arguments)
+        if wanted:
+            found = _do(lambda: asyncio.run(acting.set_limits(config, wanted)))
+        else:
+            found = _do(lambda: {"limits": acting.limits(config, acting.current(config))})
+    lines = [_limit_line(name, row) for name, row in found["limits"].items()]
+    return _tell(arguments, found, "\n".join(lines))
+
+
+def _limit_line(name: str, row: dict[str, Any]) -> str:
+    configured = "" if row["set"] is None else f" (server.toml: {'none' if row['configured'] is None else row['configured']})"
+    return f"{name}: {'none' if row['now'] is None else row['now']}{configured}"
+
+
+def _assignment(text: str) -> tuple[str, int | None]:
+    name, equals, number = text.partition("=")
+    if not equals or name not in LIMITS or not (number == "" or (number.isascii() and number.isdigit() and len(number) <= 16)):
+        raise UsageError(f"--set takes NAME=NUMBER, or NAME= alone; the names are {', '.join(LIMITS)}")
+    return name, int(number) if number else None
+
+
+def _here(arguments: argparse.Namespace) -> tuple[ServerConfig, Any]:
+    """Return the configuration of this machine, and what acts on it."""
+    require_server("paychan")
+    from ..operator import acting  # compiled parts of the server
+
+    return load_server_config(arguments.config_dir / "server.toml"), acting
+
+
+def _do(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what some work returns. Raises CommandError for a refusal."""
+    try:
+        return work()
+    except (Rejection, Unavailable) as error:
+        raise CommandError(f"{error.detail} ({error.code})") from error
+
+
+def _tell(arguments: argparse.Namespace, found: dict[str, Any], text: str) -> int:
+    if arguments.json:
+        show(json.dumps(found))
+        return 0
+    late = found.get("not_yet") or []
+    show("\n".join([text, *([f"not yet obeyed by process {', '.join(map(str, late))}: it is stuck, or stopped"] if late else [])]))
+    return 0
