@@ -11,6 +11,7 @@ from .machines import MACHINES
 from .metrics import METRICS
 from .paying import PAYING
 from .signers import SIGNERS
+from .telling import TELLING
 from .watching import WATCHING
 
 UNIT = "tests/unit/"
@@ -2162,7 +2163,7 @@ PLAINLY = (
 SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
 BREAKS: tuple[Break, ...] = (
     *(*SERVERS, *SALES, *MIDDLEWARE, *PLAINLY, *PAYING, *SOLD_BY_OTHERS, *GATEWAY),
-    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS, *METRICS, *WATCHING),
+    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS, *METRICS, *WATCHING, *TELLING),
 )
 
 NOT_APPLICABLE: dict[str, str] = {
