@@ -1,6 +1,6 @@
-"""Aim: on PostgreSQL the order of events is total, and a reader by cursor never skips one that commits late. Method: many connections that
-write groups with events at once, each holding its transaction open for a while, one that is rolled back, and a reader that goes on from
-the last number that it saw; and a schema of the version before, raised."""
+"""Aim: on PostgreSQL the order of events is total, and a reader by cursor never skips one that commits late. Method: many
+connections that write groups with events at once, each holding its transaction open for a while, one that is rolled back, and a
+reader that goes on from the last number that it saw; and a schema of the version before, raised."""
 
 import asyncio
 import random

@@ -1,4 +1,5 @@
-"""Aim: events, endpoints and their messages are what they say, and any other bytes are refused. Method: Hypothesis, and each limit."""
+"""Aim: events, endpoints and their messages are what they say, and any other bytes are refused. Method: Hypothesis, and each
+limit."""
 
 import json
 
@@ -29,8 +30,8 @@ def test_an_event_is_read_as_it_was_written(event, number):
     [
         b"", b"1", b"{}", b"[]", b"\xff", b'{"at":1,"type":"x.y","data":{}}', b'{"at":"1","type":"chain.trusted","data":{}}',
         b'{"at":true,"type":"chain.trusted","data":{}}', b'{"at":1,"type":"chain.trusted","data":{},"more":1}',
-        b'{"at":1,"type":"chain.trusted","data":[]}', b'{"at":1,"type":"chain.trusted","data":{"a":"' + b"x" * BODY_SIZE_MAX + b'"}}',
-    ],
+        b'{"at":1,"type":"chain.trusted","data":[]}', b'{"at":1,"type":"chain.trusted","data":{"a":"' + b"x" * BODY_SIZE_MAX +
+        b'"}}', ],
 )  # fmt: skip
 def test_other_bytes_are_no_event(body):
     with pytest.raises(ValueError):  # noqa: PT011  # any of its kinds
@@ -40,8 +41,8 @@ def test_other_bytes_are_no_event(body):
 @given(st.binary(max_size=60))
 def test_no_bytes_make_a_message_fail_otherwise(payload):
     for decode in (
-        messages.decode_after, messages.decode_stream, messages.NoteChange.decode, messages.decode_note_reply, messages.check_prefix,
-        messages.decode_notes,
+        messages.decode_after, messages.decode_stream, messages.NoteChange.decode, messages.decode_note_reply,
+        messages.check_prefix, messages.decode_notes,
     ):  # fmt: skip
         try:
             decode(payload)

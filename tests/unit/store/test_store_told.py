@@ -1,6 +1,6 @@
-"""Aim: what is told is what became durable, once, in order, whatever happens in between. Method: random groups of honest, repeated and
-refused updates on an engine in memory that dies before or after any write; a model that looks at durable states alone says what must be
-in the stream."""
+"""Aim: what is told is what became durable, once, in order, whatever happens in between. Method: random groups of honest,
+repeated and refused updates on an engine in memory that dies before or after any write; a model that looks at durable states
+alone says what must be in the stream."""
 
 import asyncio
 import json

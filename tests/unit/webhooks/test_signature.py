@@ -1,4 +1,5 @@
-"""Aim: what we sign, others verify. Method: the reference implementation of Standard Webhooks, and the example of its specification."""
+"""Aim: what we sign, others verify. Method: the reference implementation of Standard Webhooks, and the example of its
+specification."""
 
 import base64
 
