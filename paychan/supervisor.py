@@ -242,7 +242,8 @@ class Supervisor:
         return True
 
     def _wait_until(self, children: list[Child], is_up: Callable[[], bool], beside: list[Child]) -> bool:
-        """Keep the children, and those beside them, running until `is_up()`; return False if one refuses its configuration, or we are to stop.
+        """Keep the children, and those beside them, running until `is_up()`; return False if a child refuses its configuration,
+        or we are to stop.
 
         There is no other end: a Bitcoin node may need days until it can be trusted. What is waited for is said now and then.
         """

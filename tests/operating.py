@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,19 +23,27 @@ def section(port: int, *more: str) -> dict[str, str]:
     return {"[processes]": "\n".join(["[operator]", f'listen = "127.0.0.1:{port}"', *more, "", "[processes]"])}
 
 
+def filled(route: Any) -> str:
+    """Return the path of a route with something for each name in it, which there is not."""
+    known = {"txid": "0" * 64, "vout": "0"}
+    return re.sub(r"\{(\w+)\}", lambda name: known.get(name[1], "nothing"), route.path)
+
+
 class Operator:
     """Asks at the API with a token; each request on a connection of its own, as commands do."""
 
     def __init__(self, port: int, token: str = "") -> None:
         self.port, self.token = port, token
 
-    def ask(self, method: str, path: str, content: Any = None, raw: bytes | None = None, **headers: str) -> Answer:
-        """path: below /operator/v1. content: a body as JSON; raw: one as it is."""
+    def ask(
+        self, method: str, path: str, content: Any = None, raw: bytes | None = None, root: str = "/operator/v1"
+    ) -> Answer:
+        """path: below `root`. content: a body as JSON; raw: one as it is."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         body = raw if raw is not None else None if content is None else json.dumps(content).encode()
         given = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         try:
-            connection.request(method, f"/operator/v1{path}", body, {**given, **headers})
+            connection.request(method, f"{root}{path}", body, given)
             answer = connection.getresponse()
             return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
         finally:

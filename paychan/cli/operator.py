@@ -202,7 +202,7 @@ def _channels_there(api: remote.Remote) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     after = ""
     while True:
-        page = api.get("GET", f"/channels?limit=500{f'&after={quote(after)}' if after else ''}")
+        page = api.get("channels", "GET", f"/channels?limit=500{f'&after={quote(after)}' if after else ''}")
         found += [_as_here(row) for row in page["channels"] if row["phase"] != "settled"]
         after = str(page["next"] or "")
         if not after:
@@ -229,7 +229,7 @@ def _channels_here(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def _channel(arguments: argparse.Namespace) -> int:
     outpoint, api = _outpoint(arguments.outpoint), remote.remote_of(arguments)
     if api is not None:
-        row = _as_here(api.get("GET", f"/channels/{format_outpoint(outpoint)}"))
+        row = _as_here(api.get("outpoint", "GET", f"/channels/{format_outpoint(outpoint)}"))
     else:
         stored = asyncio.run(_ask_store(arguments.config_dir, lambda store: store.load(outpoint)))
         if stored is None:

@@ -24,7 +24,12 @@ ANSWER_BYTES_MAX = 64 << 20
 def add_place(parser: argparse.ArgumentParser, what: str) -> None:
     """Add the arguments that say which system is meant: CONFIG_DIR on the spot, or --server from anywhere."""
     parser.add_argument("config_dir", type=Path, metavar="CONFIG_DIR", nargs="?", help=f"{what}; or --server")
-    parser.add_argument("--server", type=url, metavar="URL", help="the operator's API, instead of CONFIG_DIR")
+    add_server(parser, is_required=False)
+
+
+def add_server(parser: argparse.ArgumentParser, is_required: bool) -> None:
+    """Add the arguments that say where an API is."""
+    parser.add_argument("--server", type=url, metavar="URL", required=is_required, help="the operator's API")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help=f"holds the token; else {VARIABLE} does")
     parser.add_argument("--ca", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
 
@@ -63,15 +68,17 @@ class Remote:
             raise CommandError(f"{server.origin}: gives no answer of the operator's API: {error}") from error
         finally:
             connection.close()
-        if not isinstance(found, dict) or (response.status >= 400 and "code" not in found):
+        if not isinstance(found, dict) or not (200 <= response.status < 300 or "code" in found):
             raise CommandError(f"{server.origin}: gives no answer of the operator's API: status {response.status}")
         return found
 
-    def get(self, method: str, path: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Do the same, and raise CommandError for a refusal."""
+    def get(self, member: str, method: str, path: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Do the same, and raise CommandError for a refusal, or what has no such member."""
         found = self.ask(method, path, content)
         if "code" in found and "status" in found:
             raise CommandError(f"{found.get('detail')} ({found['code']})")
+        if member not in found:
+            raise CommandError(f"{self._server.origin}: is of another version: its answer has no {member}")
         return found
 
 

@@ -1,4 +1,4 @@
-"""`paychan overview|freeze|thaw|drain|limits`: what is, and what an operator changes while the system runs; from elsewhere, too."""
+"""`paychan overview|events|freeze|thaw|drain|limits`: what is, and what an operator changes at run time; from elsewhere, too."""
 
 import argparse
 import asyncio
@@ -13,7 +13,7 @@ from ..settings.load import load_server_config
 from ..settings.models import ServerConfig
 from ..settings.steering import LIMITS
 from .output import CommandError, UsageError, utc
-from .remote import add_place, remote_of
+from .remote import add_place, add_server, remote_of
 
 
 def register(subparsers: Any, exits: str) -> None:
@@ -27,6 +27,11 @@ def register(subparsers: Any, exits: str) -> None:
         return parser
 
     add("overview", _overview, "say how the system is: workers, store, signer, chain, shards, exposure")
+    events = subparsers.add_parser("events", help=(text := "list what has happened, oldest first"), description=text, epilog=exits)
+    add_server(events, is_required=True)
+    events.add_argument("--after", type=int, default=0, metavar="ID", help="begin behind this event (the first that is kept)")
+    events.add_argument("--json", action="store_true", help="print JSON")
+    events.set_defaults(run=_events, json=False, config_dir=None)
     freeze = add("freeze", _freeze, "open no channel from now on; payments and settlements go on")
     freeze.add_argument("--why", default="", metavar="TEXT", help="is shown to who looks")
     add("thaw", _thaw, "open channels again")
@@ -46,7 +51,7 @@ def register(subparsers: Any, exits: str) -> None:
 
 def _overview(arguments: argparse.Namespace) -> int:
     remote = remote_of(arguments)
-    found = _look(arguments) if remote is None else remote.get("GET", "/status")
+    found = _look(arguments) if remote is None else remote.get("workers", "GET", "/status")
     show(json.dumps(found) if arguments.json else "\n".join(_overview_lines(found)))
     return 0
 
@@ -82,6 +87,21 @@ def _overview_lines(found: dict[str, Any]) -> list[str]:
     return [line for line in lines if line]
 
 
+def _events(arguments: argparse.Namespace) -> int:
+    """Print page after page, until there are no more for now."""
+    remote, after = remote_of(arguments), arguments.after
+    assert remote is not None  # --server is required
+    while True:
+        page = remote.get("events", "GET", f"/events?limit=500&after={after}")
+        for row in page["events"]:
+            what = " ".join(f"{name}={value}" for name, value in row["data"].items())
+            text = f"{row['id']} {utc(row['at'])} {row['type']} {row.get('outpoint') or ''} {what}"
+            show(json.dumps(row) if arguments.json else " ".join(text.split()))
+        if page["next"] is None:
+            return 0
+        after = page["next"]
+
+
 # --- what changes ---
 
 
@@ -96,7 +116,7 @@ def _thaw(arguments: argparse.Namespace) -> int:
 def _set_opens(arguments: argparse.Namespace, wanted: dict[str, Any]) -> int:
     remote = remote_of(arguments)
     if remote is not None:
-        found = remote.get("PUT", "/opens", wanted)
+        found = remote.get("opens", "PUT", "/opens", wanted)
     else:
         config, acting = _here(arguments)
         why = wanted.get("why", "")
@@ -108,7 +128,7 @@ def _drain(arguments: argparse.Namespace) -> int:
     remote = remote_of(arguments)
     wanted = {"worker": arguments.worker} if arguments.worker is not None else {"machine": arguments.machine}
     if remote is not None:
-        found = remote.get("POST", "/drain", wanted)
+        found = remote.get("not_yet", "POST", "/drain", wanted)
     elif arguments.worker is not None:
         found = _drain_here(arguments)
     else:
@@ -131,7 +151,7 @@ def _limits(arguments: argparse.Namespace) -> int:
     remote = remote_of(arguments)
     wanted = dict(map(_assignment, arguments.set))
     if remote is not None:
-        found = remote.get("PATCH", "/limits", wanted) if wanted else remote.get("GET", "/limits")
+        found = remote.get("limits", "PATCH", "/limits", wanted) if wanted else remote.get("limits", "GET", "/limits")
     else:
         config, acting = _here(arguments)
         if wanted:

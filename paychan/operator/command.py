@@ -77,7 +77,7 @@ def _make_server(config: ServerConfig) -> Any:
     stopping.install()
     place = {"uds": operator.socket, "uds_permissions": 0o600} if operator.socket is not None else {}
     return Granian(
-        "paychan.operator:app",
+        "paychan.operator.serving:app",
         address=operator.host or "127.0.0.1",
         port=operator.port or 1,
         **place,  # type: ignore[arg-type]

@@ -1,4 +1,7 @@
-"""The RSGI application that granian loads: whose token it is, which route it takes, and what comes of it."""
+"""The RSGI application: whose token it is, which route it takes, and what comes of it.
+
+granian loads `paychan.operator.serving:app`; it is made when it is first asked for, so that importing reads no configuration.
+"""
 
 import asyncio
 import logging
@@ -162,3 +165,10 @@ def make_app() -> App:
     except ConfigError as error:
         say(f"paychan operator: {error}")
         sys.exit(EXIT_BAD_CONFIG)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        globals()["app"] = application = make_app()
+        return application
+    raise AttributeError(name)

@@ -6,8 +6,10 @@ Limits only tighten what server.toml says: whoever reads the file takes the stri
 replaced whole, durably, under a lock; each change has a higher revision, by which workers say what they obey.
 """
 
+import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +25,9 @@ VERSION = 1
 FILE_BYTES_MAX = 64 << 10
 WHY_LENGTH_MAX = 200
 """Characters of the reason that is given for a freeze."""
+
+LOCK_SECONDS_MAX = 2.0
+"""Whoever changes the file holds its lock for one synced write."""
 
 DAMAGED = "STATE_DIR/steering cannot be read: see the log"
 
@@ -134,9 +139,18 @@ def change_steering(state_dir: Path, change: Callable[[Steering], Steering]) -> 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
+    """Keep others from changing the file. Raises OSError: somebody else does for too long, who is stopped, maybe."""
     handle = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + LOCK_SECONDS_MAX
     try:
-        os.lockf(handle, os.F_LOCK, 0)
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
         yield
     finally:
         os.close(handle)

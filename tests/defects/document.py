@@ -6,7 +6,7 @@ from .scratch import ROOT
 from .table import BREAKS, NOT_APPLICABLE
 
 PATH = ROOT / "docs" / "THREATS.md"
-ROW = re.compile(r"(?m)^\| ([A-GI-TV-Y]\d*) \| (.+?) \| ?(.*?) ?\|$")
+ROW = re.compile(r"(?m)^\| ([A-TV-Y]\d*) \| (.+?) \| ?(.*?) ?\|$")
 
 
 def evidence(name: str) -> str:

@@ -9,6 +9,7 @@ from .elsewhere import IN_TYPESCRIPT, TOOLS
 from .kinds import Break
 from .machines import MACHINES
 from .metrics import METRICS
+from .operating import OPERATING
 from .paying import PAYING
 from .signers import SIGNERS
 from .telling import TELLING
@@ -2163,7 +2164,7 @@ PLAINLY = (
 SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
 BREAKS: tuple[Break, ...] = (
     *(*SERVERS, *SALES, *MIDDLEWARE, *PLAINLY, *PAYING, *SOLD_BY_OTHERS, *GATEWAY),
-    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS, *METRICS, *WATCHING, *TELLING),
+    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS, *METRICS, *WATCHING, *OPERATING, *TELLING),
 )
 
 NOT_APPLICABLE: dict[str, str] = {
