@@ -15,7 +15,7 @@ class AtOnce:
     """Give a subclass with `Reads`, `Reader` and `commit(writes)` as plain methods the coroutines of `Engine`. newest_event: the
     number of the newest event that is durable; a subclass sets it when it opens."""
 
-    newest_event = _number = 0
+    newest_event = _newest_then = 0
     stamp = Stamp()
 
     def commit(self, writes: Mapping[bytes, bytes | None]) -> None:
@@ -55,7 +55,7 @@ class AtOnce:
             writes[keys.UNSETTLED] = keys.encode_unsettled(unsettled)
         if group.open_spent != group.open_spent_before:
             writes[keys.OPEN_SPENT] = keys.encode_spent(group.open_spent)
-        self._number = self.newest_event
+        self._newest_then = self.newest_event
         if events := group.events():
             writes.update(self._numbered(events))
         return writes
@@ -63,12 +63,12 @@ class AtOnce:
     def _numbered(self, events: list[Event]) -> dict[bytes, bytes]:
         """Return the pairs of events that come next. Which is the newest is noted once they are durable."""
         bodies = self.stamp.encode(events)
-        self._number = self.newest_event + len(bodies)
+        self._newest_then = self.newest_event + len(bodies)
         return {keys.event_key(self.newest_event + 1 + place): body for place, body in enumerate(bodies)}
 
     async def put(self, writes: Mapping[bytes, bytes | None]) -> None:
         self.commit(writes)
-        self.newest_event = self._number
+        self.newest_event = self._newest_then
 
     async def note(self, name: str, expected: bytes | None, value: bytes | None, events: list[Event]) -> tuple[bool, bytes | None]:
         now = self.note_of(name)

@@ -44,7 +44,7 @@ class Memory(AtOnce):
 
     def reopen(self):
         numbers = [keys.event_number(key) for key in self.data if key[:1] == keys.EVENT]
-        self.newest_event = self._number = max(numbers, default=0)
+        self.newest_event = max(numbers, default=0)
 
     def commit(self, writes):
         if self.die == "before":
