@@ -9,11 +9,17 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
+from paychan.core.outpoint import format_outpoint
+from paychan.events.event import Event, Type
+from paychan.rpc.event_messages import NoteChange, decode_note_reply, decode_stream, encode_after
+from paychan.rpc.store_messages import EntryStatus, StoreMessage
 from store import keys
 from store.engines.postgres import command
 from store.engines.postgres.engine import SCAN
 from store.engines.postgres.opening import SCHEMA_VERSION
 from tests import postgres
+from tests.process.test_store_postgres import PUBKEY, Store
+from tests.store_workers import Worker, channels, owner_of
 
 pytestmark = postgres.needed
 SECONDS_MAX = 60
@@ -56,7 +62,10 @@ async def write(connection, name, chance, done):
         bodies = [f"{name} {number} {place}".encode() for place in range(chance.randint(1, 3))]
         transaction = connection.transaction()
         await transaction.start()
-        await connection.execute("SELECT paychan.tell_events($1)", bodies)
+        try:
+            await connection.execute("SELECT paychan.tell_events($1)", bodies)
+        except asyncpg.UniqueViolationError:
+            raise AssertionError("two events have one number") from None
         await asyncio.sleep(chance.uniform(0, 0.01))  # a commit that waits for its standby
         if chance.random() < 0.25:
             await transaction.rollback()
@@ -148,3 +157,31 @@ def test_a_schema_of_the_version_before_is_raised(tmp_path):
     assert (
         cluster.primary.sql("SELECT fence FROM paychan.store", database=database)[0][0] == 6
     )  # once: the old store writes no more
+
+
+def test_two_stores_that_run_write_one_stream(tmp_path):
+    """With real stores: each opens channels of its own, both answer the same events in the same order, and a note of one is the
+    other's."""
+    cluster, database = postgres.shared(), postgres.shared().make_database()
+    stores = [Store(tmp_path / name, cluster, database, name) for name in "ab"]
+    assert stores[0].command("postgres", "init", stores[0].directory).returncode == 0
+    try:
+        for store in stores:
+            store.start()
+        workers = [Worker(store.address, PUBKEY, f"unix:/{store.name}") for store in stores]
+        opened = channels(PUBKEY, 10)
+        for money in opened:
+            assert money.open(owner_of(money, workers)) is EntryStatus.OK
+            assert money.pay(owner_of(money, workers)) is EntryStatus.OK
+        change = NoteChange("told/chain", None, b"doubtful", [Event(Type.CHAIN_DOUBTFUL, {"why": "x"})])
+        told = [decode_note_reply(worker._ask(StoreMessage.NOTE, change.encode())) for worker in workers]
+        assert told == [(True, b"doubtful"), (False, b"doubtful")]
+        both = [decode_stream(worker._ask(StoreMessage.EVENTS, encode_after(0, 100))) for worker in workers]
+        assert both[0].events == both[1].events and [stream.is_ours for stream in both].count(True) == 1
+        events = [Event.parse(body) for _, body in both[0].events]
+        assert [number for number, _ in both[0].events] == list(range(1, 12))
+        assert [event.outpoint for event in events[:-1]] == [format_outpoint(money.outpoint) for money in opened]
+        assert {event.machine for event in events[:-1]} == {"a", "b"} and events[-1].type == Type.CHAIN_DOUBTFUL
+    finally:
+        for store in stores:
+            store.kill()
