@@ -4,11 +4,12 @@ A backup is every record of one moment, in one file. It can be taken while the s
 acknowledged when it began.
 
 A restored store is older than what its payers know, and that is safe: a payment says the whole, so the next one of each payer
-brings back what is missing. Three things need care, and get it here or by what a worker does anyway:
+brings back what is missing. Four things need care, and get it here or by what a worker does anyway:
 
 - Epochs go up by EPOCHS_SKIPPED, so that none that was given out after the backup is given out again.
 - A channel that was settled after the backup is open again in the records. Every worker looks at a channel's funding output
   before the first payment after it loaded the channel (paychan/server/channels/funding.py), and finds it spent.
+- Events' numbers go up by NUMBERS_SKIPPED in the same way, with an event that says so.
 - The mark (mark.py) is made for the new database; the old one's would refuse it.
 
 The file, little-endian; cannot change (a new layout takes a new version):
@@ -27,10 +28,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from paychan.events.event import NUMBERS_SKIPPED, Event, Type
+
 from . import keys
 from .check import Records, Report, StoredRecords, check_records
 from .directory import hold_lock, make_durable, sync_directory
 from .engines.rocksdb import RocksDB
+from .events import Stamp
 from .mark import path_of, read_slots
 from .restored import encode_restored
 
@@ -188,8 +192,7 @@ def restore_store(backup: Path, state_dir: Path) -> Report:
     """
     directory = state_dir / "store"
     with open(backup, "rb") as file:
-        for _ in read_backup(file):
-            pass  # all of it, before anything is written
+        newest = newest_event(read_backup(file))  # all of it, before anything is written
         if (directory / "db").exists() or path_of(directory / "db").exists():
             raise BackupError(f"{directory} holds a store already")
         make_durable(directory)
@@ -200,7 +203,7 @@ def restore_store(backup: Path, state_dir: Path) -> Report:
                 raise BackupError(f"{growing} is left from a restore that did not end: remove it")
             pairs = read_backup(file)
             _, taken_at = next(pairs)
-            fill(growing, pairs, {keys.RESTORED: encode_restored(int.from_bytes(taken_at, "little"), int(time.time()))})
+            fill(growing, pairs, restored_records(int.from_bytes(taken_at, "little"), newest))
             with closing(StoredRecords(growing)) as records:
                 report = check_records(records)
             if report.problem_count:
@@ -209,6 +212,20 @@ def restore_store(backup: Path, state_dir: Path) -> Report:
             growing.rename(directory / "db")
             sync_directory(directory)
     return report
+
+
+def newest_event(pairs: Iterator[tuple[bytes, bytes]]) -> int:
+    """Return the highest number of an event among all pairs, 0 if there is none."""
+    return max((keys.event_number(key) for key, _ in pairs if key[:1] == keys.EVENT), default=0)
+
+
+def restored_records(taken_at: int, newest: int) -> dict[bytes, bytes]:
+    """Return what a restored store has besides its backup. taken_at: unix seconds; newest: number of the backup's newest event.
+    Readers of events are told of the restore, with a number beyond all that were given out since."""
+    now = int(time.time())
+    event = Event(Type.RESTORED, {"taken_at": taken_at, "restored_at": now})
+    (body,) = Stamp().encode([event])
+    return {keys.RESTORED: encode_restored(taken_at, now), keys.event_key(newest + NUMBERS_SKIPPED): body}
 
 
 def fill(place: Path, pairs: Iterator[tuple[bytes, bytes]], more: Mapping[bytes, bytes]) -> None:

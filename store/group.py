@@ -10,9 +10,10 @@ from typing import Protocol
 from paychan._fast.group import PaymentGroup, StateCache
 from paychan.core.channel import ChannelTerms
 from paychan.core.funding import txid_without_witness
+from paychan.events.event import Event
 from paychan.rpc.store_messages import Entry, Unsettled
 
-from . import keys, table
+from . import keys, table, told
 
 NOTHING = Unsettled()
 
@@ -51,6 +52,7 @@ class Group(PaymentGroup):
         self._reader, self._epochs, self._accounts = reader, epochs, cache.accounts
         self._writes: dict[bytes, bytes | None] = {}
         self._raised: dict[int, int] = {}
+        self._told: list[told.Told] | None = None
         self.owners = b""
         """The owner table of this store's leases, if it has changed: for an engine that tells other stores."""
 
@@ -64,6 +66,17 @@ class Group(PaymentGroup):
     def other_writes(self) -> dict[bytes, bytes | None]:
         """What it puts and deletes besides state records and epochs."""
         return {key: value for key, value in self._writes.items() if key[:1] not in (keys.STATE, keys.EPOCH)}
+
+    @property
+    def is_told(self) -> bool:
+        """Whether there is anything to tell."""
+        return self._told is not None or self.crossed is not None
+
+    def events(self) -> list[Event]:
+        """Return what is told with this group: an event is written with what it tells of. After `put_states` or `put_columns`."""
+        if not self.is_told:
+            return []
+        return told.in_order(self._told or [], told.of_values(self.crossed or (), self.threshold))
 
     @property
     def raised_epochs(self) -> dict[int, int]:
@@ -89,6 +102,8 @@ class Group(PaymentGroup):
         self.open_value += open_change
         self._begun_value += begun_change
         self._writes.update(table.writes(entry, terms))
+        if entry.expected_phase != entry.state[1]:
+            self._told = [*(self._told or ()), *told.of_step(entry, terms)]
         return True
 
     def _terms(self, outpoint: bytes) -> bytes | None:

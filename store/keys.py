@@ -15,6 +15,8 @@ The layout is on disk and cannot change; a new one takes a new `identity.FORMAT_
     "V"                                       u64 | u64, little-endian: satoshi received on open channels, and on those whose
                                               settlement has begun and is not settled. 8 bytes: the first alone, as it was
     "G"                                       u64, little-endian: satoshi spent on open channels
+    "L" | u64 number, big-endian              an event (paychan/events/event.py); the newest one is never removed
+    "N" | name                                a note (paychan/rpc/event_messages.py): what was told of, webhooks' endpoints
     "R"                                       only in a store that was restored from a backup: when (restored.py)
 
 Terms and state are apart so that a payment rewrites some 90 bytes. Big-endian numbers sort as they count.
@@ -35,9 +37,14 @@ UNFINISHED = b"U"
 DONE = b"D"
 UNSETTLED = b"V"
 OPEN_SPENT = b"G"
+EVENT = b"L"
+NEXT_TO_EVENT = b"M"
+"""Above every event's key, and no key itself."""
+
+NOTE = b"N"
 RESTORED = b"R"
 SINGLE = (IDENTITY, UNSETTLED, OPEN_SPENT, RESTORED)
-MANY = (EPOCH, TERMS, STATE, SETTLEMENT, FUNDING, EXPIRING, UNFINISHED, DONE)
+MANY = (EPOCH, TERMS, STATE, SETTLEMENT, FUNDING, EXPIRING, UNFINISHED, DONE, EVENT, NOTE)
 
 _UNSETTLED = struct.Struct("<QQ")
 OPEN_ALONE_SIZE = 8
@@ -85,6 +92,21 @@ def decode_unsettled(value: bytes | None) -> Unsettled:
     if len(value) != _UNSETTLED.size:
         raise ValueError("the record of what is unsettled is damaged")
     return Unsettled(*_UNSETTLED.unpack(value))
+
+
+def event_key(number: int) -> bytes:
+    """Return an event's key."""
+    return EVENT + number.to_bytes(8, "big")
+
+
+def event_number(key: bytes) -> int:
+    """Return the number in an event's key."""
+    return int.from_bytes(key[1:], "big")
+
+
+def note_key(name: str) -> bytes:
+    """Return a note's key; of a beginning of names, where those begin."""
+    return NOTE + name.encode()
 
 
 def expiring_key(expiry: int, outpoint: bytes = b"") -> bytes:

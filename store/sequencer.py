@@ -28,6 +28,8 @@ log = logging.getLogger("paychan.store")
 QUEUE_BYTES_MAX = 16 << 20
 """Of frames in one group: some 100 000 payments, a second or two of work. A worker has given up on more than that."""
 
+NEVER = (1 << 64) - 1
+
 Answer = Callable[[], None]
 Job = Callable[[Group], Answer]
 """Is called with the group it belongs to, adds to it, and returns what to call once the group is durable."""
@@ -46,9 +48,11 @@ class Sequencer:
         call_soon: Callable[[Callable[[], None]], object],
         on_stopped: Callable[[dict[int, str]], None] = lambda _: None,
         tally: Tally | None = None,
+        threshold: int = NEVER,
     ) -> None:
         """on_stopped(shards): these have been stopped, each with the reason; what was durable before is.
-        tally: where it is counted."""
+        tally: where it is counted. threshold: satoshi received on a channel from where on it is told."""
+        self._threshold = threshold
         self._tally = tally or Tally()
         self._on_stopped = on_stopped
         self._engine, self._shard_count, self._call_soon = engine, shard_count, call_soon
@@ -126,6 +130,8 @@ class Sequencer:
                 await self._engine.put(writes)
                 self._count(commits, judged - began, time.monotonic_ns() - judged)
             group.keep()
+            if group.is_told:
+                self._tally.add(families.EVENTS.at, len(group.events()))
             self.unsettled, self._open_spent = group.unsettled, group.open_spent
             stopped |= self._stopped()
             if stopped:
@@ -173,7 +179,9 @@ class Sequencer:
             group.undo()
 
     def _new_group(self, reader: Reader) -> Group:
-        return Group(reader, self._cache, self._epochs, self._shard_count, self.unsettled, self._open_spent)
+        group = Group(reader, self._cache, self._epochs, self._shard_count, self.unsettled, self._open_spent)
+        group.threshold = self._threshold
+        return group
 
     def _missing(self, commits: list[bytes], is_all: bool) -> list[bytes]:
         """Return the channels that must be read before these COMMITs are judged. is_all: every one that they name."""

@@ -10,14 +10,25 @@ from typing import TypeVar
 
 from paychan._fast.tally import Tally
 from paychan.core.errors import ConfigError
+from paychan.events.event import Event, Type
 from paychan.metrics import families
 from paychan.notify import Manager
 from paychan.rpc.connection import FrameConnection, listen
+from paychan.rpc.event_messages import (
+    NoteChange,
+    Stream,
+    check_prefix,
+    decode_after,
+    encode_note_reply,
+    encode_notes,
+    encode_stream,
+)
 from paychan.rpc.store_messages import (
     PAYLOAD_MAX,
     RECEIVED_MAX,
     SETTLED_MAX,
     Hello,
+    Lease,
     MessageError,
     OwnerTable,
     Scan,
@@ -38,11 +49,12 @@ from paychan.rpc.store_messages import (
 from paychan.settings.models import StoreConfig
 
 from .elsewhere import NOWHERE, Elsewhere
-from .engines.interface import Engine, Reads
+from .engines.interface import Engine, Kept, Reads
 from .group import Group
 from .identity import Identity
 from .leases import NOBODY, Leases
-from .sequencer import Answer, Sequencer, Step
+from .retention import Retention
+from .sequencer import NEVER, Answer, Sequencer, Step
 
 log = logging.getLogger("paychan.store")
 T = TypeVar("T")
@@ -93,7 +105,8 @@ class StoreServer:
         self._tally, self._manager = tally or Tally(), manager or Manager({})
         self._config, self._identity, self._engine = config, identity, engine
         call_soon = asyncio.get_running_loop().call_soon
-        self._sequencer = Sequencer(engine, identity.shard_count, call_soon, self._on_stopped, self._tally)
+        threshold = NEVER if config.events.channel_value is None else config.events.channel_value
+        self._sequencer = Sequencer(engine, identity.shard_count, call_soon, self._on_stopped, self._tally, threshold)
         self._leases = Leases(identity.shard_count, engine.epochs(identity.shard_count), number)
         self._own, self._elsewhere, self._version = self._leases.table(), NOWHERE, 0
         self._sessions: dict[FrameConnection, Session] = {}
@@ -110,7 +123,11 @@ class StoreServer:
             StoreMessage.LOAD_FUNDING: self._load_funding,
             StoreMessage.HIGHEST: self._highest,
             StoreMessage.SCAN_SETTLED: self._scan_settled,
+            StoreMessage.EVENTS: self._events,
+            StoreMessage.NOTE: self._note,
+            StoreMessage.NOTES: self._notes,
         }
+        self._retention = Retention(engine, self.run_alone, self._is_telling, config.events)
 
     async def run(self, stop: asyncio.Event, leave: Callable[[], Awaitable[None]] | None = None) -> None:
         """Serve until `stop` is set, then `leave()`, and finish the group in flight. Raises ConfigError if the address is no
@@ -123,6 +140,7 @@ class StoreServer:
         log.info("store %s of network %s ready at %s", self._identity.store_id.hex(), self._identity.network, config.address)
         self._manager.ready(f"serves at {config.address}")
         tasks = [asyncio.create_task(self._watch_silence()), asyncio.create_task(self._prove_life())]
+        tasks.append(asyncio.create_task(self._retention.run()))
         await stop.wait()
         self._manager.stopping()
         if leave is not None:
@@ -241,6 +259,9 @@ class StoreServer:
     def _on_stopped(self, shards: dict[int, str]) -> None:
         """Tell all workers, in the table that they have: a newer one may be waiting for its epochs to be durable."""
         self._leases.stop(shards)
+        events = [Event(Type.SHARD_STOPPED, {"shard": shard, "why": why}) for shard, why in shards.items()]
+        self.run_alone(lambda: self._engine.tell_of(events))
+        self._tally.add(families.EVENTS.at, len(events))
         self._publish(replace(self._own, stopped=self._own.stopped | shards))
 
     def _publish(self, own: OwnerTable) -> None:
@@ -369,6 +390,33 @@ class StoreServer:
     def _highest(self, session: Session, request_id: int, payload: bytes) -> None:
         seconds = decode_highest(payload)
         self._read(session, StoreMessage.HIGHEST, request_id, lambda reads: reads.highest(seconds), encode_highest)
+
+    def _is_telling(self) -> bool:
+        """Whether this store is the one, of all that are active, beside which events are delivered and removed."""
+        return self.holds(self._identity.shard_count + Lease.SETTLER)
+
+    def _events(self, session: Session, request_id: int, payload: bytes) -> None:
+        after, limit = decode_after(payload)
+
+        def encode(kept: Kept) -> bytes:
+            return encode_stream(Stream(kept.oldest, kept.newest, self._is_telling(), kept.events))
+
+        self._read(session, StoreMessage.EVENTS, request_id, lambda reads: reads.stream(after, limit), encode)
+
+    def _notes(self, session: Session, request_id: int, payload: bytes) -> None:
+        prefix = check_prefix(payload)
+        self._read(session, StoreMessage.NOTES, request_id, lambda reads: reads.notes(prefix), encode_notes)
+
+    def _note(self, session: Session, request_id: int, payload: bytes) -> None:
+        """Replace a note. Also for observers: no money hangs on one."""
+        change = NoteChange.decode(payload)
+
+        async def step() -> None:
+            is_done, now = await self._engine.note(change.name, change.expected, change.value, change.events)
+            self._tally.add(families.EVENTS.at, len(change.events) if is_done else 0)
+            session.connection.reply(StoreMessage.NOTE, request_id, encode_note_reply(is_done, now))
+
+        self.run_alone(step)
 
     def _read(
         self, session: Session, kind: StoreMessage, request_id: int, ask: Callable[[Reads], T], encode: Callable[[T], bytes]

@@ -39,7 +39,7 @@ def _is_whole(entry: Entry, phase: int, new_phase: int) -> bool:
         if phase == ABSENT:
             funding_value = ChannelTerms.parse(entry.outpoint, entry.extra).funding_value
             return funding_value == entry.expected_change_value and funding_value <= MAX_MONEY
-        if new_phase == _SETTLED and entry.extra:
+        if new_phase == _SETTLED:
             Outcome.parse(entry.extra)
             return True
     except ValueError:
@@ -57,7 +57,7 @@ def writes(entry: Entry, terms_record: bytes | None) -> list[tuple[bytes, bytes 
     if phase == ABSENT:
         puts.append((keys.TERMS + outpoint, entry.extra))
         terms_record = entry.extra
-    elif entry.extra and new_phase == _SETTLED:
+    elif new_phase == _SETTLED:
         puts.append((keys.done_key(Outcome.parse(entry.extra).settled_at, outpoint), entry.extra))
     elif entry.extra:
         puts.append((keys.SETTLEMENT + outpoint, entry.extra))

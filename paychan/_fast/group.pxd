@@ -75,6 +75,8 @@ cdef class StateCache:
 cdef class PaymentGroup:
     cdef public object open_value
     cdef public object open_spent
+    cdef public uint64_t threshold   # satoshi: received on a channel, from where on it is told; UINT64_MAX: never
+    cdef readonly list crossed       # (outpoint, funding value, received) of those that reached it in this group; None: none did
     cdef StateCache _cache
     cdef Accounts _accounts
     cdef list _epochs
@@ -97,4 +99,5 @@ cdef class PaymentGroup:
     cdef int _judge_money(self, const EntryView *entry, Known *known, const Known *new) except -1
     cdef int _doubt(self, const EntryView *entry) except -1
     cdef int _judge_claims(self, const unsigned char *at) except -1
+    cdef int _note_crossed(self, const Slot *slot) except -1
     cdef bint _is_sound(self, const Slot *slot) except -1

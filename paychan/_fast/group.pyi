@@ -23,6 +23,9 @@ class StateCache:
 class PaymentGroup:
     open_value: int
     open_spent: int
+    threshold: int
+    @property
+    def crossed(self) -> list[tuple[bytes, int, int]] | None: ...
     def __init__(self, cache: StateCache, epochs: list[int], shard_count: int, open_value: int, open_spent: int = 0) -> None: ...
     def read(self, outpoints: list[bytes]) -> Iterable[tuple[bytes | None, bytes | None]]: ...
     def judge_step(

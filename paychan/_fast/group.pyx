@@ -306,11 +306,12 @@ cdef class PaymentGroup:
     other writes.
 
     open_value: satoshi received on open channels; open_spent: how many of them were spent. epochs: of the shards, now; the caller
-    may change the list in place.
+    may change the list in place. threshold, crossed: see group.pxd.
     """
 
     def __cinit__(self, *_, **__):
         self._payloads = []
+        self.threshold = UINT64_MAX
         self._grow()
 
     def __init__(self, StateCache cache not None, list epochs not None, uint32_t shard_count, open_value, open_spent=0):
@@ -569,14 +570,25 @@ cdef class PaymentGroup:
             return False
         return True
 
+    cdef int _note_crossed(self, const Slot *slot) except -1:
+        """More than the threshold was received on a channel. If that came with this group, it is to be told."""
+        if slot.known.funding_value - slot.change_value_before < self.threshold:
+            if self.crossed is None:
+                self.crossed = []
+            self.crossed.append((slot.known.outpoint[:36], slot.known.funding_value, slot.known.received))
+        return 0
+
     def put_states(self, dict writes not None, bytes prefix not None):
         """Add the newest state record of each channel that the group changes, under `prefix` and the outpoint. What is about to
         be written must be what was judged; else the shard is stopped."""
         cdef uint32_t number
         cdef Slot *slot
+        self.crossed = None
         for number in range(self._slot_count):
             slot = &self._slots[number]
             if slot.accepted and self._is_sound(slot):
+                if slot.known.received >= self.threshold:
+                    self._note_crossed(slot)
                 writes[prefix + slot.known.outpoint[:36]] = slot.record[:slot.record_size]
 
     def put_columns(self):
@@ -587,9 +599,12 @@ cdef class PaymentGroup:
         cdef Slot *slot
         cdef list outpoints = [], phases_before = [], values_before = [], revisions_before = []
         cdef list phases = [], values = [], revisions = [], records = []
+        self.crossed = None
         for number in range(self._slot_count):
             slot = &self._slots[number]
             if slot.accepted and self._is_sound(slot):
+                if slot.known.received >= self.threshold:
+                    self._note_crossed(slot)
                 outpoints.append(slot.known.outpoint[:36])
                 phases_before.append(slot.phase_before)
                 values_before.append(slot.change_value_before)

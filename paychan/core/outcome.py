@@ -31,7 +31,7 @@ class Outcome:
 
     def __post_init__(self) -> None:
         is_possible = self.received <= MAX_MONEY and 0 <= self.missing <= self.received and self.fee >= 0
-        if not is_possible or self.fee > self.received - self.missing:
+        if not is_possible or self.fee > self.received - self.missing or (self.is_lost and self.missing != self.received):
             raise ValueError("an outcome's amounts do not add up")
         if not (0 <= self.settled_at <= LOCKTIME_MAX and 0 <= self.opened_at <= LOCKTIME_MAX):
             raise ValueError("an outcome's time is out of range")

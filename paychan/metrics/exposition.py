@@ -93,7 +93,8 @@ def tell(text: Sink, slots: list[Slot], labels: dict[str, str]) -> None:
     _answers(text, sums)
     for family in families.FAMILIES:
         if family.kind is Kind.GAUGE:
-            _show_gauge(text, family, [slot.cells for slot in slots if _has_gauges(slot)])
+            role = Role.OPERATOR if family.is_operators else Role.WORKER
+            _show_gauge(text, family, [slot.cells for slot in slots if _has_gauges(slot, role)])
         elif family.kind is Kind.COUNTER:
             text.head(family.name, family.kind, family.help)
             for value, count in zip(family.values, sums[family.at : family.at + family.size], strict=True):
@@ -103,8 +104,8 @@ def tell(text: Sink, slots: list[Slot], labels: dict[str, str]) -> None:
             _show_histogram(text, family, sums[family.at : family.at + family.size])
 
 
-def _has_gauges(slot: Slot) -> bool:
-    return slot.is_live and slot.role == Role.WORKER and slot.cells[families.BEAT_AT] > 0
+def _has_gauges(slot: Slot, role: Role = Role.WORKER) -> bool:
+    return slot.is_live and slot.role == role and slot.cells[families.BEAT_AT] > 0
 
 
 def _of_itself(text: Sink, slots: list[Slot], labels: dict[str, str]) -> None:
@@ -122,14 +123,14 @@ def _of_itself(text: Sink, slots: list[Slot], labels: dict[str, str]) -> None:
 def _answers(text: Sink, sums: list[int]) -> None:
     text.head(families.PAYMENTS[0], Kind.COUNTER, families.PAYMENTS[1])
     for door, where in families.DOORS.items():
-        for outcome, count in _outcomes(sums, door, families.PAID):
+        for outcome, count in outcomes(sums, door, families.PAID):
             text.sample(families.PAYMENTS[0], count, (("door", where), ("outcome", outcome)))
     text.head(families.REQUESTS[0], Kind.COUNTER, families.REQUESTS[1])
-    for outcome, count in _outcomes(sums, tally.REQUESTS, ("done",)):
+    for outcome, count in outcomes(sums, tally.REQUESTS, ("done",)):
         text.sample(families.REQUESTS[0], count, (("outcome", outcome),))
 
 
-def _outcomes(sums: list[int], door: int, usual: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+def outcomes(sums: list[int], door: int, usual: tuple[str, ...]) -> Iterator[tuple[str, int]]:
     """Yield the outcomes of a door that are shown: the usual ones and the troubles always. A number without a name would be a bug
     of ours; it is shown as `done`."""
     at = tally.OUTCOMES_AT + door * tally.OUTCOMES

@@ -36,7 +36,8 @@ class Join(Enum):
 @dataclass(frozen=True)
 class Family:
     """One metric. values: of its label, a cell each; those in `sparse` are shown once they are not zero. is_seconds: the cells hold
-    nanoseconds. is_optional: a gauge that is not shown while it is zero. first_power: of a histogram, see tally.pxd."""
+    nanoseconds. is_optional: a gauge that is not shown while it is zero. is_operators: a gauge of the operator's process, not the
+    workers'. first_power: of a histogram, see tally.pxd."""
 
     name: str
     kind: Kind
@@ -48,6 +49,7 @@ class Family:
     join: Join = Join.SUM
     is_seconds: bool = False
     is_optional: bool = False
+    is_operators: bool = False
     first_power: int = 0
 
     @property
@@ -93,8 +95,10 @@ def _gauge(
     label: str = "",
     values: tuple[str, ...] = ("",),
     is_optional: bool = False,
+    is_operators: bool = False,
 ) -> Family:
-    return _add(Family(name, Kind.GAUGE, help, _take(len(values)), label, values, join=join, is_optional=is_optional))
+    at = _take(len(values))
+    return _add(Family(name, Kind.GAUGE, help, at, label, values, join=join, is_optional=is_optional, is_operators=is_operators))
 
 
 def _seconds(name: str, help: str, at: int = 0) -> Family:
@@ -197,7 +201,7 @@ OWNED = _gauge("paychan_owned_shards", "Shards that this machine's workers own."
 SHARDS = _gauge("paychan_shards", "Shards of the store.", Join.MAX)
 STOPPED = _gauge("paychan_stopped_shards", "Shards that the store has stopped because figures differed.", Join.MAX)
 STARTS = _counter(
-    "paychan_process_starts_total", "Times that a process of this role has begun to count.", "role", ("worker", "store")
+    "paychan_process_starts_total", "Times that a process of this role has begun to count.", "role", ("worker", "store", "operator")
 )
 CERTIFICATE = _gauge(
     "paychan_certificate_end_timestamp_seconds", "When the cluster's certificate ends.", Join.MIN, is_optional=True
@@ -249,6 +253,20 @@ STORE_SYNC = _seconds("paychan_store_sync_seconds", "Time of a group's synced wr
 STORE_JUDGE = _seconds("paychan_store_judge_seconds", "Time in which a group was judged, before its write.")
 EPOCHS = _counter("paychan_store_epochs_raised_total", "Times that a shard or lease got a new owner.")
 STOPS = _counter("paychan_store_shards_stopped_total", "Times that a shard was stopped because figures differed.")
+
+EVENTS = _counter("paychan_events_total", "Events that the store made durable.")
+DELIVERIES = _counter(
+    "paychan_webhook_deliveries_total",
+    "Attempts to deliver an event, by outcome; disabled: an endpoint was given up.",
+    "outcome",
+    ("taken", "failed", "disabled"),
+)
+UNDELIVERED = _gauge(
+    "paychan_webhook_failing_seconds",
+    "Since when the enabled endpoint that is worst off has taken nothing.",
+    Join.MAX,
+    is_operators=True,
+)
 
 
 def layout() -> bytes:

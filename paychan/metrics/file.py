@@ -46,6 +46,7 @@ class Role(IntEnum):
 
     WORKER = 1
     STORE = 2
+    OPERATOR = 3
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core.errors import Unavailable
 from ..rpc.store_client import StoreClient
@@ -9,6 +10,9 @@ from ..settings.load import load_server_config, load_store_config
 from ..settings.models import ServerConfig, StoreConfig
 from .following import Following
 from .reading import BooksOfStore
+
+if TYPE_CHECKING:
+    from .telling import Telling
 
 
 @dataclass
@@ -21,6 +25,7 @@ class Context:
     trouble_since: dict[str, int] = field(default_factory=dict)
     """When each trouble was seen first, unix seconds: by its code, while it lasts."""
     books: "BooksOfStore | None" = None
+    telling: "Telling | None" = None
 
     @property
     def run_dir(self) -> Path:

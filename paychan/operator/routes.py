@@ -10,7 +10,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from ..core.errors import Rejection
-from . import commands, looking
+from . import commands, events, looking, webhooks
 from .answers import Answer, Request, Stream
 from .context import Context
 from .views import channels, cluster, money, page, settlements, token, trouble
@@ -70,6 +70,12 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/operator/v1/drain", Scope.STEER, commands.drain),
     Route("GET", "/operator/v1/limits", Scope.WATCH, commands.limits),
     Route("PATCH", "/operator/v1/limits", Scope.STEER, commands.set_limits),
+    Route("GET", "/operator/v1/events", Scope.WATCH, events.events),
+    Route("GET", "/operator/v1/webhooks", Scope.WATCH, webhooks.list_all),
+    Route("POST", "/operator/v1/webhooks", Scope.STEER, webhooks.make),
+    Route("DELETE", "/operator/v1/webhooks/{id}", Scope.STEER, webhooks.remove),
+    Route("POST", "/operator/v1/webhooks/{id}/redeliver", Scope.STEER, webhooks.redeliver),
+    Route("GET", "/operator/v1/webhooks/{id}/deliveries", Scope.WATCH, webhooks.deliveries),
     Route("GET", "/operator/v1/openapi.json", Scope.NONE, _describe),
     Route("GET", "/operator/v1/channels", Scope.WATCH, channels.listed),
     Route("GET", "/operator/v1/channels/{txid}/{vout}", Scope.WATCH, channels.single),

@@ -23,6 +23,7 @@ from .answers import FAILED, Answer, Request, Stream, refusal
 from .context import Context, read_context
 from .reading import BooksOfStore
 from .routes import SCOPES, Scope, find_route
+from .telling import Telling
 
 VARIABLE = "PAYCHAN_OPERATOR_CONFIG"
 """The directory of the configurations, from granian's main process to its worker."""
@@ -54,6 +55,8 @@ class App:
         logs.set_up("operator", self._context.config.common.log)
         loop.add_signal_handler(signal.SIGTERM, self._on_stop, loop)
         loop.run_until_complete(self._read_books())
+        self._context.telling = self._telling = Telling(self._context)
+        loop.call_soon(self._telling.start)
 
     async def _read_books(self) -> None:
         self._context.books = BooksOfStore(self._context.config, self._context.store)
@@ -69,6 +72,7 @@ class App:
             self._stopping = loop.create_task(self._stop())
 
     async def _stop(self) -> None:
+        await self._telling.stop()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
         for task in tuple(self._tasks):

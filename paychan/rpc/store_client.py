@@ -9,6 +9,14 @@ from collections.abc import AsyncIterator, Callable
 
 from ..core.units import LOCKTIME_MAX
 from .connection import Address, ConnectionGone, FrameConnection, RemoteRefusal
+from .event_messages import (
+    NoteChange,
+    Stream,
+    decode_note_reply,
+    decode_notes,
+    decode_stream,
+    encode_after,
+)
 from .link import Link
 from .store_messages import (
     PAYLOAD_MAX,
@@ -124,7 +132,7 @@ class StoreClient:
         first. Raises the same."""
         ask = Scan(RECEIVED_MAX, before)
         while True:
-            page = decode_received(await self._ask(StoreMessage.SCAN_RECEIVED, ask.encode()))
+            page = await self.received_page(ask)
             yield page
             if len(page) < RECEIVED_MAX:
                 return
@@ -140,6 +148,9 @@ class StoreClient:
             if len(page) < SETTLED_MAX:
                 return
             ask = Scan(SETTLED_MAX, 0, page[-1][0], page[-1][1])
+    async def received_page(self, ask: Scan) -> list[tuple[int, int, bytes]]:
+        """Return one page of the same. Raises the same."""
+        return decode_received(await self._ask(StoreMessage.SCAN_RECEIVED, ask.encode()))
 
     async def ask_unsettled(self) -> Unsettled:
         """Return what is unsettled now. Raises ConnectionGone, RemoteRefusal, MessageError."""
@@ -149,6 +160,19 @@ class StoreClient:
         """Tell of the highest time that is sure here (unix seconds); return the highest of all machines, 0 if there is no other.
         Raises ConnectionGone, RemoteRefusal, MessageError."""
         return decode_highest(await self._ask(StoreMessage.HIGHEST, encode_highest(seconds)))
+
+    async def events(self, after: int, limit: int) -> Stream:
+        """Return the events whose number is above `after`, up to EVENTS_MAX. Raises ConnectionGone, RemoteRefusal, MessageError."""
+        return decode_stream(await self._ask(StoreMessage.EVENTS, encode_after(after, limit)))
+
+    async def notes(self, prefix: str) -> dict[str, bytes]:
+        """Return the notes whose name begins so. Raises the same."""
+        return decode_notes(await self._ask(StoreMessage.NOTES, prefix.encode()))
+
+    async def note(self, change: NoteChange) -> tuple[bool, bytes | None]:
+        """Replace a note, if it is as expected, and write events with it; return whether that was done, and what it says now.
+        Raises the same; on ConnectionGone it is not known: ask again."""
+        return decode_note_reply(await self._ask(StoreMessage.NOTE, change.encode()))
 
     async def _ask(self, kind: int, payload: bytes) -> bytes:
         connection = self.link.connection

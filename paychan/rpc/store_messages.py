@@ -37,6 +37,9 @@ class StoreMessage(IntEnum):
     LOAD_FUNDING = 9
     SCAN_RECEIVED = 10
     HIGHEST = 11
+    EVENTS = 12  # these three: event_messages.py
+    NOTE = 13
+    NOTES = 14
     SCAN_SETTLED = 16
 
 

@@ -45,6 +45,7 @@ from .settlement.highwater import read_highest, write_highest
 from .settlement.largest import Largest
 from .settlement.settler import Settler
 from .settlement.settling import Settling, SettlingRules
+from .settlement.telling import Telling
 from .settlement.tip import TipFollower
 from .settlement.watcher import Watcher
 from .shards.committer import Committer
@@ -122,7 +123,7 @@ class Worker:
         self._unsettled, self._is_over = Unsettled(), False
         self._gauges = Gauges(self._tally, self._look)
         self._tasks: list[asyncio.Task[None]] = []
-        self._parts: list[Settler | Settling | Watcher | Notes | Figures] = []
+        self._parts: list[Settler | Settling | Watcher | Telling | Notes | Figures] = []
 
     # --- life ---
 
@@ -309,11 +310,13 @@ class Worker:
         settler = Settler(self._ownership, store, self._tip, self.settle, config.settlement_period, self._largest, sure)
         watcher = Watcher(self._ownership, store, self._tip, self._chain, self.settle)
         self._figures = Figures(self._ownership, store, sure)
+        telling = Telling(self._ownership, store, self._tip, config.settlement_period + config.expiring_notice, sure)
         settler.start()
         watcher.start()
+        telling.start()
         if self._is_counted:
             self._figures.start()
-        self._parts = [settler, watcher, settling, notes, self._figures]
+        self._parts = [settler, watcher, telling, settling, notes, self._figures]
 
     async def stop(self) -> None:
         """Leave: requests in flight have been answered by now; closing the store's connection frees the shards."""

@@ -19,6 +19,7 @@ from ..logs import FORMS, LEVELS, LogConfig
 from ..rpc.connection import Address
 from . import dangers, hosts
 from .cluster import cluster_config
+from .events import read_events
 from .limits import limits_config
 from .metrics import metrics_config
 from .models import SETTLEMENT_BYTES, ChainConfig, Common, SellConfig, ServerConfig, SignerConfig, StoreConfig
@@ -27,6 +28,7 @@ from .postgres import read_database, read_postgres
 from .sections import Section, read_sections
 from .tokens import tokens_file
 from .users import read_users
+from .webhooks import webhooks_config
 
 RPC_PORTS = {"live": 8332, "test": 18332, "testnet4": 48332, "signet": 38332, "regtest": 18443}
 """On which Bitcoin Core answers RPC calls, by network."""
@@ -147,6 +149,8 @@ def load_server_config(path: str | os.PathLike[str], env: Mapping[str, str] = os
         metrics=metrics_config(root, common),
         limits=limits_config(root),
         operator=operator_config(root, common),
+        webhooks=webhooks_config(root),
+        expiring_notice=settlement.integer("expiring_notice_hours", 0, 10_000, 24) * SECONDS_PER_HOUR,
     )
     _check_server(config, root)
     root.finish(config)
@@ -303,6 +307,7 @@ def load_store_config(path: str | os.PathLike[str], env: Mapping[str, str] = os.
         server_pubkey=bytes.fromhex(key_hex) if key_hex else None,
         server_pubkey_file=common.state_dir / section.text("server_pubkey_file", "signer.pub"),
         postgres=read_postgres(root.table("postgres")) if root.has("postgres") else None,
+        events=read_events(root.table("events")),
     )
     dangers.check_address(section, "address", config.address, common.state_dir, common.network is networks.LIVE)
     if common.network is networks.LIVE and config.postgres is not None and config.postgres.lease_ms < 2 * config.lease_ms:

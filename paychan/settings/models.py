@@ -1,6 +1,7 @@
 """What the three processes' configurations hold, as frozen objects. `load.py` reads and checks them."""
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from ..core.fees import FeeBounds, settlement_price
@@ -113,6 +114,17 @@ class OperatorConfig:
 
 
 @dataclass(frozen=True)
+class WebhooksConfig:
+    """allowed: networks that endpoints may be in besides the public one. Seconds: after which an endpoint that takes nothing is
+    disabled; in which it must answer; of which sales are summed up."""
+
+    allowed: tuple[IPv4Network | IPv6Network, ...] = ()
+    give_up_seconds: int = 7 * 86400
+    answer_seconds: int = 15
+    sales_seconds: int = 3600
+
+
+@dataclass(frozen=True)
 class ClusterConfig:
     """A machine among those that share one store. machine: its name; peer_host: the name or IP address that others connect to, also
     in its certificate; peer_port: the first of its workers' ports; listen_host: an IP address. certificate_ends: unix seconds."""
@@ -160,6 +172,8 @@ class ServerConfig:
     metrics: MetricsConfig = MetricsConfig()
     limits: LimitsConfig = LimitsConfig()
     operator: OperatorConfig = OperatorConfig()
+    webhooks: WebhooksConfig = WebhooksConfig()
+    expiring_notice: int = 86400
 
     @property
     def settlement_period(self) -> int:
@@ -201,6 +215,17 @@ class PostgresConfig(DatabaseConfig):
 
 
 @dataclass(frozen=True)
+class EventsConfig:
+    """What is told, and for how long it is kept: at most `seconds` and `count`; what an enabled webhook has not delivered
+    `undelivered_seconds`. channel_value: satoshi received on a channel from which on it is told; None: never."""
+
+    seconds: int = 30 * 86400
+    count: int = 1_000_000
+    undelivered_seconds: int = 90 * 86400
+    channel_value: int | None = None
+
+
+@dataclass(frozen=True)
 class StoreConfig:
     """`paychan-store`. `server_pubkey`: 33 bytes, or None: read from `server_pubkey_file`, which the signer writes. `postgres`:
     None if the data is in `state_dir`."""
@@ -212,6 +237,7 @@ class StoreConfig:
     server_pubkey: bytes | None
     server_pubkey_file: Path
     postgres: PostgresConfig | None = None
+    events: EventsConfig = EventsConfig()
 
 
 @dataclass(frozen=True)

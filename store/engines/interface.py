@@ -5,8 +5,9 @@ there and then, without an event loop. What an engine cannot do or is not told t
 """
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+from paychan.events.event import Event
 from paychan.rpc.store_messages import Stored, Unsettled
 
 from ..group import Group, Reader
@@ -16,6 +17,14 @@ T = TypeVar("T")
 
 class Unread(Exception):
     """A group asked for a record that was not read before it was judged. It must be judged again when more has been read."""
+
+
+class Kept(NamedTuple):
+    """Events, in order. oldest, newest: numbers of the first and the last of all that are kept; 0: there is none."""
+
+    oldest: int
+    newest: int
+    events: list[tuple[int, bytes]]
 
 
 class Reads(Protocol):
@@ -42,6 +51,12 @@ class Reads(Protocol):
 
     def highest(self, seconds: int) -> int:
         """Return the highest time (unix seconds) that any machine was sure of, `seconds` among them; 0: there is no other."""
+
+    def stream(self, after: int, limit: int) -> Kept:
+        """Return the events whose number is above `after`, the first `limit` of them."""
+
+    def notes(self, prefix: str) -> dict[str, bytes]:
+        """Return all notes whose name begins so."""
 
 
 class Engine(Protocol):
@@ -71,3 +86,15 @@ class Engine(Protocol):
 
     async def put(self, writes: Any) -> None:
         """Write what `take` returned, all or nothing; on return it is durable. Raises BaseException if that is not sure."""
+
+    # Events and notes beside the groups: from a step of the sequencer only, so that no group is in flight.
+
+    async def note(self, name: str, expected: bytes | None, value: bytes | None, events: list[Event]) -> tuple[bool, bytes | None]:
+        """Replace a note (None: remove it), and write events with it, if it is as expected (None: there is none). Return whether
+        that was done, and what it says now. On return it is durable."""
+
+    async def tell_of(self, events: list[Event]) -> None:
+        """Write events that go with no other write."""
+
+    async def drop(self, up_to: int) -> None:
+        """Remove the events up to a number, but for the newest one."""

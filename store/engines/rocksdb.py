@@ -21,6 +21,7 @@ from rocksdict import (
     WriteOptions,
 )
 
+from paychan.rpc.event_messages import NOTES_MAX
 from paychan.rpc.store_messages import LEASE_COUNT, SCAN_LIMIT_MAX, Stored, Unsettled
 
 from .. import keys
@@ -29,6 +30,7 @@ from ..mark import Mark
 from ..peek import peek
 from ..table import received
 from .at_once import AtOnce
+from .interface import Kept
 
 _MIB = 1 << 20
 BLOCK_CACHE_BYTES = 128 * _MIB  # the states of some million busy channels
@@ -104,6 +106,7 @@ class RocksDB(AtOnce):
         self._sequence = self._db.latest_sequence_number()
         self._write_options = WriteOptions()
         self._write_options.sync = sync
+        self.newest_event = self._end_of_events(is_newest=True)
 
     def close(self) -> None:
         """Write out what is only in the log, and close."""
@@ -176,6 +179,35 @@ class RocksDB(AtOnce):
             cursor.next()
         cursor.status()  # raises what ended the walk early
         return found
+
+    # events and notes
+
+    def stream(self, after: int, limit: int) -> Kept:
+        """Return the events whose number is above `after`, the first `limit` of them."""
+        found = self._scan(keys.event_key(after), keys.NEXT_TO_EVENT, limit)
+        events = [(keys.event_number(key), body) for key, body in found]
+        return Kept(self._end_of_events(is_newest=False), self.newest_event, events)
+
+    def _end_of_events(self, is_newest: bool) -> int:
+        """Return the number of the newest or the oldest event, 0 if there is none."""
+        cursor = self._db.iter()
+        if is_newest:
+            cursor.seek_for_prev(keys.NEXT_TO_EVENT)
+        else:
+            cursor.seek(keys.EVENT)
+        key = cursor.key() if cursor.valid() else None
+        cursor.status()
+        return keys.event_number(key) if key is not None and key[:1] == keys.EVENT else 0
+
+    def notes(self, prefix: str) -> dict[str, bytes]:
+        """Return all notes whose name begins so."""
+        start = keys.note_key(prefix)
+        found = self._scan(start[:-1] + bytes((start[-1] - 1, 0xFF)), start[:-1] + bytes((start[-1] + 1,)), NOTES_MAX)
+        return {key[1:].decode(): value for key, value in found}
+
+    def note_of(self, name: str) -> bytes | None:
+        """Return what a note says, None if there is none."""
+        return self._get([keys.note_key(name)])[0]
 
     # the store itself
 

@@ -6,7 +6,7 @@ from .scratch import ROOT
 from .table import BREAKS, NOT_APPLICABLE
 
 PATH = ROOT / "docs" / "THREATS.md"
-ROW = re.compile(r"(?m)^\| ([A-HJ-Y]\d*) \| (.+?) \| ?(.*?) ?\|$")
+ROW = re.compile(r"(?m)^\| ([A-Z]\d*) \| (.+?) \| ?(.*?) ?\|$")
 
 
 def evidence(name: str) -> str:

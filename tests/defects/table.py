@@ -14,6 +14,7 @@ from .operating import OPERATING
 from .operator_page import OPERATOR_PAGE
 from .paying import PAYING
 from .signers import SIGNERS
+from .telling import TELLING
 from .watching import WATCHING
 
 UNIT = "tests/unit/"
@@ -2165,7 +2166,7 @@ PLAINLY = (
 SERVERS = (*ORIGINALS, *CONCURRENCY, *TRANSACTIONS, *KEYS, *NETWORK, *OPERATIONS, *REVIEW)
 BREAKS: tuple[Break, ...] = (
     *(*SERVERS, *SALES, *MIDDLEWARE, *PLAINLY, *PAYING, *SOLD_BY_OTHERS, *GATEWAY),
-    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS, *METRICS, *WATCHING, *LIMITS, *OPERATING, *OPERATOR_PAGE),
+    *(*TOOLS, *IN_TYPESCRIPT, *MACHINES, *CLUSTER, *SIGNERS, *METRICS, *WATCHING, *LIMITS, *OPERATING, *OPERATOR_PAGE, *TELLING),
 )
 
 NOT_APPLICABLE: dict[str, str] = {

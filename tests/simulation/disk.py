@@ -15,6 +15,7 @@ from typing import Any
 from paychan.rpc.store_messages import LEASE_COUNT, Stored, Unsettled
 from store import keys
 from store.engines.at_once import AtOnce
+from store.engines.interface import Kept
 from store.table import received
 
 from .kernel import Killed, Process
@@ -164,6 +165,7 @@ class Database(AtOnce):
         self._indexes: dict[bytes, dict[bytes, None]] = {keys.EXPIRING: {}, keys.UNFINISHED: {}}
         self._number = 0
         self._recover()
+        self.newest_event = max((keys.event_number(key) for key in self.data if key[:1] == keys.EVENT), default=0)
 
     def _recover(self) -> None:
         """Read the log up to the first batch that does not read; what follows was never acknowledged. What was read is synced."""
@@ -230,6 +232,17 @@ class Database(AtOnce):
     def scan_unfinished(self, after: bytes, limit: int) -> list[tuple[int, bytes]]:
         found = sorted(key for key in self._indexes[keys.UNFINISHED] if key > keys.UNFINISHED + after)
         return [(self.data[key][0], key[1:]) for key in found[:limit]]
+
+    def stream(self, after: int, limit: int) -> Kept:
+        found = sorted((keys.event_number(key), body) for key, body in self.data.items() if key[:1] == keys.EVENT)
+        return Kept(found[0][0] if found else 0, self.newest_event, [row for row in found if row[0] > after][:limit])
+
+    def notes(self, prefix: str) -> dict[str, bytes]:
+        start = keys.note_key(prefix)
+        return {key[1:].decode(): value for key, value in self.data.items() if key.startswith(start)}
+
+    def note_of(self, name: str) -> bytes | None:
+        return self.data.get(keys.note_key(name))
 
     def identity(self) -> bytes | None:
         return self.data.get(keys.IDENTITY)

@@ -2,7 +2,8 @@
 DIR/store.toml names; and the ledger that signers share, with their role (DIR/signer.toml, if it names one). `look` prints what that
 database is, as one JSON object, for `paychan doctor`.
 
-`init` is run by who may do that there, once, on one machine. What is there already is left as it is, and must be of this version.
+`init` is run by who may do that there, once, on one machine. What is there already is left as it is; a schema of an older version
+is made one of this version, in one transaction, and stores of the older one are fenced off.
 """
 
 import argparse
@@ -24,7 +25,10 @@ from paychan.settings.models import PostgresConfig
 from .opening import SCHEMA_VERSION
 
 _ADMIN_SETTINGS = {"application_name": "paychan-store postgres init", "client_min_messages": "warning"}
-SCRIPTS = ("schema.sql", "cluster.sql", "signer.sql")
+SCRIPTS = ("schema.sql", "cluster.sql", "signer.sql", "events.sql")
+RAISES = {2: "events.sql"}
+"""What makes a schema of the next version out of an older one, by that."""
+
 _VERSION = "SELECT version FROM paychan.cluster"
 _IS_REPLICATED = "SELECT current_setting('synchronous_standby_names') <> '' AND current_setting('fsync') = 'on'"
 _ADDRESS = "SELECT coalesce(host(inet_server_addr()) || ':' || inet_server_port(), 'a Unix socket')"
@@ -88,10 +92,13 @@ async def init(config: PostgresConfig, signer: str, admin: str, host: str | None
             is_new = await connection.fetchval("SELECT to_regnamespace('paychan') IS NULL")
             if is_new:
                 await _make(connection, config.role, signer)
-            version = await connection.fetchval(_VERSION)
+            version = before = await connection.fetchval(_VERSION)
+            while version in RAISES:
+                await _run_script(connection, RAISES[version], config.role, signer)
+                version = await connection.fetchval(_VERSION)
         if version != SCHEMA_VERSION:
             raise ConfigError(f"the schema in {config.database} has version {version}, this paychan-store needs {SCHEMA_VERSION}")
-        done = "made" if is_new else "there already:"
+        done = "made" if is_new else "there already:" if version == before else f"raised from version {before}:"
         line = f"{done} schema paychan, version {version}, in database {config.database}, for roles {config.role} and {signer}"
         if not await connection.fetchval(_IS_REPLICATED):
             line += "\nsynchronous_standby_names is empty, or fsync is off: stores refuse to write"
@@ -135,7 +142,11 @@ async def _make(connection: asyncpg.Connection, store: str, signer: str) -> None
         if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
             await connection.execute(f"CREATE ROLE {role} LOGIN")
     for name in SCRIPTS:
-        text = files(__package__).joinpath(name).read_text()
-        for place, value in (("@ROLE@", store), ("@SIGNER@", signer), ("@VERSION@", str(SCHEMA_VERSION))):
-            text = text.replace(place, value)
-        await connection.execute(text)
+        await _run_script(connection, name, store, signer)
+
+
+async def _run_script(connection: asyncpg.Connection, name: str, store: str, signer: str) -> None:
+    text = files(__package__).joinpath(name).read_text()
+    for place, value in (("@ROLE@", store), ("@SIGNER@", signer), ("@VERSION@", str(SCHEMA_VERSION))):
+        text = text.replace(place, value)
+    await connection.execute(text)

@@ -13,14 +13,17 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from paychan.events.event import Event
+from paychan.rpc.event_messages import NOTES_MAX
 from paychan.rpc.store_messages import Stored, Unsettled
 
 from ... import keys
 from ...ending import die
+from ...events import Stamp
 from ...group import Group, Reader
 from ...mark import Mark
 from ...table import received
-from ..interface import Unread
+from ..interface import Kept, Unread
 
 BEATS_PER_LEASE = 3
 LOOKS_PER_BEAT = 4
@@ -32,6 +35,12 @@ LOAD = f"SELECT s.outpoint, s.record, t.value, x.value FROM paychan.state s {_TE
 READ = f"SELECT s.outpoint, s.record, t.value FROM paychan.state s {_TERMS} {_ASKED}"
 RECORD = "SELECT value FROM paychan.record WHERE key = $1"
 SCAN = "SELECT key, value FROM paychan.record WHERE key > $1 AND key < $2 ORDER BY key LIMIT $3"
+PUT_TOLD_GROUP = PUT_GROUP.replace("put_group", "put_told_group")[:-1] + ", $21)"
+PUT_NOTE = "SELECT * FROM paychan.put_note($1, $2, $3, $4)"
+TELL = "SELECT paychan.tell_events($1)"
+DROP = "SELECT paychan.drop_events($1)"
+ENDS = """SELECT (SELECT key FROM paychan.record WHERE key >= $1 AND key < $2 ORDER BY key LIMIT 1),
+    (SELECT key FROM paychan.record WHERE key >= $1 AND key < $2 ORDER BY key DESC LIMIT 1)"""
 GIVE = f"SELECT paychan.give({', '.join(f'${number}' for number in range(1, 10))})"
 TAKE_OVER = "SELECT paychan.take_over($1, $2, $3, $4, $5, $6)"
 _HELD = "FROM paychan.shard h WHERE h.store = s.name ORDER BY h.shard"
@@ -84,6 +93,7 @@ class Writes(NamedTuple):
     gone: list[bytes]
     epochs: dict[int, int]
     owners: bytes | None = None
+    events: list[bytes] = []  # noqa: RUF012  # nothing is ever added to it
 
     def __bool__(self) -> bool:
         return bool(self.columns[0] or self.puts or self.gone or self.epochs or self.owners is not None)
@@ -125,6 +135,7 @@ class Postgres:
         """sent_ms: when, by the monotonic clock, the newest call that the database has confirmed was sent."""
         self._connection, self._mark, self._place, self._lease_ms = connection, mark, place, lease_ms
         self._sums, self._epochs, self._sent_ms = sums, epochs, sent_ms
+        self._stamp = Stamp(place.store)
         self._turn = asyncio.Lock()
         self._is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -177,7 +188,8 @@ class Postgres:
             else:
                 puts[key] = value
         sums = Sums(*group.unsettled, group.open_spent)
-        return Writes(sums, columns, puts, gone, group.raised_epochs, group.owners or None)
+        events = self._stamp.encode(group.events())
+        return Writes(sums, columns, puts, gone, group.raised_epochs, group.owners or None, events)
 
     async def put(self, writes: Writes) -> None:
         async with self._turn:
@@ -186,7 +198,7 @@ class Postgres:
     async def _put(self, writes: Writes) -> None:
         place, sent_ms = self._place._replace(groups=self._place.groups + 1), _now_ms()
         await self._connection.fetch(
-            PUT_GROUP,
+            PUT_TOLD_GROUP if writes.events else PUT_GROUP,
             *place,
             *writes.sums,
             *writes.columns,
@@ -196,6 +208,7 @@ class Postgres:
             list(writes.epochs),
             list(writes.epochs.values()),
             writes.owners,
+            *([writes.events] if writes.events else []),
         )
         self._confirmed(place, writes.sums, sent_ms)
 
@@ -258,7 +271,34 @@ class Postgres:
                 self._confirmed(place, self._sums, sent_ms)
             return taken
 
+    # events and notes
+
+    async def note(self, name: str, expected: bytes | None, value: bytes | None, events: list[Event]) -> tuple[bool, bytes | None]:
+        ((is_done, now),) = await self._ask(PUT_NOTE, keys.note_key(name), expected, value, self._stamp.encode(events))
+        return is_done, now
+
+    async def tell_of(self, events: list[Event]) -> None:
+        await self._ask(TELL, self._stamp.encode(events))
+
+    async def drop(self, up_to: int) -> None:
+        await self._ask(DROP, up_to)
+
     # reads
+
+    async def stream(self, after: int, limit: int) -> Kept:
+        """Return events, see `Reads`. Their order is that of their commits, so none with a lower number can come later
+        (events.sql)."""
+        ((oldest, newest),) = await self._ask(ENDS, keys.EVENT, keys.NEXT_TO_EVENT)
+        rows = await self._ask(SCAN, keys.event_key(after), keys.NEXT_TO_EVENT, limit)
+        events = [(keys.event_number(key), body) for key, body in rows]
+        first, last = (keys.event_number(key) if key else 0 for key in (oldest, newest))
+        return Kept(first, max([last, *(number for number, _ in events[-1:])]), events)
+
+    async def notes(self, prefix: str) -> dict[str, bytes]:
+        """Return all notes whose name begins so."""
+        start = keys.note_key(prefix)
+        rows = await self._ask(SCAN, start[:-1] + bytes((start[-1] - 1, 0xFF)), start[:-1] + bytes((start[-1] + 1,)), NOTES_MAX)
+        return {key[1:].decode(): value for key, value in rows}
 
     async def answer(self, ask: Callable[["Postgres"], Any]) -> Any:
         try:

@@ -5,7 +5,6 @@ So an embedded store moves to PostgreSQL, too: `paychan-store backup` of the one
 
 import asyncio
 import os
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ from paychan.rpc.store_messages import LEASE_COUNT
 from paychan.settings.models import StoreConfig
 
 from ... import keys
-from ...backup import EPOCHS_SKIPPED, BackupError, read_backup
+from ...backup import EPOCHS_SKIPPED, BackupError, newest_event, read_backup, restored_records
 from ...check import Report, check_records
 from ...directory import hold_directory
 from ...identity import Identity, hold_against
-from ...restored import encode_restored
 from . import pinned as pins
 from .engine import NO_COLUMNS, PUT_GROUP, Place, Sums
 from .opening import BEGIN, SCHEMA_VERSION
@@ -40,6 +38,8 @@ def restore(backup: Path, config: StoreConfig) -> Report:
         identity = _identity_in(read_backup(file))  # all of it is read, before anything is written
         hold_against(identity, config, config.server_pubkey or identity.server_pubkey)
         file.seek(0)
+        newest = newest_event(read_backup(file))
+        file.seek(0)
         if pins.path_of(database.parent).exists() or database.exists():
             raise BackupError(f"{database.parent} belongs to a store already")
         loop = asyncio.new_event_loop()
@@ -54,8 +54,8 @@ def restore(backup: Path, config: StoreConfig) -> Report:
             loop.run_until_complete(filling.need_empty())
             pairs = read_backup(file)
             _, taken_at = next(pairs)
-            restored = encode_restored(int.from_bytes(taken_at, "little"), int(time.time()))
-            loop.run_until_complete(filling.run(pairs, {keys.RESTORED: restored}))
+            restored = restored_records(int.from_bytes(taken_at, "little"), newest)
+            loop.run_until_complete(filling.run(pairs, restored))
             report = check_records(records)
             if report.problem_count:
                 raise BackupError(f"the backup is not consistent: {report.problems[0]}")

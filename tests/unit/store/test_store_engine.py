@@ -46,7 +46,8 @@ def commit(engine: RocksDB, number: int, old: int, new: int, value: int = 1000, 
     txid = b"t" * 32 if new >= Phase.SIGNED else b""
     state = ChannelState(Phase(new), Payment(value, b"s" * 70, 0x83), txid).serialize()
     terms = ChannelTerms(outpoint(number), PUBKEY, b"\3" * 33, expiry or 600_000_000 + number, 1000, b"").serialize()
-    extra = terms if old == ABSENT else b"settlement" if new == Phase.SIGNED else b""
+    ending = Outcome(600, 5, 1000, 1).serialize() if new == Phase.SETTLED else b""
+    extra = terms if old == ABSENT else b"settlement" if new == Phase.SIGNED else ending
     group = Group(engine, StateCache(0), engine.epochs(SHARDS), SHARDS)
     key = outpoint(number)
     statuses = group.judge(encode_commit([Entry(shard_of(key, SHARDS), 0, key, old, expected, state, extra).encode()]))

@@ -23,6 +23,7 @@ HUGE = 2**64 - 1
 MOST = 21 * 10**14  # satoshi that there can be
 OUTPOINTS = [bytes([txid]) * 32 + bytes([vout, 0, 0, 0]) for txid, vout in ((0, 0), (0, 1), (1, 0), (2, 2), (3, 1))]
 ENTRY = struct.Struct("<HHQ36sBBHQQ")
+ENDING = struct.pack("<BBIIQQQ", 1, 0, 600, 5, 1000, 5, 3)  # settled, with a fee of 5, and 3 are missing
 KEYS = [bytes([number]) * 16 for number in range(6)]
 
 
@@ -34,6 +35,10 @@ def sold(phase, value, spent, revision, purchases=(), signature=b"s" * 9, kind=1
     """The record of a channel with sales. purchases: (key, asked, held, number, until)."""
     head = struct.pack("<BBBBQQQ", 2, phase, kind, len(signature), value, spent, revision) + signature
     return head + (b"t" * 32 if phase >= SIGNED else b"") + b"".join(struct.pack("<16sQQQI", *row) for row in purchases)
+
+
+def brings(old, new):
+    return b"tx" if (old, new) in SIGNING else ENDING if new == SETTLED else b""
 
 
 def terms(value):
@@ -132,6 +137,11 @@ class Model:
                 return FORBIDDEN
             if expected > MOST:
                 return FORBIDDEN
+        elif new[0] == SETTLED:
+            if len(extra) != 17 or extra[0] not in (1, 2) or (extra[0] == 2 and any(extra[1:])):
+                return FORBIDDEN
+            if max(struct.unpack("<QQ", extra[1:])) > MOST:
+                return FORBIDDEN
         elif bool(extra) != ((old, new[0]) in SIGNING):
             return FORBIDDEN
         received = self.received(outpoint, extra) - new[1] if old == OPEN else new_spent
@@ -147,7 +157,7 @@ class Model:
 
     def write(self, outpoint, old, new, state, extra):
         self.data[b"S" + outpoint] = state
-        if extra:
+        if extra and new != SETTLED:
             self.data[(b"T" if old == ABSENT else b"X") + outpoint] = extra
         index = b"O" + self.data[b"T" + outpoint][2:6][::-1] + outpoint
         self.data.pop(index, None)
@@ -212,7 +222,7 @@ def entries(draw, model):
     new = draw(st.sampled_from([after for before, after in sorted(STEPS) if before == old] or [SETTLED]))
     value = draw(st.integers(0, expected)) if old <= OPEN else expected
     signature = draw(st.binary(max_size=3))
-    extra = terms(expected) if old == ABSENT else b"tx" if (old, new) in SIGNING else b""
+    extra = terms(expected) if old == ABSENT else brings(old, new)
     epoch, shard = model.epochs[0], shard_of(outpoint, SHARDS)
     if current and draw(st.booleans()):
         return draw(sold_entries(model, outpoint, old, expected, new, extra))
@@ -226,7 +236,8 @@ def entries(draw, model):
         case "value":
             value = draw(VALUES)
         case "extra":
-            extra = draw(st.sampled_from([b"", b"x", terms(expected)[:-1], terms(0)]))
+            odd_endings = [ENDING, ENDING[:-1], b"\2" + ENDING[1:], ENDING[:1] + b"\1" + ENDING[2:], ENDING[:-16] + b"\xff" * 16]
+            extra = draw(st.sampled_from([b"", b"x", *odd_endings, terms(expected)[:-1], terms(0)]))
         case "epoch":
             epoch += draw(st.sampled_from([-1, 1]))
         case "shard":
@@ -343,7 +354,7 @@ def test_every_step_of_a_life_is_judged_on_what_the_cache_learned_from_the_step_
     store, key = opened(), OUTPOINTS[1]
     store.reads.clear()
     for old, new in ((OPEN, OPEN), (OPEN, CLOSING), (CLOSING, SIGNED), (SIGNED, SIGNED), (SIGNED, BROADCAST), (BROADCAST, SETTLED)):
-        step = commit(entry(key, old, 1000, record(new, 1000), b"tx" if (old, new) in SIGNING else b""))
+        step = commit(entry(key, old, 1000, record(new, 1000), brings(old, new)))
         assert list(store.group.judge(step)) == [OK]
         store.finish()
         assert store.cache.get(key) == (new, 1000)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from paychan._fast.group import StateCache
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
+from paychan.core.outcome import Outcome
 from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
 from paychan.rpc.store_messages import Entry, EntryStatus, encode_commit
@@ -50,8 +51,13 @@ def terms(outpoint: bytes = OUTPOINT, value: int = VALUE) -> bytes:
     return ChannelTerms(outpoint, b"\2" * 33, b"\3" * 33, 1_900_000_000, value, b"script").serialize()
 
 
+ENDING = Outcome(600, 5, 1000, 7, 2).serialize()
+LOST_IN_PART = ENDING[:1] + b"\1" + ENDING[2:]
+
+
 def extra_for(old: int, new: int) -> bytes:
-    return terms() if old == ABSENT else b"tx" if (old, new) in BRINGS_SETTLEMENT else b""
+    ending = ENDING if new == Phase.SETTLED else b""
+    return terms() if old == ABSENT else b"tx" if (old, new) in BRINGS_SETTLEMENT else ending
 
 
 def entry(old: int, new: int, new_value: int = VALUE, expected: int = VALUE, **changes) -> Entry:
@@ -135,6 +141,13 @@ def test_a_step_brings_a_settlement_exactly_when_it_is_signed(old, new):
     assert judge(entry(old, new, extra=wrong), stored(old), EPOCH) == FORBIDDEN
 
 
+@pytest.mark.parametrize(
+    "ending", [b"", b"\0" + ENDING[1:], b"\2" + ENDING[1:], LOST_IN_PART, ENDING[:-1], ENDING + b"x", ENDING[:-16] + b"\xff" * 16]
+)
+def test_a_channel_ends_only_in_a_way_that_is_known(ending):
+    assert judge(entry(Phase.BROADCAST, Phase.SETTLED, extra=ending), stored(Phase.BROADCAST), EPOCH) == FORBIDDEN
+
+
 def test_a_payment_writes_its_state_and_nothing_else():
     payment = entry(Phase.OPEN, Phase.OPEN, VALUE - 1)
     reader = DictReader()
@@ -197,7 +210,9 @@ def model_step(model: dict[bytes, tuple[int, int]], item: Entry, epoch: int) -> 
     fits = new_value <= value if phase <= Phase.OPEN else new_value == value
     if (phase, new_phase) not in LEGAL or not fits:
         return FORBIDDEN
-    if phase != ABSENT and bool(item.extra) != ((phase, new_phase) in BRINGS_SETTLEMENT):
+    if new_phase == Phase.SETTLED and item.extra != ENDING:
+        return FORBIDDEN
+    if phase != ABSENT and new_phase < Phase.SETTLED and bool(item.extra) != ((phase, new_phase) in BRINGS_SETTLEMENT):
         return FORBIDDEN
     model[item.outpoint] = (new_phase, new_value)
     return OK
@@ -207,7 +222,7 @@ def believe(item: Entry, known: tuple[int, int] | None) -> Entry:
     """The same update by a worker that knows the channel: so that histories get far."""
     old, expected = known or (ABSENT, 4)
     new = item.state[1]
-    extra = terms(item.outpoint, 4) if old == ABSENT else b"tx" if (old, new) in BRINGS_SETTLEMENT else b""
+    extra = terms(item.outpoint, 4) if old == ABSENT else extra_for(old, new)
     return Entry(item.shard, item.epoch, item.outpoint, old, expected, item.state, extra)
 
 
