@@ -265,6 +265,8 @@ def check_indexes(data: dict[bytes, bytes], model: dict[bytes, tuple[int, int]])
         expected |= {keys.TERMS + outpoint: terms(outpoint, 4), keys.STATE + outpoint: state(phase, value)}
         if phase in (Phase.SIGNED, Phase.BROADCAST) or keys.SETTLEMENT + outpoint in data and phase == Phase.SETTLED:
             expected[keys.SETTLEMENT + outpoint] = b"tx"
+        if phase == Phase.SETTLED:
+            expected[keys.done_key(600, outpoint)] = ENDING
         if phase == Phase.OPEN:
             expected[keys.expiring_key(1_900_000_000, outpoint)] = b""
         elif phase != Phase.SETTLED:
