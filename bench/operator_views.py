@@ -33,18 +33,17 @@ VIEWS = (
 
 async def measure(count: int, directory: Path) -> None:
     store = FilledStore(directory / "db", int(time.time()))
-    began = time.perf_counter()
     store.fill(count, count // 5)
-    printing.show(f"{count} channels and {count // 5} settled ones written in {time.perf_counter() - began:.1f} s")
+    printing.show(f"{count} channels and {count // 5} settled ones; seconds are the processor's: a busy machine changes nothing")
     rest, following.FIRST_REST_FACTOR, following.REST_FACTOR = REST_FACTOR, 0, 0
     follows = Following(store, Books(), time.time)
     for name in ("first sweep", "next sweep"):
-        store.questions, store.seconds, began = 0, 0.0, time.perf_counter()
+        store.questions, store.seconds, began = 0, 0.0, time.thread_time()
         await follows.sweep()
-        whole = time.perf_counter() - began
+        whole = time.thread_time() - began
         printing.show(
-            f"{name}: {store.questions} questions, {store.seconds * 1000:.0f} ms of the store, the longest mean "
-            f"{store.seconds / store.questions * 1000:.2f} ms; {whole:.1f} s with the books' own work. "
+            f"{name}: {store.questions} questions, {store.seconds * 1000:.0f} ms of the store's processor, "
+            f"{store.seconds / store.questions * 1000:.2f} ms each; {whole:.1f} s with the books' own work. "
             f"In use it is spread over {store.seconds * (rest + 1):.0f} s"
         )
     follows.hear(Unsettled(1, 1))
@@ -53,9 +52,9 @@ async def measure(count: int, directory: Path) -> None:
     for name, view, query in VIEWS:
         taken = []
         for _ in range(TURNS):
-            began = time.perf_counter()
+            began = time.thread_time()
             answer = await view(context, Request("GET", "", query))
-            taken.append(time.perf_counter() - began)
+            taken.append(time.thread_time() - began)
         printing.show(f"{name}: {min(taken) * 1000:.1f} to {max(taken) * 1000:.1f} ms, {len(answer.body)} bytes")
     store.engine.close()
 

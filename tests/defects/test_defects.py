@@ -39,6 +39,7 @@ IDS = (
     *(f"W{number}" for number in range(1, 5)),
     *(f"Z{number}" for number in range(1, 6)),
     *(f"H{number}" for number in range(1, 7)),
+    *(f"U{number}" for number in range(1, 6)),
 )
 TRIED = ("a settlement that was begun", "a channel opens for less than its price")
 REFUND = "tests/unit/core/test_refund.py::test_refund_waits_for_the_expiry"

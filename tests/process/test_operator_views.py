@@ -98,9 +98,7 @@ def test_money_is_what_payers_have_paid_and_nothing_settled_is_unsettled(seen):
 def test_days_are_the_same_after_the_operators_process_was_killed(seen):
     page, _ = seen
     before = page.view("money")["days"]
-    main = next(
-        pid for pid, parent, command in processes() if "paychan.operator" in command and parent == page.system.process.pid
-    )
+    main = next(pid for pid, parent, command in processes() if "paychan.operator" in command and parent == page.system.process.pid)
     os.kill(main, signal.SIGKILL)
     time.sleep(0.5)
     wait_until(page.is_there, 30, "the page to come back")
