@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..settings.load import load_server_config, load_store_config
 from ..settings.models import ServerConfig, StoreConfig
-
-if TYPE_CHECKING:
-    from .telling import Telling
 
 
 @dataclass
@@ -18,7 +15,7 @@ class Context:
     directory: Path
     config: ServerConfig
     store: StoreConfig
-    telling: "Telling | None" = None
+    telling: Any = None  # the process' `Telling` (telling.py), which has this
 
     @property
     def run_dir(self) -> Path:
