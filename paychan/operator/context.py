@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..core.errors import Unavailable
 from ..rpc.store_client import StoreClient
@@ -10,9 +10,6 @@ from ..settings.load import load_server_config, load_store_config
 from ..settings.models import ServerConfig, StoreConfig
 from .following import Following
 from .reading import BooksOfStore
-
-if TYPE_CHECKING:
-    from .telling import Telling
 
 
 @dataclass
@@ -25,7 +22,7 @@ class Context:
     trouble_since: dict[str, int] = field(default_factory=dict)
     """When each trouble was seen first, unix seconds: by its code, while it lasts."""
     books: "BooksOfStore | None" = None
-    telling: "Telling | None" = None
+    telling: Any = None  # the process' `Telling` (telling.py), which has this
 
     @property
     def run_dir(self) -> Path:

@@ -118,6 +118,6 @@ def _public_key(config: StoreConfig) -> bytes | None:
 
 def of(context: Context) -> Telling:
     """Return the process' `Telling`. Raises Unavailable before it has begun."""
-    if context.telling is None:
+    if not isinstance(context.telling, Telling):
         raise Unavailable("store_unavailable")
     return context.telling

@@ -6,13 +6,12 @@ begins anew from what the other wrote. Nothing here is waited for by anybody: an
 """
 
 import asyncio
+import json
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-
-import orjson
 
 from .._fast.tally import Tally
 from ..events.endpoint import PREFIX, Endpoint
@@ -209,7 +208,7 @@ class Line(Background):
     async def _try(self, event: Numbered) -> bool:
         began, endpoint = time.monotonic(), self._endpoint
         at, status, why = int(self._now()), 0, ""
-        body = orjson.dumps(event.members())
+        body = json.dumps(event.members(), separators=(",", ":")).encode()
         try:
             head = fields(endpoint.secret, f"evt_{event.number}", at, body)
             status = await post(parse_target(endpoint.url), head, body, self._config.allowed, self._config.answer_seconds)

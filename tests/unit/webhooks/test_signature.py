@@ -2,8 +2,10 @@
 specification."""
 
 import base64
+import time
 
 import pytest
+import standardwebhooks
 
 from paychan.events.endpoint import key_of, make_secret
 from paychan.webhooks.signature import fields, sign
@@ -17,20 +19,22 @@ def test_the_example_of_the_specification():
     assert sign(SECRET, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body) == wanted
 
 
+def verifies(secret, body, head):
+    try:
+        standardwebhooks.Webhook(secret).verify(body, head)
+    except standardwebhooks.WebhookVerificationError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("size", [24, 32, 64])
 def test_the_reference_verifies_ours_and_refuses_other_bytes(size):
-    reference = pytest.importorskip("standardwebhooks", reason="standardwebhooks is not installed")
-    import time
-
     secret, body, now = make_secret(bytes(range(size))), b'{"id":7}', int(time.time())
     head = fields(secret, "evt_7", now, body)
-    webhook = reference.Webhook(secret)
-    assert webhook.verify(body.decode(), head) == {"id": 7}
+    assert verifies(secret, body.decode(), head)
     for wrong in ({"webhook-id": "evt_8"}, {"webhook-timestamp": str(now + 1)}):
-        with pytest.raises(reference.WebhookVerificationError):
-            webhook.verify(body.decode(), head | wrong)
-    with pytest.raises(reference.WebhookVerificationError):
-        webhook.verify('{"id":8}', head)
+        assert not verifies(secret, body.decode(), head | wrong)
+    assert not verifies(secret, '{"id":8}', head)
 
 
 @pytest.mark.parametrize("size", [0, 23, 65])
