@@ -167,7 +167,7 @@ class Unavailable(PaychanError):
 
 
 def held() -> Unavailable:
-    """Return what a payer is told where its seller is told `too_many_reservations`: of requests that were killed, most likely, whose
+    """Return what a payer is told where its seller is told `too_many_reservations`: most likely of requests that were killed, whose
     time will be over."""
     return Unavailable("overloaded", "What the channel has is held for requests that are not finished; send it again later")
 

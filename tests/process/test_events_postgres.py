@@ -143,7 +143,7 @@ def test_a_schema_of_the_version_before_is_raised(tmp_path):
     cluster, database = postgres.shared(), postgres.shared().make_database()
     make(database, *command.SCRIPTS[:-1])
     cluster.primary.sql(
-        "UPDATE paychan.cluster SET version = 2",
+        "UPDATE paychan.cluster SET version = 3",
         "INSERT INTO paychan.store (name, number, instance, fence, groups) VALUES ('old', 1, '', 5, 3)",
         database=database,
     )

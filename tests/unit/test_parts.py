@@ -19,7 +19,10 @@ COMES_WITH = {"yarl": "aiohttp"}
 NOT_FOREIGN = {"paychan", "store", "signer", "libc", "cpython", "cython", *sys.stdlib_module_names}
 GATEWAY = "paychan.gateway"
 CLUSTER = ("paychan.database", "store.engines.postgres", "signer.shared")
-SERVERS = ("paychan.server", "paychan.operator", "paychan.webhooks", "paychan.database", "paychan.doctor", "store", "signer", GATEWAY)
+SERVERS = (
+    *("paychan.server", "paychan.operator", "paychan.webhooks", "paychan.database", "paychan.doctor"),
+    *("store", "signer", GATEWAY),
+)
 ADAPTERS = {
     "aiohttp": {"aiohttp"},
     "httpx": {"httpx"},

@@ -26,7 +26,7 @@ from .opening import SCHEMA_VERSION
 
 _ADMIN_SETTINGS = {"application_name": "paychan-store postgres init", "client_min_messages": "warning"}
 SCRIPTS = ("schema.sql", "cluster.sql", "signer.sql", "events.sql")
-RAISES = {2: "events.sql"}
+RAISES = {3: "events.sql"}
 """What makes a schema of the next version out of an older one, by that."""
 
 _VERSION = "SELECT version FROM paychan.cluster"

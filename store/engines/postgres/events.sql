@@ -1,4 +1,4 @@
--- Events and notes: records like any other (store/keys.py), and who numbers them. Run after cluster.sql; on a schema of version 2 alone, by
+-- Events and notes: records like any other (store/keys.py), and who numbers them. Run after cluster.sql; on a schema of version 3 alone, by
 -- `paychan-store postgres init`.
 --
 -- The order of the numbers is the order of the commits. Whoever writes an event holds one lock from before it takes the newest number until
@@ -73,7 +73,7 @@ CREATE OR REPLACE FUNCTION restored() RETURNS void LANGUAGE plpgsql SET search_p
 DECLARE newest bytea; number bigint := 0;
 BEGIN
     UPDATE shard SET epoch = epoch + 4294967296;
-    UPDATE store SET fence = fence + 4294967296;
+    UPDATE store SET fence = fence + 4294967296, confirmed = 0;
     SELECT key INTO newest FROM record WHERE key >= '\x4c' AND key < '\x4d' ORDER BY key DESC LIMIT 1;
     IF FOUND THEN number := ('x' || encode(substr(newest, 2), 'hex'))::bit(64)::bigint; END IF;
     INSERT INTO record (key, value) VALUES ('\x4c'::bytea || int8send(number + 4294967296), convert_to(

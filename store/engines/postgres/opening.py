@@ -31,7 +31,7 @@ from .engine import RECORD, Place, Postgres, look
 
 log = logging.getLogger("paychan.store")
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 NOT_REPLICATED = "PC003"
 FENCED = "PC001"
 BEGIN = "SELECT * FROM paychan.begin_store($1, $2, $3, $4, $5, $6, $7)"

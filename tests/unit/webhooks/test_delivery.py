@@ -1,6 +1,8 @@
-"""Aim: every event once or more, in order, whatever the receiver does and whoever else changes the endpoint. Method: the deliveries of
-production against a receiver on a real socket that fails, hangs, breaks off, redirects and says odd things; the store is a stand-in that
-keeps events and notes by the store's rule."""
+"""Aim: every event once or more, in order, whatever the receiver does and whoever else changes the endpoint.
+
+Method: the deliveries of production against a receiver on a real socket that fails, hangs, breaks off, redirects and says odd
+things; the store is a stand-in that keeps events and notes by the store's rule.
+"""
 
 import asyncio
 import ipaddress
@@ -89,9 +91,10 @@ class Receiver:
 
 
 ODD = [
-    b"HTTP/1.1 500 Oops\r\n\r\n", b"HTTP/1.1 301 Go\r\nLocation: http://169.254.169.254/\r\n\r\n", b"", b"\r\n", b"HTTP/2 200\r\n\r\n",
-    b"x" * 100_000 + b"\n", b"HTTP/1.1 99 x\r\n\r\n", b"HTTP/1.1 4", b"HTTP/1.1 abc\r\n", b"SSH-2.0-x\r\n", b"HTTP/1.1 100 Continue\r\n\r\n",
-]  # fmt: skip
+    *(b"HTTP/1.1 500 Oops\r\n\r\n", b"HTTP/1.1 301 Go\r\nLocation: http://169.254.169.254/\r\n\r\n", b"", b"\r\n"),
+    *(b"HTTP/2 200\r\n\r\n", b"x" * 100_000 + b"\n", b"HTTP/1.1 99 x\r\n\r\n", b"HTTP/1.1 4", b"HTTP/1.1 abc\r\n"),
+    *(b"SSH-2.0-x\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"),
+]
 
 
 @asynccontextmanager
