@@ -75,8 +75,6 @@ cdef class StateCache:
 cdef class PaymentGroup:
     cdef public object open_value
     cdef public object open_spent
-    cdef public uint64_t threshold   # satoshi: received on a channel, from where on it is told; UINT64_MAX: never
-    cdef readonly list crossed       # (outpoint, funding value, received) of those that reached it in this group; None: none did
     cdef StateCache _cache
     cdef Accounts _accounts
     cdef list _epochs
@@ -86,6 +84,8 @@ cdef class PaymentGroup:
     cdef uint32_t *_index            # slot number + 1; 0: free
     cdef uint32_t _slot_count
     cdef uint32_t _index_mask
+    cdef public uint64_t threshold   # satoshi: received on a channel, from where on it is told; UINT64_MAX: never
+    cdef readonly list crossed       # (outpoint, funding value, received) of those that reached it in this group; None: none did
 
     cdef uint32_t _place(self, const unsigned char *outpoint) noexcept nogil
     cdef int _grow(self) except -1

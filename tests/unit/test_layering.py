@@ -209,4 +209,5 @@ def test_environment_is_read_in_known_places_only(file):
     if file.suffix == ".py" and "os.environ" in file.read_text():
         starters = ("paychan.settings", "paychan.supervisor", "paychan.instances", "paychan.server.serving", "paychan.server.app")
         others = ("paychan.cli", "paychan.notify", "paychan.gateway.app", "paychan.gateway.command")
+        others += ("paychan.operator.serving", "paychan.operator.command")
         assert within(module_name(file), *starters, *others)

@@ -73,10 +73,12 @@ def test_codes_and_numbers_are_unique():
 def test_rows_are_well_formed(row):
     assert row.code == row.code.lower() and row.code.replace("_", "").isalnum()
     of_http = 70 <= row.number < 80
+    of_address = 95 <= row.number < 100
     of_sales = row.number >= 100
-    assert row.status in ((400, 408, 411, 413, 414, 417, 431, 501, 505) if of_http else (400, 401, 402, 403, 404, 409, 410, 503))
+    assert row.status in ((400, 408, 411, 413, 414, 417, 431, 501, 505) if of_http else (400, 401, 402, 403, 404, 409, 410, 429, 503))
+    assert (row.status == 429) == of_address
     assert of_sales or row.status not in (401, 402, 403)
-    assert row.number >= OPERATORS_FROM or (row.status == 503) == (80 <= row.number < 100)
+    assert row.number >= OPERATORS_FROM or (row.status == 503) == (80 <= row.number < 95)
     assert of_http or of_sales or (row.status == 400) == (row.number < 60)
     assert row.title and not row.title.endswith(".")
 

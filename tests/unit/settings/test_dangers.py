@@ -22,5 +22,5 @@ def test_a_dangerous_configuration_is_not_loaded(tmp_path, number):
     danger = TABLE[number]
     row = prepare(danger, tmp_path)
     with pytest.raises(ConfigError) as caught:
-        load(danger.process, row["argument"], row["env"])
+        load(danger.process, row["arguments"][0], row["env"])
     assert f"{danger.process}.toml: {danger.key}: " in str(caught.value)

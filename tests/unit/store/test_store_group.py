@@ -138,9 +138,10 @@ class Model:
             if expected > MOST:
                 return FORBIDDEN
         elif new[0] == SETTLED:
-            if len(extra) != 17 or extra[0] not in (1, 2) or (extra[0] == 2 and any(extra[1:])):
+            if len(extra) != 34 or extra[0] != 1 or extra[1] > 1:
                 return FORBIDDEN
-            if max(struct.unpack("<QQ", extra[1:])) > MOST:
+            had, fee, missing = struct.unpack("<QQQ", extra[10:])
+            if not missing + fee <= had <= MOST or (extra[1] and missing != had):
                 return FORBIDDEN
         elif bool(extra) != ((old, new[0]) in SIGNING):
             return FORBIDDEN
@@ -157,7 +158,9 @@ class Model:
 
     def write(self, outpoint, old, new, state, extra):
         self.data[b"S" + outpoint] = state
-        if extra and new != SETTLED:
+        if new == SETTLED:
+            self.data[b"D" + extra[2:6][::-1] + outpoint] = extra
+        elif extra:
             self.data[(b"T" if old == ABSENT else b"X") + outpoint] = extra
         index = b"O" + self.data[b"T" + outpoint][2:6][::-1] + outpoint
         self.data.pop(index, None)

@@ -12,8 +12,9 @@ def test_every_kind_of_key_has_its_letter():
     letters = (keys.IDENTITY, keys.EPOCH, keys.TERMS, keys.STATE, keys.SETTLEMENT, keys.EXPIRING, keys.UNFINISHED)
     assert letters == (b"I", b"E", b"T", b"S", b"X", b"O", b"U")
     assert (keys.UNSETTLED, keys.OPEN_SPENT, keys.RESTORED, keys.FUNDING, keys.DONE) == (b"V", b"G", b"R", b"F", b"D")
+    assert (keys.EVENT, keys.NEXT_TO_EVENT, keys.NOTE) == (b"L", b"M", b"N")
     assert set(keys.SINGLE) == {b"I", b"V", b"G", b"R"}
-    assert set(keys.MANY) == {b"E", b"T", b"S", b"X", b"F", b"O", b"U", b"D"}
+    assert set(keys.MANY) == {b"E", b"T", b"S", b"X", b"F", b"O", b"U", b"D", b"L", b"N"}
 
 
 def test_epochs():

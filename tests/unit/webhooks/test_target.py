@@ -39,27 +39,6 @@ def test_what_is_allowed_may_be_reached():
         *("https://[::1", "https://a/" + "x" * 2048),
     ],
 )
-def test_addresses_inside(address):
-    assert not may_reach(address, ())
-
-
-@pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1"])
-def test_addresses_outside(address):
-    assert may_reach(address, ())
-
-
-def test_what_is_allowed_may_be_reached():
-    assert may_reach("127.0.0.1", LOOPBACK) and may_reach("::ffff:127.0.0.1", LOOPBACK)
-    assert not may_reach("10.0.0.1", LOOPBACK) and not may_reach("::1", LOOPBACK)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "", "x", "ftp://a/", "https://", "https:///x", "https://a:0/", "https://a:99999/", "https://u@a/", "https://u:p@a/", "https://a/#x",
-        "https://a\\b/", "https://a /", "https://a/\r\nX: y", "https://é/", "file:///etc/passwd", "https://[::1", "https://a/" + "x" * 2048,
-    ],
-)  # fmt: skip
 def test_what_is_no_url(url):
     with pytest.raises(ValueError, match="must|is no"):
         parse_target(url)
