@@ -17,7 +17,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,13 +77,14 @@ class Campaign:
         for number, store in enumerate(self._made):
             if store.is_over:
                 store.start()
+            try:
+                self._workers[number].unsettled()  # a sign of life
+            except OSError:
                 self._workers[number].close()
                 self._workers[number] = self._join(store)
-        with suppress(ConnectionError):
-            tables = [worker.listen() for worker in self._workers]
-            counts = [len(worker.shards()) for worker in self._workers]
-            return all(table.owners == tables[0].owners for table in tables) and sum(counts) == SHARDS and min(counts) > 0
-        return False
+        tables = [worker.listen() for worker in self._workers]
+        counts = [len(worker.shards()) for worker in self._workers]
+        return all(table.owners == tables[0].owners for table in tables) and sum(counts) == SHARDS and min(counts) > 0
 
     def cycle(self) -> None:
         """Have every store but the first be late with a group."""
