@@ -1,6 +1,7 @@
 """Events on their way into an engine, and which of them may go. Pure."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from paychan.events.event import Event
@@ -12,15 +13,16 @@ DROPPED_MAX = 1000
 
 @dataclass(frozen=True)
 class Stamp:
-    """Puts on events when and where they are written. machine: empty where there is one store."""
+    """Puts on events when and where they are written. machine: empty where there is one store. clock(): unix seconds."""
 
     machine: str = ""
+    clock: Callable[[], float] = time.time
 
     def encode(self, events: list[Event]) -> list[bytes]:
         """Return the forms of events that are written now."""
         if not events:
             return []
-        now = int(time.time())
+        now = int(self.clock())
         return [replace(event, at=now, machine=self.machine).encode() for event in events]
 
 

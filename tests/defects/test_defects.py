@@ -36,9 +36,10 @@ IDS = (
     *(f"K{number}" for number in (*range(1, 11), *range(20, 26))),
     *(f"Q{number}" for number in range(1, 10)),
     *(f"Y{number}" for number in range(1, 8)),
-    *(f"W{number}" for number in range(1, 5)),
     *(f"Z{number}" for number in range(1, 6)),
+    *(f"W{number}" for number in range(1, 5)),
     *(f"H{number}" for number in range(1, 7)),
+    *(f"I{number}" for number in range(1, 8)),
     *(f"U{number}" for number in range(1, 6)),
 )
 TRIED = ("a settlement that was begun", "a channel opens for less than its price")

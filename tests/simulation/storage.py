@@ -7,12 +7,15 @@ import asyncio
 import random
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 from paychan.rpc.connection import ConnectionGone
+from paychan.rpc.event_messages import NoteChange
 from paychan.rpc.store_messages import (
     LEASE_COUNT,
     Hello,
     OwnerTable,
+    Scan,
     Stored,
     StoreMessage,
     Unsettled,
@@ -21,6 +24,7 @@ from paychan.rpc.store_messages import (
 )
 from store import keys
 from store.engines.at_once import AtOnce
+from store.events import Stamp
 from store.group import Group
 from store.leases import Leases
 from store.sequencer import Sequencer
@@ -35,13 +39,16 @@ MOST = 1 << 32
 class Disk(AtOnce):
     """What survives everything; the methods of `store.engines.rocksdb.RocksDB`.
 
-    `on_commit(writes)` sees each write before it is one.
+    `on_commit(writes)` sees each write before it is one. What is told says no time: it would be that of the real clock.
     """
+
+    stamp = Stamp(clock=lambda: 0.0)
 
     def __init__(self, on_commit: Callable[[Mapping[bytes, bytes | None]], None]) -> None:
         self._on_commit = on_commit
         self.data: dict[bytes, bytes] = {}
         self._indexes: dict[bytes, list[bytes]] = {keys.EXPIRING: [], keys.UNFINISHED: []}
+        self.notes: dict[str, bytes] = {}
 
     def states(self, outpoints: list[bytes]) -> list[bytes | None]:
         return [self.data.get(keys.STATE + outpoint) for outpoint in outpoints]
@@ -70,6 +77,25 @@ class Disk(AtOnce):
     def received(self) -> list[tuple[int, bytes]]:
         outpoints = [keys.split_timed_key(key)[1] for key in self._indexes[keys.EXPIRING]]
         return list(zip(map(received, self.terms(outpoints), self.states(outpoints)), outpoints, strict=True))
+
+    def received_page(self, ask: Scan) -> list[tuple[int, int, bytes]]:
+        """Return (expiry, satoshi received, outpoint) of open channels, as the store answers SCAN_RECEIVED."""
+        index = self._indexes[keys.EXPIRING]
+        first = bisect_right(index, keys.expiring_key(ask.after_number, ask.after))
+        end = bisect_left(index, keys.expiring_key(ask.before))
+        found = [keys.split_timed_key(key) for key in index[first : min(end, first + ask.limit)]]
+        outpoints = [outpoint for _, outpoint in found]
+        values = map(received, self.terms(outpoints), self.states(outpoints))
+        return [(expiry, value, outpoint) for (expiry, outpoint), value in zip(found, values, strict=True)]
+
+    def note(self, change: NoteChange) -> tuple[bool, bytes | None]:
+        """Replace a note, if it is as expected. What is told with it is judged in tests/unit/store/test_store_told.py."""
+        if self.notes.get(change.name) != change.expected:
+            return False, self.notes.get(change.name)
+        self.notes.pop(change.name, None)
+        if change.value is not None:
+            self.notes[change.name] = change.value
+        return True, change.value
 
     def unsettled(self) -> Unsettled:
         return keys.decode_unsettled(self.data.get(keys.UNSETTLED))
@@ -284,6 +310,23 @@ class MemoryStoreClient:
             raise ConnectionGone()
         await self._cross()
         yield self._store.disk.received()
+
+    async def received_page(self, ask: Scan) -> list[tuple[int, int, bytes]]:
+        return await self._ask(lambda disk: disk.received_page(ask))
+
+    async def notes(self, prefix: str) -> dict[str, bytes]:
+        return await self._ask(lambda disk: {name: note for name, note in disk.notes.items() if name.startswith(prefix)})
+
+    async def note(self, change: NoteChange) -> tuple[bool, bytes | None]:
+        return await self._ask(lambda disk: disk.note(change))
+
+    async def _ask(self, look: Callable[[Disk], Any]) -> Any:
+        if not self.link.is_up:
+            raise ConnectionGone()
+        await self._cross()
+        found = look(self._store.disk)
+        await self._cross()
+        return found
 
     async def ask_unsettled(self) -> Unsettled:
         if not self.link.is_up:
