@@ -23,6 +23,8 @@ from coincurve import PrivateKey
 
 import signer.ledger
 import store.ending
+import store.engines.at_once
+import store.engines.postgres.engine
 import store.identity
 import store.sequencer
 import store.server
@@ -42,6 +44,7 @@ from paychan.settings.models import ServerConfig, StoreConfig
 from signer.ledger import Ledger
 from signer.policy import Policy
 from signer.server import SignerServer
+from store.events import Stamp
 from store.identity import establish_identity
 from store.server import StoreServer
 
@@ -227,6 +230,8 @@ def _stand_ins() -> tuple[tuple[Any, dict[str, Any]], ...]:
         (store.server, {"time": SimpleNamespace(monotonic_ns=lambda: int(_time() * 1e9))}),
         (store.ending, {"os": SimpleNamespace(_exit=_exit_now)}),
         (store.sequencer, {"StateCache": partial(StateCache, CACHE_BUCKETS)}),
+        (store.engines.at_once.AtOnce, {"stamp": Stamp(clock=lambda: float(Stage.world.wall()))}),
+        (store.engines.postgres.engine, {"Stamp": partial(Stamp, clock=lambda: float(Stage.world.wall()))}),
         (store.identity, {"os": SimpleNamespace(urandom=bytes)}),
         (bitcoin.core.serialize, {"ripemd160": _fast_ripemd160()}),
         (signer.ledger, {"sync_directory": lambda _: None, "sqlite3": _Sqlite()}),
