@@ -33,7 +33,7 @@ PAYLOAD_MAX = 128 << 10
 FORWARDED = 1
 """Frame type of a forwarded request."""
 
-CONTROL = 4
+CONTROL = 5
 """Frame type of what the operator's process says (`steered.py`): on the Unix socket alone, no other machine steers this one."""
 
 ANSWER_SECONDS_MAX = 12.0
