@@ -28,10 +28,11 @@ NAMES = tuple(re.findall(r"- alert: (\w+)", RULES))
 FOR_MINUTES_MAX, WINDOW_MINUTES_MAX, WINDOW_SECONDS_MIN = 5, 15, 5
 WAITED = {
     'phase=~"closing|signed"} > 900': 'phase=~"closing|signed"} > 10',
-    "> 6 * 3600": "> 20",
+    '{phase="broadcast"} > 6 * 3600': '{phase="broadcast"} > 20',
+    "paychan_webhook_failing_seconds > 6 * 3600": "paychan_webhook_failing_seconds > 20",
     "paychan_process_starts_total[15m]": "paychan_process_starts_total[120s]",
 }
-"""How long a settlement stands still; and in which time processes start too often: they need theirs to start."""
+"""How long a settlement stands still and a webhook fails; and in which time processes start too often: they need theirs to start."""
 
 _MINUTES = {"m": 1, "h": 60}
 

@@ -18,7 +18,9 @@ from paychan.core.sharding import shard_of
 from tests.campaign.alert_scenes import CHANNELS, NOTED_EACH, OPEN_MAX, UNSETTLED_MAX, Fault, Scene, repeated
 from tests.campaign.load import BATCH_TYPE, batch_of_one
 from tests.certificates import ALPHA, make
-from tests.system import Client, Payer, wait_until
+from tests.operating import Operator
+from tests.selling import make_token
+from tests.system import Client, Payer, free_port, wait_until
 
 STRANGER = PrivateKey(b"\7" * 32)
 REFUSED = ("PaychanNotReady", "PaychanUnavailable", "PaychanNothingAccepted", "PaychanShardsWithoutOwner")
@@ -89,6 +91,19 @@ def nothing_published(scene: Scene) -> Iterator[None]:
             aside.rename(blocked)
     for payer in closed:
         wait_until(lambda payer=payer: payer.close().status in (202, 404), 30, "a settlement")
+
+
+@contextmanager
+def no_receiver(scene: Scene) -> Iterator[None]:
+    """A webhook goes to a port where nobody listens."""
+    operator = Operator(scene.operator_port, make_token(scene.system, "alerts", "steer"))
+    wait_until(operator.is_there, 60, "serving the operator's API")
+    made = operator.ask("POST", "/webhooks", {"url": f"http://127.0.0.1:{free_port()}/", "after": 0})
+    assert made.status == 201, made
+    try:
+        yield
+    finally:
+        operator.ask("DELETE", f"/webhooks/{made.json['id']}")
 
 
 @contextmanager
@@ -243,6 +258,7 @@ FAULTS = (
     Fault(_HERE, "fees are too high", uneconomic, ("PaychanUneconomicChannels",), (*STARTING, "PaychanSettlementStuck")),
     Fault(_HERE, "the disk is slow", slow_disk, ("PaychanSlow", "PaychanDiskSlow"), REFUSED),
     Fault(_HERE, "many wait", many_wait, ("PaychanQueueGrows",), (*STARTING, "PaychanSlow", "PaychanDiskSlow")),
+    Fault(_HERE, "nobody takes a webhook", no_receiver, ("PaychanWebhookFails",)),
     Fault(_HERE, "a bit flips", flipped_bit, ("PaychanShardStopped",), STARTING),
     Fault(_HERE, "the store is set back", old_backup, ("PaychanSignerRefuses",), (*STARTING, "PaychanSettlementStuck")),
     Fault(_HERE, "a worker is stopped", worker_stopped, ("PaychanWorkerStuck",), STARTING),

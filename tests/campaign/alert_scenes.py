@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from tests import operating
 from tests.campaign.load import PatientClient
 from tests.certificates import ALPHA, make
 from tests.chain.regtest_system import DAY, Regtest, regtest
@@ -104,6 +105,7 @@ class Scene:
     chain: Regtest | None = None
     switch: Switch | None = None
     certificates: Path | None = None
+    operator_port: int = 0
 
     def payer(self, name: str, received: int = 0) -> Payer:
         """Return a payer in debug mode, with a channel that is open if anything is to be received on it."""
@@ -189,11 +191,15 @@ def processes_scene(directory: Path) -> Iterator[Scene]:
     scraper, switch = Scraper(free_port()), Switch(directory / "switch", directory / "state")
     changes = listening(scraper.port)
     limits = f"total_value_max = {OPEN_MAX}\nunsettled_value_max = {UNSETTLED_MAX}\nunnoted_value_max = {NOTED_EACH}"
+    operator_port = free_port()
+    operator = operating.section(operator_port, "[webhooks]", 'allow = ["127.0.0.0/8"]', "answer_seconds = 1")
+    metrics = changes["server.toml"]["[processes]"].removesuffix("[processes]")
+    changes["server.toml"]["[processes]"] = metrics + operator["[processes]"]
     changes["server.toml"] |= {"[chain]": f"[exposure]\n{limits}\n\n[chain]", "public_host = ": 'public_host = "127.0.0.1"'}
     changes["store.toml"] = {"lease_ms = ": f"lease_ms = {LEASE_MS}"}
     faulty = {"PYTHONPATH": f"{FAULTY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "PAYCHAN_FAULT": str(directory / "fault")}
     with running(directory, workers=2, env={**switch.environment, **faulty}, changes=changes) as system:
-        yield from _loaded(Scene(directory, system, scraper, Load([]), switch=switch))
+        yield from _loaded(Scene(directory, system, scraper, Load([]), switch=switch, operator_port=operator_port))
 
 
 @contextmanager

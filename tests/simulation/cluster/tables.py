@@ -269,6 +269,45 @@ def raise_highest(tx: Transaction, seconds: int) -> int:
     return int(tx.get("cluster", True).highest)
 
 
+def _put_events(tx: Transaction, bodies: list[bytes]) -> None:
+    if bodies:
+        tx.hold("events", "lock")
+        newest = max((key for key in tx.all("record") if key.startswith(keys.EVENT)), default=keys.event_key(0))
+        for number, body in enumerate(bodies, keys.event_number(newest) + 1):
+            tx.put("record", keys.event_key(number), body)
+
+
+def put_told_group(tx: Transaction, *arguments: Any) -> None:
+    put_group(tx, *arguments[:-1])
+    _put_events(tx, arguments[-1])
+
+
+def put_note(
+    tx: Transaction, key: bytes, expected: bytes | None, value: bytes | None, events: list[bytes]
+) -> tuple[bool, bytes | None]:
+    tx.need_replication()
+    tx.hold("events", "lock")
+    said = tx.get("record", key)
+    if said != expected:
+        return False, said
+    tx.put("record", key, value)
+    _put_events(tx, events)
+    return True, value
+
+
+def tell_events(tx: Transaction, events: list[bytes]) -> None:
+    tx.need_replication()
+    _put_events(tx, events)
+
+
+def drop_events(tx: Transaction, up_to: int) -> None:
+    tx.need_replication()
+    kept = sorted(key for key in tx.all("record") if key.startswith(keys.EVENT))
+    for key in kept[:-1]:
+        if keys.event_number(key) <= up_to:
+            tx.put("record", key, None)
+
+
 def called(function: Callable[..., Any]) -> Callable[..., list[tuple[Any, ...]]]:
     """Return a statement that calls a function, found by its name when it is called: as rows, of what it returns."""
 
@@ -281,6 +320,10 @@ def called(function: Callable[..., Any]) -> Callable[..., list[tuple[Any, ...]]]
 
 WRITES: dict[str, Callable[..., list[tuple[Any, ...]]]] = {
     engine.PUT_GROUP: called(put_group),
+    engine.PUT_TOLD_GROUP: called(put_told_group),
+    engine.PUT_NOTE: called(put_note),
+    engine.TELL: called(tell_events),
+    engine.DROP: called(drop_events),
     engine.GIVE: called(give),
     engine.TAKE_OVER: called(take_over),
     engine.HIGHEST: called(raise_highest),
@@ -324,6 +367,11 @@ def _scan(tables: Tables, after: bytes, before: bytes, limit: int) -> list[tuple
     return sorted(pair for pair in tables.rows["record"].items() if after < pair[0] < before)[:limit]
 
 
+def _ends(tables: Tables, first: bytes, end: bytes) -> list[tuple[bytes | None, bytes | None]]:
+    found = sorted(key for key in tables.rows["record"] if first <= key < end)
+    return [(found[0], found[-1]) if found else (None, None)]
+
+
 def _row(tables: Tables, name: str) -> list[tuple[bytes, int, int]]:
     row = tables.rows["store"].get(name)
     return [] if row is None else [(row.instance, row.fence, row.groups)]
@@ -335,6 +383,7 @@ READS: dict[str, Callable[..., list[tuple[Any, ...]]]] = {
     engine.LOAD: _load,
     engine.RECORD: _record,
     engine.SCAN: _scan,
+    engine.ENDS: _ends,
     opening.ROW: _row,
     "SELECT version, identity FROM paychan.cluster": lambda tables: [
         (opening.SCHEMA_VERSION, tables.rows["cluster"][True].identity)
