@@ -32,7 +32,7 @@ WAITED = {
     "paychan_webhook_failing_seconds > 6 * 3600": "paychan_webhook_failing_seconds > 20",
     "paychan_process_starts_total[15m]": "paychan_process_starts_total[120s]",
 }
-"""How long a settlement stands still and a webhook fails; and in which time processes start too often: they need theirs to start."""
+"""How long a settlement stands still and a webhook fails; and in which time processes start too often: they need theirs for it."""
 
 _MINUTES = {"m": 1, "h": 60}
 
