@@ -14,7 +14,7 @@ import pytest
 
 from tests import postgres
 from tests.log_lines import unquiet
-from tests.system import ROOT, free_port, processes, wait_until
+from tests.system import PATIENCE_FACTOR, ROOT, free_port, processes, wait_until
 
 SECONDS_MAX = 120
 
@@ -145,7 +145,7 @@ def test_a_cluster_to_try_loses_nothing_to_what_it_kills_and_ends_at_ctrl_c_with
     try:
         wait_until(lambda: "kill -9: " in said.read_text(), SECONDS_MAX, "a fault")
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(SECONDS_MAX) == 0, said.read_text()
+        assert process.wait(PATIENCE_FACTOR * SECONDS_MAX) == 0, said.read_text()
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
