@@ -3,6 +3,7 @@ ExecReload) send it to have a configuration read again. The first ends a program
 
 import logging
 import os
+import signal
 from collections.abc import Callable
 
 log = logging.getLogger("paychan.hangup")
@@ -24,3 +25,29 @@ class HangUp:
             stop()
         else:
             log.info("SIGHUP: this process reads its configuration when it starts; restart it to change it")
+
+
+class Wishes:
+    """What signals have asked of a program that keeps others running. Made when it starts: a SIGHUP is heard from then on.
+
+    is_stopping: it is to end. is_reload_wanted: others are to read their configuration again; who has them do so sets it back.
+    """
+
+    def __init__(self) -> None:
+        self._hang_up = HangUp()
+        self.is_stopping = self.is_reload_wanted = False
+        signal.signal(signal.SIGHUP, self._on_hang_up)
+
+    def hear_stops(self) -> None:
+        """From now on SIGINT and SIGTERM ask for the end."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_stop)
+
+    def _on_stop(self, *_: object) -> None:
+        self.is_stopping = True
+
+    def _on_hang_up(self, *_: object) -> None:
+        if self._hang_up.is_the_terminals():
+            self.is_stopping = True
+        else:
+            self.is_reload_wanted = True

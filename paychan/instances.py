@@ -6,14 +6,13 @@ None of them waits for another, nor ends with it. One whose configuration must n
 
 import logging
 import os
-import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from .core.errors import ConfigError
 from .exits import EXIT_BAD_CONFIG
-from .hangup import HangUp
+from .hangup import Wishes
 from .notify import Manager
 from .printing import say
 from .ready import ready_state
@@ -47,9 +46,7 @@ class Instances:
 
     def __init__(self, directories: Sequence[Path]) -> None:
         """Raises ConfigError if two share what they must not. From now on a SIGHUP does not end us."""
-        self._hang_up, self._manager = HangUp(), Manager()
-        self._is_stopping = self._is_reload_wanted = False
-        signal.signal(signal.SIGHUP, self._on_hang_up)
+        self._wishes, self._manager = Wishes(), Manager()
         instances, _, together = read_instances(directories)
         if together:
             raise ConfigError(*together)
@@ -63,29 +60,19 @@ class Instances:
 
     def run(self) -> int:
         """Run until SIGINT or SIGTERM, or until none is left that may run; return the exit status."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+        self._wishes.hear_stops()
         try:
-            while not self._is_stopping and self._children:
+            while not self._wishes.is_stopping and self._children:
                 self._tend()
                 self._tell()
                 time.sleep(POLL_SECONDS)
-            return 0 if self._is_stopping else EXIT_BAD_CONFIG
+            return 0 if self._wishes.is_stopping else EXIT_BAD_CONFIG
         finally:
             self._manager.stopping()
             for child in self._children.values():
                 child.ask_to_end()
             for child in self._children.values():
                 child.stop(STOP_ALL_SECONDS_MAX)
-
-    def _on_signal(self, *_: object) -> None:
-        self._is_stopping = True
-
-    def _on_hang_up(self, *_: object) -> None:
-        if self._hang_up.is_the_terminals():
-            self._is_stopping = True
-        else:
-            self._is_reload_wanted = True
 
     def _tend(self) -> None:
         """Start what does not run, leave out what must not, and have all reload if that was asked for."""
@@ -95,8 +82,8 @@ class Instances:
                 say(f"paychan: {name} does not run: its configuration must not; the others go on")
             else:
                 child.keep()
-        if self._is_reload_wanted:
-            self._is_reload_wanted = False
+        if self._wishes.is_reload_wanted:
+            self._wishes.is_reload_wanted = False
             for child in self._children.values():
                 child.hang_up()
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .core.errors import ConfigError
 from .exits import EXIT_BAD_CONFIG
-from .hangup import HangUp
+from .hangup import Wishes
 from .notify import Manager
 from .printing import announce, say
 from .ready import answers, ready_state
@@ -141,10 +141,8 @@ class Supervisor:
 
     def __init__(self, directory: Path) -> None:
         """Read the configuration and take its state directory. From now on a SIGHUP does not end us. Raises ConfigError."""
-        self._hang_up, self._manager = HangUp(), Manager()
+        self._wishes, self._manager = Wishes(), Manager()
         self._beat_at = 0.0
-        self._is_stopping = self._is_reload_wanted = False
-        signal.signal(signal.SIGHUP, self._on_hang_up)
         self._server_file = directory / "server.toml"
         self.server: ServerConfig = load_server_config(self._server_file)
         self.store: StoreConfig = load_store_config(directory / "store.toml")
@@ -167,37 +165,27 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until SIGINT or SIGTERM; return the exit status."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+        self._wishes.hear_stops()
         try:
             if not self._start():
-                return 0 if self._is_stopping else EXIT_BAD_CONFIG
-            while not self._is_stopping:
+                return 0 if self._wishes.is_stopping else EXIT_BAD_CONFIG
+            while not self._wishes.is_stopping:
                 self._tend([*self._children, *self._beside])
                 self._beat()
                 time.sleep(POLL_SECONDS)
             return 0
         finally:
             self._manager.stopping()
-            if self._is_stopping:
+            if self._wishes.is_stopping:
                 log.info("stopping")
             for child in reversed([*self._children, *self._beside]):
                 child.stop()
-
-    def _on_signal(self, *_: object) -> None:
-        self._is_stopping = True
-
-    def _on_hang_up(self, *_: object) -> None:
-        if self._hang_up.is_the_terminals():
-            self._is_stopping = True
-        else:
-            self._is_reload_wanted = True
 
     def _tend(self, children: list[Child]) -> None:
         """Start what does not run, and have the server reload if that was asked for."""
         for child in children:
             child.keep()
-        if self._is_reload_wanted:
+        if self._wishes.is_reload_wanted:
             self._reload()
 
     def _reload(self) -> None:
@@ -207,7 +195,7 @@ class Supervisor:
         """
         if not ready_state(self.server):
             return
-        self._is_reload_wanted = False
+        self._wishes.is_reload_wanted = False
         if why := self._trouble_with_reload():
             log.error("SIGHUP: not handed on to the server: %s", why)
         else:
@@ -260,7 +248,7 @@ class Supervisor:
         There is no other end: a Bitcoin node may need days until it can be trusted. What is waited for is said now and then.
         """
         say_at = time.monotonic() + SAY_SECONDS
-        while not self._is_stopping:
+        while not self._wishes.is_stopping:
             for child in children:
                 if child.exit_status == EXIT_BAD_CONFIG:
                     say(f"paychan: {child.name} did not start")

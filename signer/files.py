@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from paychan.durable import sync_directory as sync_directory  # the signer's other modules take both from here
+
 
 def write_durably(descriptor: int, data: bytes) -> None:
     """Write all of `data` and sync it. Raises OSError."""
@@ -10,15 +12,6 @@ def write_durably(descriptor: int, data: bytes) -> None:
     while view:
         view = view[os.write(descriptor, view) :]
     os.fsync(descriptor)
-
-
-def sync_directory(path: Path) -> None:
-    """Sync a directory, so that files created or renamed in it stay. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def make_directory(path: Path) -> None:

@@ -8,6 +8,7 @@ from ..core.channel import ChannelTerms
 from ..core.outpoint import txid_hex
 from ..core.settlement import settlement_txid
 from ..core.units import LOCKTIME_MAX
+from ..durable import sync_directory
 from .base import FundingStatus, Spender, Tip
 
 CONFIRMATIONS = 1_000_000
@@ -54,11 +55,7 @@ class OutboxChain:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(self._directory)
 
     def _path(self, txid: bytes) -> Path:
         return self._directory / f"{txid_hex(txid)}.hex"

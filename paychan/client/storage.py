@@ -8,17 +8,10 @@ from pathlib import Path
 from coincurve import PrivateKey
 
 from ..core.keyfile import KEY_FILE_SIZE_MAX, parse_key_text
+from ..durable import sync_directory
 from .errors import ChannelBusy, ChannelMissing, StateError
 
 _STATE_SIZE_MAX = 1 << 16
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_synced(descriptor: int, content: bytes) -> None:
@@ -95,7 +88,7 @@ class ChannelFile:
             _write_synced(os.open(temporary, flags, 0o600), content)
             os.replace(temporary, self.path)
             if is_vital:
-                _sync_directory(self.path.parent)
+                sync_directory(self.path.parent)
         except OSError as error:
             raise StateError(f"{self.path}: cannot be written: {error.strerror}") from error
         self._written = content
@@ -155,7 +148,7 @@ def write_key(path: Path, key: PrivateKey) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             _write_synced(descriptor, key.secret.hex().encode() + b"\n")
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         except OSError:  # a full disk: half a key would be in the way when there is room
             path.unlink()
             raise

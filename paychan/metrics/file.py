@@ -15,13 +15,12 @@ import mmap
 import os
 import stat
 import struct
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
 from .._fast.tally import CELLS, Tally
+from ..durable import locked
 from . import families
 
 NAME = "counts"
@@ -176,23 +175,9 @@ def _make(path: Path) -> int:
 # --- locks ---
 
 
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def _locked(directory: Path) -> contextlib.AbstractContextManager[None]:
     """Hold the directory's lock. Raises OSError."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    deadline = time.monotonic() + LOCK_SECONDS_MAX
-    try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(0.01)
-        yield
-    finally:
-        os.close(handle)
+    return locked(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), LOCK_SECONDS_MAX)
 
 
 def _lock_free_slot(handle: int) -> int:

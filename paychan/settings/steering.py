@@ -6,19 +6,17 @@ Limits only tighten what server.toml says: whoever reads the file takes the stri
 replaced whole, durably, under a lock; each change has a higher revision, by which workers say what they obey.
 """
 
-import fcntl
 import json
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError
 from ..core.units import MAX_MONEY, SECONDS_PER_HOUR
-from ..durable import replace_file
+from ..durable import locked, replace_file
 from .models import ServerConfig
 
 VERSION = 1
@@ -137,23 +135,10 @@ def change_steering(state_dir: Path, change: Callable[[Steering], Steering]) -> 
         return after
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> AbstractContextManager[None]:
     """Keep others from changing the file. Raises OSError: somebody else does for too long, who is stopped, maybe."""
     handle = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + LOCK_SECONDS_MAX
-    try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(0.01)
-        yield
-    finally:
-        os.close(handle)
+    return locked(handle, LOCK_SECONDS_MAX)
 
 
 class SteeringFile:

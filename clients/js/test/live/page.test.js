@@ -12,6 +12,7 @@ import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
 
 import { parseTransaction } from "../../dist/index.js";
+import { tooDim } from "./looks.js";
 
 const SHOP = process.env.PAYCHAN_SHOP_URL;
 const PICTURES = process.env.PAYCHAN_SCREENSHOTS;
@@ -182,7 +183,7 @@ for (const [name, options] of [
     await page.waitForFunction(() => /^\d+ second/.test(document.querySelector("#watch-paid").textContent));
     await picture(page, `${name}-4-goods`);
     assert.ok(await fits());
-    const dim = await page.evaluate(tooDim);
+    const dim = await page.evaluate(tooDim, "");
     assert.deepEqual(dim, []);
     const small = await page.evaluate(() =>
       [...document.querySelectorAll("button")]
@@ -192,33 +193,6 @@ for (const [name, options] of [
     assert.deepEqual(small, []);
     assert.deepEqual(page.errors, []);
     await context.close();
-  });
-}
-
-/** Return the visible texts whose contrast against what is behind them is below 4.5 to 1 (WCAG 2, AA). */
-function tooDim() {
-  const light = (color) => {
-    const [r, g, b] = color
-      .match(/[\d.]+/g)
-      .map(Number)
-      .map((value) => value / 255)
-      .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = (element) => {
-    for (let one = element; one; one = one.parentElement) {
-      const color = getComputedStyle(one).backgroundColor;
-      if (!/, 0\)$|^transparent$/.test(color)) return color;
-    }
-    return "rgb(255, 255, 255)";
-  };
-  const texts = [...document.querySelectorAll("body *")].filter(
-    (one) => one.checkVisibility() && [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()),
-  );
-  return texts.flatMap((one) => {
-    const [a, b] = [light(getComputedStyle(one).color), light(behind(one))].sort((x, y) => y - x);
-    const ratio = (a + 0.05) / (b + 0.05);
-    return ratio < 4.5 ? [`${one.id || one.className || one.tagName}: ${ratio.toFixed(2)}`] : [];
   });
 }
 
