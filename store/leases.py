@@ -121,7 +121,7 @@ class Leases:
 
 
 def share_out(owners: Sequence[int], weights: Mapping[int, int]) -> list[int]:
-    """Return new owners: everybody has as many as their weight says, give or take one, and as few as possible change hands.
+    """Return new owners: everybody has as many as their weight says, to within less than one, and as few as possible change hands.
 
     owners: number of each lease's owner now, or NOBODY; every other number is among those that have a weight. Said again of what it
     returned, it changes nothing.
@@ -132,11 +132,9 @@ def share_out(owners: Sequence[int], weights: Mapping[int, int]) -> list[int]:
     held = Counter(owners)
     room = {owner: len(owners) * weight // total for owner, weight in weights.items()}
     over = len(owners) - sum(room.values())
-    # Who holds most beyond that keeps one more: that moves fewest.
-    by_holding = sorted(
-        (owner for owner, weight in weights.items() if weight), key=lambda owner: (room[owner] - held[owner], owner)
-    )
-    for owner in by_holding[:over]:
+    # Of those whose share is no whole number, who holds most beyond it keeps one more: that moves fewest.
+    rounded = (owner for owner, weight in weights.items() if len(owners) * weight % total)
+    for owner in sorted(rounded, key=lambda owner: (room[owner] - held[owner], owner))[:over]:
         room[owner] += 1
     shared = list(owners)
     for lease, owner in enumerate(owners):

@@ -21,6 +21,7 @@ pytest.importorskip("asyncpg")
 import asyncpg  # noqa: E402
 
 from paychan import database  # noqa: E402
+from store import keys  # noqa: E402
 from store.engines.postgres import command, engine, opening  # noqa: E402
 
 from .cluster.database import CANCELLED  # noqa: E402
@@ -32,6 +33,7 @@ NAMES = ("a", "b", "c")
 SHARDS = 6
 OUTPOINTS = [bytes([number]) * 36 for number in range(5)]
 KEYS = [b"T" + outpoint for outpoint in OUTPOINTS] + [b"X" + OUTPOINTS[0], b"E\x00\x00\x00\x01a", b"U" + OUTPOINTS[1]]
+NOTES = [keys.note_key("freeze"), keys.note_key("drain")]
 IDENTITY = b"identity"
 WAIT_SECONDS = 0.1
 ROWS = {
@@ -131,9 +133,30 @@ class Draw:
     def highest(self):
         return engine.HIGHEST, (int(time.time()) + self.chance.choice((-1000, 100, 100_000)),)
 
+    def events(self, least=0):
+        return [self.chance.randbytes(6) for _ in range(self.chance.choice((least, 1, 2)))]
+
+    def put_told_group(self):
+        return engine.PUT_TOLD_GROUP, (*self.put_group()[1], self.events())
+
+    def put_note(self):
+        key = self.chance.choice((*NOTES, *NOTES, KEYS[0]))
+        value = self.tables.rows["record"].get(key) if self.chance.random() < 0.8 else b"another"
+        return engine.PUT_NOTE, (key, value, self.chance.choice((None, b"1", b"2")), self.events())
+
+    def tell(self):
+        return engine.TELL, (self.events(least=1),)
+
+    def drop(self):
+        numbers = [keys.event_number(key) for key in self.tables.rows["record"] if key.startswith(keys.EVENT)]
+        return engine.DROP, (self.chance.choice(numbers or [0]) + self.chance.choice((-1, 0, 1)),)
+
     def call(self):
-        kinds = (self.put_group, self.give, self.take_over, self.begin, self.highest)
-        return self.chance.choices(kinds, (10, 3, 3, 2, 1))[0]()
+        kinds = (
+            self.put_group, self.put_told_group, self.put_note, self.tell, self.drop, self.give, self.take_over, self.begin,
+            self.highest,
+        )  # fmt: skip
+        return self.chance.choices(kinds, (10, 5, 4, 2, 1, 3, 3, 2, 1))[0]()
 
 
 def beginning(name):
@@ -273,7 +296,7 @@ def test_who_waits_for_whom_what_is_seen_meanwhile_and_what_a_cancelled_wait_lea
                 outcome, second = None, None
                 seen["waited for"] += 1
             later = asyncio.ensure_future(real(other, beside, asked))
-            if outcome is not None and (second is None or not second.held):
+            if outcome is not None and (second is None or not second.is_logged):
                 assert await later == outcome, (beside, asked)
                 seen["refused at once"] += second is None
             else:
@@ -285,7 +308,7 @@ def test_who_waits_for_whom_what_is_seen_meanwhile_and_what_a_cancelled_wait_lea
                 assert await waiting == told
                 assert warnings == [CANCELLED[0]]
                 tables.apply(first.changes)
-                if outcome is None or second is None or not second.held:
+                if outcome is None or second is None or not second.is_logged:
                     assert await rows_of(third) == rows_in(tables)  # on one machine's disk, and seen
                 seen["cancelled"] += 1
             admin.terminate()
@@ -308,8 +331,10 @@ def test_who_waits_for_whom_what_is_seen_meanwhile_and_what_a_cancelled_wait_lea
                 await apply(one, *beginning(name))
             for _ in range(30):
                 await apply(one, *Draw(chance, tables).call())
-            for number in range(PAIRS):
+            for number in range(10 * PAIRS):
                 await pair(one, other, third, number)
+                if number + 1 >= PAIRS and seen["waited for"] and seen["cancelled"]:
+                    break
         finally:
             for connection in (one, other, third):
                 connection.terminate()

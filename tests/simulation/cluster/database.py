@@ -311,7 +311,7 @@ class Session(Messages):
                 break
             except Blocked as error:
                 await server.locks[error.key].over.wait()
-        if not tx.held:
+        if not tx.is_logged:
             return rows, False
         self._now = server.commit(tx)
         await self._now.over.wait()

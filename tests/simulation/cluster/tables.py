@@ -16,6 +16,9 @@ NUMBER_MAX = 65_535
 NOTIFY = ("notify", "")
 """What a transaction that tells the others locks besides: those commit one after the other."""
 
+EVENTS = ("events", "lock")
+"""What a transaction locks from before it numbers an event until it has ended."""
+
 Key = tuple[str, Any]
 Changes = dict[Key, Any]
 
@@ -123,6 +126,11 @@ class Transaction:
 
     def tell(self) -> None:
         self.hold(*NOTIFY)
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether it ends with a line in the log, for which it waits. The events' lock is in memory and takes none."""
+        return any(key != EVENTS for key in self.held)
 
     @property
     def tells(self) -> bool:
@@ -271,7 +279,7 @@ def raise_highest(tx: Transaction, seconds: int) -> int:
 
 def _put_events(tx: Transaction, bodies: list[bytes]) -> None:
     if bodies:
-        tx.hold("events", "lock")
+        tx.hold(*EVENTS)
         newest = max((key for key in tx.all("record") if key.startswith(keys.EVENT)), default=keys.event_key(0))
         for number, body in enumerate(bodies, keys.event_number(newest) + 1):
             tx.put("record", keys.event_key(number), body)
@@ -286,11 +294,14 @@ def put_note(
     tx: Transaction, key: bytes, expected: bytes | None, value: bytes | None, events: list[bytes]
 ) -> tuple[bool, bytes | None]:
     tx.need_replication()
-    tx.hold("events", "lock")
+    if not key.startswith(keys.NOTE):
+        raise SqlError("PC002", "this is no note")
+    tx.hold(*EVENTS)
     said = tx.get("record", key)
     if said != expected:
         return False, said
-    tx.put("record", key, value)
+    if (value, said) != (None, None):
+        tx.put("record", key, value)
     _put_events(tx, events)
     return True, value
 

@@ -87,6 +87,7 @@ NOT_FOR_PAYERS = {
     "request_too_large", "body_not_allowed", "invalid_batch", "invalid_funding_value", "no_such_route", "channel_exists",
     "invalid_sale", "purchase_differs", "no_such_purchase", "more_than_held", "too_many_reservations",
     "token_missing", "token_unknown", "token_scope",
+    "too_many_opens", "too_many_refused", "too_many_connections",  # the door's, which counts by address; a seller has a socket
 }  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 part that obeys, with a file, and an end that is noted instead of made."""
 
 import asyncio
-import time
 from dataclasses import replace
 
 import orjson
@@ -56,8 +55,7 @@ def test_no_channel_opens_from_the_change_on_though_nobody_was_told(rig):
 
 def test_a_young_worker_does_not_leave_and_an_old_one_does_once(rig, monkeypatch):
     assert not rig.control(b"drain")["is_leaving"] and not rig.ends
-    now = time.monotonic()
-    monkeypatch.setattr(steered.time, "monotonic", lambda: now + steered.YOUNG_SECONDS)
+    monkeypatch.setattr(steered, "YOUNG_SECONDS", 0.0)
     assert rig.control(b"drain")["is_leaving"] and rig.ends == [1]
     assert rig.control(b"drain")["is_leaving"] and rig.ends == [1]
 

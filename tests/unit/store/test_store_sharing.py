@@ -4,7 +4,7 @@ parts, with rows made by hand and random ones; the clock is the test's."""
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from paychan.rpc.store_messages import OwnerTable, Unsettled
@@ -25,6 +25,7 @@ def row(name, number, leases=(), fence=1, groups=0, owners=b""):
 # --- who has how many ---
 
 
+@example([0, 0, 0, 1], {1: 2, 2: 1, 3: 5})
 @given(st.lists(st.integers(0, 4), max_size=40), st.dictionaries(st.integers(1, 4), st.integers(0, 5), min_size=1))
 def test_shares_go_by_weight_and_as_few_as_possible_change_hands(owners, weights):
     owners = [owner if owner in weights else NOBODY for owner in owners]
