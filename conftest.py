@@ -32,6 +32,9 @@ LONGEST = (
 )
 """Files of tests/ and of bench/, about the longest first: a run's end tells which they are."""
 
+HANGS_SECONDS = 600
+"""After which no test of this suite can still be at work, however busy the machine."""
+
 WHOLE_SYSTEMS = ("process", "client", "chain", "hostile", "campaign", "clients_js")
 """Folders of tests/ whose other files mostly wait for processes; after them come those that compute."""
 
@@ -58,6 +61,24 @@ def pytest_collection_modifyitems(config, items):
         mark = item.get_closest_marker("privileged")
         if mark is not None:
             item.add_marker(pytest.mark.skip(reason=f"needs root: {mark.args[0]}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """End a test that hangs, so that the run tells of it; it says where."""
+    if threading.current_thread() is not threading.main_thread():
+        return (yield)
+    before = signal.signal(signal.SIGALRM, _hangs)
+    signal.alarm(HANGS_SECONDS)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _hangs(*_):
+    raise TimeoutError(f"this test has not ended after {HANGS_SECONDS} s")
 
 
 def _turn(item):
