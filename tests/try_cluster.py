@@ -184,7 +184,11 @@ def main() -> int:
         return 1
     say("starting three PostgreSQL nodes and three machines")
     with tempfile.TemporaryDirectory(prefix="paychan-cluster-") as directory:
-        return run(arguments, Path(directory))
+        try:
+            return run(arguments, Path(directory))
+        except AssertionError as error:  # what was waited for did not come: tests/system.py says what, and what was printed
+            say(f"runCluster.sh: {error}")
+            return 1
 
 
 if __name__ == "__main__":

@@ -143,7 +143,8 @@ def test_a_cluster_to_try_loses_nothing_to_what_it_kills_and_ends_at_ctrl_c_with
         command, env = [str(ROOT / "runCluster.sh"), "--faults"], environment(tmp_path / "made")
         process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
     try:
-        wait_until(lambda: "kill -9: " in said.read_text(), SECONDS_MAX, "a fault")
+        wait_until(lambda: "kill -9: " in said.read_text() or process.poll() is not None, SECONDS_MAX, "a fault")
+        assert process.poll() is None, said.read_text()
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(PATIENCE_FACTOR * SECONDS_MAX) == 0, said.read_text()
     finally:
