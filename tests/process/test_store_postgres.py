@@ -275,6 +275,31 @@ def test_two_stores_of_one_name_do_not_both_run(tmp_path):
         assert channel.pay() == 1
 
 
+ALL_BEGIN = """DO $$ BEGIN
+    PERFORM FROM paychan.cluster FOR UPDATE;
+    FOR look IN 1..1000 LOOP
+        PERFORM pg_stat_clear_snapshot();
+        EXIT WHEN (SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()) = 3;
+        PERFORM pg_sleep(0.02);
+    END LOOP;
+END $$"""
+"""Holds stores up in their beginning until three of them are there."""
+
+
+def test_stores_may_begin_on_a_new_database_at_once(tmp_path):
+    with stores(tmp_path, postgres.shared(), "a", "b", "c") as made:
+        holding = threading.Thread(target=made[0].sql, args=(ALL_BEGIN,))
+        holding.start()
+        for store in made:
+            store.spawn()
+        for store in made:
+            wait_until(lambda store=store: store.is_ready or store.is_over, 60, "a store")
+        holding.join()
+        assert all(store.is_ready for store in made)
+        assert sum(store.says("another store began on the new database meanwhile") for store in made) == 2
+        assert made[0].sql("SELECT count(DISTINCT number)::int FROM paychan.store") == [(3,)]
+
+
 def test_a_second_store_takes_over_when_the_first_is_silent(tmp_path):
     """What was received stays where it was counted: only the total means something."""
     with stores(tmp_path, postgres.shared(), "a", "b", lease_ms=2000) as (first, second):

@@ -104,10 +104,16 @@ async def _open(
 ) -> Opened:
     """Raises ConfigError. Whatever else goes wrong ends the process."""
     try:
-        identity = await _identity(node.connection, config, server_pubkey)
+        identity, is_new = await _identity(node.connection, config, server_pubkey)
         if pinned.system is not None and (pinned.system, pinned.identity) != (node.system, identity.encode().hex()):
             raise refusal(config, f"this is another database than the one that {directory} belongs to")
-        place, number, sent_ms = await _begin(node.connection, config, bytes.fromhex(pinned.instance), identity, mark, say)
+        try:
+            place, number, sent_ms = await _begin(node.connection, config, bytes.fromhex(pinned.instance), identity, mark, say)
+        except ConfigError:
+            if not is_new or (await _identity(node.connection, config, server_pubkey))[1]:
+                raise
+            say("another store began on the new database meanwhile: its identity counts")
+            return await _open(config, directory, server_pubkey, pinned, mark, marks, node, say)
         if place.groups < mark.sequence:
             raise lost(config, place.store, place.groups, mark.sequence, mark)
         pins.write(directory, pins.Pinned(pinned.instance, node.system, identity.encode().hex()))
@@ -149,8 +155,9 @@ def _read_directory(config: StoreConfig, database: Path) -> tuple[pins.Pinned, M
         raise refusal(config, str(error)) from error
 
 
-async def _identity(connection: asyncpg.Connection, config: StoreConfig, server_pubkey: bytes) -> Identity:
-    """Return the database's identity, or for a new one what it will be. Raises ConfigError."""
+async def _identity(connection: asyncpg.Connection, config: StoreConfig, server_pubkey: bytes) -> tuple[Identity, bool]:
+    """Return the database's identity; or for a new one what it will be, unless another store is faster, and True. Raises
+    ConfigError."""
     try:
         version, record = await connection.fetchrow("SELECT version, identity FROM paychan.cluster")
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.InsufficientPrivilegeError, TypeError):
@@ -160,13 +167,13 @@ async def _identity(connection: asyncpg.Connection, config: StoreConfig, server_
     if moved := await connection.fetchval("SELECT moved FROM paychan.cluster"):
         raise refusal(config, Moved.parse(moved).why_not(Path(config.common.source).absolute().parent))
     if record is None:
-        return Identity(config.common.network.name, server_pubkey, config.shard_count, os.urandom(16))
+        return Identity(config.common.network.name, server_pubkey, config.shard_count, os.urandom(16)), True
     try:
         identity = Identity.decode(record)
     except ValueError as error:
         raise refusal(config, f"the database {error}") from error
     hold_against(identity, config, server_pubkey)
-    return identity
+    return identity, False
 
 
 async def _begin(

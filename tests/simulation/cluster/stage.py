@@ -37,6 +37,10 @@ class SimulatedMark:
         """Nothing is open."""
 
 
+def _urandom(size: int) -> bytes:
+    return hashlib.sha256(Stage.world.network.token().encode()).digest()[:size]
+
+
 def _pins_there(directory: Path) -> Any:
     return SimpleNamespace(exists=lambda: bool(_disk().replaced.get(f"{directory}/postgres", (b"", b""))[1]))
 
@@ -46,7 +50,7 @@ def _read_or_make(directory: Path) -> pinned.Pinned:
     if text:
         instance, system, identity = text.decode().split("|")
         return pinned.Pinned(instance, int(system) if system else None, identity)
-    made = pinned.Pinned(hashlib.sha256(Stage.world.network.token().encode()).hexdigest()[:32])
+    made = pinned.Pinned(_urandom(16).hex())
     _write(directory, made)
     return made
 
@@ -72,7 +76,7 @@ def stand_ins() -> tuple[tuple[Any, dict[str, Any]], ...]:
     return (
         (asyncpg, {"connect": connect}),
         (engine, {"time": clock}),
-        (opening, {"time": clock, "Mark": SimulatedMark, "os": SimpleNamespace(urandom=bytes)}),
+        (opening, {"time": clock, "Mark": SimulatedMark, "os": SimpleNamespace(urandom=_urandom)}),
         (sharing, {"time": clock}),
         (waiting, {"time": clock}),
         (pinned, {"path_of": _pins_there, "read_or_make": _read_or_make, "write": _write}),
