@@ -24,6 +24,7 @@ from paychan.printing import say, show
 from tests import postgres
 from tests.campaign.load import Load
 from tests.fleet import Fleet, Machine, fleet
+from tests.system import wait_until
 
 LEASE_MS = 3000
 """Of a store: shards of a silent one are served by another after so long."""
@@ -115,6 +116,7 @@ def strike(machines: Fleet, cluster: postgres.Cluster, rng: random.Random) -> st
     else:
         node = cluster.primary if what == "primary" else rng.choice(cluster.standbys)
         node.signal(signal.SIGKILL)
+        wait_until(lambda: not node.is_alive, 10, "the end of what was killed")
         return f"{what} {node.name}"
     return f"{what} of {machine.name}" if what != "machine" else f"machine {machine.name}"
 
@@ -166,7 +168,7 @@ def run(arguments: argparse.Namespace, directory: Path) -> int:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
             try:
                 say("waiting until everything is back")
-                machines.wait_until_whole(120)
+                wait_until(lambda: cluster.is_whole and machines.is_whole(), 120, "everything")
             finally:
                 keeper.end()
             return 0 if judge(machines, load) and not keeper.trouble else 1
