@@ -1,9 +1,10 @@
 """How long payments wait when the primary's machine is lost: `python -m tests.campaign.unavailable --kills 30`.
 
 The documented cluster (tests/patroni.py: three machines, Patroni, etcd, the files of deploy/patroni), a system on it, and a payer
-who never stops. Each kill ends all of the primary's machine at once, and measures three parts: detection, until another machine has
-taken the leader's lock; promotion, until its PostgreSQL takes writes; ours, until a payment is answered. Then the machine is
-started again, and the next kill waits until all three run. In the end `paychan-store check` must find what was answered.
+who never stops. Each kill ends all of the primary's machine at once, and measures four parts: detection, until another machine has
+taken the leader's lock; promotion, until its PostgreSQL takes writes; standby, until the other one confirms what it writes; ours,
+until a payment is answered. Then the machine is started again, and the next kill waits until all three run. In the end
+`paychan-store check` must find what was answered.
 """
 
 import argparse
@@ -21,7 +22,10 @@ import asyncpg
 from tests.patroni import Machines, Node, Paying
 from tests.system import ROOT, wait_until
 
-PARTS = ("detection", "promotion", "ours", "in all")
+PARTS = ("detection", "promotion", "standby", "ours", "in all")
+IS_PROMOTED = "SELECT NOT pg_is_in_recovery()"
+IS_CONFIRMED = """SELECT current_setting('synchronous_standby_names') <> ''
+    AND EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming' AND sync_state IN ('sync', 'quorum'))"""
 PROMOTED = b"promoted self to leader"
 SECONDS_MAX = 150.0
 
@@ -35,15 +39,17 @@ def measure(machines: Machines, paying: Paying) -> tuple[float, ...]:
     lost.kill()
     new = _first(others, lambda node: PROMOTED in _log(node).read_bytes()[read[node] :], "a new leader")
     detected = time.monotonic()
-    wait_until(lambda: _takes_writes(machines, new), SECONDS_MAX, "its promotion")
-    promoted, answered = time.monotonic(), paying.answered
+    wait_until(lambda: _asked(machines, new, IS_PROMOTED), SECONDS_MAX, "its promotion")
+    promoted = time.monotonic()
+    wait_until(lambda: _asked(machines, new, IS_CONFIRMED), SECONDS_MAX, "a standby that confirms")
+    confirmed, answered = time.monotonic(), paying.answered
     wait_until(lambda: paying.failed or paying.answered > answered, SECONDS_MAX, "a payment")
     assert not paying.failed, paying.failed
     served = time.monotonic()
     lost.start()
     machines.wait_for(3)
     paying.goes_on()
-    return detected - begun, promoted - detected, served - promoted, served - begun
+    return detected - begun, promoted - detected, confirmed - promoted, served - confirmed, served - begun
 
 
 def _first(nodes: list[Node], holds: Callable[[Node], bool], what: str) -> Node:
@@ -55,11 +61,11 @@ def _log(node: Node) -> Path:
     return node.place / "patroni.log"
 
 
-def _takes_writes(machines: Machines, node: Node) -> bool:
+def _asked(machines: Machines, node: Node, question: str) -> bool:
     async def ask() -> bool:
         connection = await asyncpg.connect(host=str(node.sockets), port=machines.ports[5432], user="postgres", timeout=5)
         try:
-            return not await connection.fetchval("SELECT pg_is_in_recovery()")
+            return bool(await connection.fetchval(question))
         finally:
             connection.terminate()
 
