@@ -46,6 +46,7 @@ from paychan.rpc.store_messages import (
     encode_received,
     encode_settled,
 )
+from paychan.rpc.stores_messages import Life, StoreSeen, StoresSeen, encode_stores
 from paychan.settings.models import StoreConfig
 
 from .elsewhere import NOWHERE, Elsewhere
@@ -109,6 +110,7 @@ class StoreServer:
         self._sequencer = Sequencer(engine, identity.shard_count, call_soon, self._on_stopped, self._tally, threshold)
         self._leases = Leases(identity.shard_count, engine.epochs(identity.shard_count), number)
         self._own, self._elsewhere, self._version = self._leases.table(), NOWHERE, 0
+        self._is_only, self._seen, self._looked_ms = not number, list[StoreSeen](), _now_ms()
         self._sessions: dict[FrameConnection, Session] = {}
         self._stopping = False
         self._handlers: dict[int, Callable[[Session, int, bytes], None]] = {
@@ -126,6 +128,7 @@ class StoreServer:
             StoreMessage.EVENTS: self._events,
             StoreMessage.NOTE: self._note,
             StoreMessage.NOTES: self._notes,
+            StoreMessage.STORES: self._stores,
         }
         self._retention = Retention(engine, self.run_alone, self._is_telling, config.events)
 
@@ -306,6 +309,20 @@ class StoreServer:
         self._elsewhere = elsewhere
         if is_news:
             self._publish(self._own)
+
+    def saw(self, stores: list[StoreSeen]) -> None:
+        """Note all stores as a look has found them, for who operates."""
+        self._seen, self._looked_ms = stores, _now_ms()
+
+    def _stores(self, session: Session, request_id: int, _: bytes) -> None:
+        """Tell of all stores: as the last look found them, or of this one alone, as it is now."""
+        age_ms, stores = (0, [self._itself()]) if self._is_only else (_now_ms() - self._looked_ms, self._seen)
+        answer = encode_stores(StoresSeen(age_ms, self._identity.shard_count, stores))
+        session.connection.reply(StoreMessage.STORES, request_id, answer)
+
+    def _itself(self) -> StoreSeen:
+        unsettled, owners = self._sequencer.unsettled, {lease: worker for lease, (worker, _) in enumerate(self._own.owners)}
+        return StoreSeen("", 0, True, Life.ALIVE, 0, 0, 0, unsettled.open, unsettled.begun, self._own.workers, owners)
 
     def _commit(self, session: Session, request_id: int, payload: bytes) -> None:
         check_commit(payload)

@@ -23,6 +23,7 @@ from paychan.rpc.store_messages import (
     decode_heartbeat_reply,
     encode_commit,
 )
+from paychan.rpc.stores_messages import StoreSeen, decode_stores
 from tests.system import wait_until
 
 FUNDING = 1_000_000
@@ -73,6 +74,10 @@ class Worker:
     def _ask(self, kind: int, payload: bytes) -> bytes:
         self.send(kind, payload)
         return self.answer()
+
+    def stores(self) -> dict[str, StoreSeen]:
+        """Return all stores as this worker's saw them last, by name."""
+        return {store.name: store for store in decode_stores(self._ask(StoreMessage.STORES, b"")).stores}
 
     def shards(self) -> set[int]:
         """Return which shards are this worker's."""

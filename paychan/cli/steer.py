@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,12 @@ from ..printing import show
 from ..settings.load import load_server_config
 from ..settings.models import ServerConfig
 from ..settings.steering import LIMITS
+from .observing import ask_store
 from .output import CommandError, UsageError, utc
 from .remote import add_place, add_server, remote_of
+
+STORE_SECONDS_MAX = 1.0
+"""An overview is for trouble, too: a store that is away holds it up for no longer."""
 
 
 def register(subparsers: Any, exits: str) -> None:
@@ -51,7 +56,11 @@ def register(subparsers: Any, exits: str) -> None:
 
 def _overview(arguments: argparse.Namespace) -> int:
     remote = remote_of(arguments)
-    found = _look(arguments) if remote is None else remote.get("workers", "GET", "/status")
+    if remote is None:
+        found = _look(arguments)
+    else:
+        found = remote.get("workers", "GET", "/status")
+        found["stores"] = remote.get("stores", "GET", "/cluster")["stores"]
     show(json.dumps(found) if arguments.json else "\n".join(_overview_lines(found)))
     return 0
 
@@ -60,9 +69,15 @@ def _look(arguments: argparse.Namespace) -> dict[str, Any]:
     require_server("paychan overview")
     from ..operator.context import read_context  # compiled parts of the server
     from ..operator.looking import look
+    from ..operator.views.cluster import stores
 
     context = read_context(arguments.config_dir)
-    return _do(lambda: asyncio.run(look(context)))
+    found = _do(lambda: asyncio.run(look(context)))
+    try:
+        seen = asyncio.run(ask_store(arguments.config_dir, lambda store: store.stores(), STORE_SECONDS_MAX))
+    except CommandError:
+        return {**found, "stores": []}  # what the workers say of it is told
+    return {**found, "stores": stores(seen, time.time())["stores"]}
 
 
 def _overview_lines(found: dict[str, Any]) -> list[str]:
@@ -84,7 +99,20 @@ def _overview_lines(found: dict[str, Any]) -> list[str]:
     for row in found["workers"]:
         state = "ready" if row["is_ready"] else row["code"] or "not ready"
         lines.append(f"worker {row['number']} pid {row['pid']} {state} shards {row['shards']} channels {row['loaded_channels']}")
+    lines += [_store_line(row) for row in found["stores"] if row["name"]]
     return [line for line in lines if line]
+
+
+def _store_line(row: dict[str, Any]) -> str:
+    """Return a machine's line: its store, as this one's sees it."""
+    of = ", ".join(sorted({worker["machine"] for worker in row["workers"] if worker["machine"]}))
+    workers = f"{len(row['workers'])} worker{'' if len(row['workers']) == 1 else 's'}{' of ' + of if of else ''}"
+    life = {"alive": "alive", "silent": "silent", "unknown": "not heard yet"}[row["life"]]
+    for_seconds = "" if row["life"] == "alive" else f" for {row['unmoved_seconds']:.0f} s"
+    unserved = f", {row['unserved_shards']} unserved" if row["unserved_shards"] else ""
+    leases = f", {' and '.join(name.replace('_', ' ') for name in row['leases'])}" if row["leases"] else ""
+    who = f"store {row['name']}{' (this machine)' if row['is_this'] else ''} {life}{for_seconds}"
+    return f"{who}, shards {row['shards']} on {workers}{unserved}{leases}, open {row['open_value_satoshi']} satoshi"
 
 
 def _events(arguments: argparse.Namespace) -> int:

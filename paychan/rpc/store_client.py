@@ -40,6 +40,7 @@ from .store_messages import (
     encode_highest,
     encode_load,
 )
+from .stores_messages import StoresSeen, decode_stores
 
 ANSWER_SECONDS_MAX = 2.0
 """A store that takes longer is as good as gone: its connection is closed, and its shards are lost to the lease anyway."""
@@ -148,6 +149,7 @@ class StoreClient:
             if len(page) < SETTLED_MAX:
                 return
             ask = Scan(SETTLED_MAX, 0, page[-1][0], page[-1][1])
+
     async def received_page(self, ask: Scan) -> list[tuple[int, int, bytes]]:
         """Return one page of the same. Raises the same."""
         return decode_received(await self._ask(StoreMessage.SCAN_RECEIVED, ask.encode()))
@@ -164,6 +166,10 @@ class StoreClient:
     async def events(self, after: int, limit: int) -> Stream:
         """Return the events whose number is above `after`, up to EVENTS_MAX. Raises ConnectionGone, RemoteRefusal, MessageError."""
         return decode_stream(await self._ask(StoreMessage.EVENTS, encode_after(after, limit)))
+
+    async def stores(self) -> StoresSeen:
+        """Return all stores that share the channels, as this one saw them last. Raises the same."""
+        return decode_stores(await self._ask(StoreMessage.STORES, b""))
 
     async def notes(self, prefix: str) -> dict[str, bytes]:
         """Return the notes whose name begins so. Raises the same."""

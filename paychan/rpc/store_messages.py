@@ -41,6 +41,7 @@ class StoreMessage(IntEnum):
     NOTE = 13
     NOTES = 14
     SCAN_SETTLED = 16
+    STORES = 17  # stores_messages.py
 
 
 class Lease(IntEnum):

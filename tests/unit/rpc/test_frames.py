@@ -75,6 +75,7 @@ def test_message_numbers_never_change():
         "NOTE": 13,
         "NOTES": 14,
         "SCAN_SETTLED": 16,
+        "STORES": 17,
     }
     assert {message.name: int(message) for message in SignerMessage} == {"PUBLIC_KEY": 1, "SETTLE": 2, "NOTE": 3, "JUDGE": 4}
     assert [int(status) for status in EntryStatus] == [0, 1, 2, 3, 4]
