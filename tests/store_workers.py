@@ -92,7 +92,7 @@ class Worker:
 
     def unsettled(self) -> Unsettled:
         """Return what the store says is unsettled in all."""
-        return decode_heartbeat_reply(self._ask(StoreMessage.HEARTBEAT, b""))
+        return decode_heartbeat_reply(self._ask(StoreMessage.HEARTBEAT, b""))[0]
 
     def commit(self, entry: Entry) -> EntryStatus:
         (status,) = self._ask(StoreMessage.COMMIT, encode_commit([entry.encode()]))

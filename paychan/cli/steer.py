@@ -10,7 +10,8 @@ from typing import Any
 from ..core.errors import Rejection, Unavailable
 from ..parts import require_server
 from ..printing import show
-from ..settings.load import load_server_config
+from ..rpc.store_client import StoreClient
+from ..settings.load import load_server_config, load_store_config
 from ..settings.models import ServerConfig
 from ..settings.steering import LIMITS
 from .observing import ask_store
@@ -39,7 +40,9 @@ def register(subparsers: Any, exits: str) -> None:
     events.set_defaults(run=_events, json=False, config_dir=None)
     freeze = add("freeze", _freeze, "open no channel from now on; payments and settlements go on")
     freeze.add_argument("--why", default="", metavar="TEXT", help="is shown to who looks")
-    add("thaw", _thaw, "open channels again")
+    thaw = add("thaw", _thaw, "open channels again")
+    for parser in (freeze, thaw):
+        parser.add_argument("--cluster", action="store_true", help="on all machines that share the store, not on this one alone")
     drain = add("drain", _drain, "have a worker, or this machine, give its shards away")
     what = drain.add_mutually_exclusive_group(required=True)
     what.add_argument("--worker", type=int, metavar="NUMBER", help="one worker, as `paychan overview` numbers them; it is replaced")
@@ -91,7 +94,9 @@ def _overview_lines(found: dict[str, Any]) -> list[str]:
         *(f"shard {row['shard']} is stopped: {row['why']}" for row in shards["stopped"]),
         f"open {exposure['open_value_satoshi']} of {most['total_value_max_satoshi']} satoshi, "
         f"unsettled {exposure['unsettled_value_satoshi']} of {most['unsettled_value_max_satoshi']}",
-        f"openings frozen since {utc(opens['since_at'] or 0)} {opens['why']}".rstrip() if opens["is_frozen"] else "",
+        f"openings frozen on {opens['holds_for']} since {utc(opens['since_at'] or 0)} {opens['why']}".rstrip()
+        if opens["is_frozen"]
+        else "",
         "this machine is drained" if found["is_drained"] else "",
         f"chain at {chain['height']}" if chain["height"] is not None else "",
         "the chain is doubtful" if chain["is_doubtful"] else "",
@@ -134,22 +139,35 @@ def _events(arguments: argparse.Namespace) -> int:
 
 
 def _freeze(arguments: argparse.Namespace) -> int:
-    return _set_opens(arguments, {"is_frozen": True, "why": arguments.why})
+    return _set_opens(arguments, {"is_frozen": True, "why": arguments.why, "cluster": arguments.cluster})
 
 
 def _thaw(arguments: argparse.Namespace) -> int:
-    return _set_opens(arguments, {"is_frozen": False})
+    return _set_opens(arguments, {"is_frozen": False, "cluster": arguments.cluster})
 
 
 def _set_opens(arguments: argparse.Namespace, wanted: dict[str, Any]) -> int:
     remote = remote_of(arguments)
-    if remote is not None:
-        found = remote.get("opens", "PUT", "/opens", wanted)
-    else:
-        config, acting = _here(arguments)
-        why = wanted.get("why", "")
-        found = _do(lambda: asyncio.run(acting.freeze(config, wanted["is_frozen"], acting.check_why(why))))
-    return _tell(arguments, found, "openings are frozen" if wanted["is_frozen"] else "channels are opened again")
+    found = _set_opens_here(arguments, **wanted) if remote is None else remote.get("opens", "PUT", "/opens", wanted)
+    opens = found["opens"]
+    text = f"openings are frozen on {opens['holds_for']}" if opens["is_frozen"] else "channels are opened again"
+    if "others_within_seconds" in found:
+        seconds = found["others_within_seconds"]
+        text += f"\nother machines ask before each opening, and tell payers no other thing within {seconds} seconds"
+    return _tell(arguments, found, text)
+
+
+def _set_opens_here(arguments: argparse.Namespace, is_frozen: bool, cluster: bool, why: str = "") -> dict[str, Any]:
+    config, acting = _here(arguments)
+    if not cluster:
+        return _do(lambda: asyncio.run(acting.freeze(config, is_frozen, acting.check_why(why))))
+    lease_ms = load_store_config(arguments.config_dir / "store.toml").lease_ms
+
+    async def ask(store: StoreClient) -> dict[str, Any]:
+        found: dict[str, Any] = await acting.freeze_all(config, store, lease_ms, is_frozen, acting.check_why(why))
+        return found
+
+    return _do(lambda: asyncio.run(ask_store(arguments.config_dir, ask)))
 
 
 def _drain(arguments: argparse.Namespace) -> int:

@@ -218,6 +218,7 @@ class MemoryStoreClient:
         on_owners: Callable[[Welcome, OwnerTable], None],
         on_lost: Callable[[], None],
         on_unsettled: Callable[[Unsettled], None],
+        _: Callable[[bytes], None],
     ) -> None:
         self._on_unsettled = on_unsettled
         self._store, self._wire, self._chance = store, wire, chance

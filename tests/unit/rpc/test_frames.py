@@ -194,7 +194,7 @@ def test_scan(message):
 @given(U64, U64)
 def test_unsettled(opened, begun):
     unsettled = Unsettled(opened, begun)
-    assert decode_heartbeat_reply(encode_heartbeat_reply(unsettled)) == unsettled
+    assert decode_heartbeat_reply(encode_heartbeat_reply(unsettled, b"a note")) == (unsettled, b"a note")
     assert unsettled.total == opened + begun
 
 

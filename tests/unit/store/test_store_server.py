@@ -15,6 +15,7 @@ from paychan.core.network import TEST
 from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
 from paychan.rpc.connection import Address
+from paychan.rpc.event_messages import NoteChange
 from paychan.rpc.store_messages import (
     LEASE_COUNT,
     RECEIVED_MAX,
@@ -34,6 +35,7 @@ from paychan.rpc.store_messages import (
 )
 from paychan.rpc.stores_messages import Life, StoreSeen, StoresSeen, decode_stores
 from paychan.settings.models import Common, StoreConfig
+from paychan.settings.steering import FREEZE_NOTE
 from store import keys
 from store import server as server_module
 from store.engines.rocksdb import RocksDB
@@ -141,6 +143,22 @@ async def test_one_of_several_tells_of_all_as_it_saw_them_last_and_how_long_ago_
     now_ms += 2500
     observer.ask(StoreMessage.STORES)
     assert decode_stores(observer.taken(StoreMessage.STORES)[0]) == StoresSeen(2500, SHARDS, seen)
+
+
+@asynchronous
+async def test_a_heartbeat_tells_of_a_freeze_that_this_store_has_taken_or_another_one(tmp_path):
+    rig = Rig(tmp_path)
+    worker, observer = rig.connect().hello(), rig.connect().hello(peer="")
+    observer.ask(StoreMessage.NOTE, NoteChange(FREEZE_NOTE, None, b"frozen").encode())
+    await settle()
+    worker.ask(StoreMessage.HEARTBEAT)
+    assert decode_heartbeat_reply(worker.taken(StoreMessage.HEARTBEAT)[0]) == ((0, 0), b"frozen")
+    await rig.engine.note(FREEZE_NOTE, b"frozen", b"thawed", [])  # as through another machine's store
+    following = asyncio.ensure_future(rig.server._follow_freeze())
+    await settle()
+    following.cancel()
+    worker.ask(StoreMessage.HEARTBEAT)
+    assert decode_heartbeat_reply(worker.taken(StoreMessage.HEARTBEAT)[0]) == ((0, 0), b"thawed")
 
 
 # --- who is let in ---
@@ -282,7 +300,7 @@ async def test_an_update_is_answered_when_it_is_durable(tmp_path):
     assert worker.sent == [(StoreMessage.COMMIT, 7, bytes([EntryStatus.OK, EntryStatus.CONFLICT]))]
     assert rig.engine.states([OUTPOINT]) == [opening().state]
     worker.ask(StoreMessage.HEARTBEAT)
-    assert decode_heartbeat_reply(worker.taken(StoreMessage.HEARTBEAT)[0]) == (100, 0)
+    assert decode_heartbeat_reply(worker.taken(StoreMessage.HEARTBEAT)[0]) == ((100, 0), b"")
 
 
 @asynchronous
