@@ -1,7 +1,6 @@
 """`python -m paychan.metrics FILE`, `paychan metrics CONFIG_DIR`: the process that serves what is counted."""
 
 import asyncio
-import os
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from .. import logs, printing
 from ..core.errors import ConfigError
 from ..exits import status_of
 from ..hangup import HangUp
+from ..precedence import give_way
 from ..settings.load import load_server_config
 from ..settings.models import ServerConfig
 from . import exposition, file
@@ -37,7 +37,7 @@ def serve(config: ServerConfig) -> None:
     if not config.metrics.is_on:
         raise ConfigError(f"{config.common.source}: metrics.listen: is missing: there is nowhere to serve them")
     logs.set_up("metrics")
-    os.nice(5)  # payments come first
+    give_way()
     asyncio.run(_serve(config))
 
 
