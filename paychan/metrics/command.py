@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import sys
-from pathlib import Path
 
 from .. import logs, printing
 from ..core.errors import ConfigError
@@ -51,10 +50,9 @@ async def _serve(config: ServerConfig) -> None:
 
 def text_now(config: ServerConfig) -> str:
     """Return what would be served now. Raises ConfigError if nothing was counted."""
-    run_dir: Path = config.common.state_dir / "run"
     machine = config.cluster.machine if config.cluster is not None else ""
     try:
-        slots = file.read(run_dir)
+        slots = file.read_all(config.common.state_dir, config.store)
     except OSError as error:
         raise ConfigError(f"{config.common.source}: state_dir: nothing was counted: {error}") from error
     return exposition.expose(slots, {"network": config.common.network.name}, machine).decode().rstrip("\n")

@@ -60,7 +60,7 @@ class Table:
 def slots(context: Context) -> list[Slot]:
     """Return what the processes count. Nothing, if none has counted yet."""
     try:
-        return file.read(context.run_dir)
+        return file.read_all(context.config.common.state_dir.absolute(), context.config.store)
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -276,6 +276,14 @@ def test_three_users_make_one_system_and_a_fourth_is_let_in_nowhere(apart, tmp_p
             told = subprocess.run(ask, cwd=ROOT, env=env, capture_output=True, text=True).stdout
             assert "bad " not in told and "ok         running, server: it is ready" in told, told
             assert not (apart / "lib" / "signer" / "signer.key").stat().st_mode & 0o077
+            counts = apart / "run" / "store" / "store-counts"
+            assert (counts.stat().st_mode & 0o777, counts.stat().st_gid) == (0o640, int(GROUP))
+            shown = [sys.executable, "-m", "paychan", "metrics", "--once", str(apart / "config")]
+            told = subprocess.run(as_user(ACCOUNTS["server"], *shown), cwd=ROOT, env=env, capture_output=True, text=True).stdout
+            assert re.search(r"(?m)^paychan_store_groups_total [1-9]", told), told
+            assert 'paychan_processes{role="store"} 1' in told, told
+            strangers = ["setpriv", "--reuid", "games", "--regid", "games", "--clear-groups", "cat", str(counts)]
+            assert subprocess.run(strangers, capture_output=True).returncode == 1
             look = as_user("games", sys.executable, "-m", "paychan", "channels", str(apart / "config"))
             assert subprocess.run(look, cwd=ROOT, env=env, capture_output=True).returncode == 1
         finally:
