@@ -166,14 +166,17 @@ class StoreServer:
         """Know whether openings are frozen everywhere: the store of any machine may have taken the note. A look that fails changes
         nothing; who opens a channel asks for himself."""
 
-        async def look() -> None:
+        async def look(looked: asyncio.Event) -> None:
             try:
                 self._freeze = (await self._engine.answer(lambda reads: reads.notes(FREEZE_NOTE))).get(FREEZE_NOTE, b"")
             except Exception as error:
                 log.error("a read failed: %s: %s", type(error).__name__, error)
+            looked.set()
 
         while True:
-            self._engine.run(look())
+            looked = asyncio.Event()
+            self._engine.run(look(looked))  # a read is never cancelled
+            await looked.wait()
             await asyncio.sleep(self._config.lease_ms / CHECKS_PER_LEASE / 1000)
 
     async def _prove_life(self) -> None:
