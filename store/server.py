@@ -46,7 +46,9 @@ from paychan.rpc.store_messages import (
     encode_received,
     encode_settled,
 )
+from paychan.rpc.stores_messages import Life, StoreSeen, StoresSeen, encode_stores
 from paychan.settings.models import StoreConfig
+from paychan.settings.steering import FREEZE_NOTE
 
 from .elsewhere import NOWHERE, Elsewhere
 from .engines.interface import Engine, Kept, Reads
@@ -109,6 +111,8 @@ class StoreServer:
         self._sequencer = Sequencer(engine, identity.shard_count, call_soon, self._on_stopped, self._tally, threshold)
         self._leases = Leases(identity.shard_count, engine.epochs(identity.shard_count), number)
         self._own, self._elsewhere, self._version = self._leases.table(), NOWHERE, 0
+        self._is_only, self._seen, self._looked_ms = not number, list[StoreSeen](), _now_ms()
+        self._freeze = b""
         self._sessions: dict[FrameConnection, Session] = {}
         self._stopping = False
         self._handlers: dict[int, Callable[[Session, int, bytes], None]] = {
@@ -126,6 +130,7 @@ class StoreServer:
             StoreMessage.EVENTS: self._events,
             StoreMessage.NOTE: self._note,
             StoreMessage.NOTES: self._notes,
+            StoreMessage.STORES: self._stores,
         }
         self._retention = Retention(engine, self.run_alone, self._is_telling, config.events)
 
@@ -140,7 +145,7 @@ class StoreServer:
         log.info("store %s of network %s ready at %s", self._identity.store_id.hex(), self._identity.network, config.address)
         self._manager.ready(f"serves at {config.address}")
         tasks = [asyncio.create_task(self._watch_silence()), asyncio.create_task(self._prove_life())]
-        tasks.append(asyncio.create_task(self._retention.run()))
+        tasks += [asyncio.create_task(self._retention.run()), asyncio.create_task(self._follow_freeze())]
         await stop.wait()
         self._manager.stopping()
         if leave is not None:
@@ -156,6 +161,23 @@ class StoreServer:
         await asyncio.sleep(0)  # uvloop sends at the end of a turn: the last answers leave here
         for connection in list(self._sessions):
             connection.close()
+
+    async def _follow_freeze(self) -> None:
+        """Know whether openings are frozen everywhere: the store of any machine may have taken the note. A look that fails changes
+        nothing; who opens a channel asks for himself."""
+
+        async def look(looked: asyncio.Event) -> None:
+            try:
+                self._freeze = (await self._engine.answer(lambda reads: reads.notes(FREEZE_NOTE))).get(FREEZE_NOTE, b"")
+            except Exception as error:
+                log.error("a read failed: %s: %s", type(error).__name__, error)
+            looked.set()
+
+        while True:
+            looked = asyncio.Event()
+            self._engine.run(look(looked))  # a read is never cancelled
+            await looked.wait()
+            await asyncio.sleep(self._config.lease_ms / CHECKS_PER_LEASE / 1000)
 
     async def _prove_life(self) -> None:
         """Feed the watchdog each time that a job has gone through the line of groups: all that stood before it is durable."""
@@ -307,6 +329,20 @@ class StoreServer:
         if is_news:
             self._publish(self._own)
 
+    def saw(self, stores: list[StoreSeen]) -> None:
+        """Note all stores as a look has found them, for who operates."""
+        self._seen, self._looked_ms = stores, _now_ms()
+
+    def _stores(self, session: Session, request_id: int, _: bytes) -> None:
+        """Tell of all stores: as the last look found them, or of this one alone, as it is now."""
+        age_ms, stores = (0, [self._itself()]) if self._is_only else (_now_ms() - self._looked_ms, self._seen)
+        answer = encode_stores(StoresSeen(age_ms, self._identity.shard_count, stores))
+        session.connection.reply(StoreMessage.STORES, request_id, answer)
+
+    def _itself(self) -> StoreSeen:
+        unsettled, owners = self._sequencer.unsettled, {lease: worker for lease, (worker, _) in enumerate(self._own.owners)}
+        return StoreSeen("", 0, True, Life.ALIVE, 0, 0, 0, unsettled.open, unsettled.begun, self._own.workers, owners)
+
     def _commit(self, session: Session, request_id: int, payload: bytes) -> None:
         check_commit(payload)
         self._write(session, StoreMessage.COMMIT, request_id, payload, lambda group: group.judge(payload), payload)
@@ -414,6 +450,8 @@ class StoreServer:
         async def step() -> None:
             is_done, now = await self._engine.note(change.name, change.expected, change.value, change.events)
             self._tally.add(families.EVENTS.at, len(change.events) if is_done else 0)
+            if change.name == FREEZE_NOTE:
+                self._freeze = now or b""
             session.connection.reply(StoreMessage.NOTE, request_id, encode_note_reply(is_done, now))
 
         self.run_alone(step)
@@ -439,4 +477,4 @@ class StoreServer:
 
     def _heartbeat(self, session: Session, request_id: int, _: bytes) -> None:
         total = self._elsewhere.total(self._sequencer.unsettled)
-        session.connection.reply(StoreMessage.HEARTBEAT, request_id, encode_heartbeat_reply(total))
+        session.connection.reply(StoreMessage.HEARTBEAT, request_id, encode_heartbeat_reply(total, self._freeze))

@@ -14,10 +14,11 @@ from pathlib import Path
 import uvloop
 
 from paychan import __version__, logs, printing
+from paychan._fast.tally import Tally
 from paychan.core.errors import ConfigError
 from paychan.exits import EXIT_FAILED, status_of
 from paychan.hangup import HangUp
-from paychan.metrics.file import Role, claim_or_none
+from paychan.metrics.file import Role, claim_or_none, in_run, of_store
 from paychan.notify import Manager
 from paychan.parts import require_cluster
 from paychan.settings.load import load_store_config
@@ -145,15 +146,20 @@ async def _serve_postgres(
     await waiting.open()
     async with opened(config, database, server_pubkey, waiting.say) as found:
         await waiting.close()
-        tally = claim_or_none(config.common.state_dir, Role.STORE)
+        tally = _count(config)
         server = StoreServer(config, found.identity, found.engine, found.number, tally, manager)
         async with Sharing(found, server, config.postgres.lease_ms) as sharing:
             await server.run(_stop_event(hang_up), sharing.leave)
 
 
 async def _serve(config: StoreConfig, identity: Identity, engine: Engine, hang_up: HangUp, manager: Manager) -> None:
-    tally = claim_or_none(config.common.state_dir, Role.STORE)
+    tally = _count(config)
     await StoreServer(config, identity, engine, tally=tally, manager=manager).run(_stop_event(hang_up))
+
+
+def _count(config: StoreConfig) -> Tally:
+    """Return the counts of this process. Its user may read them, and where that is not the server's, whom it lets in, too."""
+    return claim_or_none(of_store(config.address, is_ours=True) or in_run(config.common.state_dir), Role.STORE)
 
 
 def _stop_event(hang_up: HangUp) -> asyncio.Event:

@@ -23,6 +23,7 @@ from paychan.rpc.store_messages import (
     decode_heartbeat_reply,
     encode_commit,
 )
+from paychan.rpc.stores_messages import StoreSeen, decode_stores
 from tests.system import wait_until
 
 FUNDING = 1_000_000
@@ -74,6 +75,10 @@ class Worker:
         self.send(kind, payload)
         return self.answer()
 
+    def stores(self) -> dict[str, StoreSeen]:
+        """Return all stores as this worker's saw them last, by name."""
+        return {store.name: store for store in decode_stores(self._ask(StoreMessage.STORES, b"")).stores}
+
     def shards(self) -> set[int]:
         """Return which shards are this worker's."""
         owners = self.listen().owners[: self.welcome.shard_count]
@@ -87,7 +92,7 @@ class Worker:
 
     def unsettled(self) -> Unsettled:
         """Return what the store says is unsettled in all."""
-        return decode_heartbeat_reply(self._ask(StoreMessage.HEARTBEAT, b""))
+        return decode_heartbeat_reply(self._ask(StoreMessage.HEARTBEAT, b""))[0]
 
     def commit(self, entry: Entry) -> EntryStatus:
         (status,) = self._ask(StoreMessage.COMMIT, encode_commit([entry.encode()]))

@@ -18,16 +18,14 @@ from ..exits import EXIT_BAD_CONFIG
 from ..instances import Instances, read_instances
 from ..parts import require_gateway, require_server
 from ..printing import show
-from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.store_client import StoreClient
-from ..rpc.store_messages import Hello, Stored, StoreMessage
-from ..settings.load import load_server_config, load_store_config
-from ..settings.models import StoreConfig
+from ..rpc.store_messages import Stored, StoreMessage
+from ..settings.load import load_server_config
 from ..supervisor import Supervisor
 from . import cluster, doctor, importing, remote, steer, token
+from .observing import ask_store
 from .output import EXIT_REFUSED, CommandError, utc
 
-CONNECT_SECONDS_MAX = 5.0
 EXITS = (
     "exit statuses: 0 done (run: stopped by a signal); 1 refused; 2 wrong usage, or a configuration that must not run; "
     "3 interrupted; 10 done, but the result could not be written to standard output; 70 the machine failed, as a full disk does"
@@ -142,32 +140,6 @@ def _check(arguments: argparse.Namespace) -> int:
 # --- looking at the store ---
 
 
-def _server_pubkey(config: StoreConfig) -> bytes:
-    if config.server_pubkey is not None:
-        return config.server_pubkey
-    try:
-        return bytes.fromhex(config.server_pubkey_file.read_text().strip())
-    except (OSError, ValueError) as error:
-        raise CommandError(f"{config.server_pubkey_file} cannot be read: has the signer been started?") from error
-
-
-async def _ask_store(directory: Path, ask: Callable[[StoreClient], Any]) -> Any:
-    """Connect to the store as an observer, which owns nothing, and return what `ask` makes of it."""
-    config = load_store_config(directory / "store.toml")
-    hello = Hello(config.common.network.name, _server_pubkey(config), "")
-    store = StoreClient(config.address, hello, lambda *_: None, lambda: None)
-    store.link.start()
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS_MAX):
-            while not store.link.is_up:
-                await asyncio.sleep(0.02)
-        return await ask(store)
-    except (TimeoutError, ConnectionGone, RemoteRefusal) as error:
-        raise CommandError(f"the store at {config.address} does not answer ({store.link.trouble or error})") from error
-    finally:
-        await store.link.stop()
-
-
 def _describe(outpoint: bytes, stored: Stored) -> dict[str, Any]:
     terms, state = ChannelTerms.parse(outpoint, stored.terms), ChannelState.parse(stored.state)
     return {
@@ -226,7 +198,7 @@ def _channels_here(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         stored = [(outpoint, await store.load(outpoint)) for _, outpoint in pairs]
         return [_describe(outpoint, found) for outpoint, found in stored if found is not None]
 
-    found: list[dict[str, Any]] = asyncio.run(_ask_store(arguments.config_dir, ask))
+    found: list[dict[str, Any]] = asyncio.run(ask_store(arguments.config_dir, ask))
     return found
 
 
@@ -235,7 +207,7 @@ def _channel(arguments: argparse.Namespace) -> int:
     if api is not None:
         row = _as_here(api.get("outpoint", "GET", f"/channels/{format_outpoint(outpoint)}"))
     else:
-        stored = asyncio.run(_ask_store(arguments.config_dir, lambda store: store.load(outpoint)))
+        stored = asyncio.run(ask_store(arguments.config_dir, lambda store: store.load(outpoint)))
         if stored is None:
             raise CommandError("no such channel")
         row = _describe(outpoint, stored)

@@ -3,17 +3,23 @@
 import argparse
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 from ..core.errors import Rejection, Unavailable
 from ..parts import require_server
 from ..printing import show
-from ..settings.load import load_server_config
+from ..rpc.store_client import StoreClient
+from ..settings.load import load_server_config, load_store_config
 from ..settings.models import ServerConfig
 from ..settings.steering import LIMITS
+from .observing import ask_store
 from .output import CommandError, UsageError, utc
 from .remote import add_place, add_server, remote_of
+
+STORE_SECONDS_MAX = 1.0
+"""An overview is for trouble, too: a store that is away holds it up for no longer."""
 
 
 def register(subparsers: Any, exits: str) -> None:
@@ -34,7 +40,9 @@ def register(subparsers: Any, exits: str) -> None:
     events.set_defaults(run=_events, json=False, config_dir=None)
     freeze = add("freeze", _freeze, "open no channel from now on; payments and settlements go on")
     freeze.add_argument("--why", default="", metavar="TEXT", help="is shown to who looks")
-    add("thaw", _thaw, "open channels again")
+    thaw = add("thaw", _thaw, "open channels again")
+    for parser in (freeze, thaw):
+        parser.add_argument("--cluster", action="store_true", help="on all machines that share the store, not on this one alone")
     drain = add("drain", _drain, "have a worker, or this machine, give its shards away")
     what = drain.add_mutually_exclusive_group(required=True)
     what.add_argument("--worker", type=int, metavar="NUMBER", help="one worker, as `paychan overview` numbers them; it is replaced")
@@ -51,7 +59,11 @@ def register(subparsers: Any, exits: str) -> None:
 
 def _overview(arguments: argparse.Namespace) -> int:
     remote = remote_of(arguments)
-    found = _look(arguments) if remote is None else remote.get("workers", "GET", "/status")
+    if remote is None:
+        found = _look(arguments)
+    else:
+        found = remote.get("workers", "GET", "/status")
+        found["stores"] = remote.get("stores", "GET", "/cluster")["stores"]
     show(json.dumps(found) if arguments.json else "\n".join(_overview_lines(found)))
     return 0
 
@@ -60,9 +72,15 @@ def _look(arguments: argparse.Namespace) -> dict[str, Any]:
     require_server("paychan overview")
     from ..operator.context import read_context  # compiled parts of the server
     from ..operator.looking import look
+    from ..operator.views.cluster import stores
 
     context = read_context(arguments.config_dir)
-    return _do(lambda: asyncio.run(look(context)))
+    found = _do(lambda: asyncio.run(look(context)))
+    try:
+        seen = asyncio.run(ask_store(arguments.config_dir, lambda store: store.stores(), STORE_SECONDS_MAX))
+    except CommandError:
+        return {**found, "stores": []}  # what the workers say of it is told
+    return {**found, "stores": stores(seen, time.time())["stores"]}
 
 
 def _overview_lines(found: dict[str, Any]) -> list[str]:
@@ -76,7 +94,9 @@ def _overview_lines(found: dict[str, Any]) -> list[str]:
         *(f"shard {row['shard']} is stopped: {row['why']}" for row in shards["stopped"]),
         f"open {exposure['open_value_satoshi']} of {most['total_value_max_satoshi']} satoshi, "
         f"unsettled {exposure['unsettled_value_satoshi']} of {most['unsettled_value_max_satoshi']}",
-        f"openings frozen since {utc(opens['since_at'] or 0)} {opens['why']}".rstrip() if opens["is_frozen"] else "",
+        f"openings frozen on {opens['holds_for']} since {utc(opens['since_at'] or 0)} {opens['why']}".rstrip()
+        if opens["is_frozen"]
+        else "",
         "this machine is drained" if found["is_drained"] else "",
         f"chain at {chain['height']}" if chain["height"] is not None else "",
         "the chain is doubtful" if chain["is_doubtful"] else "",
@@ -84,7 +104,20 @@ def _overview_lines(found: dict[str, Any]) -> list[str]:
     for row in found["workers"]:
         state = "ready" if row["is_ready"] else row["code"] or "not ready"
         lines.append(f"worker {row['number']} pid {row['pid']} {state} shards {row['shards']} channels {row['loaded_channels']}")
+    lines += [_store_line(row) for row in found["stores"] if row["name"]]
     return [line for line in lines if line]
+
+
+def _store_line(row: dict[str, Any]) -> str:
+    """Return a machine's line: its store, as this one's sees it."""
+    of = ", ".join(sorted({worker["machine"] for worker in row["workers"] if worker["machine"]}))
+    workers = f"{len(row['workers'])} worker{'' if len(row['workers']) == 1 else 's'}{' of ' + of if of else ''}"
+    life = {"alive": "alive", "silent": "silent", "unknown": "not heard yet"}[row["life"]]
+    for_seconds = "" if row["life"] == "alive" else f" for {row['unmoved_seconds']:.0f} s"
+    unserved = f", {row['unserved_shards']} unserved" if row["unserved_shards"] else ""
+    leases = f", {' and '.join(name.replace('_', ' ') for name in row['leases'])}" if row["leases"] else ""
+    who = f"store {row['name']}{' (this machine)' if row['is_this'] else ''} {life}{for_seconds}"
+    return f"{who}, shards {row['shards']} on {workers}{unserved}{leases}, open {row['open_value_satoshi']} satoshi"
 
 
 def _events(arguments: argparse.Namespace) -> int:
@@ -106,22 +139,35 @@ def _events(arguments: argparse.Namespace) -> int:
 
 
 def _freeze(arguments: argparse.Namespace) -> int:
-    return _set_opens(arguments, {"is_frozen": True, "why": arguments.why})
+    return _set_opens(arguments, {"is_frozen": True, "why": arguments.why, "cluster": arguments.cluster})
 
 
 def _thaw(arguments: argparse.Namespace) -> int:
-    return _set_opens(arguments, {"is_frozen": False})
+    return _set_opens(arguments, {"is_frozen": False, "cluster": arguments.cluster})
 
 
 def _set_opens(arguments: argparse.Namespace, wanted: dict[str, Any]) -> int:
     remote = remote_of(arguments)
-    if remote is not None:
-        found = remote.get("opens", "PUT", "/opens", wanted)
-    else:
-        config, acting = _here(arguments)
-        why = wanted.get("why", "")
-        found = _do(lambda: asyncio.run(acting.freeze(config, wanted["is_frozen"], acting.check_why(why))))
-    return _tell(arguments, found, "openings are frozen" if wanted["is_frozen"] else "channels are opened again")
+    found = _set_opens_here(arguments, **wanted) if remote is None else remote.get("opens", "PUT", "/opens", wanted)
+    opens = found["opens"]
+    text = f"openings are frozen on {opens['holds_for']}" if opens["is_frozen"] else "channels are opened again"
+    if "others_within_seconds" in found:
+        seconds = found["others_within_seconds"]
+        text += f"\nother machines ask before each opening, and tell payers no other thing within {seconds} seconds"
+    return _tell(arguments, found, text)
+
+
+def _set_opens_here(arguments: argparse.Namespace, is_frozen: bool, cluster: bool, why: str = "") -> dict[str, Any]:
+    config, acting = _here(arguments)
+    if not cluster:
+        return _do(lambda: asyncio.run(acting.freeze(config, is_frozen, acting.check_why(why))))
+    lease_ms = load_store_config(arguments.config_dir / "store.toml").lease_ms
+
+    async def ask(store: StoreClient) -> dict[str, Any]:
+        found: dict[str, Any] = await acting.freeze_all(config, store, lease_ms, is_frozen, acting.check_why(why))
+        return found
+
+    return _do(lambda: asyncio.run(ask_store(arguments.config_dir, ask)))
 
 
 def _drain(arguments: argparse.Namespace) -> int:

@@ -1,15 +1,14 @@
 """`python -m paychan.metrics FILE`, `paychan metrics CONFIG_DIR`: the process that serves what is counted."""
 
 import asyncio
-import os
 import signal
 import sys
-from pathlib import Path
 
 from .. import logs, printing
 from ..core.errors import ConfigError
 from ..exits import status_of
 from ..hangup import HangUp
+from ..precedence import give_way
 from ..settings.load import load_server_config
 from ..settings.models import ServerConfig
 from . import exposition, file
@@ -37,7 +36,7 @@ def serve(config: ServerConfig) -> None:
     if not config.metrics.is_on:
         raise ConfigError(f"{config.common.source}: metrics.listen: is missing: there is nowhere to serve them")
     logs.set_up("metrics")
-    os.nice(5)  # payments come first
+    give_way()
     asyncio.run(_serve(config))
 
 
@@ -51,10 +50,9 @@ async def _serve(config: ServerConfig) -> None:
 
 def text_now(config: ServerConfig) -> str:
     """Return what would be served now. Raises ConfigError if nothing was counted."""
-    run_dir: Path = config.common.state_dir / "run"
     machine = config.cluster.machine if config.cluster is not None else ""
     try:
-        slots = file.read(run_dir)
+        slots = file.read_all(config.common.state_dir, config.store)
     except OSError as error:
         raise ConfigError(f"{config.common.source}: state_dir: nothing was counted: {error}") from error
     return exposition.expose(slots, {"network": config.common.network.name}, machine).decode().rstrip("\n")

@@ -6,6 +6,9 @@ A slot belongs to whoever holds the lock on its byte of the file: the kernel giv
 The next process to take it goes on counting from there, so what was counted does not vanish, and nothing is counted twice. The file
 is made aside and renamed into its place, and never made shorter: who has it mapped must not lose it. One of another version, layout
 or size, of another owner, or open to others, is replaced in the same way; who still has the old one mapped counts for nobody.
+
+A store with a user of its own has a file of its own, `store-counts` beside its socket. The group that may use the socket may read
+it, and nobody else; it is read with the server's, if it is the store's user's.
 """
 
 import contextlib
@@ -21,9 +24,10 @@ from pathlib import Path
 
 from .._fast.tally import CELLS, Tally
 from ..durable import locked
+from ..rpc.connection import Address
 from . import families
 
-NAME = "counts"
+NAME, STORES_NAME = "counts", "store-counts"
 VERSION = 1
 SLOTS = 320
 """A reload has one worker more than the 256 that there may be, and there are stores; the rest lets slots of the killed wait."""
@@ -49,6 +53,46 @@ class Role(IntEnum):
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a file of counts is. owner: user id of who writes it, None: ours. is_shared: its group may read it, too."""
+
+    path: Path
+    owner: int | None = None
+    is_shared: bool = False
+
+    @property
+    def mode(self) -> int:
+        return 0o640 if self.is_shared else 0o600
+
+    def has(self, state: os.stat_result) -> bool:
+        """Return whether a file is as it must be here: who else could write to it would say what is counted, and who else could
+        read it would know what is received."""
+        is_owners = stat.S_ISREG(state.st_mode) and state.st_uid == (os.geteuid() if self.owner is None else self.owner)
+        if not self.is_shared:
+            return is_owners and not state.st_mode & 0o077
+        is_groups = self.owner is not None or state.st_gid == self._group()
+        return is_owners and is_groups and stat.S_IMODE(state.st_mode) == self.mode
+
+    def _group(self) -> int:
+        """Return the group that the kernel gives what we make here, as to the socket beside it."""
+        parent = os.stat(self.path.parent)
+        return parent.st_gid if parent.st_mode & stat.S_ISGID else os.getegid()
+
+
+def in_run(state_dir: Path) -> Place:
+    """Return where processes of one user count."""
+    return Place(state_dir / "run" / NAME)
+
+
+def of_store(address: Address, is_ours: bool) -> Place | None:
+    """Return where a store counts that is told from the server by its user, None: where the server does. is_ours: whether this is
+    the store's process."""
+    if not address.is_shared or not address.path:
+        return None
+    return Place(Path(address.path).parent / STORES_NAME, None if is_ours else address.user, is_shared=True)
+
+
+@dataclass(frozen=True)
 class Slot:
     """What one slot holds now. is_live: its process runs, so its gauges mean something."""
 
@@ -64,16 +108,16 @@ _held: list[tuple[int, mmap.mmap, memoryview]] = []
 """What keeps this process' slot: it is given back by the process' end alone."""
 
 
-def claim(run_dir: Path, role: Role) -> Tally:
-    """Take a slot of the file in a directory, for as long as this process runs, and return its counts. Raises OSError.
+def claim(place: Place, role: Role) -> Tally:
+    """Take a slot of a file, for as long as this process runs, and return its counts. Raises OSError.
 
     Its gauges start at zero, its counters where the one before stopped. It has its blocks before it is written to: a write to a
     hole in a full disk would end this process.
     """
-    with _locked(run_dir):
-        handle = _open_good(run_dir / NAME, os.O_RDWR)
+    with _locked(place.path.parent):
+        handle = _open_good(place, os.O_RDWR)
         if handle < 0:
-            handle = _make(run_dir / NAME)
+            handle = _make(place)
         try:
             number = _lock_free_slot(handle)
             os.posix_fallocate(handle, HEAD_SIZE + number * SLOT_SIZE, SLOT_SIZE)
@@ -98,22 +142,30 @@ def claim(run_dir: Path, role: Role) -> Tally:
     return counts
 
 
-def claim_or_none(state_dir: Path, role: Role) -> Tally:
+def claim_or_none(place: Place, role: Role) -> Tally:
     """Do the same. Where that fails (a full disk, say), say so and return counts that nobody reads: counting stops no payment."""
     try:
-        run_dir = state_dir / "run"
-        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return claim(run_dir, role)
+        place.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return claim(place, role)
     except OSError as error:
         log.warning("nothing is counted by this process: %s", error)
         return Tally()
 
 
-def read(run_dir: Path) -> list[Slot]:
+def read_all(state_dir: Path, store: Address) -> list[Slot]:
+    """Return all slots of a server's file, and of its store's, where that has one of its own that can be read. Raises as `read`."""
+    found, stores = read(in_run(state_dir)), of_store(store, is_ours=False)
+    if stores is not None:
+        with contextlib.suppress(OSError):  # it has not begun, or keeps its counts for itself: those of the server are told
+            found += read(stores)
+    return found
+
+
+def read(place: Place) -> list[Slot]:
     """Return all slots that were ever taken. Raises OSError, FileNotFoundError also for a file that is not to be trusted."""
-    handle = _open_good(run_dir / NAME, os.O_RDONLY)
+    handle = _open_good(place, os.O_RDONLY)
     if handle < 0:
-        raise FileNotFoundError(f"{run_dir / NAME} is not there, or not of this version")
+        raise FileNotFoundError(f"{place.path} is not there, or not of this version")
     try:
         with mmap.mmap(handle, FILE_SIZE, prot=mmap.PROT_READ) as memory, memoryview(memory).cast("Q") as cells:
             taken = [number for number in range(SLOTS) if _was_taken(cells, number)]
@@ -138,8 +190,9 @@ def _head() -> bytes:
     return _HEAD.pack(b"paychan\x01", VERSION, SLOTS, CELLS, families.layout())
 
 
-def _open_good(path: Path, flags: int) -> int:
+def _open_good(place: Place, flags: int) -> int:
     """Return a handle of the file, -1 if it is not there, or is not such a file. Raises OSError."""
+    path = place.path
     try:
         handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, IsADirectoryError):
@@ -149,23 +202,23 @@ def _open_good(path: Path, flags: int) -> int:
             return -1
         raise
     state = os.fstat(handle)
-    is_ours = stat.S_ISREG(state.st_mode) and state.st_uid == os.geteuid() and not state.st_mode & 0o077
-    if is_ours and state.st_size == FILE_SIZE and os.pread(handle, _HEAD.size, 0) == _head():
+    if place.has(state) and state.st_size == FILE_SIZE and os.pread(handle, _HEAD.size, 0) == _head():
         return handle
     os.close(handle)
     return -1
 
 
-def _make(path: Path) -> int:
-    """Put a new file in the path's place and return its handle. Raises OSError."""
-    fresh = path.with_name(f"{NAME}.new")
+def _make(place: Place) -> int:
+    """Put a new file in its place and return its handle. Raises OSError."""
+    fresh = place.path.with_name(f"{place.path.name}.new")
     with contextlib.suppress(FileNotFoundError):
         fresh.unlink()
     handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         os.ftruncate(handle, FILE_SIZE)
         os.pwrite(handle, _head(), 0)
-        os.rename(fresh, path)
+        os.fchmod(handle, place.mode)
+        os.rename(fresh, place.path)
     except BaseException:
         os.close(handle)
         raise

@@ -34,7 +34,6 @@ class MetricsServer:
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
-        self._run_dir: Path = config.common.state_dir / "run"
         self._machine = config.cluster.machine if config.cluster is not None else ""
         self._connections = 0
         self._kept: dict[bool, tuple[float, bytes]] = {}
@@ -103,7 +102,8 @@ class MetricsServer:
         made_at, text = self._kept.get(is_open, (float("-inf"), b""))
         if time.monotonic() - made_at >= KEPT_SECONDS:
             labels = {"network": self._config.common.network.name}
-            text = exposition.expose(file.read(self._run_dir), labels, self._machine, is_open)
+            slots = file.read_all(self._config.common.state_dir, self._config.store)
+            text = exposition.expose(slots, labels, self._machine, is_open)
             self._kept[is_open] = time.monotonic(), text
         return text
 

@@ -5,6 +5,7 @@ which do not yet. Those obey once they run again, before they open anything. The
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,10 +14,32 @@ from typing import Any
 
 from ..core.errors import ConfigError, Rejection, Unavailable
 from ..core.network import LIVE
+from ..rpc.connection import ConnectionGone, RemoteRefusal
+from ..rpc.event_messages import NoteChange
+from ..rpc.store_client import StoreClient
+from ..rpc.store_messages import MessageError
 from ..settings.dangers import troubles_with_exposure
 from ..settings.models import ServerConfig
-from ..settings.steering import LIMITS, WHY_LENGTH_MAX, Steering, change_steering, is_limit, read_steering, steering_file
+from ..settings.steering import (
+    DAMAGED_FREEZE,
+    FREEZE_NOTE,
+    LIMITS,
+    WHY_LENGTH_MAX,
+    Freeze,
+    Steering,
+    change_steering,
+    is_limit,
+    read_freeze,
+    read_steering,
+    steering_file,
+)
 from . import workers
+
+TRIES = 8
+"""To replace a note that others replace, too."""
+
+THIS, ALL = "this machine", "all machines"
+"""What a change, or a freeze, holds for."""
 
 log = logging.getLogger("paychan.operator")
 
@@ -38,7 +61,7 @@ def check_why(why: str) -> str:
 
 
 async def freeze(config: ServerConfig, is_frozen: bool, why: str) -> dict[str, Any]:
-    """Have no channel opened from now on, or have them opened again; return what holds. Raises Unavailable."""
+    """Have no channel opened on this machine from now on, or have them opened again; return what holds. Raises Unavailable."""
 
     def change(before: Steering) -> Steering:
         if not is_frozen:
@@ -46,12 +69,52 @@ async def freeze(config: ServerConfig, is_frozen: bool, why: str) -> dict[str, A
         return replace(before, frozen_at=before.frozen_at or int(time.time()), why=why)
 
     now = _change(config, change)
-    return {"opens": opens(now), **await _obeyed(config, now)}
+    told, answer = await _obeyed(config, now)
+    return {"opens": opens(now, told), **answer}
 
 
-def opens(steering: Steering) -> dict[str, Any]:
-    """Return whether openings are frozen, as it is told."""
-    return {"is_frozen": steering.frozen_at is not None, "since_at": steering.frozen_at, "why": steering.why}
+async def freeze_all(config: ServerConfig, store: StoreClient, lease_ms: int, is_frozen: bool, why: str) -> dict[str, Any]:
+    """Do the same on all machines that share the store: once its note is durable, whatever machine is about to open a channel asks
+    for it. lease_ms: of a worker at its store; within that, and a look of the store, none tells of an address any more. Raises
+    Unavailable; then it is not known whether anything has changed."""
+    try:
+        now = await _change_note(store, is_frozen, why)
+    except (ConnectionGone, RemoteRefusal, MessageError) as error:
+        raise Unavailable("store_unavailable", "The store does not answer; nothing may have changed") from error
+    told, silent = await workers.tell_all(config.common.state_dir.absolute() / "run", "ask")
+    late = [row["pid"] for row in told if row.get("freeze", {}).get("revision", -1) < now.revision]
+    return {
+        "opens": opens(current(config), told, now),
+        "revision": now.revision,
+        "not_yet": sorted([*silent, *late]),
+        **_place(config, ALL),
+        "others_within_seconds": math.ceil(lease_ms * 5 / 4000),
+    }
+
+
+async def _change_note(store: StoreClient, is_frozen: bool, why: str) -> Freeze:
+    """Return what the note says. Raises Unavailable, ConnectionGone, RemoteRefusal, MessageError."""
+    note, now_at = (await store.notes(FREEZE_NOTE)).get(FREEZE_NOTE), int(time.time())
+    for _ in range(TRIES):
+        before = read_freeze(note or b"")
+        revision = now_at if before is DAMAGED_FREEZE else before.revision + 1
+        after = Freeze(revision, (before.frozen_at or now_at) if is_frozen else None, why if is_frozen else "")
+        if replace(after, revision=before.revision) == before:
+            return before
+        is_done, note = await store.note(NoteChange(FREEZE_NOTE, note, after.encode()))
+        if is_done:
+            return after
+    raise Unavailable("store_unavailable", "Others change the freeze at the same time")
+
+
+def opens(steering: Steering, told: list[dict[str, Any]], known: Freeze = Freeze()) -> dict[str, Any]:  # noqa: B008
+    """Return whether openings are frozen, and where, as it is told: the freeze of all machines first. told: by this machine's
+    workers. known: what the note says at least."""
+    heard = [Freeze(**row["freeze"]) for row in told if "freeze" in row]
+    everywhere = max([known, *heard], key=lambda freeze: freeze.revision)
+    found: Freeze | Steering = everywhere if everywhere.frozen_at is not None else steering
+    where = "" if found.frozen_at is None else ALL if found is everywhere else THIS
+    return {"is_frozen": bool(where), "since_at": found.frozen_at, "why": found.why, "holds_for": where}
 
 
 # --- limits ---
@@ -83,7 +146,8 @@ async def set_limits(config: ServerConfig, wanted: Mapping[str, object]) -> dict
         return after
 
     now = _change(config, change)
-    return {"limits": limits(config, now), **await _obeyed(config, now)}
+    _, answer = await _obeyed(config, now)
+    return {"limits": limits(config, now), **answer}
 
 
 def _check_limit(config: ServerConfig, name: str, value: object) -> None:
@@ -162,13 +226,13 @@ def _change(config: ServerConfig, change: Callable[[Steering], Steering]) -> Ste
         raise Unavailable("steering_unavailable") from error
 
 
-async def _obeyed(config: ServerConfig, now: Steering) -> dict[str, Any]:
-    """Ask all workers to obey; return which do not yet, by pid."""
+async def _obeyed(config: ServerConfig, now: Steering) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Ask all workers to obey; return what they tell, and which do not yet, by pid."""
     told, silent = await workers.tell_all(config.common.state_dir.absolute() / "run", "look")
     late = [row["pid"] for row in told if row.get("revision", 0) < now.revision]
-    return {"revision": now.revision, "not_yet": sorted([*silent, *late]), **_place(config)}
+    return told, {"revision": now.revision, "not_yet": sorted([*silent, *late]), **_place(config)}
 
 
-def _place(config: ServerConfig) -> dict[str, Any]:
-    """Return for what it holds: for this machine, others of a cluster are asked by themselves."""
-    return {"machine_name": config.cluster.machine if config.cluster is not None else "", "holds_for": "this machine"}
+def _place(config: ServerConfig, holds_for: str = THIS) -> dict[str, Any]:
+    """Return for what it holds: what is for this machine alone, others of a cluster are asked for by themselves."""
+    return {"machine_name": config.cluster.machine if config.cluster is not None else "", "holds_for": holds_for}

@@ -13,6 +13,7 @@ from granian.http import HTTP1Settings
 from .. import logs, printing
 from ..core.errors import ConfigError
 from ..exits import status_of
+from ..precedence import give_way
 from ..server import stopping
 from ..server.port import wait_for_port
 from ..settings.models import OperatorConfig, ServerConfig
@@ -49,7 +50,7 @@ def serve(directory: Path) -> None:
     if operator.port:
         wait_for_port(operator.host, operator.port, config.common.source, "operator")
     logs.set_up("operator", config.common.log)
-    os.nice(5)  # payments come first
+    give_way()
     os.environ[VARIABLE] = os.path.abspath(directory)
     _make_room(operator)
     server = _make_server(config)

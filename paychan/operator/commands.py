@@ -25,10 +25,13 @@ async def settle(context: Context, request: Request) -> Answer:
 
 async def set_opens(context: Context, request: Request) -> Answer:
     """Answer PUT /operator/v1/opens."""
-    wanted = _members(request.body, {"is_frozen": bool, "why": str}, needed="is_frozen")
-    why = acting.check_why(wanted.get("why", ""))
-    _say(request, f"{'freeze' if wanted['is_frozen'] else 'thaw'} openings")
-    return json_answer(await acting.freeze(context.config, wanted["is_frozen"], why))
+    wanted = _members(request.body, {"is_frozen": bool, "why": str, "cluster": bool}, needed="is_frozen")
+    why, is_frozen, is_for_all = acting.check_why(wanted.get("why", "")), wanted["is_frozen"], wanted.get("cluster", False)
+    _say(request, f"{'freeze' if is_frozen else 'thaw'} openings{' on all machines' if is_for_all else ''}")
+    if is_for_all:
+        lease_ms = context.store.lease_ms
+        return json_answer(await acting.freeze_all(context.config, context.store_client, lease_ms, is_frozen, why))
+    return json_answer(await acting.freeze(context.config, is_frozen, why))
 
 
 async def drain(context: Context, request: Request) -> Answer:

@@ -60,7 +60,7 @@ class Table:
 def slots(context: Context) -> list[Slot]:
     """Return what the processes count. Nothing, if none has counted yet."""
     try:
-        return file.read(context.run_dir)
+        return file.read_all(context.config.common.state_dir.absolute(), context.config.store)
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -101,7 +101,7 @@ def what_is(context: Context, found: list[Slot], told: list[dict[str, Any]], ste
             "unsettled_value_satoshi": max((_one(slot, families.UNSETTLED) for slot in alive), default=0),
             "unsettled_value_max_satoshi": acting.shown(config.unsettled_value_max),
         },
-        "opens": acting.opens(steering),
+        "opens": acting.opens(steering, told),
         "is_drained": steering.is_drained,
     }
 

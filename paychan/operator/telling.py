@@ -11,7 +11,7 @@ from ..core.errors import Unavailable
 from ..events.event import Event, Type
 from ..metrics import families
 from ..metrics.exposition import outcomes
-from ..metrics.file import Role, claim_or_none
+from ..metrics.file import Role, claim_or_none, in_run
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.event_messages import NoteChange
 from ..rpc.store_client import StoreClient
@@ -36,7 +36,7 @@ class Telling(Background):
     def __init__(self, context: Context) -> None:
         self._context = context
         self._config = context.config.webhooks
-        self._tally = claim_or_none(context.config.common.state_dir, Role.OPERATOR)
+        self._tally = claim_or_none(in_run(context.config.common.state_dir), Role.OPERATOR)
         self._store: StoreClient | None = None
         self.deliverer: Deliverer | None = None
 

@@ -40,6 +40,7 @@ from .store_messages import (
     encode_highest,
     encode_load,
 )
+from .stores_messages import StoresSeen, decode_stores
 
 ANSWER_SECONDS_MAX = 2.0
 """A store that takes longer is as good as gone: its connection is closed, and its shards are lost to the lease anyway."""
@@ -51,7 +52,7 @@ MOST = 1 << 32
 
 class StoreClient:
     """One worker's connection to the store. `on_owners(welcome, table)` gets each owner table; `on_lost()` ends it all;
-    `on_unsettled(unsettled)` hears with each heartbeat what is unsettled."""
+    with each heartbeat `on_unsettled(unsettled)` hears what is unsettled, `on_freeze(note)` of a freeze of all machines."""
 
     def __init__(
         self,
@@ -60,8 +61,10 @@ class StoreClient:
         on_owners: Callable[[Welcome, OwnerTable], None],
         on_lost: Callable[[], None],
         on_unsettled: Callable[[Unsettled], None] = lambda _: None,
+        on_freeze: Callable[[bytes], None] = lambda _: None,
     ) -> None:
-        self._hello, self._on_owners, self._on_lost, self._on_unsettled = hello, on_owners, on_lost, on_unsettled
+        self._hello, self._on_owners, self._on_lost = hello, on_owners, on_lost
+        self._on_unsettled, self._on_freeze = on_unsettled, on_freeze
         self._welcome: Welcome | None = None
         self._heartbeat: asyncio.Task[None] | None = None
         self.lease_ends = 0.0
@@ -148,13 +151,14 @@ class StoreClient:
             if len(page) < SETTLED_MAX:
                 return
             ask = Scan(SETTLED_MAX, 0, page[-1][0], page[-1][1])
+
     async def received_page(self, ask: Scan) -> list[tuple[int, int, bytes]]:
         """Return one page of the same. Raises the same."""
         return decode_received(await self._ask(StoreMessage.SCAN_RECEIVED, ask.encode()))
 
     async def ask_unsettled(self) -> Unsettled:
         """Return what is unsettled now. Raises ConnectionGone, RemoteRefusal, MessageError."""
-        return decode_heartbeat_reply(await self._ask(StoreMessage.HEARTBEAT, b""))
+        return decode_heartbeat_reply(await self._ask(StoreMessage.HEARTBEAT, b""))[0]
 
     async def highest(self, seconds: int) -> int:
         """Tell of the highest time that is sure here (unix seconds); return the highest of all machines, 0 if there is no other.
@@ -164,6 +168,10 @@ class StoreClient:
     async def events(self, after: int, limit: int) -> Stream:
         """Return the events whose number is above `after`, up to EVENTS_MAX. Raises ConnectionGone, RemoteRefusal, MessageError."""
         return decode_stream(await self._ask(StoreMessage.EVENTS, encode_after(after, limit)))
+
+    async def stores(self) -> StoresSeen:
+        """Return all stores that share the channels, as this one saw them last. Raises the same."""
+        return decode_stores(await self._ask(StoreMessage.STORES, b""))
 
     async def notes(self, prefix: str) -> dict[str, bytes]:
         """Return the notes whose name begins so. Raises the same."""
@@ -204,7 +212,9 @@ class StoreClient:
             sent_at = loop.time()
             try:
                 answer = await asyncio.wait_for(connection.call(StoreMessage.HEARTBEAT), 3 * pause)
-                self._on_unsettled(decode_heartbeat_reply(answer))
+                unsettled, freeze = decode_heartbeat_reply(answer)
+                self._on_unsettled(unsettled)
+                self._on_freeze(freeze)
                 self._extend_lease(sent_at)
             except (ConnectionGone, RemoteRefusal, TimeoutError, MessageError):
                 connection.close()

@@ -41,6 +41,7 @@ class StoreMessage(IntEnum):
     NOTE = 13
     NOTES = 14
     SCAN_SETTLED = 16
+    STORES = 17  # stores_messages.py
 
 
 class Lease(IntEnum):
@@ -445,14 +446,17 @@ class Unsettled(NamedTuple):
 _UNSETTLED = struct.Struct("<QQ")
 
 
-def encode_heartbeat_reply(unsettled: Unsettled) -> bytes:
-    """Return the answer to HEARTBEAT: u64 open | u64 begun."""
-    return _UNSETTLED.pack(*unsettled)
+def encode_heartbeat_reply(unsettled: Unsettled, freeze: bytes = b"") -> bytes:
+    """Return the answer to HEARTBEAT: u64 open | u64 begun | the note that says whether openings are frozen on all machines
+    (settings/steering.py), empty if there is none."""
+    return _UNSETTLED.pack(*unsettled) + freeze
 
 
-def decode_heartbeat_reply(payload: bytes) -> Unsettled:
+def decode_heartbeat_reply(payload: bytes) -> tuple[Unsettled, bytes]:
     """Raises MessageError."""
-    return Unsettled(*_unpack_all(_UNSETTLED, payload))
+    if len(payload) < _UNSETTLED.size:
+        raise MessageError("a message has a wrong length")
+    return Unsettled(*_UNSETTLED.unpack_from(payload)), payload[_UNSETTLED.size :]
 
 
 # --- HIGHEST ----------------------------------------------------------------------------------------------------------

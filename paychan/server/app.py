@@ -17,7 +17,7 @@ from .._fast.tally import REQUESTS, Tally
 from ..core.errors import ConfigError, Rejection
 from ..exits import EXIT_BAD_CONFIG
 from ..metrics.families import OPENS
-from ..metrics.file import Role, claim_or_none
+from ..metrics.file import Role, claim_or_none, in_run
 from ..printing import say
 from ..settings.load import load_server_config
 from ..settings.models import ServerConfig
@@ -84,7 +84,7 @@ class App:
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         end_with_parent()
         logs.set_up("worker", self._config.common.log)
-        self._tally = claim_or_none(self._config.common.state_dir, Role.WORKER)
+        self._tally = claim_or_none(in_run(self._config.common.state_dir), Role.WORKER)
         self._limits = Limits(self._config.limits, self._tally)
 
         async def start() -> None:

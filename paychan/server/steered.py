@@ -2,6 +2,9 @@
 
 The file is looked at when the operator's process says that it has changed, at each opening, and once a second: who starts, or was
 stopped while the others were told, obeys all the same. It is read only after this worker can be told, so no change falls between.
+
+A freeze of all machines is a note in the store. Its heartbeats tell of it, and it is asked for before each opening: from the moment
+that the note is durable on, whatever machine begins to open a channel finds it.
 """
 
 import asyncio
@@ -10,13 +13,18 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
 
 from ..core.errors import Unavailable
+from ..rpc.connection import ConnectionGone, RemoteRefusal
+from ..rpc.store_client import StoreClient
+from ..rpc.store_messages import MessageError
 from ..settings.models import ServerConfig
-from ..settings.steering import SteeringFile
+from ..settings.steering import DAMAGED_FREEZE, FREEZE_NOTE, Freeze, SteeringFile, read_freeze
 from .background import Background
 
 LOOK_SECONDS = 1.0
@@ -46,6 +54,8 @@ class Steered(Background):
         self._given, self._on_change, self._describe, self._end = config, on_change, describe, end
         self._file = SteeringFile(config.common.state_dir, lambda why: log.error("no channels are opened: %s", why))
         self._began, self._is_leaving = time.monotonic(), False
+        self._store: StoreClient | None = None
+        self._freeze = Freeze()
         self.has_joined = False
         """Whether this worker may own shards. Set by who lets it."""
 
@@ -56,8 +66,8 @@ class Steered(Background):
 
     @property
     def is_frozen(self) -> bool:
-        """Whether no channel is opened."""
-        return self._file.now.frozen_at is not None
+        """Whether no channel is opened, as far as this worker knows."""
+        return self._file.now.frozen_at is not None or self._freeze.frozen_at is not None
 
     @property
     def is_drained(self) -> bool:
@@ -69,6 +79,39 @@ class Steered(Background):
         self.look()
         if self.is_frozen:
             raise Unavailable("opens_frozen")
+
+    # --- a freeze of all machines ---
+
+    def follow(self, store: StoreClient) -> None:
+        """Have this store asked from now on."""
+        self._store = store
+
+    def hear(self, note: bytes) -> None:
+        """Note what the store has of a freeze of all machines. What it told earlier may come later."""
+        found = read_freeze(note)
+        is_newer = found.revision >= self._freeze.revision or found is DAMAGED_FREEZE
+        if found != self._freeze and is_newer:
+            log.info("openings are %s on all machines", "opened" if found.frozen_at is None else "frozen")
+            self._freeze = found
+
+    def forget_revision(self) -> None:
+        """The store is away; the next one may have been restored from a backup, and is believed."""
+        self._freeze = replace(self._freeze, revision=0)
+
+    async def ask_opens(self) -> None:
+        """As `check_opens`, when the store has said what it has of a freeze of all machines. Raises Unavailable."""
+        await self._ask()
+        self.check_opens()
+
+    async def _ask(self) -> None:
+        """Raises Unavailable: it is not known."""
+        if self._store is not None:
+            try:
+                self.hear((await self._store.notes(FREEZE_NOTE)).get(FREEZE_NOTE, b""))
+            except (ConnectionGone, RemoteRefusal, MessageError) as error:
+                raise Unavailable("store_unavailable") from error
+
+    # --- this machine ---
 
     def look(self) -> None:
         """Obey what has changed, if anything has."""
@@ -95,9 +138,13 @@ class Steered(Background):
         return True
 
     async def control(self, payload: bytes) -> bytes:
-        """Answer the operator's process: `look` tells of this worker, `drain` has it end. Each looks at the file first."""
+        """Answer the operator's process: `look` tells of this worker, `ask` has it ask the store about a freeze of all machines
+        before, `drain` has it end. Each looks at the file first."""
         self.look()
-        told = {"pid": os.getpid(), "revision": self._file.now.revision, **self._describe()}
+        if payload == b"ask":
+            with suppress(Unavailable):  # then the revision tells
+                await self._ask()
+        told = {"pid": os.getpid(), "revision": self._file.now.revision, "freeze": asdict(self._freeze), **self._describe()}
         if payload == b"drain" and (self.has_joined or not self.is_drained):  # who waits to serve has nothing to give away
             told["is_leaving"] = self.leave()
         return orjson.dumps(told)

@@ -149,7 +149,9 @@ class Worker:
             await asyncio.sleep(0.1)
         self._steered.has_joined = True
         hello = Hello(self._config.common.network.name, self._signer.public_key, str(self._peers.address))
-        self._store = StoreClient(self._config.store, hello, self._on_owners, self._on_store_lost, self._on_unsettled)
+        told = (self._on_owners, self._on_store_lost, self._on_unsettled, self._steered.hear)
+        self._store = StoreClient(self._config.store, hello, *told)
+        self._steered.follow(self._store)
         self._store_said = lambda: self._store.link.refusal
         self._store.link.start()
 
@@ -218,6 +220,7 @@ class Worker:
         self._peers.keep_only(self._ownership.peers)
 
     def _on_store_lost(self) -> None:
+        self._steered.forget_revision()
         if self._life is not None:
             self._ownership.lose()
             self._payments.intake.look_again()
@@ -279,6 +282,7 @@ class Worker:
             self._own_url,
             exposure_max,
             self._steered.check_opens,
+            self._steered.ask_opens,
         )
         notes = Notes(channels, store, self._signer, config.unnoted_value_max)
 

@@ -82,6 +82,50 @@ class Steering:
         return replace(config, **stricter) if stricter else config
 
 
+FREEZE_NOTE = "steer/opens"
+"""The note in the store (rpc/event_messages.py) that freezes openings on all machines that share it."""
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """What that note says: {"version": 1, "revision": 7, "frozen_at": 1790000000 or null, "why": "..."}, as in `Steering`."""
+
+    revision: int = 0
+    frozen_at: int | None = None
+    why: str = ""
+
+    def encode(self) -> bytes:
+        """Return the note."""
+        return json.dumps({"version": VERSION, **asdict(self)}).encode()
+
+    @classmethod
+    def parse(cls, note: bytes) -> "Freeze":
+        """Return what a note says, empty: there is none. Raises ValueError."""
+        if not note:
+            return cls()
+        try:
+            content = json.loads(note)
+            if type(content) is not dict or content.pop("version") != VERSION:
+                raise ValueError("no freeze")
+            found = cls(**content)
+        except (RecursionError, TypeError, KeyError) as error:
+            raise ValueError("no freeze") from error
+        if type(found.revision) is not int or type(found.frozen_at) not in (int, type(None)) or type(found.why) is not str:
+            raise ValueError("no freeze")
+        return found
+
+
+DAMAGED_FREEZE = Freeze(why="the note of the freeze of all machines cannot be read: freeze or thaw again", frozen_at=0)
+
+
+def read_freeze(note: bytes) -> Freeze:
+    """Return what a note says. One that cannot be read opens no channel."""
+    try:
+        return Freeze.parse(note)
+    except ValueError:
+        return DAMAGED_FREEZE
+
+
 def steering_file(state_dir: Path) -> Path:
     """Return where it is kept."""
     return state_dir / "steering"

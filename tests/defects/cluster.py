@@ -155,7 +155,7 @@ CLUSTER = (
         ("K22",),
         "a store that moves is taken to be silent",
         SHARING,
-        "if before is None or before.pair != pair:",
+        "if before is None or before.figures != figures:",
         "if before is None:",
         (f"{PURE}::test_silence_is_a_lease_of_our_own_clock_without_any_change",),
     ),

@@ -1,4 +1,4 @@
-"""Known ways in which the metrics would be wrong, or do harm; rows of table.py. Threats Y1 to Y7 of docs/THREATS.md."""
+"""Known ways in which the metrics would be wrong, or do harm; rows of table.py. Threats Y1 to Y7 and W5 of docs/THREATS.md."""
 
 from .kinds import Break
 
@@ -55,6 +55,22 @@ METRICS = (
         "os.pread(handle, _HEAD.size, 0) == _head()",
         "os.pread(handle, _HEAD.size, 0)",
         (f"{COUNTS}::test_a_file_that_is_not_such_a_file_is_replaced_and_not_trusted",),
+    ),
+    Break(
+        ("W5",),
+        "everybody on the machine reads what a store with a user of its own counts",
+        FILE,
+        "return 0o640 if self.is_shared",
+        "return 0o644 if self.is_shared",
+        (f"{COUNTS}::test_a_store_with_a_user_of_its_own_lets_its_group_read_and_nobody_else",),
+    ),
+    Break(
+        ("W5",),
+        "a file that somebody else put beside the store's socket is shown as the store's counts",
+        FILE,
+        "(os.geteuid() if self.owner is None else self.owner)",
+        "(os.geteuid() if self.owner is None else state.st_uid)",
+        (f"{COUNTS}::test_the_stores_counts_are_believed_of_the_stores_user_alone",),
     ),
     Break(
         ("E9", "Y6"),

@@ -46,8 +46,8 @@ OPERATING = (
         ("H4",),
         "a worker says that it obeys before it does",
         STEERED,
-        '        self.look()\n        told = {"pid"',
-        '        self._file.look()\n        told = {"pid"',
+        "        self.look()\n        if payload",
+        "        self._file.look()\n        if payload",
         (f"{UNIT}/server/test_steered.py::test_it_obeys_before_it_says_so",),
     ),
     Break(
@@ -57,6 +57,25 @@ OPERATING = (
         "        self.look()\n        if self.is_frozen:",
         "        if self.is_frozen:",
         (f"{UNIT}/server/test_steered.py::test_no_channel_opens_from_the_change_on_though_nobody_was_told",),
+    ),
+    Break(
+        ("H4",),
+        "an opening on another machine goes by what the store told last",
+        STEERED,
+        "        await self._ask()\n        self.check_opens()",
+        "        self.check_opens()",
+        (
+            f"{UNIT}/server/test_steered.py::test_the_store_is_asked_before_each_opening_though_it_has_told_nothing",
+            f"{UNIT}/server/test_steered.py::test_no_channel_opens_while_the_store_does_not_say_whether_one_may",
+        ),
+    ),
+    Break(
+        ("H4",),
+        "a freeze that comes while an opening is under way is not seen by it",
+        "paychan/server/channels/life.py",
+        "        await self._ask_opens()",
+        "        await _nobody_asks()",
+        (f"{UNIT}/server/channels/test_life.py::test_a_freeze_that_comes_while_an_opening_is_under_way_holds_for_it",),
     ),
     Break(
         ("H5",),

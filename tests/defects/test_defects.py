@@ -37,7 +37,7 @@ IDS = (
     *(f"Q{number}" for number in range(1, 10)),
     *(f"Y{number}" for number in range(1, 8)),
     *(f"Z{number}" for number in range(1, 6)),
-    *(f"W{number}" for number in range(1, 5)),
+    *(f"W{number}" for number in range(1, 6)),
     *(f"H{number}" for number in range(1, 7)),
     *(f"I{number}" for number in range(1, 8)),
     *(f"U{number}" for number in range(1, 6)),

@@ -443,7 +443,7 @@ MESSAGES: list[tuple[Callable[[bytes], Any], Callable[[Any], bytes] | None]] = [
     (store_messages.decode_load_reply, store_messages.encode_load_reply),
     (store_messages.Scan.decode, store_messages.Scan.encode),
     (store_messages.decode_found, store_messages.encode_found),
-    (store_messages.decode_heartbeat_reply, store_messages.encode_heartbeat_reply),
+    (store_messages.decode_heartbeat_reply, lambda told: store_messages.encode_heartbeat_reply(*told)),
     (signer_messages.SettleRequest.decode, signer_messages.SettleRequest.encode),
     (signer_messages.Refusal.decode, signer_messages.Refusal.encode),
     (store_messages.decode_received, store_messages.encode_received),

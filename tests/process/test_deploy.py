@@ -26,7 +26,8 @@ from tests.system import ROOT, free_port, make_config, running, wait_until
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
-EXPOSURE_MAX = {"paychan-signer": 1.0, "paychan-store": 1.0, "paychan-server": 2.0, "paychan": 2.0, "paychan-metrics": 2.0}
+EXPOSURE_MAX = {"paychan-signer": 1.0, "paychan-store": 1.0}
+EXPOSURE_MAX |= dict.fromkeys(("paychan", "paychan-server", "paychan-metrics", "paychan-operator"), 2.0)
 """As `systemd-analyze security` counts; docs/INSTALL.md names the figures."""
 
 
@@ -187,7 +188,9 @@ def test_systemd_takes_the_units_and_finds_little_exposed(unit, tmp_path):
 def test_the_processes_live_behind_their_units_filter(tmp_path):
     if not shutil.which("systemd-analyze") or not numbers():
         pytest.skip("no systemd-analyze, or no headers of the kernel")
-    shutil.copytree(ROOT / "config" / "debug", tmp_path / "config")
+    metrics, operator = free_port(), free_port()
+    sections = f'[metrics]\nlisten = "127.0.0.1:{metrics}"\n\n[operator]\nlisten = "127.0.0.1:{operator}"\n\n[processes]'
+    make_config(tmp_path / "config", {"server.toml": {"[processes]": sections}})
     port = free_port()
     env = {**os.environ, "PORT": str(port), "PAYCHAN_STATE_DIR": str(tmp_path / "state")}
     unit = DEPLOY / "systemd" / "paychan.service"
@@ -198,9 +201,21 @@ def test_the_processes_live_behind_their_units_filter(tmp_path):
             wait_until(lambda: b"ready http" in (tmp_path / "log").read_bytes() or process.poll() is not None, 30, "the system")
             assert process.poll() is None, (tmp_path / "log").read_text()
             assert len(pay_through(f"http://127.0.0.1:{port}", tmp_path)) == 2
+            wait_until(lambda: "paychan_payments_total" in text_at(f"http://127.0.0.1:{metrics}/metrics"), 30, "the metrics")
+            described = f"http://127.0.0.1:{operator}/operator/v1/openapi.json"
+            wait_until(lambda: "openapi" in text_at(described), 30, "the operator's API")
         finally:
             stop(process)
     assert process.returncode == 0
+
+
+def text_at(url: str) -> str:
+    """Return what is answered, nothing if there is no answer."""
+    try:
+        with urlopen(url, timeout=5) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""
 
 
 # --- users of their own ---
@@ -261,6 +276,14 @@ def test_three_users_make_one_system_and_a_fourth_is_let_in_nowhere(apart, tmp_p
             told = subprocess.run(ask, cwd=ROOT, env=env, capture_output=True, text=True).stdout
             assert "bad " not in told and "ok         running, server: it is ready" in told, told
             assert not (apart / "lib" / "signer" / "signer.key").stat().st_mode & 0o077
+            counts = apart / "run" / "store" / "store-counts"
+            assert (counts.stat().st_mode & 0o777, counts.stat().st_gid) == (0o640, int(GROUP))
+            shown = [sys.executable, "-m", "paychan", "metrics", "--once", str(apart / "config")]
+            told = subprocess.run(as_user(ACCOUNTS["server"], *shown), cwd=ROOT, env=env, capture_output=True, text=True).stdout
+            assert re.search(r"(?m)^paychan_store_groups_total [1-9]", told), told
+            assert 'paychan_processes{role="store"} 1' in told, told
+            strangers = ["setpriv", "--reuid", "games", "--regid", "games", "--clear-groups", "cat", str(counts)]
+            assert subprocess.run(strangers, capture_output=True).returncode == 1
             look = as_user("games", sys.executable, "-m", "paychan", "channels", str(apart / "config"))
             assert subprocess.run(look, cwd=ROOT, env=env, capture_output=True).returncode == 1
         finally:

@@ -12,6 +12,7 @@ import pytest
 from tests import postgres
 from tests.campaign.load import Load
 from tests.fleet import fleet
+from tests.operating import command
 from tests.process.test_four_doors import open_channel
 from tests.system import wait_until
 
@@ -58,6 +59,23 @@ def test_a_channel_is_served_through_any_door_of_any_machine(machines):
     assert all(values)
     for machine in (first, second):
         wait_until(lambda machine=machine: held_by(machine) == sum(values), 20, "the sum of both stores")
+
+
+def test_an_operator_sees_all_machines_and_freezes_openings_on_all(machines):
+    first, second = machines.machines
+    for machine, other in ((first, second), (second, first)):
+        lines = command(machine, "overview", str(machine.config_dir)).stdout.splitlines()
+        stores = {line.split()[1]: line for line in lines if line.startswith("store ") and "shards" in line}
+        assert stores.keys() == {"a", "b"}
+        alive = f"(this machine) alive, shards 128 on 1 worker of m{'ab'.index(machine.name)}"
+        assert alive in stores[machine.name]
+        assert f"store {other.name} alive, shards 128 on 1 worker" in stores[other.name]
+    assert command(second, "freeze", str(second.config_dir), "--cluster").returncode == 0
+    payer = machines.payer("frozen fleet")
+    payer.client = first.client()
+    assert (payer.open().json["code"], first.knows()) == ("opens_frozen", machines.worker_count)
+    assert command(first, "thaw", str(first.config_dir), "--cluster").returncode == 0
+    wait_until(lambda: first.client().request("POST", payer.sender.open_target(payer.newest)).status == 201, 20, "opening again")
 
 
 @pytest.mark.parametrize("way", ["power", "stop"])

@@ -183,7 +183,8 @@ def test_freezing_stops_openings_and_nothing_else_also_after_a_restart(system, s
     assert old.pay().status == 200
     assert old.close().status == 202, "a payer closes"
     assert steer.ask("POST", f"/channels/{channel_of(other)}/settle", {}).status == 202, "an operator settles"
-    assert steer.ask("PUT", "/opens", {"is_frozen": False}).json["opens"] == {"is_frozen": False, "since_at": None, "why": ""}
+    thawed = {"is_frozen": False, "since_at": None, "why": "", "holds_for": ""}
+    assert steer.ask("PUT", "/opens", {"is_frozen": False}).json["opens"] == thawed
     assert new.client.request("POST", new.sender.open_target(new.newest)).status == 201
 
 
@@ -278,9 +279,10 @@ def test_commands_do_the_same_from_another_machine_as_on_the_spot(system, steer,
     file = tmp_path / "token"
     file.write_text(f"{steer.token}\n")
     for place in (here, (*server, "--token-file", str(file))):
-        assert command(system, "freeze", *place, "--why", "by command").stdout == "openings are frozen\n"
+        assert command(system, "freeze", *place, "--why", "by command").stdout == "openings are frozen on this machine\n"
         seen = command(system, "overview", *place).stdout
-        assert re.search(r"openings frozen since .* by command\n", seen) and f"pid {system.worker_pids()[0]} ready" in seen
+        assert re.search(r"openings frozen on this machine since .* by command\n", seen)
+        assert f"pid {system.worker_pids()[0]} ready" in seen
         assert command(system, "thaw", *place).stdout == "channels are opened again\n"
         told = command(system, "limits", *place, "--set", "duration_hours_max=5000").stdout
         assert "duration_hours_max: 5000 (server.toml: 876000)" in told

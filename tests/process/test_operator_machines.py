@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from paychan.cli.output import utc
 from tests.machines import two_machines
 from tests.operating import command
 from tests.system import wait_until
@@ -17,6 +18,37 @@ def machines(tmp_path):
         yield both
         log = "".join([*both.output, *both.second.output])
         assert "Traceback" not in log and "internal error" not in log
+
+
+def test_a_freeze_of_all_machines_holds_on_each_from_its_answer_on_until_it_is_undone_anywhere(machines):
+    first, second = machines, machines.second
+    old, one, other = (machines.payer(f"freeze {name}") for name in ("old", "one", "other"))
+    assert old.open().status == 201
+    place, there = str(first.config_dir), str(second.config)
+    told = command(first, "freeze", place, "--cluster", "--why", "a trial", "--json")
+    told = json.loads(told.stdout)
+    assert (told["opens"]["holds_for"], told["not_yet"]) == ("all machines", [])
+    refused = {client: answer_of(client, one) for client in (first.client(), second.client())}
+    assert {(answer.status, answer.json["code"]) for answer in refused.values()} == {(503, "opens_frozen")}
+    wait_until(lambda: second.client().request("GET", "/v1/fundingInfo").json["code"] == "opens_frozen", 20, "telling nobody")
+    assert old.pay().status == 200
+    assert f"openings frozen on all machines since {since(told)} a trial\n" in command(second, "overview", there).stdout
+    alone = command(second, "thaw", there)
+    assert alone.stdout == "openings are frozen on all machines\n", "a thaw of one machine leaves it"
+    thawed = command(first, "thaw", place, "--cluster")
+    assert thawed.stdout.startswith("channels are opened again\nother machines ask before each opening")
+    wait_until(lambda: answer_of(first.client(), one).status == 201, 20, "opening at the first machine")
+    wait_until(lambda: answer_of(second.client(), other).status == 201, 20, "opening at the second machine")
+
+
+def answer_of(client, payer):
+    """Return a machine's answer to a payer's opening, which may be repeated."""
+    payer.client = client
+    return payer.open() if payer.newest is None else client.request("POST", payer.sender.open_target(payer.newest))
+
+
+def since(told):
+    return utc(told["opens"]["since_at"])
 
 
 def overview(system):

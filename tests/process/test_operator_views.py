@@ -92,7 +92,11 @@ def test_money_is_what_payers_have_paid_and_nothing_settled_is_unsettled(seen):
     assert sum(day["opened"] for day in money["days"]) == 5
     assert page.view("settlements")["total"] == 0
     assert page.view("trouble")["trouble"] == []
-    assert page.view("cluster")["shards"]["owned"] == 256
+    cluster = page.view("cluster")
+    (store,) = cluster["stores"]
+    (worker,) = store["workers"]
+    assert (cluster["shards"]["owned"], store["shards"], worker["shards"]) == (256, 256, [[0, 255]])
+    assert store["open_value_satoshi"] == sum(paid[:3])
 
 
 def test_days_are_the_same_after_the_operators_process_was_killed(seen):

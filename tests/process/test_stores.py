@@ -14,6 +14,7 @@ import pytest
 
 from paychan.exits import EXIT_FAILED
 from paychan.rpc.store_messages import EntryStatus, StoreMessage, encode_commit
+from paychan.rpc.stores_messages import Life
 from tests import postgres
 from tests.process.test_store_postgres import PUBKEY, stores
 from tests.store_workers import FUNDING, Worker, channels, owner_of
@@ -139,6 +140,7 @@ def test_a_silent_store_is_taken_over_and_gets_its_share_again_when_it_is_back(t
         shared_among(workers[1:])
         for channel in money:
             assert channel.pay(owner_of(channel, workers[1:])) is OK
+        told_of_silence(workers[1:], 2 * len(money))
         if number == signal.SIGSTOP:
             made[0].process.send_signal(signal.SIGCONT)
             assert made[0].end() == EXIT_FAILED
@@ -148,6 +150,21 @@ def test_a_silent_store_is_taken_over_and_gets_its_share_again_when_it_is_back(t
         for channel in money:
             assert channel.pay(owner_of(channel, workers)) is OK
         sound(made[0], 3 * len(money))
+
+
+def told_of_silence(workers, paid):
+    """Check what the stores b and c tell of all: a is silent, and each of the others has what its worker serves."""
+
+    def look():
+        both = [worker.stores() for worker in workers]
+        return all(told["a"].life is Life.SILENT and sum(one.open for one in told.values()) == paid for told in both)
+
+    wait_until(look, 20, "a silence, and what was paid, to be told of")
+    for worker, name in zip(workers, "bc", strict=True):
+        told = worker.stores()
+        assert told[name].is_this and not told["a"].owners and {told["b"].life, told["c"].life} == {Life.ALIVE}
+        assert [set(told[other].owners.values()) for other in "bc"] == [{each.number} for each in workers]
+        assert told[name].workers == {worker.number: f"of {name}"}
 
 
 def test_a_store_that_is_cut_off_from_the_database_ends_and_what_it_had_sent_is_refused(tmp_path):

@@ -218,11 +218,12 @@ class MemoryStoreClient:
         on_owners: Callable[[Welcome, OwnerTable], None],
         on_lost: Callable[[], None],
         on_unsettled: Callable[[Unsettled], None],
+        _: Callable[[bytes], None],
     ) -> None:
         self._on_unsettled = on_unsettled
         self._store, self._wire, self._chance = store, wire, chance
         self.peer_address, self._on_owners, self._on_lost = hello.peer_address, on_owners, on_lost
-        self._number = 0
+        self._number, self._tell_at = 0, 0.0
         if wire.process:
             wire.process.at_death.append(self.lose)
         self.link = _Link()
@@ -248,7 +249,9 @@ class MemoryStoreClient:
             if self.link.is_up and self._wire.process and self._wire.process.is_alive:
                 self._on_owners(Welcome(self._number, self._store.shard_count, 3000), table)
 
-        asyncio.get_running_loop().call_later(self._chance.uniform(0.001, 0.1), tell)
+        loop = asyncio.get_running_loop()  # one connection: what was told first comes first
+        self._tell_at = max(self._tell_at + 1e-6, loop.time() + self._chance.uniform(0.001, 0.1))
+        loop.call_at(self._tell_at, tell)
 
     def lose(self) -> None:
         """The connection is cut."""

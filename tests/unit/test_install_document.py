@@ -18,6 +18,10 @@ TEXT = (ROOT / "docs" / "INSTALL.md").read_text()
 UNITS = {path.stem: path.read_text() for path in (DEPLOY / "systemd").glob("*.service")}
 
 
+WATCHING = ("paychan-metrics", "paychan-operator")
+"""Nothing waits for these, and no payment."""
+
+
 def lines_of(unit: str) -> dict[str, str]:
     return dict(re.findall(r"(?m)^(\w+)=(.*)$", UNITS[unit]))
 
@@ -70,12 +74,25 @@ def test_the_lines_for_three_users_make_a_configuration_that_lacks_only_an_opera
 @pytest.mark.parametrize("unit", UNITS)
 def test_units_are_as_the_document_says(unit):
     lines = lines_of(unit)
-    if unit != "paychan-metrics":  # nothing waits for it, and no payment
+    if unit not in WATCHING:
         assert lines["Type"] == "notify" and int(lines["WatchdogSec"]) >= 30 and lines["WatchdogSignal"] == "SIGKILL"
     assert lines["Restart"] == "on-failure" and lines["RestartPreventExitStatus"] == "2" and lines["LimitCORE"] == "0"
     assert lines["ProtectSystem"] == "strict" and lines["NoNewPrivileges"] == "yes" and lines["CapabilityBoundingSet"] == ""
     assert "PrivateUsers" not in lines  # processes know each other by their user ids
     assert ("ExecReload" in lines) is (unit in ("paychan", "paychan-server"))
+
+
+def test_who_watches_is_the_servers_user_gives_way_to_it_and_lives_behind_the_filter_that_all_are_tried_behind():
+    """tests/process/test_deploy.py has paychan.service's processes, these among them, live behind its filter."""
+
+    def sandbox(unit):
+        return UNITS[unit].partition("# What it may not do")[2]
+
+    for unit in WATCHING:
+        lines = lines_of(unit)
+        assert (lines["User"], lines["Group"], lines["Nice"]) == ("paychan", "paychan", "5")
+        assert sandbox(unit) == sandbox("paychan") and f"{unit}.service" in lines_of("paychan")["Conflicts"]
+        assert f"ExecStart=/opt/paychan/bin/paychan {unit.removeprefix('paychan-')} /etc/paychan\n" in UNITS[unit]
 
 
 def test_who_keeps_the_key_has_a_user_of_its_own_no_network_and_comes_first():

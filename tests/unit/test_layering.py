@@ -90,6 +90,7 @@ FLOORS = (
     "paychan.printing",
     "paychan.logs",
     "paychan.hangup",
+    "paychan.precedence",
     "paychan.notify",
     "paychan.rpc",
     "paychan.settings",

@@ -2,7 +2,7 @@
 
 import { question } from "./dialog.js";
 import { h } from "./dom.js";
-import { count, grouped, limit } from "./show.js";
+import { count, grouped, limit, sat, span, time } from "./show.js";
 
 const NAMES = {
   channel_value_max_satoshi: "received on one channel, at most",
@@ -17,21 +17,51 @@ const shownLimit = (key, value) => (value === null || key.endsWith("_satoshi") ?
 
 export async function show(app) {
   const [content, limits] = await Promise.all([app.ask("cluster"), app.ask("limits").catch(() => null)]);
-  const machines = content.machines.map((one) =>
-    h(
-      "li",
-      { class: "card", "data-key": one.name },
-      h("h2", {}, one.name || "This machine", " ", h("span", { class: `tag ${one.is_ready ? "open" : "bad"}` }, one.is_ready ? "ready" : "not ready")),
-      h("p", {}, `${count(one.shards, "shard")} on ${count(one.workers.length, "worker")}${one.is_this ? "; it answers this page" : ""}.`),
-    ),
-  );
-  const elsewhere = content.elsewhere_shards
-    ? h("p", { class: "quiet" }, `${count(content.elsewhere_shards, "shard")} of ${grouped(content.shards.total)} ${content.elsewhere_shards === 1 ? "is" : "are"} owned by other machines. Each machine’s own page tells of its workers.`)
-    : h("p", { class: "quiet" }, content.is_cluster ? "This machine owns all shards now." : "There is one machine. With [cluster] in server.toml others can share its channels.");
+  const stores = content.stores.length
+    ? h("ul", { class: "plain grid" }, content.stores.map((one) => storeCard(content, one)))
+    : h("p", { class: "warn strip" }, "The store does not answer: what other machines do is not known.");
+  const alone = content.stores.length < 2 && !content.is_cluster && h("p", { class: "quiet" }, "There is one machine. With [cluster] in server.toml others can share its channels.");
+  const asOf = content.stores.length > 1 && h("p", { class: "quiet" }, "As this machine’s store saw the others ", time(content.looked_at, true), ". Each machine’s own page tells more of its workers.");
   const database = content.database
     ? h("section", { class: "card" }, h("h2", {}, "Database"), h("p", {}, `PostgreSQL, ${content.database.name} at ${content.database.hosts.join(", ")}. paychan-store postgres look tells of its standbys.`))
     : null;
-  return [h("h1", {}, "Cluster"), h("ul", { class: "plain grid" }, machines), elsewhere, database, limits && limitsCard(app, limits)];
+  return [h("h1", {}, "Cluster"), stores, alone, asOf, database, limits && limitsCard(app, limits)];
+}
+
+const LIVES = { alive: ["open", "alive"], silent: ["bad", "silent"], unknown: ["", "not heard yet"] };
+const LEASES = { settler: "starts settlements", chain_watcher: "watches the chain" };
+
+/** A machine: its store, and which shards its workers serve. */
+function storeCard(content, one) {
+  const [kind, life] = one.is_this ? [content.ready.is_ready ? "open" : "bad", content.ready.is_ready ? "ready" : "not ready"] : LIVES[one.life];
+  const isShared = new Set(one.workers.map((each) => each.machine)).size > 1;
+  const row = (name, value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
+  const worker = (each) =>
+    h(
+      "tr",
+      { "data-key": each.number },
+      h("th", { scope: "row", "data-label": "worker" }, `${each.number}`),
+      h("td", { "data-label": "machine" }, each.machine || "–"),
+      h("td", { "data-label": "shards" }, each.shards.map(([first, last]) => (first === last ? `${first}` : `${first}–${last}`)).join(", ") || "none"),
+    );
+  const heads = ["worker", "machine", "shards"].map((name) => h("th", { scope: "col" }, name));
+  return h(
+    "li",
+    { class: "card", "data-key": one.name },
+    h("h2", {}, one.name || (isShared ? "All machines" : content.machine || "This machine"), " ", h("span", { class: `tag ${kind}` }, life)),
+    h(
+      "dl",
+      { class: "facts" },
+      row("shards", `${grouped(one.shards)} of ${grouped(content.shards.total)}${one.unserved_shards ? `, ${grouped(one.unserved_shards)} served by nobody` : ""}`),
+      one.leases.length > 0 && row("also", one.leases.map((name) => LEASES[name]).join(", ")),
+      row("received on open channels, its part", sat(one.open_value_satoshi)),
+      one.name && row("last write", one.is_this ? "this machine answers this page" : `${span(one.unmoved_seconds)} before the look`),
+      one.name && row("fence, groups", `${grouped(one.fence)}, ${grouped(one.groups)}`),
+    ),
+    one.workers.length
+      ? h("table", { class: "stacked" }, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, one.workers.map(worker)))
+      : h("p", { class: "empty" }, "It has no workers."),
+  );
 }
 
 /** The limits that may be made stricter while it runs, and let go again. */

@@ -142,8 +142,10 @@ function shards(status) {
 function opens(app, status) {
   const frozen = status.opens?.is_frozen;
   if (!frozen && !app.may("steer")) return null;
+  const isForAll = status.opens?.holds_for === "all machines";
   const act = (isFrozen) => async (form) => {
-    await app.ask("opens", { method: "PUT", body: { is_frozen: isFrozen, why: String(form.get("why") ?? "").trim() } });
+    const cluster = isFrozen ? form.get("cluster") !== null : isForAll;
+    await app.ask("opens", { method: "PUT", body: { is_frozen: isFrozen, why: String(form.get("why") ?? "").trim(), cluster } });
     app.told(isFrozen ? "Opens are frozen." : "Channels open again.");
     app.status = await app.ask("status");
     await app.refresh();
@@ -151,6 +153,7 @@ function opens(app, status) {
   const why = [
     h("label", { for: "why" }, "Why (it is shown here)"),
     h("input", { id: "why", name: "why", maxlength: 200, autocomplete: "off" }),
+    status.machine && h("label", {}, h("input", { type: "checkbox", name: "cluster" }), " on all machines, not on this one alone"),
   ];
   const freeze = h(
     "button",
@@ -166,7 +169,7 @@ function opens(app, status) {
     "div",
     { class: `strip ${frozen ? "warn" : ""}` },
     frozen
-      ? h("p", {}, "No channels open: ", h("q", {}, status.opens.why || "no reason was given"), " since ", time(status.opens.since_at), ".")
+      ? h("p", {}, `No channels open${isForAll ? " on any machine" : status.machine ? " on this machine" : ""}: `, h("q", {}, status.opens.why || "no reason was given"), " since ", time(status.opens.since_at), ".")
       : h("p", { class: "quiet" }, "Channels open."),
     app.may("steer") && (frozen ? thaw : freeze),
   );

@@ -7,7 +7,7 @@ Every method raises NotOwner when the shard is another worker's: the caller send
 import asyncio
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ..._fast.channel import ChannelTable, read_channel_request, shard_of
@@ -45,6 +45,10 @@ class _Closed:
     outcome: Reply | Unavailable
 
 
+async def _nobody_asks() -> None:
+    """What may be opened is known here."""
+
+
 class ChannelLife:
     """The rules of a channel's life, applied to memory and store in the order that loses no money."""
 
@@ -61,12 +65,13 @@ class ChannelLife:
         own_url: str,
         exposure_max: int,
         check_opens: Callable[[], None] = lambda: None,
+        ask_opens: Callable[[], Awaitable[None]] = _nobody_asks,
     ) -> None:
         """exposure_max: satoshi; a channel that holds more is settled, also if its opening payment brought it all. check_opens():
-        raises Unavailable while no channel may be opened."""
+        raises Unavailable while no channel may be opened, as far as is known here; ask_opens() asks the store first."""
         self._channels, self._shard_count, self._committer, self._loader = channels, shard_count, committer, loader
         self._settling, self._opening, self._proving = settling, opening, proving
-        self._clock, self._own_url, self._check_opens = clock, own_url, check_opens
+        self._clock, self._own_url, self._check_opens, self._ask_opens = clock, own_url, check_opens, ask_opens
         self._exposure_max = exposure_max
         self._closed: OrderedDict[bytes, _Closed] = OrderedDict()
         self._early: set[asyncio.Task[Reply]] = set()
@@ -104,7 +109,7 @@ class ChannelLife:
             if await self._loader.load(terms.outpoint):
                 return self._exists(terms, request.payment)
             raise
-        self._check_opens()  # nothing is waited for from here to the write
+        await self._ask_opens()  # nothing is waited for from its check to the write
         phase = next_phase(ABSENT, Event.EXHAUST if request.payment.exhausts else Event.OPEN)
         state = ChannelState(phase, request.payment)
         shard = shard_of(terms.outpoint, self._shard_count)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Protocol
 
 from paychan.rpc.store_messages import OwnerTable, Unsettled
+from paychan.rpc.stores_messages import Life, StoreSeen
 
 from ...elsewhere import Elsewhere, theirs
 from ...ending import die
@@ -39,13 +40,14 @@ class Owning(Protocol):
     def hold(self, epochs: dict[int, int]) -> None: ...
     def let_go(self, leases: list[int]) -> None: ...
     def hear(self, elsewhere: Elsewhere) -> None: ...
+    def saw(self, stores: list[StoreSeen]) -> None: ...
 
 
 @dataclass
 class _Seen:
-    """pair: (fence, groups) as seen last, first at `since_ms`. has_moved: while it was watched."""
+    """figures: of a row, as seen last, first at `since_ms`. has_moved: while it was watched."""
 
-    pair: tuple[int, int]
+    figures: tuple[int, ...]
     since_ms: int
     has_moved: bool
 
@@ -56,16 +58,21 @@ class Watch:
     def __init__(self, own: str, lease_ms: int) -> None:
         self._own, self._lease_ms = own, lease_ms
         self._seen: dict[str, _Seen] = {}
+        self._beats: dict[str, _Seen] = {}
         self._is_first = True
         self._asked_ms = 0
 
     def see(self, rows: list[Row], asked_ms: int, now_ms: int) -> None:
         """Take in what the database answered. asked_ms, now_ms: before the question and after the answer."""
         for row in rows:
-            pair, before = (row.fence, row.groups), self._seen.get(row.name)
-            if before is None or before.pair != pair:
-                self._seen[row.name] = _Seen(pair, now_ms, not self._is_first)
+            self._note(self._seen, row.name, (row.fence, row.groups), now_ms)
+            self._note(self._beats, row.name, (row.groups,), now_ms)
         self._is_first, self._asked_ms = False, asked_ms
+
+    def _note(self, seen: dict[str, _Seen], name: str, figures: tuple[int, ...], now_ms: int) -> None:
+        before = seen.get(name)
+        if before is None or before.figures != figures:
+            seen[name] = _Seen(figures, now_ms, not self._is_first)
 
     def is_silent(self, row: Row) -> bool:
         """Return whether a store was the same for a whole lease."""
@@ -74,6 +81,17 @@ class Watch:
     def lives(self, row: Row) -> bool:
         """Return whether a store has moved within the last lease, or is this one."""
         return row.name == self._own or (self._seen[row.name].has_moved and not self.is_silent(row))
+
+    def sign_of(self, row: Row) -> tuple[Life, int]:
+        """Return what who operates is told: whether a store writes, and for how many milliseconds it has written nothing. By what
+        it writes alone: whoever takes it over raises its fence."""
+        beat = self._beats[row.name]
+        unmoved_ms = max(0, self._asked_ms - beat.since_ms)
+        if row.name == self._own:
+            return Life.ALIVE, unmoved_ms
+        if unmoved_ms > self._lease_ms:
+            return Life.SILENT, unmoved_ms
+        return (Life.ALIVE if beat.has_moved else Life.UNKNOWN), unmoved_ms
 
 
 def excess(rows: list[Row], weights: dict[int, int], own: Row, kinds: tuple[range, range]) -> dict[str, list[int]]:
@@ -154,6 +172,7 @@ class Sharing:
         if await self._give(rows, own):
             rows = await self._look()
         self._owning.hear(self._elsewhere(rows))
+        self._owning.saw([self._told(row) for row in rows])
 
     async def _look(self) -> list[Row]:
         asked_ms = _now_ms()
@@ -204,6 +223,14 @@ class Sharing:
                 stopped |= {shard: why for shard, why in table.stopped.items() if shard in row.leases}
         unsettled = Unsettled(sum(row.sums.open for row in others), sum(row.sums.begun for row in others))
         return Elsewhere(owners, workers, stopped, unsettled)
+
+    def _told(self, row: Row) -> StoreSeen:
+        """Return what who operates is told of a store."""
+        table, is_this = _table(row), row.name == self._name
+        owners = {lease: worker for lease, (worker, _) in theirs(row.leases, table).items()}
+        workers = table.workers if table is not None else {}
+        figures = (*self._watch.sign_of(row), row.fence, row.groups, row.sums.open, row.sums.begun)
+        return StoreSeen(row.name, row.number, is_this, *figures, workers, owners)
 
 
 def _table(row: Row) -> OwnerTable | None:

@@ -23,7 +23,7 @@ FIRST = {
     "the mark is ignored": 56,
     "a living store is taken for silent": 1,
     "two stores share a name": 223,
-    "nobody waits for a standby": 106,
+    "nobody waits for a standby": 267,
     "nobody hears that a store has found less": 467,
 }
 

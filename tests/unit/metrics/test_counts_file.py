@@ -16,6 +16,7 @@ from paychan._fast import tally
 from paychan._fast.tally import Tally
 from paychan.metrics import families, file
 from paychan.metrics.exposition import expose, names
+from paychan.rpc.connection import Address
 from tests.metrics import by_outcome, parse
 
 ROOT = Path(__file__).parents[3]
@@ -24,7 +25,7 @@ import sys
 from pathlib import Path
 from paychan._fast.tally import OWN, TAKEN
 from paychan.metrics import families, file
-counts = file.claim(Path(sys.argv[1]), file.Role.WORKER)
+counts = file.claim(file.Place(Path(sys.argv[1]) / file.NAME), file.Role.WORKER)
 counts.set(families.BEAT_AT, 1)
 counts.set(families.WAITING.at, 7)
 print("claimed", flush=True)
@@ -57,14 +58,14 @@ class Process:
 
 
 def shown(directory: Path) -> dict:
-    return parse(expose(file.read(directory), {}).decode())
+    return parse(expose(file.read(file.Place(directory / file.NAME)), {}).decode())
 
 
 def test_processes_at_once_have_a_slot_each_and_none_loses_a_count(tmp_path):
     each = [Process(tmp_path) for _ in range(4)]
     for process in each:
         process.wait("claimed")
-    assert len(file.read(tmp_path)) == 4
+    assert len(file.read(file.Place(tmp_path / file.NAME))) == 4
     for number, process in enumerate(each, 1):
         process.count(1000 * number)
     for process in each:
@@ -87,7 +88,7 @@ def test_the_next_process_goes_on_where_a_killed_one_stopped(tmp_path):
         process.wait("counted")
         process.kill()
         assert by_outcome(shown(tmp_path)) == {"accepted": 5 * generation}
-        assert len(file.read(tmp_path)) == 1
+        assert len(file.read(file.Place(tmp_path / file.NAME))) == 1
     assert shown(tmp_path)["paychan_process_starts_total", (("role", "worker"),)] == 3
 
 
@@ -116,33 +117,33 @@ HOW = ("another version", "another layout", "shorter", "longer", "empty", "open 
 
 @pytest.mark.parametrize("how", HOW)
 def test_a_file_that_is_not_such_a_file_is_replaced_and_not_trusted(tmp_path, how):
-    file.claim(tmp_path, file.Role.STORE)
+    file.claim(file.Place(tmp_path / file.NAME), file.Role.STORE)
     spoilt(tmp_path / file.NAME, how)
     before = os.lstat(tmp_path / file.NAME)
     with pytest.raises(FileNotFoundError):
-        file.read(tmp_path)
-    file.claim(tmp_path, file.Role.STORE)
+        file.read(file.Place(tmp_path / file.NAME))
+    file.claim(file.Place(tmp_path / file.NAME), file.Role.STORE)
     after = os.lstat(tmp_path / file.NAME)
     assert after.st_ino != before.st_ino and stat.S_ISREG(after.st_mode)
     assert stat.S_IMODE(after.st_mode) == 0o600 and after.st_size == file.FILE_SIZE
-    assert len(file.read(tmp_path)) == 1
+    assert len(file.read(file.Place(tmp_path / file.NAME))) == 1
     if how == "a link":
         assert not any((tmp_path / "elsewhere").read_bytes()[file.HEAD_SIZE :])
 
 
 def test_where_nothing_can_be_counted_the_process_goes_on(tmp_path):
-    file.claim(tmp_path, file.Role.STORE)
+    file.claim(file.Place(tmp_path / file.NAME), file.Role.STORE)
     (tmp_path / "run").mkdir()
-    file.claim(tmp_path / "run", file.Role.STORE)
+    file.claim(file.in_run(tmp_path), file.Role.STORE)
     spoilt(tmp_path / "run" / file.NAME, "a directory")
-    counts = file.claim_or_none(tmp_path, file.Role.WORKER)
+    counts = file.claim_or_none(file.in_run(tmp_path), file.Role.WORKER)
     counts.answered(tally.OWN, tally.TAKEN)
     assert counts.get(tally.OUTCOMES_AT + tally.OWN * tally.OUTCOMES + tally.TAKEN) == 1
 
 
 def test_a_slot_has_its_blocks_before_it_is_written_to(tmp_path):
     """A write to a hole of a full disk is a SIGBUS."""
-    file.claim(tmp_path, file.Role.STORE)
+    file.claim(file.Place(tmp_path / file.NAME), file.Role.STORE)
     assert (tmp_path / file.NAME).stat().st_blocks * 512 >= file.SLOT_SIZE
 
 
@@ -182,3 +183,51 @@ def test_no_two_metrics_share_a_cell_or_a_name():
     assert len(taken) == len(set(taken)) and min(taken) >= tally.DOORS * tally.OUTCOMES and max(taken) < tally.CELLS
     assert len(names()) == len(families.FAMILIES) + 5
     assert max(families.OUTCOMES) < tally.OUTCOMES
+
+
+# --- a store with a user of its own ---
+
+
+def beside(directory, user):
+    """Return the socket of a store with a user of its own."""
+    return Address(path=str(directory / "store.sock"), user=user, is_shared=True)
+
+
+def test_a_store_with_a_user_of_its_own_lets_its_group_read_and_nobody_else(tmp_path):
+    before = os.umask(0o077)  # as the units have it
+    try:
+        place = file.of_store(beside(tmp_path, os.geteuid()), is_ours=True)
+        file.claim(place, file.Role.STORE)
+        made = place.path.stat()
+        assert (place.path.name, stat.S_IMODE(made.st_mode), made.st_gid) == ("store-counts", 0o640, os.getegid())
+        for mode in (0o600, 0o644, 0o660, 0o641):
+            place.path.chmod(mode)
+            file.claim(place, file.Role.STORE)
+            assert stat.S_IMODE(place.path.stat().st_mode) == 0o640, "it is made anew"
+    finally:
+        os.umask(before)
+
+
+def test_both_files_are_read_as_one_and_without_the_stores_the_servers_alone(tmp_path):
+    store = beside(tmp_path, os.geteuid())
+    file.claim_or_none(file.in_run(tmp_path), file.Role.WORKER)
+    assert [slot.role for slot in file.read_all(tmp_path, store)] == [file.Role.WORKER]
+    file.claim(file.of_store(store, is_ours=True), file.Role.STORE)
+    assert [slot.role for slot in file.read_all(tmp_path, store)] == [file.Role.WORKER, file.Role.STORE]
+    apart = Address(path=store.path)
+    assert file.of_store(apart, is_ours=True) is None and len(file.read_all(tmp_path, apart)) == 1
+
+
+def test_the_stores_counts_are_believed_of_the_stores_user_alone(tmp_path):
+    file.claim_or_none(file.in_run(tmp_path), file.Role.WORKER)
+    file.claim(file.of_store(beside(tmp_path, os.geteuid()), is_ours=True), file.Role.STORE)
+    assert len(file.read_all(tmp_path, beside(tmp_path, os.geteuid() + 1))) == 1
+
+
+@pytest.mark.privileged("only root can give a file away")
+def test_a_group_that_was_let_in_before_is_shut_out_by_the_next_start(tmp_path):
+    place = file.of_store(beside(tmp_path, os.geteuid()), is_ours=True)
+    file.claim(place, file.Role.STORE)
+    os.chown(place.path, -1, os.getegid() + 1)
+    file.claim(place, file.Role.STORE)
+    assert place.path.stat().st_gid == os.getegid()

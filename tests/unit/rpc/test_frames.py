@@ -75,6 +75,7 @@ def test_message_numbers_never_change():
         "NOTE": 13,
         "NOTES": 14,
         "SCAN_SETTLED": 16,
+        "STORES": 17,
     }
     assert {message.name: int(message) for message in SignerMessage} == {"PUBLIC_KEY": 1, "SETTLE": 2, "NOTE": 3, "JUDGE": 4}
     assert [int(status) for status in EntryStatus] == [0, 1, 2, 3, 4]
@@ -193,7 +194,7 @@ def test_scan(message):
 @given(U64, U64)
 def test_unsettled(opened, begun):
     unsettled = Unsettled(opened, begun)
-    assert decode_heartbeat_reply(encode_heartbeat_reply(unsettled)) == unsettled
+    assert decode_heartbeat_reply(encode_heartbeat_reply(unsettled, b"a note")) == (unsettled, b"a note")
     assert unsettled.total == opened + begun
 
 

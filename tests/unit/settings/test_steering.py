@@ -11,7 +11,18 @@ import pytest
 from paychan import durable
 from paychan.core.errors import ConfigError
 from paychan.settings.load import load_server_config
-from paychan.settings.steering import DAMAGED, LIMITS, Steering, SteeringFile, change_steering, read_steering, steering_file
+from paychan.settings.steering import (
+    DAMAGED,
+    DAMAGED_FREEZE,
+    LIMITS,
+    Freeze,
+    Steering,
+    SteeringFile,
+    change_steering,
+    read_freeze,
+    read_steering,
+    steering_file,
+)
 from tests.system import ROOT
 
 
@@ -103,3 +114,25 @@ def test_a_watched_file_is_read_when_it_has_changed(tmp_path):
     assert watched.look() and watched.now == made and not watched.look()
     steering_file(tmp_path).unlink()
     assert watched.look() and watched.now == Steering()
+
+
+# --- a freeze of all machines ---
+
+NOTE = {"version": 1, "revision": 3, "frozen_at": None, "why": ""}
+
+
+def test_a_note_says_what_was_written_and_without_one_nothing_is_frozen():
+    for freeze in (Freeze(), Freeze(7, 1_790_000_000, "a trial"), Freeze(8)):
+        assert read_freeze(freeze.encode()) == freeze
+    assert read_freeze(b"") == Freeze() and read_freeze(json.dumps(NOTE).encode()) == Freeze(3)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [b"x", b"[]", b"[" * 10_000, *(json.dumps({**NOTE, **change}).encode() for change in (
+        {"version": 2}, {"more": 1}, {"revision": True}, {"frozen_at": False}, {"frozen_at": "x"}, {"why": None},
+    ))],
+    ids=lambda note: repr(note[:60]),
+)  # fmt: skip
+def test_a_note_that_does_not_read_opens_no_channel(note):
+    assert read_freeze(note) == DAMAGED_FREEZE and DAMAGED_FREEZE.frozen_at is not None

@@ -15,6 +15,7 @@ from paychan.core.network import TEST
 from paychan.core.payment import Payment
 from paychan.core.sharding import shard_of
 from paychan.rpc.connection import Address
+from paychan.rpc.event_messages import NoteChange
 from paychan.rpc.store_messages import (
     LEASE_COUNT,
     RECEIVED_MAX,
@@ -32,7 +33,9 @@ from paychan.rpc.store_messages import (
     encode_commit,
     encode_load,
 )
+from paychan.rpc.stores_messages import Life, StoreSeen, StoresSeen, decode_stores
 from paychan.settings.models import Common, StoreConfig
+from paychan.settings.steering import FREEZE_NOTE
 from store import keys
 from store import server as server_module
 from store.engines.rocksdb import RocksDB
@@ -91,11 +94,11 @@ class Connection:
 
 
 class Rig:
-    def __init__(self, tmp_path):
+    def __init__(self, tmp_path, number=0):
         self.engine = RocksDB(tmp_path / "db")
         common = Common("store.toml", TEST, tmp_path, False, None)
         config = StoreConfig(common, Address(path=str(tmp_path / "s")), SHARDS, LEASE_MS, PUBKEY, tmp_path / "signer.pub")
-        self.server = StoreServer(config, Identity("test", PUBKEY, SHARDS, bytes(16)), self.engine)
+        self.server = StoreServer(config, Identity("test", PUBKEY, SHARDS, bytes(16)), self.engine, number)
 
     def connect(self, **who):
         return Connection(self.server, **who)
@@ -109,6 +112,53 @@ def opening(epoch=1, value=900):
 
 def commit(*entries):
     return encode_commit([entry.encode() for entry in entries])
+
+
+# --- what who operates is told ---
+
+
+@asynchronous
+async def test_a_store_that_is_the_only_one_tells_of_itself_as_it_is_now(tmp_path):
+    rig = Rig(tmp_path)
+    worker, observer = rig.connect().hello(), rig.connect().hello(peer="")
+    worker.ask(StoreMessage.COMMIT, commit(opening()))
+    await settle()
+    observer.ask(StoreMessage.STORES)
+    (answer,) = observer.taken(StoreMessage.STORES)
+    owners = dict.fromkeys(range(SHARDS + LEASE_COUNT), 1)
+    itself = StoreSeen("", 0, True, Life.ALIVE, 0, 0, 0, 100, 0, {1: "unix:/worker"}, owners)
+    assert decode_stores(answer) == StoresSeen(0, SHARDS, [itself])
+
+
+@asynchronous
+async def test_one_of_several_tells_of_all_as_it_saw_them_last_and_how_long_ago_that_was(tmp_path, monkeypatch):
+    now_ms = 1000
+    monkeypatch.setattr(server_module, "_now_ms", lambda: now_ms)
+    rig = Rig(tmp_path, number=2)
+    observer = rig.connect().hello(peer="")
+    observer.ask(StoreMessage.STORES)
+    assert decode_stores(observer.taken(StoreMessage.STORES)[0]).stores == [], "nothing was looked at yet"
+    seen = [StoreSeen(name, number, number == 2, Life.ALIVE, 0, 1, 1, 0, 0, {}, {}) for number, name in ((1, "a"), (2, "b"))]
+    rig.server.saw(seen)
+    now_ms += 2500
+    observer.ask(StoreMessage.STORES)
+    assert decode_stores(observer.taken(StoreMessage.STORES)[0]) == StoresSeen(2500, SHARDS, seen)
+
+
+@asynchronous
+async def test_a_heartbeat_tells_of_a_freeze_that_this_store_has_taken_or_another_one(tmp_path):
+    rig = Rig(tmp_path)
+    worker, observer = rig.connect().hello(), rig.connect().hello(peer="")
+    observer.ask(StoreMessage.NOTE, NoteChange(FREEZE_NOTE, None, b"frozen").encode())
+    await settle()
+    worker.ask(StoreMessage.HEARTBEAT)
+    assert decode_heartbeat_reply(worker.taken(StoreMessage.HEARTBEAT)[0]) == ((0, 0), b"frozen")
+    await rig.engine.note(FREEZE_NOTE, b"frozen", b"thawed", [])  # as through another machine's store
+    following = asyncio.ensure_future(rig.server._follow_freeze())
+    await settle()
+    following.cancel()
+    worker.ask(StoreMessage.HEARTBEAT)
+    assert decode_heartbeat_reply(worker.taken(StoreMessage.HEARTBEAT)[0]) == ((0, 0), b"thawed")
 
 
 # --- who is let in ---
@@ -250,7 +300,7 @@ async def test_an_update_is_answered_when_it_is_durable(tmp_path):
     assert worker.sent == [(StoreMessage.COMMIT, 7, bytes([EntryStatus.OK, EntryStatus.CONFLICT]))]
     assert rig.engine.states([OUTPOINT]) == [opening().state]
     worker.ask(StoreMessage.HEARTBEAT)
-    assert decode_heartbeat_reply(worker.taken(StoreMessage.HEARTBEAT)[0]) == (100, 0)
+    assert decode_heartbeat_reply(worker.taken(StoreMessage.HEARTBEAT)[0]) == ((100, 0), b"")
 
 
 @asynchronous

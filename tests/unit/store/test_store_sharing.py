@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from paychan.rpc.store_messages import OwnerTable, Unsettled
+from paychan.rpc.stores_messages import Life
 from store.elsewhere import Elsewhere, theirs
 from store.leases import NOBODY, NOT_HELD, WORKERS_MAX, Leases, share_out
 
@@ -94,6 +95,20 @@ def test_a_store_that_appears_lives():
     watch.see([a], 0, 1)
     watch.see([a, b], 100, 101)
     assert watch.lives(b)
+
+
+def test_who_operates_is_told_of_what_a_store_writes_and_not_of_what_others_write_to_its_row():
+    watch, a, b = sharing.Watch("a", LEASE_MS), row("a", 1), row("b", 2)
+    watch.see([a, b], 0, 10)
+    assert watch.sign_of(b) == (Life.UNKNOWN, 0)
+    moved = b._replace(groups=1)
+    watch.see([a, moved], 400, 410)
+    watch.see([a, moved], 700, 710)
+    assert watch.sign_of(moved) == (Life.ALIVE, 290)
+    taken_over = moved._replace(fence=2)
+    watch.see([a, taken_over], 1500, 1510)
+    assert watch.sign_of(taken_over) == (Life.SILENT, 1090), "the fence was raised by who took it over"
+    assert watch.sign_of(a) == (Life.ALIVE, 1490)
 
 
 # --- whose worker serves what ---

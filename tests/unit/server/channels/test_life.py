@@ -15,7 +15,7 @@ from paychan._fast.channel import ChannelTable
 from paychan._fast.status import Status
 from paychan.chain.base import FundingOutput
 from paychan.core.channel import ABSENT, ChannelState, ChannelTerms, Phase
-from paychan.core.errors import PaychanError, Rejection
+from paychan.core.errors import PaychanError, Rejection, Unavailable
 from paychan.core.payment import Payment
 from paychan.rpc.connection import ConnectionGone
 from paychan.rpc.store_messages import EntryStatus, Stored, decode_commit
@@ -34,7 +34,8 @@ EXPOSURE_MAX = 6_000_000
 
 
 class Rig:
-    """One worker's engine and a store for it. `written` are the updates that the store took; `answer` is its answer to each."""
+    """One worker's engine and a store for it. `written` are the updates that the store took; `answer` is its answer to each.
+    freezes: whether openings are frozen while one is proven."""
 
     def __init__(self):
         self.table = own_all(ChannelTable(SHARD_COUNT, SETTLEMENT_PERIOD))
@@ -42,7 +43,7 @@ class Rig:
         self.outpoint = self.sample.terms.outpoint
         self.written, self.answer, self.gate, self.has = [], EntryStatus.OK, None, {}
         self.settled, self.settlement, self.proven, self.objection = [], TXID, [], None
-        self.appearing = None
+        self.appearing, self.freezes, self.is_frozen = None, False, False
         self.committer = Committer(self.table, self)
         config = load_server_config(CONFIGS / "regtest" / "server.toml", {})
         config = dataclasses.replace(config, base_price=1000, price_add_settlement_fee=False)
@@ -51,8 +52,9 @@ class Rig:
         url = "http://own"
         settling = SimpleNamespace(settle=self._settle)
         self.life = ChannelLife(
-            self.table, SHARD_COUNT, self.committer, loader, settling, self.opening, self, lambda: NOW, url, EXPOSURE_MAX
-        )
+            self.table, SHARD_COUNT, self.committer, loader, settling, self.opening, self, lambda: NOW, url, EXPOSURE_MAX,
+            ask_opens=self._ask_opens,
+        )  # fmt: skip
 
     async def commit(self, payload):
         entries = decode_commit(payload)
@@ -63,11 +65,16 @@ class Rig:
         self.written += entries if self.answer is EntryStatus.OK else []
         return bytes([self.answer]) * len(entries)
 
+    async def _ask_opens(self):
+        if self.is_frozen:
+            raise Unavailable("opens_frozen")
+
     async def load_many(self, outpoints):
         return [self.has.get(outpoint) for outpoint in outpoints]
 
     async def prove(self, terms, payment):
         self.proven.append((terms, payment, list(self.written)))
+        self.is_frozen = self.freezes
         if self.appearing is not None:
             self.has[terms.outpoint] = self.appearing
         if self.objection is not None:
@@ -167,6 +174,14 @@ async def test_a_bad_opening_writes_nothing():
     assert await refusal(rig.open(9_999_500)) == "open_price_short"
     assert await refusal(rig.open(value=0)) == "funding_not_found"
     assert rig.written == []
+
+
+@asynchronous
+async def test_a_freeze_that_comes_while_an_opening_is_under_way_holds_for_it():
+    rig = Rig()
+    rig.freezes = True
+    assert await refusal(rig.open()) == "opens_frozen"
+    assert (len(rig.proven), rig.written) == (1, [])
 
 
 @asynchronous
