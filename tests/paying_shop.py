@@ -26,13 +26,14 @@ DOOR, SERVED = "PAYING_SHOP_DOOR", "PAYING_SHOP_SERVED"
 
 def make_app():
     """Return the application; granian loads it."""
+    from paychan.sell.asgi import Visit
     from paychan.sell.fastapi import Price, Till
     from paychan.sell.stream import paid_events
 
     app = FastAPI(title="shop")
     till = Till(app, os.environ[DOOR], realm="shop", secret=b"the shop's, for tests")
     served = os.open(os.environ[SERVED], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    broken = {"left": 1}
+    broken, at_most = {"left": 1}, Price(1, units=40, is_metered=True)
 
     @app.get("/")
     async def home() -> str:
@@ -62,6 +63,11 @@ def make_app():
                 yield f"word {number}"
 
         return StreamingResponse(paid_events(request.scope, words()), media_type="text/event-stream")
+
+    @app.get("/measured")
+    async def measured(visit: Visit = till.price(at_most)) -> str:  # noqa: B008
+        visit.use(1)
+        return "one"
 
     @app.get("/fails", dependencies=[till.price(PRICE)])
     async def fails() -> str:

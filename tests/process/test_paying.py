@@ -175,6 +175,16 @@ def test_a_stream_is_paid_while_it_runs_and_what_was_not_used_is_used_later(shop
     assert paid(tmp_path / "purse") == OPEN_PRICE + 3 * 8 + PRICE - 4
 
 
+def test_who_pays_from_credit_buys_as_often_as_it_asks(shop, tmp_path):
+    """The payment that is shown is the same each time, and so is the request; yet each time it was meant."""
+    with httpx.Client(auth=HttpxPayer(tmp_path / "purse")) as client:
+        assert client.get(f"{shop.url}/measured").json() == "one"
+        before, served = paid(tmp_path / "purse"), shop.count()
+        assert [client.post(f"{shop.url}/echo", content="now").json() for _ in range(4)] == [{"echo": "now"}] * 4
+        assert (shop.count() - served, paid(tmp_path / "purse")) == (4, before)
+        assert [standing["credit"] for standing in shop.channels() if standing["credit"]] == [39 - 4 * PRICE]
+
+
 def test_a_stream_for_an_asynchronous_client(shop, tmp_path):
     async def read():
         payer = Httpx2Payer(tmp_path / "purse")
