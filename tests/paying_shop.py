@@ -3,6 +3,7 @@
 `selling(directory)` runs it before a real system in debug mode. What it served stands in a file, a line each.
 """
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -56,9 +57,11 @@ def make_app():
         return "dear"
 
     @app.get("/stream/{count}", dependencies=[till.price(Price(2, units=4, unit="word"))])
-    async def stream(count: int, request: Request) -> StreamingResponse:
+    async def stream(count: int, request: Request, stuck_at: int = -1) -> StreamingResponse:
         async def words() -> AsyncIterator[str]:
             for number in range(count):
+                if number == stuck_at:
+                    await asyncio.sleep(3600)
                 os.write(served, b"word\n")
                 yield f"word {number}"
 
