@@ -3,6 +3,7 @@
 `selling(directory)` runs it before a real system in debug mode. What it served stands in a file, a line each.
 """
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -26,13 +27,14 @@ DOOR, SERVED = "PAYING_SHOP_DOOR", "PAYING_SHOP_SERVED"
 
 def make_app():
     """Return the application; granian loads it."""
+    from paychan.sell.asgi import Visit
     from paychan.sell.fastapi import Price, Till
     from paychan.sell.stream import paid_events
 
     app = FastAPI(title="shop")
     till = Till(app, os.environ[DOOR], realm="shop", secret=b"the shop's, for tests")
     served = os.open(os.environ[SERVED], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    broken = {"left": 1}
+    broken, at_most = {"left": 1}, Price(1, units=40, is_metered=True)
 
     @app.get("/")
     async def home() -> str:
@@ -55,13 +57,20 @@ def make_app():
         return "dear"
 
     @app.get("/stream/{count}", dependencies=[till.price(Price(2, units=4, unit="word"))])
-    async def stream(count: int, request: Request) -> StreamingResponse:
+    async def stream(count: int, request: Request, stuck_at: int = -1) -> StreamingResponse:
         async def words() -> AsyncIterator[str]:
             for number in range(count):
+                if number == stuck_at:
+                    await asyncio.sleep(3600)
                 os.write(served, b"word\n")
                 yield f"word {number}"
 
         return StreamingResponse(paid_events(request.scope, words()), media_type="text/event-stream")
+
+    @app.get("/measured")
+    async def measured(visit: Visit = till.price(at_most)) -> str:  # noqa: B008
+        visit.use(1)
+        return "one"
 
     @app.get("/fails", dependencies=[till.price(PRICE)])
     async def fails() -> str:

@@ -128,6 +128,7 @@ _TABLE = (
     Code(147, "steering_unavailable", 503, "What was asked for could not be kept; nothing changed, send the same request again"),
     Code(148, "no_worker_answers", 503, "No worker of this machine answers; send the same request again"),
     Code(155, "invalid_query", 400, "The query asks for what there is not"),
+    Code(156, "events_gone", 410, "Events after this one are kept no more"),
 )
 
 OPERATORS_FROM = 140

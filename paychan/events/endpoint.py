@@ -24,7 +24,8 @@ SECRET_SIZES = range(24, 65)
 class Endpoint:
     """id: ours. secret: "whsec_" and base64. types: of the events that it is told, none: all. cursor: the number of the newest
     event that it need not be told any more. failing_since_at: since when the same event was not taken, 0: it was; attempts: how
-    often, tried_at: when last, why: what came of it. Times in unix seconds."""
+    often, tried_at: when last, why: what came of it. revision: rises whenever an operator changes it: such a note is none that was
+    written before. Times in unix seconds."""
 
     id: str
     url: str
@@ -37,6 +38,7 @@ class Endpoint:
     attempts: int = 0
     tried_at: int = 0
     why: str = ""
+    revision: int = 0
 
     @property
     def name(self) -> str:
@@ -55,7 +57,7 @@ class Endpoint:
     def parse(cls, note: bytes) -> "Endpoint":
         """Raises ValueError for what is no endpoint."""
         said = json.loads(note)
-        if not isinstance(said, dict) or said.keys() != cls.__dataclass_fields__.keys():
+        if not isinstance(said, dict) or (said := {"revision": 0, **said}).keys() != cls.__dataclass_fields__.keys():
             raise ValueError("this is no endpoint")
         endpoint = cls(**{**said, "types": tuple(said["types"])})
         if type(endpoint.cursor) is not int or not 0 <= endpoint.cursor <= NUMBER_MAX:
@@ -63,8 +65,8 @@ class Endpoint:
         return endpoint
 
     def shown(self) -> dict[str, Any]:
-        """Return what its operator may see: all but the secret."""
-        return {name: value for name, value in asdict(self).items() if name != "secret"}
+        """Return what its operator may see: all but the secret, and the revision, which says nothing."""
+        return {name: value for name, value in asdict(self).items() if name not in ("secret", "revision")}
 
 
 def heard(notes: Mapping[str, bytes]) -> int:

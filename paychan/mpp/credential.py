@@ -21,6 +21,7 @@ CREDENTIAL_BYTES_MAX = 8192
 _PUBKEY = re.compile(r"0[23][0-9a-f]{64}\Z")
 _ADDRESS = re.compile(r"[0-9A-Za-z]{1,128}\Z")
 _SOURCE_MAX = 256
+PURCHASE_CHARACTERS_MAX = 64
 _NO_TEXT = BY_CODE["invalid_base64"].number
 
 
@@ -39,6 +40,7 @@ class Credential:
     newest.
 
     Whether the payment is signed truly, and what it is worth, is not known yet. `opening`: with action open alone.
+    `purchase`: a text of the payer's choice that tells two purchases by one payment apart.
     """
 
     challenge: Challenge
@@ -47,6 +49,7 @@ class Credential:
     payment: bytes
     opening: Opening | None = None
     source: str = ""
+    purchase: str = ""
 
     @property
     def channel_id(self) -> str:
@@ -70,6 +73,8 @@ class Credential:
             payload["clientPubkey"] = self.opening.client_pubkey.hex()
             payload["expTime"] = self.opening.exp_time
             payload["changeAddress"] = self.opening.change_address
+        if self.purchase:
+            payload["purchase"] = self.purchase
         content: dict[str, Any] = {"challenge": self.challenge.params(), "payload": payload}
         return encode_json({**content, "source": self.source} if self.source else content)
 
@@ -170,13 +175,20 @@ def _credential(challenge: Challenge, payload: Mapping[str, Any], source: str) -
     if status:
         raise Rejection(BY_NUMBER[status].code, parameter="payment")
     opening = _opening(payload) if action == "open" else None
-    return Credential(challenge, action, outpoint, raw, opening, source)
+    return Credential(challenge, action, outpoint, raw, opening, source, _purchase(payload))
 
 
 def _needed(payload: Mapping[str, Any], name: str) -> Any:
     if name not in payload:
         raise Rejection("missing_member", f"Missing {name}", name)
     return payload[name]
+
+
+def _purchase(payload: Mapping[str, Any]) -> str:
+    purchase = payload.get("purchase", "")
+    if not isinstance(purchase, str) or not purchase.isascii() or len(purchase) > PURCHASE_CHARACTERS_MAX:
+        raise Rejection("invalid_member", f"purchase must be up to {PURCHASE_CHARACTERS_MAX} plain characters", "purchase")
+    return purchase
 
 
 def _opening(payload: Mapping[str, Any]) -> Opening:

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from ..core.errors import Rejection, Unavailable
+from ..core.errors import PaychanError, Rejection, Unavailable
 from ..events.event import NUMBER_MAX, Event, Numbered
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.event_messages import EVENTS_MAX
@@ -22,6 +22,10 @@ LIMIT_DEFAULT = 100
 QUIET_SECONDS = 15.0
 """A stream without events says so often that it is there."""
 
+STREAM_BYTES_MAX, STREAM_SECONDS_MAX = 1 << 20, 3600.0
+"""After so much, or so long, a stream ends, and its reader goes on with another from the last id that it has. granian takes
+what is sent whether it is read or not: without an end, who never reads would have all events in memory, and a place for ever."""
+
 _SSE = (("content-type", "text/event-stream"), *NO_STORE)
 
 
@@ -32,7 +36,7 @@ async def events(context: Context, request: Request) -> Answer | Stream:
     last = request.headers.get("last-event-id", "") if is_stream else ""
     after = number(last or _one(query, "after", "0"), 0, NUMBER_MAX)
     if is_stream:
-        await _read(context, after, 1)  # a store that is away is told by the status
+        await _read(context, after, 1)  # a store that is away, and a cursor that is no good, are told by the status
         return Stream(_pieces(context, after), _SSE)
     limit = number(_one(query, "limit", str(LIMIT_DEFAULT)), 1, EVENTS_MAX)
     found = await _read(context, after, limit)
@@ -42,10 +46,20 @@ async def events(context: Context, request: Request) -> Answer | Stream:
 
 async def _read(context: Context, after: int, limit: int) -> Found:
     try:
-        found: Found = await of(context).store.events(after, limit)
-        return found
+        return _check(await of(context).store.events(after, limit), after)
     except (ConnectionGone, RemoteRefusal, MessageError) as error:
         raise Unavailable("store_unavailable") from error
+
+
+def _check(found: Found, after: int) -> Found:
+    """Refuse a cursor that is none of this stream's, or from which it cannot be gone on without a gap. 0 is from the oldest on.
+    Raises Rejection."""
+    if after > found.newest:
+        raise Rejection("invalid_query", f"There is no event {after}: the newest is {found.newest}", "after")
+    if after and after + 1 < found.oldest:
+        detail = f"The oldest event that is kept is {found.oldest}: after={found.oldest - 1} goes on from there"
+        raise Rejection("events_gone", detail, "after")
+    return found
 
 
 def _shown(found: Found) -> list[dict[str, Any]]:
@@ -53,16 +67,18 @@ def _shown(found: Found) -> list[dict[str, Any]]:
 
 
 async def _pieces(context: Context, after: int) -> AsyncIterator[bytes]:
-    """Yield events as they come. The stream ends when the store is away: its reader asks again, with the last id that it has."""
-    said_at = 0.0
-    while True:
+    """Yield events as they come. The stream also ends when the store is away, or what comes next is kept no more."""
+    said_at, sent, until = 0.0, 0, time.monotonic() + STREAM_SECONDS_MAX
+    while sent < STREAM_BYTES_MAX and time.monotonic() < until:
         try:
             shown = _shown(await _read(context, after, EVENTS_MAX))
-        except Unavailable:
+        except PaychanError:
             return
         for event in shown:
             after = event["id"]
-            yield b"id: %d\nevent: %s\ndata: %s\n\n" % (after, event["type"].encode(), orjson.dumps(event))
+            piece = b"id: %d\nevent: %s\ndata: %s\n\n" % (after, event["type"].encode(), orjson.dumps(event))
+            sent += len(piece)
+            yield piece
         if shown:
             said_at = time.monotonic()
         elif time.monotonic() - said_at > QUIET_SECONDS:
@@ -75,12 +91,12 @@ async def _pieces(context: Context, after: int) -> AsyncIterator[bytes]:
 def _one(query: dict[str, list[str]], name: str, default: str) -> str:
     values = query.get(name, [default])
     if len(values) != 1:
-        raise Rejection("invalid_command", f"{name} is given twice")
+        raise Rejection("invalid_query", f"{name} is given twice", name)
     return values[0]
 
 
 def number(text: str, low: int, high: int) -> int:
     """Return a number out of a query. Raises Rejection."""
     if not (text.isascii() and text.isdigit() and len(text) <= 16) or not low <= int(text) <= high:
-        raise Rejection("invalid_command", f"A number from {low} to {high} is expected")
+        raise Rejection("invalid_query", f"A number from {low} to {high} is expected")
     return int(text)

@@ -8,7 +8,9 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +106,25 @@ class App:
             body = await _body(scope, proto, route.method in ("POST", "PUT", "PATCH"))
             headers = dict(scope.headers.items())
             request = Request(scope.method, scope.path, scope.query_string, parts, headers, body, who)
-            return await route.handler(self._context, request)
+            answer = await route.handler(self._context, request)
+            if isinstance(answer, Stream) and route.scope:
+                answer = replace(answer, pieces=self._while_allowed(answer.pieces, scope.headers, route.scope))
+            return answer
         except PaychanError as error:
             return refusal(error)
         except Exception as error:  # a bug of ours; its text could hold a request's bytes
             log.error("internal error: %s at %s", type(error).__name__, place_of(error.__traceback__))
             return FAILED
+
+    async def _while_allowed(self, pieces: AsyncIterator[bytes], headers: Any, least: Scope) -> AsyncIterator[bytes]:
+        """Yield the pieces of a stream until its token is taken back."""
+        async with aclosing(pieces) as allowed:  # type: ignore[type-var]  # each is a generator
+            async for piece in allowed:
+                try:
+                    self._check_token(headers, least)
+                except PaychanError:
+                    return
+                yield piece
 
     def _check_token(self, headers: Any, least: Scope) -> str:
         """Return the name of the token that is shown, which must have this scope. Raises Rejection."""
@@ -148,10 +163,11 @@ async def _body(scope: Any, proto: Any, is_taken: bool) -> bytes:
 
 async def _send(scope: Any, proto: Any, answer: Answer | Stream) -> None:
     with suppress(RuntimeError):  # RSGIProtocolClosed: nobody is there any more
-        if isinstance(answer, Stream):
+        if scope.method == "HEAD":
+            size = (("content-length", str(len(answer.body))),) if isinstance(answer, Answer) else ()
+            proto.response_empty(answer.status if isinstance(answer, Answer) else 200, [*answer.headers, *size])
+        elif isinstance(answer, Stream):
             await _stream(proto, answer)
-        elif scope.method == "HEAD":
-            proto.response_empty(answer.status, [*answer.headers, ("content-length", str(len(answer.body)))])
         else:
             proto.response_bytes(answer.status, list(answer.headers), answer.body)
 

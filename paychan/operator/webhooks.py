@@ -1,5 +1,6 @@
 """The endpoints of webhooks: made, listed, removed, told again, and what came of the latest deliveries."""
 
+import logging
 import re
 import secrets
 import time
@@ -9,7 +10,7 @@ from typing import Any
 
 from ..core.errors import Rejection, Unavailable
 from ..events.endpoint import ENDPOINTS_MAX, PREFIX, Endpoint, check_types, key_of, make_secret
-from ..events.event import NUMBER_MAX
+from ..events.event import NUMBER_MAX, Event, Numbered
 from ..rpc.connection import ConnectionGone, RemoteRefusal
 from ..rpc.event_messages import NoteChange
 from ..rpc.store_messages import MessageError
@@ -21,6 +22,8 @@ from .telling import of
 ID = re.compile(r"ep_[0-9a-f]{16}\Z")
 TRIES_MAX = 20
 """Of changing an endpoint while deliveries change it, too."""
+
+log = logging.getLogger("paychan.operator")
 
 
 async def list_all(context: Context, _: Request) -> Answer:
@@ -36,7 +39,7 @@ async def make(context: Context, request: Request) -> Answer:
         check_url(asked["url"], context.config.webhooks.allowed)
     except ValueError as error:
         raise Rejection("invalid_command", f"url {error}") from None
-    secret = asked.get("secret") or make_secret(secrets.token_bytes(32))
+    secret = asked.get("secret", make_secret(secrets.token_bytes(32)))
     try:
         key_of(secret)
         types = check_types(asked.get("types", []))
@@ -46,30 +49,52 @@ async def make(context: Context, request: Request) -> Answer:
         raise Rejection("invalid_command", f"There are {ENDPOINTS_MAX} endpoints already")
     newest = (await _asked(of(context).store.events(NUMBER_MAX, 1))).newest
     cursor = asked.get("after", newest)
-    if not 0 <= cursor <= NUMBER_MAX:
-        raise Rejection("invalid_command", "after is no event's number")
+    if not 0 <= cursor <= newest:
+        raise Rejection("invalid_command", f"after is no event's number: the newest is {newest}")
     endpoint = Endpoint(f"ep_{secrets.token_hex(8)}", asked["url"], secret, int(time.time()), cursor, types)
     await _asked(of(context).store.note(NoteChange(endpoint.name, None, endpoint.encode())))
+    log.info("%s: webhook %s made", request.who, endpoint.id)
     return json_answer({**endpoint.shown(), "secret": secret}, 201)
 
 
 async def remove(context: Context, request: Request) -> Answer:
-    """Answer DELETE /operator/v1/webhooks/ID."""
-    return json_answer((await _change(context, request, lambda _: None)).shown())
+    """Answer DELETE /operator/v1/webhooks/ID. Once it is answered, this process sends it nothing."""
+    endpoint = await _change(context, request, lambda _: None)
+    if (deliverer := of(context).deliverer) is not None:
+        await deliverer.forget(endpoint.name)
+    log.info("%s: webhook %s removed", request.who, endpoint.id)
+    return json_answer(endpoint.shown())
 
 
 async def redeliver(context: Context, request: Request) -> Answer:
     """Answer POST /operator/v1/webhooks/ID/redeliver: {"after"?: NUMBER}: all events after this one are told again, and an endpoint
-    that was given up is tried again."""
-    asked = _members(request, {"after": int}, set())
+    that was given up is tried again; {"event": NUMBER}: this one is sent now, once, and what came of it is the answer."""
+    asked = _members(request, {"after": int, "event": int}, set())
+    if "event" in asked:
+        return await _redeliver_one(context, request, asked)
     if not 0 <= asked.get("after", 0) <= NUMBER_MAX:
         raise Rejection("invalid_command", "after is no event's number")
 
     def again(endpoint: Endpoint) -> Endpoint:
         cursor = min(asked.get("after", endpoint.cursor), endpoint.cursor)  # forward would leave some out
-        return replace(endpoint, cursor=cursor, is_enabled=True, failing_since_at=0, attempts=0, why="")
+        revision = endpoint.revision + 1
+        return replace(endpoint, cursor=cursor, is_enabled=True, failing_since_at=0, attempts=0, why="", revision=revision)
 
-    return json_answer((await _change(context, request, again)).shown())
+    endpoint = await _change(context, request, again)
+    log.info("%s: webhook %s is told again after event %d", request.who, endpoint.id, endpoint.cursor)
+    return json_answer(endpoint.shown())
+
+
+async def _redeliver_one(context: Context, request: Request, asked: dict[str, Any]) -> Answer:
+    name, number = _name(request), asked["event"]
+    note, deliverer = (await _notes(context, name)).get(name), of(context).deliverer
+    if note is None or deliverer is None:
+        raise Rejection("no_such_route")
+    found = (await _asked(of(context).store.events(number - 1, 1))).events if 0 < number <= NUMBER_MAX else []
+    if "after" in asked or not found or found[0][0] != number:
+        raise Rejection("invalid_command", "event is not the number of one that is kept, or there is after besides")
+    event = Numbered(number, Event.parse(found[0][1]))
+    return json_answer({"delivery": asdict(await deliverer.tell_once(Endpoint.parse(note), event))})
 
 
 async def deliveries(context: Context, request: Request) -> Answer:

@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS servers (
     network TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS credits (channel TEXT PRIMARY KEY, credit INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS purchases (channel TEXT PRIMARY KEY, count INTEGER NOT NULL);  -- whose outcome is known
 """
 
 
@@ -111,14 +112,20 @@ class Ledger:
             with self._file.changing() as db:
                 db.execute(f"DELETE {above}", (channel, cumulative))
 
-    def note(self, channel: str, cumulative: int, credit: int, state: str = "taken") -> None:
-        """Note what became of payments up to a cumulative value, and the channel's credit by the server's own word; satoshi."""
+    def note(self, channel: str, cumulative: int, credit: int, state: str = "taken", purchases: int = 0) -> None:
+        """Note what became of payments up to a cumulative value, and the channel's credit by the server's own word; satoshi.
+        purchases: so many more have an outcome that is known."""
         with self._file.changing(is_vital=False) as db:
             db.execute(
                 "UPDATE payments SET state = ? WHERE channel = ? AND cumulative <= ? AND state = 'sent'",
                 (state, channel, cumulative),
             )
             db.execute("INSERT OR REPLACE INTO credits VALUES (?, ?)", (channel, credit))
+            if purchases:
+                db.execute(
+                    "INSERT INTO purchases VALUES (?, ?) ON CONFLICT (channel) DO UPDATE SET count = count + excluded.count",
+                    (channel, purchases),
+                )
 
     def adopt(self, entry: Entry) -> None:
         """Write down what was signed away and is not in this ledger, as the payer's own signature proves."""
@@ -131,6 +138,12 @@ class Ledger:
         """Return the channel's credit as the server told it last, in satoshi."""
         with self._file.reading() as db:
             row = db.execute("SELECT credit FROM credits WHERE channel = ?", (channel,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def purchases(self, channel: str) -> int:
+        """Return how many purchases on the channel have an outcome that is known."""
+        with self._file.reading() as db:
+            row = db.execute("SELECT count FROM purchases WHERE channel = ?", (channel,)).fetchone()
         return int(row[0]) if row else 0
 
     def signed_away(self, channel: str) -> int:

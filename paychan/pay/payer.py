@@ -233,7 +233,7 @@ class Payer:
             problem = parse_problem(answer.body, 409)
             accepted, spent = problem.amounts.get("acceptedCumulative"), problem.amounts.get("spent")
             if problem.code == "already_served" and accepted is not None and spent is not None:
-                yield Do(partial(turn.taken, accepted, spent, False))
+                yield Do(partial(turn.taken, accepted, spent, False, True))
             return
         receipt = receipt_of(answer)
         if receipt is None or receipt.outpoint != turn.record.terms.outpoint:
@@ -241,7 +241,7 @@ class Payer:
         self._hold(asked, challenge, cost)
 
         def work() -> None:
-            turn.taken(receipt.accepted, receipt.spent)
+            turn.taken(receipt.accepted, receipt.spent, is_purchase=True)
             keep_receipt(self.purse.directory, turn.name, receipt.jws)
             turn.release()
             try:
@@ -402,7 +402,7 @@ class Payer:
         def work() -> None:
             channel = format_channel_id(receipt.outpoint)
             with suppress(ClientError):  # the next purchase is told, too
-                self.purse.taken(channel, receipt.accepted, receipt.spent)
+                self.purse.taken(channel, receipt.accepted, receipt.spent, is_purchase=False)
                 keep_receipt(self.purse.directory, self.purse.find(channel), receipt.jws)
 
         yield Do(work)

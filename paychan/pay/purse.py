@@ -3,7 +3,7 @@
     purse = Purse("purse/")                        # Budget and wallet from purse.toml in it, if there is one
     with purse.take(terms, amount) as turn:        # terms: pay.terms.read_terms(origin, challenge.session())
         payload = turn.pay(amount, "GET /x", purse.budget_on(terms.network))  # durable: send it now
-        turn.taken(accepted, spent)                # the server's receipt says so; without this it is pending, and sent again
+        turn.taken(accepted, spent, is_purchase=True)  # the receipt says so; without this it is pending, and sent again
 
 For SDKs that ask for a payload and tell nothing back at once:
 
@@ -382,10 +382,11 @@ class Purse:
                 turn.refused() if told == "refused" else turn.must_open()
             return turn
 
-    def taken(self, channel: str, accepted: int, spent: int) -> None:
-        """The server has payments worth `accepted` satoshi on a channelId, of which `spent` are spent, and gave the goods."""
+    def taken(self, channel: str, accepted: int, spent: int, is_purchase: bool = True) -> None:
+        """The server has payments worth `accepted` satoshi on a channelId, of which `spent` are spent, and gave the goods.
+        is_purchase: see Turn.taken."""
         with self._turn_by_id(channel) as turn:
-            turn.taken(accepted, spent)
+            turn.taken(accepted, spent, is_purchase=is_purchase)
 
     def insufficient(self, channel: str, accepted: int, spent: int) -> None:
         """The server has payments worth `accepted` satoshi, and they are spent: what was pending bought something else before."""

@@ -100,7 +100,13 @@ class Turn:
         wanted = self._wanted(cost, opening)
         if wanted > self.signed_value:
             self._sign(wanted, opening, what, budget, ask)
-        return self._payload()
+        return self._payload() if self.is_pending else {**self._payload(), "purchase": self._purchase}
+
+    @property
+    def _purchase(self) -> str:
+        """What tells the next purchase by a payment that was taken before from those that it has bought: it changes with each whose
+        outcome is known, so who must ask again asks for the same one."""
+        return f"after {self._ledger.purchases(self.name)}"
 
     def _wanted(self, cost: int, opening: int) -> int:
         """Return what the next payment must give away in all: one purchase beyond what is acknowledged, less the credit."""
@@ -169,10 +175,12 @@ class Turn:
 
     # --- what became of it ---
 
-    def taken(self, accepted: int, spent: int, is_answered: bool = True) -> None:
+    def taken(self, accepted: int, spent: int, is_answered: bool = True, is_purchase: bool = False) -> None:
         """The server says that it has payments worth `accepted` satoshi, of which `spent` are spent.
 
         Less than was signed leaves the payment pending; more does not raise anything. is_answered: whether the goods came with it.
+        is_purchase: whether it says so of a request that was bought, or will never be: whoever asks for the same again means
+        another purchase.
         """
         if accepted < self.signed_value or self.record.signed is None:
             return
@@ -182,7 +190,8 @@ class Turn:
         self._file.save(self.record.serialize(), is_vital=False)  # if that is lost, the same payment is presented once more
         self._must_open = False
         credit = max(self.signed_value - spent, 0) if spent >= 0 else 0
-        self._ledger.note(self.name, self.signed_value, min(credit, self.signed_value), "taken" if is_answered else "unanswered")
+        state = "taken" if is_answered else "unanswered"
+        self._ledger.note(self.name, self.signed_value, min(credit, self.signed_value), state, int(is_purchase))
 
     def refused(self, is_too_small: bool = False) -> None:
         """The server refused the payment for good, by its own word: a higher one may be signed, within the same bound.

@@ -657,7 +657,10 @@ class Rules:
 
 
 def _purchase_key(shop: bytes, credential: Credential, request: Request) -> str:
-    """Return what a purchase is known by: the shop, the payment, and the request that it pays for."""
+    """Return what a purchase is known by: the shop, the payment, the request that it pays for, and which of several it is, if the
+    payer says so."""
     made = hashlib.sha256(shop + credential.outpoint + len(credential.payment).to_bytes(2, "big") + credential.payment)
     made.update(request.fingerprint)
+    if credential.purchase:
+        made.update(b"\n" + credential.purchase.encode())
     return made.hexdigest()

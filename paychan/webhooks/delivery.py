@@ -71,6 +71,25 @@ def pause(attempts: int) -> float:
     return min(2.0 ** min(attempts - 1, 20), RETRY_SECONDS_MAX)
 
 
+async def send(endpoint: Endpoint, event: Numbered, config: WebhooksConfig, at: int) -> Attempt:
+    """Send an event once. at: unix seconds. Raises nothing that an endpoint could cause."""
+    began, status = time.monotonic(), 0
+    body = json.dumps(event.members(), separators=(",", ":")).encode()
+    try:
+        head = fields(endpoint.secret, f"evt_{event.number}", at, body)
+        status = await post(parse_target(endpoint.url), head, body, config.allowed, config.answer_seconds)
+        why = "" if 200 <= status < 300 else f"answered {status}"
+    except (NotTaken, ValueError) as error:
+        why = str(error)
+    return Attempt(event.number, at, status, why, int((time.monotonic() - began) * 1000))
+
+
+def remember(attempt: Attempt, attempts: "deque[Attempt]", tally: Tally) -> None:
+    """Remember an attempt, and count it."""
+    attempts.append(attempt)
+    tally.add(families.DELIVERIES.cell("failed" if attempt.why else "taken"))
+
+
 class Deliverer(Background):
     """All endpoints of one process. It delivers while the store says that this is where it is done."""
 
@@ -80,11 +99,26 @@ class Deliverer(Background):
         self._store, self._config, self._tally, self._now = store, config, tally or Tally(), now
         self._lines: dict[str, Line] = {}
         self._attempts: dict[str, deque[Attempt]] = {}
+        self._removed: set[str] = set()
+        """Endpoints that were removed here: a look that had begun before must not bring them back."""
         self.newest = 0
 
     async def stop(self) -> None:
         await super().stop()
         await self._keep({})
+
+    async def forget(self, name: str) -> None:
+        """An endpoint was removed: from now on this process sends nothing to it."""
+        self._removed.add(name)
+        self._attempts.pop(name, None)
+        if (line := self._lines.pop(name, None)) is not None:
+            await line.stop()
+
+    async def tell_once(self, endpoint: Endpoint, event: Numbered) -> Attempt:
+        """Send an endpoint one event, whatever it was told of and is to be told of; return what came of it."""
+        attempt = await send(endpoint, event, self._config, int(self._now()))
+        remember(attempt, self._attempts.setdefault(endpoint.name, deque(maxlen=SHOWN_MAX)), self._tally)
+        return attempt
 
     def attempts(self, name: str) -> list[Attempt]:
         """Return an endpoint's latest attempts since this process began, the newest first."""
@@ -103,6 +137,7 @@ class Deliverer(Background):
     async def _look(self) -> None:
         stream = await self._store.events(self.newest, 1)
         self.newest = stream.newest
+        removed = self._removed.copy()
         notes = await self._store.notes(PREFIX) if stream.is_ours else {}
         found: dict[str, tuple[Endpoint, bytes]] = {}
         for name, note in notes.items():
@@ -111,8 +146,9 @@ class Deliverer(Background):
             except (ValueError, TypeError):
                 log.error("the note %s is no endpoint", name)
                 continue
-            if endpoint.is_enabled:
+            if endpoint.is_enabled and name not in self._removed:
                 found[name] = endpoint, note
+        self._removed -= removed  # what was read after that has none of them
         await self._keep(found)
         self._measure([endpoint for endpoint, _ in found.values()])
 
@@ -206,17 +242,10 @@ class Line(Background):
             self._endpoint = replace(self._endpoint, failing_since_at=0, attempts=0, why="")
 
     async def _try(self, event: Numbered) -> bool:
-        began, endpoint = time.monotonic(), self._endpoint
-        at, status, why = int(self._now()), 0, ""
-        body = json.dumps(event.members(), separators=(",", ":")).encode()
-        try:
-            head = fields(endpoint.secret, f"evt_{event.number}", at, body)
-            status = await post(parse_target(endpoint.url), head, body, self._config.allowed, self._config.answer_seconds)
-            why = "" if 200 <= status < 300 else f"answered {status}"
-        except (NotTaken, ValueError) as error:
-            why = str(error)
-        self.attempts.append(Attempt(event.number, at, status, why, int((time.monotonic() - began) * 1000)))
-        self._tally.add(families.DELIVERIES.cell("failed" if why else "taken"))
+        endpoint = self._endpoint
+        attempt = await send(endpoint, event, self._config, int(self._now()))
+        remember(attempt, self.attempts, self._tally)
+        at, status, why = attempt.at, attempt.status, attempt.why
         if not why:
             return True
         since = endpoint.failing_since_at or at

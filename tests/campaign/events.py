@@ -40,10 +40,13 @@ WEBHOOKS = ("", "[webhooks]", 'allow = ["127.0.0.0/8"]', "answer_seconds = 1")
 
 
 class Receiver:
-    """What webhooks are sent to. mode: what it does with the next ones. taken: the bodies that it answered 204, in order."""
+    """What webhooks are sent to. mode: what it does with the next ones; a number: the status of its answer. asked: the webhook-id
+    of all that came, taken: the bodies that it answered 204, in order."""
 
     def __init__(self) -> None:
-        self.port, self.mode, self.secret = free_port(), "takes", ""
+        self.port, self.secret = free_port(), ""
+        self.mode: str | int = "takes"
+        self.asked: list[str] = []
         self.taken: list[dict] = []
         self.wrong: list[str] = []
         self._server: ThreadingHTTPServer | None = None
@@ -54,9 +57,13 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.asked.append(self.headers["webhook-id"])
                 if receiver.mode == "hangs":
                     time.sleep(2)
-                elif receiver.mode == "takes":
+                elif isinstance(receiver.mode, int):
+                    self.send_error(receiver.mode)
+                elif receiver.mode in ("takes", "takes its time"):
+                    time.sleep(0.05 * (receiver.mode == "takes its time"))
                     receiver.take(self.headers, body)
                     self.send_response(204)
                     self.end_headers()

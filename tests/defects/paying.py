@@ -7,7 +7,33 @@ LEDGER = "tests/unit/pay/test_ledger.py"
 WALLETS = "tests/unit/pay/test_wallets.py"
 TURN, PAYER, PURSE = (f"paychan/pay/{name}.py" for name in ("turn", "payer", "purse"))
 
+CREDIT = f"{PURCHASE}::test_credit_buys_the_same_again_each_time_and_once_where_the_answer_was_lost"
+
 PAYING = (
+    Break(
+        ("W6",),
+        "a purchase out of credit is not told from the one before it: it is answered with the first answer, and not done",
+        TURN,
+        'return self._payload() if self.is_pending else {**self._payload(), "purchase": self._purchase}',
+        "return self._payload()",
+        (CREDIT,),
+    ),
+    Break(
+        ("W6",),
+        "whatever is told of a channel gives a purchase whose outcome is unknown another name: it is charged twice",
+        TURN,
+        "int(is_purchase))",
+        "1)",
+        (f"{PURCHASE}::test_a_stream_that_ends_makes_no_other_purchase_of_one_whose_answer_was_lost",),
+    ),
+    Break(
+        ("W6",),
+        "the seller does not look at what a payer calls a purchase",
+        "paychan/sell/rules.py",
+        "if credential.purchase:",
+        "if False:",
+        ("tests/unit/sell/test_till_rules.py::test_what_a_payer_calls_another_purchase_is_one_and_the_same_name_is_the_same",),
+    ),
     Break(
         ("P1",),
         "a higher payment is signed while the one before may have been taken",

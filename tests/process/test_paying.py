@@ -4,6 +4,7 @@ later. Method: the system in debug mode, a FastAPI shop behind it, and each clie
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import pytest
 import requests
 
 from paychan.client import Unreachable
+from paychan.core.outpoint import format_outpoint
 from paychan.pay.aiohttp import Payer as AiohttpPayer
 from paychan.pay.budget import Budget
 from paychan.pay.errors import BudgetExceeded
@@ -24,7 +26,7 @@ from paychan.pay.plain import Payer as PlainPayer
 from paychan.pay.purse import Purse
 from paychan.pay.pympp import transport
 from paychan.pay.requests import Payer as RequestsPayer
-from tests.paying_shop import PRICE, selling
+from tests.paying_shop import PRICE, selling, start, stop
 from tests.system import ROOT
 
 OPEN_PRICE = 83_240
@@ -42,6 +44,14 @@ def paid(directory):
     by_record = sum(standing.paid for standing in purse.standings())
     assert by_record == sum(purse.ledger.signed_away(name) for name in purse.names())
     return by_record
+
+
+def books_of(shop, purse):
+    """How the only channel of a purse stands, as the sellers' door tells it."""
+    (standing,) = purse.standings()
+    name = format_outpoint(standing.record.terms.outpoint)
+    (row,) = (row for row in shop.channels() if row["channel"] == name)
+    return row
 
 
 def test_httpx_in_three_lines(shop, tmp_path):
@@ -175,6 +185,16 @@ def test_a_stream_is_paid_while_it_runs_and_what_was_not_used_is_used_later(shop
     assert paid(tmp_path / "purse") == OPEN_PRICE + 3 * 8 + PRICE - 4
 
 
+def test_who_pays_from_credit_buys_as_often_as_it_asks(shop, tmp_path):
+    """The payment that is shown is the same each time, and so is the request; yet each time it was meant."""
+    with httpx.Client(auth=HttpxPayer(tmp_path / "purse")) as client:
+        assert client.get(f"{shop.url}/measured").json() == "one"
+        before, served = paid(tmp_path / "purse"), shop.count()
+        assert [client.post(f"{shop.url}/echo", content="now").json() for _ in range(4)] == [{"echo": "now"}] * 4
+        assert (shop.count() - served, paid(tmp_path / "purse")) == (4, before)
+        assert books_of(shop, Purse(tmp_path / "purse"))["credit"] == 39 - 4 * PRICE
+
+
 def test_a_stream_for_an_asynchronous_client(shop, tmp_path):
     async def read():
         payer = Httpx2Payer(tmp_path / "purse")
@@ -182,6 +202,26 @@ def test_a_stream_for_an_asynchronous_client(shop, tmp_path):
             return [event.data async for event in payer.aevents(client, f"{shop.url}/stream/9")]
 
     assert asyncio.run(read()) == [f"word {number}" for number in range(9)]
+
+
+def test_a_shop_that_is_killed_in_a_stream_costs_a_part_at_most_and_the_next_stream_is_right(shop, tmp_path):
+    """Of the part that was under way nothing is given back, for nobody knows what of it arrived; no other difference is left."""
+    payer, url, found = HttpxPayer(tmp_path / "purse"), f"{shop.url}/stream/10", []
+    with httpx.Client(auth=payer, timeout=30) as client:
+        with pytest.raises(httpx.TransportError):
+            for event in payer.events(client, f"{url}?stuck_at=6"):
+                found.append(event.data)
+                if len(found) == 6:
+                    stop(shop.process, signal.SIGKILL)
+        shop.process = start(shop.system, shop.port, shop.served)
+        lost = paid(tmp_path / "purse") - OPEN_PRICE
+        assert (found, lost) == ([f"word {number}" for number in range(6)], 2 * 8), "two parts of four words"
+        assert [event.data for event in payer.events(client, url)] == [f"word {number}" for number in range(10)]
+        (name,) = payer.purse.names()
+        signed = paid(tmp_path / "purse")
+        told = books_of(shop, payer.purse)
+        assert (told["received"], told["credit"]) == (signed, signed - OPEN_PRICE - lost - 10 * 2)
+        assert payer.purse.ledger.credit(name) == told["credit"] < 8
 
 
 def test_a_stream_stops_at_the_budget_for_one_request(shop, tmp_path):

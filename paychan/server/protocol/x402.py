@@ -28,7 +28,6 @@ SCHEME = "batch-settlement"
 ACTIONS = {"open": "open", "voucher": "voucher", "refund": "close"}
 """x402's `type` of a payload, and what it is in the Payment scheme, whose other members it has."""
 
-PURCHASE_CHARACTERS_MAX = 64
 NUMBER_MAX = 2**63 - 1
 """Of a purchase."""
 
@@ -49,11 +48,10 @@ class Demand:
 
 @dataclass(frozen=True)
 class Offer:
-    """What the payer shows. purchase: a text of its own choice that tells two purchases by one payment apart."""
+    """What the payer shows."""
 
     credential: Credential
     payment: Payment
-    purchase: str
 
     @property
     def action(self) -> str:
@@ -63,7 +61,7 @@ class Offer:
     @property
     def key(self) -> str:
         """The purchase key: a payment of this worth buys this once, however it is signed."""
-        return f"x402 {hashlib.sha256(f'{self.payment.change_value} {self.purchase}'.encode()).hexdigest()}"
+        return f"x402 {hashlib.sha256(f'{self.payment.change_value} {self.credential.purchase}'.encode()).hexdigest()}"
 
     @property
     def channel_path(self) -> str:
@@ -154,13 +152,11 @@ def read_offer(question: Question) -> Offer:
         agreed = 0
     if agreed < question.demand.amount:
         raise Rejection("invalid_challenge", "The payer has accepted another amount")
-    kind, purchase = payload.get("type"), payload.get("purchase", "")
+    kind = payload.get("type")
     if not isinstance(kind, str) or kind not in ACTIONS:
         raise Rejection("unknown_action", f"type must be one of {', '.join(ACTIONS)}", "type")
-    if not isinstance(purchase, str) or not purchase.isascii() or len(purchase) > PURCHASE_CHARACTERS_MAX:
-        raise Rejection("invalid_member", f"purchase must be up to {PURCHASE_CHARACTERS_MAX} plain characters", "purchase")
     credential = read_payload(_NONE, {**payload, "action": ACTIONS[kind]})
     payment = parse_payment(credential.payment)
     if credential.action == "open" and payment.exhausts:
         raise Rejection("invalid_member", "A channel is not opened by a payment that closes it", "payment")
-    return Offer(credential, payment, purchase)
+    return Offer(credential, payment)

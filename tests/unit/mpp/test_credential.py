@@ -51,6 +51,8 @@ EACH = {
 def test_a_credential_comes_back(action):
     credential = EACH[action]
     assert parse_credential(credential.encode()) == credential
+    named = dataclasses.replace(credential, purchase="after 7")
+    assert parse_credential(find_credential([named.render()])) == named
     with_source = dataclasses.replace(credential, source="did:key:z6Mk")
     assert parse_credential(find_credential([with_source.render()])) == with_source
     assert credential.change_value == 90_000 and len(credential.encode()) < 2048

@@ -105,14 +105,15 @@ class Shop:
         if channel.newest is not None and cumulative > max(channel.accepted, channel.spent + cost + self.prepay_max):
             told = {"acceptedCumulative": channel.accepted, "spent": channel.spent, "requiredCumulative": channel.spent + cost}
             return self.refuse(path, "prepay_too_large", {**facts, **told})
-        is_repeated = channel.newest == payment and (payment, path) in channel.bought
+        bought = payment, path, credential.purchase
+        is_repeated = channel.newest == payment and bought in channel.bought
         channel.newest = payment
         if not is_repeated and channel.accepted - channel.spent < cost:
             told = {"acceptedCumulative": channel.accepted, "spent": channel.spent, "requiredCumulative": channel.spent + cost}
             return self.refuse(path, "insufficient_credit", {**facts, **told})
         if not is_repeated:
             channel.spent += cost
-            channel.bought.add((payment, path))
+            channel.bought.add(bought)
             self.served += 1
         receipt = Receipt(credential.outpoint, "", NOW, channel.accepted, channel.spent, self.funding_value, 1)
         return Answer(self.status, (("payment-receipt", receipt.encode()),) if self.status < 300 else ())

@@ -15,7 +15,7 @@ from paychan.mpp.receipt import Receipt
 from paychan.pay.budget import NO_LIMITS, Budget
 from paychan.pay.errors import BudgetExceeded, NotYetConfirmed, PurseBusy, TermsRefused
 from paychan.pay.payer import Payer
-from paychan.pay.steps import Answer, Wait
+from paychan.pay.steps import Answer, Wait, drive
 from paychan.pay.terms import chain_id, read_terms
 from paychan.pay.wallets import DebugWallet
 from tests.unit.pay.shop import NOW, OPEN_PRICE, PRICE, Shop, buy
@@ -219,6 +219,39 @@ def test_credit_is_used_before_more_is_paid(payer, shop):
     before = paid(payer)
     assert buy(payer, shop, "/b").status == 200
     assert paid(payer) == before == OPEN_PRICE + 2 * PRICE
+
+
+def test_credit_buys_the_same_again_each_time_and_once_where_the_answer_was_lost(tmp_path, shop):
+    """The payment is the same each time: what the payer says tells two purchases apart, and one from its own repetition."""
+    payer = payer_of(tmp_path / "purse")
+    buy(payer, shop)
+    (channel,) = shop.channels.values()
+    channel.spent -= 5 * PRICE  # a stream that used less than was paid
+    buy(payer, shop, "/b")
+    before, served = paid(payer), shop.served
+    assert [buy(payer, shop).status for _ in range(2)] == [200, 200]
+    assert (shop.served, paid(payer)) == (served + 2, before)
+    shop.trouble = lambda shop, step: "lost"
+    assert buy(payer, shop) is None
+    shop.trouble = None
+    assert buy(payer_of(tmp_path / "purse"), shop).status == 200  # also after a restart
+    assert (shop.served, paid(payer)) == (served + 3, before)
+    assert buy(payer, shop).status == 200
+    assert (shop.served, paid(payer), payer.purse.ledger.credit("127.0.0.1-9-1")) == (served + 4, before, PRICE)
+
+
+def test_a_stream_that_ends_makes_no_other_purchase_of_one_whose_answer_was_lost(payer, shop):
+    buy(payer, shop)
+    (channel,) = shop.channels.values()
+    channel.spent -= 3 * PRICE
+    buy(payer, shop, "/b")
+    served = shop.served
+    shop.trouble = lambda shop, step: "lost"
+    assert buy(payer, shop) is None
+    shop.trouble = None
+    told = Receipt(channel.terms.outpoint, "", NOW, channel.accepted, channel.spent - PRICE, shop.funding_value, 1)
+    drive(payer.stream_ended(told), lambda step: None)
+    assert buy(payer, shop).status == 200 and shop.served == served + 1
 
 
 def test_a_payment_that_is_too_small_is_followed_by_the_least_that_is_taken(tmp_path, shop):

@@ -2,11 +2,13 @@
 new credential helps and nowhere else, Retry-After where waiting does. Method: the rules against answers that are given by hand."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from paychan.mpp import problems
 from paychan.mpp.challenge import parse_challenges
+from paychan.mpp.credential import parse_credential
 from paychan.sell.challenges import GOOD_SECONDS, RENEW_SECONDS, Challenges
 from paychan.sell.facts import Answer, Price, Request, Sale, Standing
 from paychan.sell.rules import REPEATS_MAX, TERMS, TERMS_SECONDS, UNKNOWN_SECONDS, Rules
@@ -251,6 +253,20 @@ def test_what_was_unknown_long_ago_may_have_been_served_elsewhere():
     desk.answers["sale"] = [Told(200, {**SOLD, "repeated": True})]
     desk.now += UNKNOWN_SECONDS + 1
     assert told_to_payer(desk.decide(headers, method="POST"))[1].code == "already_served"
+
+
+def test_what_a_payer_calls_another_purchase_is_one_and_the_same_name_is_the_same():
+    desk = Desk()
+    credential = parse_credential(desk.buyer().pay(5)["Authorization"].removeprefix("Payment "))
+    keys = []
+    for name in ("", "after 1", "after 2"):
+        headers = {"Authorization": replace(credential, purchase=name).render()}
+        sale = desk.decide(headers, "POST")
+        assert isinstance(sale, Sale), name
+        keys.append(sale.key)
+        desk.rules.keep(sale, Answer(200, (), name.encode()))
+        assert desk.decide(headers, "POST").body == name.encode()
+    assert len(set(keys)) == 3
 
 
 def test_only_2xx_is_kept_and_all_else_given_back():

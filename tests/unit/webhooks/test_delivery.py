@@ -208,6 +208,49 @@ def test_who_sets_the_cursor_back_is_told_again(monkeypatch):
     run(steps())
 
 
+def test_who_is_told_again_from_where_it_was_before_is_told(monkeypatch):
+    """The note that an operator writes then may say what ours said a moment ago."""
+
+    async def steps():
+        monkeypatch.setattr(delivery, "SAVE_SECONDS", 0.0)
+        async with told(monkeypatch, 3) as (store, receiver, _):
+            await until(lambda: store.endpoint().cursor == 3)
+            back = replace(store.endpoint(), cursor=1, revision=1)
+            store.kept[back.name] = back.encode()
+            await until(lambda: receiver.taken() == [1, 2, 3, 2, 3])
+
+    run(steps())
+
+
+def test_a_removed_endpoint_is_not_brought_back_by_a_look_that_began_before(monkeypatch):
+    async def steps():
+        async with told(monkeypatch, 2) as (store, receiver, deliverer):
+            receiver.answers = [ODD[0]] * 1000
+            await until(lambda: len(receiver.got) > 1)
+            notes, has_read, goes_on = store.notes, asyncio.Event(), asyncio.Event()
+
+            async def late(prefix):
+                found = await notes(prefix)
+                if has_read.is_set():
+                    await asyncio.sleep(30)
+                has_read.set()
+                await goes_on.wait()
+                return found
+
+            store.notes = late
+            await has_read.wait()
+            store.kept.clear()
+            await deliverer.forget(PREFIX + "ep_1")
+            by_then = len(receiver.got)
+            store.tell(1)
+            goes_on.set()  # and the next look, which sees that it is gone, hangs
+            await until(lambda: deliverer.newest == 3)
+            await asyncio.sleep(0.3)
+            assert len(receiver.got) == by_then and deliverer.attempts(PREFIX + "ep_1") == []
+
+    run(steps())
+
+
 def test_only_types_that_are_wanted(monkeypatch):
     async def steps():
         async with told(monkeypatch, 2, types=("channel.lost",)) as (store, receiver, _):
