@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 OURS = ("PYTHONPATH", "PYTHONSAFEPATH")
@@ -44,6 +45,9 @@ def pytest_configure(config):
         del os.environ[name]
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGHUP, _stay)  # under nohup; what is ignored is inherited, and no shell below us could catch it
+    # How long an example takes is the machine's matter.
+    hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    hypothesis.settings.load_profile("busy")
     config.addinivalue_line("markers", "privileged(why): needs root, and says what for")
     config.stash[_STARTED] = time.monotonic()
 

@@ -49,6 +49,6 @@ LIMITS = (
         "paychan/settings/instances.py",
         "if filecmp.cmp(*paths, shallow=False):",
         "if False:",
-        ("tests/unit/settings/test_instances.py::test_one_key_in_two_files_is_found",),
+        ("tests/unit/settings/test_instances_together.py::test_one_key_in_two_files_is_found",),
     ),
 )

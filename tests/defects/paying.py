@@ -11,7 +11,7 @@ CREDIT = f"{PURCHASE}::test_credit_buys_the_same_again_each_time_and_once_where_
 
 PAYING = (
     Break(
-        ("W6",),
+        ("P9",),
         "a purchase out of credit is not told from the one before it: it is answered with the first answer, and not done",
         TURN,
         'return self._payload() if self.is_pending else {**self._payload(), "purchase": self._purchase}',
@@ -19,7 +19,7 @@ PAYING = (
         (CREDIT,),
     ),
     Break(
-        ("W6",),
+        ("P9",),
         "whatever is told of a channel gives a purchase whose outcome is unknown another name: it is charged twice",
         TURN,
         "int(is_purchase))",
@@ -27,7 +27,7 @@ PAYING = (
         (f"{PURCHASE}::test_a_stream_that_ends_makes_no_other_purchase_of_one_whose_answer_was_lost",),
     ),
     Break(
-        ("W6",),
+        ("P9",),
         "the seller does not look at what a payer calls a purchase",
         "paychan/sell/rules.py",
         "if credential.purchase:",

@@ -1859,8 +1859,8 @@ SOLD_BY_OTHERS = (
         ("X1",),
         "two payments are one purchase",
         ASKED,
-        "f'{self.payment.change_value} {self.purchase}'",
-        "f'{self.purchase}'",
+        "f'{self.payment.change_value} {self.credential.purchase}'",
+        "f'{self.credential.purchase}'",
         (f"{FACILITATED}::test_a_channel_is_opened_and_the_first_thing_bought_with_one_payment",),
     ),
     Break(

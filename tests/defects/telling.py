@@ -8,7 +8,7 @@ DELIVERY_TESTS = "tests/unit/webhooks/test_delivery.py::"
 
 TELLING = (
     Break(
-        ("W7",),
+        ("I8",),
         "an endpoint that was removed is told on until somebody looks",
         DELIVERY,
         "        self._removed.add(name)\n",
@@ -16,7 +16,7 @@ TELLING = (
         (f"{DELIVERY_TESTS}test_a_removed_endpoint_is_not_brought_back_by_a_look_that_began_before",),
     ),
     Break(
-        ("W7",),
+        ("I8",),
         "a stream that has begun tells on whoever's token was taken back",
         "paychan/operator/serving.py",
         "                try:\n                    self._check_token(headers, least)\n",
@@ -24,7 +24,7 @@ TELLING = (
         ("tests/process/test_events.py::test_a_token_that_is_taken_back_hears_no_event_more",),
     ),
     Break(
-        ("W8",),
+        ("I9",),
         "who goes on from what is kept no more is told the rest as if nothing were missing",
         "paychan/operator/events.py",
         "if after and after + 1 < found.oldest:",

@@ -26,7 +26,7 @@ IDS = (
     *(f"S{number}" for number in range(1, 9)),
     *(f"M{number}" for number in range(1, 8)),
     *(f"L{number}" for number in range(1, 5)),
-    *(f"P{number}" for number in range(1, 9)),
+    *(f"P{number}" for number in range(1, 10)),
     *(f"X{number}" for number in range(1, 7)),
     *(f"V{number}" for number in range(1, 7)),
     *(f"G{number}" for number in range(1, 8)),
@@ -39,7 +39,7 @@ IDS = (
     *(f"Z{number}" for number in range(1, 6)),
     *(f"W{number}" for number in range(1, 6)),
     *(f"H{number}" for number in range(1, 7)),
-    *(f"I{number}" for number in range(1, 8)),
+    *(f"I{number}" for number in range(1, 10)),
     *(f"U{number}" for number in range(1, 6)),
 )
 TRIED = ("a settlement that was begun", "a channel opens for less than its price")
