@@ -1,26 +1,24 @@
 /** The purse: words, keys and channels in a storage. It signs, durably, and books what servers answer; it sends nothing. */
 
-import { fromHex, parseObject, toHex } from "../core/bytes.js";
-import { debugFunding } from "../core/debug.js";
+import { parseObject, toHex } from "../core/bytes.js";
 import { NeedsFunding, PaychanError } from "../core/errors.js";
-import { checkSatoshi, DUST_LIMIT, isExpiry, parseSatoshi } from "../core/money.js";
+import { checkSatoshi, DUST_LIMIT, isExpiry } from "../core/money.js";
 import { decodeAddress, findNetwork, type Network, type NetworkName } from "../core/network.js";
 import { encodePayment, signPayment, verifyPayment } from "../core/payment.js";
-import { findFunding, makeRefund, type Funding, type Refund } from "../core/transaction.js";
+import { makeRefund, type Refund } from "../core/transaction.js";
 import { keyAddress, Wallet } from "../core/wallet.js";
 import type { Store } from "../store/store.js";
 import type { Receipt, Snapshot } from "../wire/answer.js";
 import type { SessionRequest } from "../wire/challenge.js";
 import { addSigning, budgetOf, checkBudgets, DAY, exceeded, HOUR, signedSince, type Budgets, type Purchase } from "./budget.js";
+import { needOf, readFunding, type FundingAnswer, type FundingNeed } from "./funding.js";
 import {
   acceptedValue,
   cumulative,
   parseRecord,
   paymentsEnd,
-  recordAddress,
   recordName,
   recordNetwork,
-  recordRedeem,
   recordTerms,
   signedValue,
   type ChannelRecord,
@@ -42,25 +40,6 @@ const DOUBTS_MAX = 3;
 
 /** Without a suggestion of the server's, so many times its price are locked up. */
 const DEPOSIT_PRICES = 100;
-
-/** What to pay, and why. Amounts in satoshi, expTime in unix seconds; uri: BIP 21, for a link or a QR code. */
-export interface FundingNeed {
-  readonly channel: number;
-  readonly origin: string;
-  readonly network: NetworkName;
-  readonly address: string;
-  readonly value: number;
-  readonly uri: string;
-  readonly openPrice: number;
-  readonly confirmations: number;
-  readonly expTime: number;
-  readonly clientPubkey: string;
-}
-
-/** The funding transaction in hex, which proves itself; or its output, whose value must be certain: a value too small signs
- * too much away. */
-export type FundingAnswer =
-  { readonly transaction: string } | { readonly txid: string; readonly vout: number; readonly value: number };
 
 export interface PurseSettings {
   readonly store: Store;
@@ -435,39 +414,4 @@ export async function restoreBackup(store: Store, text: string): Promise<void> {
     );
   }
   await store.write(WALLET, JSON.stringify({ version: 1, words: wallet.words }));
-}
-
-/** Return what is to be paid for a channel. */
-export function needOf(record: ChannelRecord): FundingNeed {
-  const address = recordAddress(record);
-  const coins = (record.plannedValue / 1e8).toFixed(8);
-  return {
-    channel: record.number,
-    origin: record.origin,
-    network: recordNetwork(record).name,
-    address,
-    value: record.plannedValue,
-    uri: `bitcoin:${address}?amount=${coins}`,
-    openPrice: record.openPrice,
-    confirmations: record.fundingConfirmations,
-    expTime: record.expTime,
-    clientPubkey: record.clientPubkey,
-  };
-}
-
-/** Funds channels of a server in debug mode, on network test: no money moves. */
-export async function debugFund(need: FundingNeed): Promise<FundingAnswer> {
-  if (need.network !== "test") throw new PaychanError("invalid_transaction", "only network test has made-up funding");
-  const { outpoint, value } = debugFunding(fromHex(need.clientPubkey, 33) as Uint8Array, need.expTime);
-  return { ...outpoint, value };
-}
-
-function readFunding(record: ChannelRecord, answer: FundingAnswer): Funding {
-  if ("transaction" in answer) return findFunding(recordRedeem(record), answer.transaction);
-  const { txid, vout, value } = answer;
-  const isRight = fromHex(txid, 32) && txid === txid.toLowerCase() && Number.isInteger(vout) && vout >= 0 && vout <= 0xffffffff;
-  if (!isRight || !Number.isSafeInteger(value) || value < 1 || parseSatoshi(String(value)) === null) {
-    throw new PaychanError("invalid_transaction", "this is no funding output");
-  }
-  return { outpoint: { txid, vout }, value };
 }
