@@ -150,7 +150,8 @@ export class Shop {
   settle({ channelId, payment }, channel) {
     if (payment !== channel.newest) return this.refuse("verification-failed", {}, {}, "not_newest_payment");
     channel.isClosed = true;
-    return { status: 204, headers: { "Payment-Receipt": this.receipt(channelId, { final: true, settlementRef: "ab".repeat(32) }) } };
+    const receipt = this.receipt(channelId, { final: true, settlementRef: "ab".repeat(32) });
+    return { status: 204, headers: { "Payment-Receipt": receipt } };
   }
 
   receipt(channelId, changes = {}) {

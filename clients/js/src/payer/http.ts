@@ -182,8 +182,8 @@ export class HttpPayer {
     throw new Refused(response.status, problem.members);
   }
 
-  /** Have a channel settled. Returns the settlement's txid. Throws refused, outcome_unknown (then the same call again is safe).
-   * patience: milliseconds, instead of the settings'. */
+  /** Have a channel settled. Returns the settlement's txid. Throws refused, outcome_unknown (then the same call again is
+   * safe). patience: milliseconds, instead of the settings'. */
   async close(number: number, patience?: number): Promise<string> {
     const { origin } = await this.purse.channel(number);
     return this.purse.store.exclusively(lockOf(origin), async () => {
@@ -192,7 +192,8 @@ export class HttpPayer {
       if (isPending(record)) record = await this.resolve(record);
       if (record.phase !== "open" || record.accepted === null) throw new PaychanError("refused", `channel ${number} is not open`);
       for (let attempt = 0; ; attempt += 1) {
-        const response = await this.manage(record, voucherPayload(recordTerms(record), record.accepted as string, "close"), patience);
+        const payload = voucherPayload(recordTerms(record), record.accepted as string, "close");
+        const response = await this.manage(record, payload, patience);
         const receipt = response.ok ? findReceipt(response.headers) : null;
         if (receipt?.settlement) {
           await this.purse.book(number, receipt, false);

@@ -287,8 +287,8 @@ export class Purse {
     return asked;
   }
 
-  /** Note that a channel was paid for; what was noted first stays. Throws invalid_transaction if the transaction does not pay to its
-   * address. */
+  /** Note that a channel was paid for; what was noted first stays. Throws invalid_transaction if the transaction does not pay
+   * to its address. */
   async funded(number: number, answer: FundingAnswer): Promise<ChannelRecord> {
     return this.store.exclusively("budget", async () => {
       const record = await this.channel(number);
