@@ -171,8 +171,9 @@ test("who cannot pay for the next channel is asked once ahead, and again when it
   await until(() => asked.length === 3);
   await rest();
   fail();
-  await Promise.all(waiting);
+  await rest();
   assert.equal(asked.length, 3, "three that need it ask once");
+  await Promise.all(waiting);
   answer = pay;
   await buy();
   assert.deepEqual(
