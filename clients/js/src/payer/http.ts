@@ -122,13 +122,14 @@ export class HttpPayer {
   /** Do some work while nobody else pays this server. A channel that it needs is paid for outside the line, and then it is done
    * again: others go on with what there is. Throws what the work does, what `fund` does. */
   async inLine<T>(url: string, work: () => Promise<T>, signal?: AbortSignal | null): Promise<T> {
-    try {
-      return await this.purse.store.exclusively(lockOf(url), work);
-    } catch (error) {
-      if (!(error instanceof NeedsFunding) || !this.purse.settings.fund) throw error;
-      await Promise.race([this.purse.fund(error.channel), aborted(signal)]);
+    for (let paid = 0; ; paid += 1) {
+      try {
+        return await this.purse.store.exclusively(lockOf(url), work);
+      } catch (error) {
+        if (!(error instanceof NeedsFunding) || !this.purse.settings.fund || paid === CHANNELS_MAX) throw error;
+        await Promise.race([this.purse.fund(error.channel), aborted(signal)]);
+      }
     }
-    return this.purse.store.exclusively(lockOf(url), work);
   }
 
   /** See to the channels after a purchase: the next one is prepared if this one will not last, and what was left behind is closed,
