@@ -102,6 +102,14 @@ class Standing:
         return record.funding.value if record.funding else record.agreement.planned_value or 0
 
 
+def runs_low(left: int, value: int, cost: int, time_left: float, life: float) -> bool:
+    """Return whether the next channel is to be made: less than two purchases, or a tenth of value or life, is left.
+
+    left: beyond the dust limit; value, cost: of the channel, of a purchase; satoshi. time_left, life: seconds.
+    """
+    return left < 2 * cost or left * 100 < value * LOW_PERCENT or time_left * 100 < life * LOW_PERCENT
+
+
 class Purse:
     """See the module. directory: made if it is not there, for its owner alone."""
 
@@ -323,10 +331,9 @@ class Purse:
         record = standing.record
         if record.acknowledged is None or record.funding is None:
             return False
-        left = standing.left - DUST_LIMIT
         time_left = self._ends_at(record, terms) - self._clock()
-        is_short = left < 2 * max(cost, terms.delta_min) or left * 100 < record.funding.value * LOW_PERCENT
-        return is_short or time_left * 100 < self.settings.days * DAY * LOW_PERCENT
+        life = min(self.settings.days * DAY, terms.duration_max)
+        return runs_low(standing.left - DUST_LIMIT, record.funding.value, max(cost, terms.delta_min), time_left, life)
 
     def unfunded(self, name: str) -> Agreement:
         """Return what was agreed for a channel that has no money yet. Raises ChannelMissing, Refused, StateError."""

@@ -49,3 +49,7 @@ def test_the_payer_over_the_real_middleware_and_mppx(sellers_door):
 
 def test_a_payer_that_is_killed_goes_on(sellers_door):
     run_tests("live/kill.test.js", **sellers_door)
+
+
+def test_the_next_channel_is_made_ahead(sellers_door):
+    run_tests("live/ahead.test.js", **sellers_door)

@@ -99,6 +99,22 @@ IN_TYPESCRIPT = (
         OWN,
     ),
     Break(
+        ("J7",),
+        "the payer in TypeScript signs on a channel that has ended while somebody was asked",
+        PURSE,
+        "if (isUsedUp || isTooLate(record, this.now())) {",
+        "if (isUsedUp) {",
+        OWN,
+    ),
+    Break(
+        ("J8",),
+        "the payer in TypeScript makes one channel ahead after the other",
+        PURSE,
+        "if (next === undefined) {",
+        'if (next === undefined || next.phase === "unfunded") {',
+        OWN,
+    ),
+    Break(
         ("J6",),
         "any signature makes a receipt, in TypeScript",
         "clients/js/src/receipts.ts",

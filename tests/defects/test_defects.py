@@ -32,7 +32,7 @@ IDS = (
     *(f"G{number}" for number in range(1, 8)),
     *(f"N{number}" for number in range(1, 6)),
     *(f"T{number}" for number in range(1, 6)),
-    *(f"J{number}" for number in range(1, 7)),
+    *(f"J{number}" for number in range(1, 9)),
     *(f"K{number}" for number in (*range(1, 11), *range(20, 26))),
     *(f"Q{number}" for number in range(1, 10)),
     *(f"Y{number}" for number in range(1, 8)),

@@ -1,7 +1,8 @@
 /** Pay for HTTP by Bitcoin payment channel. `Payer` is where to begin; the rest is for who builds their own. */
 
 export { Payer, type ChannelView } from "./payer/payer.js";
-export { debugFund, Purse, type FundingAnswer, type FundingNeed, type PurseSettings } from "./payer/purse.js";
+export { debugFund, type FundingAnswer, type FundingNeed } from "./payer/funding.js";
+export { Purse, type PurseSettings } from "./payer/purse.js";
 export type { Budgets, BudgetName, Purchase } from "./payer/budget.js";
 export { HttpPayer, type HttpSettings } from "./payer/http.js";
 export type { PaidEvent, StreamSettings } from "./payer/events.js";

@@ -19,6 +19,7 @@ export class Shop {
     this.secret = new Uint8Array(32).fill(9);
     this.pubkey = secp256k1.getPublicKey(this.secret);
     this.price = 5;
+    this.fundingValue = DEBUG_FUNDING_VALUE;
     this.details = {};
     this.request = {};
     this.channels = new Map();
@@ -92,14 +93,14 @@ export class Shop {
 
   channelOf(payload) {
     if (payload.action === "open" && !this.channels.has(payload.channelId)) {
-      const { outpoint, value } = debugFunding(bytes(payload.clientPubkey), payload.expTime);
+      const { outpoint } = debugFunding(bytes(payload.clientPubkey), payload.expTime);
       if (payload.channelId !== `${outpoint.txid}:${outpoint.vout}`) throw new Error("the payer names another output");
       const terms = {
         outpoint: parseOutpoint(payload.channelId),
         serverPubkey: this.pubkey,
         clientPubkey: bytes(payload.clientPubkey),
         expTime: payload.expTime,
-        fundingValue: value,
+        fundingValue: this.fundingValue,
         changeScript: decodeAddress(findNetwork("test"), payload.changeAddress),
       };
       this.channels.set(payload.channelId, { terms, accepted: 0, spent: OPEN_PRICE, newest: null, bought: "" });
@@ -112,9 +113,10 @@ export class Shop {
     if (row.payload === null) return this.refuse("payment-required");
     const channel = this.channelOf(row.payload);
     if (!channel) return this.refuse("session/channel-not-found");
+    if (channel.isClosed) return this.refuse("session/channel-finalized");
     const payment = decodePayment(row.payload.payment);
     if (!verifyPayment(channel.terms, payment)) return this.refuse("session/invalid-signature");
-    const value = DEBUG_FUNDING_VALUE - payment.changeValue;
+    const value = channel.terms.fundingValue - payment.changeValue;
     const cost = row.method === "HEAD" ? 0 : this.price * this.units;
     if (value < channel.accepted)
       return this.refuse(
@@ -123,6 +125,7 @@ export class Shop {
         { "Payment-Session-Snapshot": this.snapshot(row.payload.channelId) },
         "out_of_order",
       );
+    if (row.payload.action === "close") return this.settle(row.payload, channel);
     const isAgain = value === channel.accepted && channel.bought === `${row.key}`;
     const facts = {
       acceptedCumulative: String(channel.accepted),
@@ -144,8 +147,15 @@ export class Shop {
     };
   }
 
+  settle({ channelId, payment }, channel) {
+    if (payment !== channel.newest) return this.refuse("verification-failed", {}, {}, "not_newest_payment");
+    channel.isClosed = true;
+    const receipt = this.receipt(channelId, { final: true, settlementRef: "ab".repeat(32) });
+    return { status: 204, headers: { "Payment-Receipt": receipt } };
+  }
+
   receipt(channelId, changes = {}) {
-    const { accepted, spent } = this.channels.get(channelId);
+    const { accepted, spent, terms } = this.channels.get(channelId);
     return encodeJson({
       status: "success",
       method: "bitcoin",
@@ -153,20 +163,20 @@ export class Shop {
       channelId,
       acceptedCumulative: String(accepted),
       spent: String(spent),
-      deposit: String(DEBUG_FUNDING_VALUE),
+      deposit: String(terms.fundingValue),
       units: 1,
       ...changes,
     });
   }
 
   snapshot(channelId, changes = {}) {
-    const { accepted, spent, newest } = this.channels.get(channelId);
+    const { accepted, spent, newest, terms } = this.channels.get(channelId);
     return encodeJson({
       channelId,
       channelType: "p2sh-cltv-1",
       acceptedCumulative: String(accepted),
       spent: String(spent),
-      deposit: String(DEBUG_FUNDING_VALUE),
+      deposit: String(terms.fundingValue),
       payment: newest,
       ...changes,
     });

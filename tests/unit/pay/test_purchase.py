@@ -15,9 +15,11 @@ from paychan.mpp.receipt import Receipt
 from paychan.pay.budget import NO_LIMITS, Budget
 from paychan.pay.errors import BudgetExceeded, NotYetConfirmed, PurseBusy, TermsRefused
 from paychan.pay.payer import Payer
+from paychan.pay.purse import runs_low
 from paychan.pay.steps import Answer, Wait, drive
 from paychan.pay.terms import chain_id, read_terms
 from paychan.pay.wallets import DebugWallet
+from tests.system import ROOT
 from tests.unit.pay.shop import NOW, OPEN_PRICE, PRICE, Shop, buy
 
 
@@ -660,6 +662,20 @@ def test_the_next_channel_is_made_before_the_old_one_expires(tmp_path, shop):
     time = NOW + 30 * 86_400
     assert buy(payer, shop).status == 200
     assert len(shop.channels) == 2
+
+
+def test_a_channel_runs_low_at_the_figures_that_both_purses_share():
+    for row in json.loads((ROOT / "tests" / "vectors" / "low-channels.json").read_text()):
+        figures = [row[name] for name in ("left", "value", "cost", "time_left", "life")]
+        assert runs_low(*figures) is row["is_low"], row["what"]
+
+
+def test_a_server_whose_channels_are_short_does_not_have_two_from_the_start(tmp_path, shop):
+    shop.details["max_duration"] = 2 * 86_400  # less than a tenth of the days that the purse would like
+    shop.challenge = _with_long_expiry(shop)
+    payer = payer_of(tmp_path / "purse")
+    assert buy(payer, shop).status == 200
+    assert len(payer.purse.names()) == 1
 
 
 def _with_long_expiry(shop):

@@ -12,6 +12,7 @@ export type Code =
   | "busy" // another process uses the storage
   | "needs_funding" // there is no channel with room; `address` and `value` of the error say what to fund
   | "funding_pending" // the funding is not confirmed enough yet: try again later
+  | "used_up" // what is left in the channel, or of its time, does not pay for this; another channel will
   | "over_budget" // more than the budgets allow: nothing was signed
   | "refused" // the server refused the payment; `problem` is its answer
   | "misbehaved" // the server claims what the payer did not sign, or charged what was not agreed; the channel is on hold

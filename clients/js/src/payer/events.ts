@@ -38,10 +38,11 @@ export async function* paidEvents(
   const outer = init?.signal;
   const signal = outer ? AbortSignal.any([outer, leave.signal]) : leave.signal;
   const before = await signedByChannel(payer);
-  const response = await payer.fetch(input, { ...init, headers, signal });
-  if (!response.ok || response.body === null) throw new Refused(response.status, parseObject(await response.text()) ?? {});
-  const url = response.url || new Request(input).url;
+  payer.streams += 1;
   try {
+    const response = await payer.fetch(input, { ...init, headers, signal });
+    if (!response.ok || response.body === null) throw new Refused(response.status, parseObject(await response.text()) ?? {});
+    const url = response.url || new Request(input).url;
     for await (const event of parseEvents(response.body)) {
       if (event.event === "payment-need-voucher") {
         await payMore(payer, url, event.data, before, settings);
@@ -55,6 +56,7 @@ export async function* paidEvents(
       }
     }
   } finally {
+    payer.streams -= 1;
     leave.abort();
   }
 }

@@ -2,7 +2,7 @@
  * sent again. */
 
 import { sha256, toHex, utf8ToBytes } from "../core/bytes.js";
-import { PaychanError, Refused } from "../core/errors.js";
+import { NeedsFunding, PaychanError, Refused } from "../core/errors.js";
 import { findReceipt, findSnapshot, readProblem } from "../wire/answer.js";
 import { findChallenges, isFresh, readRequest, type Challenge, type SessionRequest } from "../wire/challenge.js";
 import { credentialHeader, renderCredential, voucherPayload, type Payload } from "../wire/credential.js";
@@ -43,7 +43,11 @@ interface Prepared {
 }
 
 export class HttpPayer {
+  /** Streams that are running: they stay on their channel. */
+  streams = 0;
   private readonly known = new Map<string, Known>();
+  /** By origin: the channel that paid last, once it was seen to those that it has taken over from. */
+  private readonly paying = new Map<string, number>();
 
   constructor(
     readonly purse: Purse,
@@ -76,7 +80,7 @@ export class HttpPayer {
   ): Promise<void> {
     const request = await prepare(url, { method: "HEAD" });
     const challenge = this.recall({ ...request, method: "GET" })?.challenge ?? (await this.ask(url, "GET"));
-    await this.purse.store.exclusively(lockOf(url), async () => {
+    await this.inLine(url, async () => {
       const record = (await this.purse.channels()).find(isMeant);
       if (record === undefined)
         throw new PaychanError("invalid_record", "the stream is paid by a channel that is not known here");
@@ -99,9 +103,9 @@ export class HttpPayer {
   }
 
   private async buy(request: Prepared, known: Known): Promise<Response> {
-    return this.purse.store.exclusively(lockOf(request.url), async () => {
-      const shunned = new Set<number>();
-      let { challenge, cost } = known;
+    const shunned = new Set<number>();
+    let { challenge, cost } = known;
+    const work = async (): Promise<Response> => {
       while (shunned.size < CHANNELS_MAX) {
         const record = await this.chooseFor(challenge, newOrder(request), shunned, cost);
         const session = new Session(this.purse, record, challenge, resumed(record, newOrder(request)), null, cost);
@@ -111,7 +115,38 @@ export class HttpPayer {
         shunned.add(record.number);
       }
       throw new PaychanError("misbehaved", "the server refuses one channel after the other");
-    });
+    };
+    return this.inLine(request.url, work, request.init.signal);
+  }
+
+  /** Do some work while nobody else pays this server. A channel that it needs is paid for outside the line, and then it is done
+   * again: others go on with what there is. Throws what the work does, what `fund` does. */
+  async inLine<T>(url: string, work: () => Promise<T>, signal?: AbortSignal | null): Promise<T> {
+    for (let paid = 0; ; paid += 1) {
+      try {
+        return await this.purse.store.exclusively(lockOf(url), work);
+      } catch (error) {
+        if (!(error instanceof NeedsFunding) || !this.purse.settings.fund || paid === CHANNELS_MAX) throw error;
+        await Promise.race([this.purse.fund(error.channel), aborted(signal)]);
+      }
+    }
+  }
+
+  /** See to the channels after a purchase: the next one is prepared if this one will not last, and what was left behind is closed,
+   * so that its change comes back. Nobody waits for it, and what fails is told when it is needed. */
+  lookAhead(session: Session): void {
+    const { origin } = new URL(session.order.url);
+    const work = async (): Promise<void> => {
+      const terms = readRequest(session.answered);
+      const cost = Math.max(terms.amount, terms.minVoucherDelta, session.price);
+      await this.purse.prepare(session.channel, terms, session.order, cost);
+      if (this.streams > 0 || this.paying.get(origin) === session.channel) return;
+      for (const one of await this.purse.leftBehind(session.channel, terms, cost)) {
+        this.close(one.number, 0).catch(() => undefined);
+      }
+      this.paying.set(origin, session.channel);
+    };
+    this.purse.store.exclusively(lockOf(origin), work).catch(() => undefined);
   }
 
   /** Return a channel that can pay for a challenge, its newest payment known. Throws needs_funding, over_budget,
@@ -148,8 +183,9 @@ export class HttpPayer {
     throw new Refused(response.status, problem.members);
   }
 
-  /** Have a channel settled. Returns the settlement's txid. Throws refused, outcome_unknown (then the same call again is safe). */
-  async close(number: number): Promise<string> {
+  /** Have a channel settled. Returns the settlement's txid. Throws refused, outcome_unknown (then the same call again is
+   * safe). patience: milliseconds, instead of the settings'. */
+  async close(number: number, patience?: number): Promise<string> {
     const { origin } = await this.purse.channel(number);
     return this.purse.store.exclusively(lockOf(origin), async () => {
       let record = await this.purse.channel(number);
@@ -157,7 +193,8 @@ export class HttpPayer {
       if (isPending(record)) record = await this.resolve(record);
       if (record.phase !== "open" || record.accepted === null) throw new PaychanError("refused", `channel ${number} is not open`);
       for (let attempt = 0; ; attempt += 1) {
-        const response = await this.manage(record, voucherPayload(recordTerms(record), record.accepted as string, "close"));
+        const payload = voucherPayload(recordTerms(record), record.accepted as string, "close");
+        const response = await this.manage(record, payload, patience);
         const receipt = response.ok ? findReceipt(response.headers) : null;
         if (receipt?.settlement) {
           await this.purse.book(number, receipt, false);
@@ -183,16 +220,17 @@ export class HttpPayer {
   }
 
   /** Send a credential that buys nothing to where the channel was used last. */
-  private async manage(record: ChannelRecord, payload: Payload): Promise<Response> {
+  private async manage(record: ChannelRecord, payload: Payload, patience?: number): Promise<Response> {
     const request = await prepare(record.url, { method: record.method });
-    return this.persist(request, await this.ask(record.url, record.method), payload, newOrder(request).key);
+    return this.persist(request, await this.ask(record.url, record.method), payload, newOrder(request).key, patience);
   }
 
   /** Show payments until the answer is the caller's; null if another channel must pay. */
   private async exchange(request: Prepared, session: Session): Promise<Response | null> {
     const patience = this.patience();
     for (;;) {
-      const payload = await session.payload();
+      const payload = await session.payload().catch(nullIfUsedUp);
+      if (payload === null) return null;
       let response = await this.persist(request, session.answered, payload, session.key);
       let verdict = await session.judge(response);
       while (verdict === "wait") {
@@ -204,6 +242,7 @@ export class HttpPayer {
       }
       if (verdict === "done") {
         this.remember(request, session);
+        this.lookAhead(session);
         return response;
       }
       if (verdict === "other") return null;
@@ -211,8 +250,14 @@ export class HttpPayer {
     }
   }
 
-  private async persist(request: Prepared, challenge: Challenge, payload: Payload, key?: string): Promise<Response> {
-    const patience = this.patience();
+  private async persist(
+    request: Prepared,
+    challenge: Challenge,
+    payload: Payload,
+    key?: string,
+    milliseconds?: number,
+  ): Promise<Response> {
+    const patience = this.patience(milliseconds);
     for (;;) {
       const response = await this.send(request, { challenge, payload, key }).catch((error: unknown) => {
         if (request.init.signal?.aborted) throw error;
@@ -228,8 +273,8 @@ export class HttpPayer {
     }
   }
 
-  private patience(): Patience {
-    return new Patience(this.settings.patience ?? PATIENCE);
+  private patience(milliseconds = this.settings.patience ?? PATIENCE): Patience {
+    return new Patience(milliseconds);
   }
 
   private async send(
@@ -293,6 +338,19 @@ class Patience {
     });
     return true;
   }
+}
+
+/** Reject once a request is given up, for ever pending otherwise. */
+function aborted(signal?: AbortSignal | null): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal?.aborted) reject(signal.reason);
+    signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
+}
+
+function nullIfUsedUp(error: unknown): null {
+  if (error instanceof PaychanError && error.code === "used_up") return null;
+  throw error;
 }
 
 /** One purchase at a time with a server: a channel is one sequence. */

@@ -3,8 +3,9 @@
 import type { Refund } from "../core/transaction.js";
 import type { Store } from "../store/store.js";
 import { paidEvents, type PaidEvent, type StreamSettings } from "./events.js";
+import { needOf, type FundingAnswer, type FundingNeed } from "./funding.js";
 import { HttpPayer, type HttpSettings } from "./http.js";
-import { needOf, Purse, restoreBackup, type FundingAnswer, type FundingNeed, type PurseSettings } from "./purse.js";
+import { Purse, restoreBackup, type PurseSettings } from "./purse.js";
 import {
   acceptedValue,
   credit,

@@ -1,26 +1,25 @@
 /** The purse: words, keys and channels in a storage. It signs, durably, and books what servers answer; it sends nothing. */
 
-import { fromHex, parseObject, toHex } from "../core/bytes.js";
-import { debugFunding } from "../core/debug.js";
+import { parseObject, toHex } from "../core/bytes.js";
 import { NeedsFunding, PaychanError } from "../core/errors.js";
-import { checkSatoshi, DUST_LIMIT, isExpiry, parseSatoshi } from "../core/money.js";
+import { checkSatoshi, DUST_LIMIT, isExpiry } from "../core/money.js";
 import { decodeAddress, findNetwork, type Network, type NetworkName } from "../core/network.js";
 import { encodePayment, signPayment, verifyPayment } from "../core/payment.js";
-import { findFunding, makeRefund, type Funding, type Refund } from "../core/transaction.js";
+import { makeRefund, type Refund } from "../core/transaction.js";
 import { keyAddress, Wallet } from "../core/wallet.js";
 import type { Store } from "../store/store.js";
 import type { Receipt, Snapshot } from "../wire/answer.js";
 import type { SessionRequest } from "../wire/challenge.js";
+import { endsAt, isLow, isTooLate, MARGIN_SECONDS } from "./ahead.js";
 import { addSigning, budgetOf, checkBudgets, DAY, exceeded, HOUR, signedSince, type Budgets, type Purchase } from "./budget.js";
+import { needOf, readFunding, type FundingAnswer, type FundingNeed } from "./funding.js";
 import {
   acceptedValue,
   cumulative,
   parseRecord,
-  paymentsEnd,
-  recordAddress,
+  isPending,
   recordName,
   recordNetwork,
-  recordRedeem,
   recordTerms,
   signedValue,
   type ChannelRecord,
@@ -34,33 +33,11 @@ const BLOCK_SECONDS = 600;
 /** Confirmations may take so many times longer than they should, and the channel must still be young enough to be opened then. */
 const BLOCK_PATIENCE = 6;
 
-/** Clocks differ: no payment is begun so shortly before the server takes none, and no expiry is asked for so near to its bounds. */
-const CLOCK_SLACK = 600;
-
 const CHANNEL_DAYS = 7;
 const DOUBTS_MAX = 3;
 
 /** Without a suggestion of the server's, so many times its price are locked up. */
 const DEPOSIT_PRICES = 100;
-
-/** What to pay, and why. Amounts in satoshi, expTime in unix seconds; uri: BIP 21, for a link or a QR code. */
-export interface FundingNeed {
-  readonly channel: number;
-  readonly origin: string;
-  readonly network: NetworkName;
-  readonly address: string;
-  readonly value: number;
-  readonly uri: string;
-  readonly openPrice: number;
-  readonly confirmations: number;
-  readonly expTime: number;
-  readonly clientPubkey: string;
-}
-
-/** The funding transaction in hex, which proves itself; or its output, whose value must be certain: a value too small signs
- * too much away. */
-export type FundingAnswer =
-  { readonly transaction: string } | { readonly txid: string; readonly vout: number; readonly value: number };
 
 export interface PurseSettings {
   readonly store: Store;
@@ -68,8 +45,12 @@ export interface PurseSettings {
   readonly budgets: Budgets;
   /** Twelve words, for a new storage: the wallet of a backup. Without them, new ones are made. */
   readonly words?: string;
-  /** Pays for a channel. Without it, `needs_funding` is thrown, and `funded` is called once somebody has paid. */
+  /** Pays for a channel: when the first purchase needs one, and ahead, when the one in use runs low, which is used meanwhile. After
+   * a failure or a crash it may be told of the same channel again: it looks first for what it paid to that address before. Without
+   * it, `needs_funding` is thrown, and `funded` is called once somebody has paid. */
   readonly fund?: (need: FundingNeed) => Promise<FundingAnswer>;
+  /** Without `fund`: told once, when the channel in use runs low, what should be paid for the next. */
+  readonly onLow?: (need: FundingNeed) => unknown;
   /** Asked for what exceeds the budgets. Without it, that is refused. */
   readonly ask?: (purchase: Purchase) => boolean | Promise<boolean>;
   /** Satoshi to lock up in a channel; without it what the server suggests, or 100 times its price. */
@@ -86,6 +67,9 @@ export class Purse {
   readonly network: Network;
   readonly store: Store;
   private readonly known = new Map<number, { text: string; record: ChannelRecord }>();
+  /** By channel: the funding that `fund` was asked for, and has not answered. */
+  private readonly asked = new Map<number, Promise<ChannelRecord>>();
+  private readonly told = new Set<number>();
 
   private constructor(
     readonly settings: PurseSettings,
@@ -165,32 +149,74 @@ export class Purse {
     if (terms.network !== this.network) {
       throw new PaychanError("invalid_challenge", `the server is on ${terms.network.name}, this purse on ${this.network.name}`);
     }
-    const records = await this.channels();
-    const usable = records.filter((one) => !shunned.has(one.number) && this.fits(one, terms, new URL(order.url).origin, needed));
-    const rank = { open: 0, funded: 1, unfunded: 2, over: 3 };
-    usable.sort((a, b) => rank[a.phase] - rank[b.phase] || a.expTime - b.expTime);
-    const [best] = usable;
+    const { origin } = new URL(order.url);
+    const [best] = (await this.usable(terms, origin, needed)).filter((one) => !shunned.has(one.number));
     if (best && best.phase !== "unfunded") return best;
-    const fresh = best ?? (await this.create(terms, order, needed));
-    return this.settings.fund ? this.funded(fresh.number, await this.settings.fund(needOf(fresh))) : this.wait(fresh);
+    const over = best ? null : await this.overBudget(terms, order, needed);
+    if (over) await this.ask(over);
+    const need = needOf(best ?? (await this.create(terms, order, needed)));
+    throw new NeedsFunding(need.channel, need.address, need.value, need.uri, need);
   }
 
-  private wait(record: ChannelRecord): never {
-    const need = needOf(record);
-    throw new NeedsFunding(need.channel, need.address, need.value, need.uri, need);
+  /** Return the channels that can pay `needed` satoshi more to a server, in the order in which they are tried. */
+  private async usable(terms: SessionRequest, origin: string, needed: number): Promise<ChannelRecord[]> {
+    const rank = { open: 0, funded: 1, unfunded: 2, over: 3 };
+    return (await this.channels())
+      .filter((one) => this.fits(one, terms, origin, needed))
+      .sort((a, b) => rank[a.phase] - rank[b.phase] || a.expTime - b.expTime);
   }
 
   private fits(record: ChannelRecord, terms: SessionRequest, origin: string, needed: number): boolean {
     if (record.phase === "over" || record.hold !== "" || record.origin !== origin) return false;
     if (record.chain !== terms.network.chain || record.serverPubkey !== toHex(terms.recipient)) return false;
-    const now = this.now();
-    if (paymentsEnd(record) - CLOCK_SLACK <= now) return false;
-    const tooLate = record.expTime - terms.settlementPeriod - terms.minDuration <= now;
-    if (record.phase !== "open" && tooLate) return false;
+    if (endsAt(record, terms) <= this.now()) return false;
     if (record.phase === "unfunded") return record.plannedValue >= needed + terms.openPrice + DUST_LIMIT;
     const more = record.phase === "open" ? needed : needed + terms.openPrice;
     const target = Math.max(acceptedValue(record), record.spent + more);
     return target <= (record.funding?.value ?? 0) - DUST_LIMIT || signedValue(record) >= target;
+  }
+
+  private isLow(record: ChannelRecord, terms: SessionRequest, cost: number): boolean {
+    return isLow(record, terms, cost, this.now(), (this.settings.days ?? CHANNEL_DAYS) * DAY);
+  }
+
+  /** Make the next channel if channel `number` will not last, and have it paid for; nobody waits for that, and the old one goes on
+   * paying. There is one ahead with a server at most, and nobody is asked again for it before it is needed. cost: of a purchase. */
+  async prepare(number: number, terms: SessionRequest, order: Order, cost: number): Promise<void> {
+    const { fund, onLow } = this.settings;
+    if ((!fund && !onLow) || !this.isLow(await this.channel(number), terms, cost)) return;
+    const { origin } = new URL(order.url);
+    const others = (await this.usable(terms, origin, 0)).filter(
+      (one) => one.number !== number && (one.phase !== "open" || this.fits(one, terms, origin, cost)),
+    );
+    let [next] = others;
+    if (next === undefined) {
+      if (await this.overBudget(terms, order, cost)) return;
+      next = await this.create(terms, order, cost);
+      if (fund) this.fund(next.number).catch(() => undefined);
+    }
+    if (fund || next.phase !== "unfunded" || this.told.has(next.number)) return;
+    this.told.add(next.number);
+    Promise.resolve(onLow?.(needOf(next))).catch(() => undefined);
+  }
+
+  /** Return the channels that another one has taken over from, and that have too little left for a purchase of `cost`; what is
+   * pending on them is known. */
+  async leftBehind(number: number, terms: SessionRequest, cost: number): Promise<ChannelRecord[]> {
+    const { origin, phase } = await this.channel(number);
+    if (phase !== "open") return [];
+    return (await this.channels()).filter(
+      (one) =>
+        one.number !== number &&
+        one.phase === "open" &&
+        one.origin === origin &&
+        one.hold === "" &&
+        !one.isStale &&
+        !isPending(one) &&
+        one.purchase === null &&
+        !this.fits(one, terms, origin, cost) &&
+        this.isLow(one, terms, 0),
+    );
   }
 
   /** Agree on a new channel, within the server's bounds and ours. */
@@ -236,25 +262,59 @@ export class Purse {
   }
 
   private expiry(terms: SessionRequest): number {
-    const least = terms.minDuration + CLOCK_SLACK + terms.fundingConfirmations * BLOCK_SECONDS * BLOCK_PATIENCE;
-    const most = terms.maxDuration - CLOCK_SLACK;
+    const least = terms.minDuration + 2 * MARGIN_SECONDS + terms.fundingConfirmations * BLOCK_SECONDS * BLOCK_PATIENCE;
+    const most = terms.maxDuration - MARGIN_SECONDS;
     const expTime =
       this.now() + terms.settlementPeriod + Math.min(Math.max((this.settings.days ?? CHANNEL_DAYS) * DAY, least), most);
-    if (most < terms.minDuration || !isExpiry(expTime))
+    if (most < terms.minDuration + 2 * MARGIN_SECONDS || !isExpiry(expTime))
       throw new PaychanError("invalid_challenge", "the server's durations make no sense");
     return Math.floor(expTime);
   }
 
-  /** Note that a channel was paid for. Throws invalid_transaction if the transaction does not pay to its address. */
-  async funded(number: number, answer: FundingAnswer): Promise<ChannelRecord> {
-    const record = await this.channel(number);
-    if (record.funding !== null) return record;
-    const funding = readFunding(record, answer);
-    return this.save({ ...record, funding: { ...funding.outpoint, value: funding.value }, phase: "funded" });
+  /** Have a channel paid for by `fund`, which is asked once at a time; who asks meanwhile waits for the same. Throws what it
+   * throws, invalid_transaction. */
+  fund(number: number): Promise<ChannelRecord> {
+    const known = this.asked.get(number);
+    if (known) return known;
+    const asked = this.store
+      .exclusively(`funding ${number}`, async () => {
+        const record = await this.channel(number);
+        if (record.funding !== null || !this.settings.fund) return record;
+        return this.funded(number, await this.settings.fund(needOf(record)));
+      })
+      .finally(() => this.asked.delete(number));
+    this.asked.set(number, asked);
+    return asked;
   }
 
-  /** Sign a payment that is worth `target` in all, within the budgets, and make it durable. Throws over_budget, invalid_amount,
-   * state.
+  /** Note that a channel was paid for; what was noted first stays. Throws invalid_transaction if the transaction does not pay
+   * to its address. */
+  async funded(number: number, answer: FundingAnswer): Promise<ChannelRecord> {
+    return this.store.exclusively("budget", async () => {
+      const record = await this.channel(number);
+      if (record.funding !== null) return record;
+      const funding = readFunding(record, answer);
+      return this.save({ ...record, funding: { ...funding.outpoint, value: funding.value }, phase: "funded" });
+    });
+  }
+
+  /** Return the purchase that opening a channel would be, if it exceeds the budgets: nothing is locked up for it then. */
+  private async overBudget(terms: SessionRequest, order: Order, needed: number): Promise<Purchase | null> {
+    const { host } = new URL(order.url);
+    const step = { value: terms.openPrice + needed, openPrice: terms.openPrice, request: needed };
+    const over = exceeded(this.settings.budgets, await this.channels(), this.now(), host, step);
+    return over.length > 0 ? { url: order.url, host, value: step.value, openPrice: step.openPrice, over } : null;
+  }
+
+  /** Ask about what exceeds the budgets. Throws over_budget if nobody allows it. */
+  private async ask(purchase: Purchase): Promise<void> {
+    if (await this.settings.ask?.(purchase)) return;
+    const names = purchase.over.join(", ");
+    throw new PaychanError("over_budget", `${purchase.value} satoshi for ${purchase.url} exceed the budget: ${names}`);
+  }
+
+  /** Sign a payment that is worth `target` in all, within the budgets, and make it durable. Throws over_budget, used_up,
+   * invalid_amount, state.
    *
    * floor: what was signed before this purchase; openPrice: satoshi beyond it that open the channel. Less than, or as much as,
    * was signed before is not signed again. isBuying: the order is a purchase that is outstanding from now on; else an
@@ -273,11 +333,8 @@ export class Purse {
         this.trySign(number, target, order, isBuying, target - floor - openPrice, openPrice, isAllowed),
       );
       if (!("over" in outcome)) return outcome;
-      isAllowed = (await this.settings.ask?.(outcome)) ?? false;
-      if (!isAllowed) {
-        const names = outcome.over.join(", ");
-        throw new PaychanError("over_budget", `${outcome.value} satoshi for ${order.url} exceed the budget: ${names}`);
-      }
+      await this.ask(outcome);
+      isAllowed = true;
     }
   }
 
@@ -299,7 +356,10 @@ export class Purse {
     const purchase = isBuying ? { key: order.key, request: order.request } : record.purchase;
     const value = target - signedValue(record);
     if (value <= 0) return record.purchase?.key === purchase?.key ? record : this.save({ ...record, purchase });
-    if (target > terms.fundingValue - DUST_LIMIT) throw new PaychanError("invalid_amount", "the channel does not hold so much");
+    const isUsedUp = target > terms.fundingValue - DUST_LIMIT;
+    if (isUsedUp || isTooLate(record, this.now())) {
+      throw new PaychanError("used_up", `channel ${number} pays ${isUsedUp ? "no such sum" : "nothing"} any more`);
+    }
     const { method, url } = order;
     const { host } = new URL(url);
     const step = { value, openPrice: opening, request };
@@ -435,39 +495,4 @@ export async function restoreBackup(store: Store, text: string): Promise<void> {
     );
   }
   await store.write(WALLET, JSON.stringify({ version: 1, words: wallet.words }));
-}
-
-/** Return what is to be paid for a channel. */
-export function needOf(record: ChannelRecord): FundingNeed {
-  const address = recordAddress(record);
-  const coins = (record.plannedValue / 1e8).toFixed(8);
-  return {
-    channel: record.number,
-    origin: record.origin,
-    network: recordNetwork(record).name,
-    address,
-    value: record.plannedValue,
-    uri: `bitcoin:${address}?amount=${coins}`,
-    openPrice: record.openPrice,
-    confirmations: record.fundingConfirmations,
-    expTime: record.expTime,
-    clientPubkey: record.clientPubkey,
-  };
-}
-
-/** Funds channels of a server in debug mode, on network test: no money moves. */
-export async function debugFund(need: FundingNeed): Promise<FundingAnswer> {
-  if (need.network !== "test") throw new PaychanError("invalid_transaction", "only network test has made-up funding");
-  const { outpoint, value } = debugFunding(fromHex(need.clientPubkey, 33) as Uint8Array, need.expTime);
-  return { ...outpoint, value };
-}
-
-function readFunding(record: ChannelRecord, answer: FundingAnswer): Funding {
-  if ("transaction" in answer) return findFunding(recordRedeem(record), answer.transaction);
-  const { txid, vout, value } = answer;
-  const isRight = fromHex(txid, 32) && txid === txid.toLowerCase() && Number.isInteger(vout) && vout >= 0 && vout <= 0xffffffff;
-  if (!isRight || !Number.isSafeInteger(value) || value < 1 || parseSatoshi(String(value)) === null) {
-    throw new PaychanError("invalid_transaction", "this is no funding output");
-  }
-  return { outpoint: { txid, vout }, value };
 }

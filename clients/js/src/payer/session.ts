@@ -35,7 +35,7 @@ export class Session {
     private readonly purse: Purse,
     private record: ChannelRecord,
     challenge: Challenge,
-    private readonly order: Order,
+    readonly order: Order,
     private readonly fixedPrice: number | null = null,
     private cost = 0,
   ) {
@@ -86,7 +86,7 @@ export class Session {
     return this.floor + Math.max(this.price, this.terms.minVoucherDelta) + opening;
   }
 
-  /** Sign what is to be shown next, durably. Throws over_budget, state, refused. */
+  /** Sign what is to be shown next, durably. Throws over_budget, used_up, state, refused. */
   async payload(): Promise<Payload> {
     if (this.shown >= CREDENTIALS_MAX) throw new PaychanError("misbehaved", "the server refuses what it has asked for");
     this.shown += 1;

@@ -51,7 +51,7 @@ export function bitcoin(payer: Payer, base: typeof fetch = globalThis.fetch): Bi
     sessions.delete(shown);
     if (session) request.headers.set("Idempotency-Key", session.key);
     const response = await base(request);
-    const goesOn = session && response.status !== 503 ? await continues(session, response) : null;
+    const goesOn = session && response.status !== 503 ? await continues(payer, session, response) : null;
     for (const challenge of response.status === 402 ? findChallenges(response.headers) : []) {
       places.set(challenge.id, { challenge, method: request.method, url: response.url || request.url, session: goesOn });
     }
@@ -64,8 +64,7 @@ export function bitcoin(payer: Payer, base: typeof fetch = globalThis.fetch): Bi
     if (place === undefined)
       throw new PaychanError("invalid_challenge", "mppx must be given the fetch that comes with this method");
     places.delete(challenge.id);
-    const { origin } = new URL(place.url);
-    return payer.purse.store.exclusively(`server ${origin}`, async () => {
+    return payer.http.inLine(place.url, async () => {
       const session = place.session ?? (await begin(payer, place));
       const header = renderCredential(session.answered, await session.payload());
       sessions.set(header, session);
@@ -77,9 +76,11 @@ export function bitcoin(payer: Payer, base: typeof fetch = globalThis.fetch): Bi
 }
 
 /** Book an answer; return the session if it goes on with the challenge that came with it. A refusal is for mppx to report. */
-async function continues(session: Session, response: Response): Promise<Session | null> {
+async function continues(payer: Payer, session: Session, response: Response): Promise<Session | null> {
   try {
-    return (await session.judge(response)) === "again" ? session : null;
+    const verdict = await session.judge(response);
+    if (verdict === "done") payer.http.lookAhead(session);
+    return verdict === "again" ? session : null;
   } catch (error) {
     if (error instanceof PaychanError && (error.code === "refused" || error.code === "misbehaved")) return null;
     throw error;

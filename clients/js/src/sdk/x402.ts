@@ -88,7 +88,7 @@ export function channels(payer: Payer, base: typeof fetch = globalThis.fetch) {
       const place = offers.get(requirements);
       if (!place) throw new PaychanError("invalid_challenge", "x402 must be given the fetch that comes with this scheme");
       const challenge = challengeOf(requirements);
-      const session = await payer.purse.store.exclusively(`server ${new URL(place.url).origin}`, async () => {
+      const session = await payer.http.inLine(place.url, async () => {
         const record = await payer.http.chooseFor(challenge, place);
         return new Session(payer.purse, record, challenge, resumed(record, { ...place, key: crypto.randomUUID() }));
       });
@@ -150,6 +150,7 @@ async function book(payer: Payer, sessions: Map<string, Session>, context: Outco
       settlement: null,
     };
     await payer.purse.book(session.channel, receipt, true);
+    payer.http.lookAhead(session);
     return;
   }
   const told = {
