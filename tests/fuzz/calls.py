@@ -24,7 +24,7 @@ from paychan.core.channel import STATE_HEAD, TERMS_HEAD, ChannelState, ChannelTe
 from paychan.core.errors import BY_NUMBER, ConfigError
 from paychan.core.payment import Payment
 from paychan.core.sales import Purchase, Sales
-from paychan.rpc import signer_messages, store_messages
+from paychan.rpc import signer_messages, store_messages, stores_messages
 from paychan.rpc.store_messages import Entry, MessageError
 from paychan.server.channels.payments import REFUSALS_BY_FORM
 from paychan.server.protocol.replies import Reply, problem_of_status
@@ -447,6 +447,7 @@ MESSAGES: list[tuple[Callable[[bytes], Any], Callable[[Any], bytes] | None]] = [
     (signer_messages.SettleRequest.decode, signer_messages.SettleRequest.encode),
     (signer_messages.Refusal.decode, signer_messages.Refusal.encode),
     (store_messages.decode_received, store_messages.encode_received),
+    (stores_messages.decode_stores, None),  # for the same reason
 ]
 
 
@@ -463,7 +464,7 @@ def message_target(_: dict[str, ModuleType]) -> Call:
             return 100 * kind + place_of(error) % 100
         if encode is not None and kind != 3:  # COMMIT's reserved byte is not looked at
             assert encode(value) == payload
-        return 1200 + kind
+        return 100 * len(MESSAGES) + kind
 
     return call
 
@@ -579,12 +580,14 @@ def message_seeds() -> list[bytes]:
         [sm.Stored(b"t", b"s", b"x"), None],
         sm.Scan(10),
         [(5, bytes(36))],
-        sm.Unsettled(77, 5),
+        (sm.Unsettled(77, 5), b"frozen"),
         request,
         signer_messages.Refusal(signer_messages.RefusalCode.UNECONOMIC, "why"),
         [(1_900_000_000, 77, bytes(36))],
     ]
-    seeds = [bytes((3,)) + seed for seed in commit_seeds()] + [bytes((2,)) + values[2].encode()]
+    store = stores_messages.StoreSeen("a", 1, True, stores_messages.Life.ALIVE, 5, 1, 7, -1, 2, {1: "unix:a"}, {0: 1, 1: 0})
+    stores = stores_messages.encode_stores(stores_messages.StoresSeen(9, 1, [store, store]))
+    seeds = [bytes((3,)) + seed for seed in commit_seeds()] + [bytes((2,)) + values[2].encode(), bytes((12,)) + stores]
     for kind, value in enumerate(values):
         encode = MESSAGES[kind][1]
         if value is not None and encode is not None:
