@@ -43,8 +43,10 @@ WHOLE_SYSTEMS = ("process", "client", "chain", "hostile", "campaign", "clients_j
 def pytest_configure(config):
     for name in [name for name in os.environ if name.startswith(("PYTHON", "PYTEST_XDIST")) and name not in OURS]:
         del os.environ[name]
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGHUP, _stay)  # under nohup; what is ignored is inherited, and no shell below us could catch it
+    for number, handler in ((signal.SIGHUP, _stay), (signal.SIGINT, signal.default_int_handler)):
+        # Under nohup, or in a shell's background: what is ignored is inherited, and no shell below us could catch it.
+        if signal.getsignal(number) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+            signal.signal(number, handler)
     # How long an example takes is the machine's matter.
     hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
     hypothesis.settings.load_profile("busy")
@@ -53,7 +55,7 @@ def pytest_configure(config):
 
 
 def _stay(*_):
-    """Go on, and leave the signal as a terminal has it to the processes that tests start."""
+    """Go on after SIGHUP, and leave the signal as a terminal has it to the processes that tests start."""
 
 
 def pytest_collection_modifyitems(config, items):
