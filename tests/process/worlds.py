@@ -14,6 +14,8 @@ import unicodedata  # noqa: F401  # urllib imports it when it is first needed, a
 from collections.abc import Callable
 from typing import Any
 
+import orjson  # noqa: F401  # nor can it begin where the library cannot be read
+
 STRANGER = 54321
 """A user id without an account."""
 
