@@ -21,7 +21,7 @@ TELLING = (
         "paychan/operator/serving.py",
         "                try:\n                    self._check_token(headers, least)\n",
         "                try:\n                    pass\n",
-        ("tests/process/test_events.py::test_a_token_that_is_taken_back_hears_no_event_more",),
+        ("tests/process/test_event_streams.py::test_a_token_that_is_taken_back_hears_no_event_more",),
     ),
     Break(
         ("I9",),
