@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from paychan.durable import sync_directory as sync_directory  # the signer's other modules take both from here
+from paychan.durable import sync_directory
 
 
 def write_durably(descriptor: int, data: bytes) -> None:

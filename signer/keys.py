@@ -10,10 +10,11 @@ from coincurve import PrivateKey
 from paychan.core.errors import ConfigError
 from paychan.core.keyfile import KEY_FILE_SIZE_MAX, parse_key_text
 from paychan.core.network import LIVE
+from paychan.durable import sync_directory
 from paychan.settings.dangers import PUBLISHED_PUBKEYS, pays_to_key
 from paychan.settings.models import SignerConfig
 
-from .files import make_directory, sync_directory, write_durably
+from .files import make_directory, write_durably
 
 
 def create_key(path: Path) -> PrivateKey:

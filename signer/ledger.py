@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from paychan.core.errors import ConfigError
+from paychan.durable import sync_directory
 
-from .files import make_directory, sync_directory
+from .files import make_directory
 from .policy import Memory, Record
 
 FORMAT_VERSION = 3
