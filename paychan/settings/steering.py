@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..core.errors import ConfigError
 from ..core.units import MAX_MONEY, SECONDS_PER_HOUR
@@ -26,6 +26,8 @@ WHY_LENGTH_MAX = 200
 
 LOCK_SECONDS_MAX = 2.0
 """Whoever changes the file holds its lock for one synced write."""
+
+T = TypeVar("T", "Steering", "Freeze")
 
 DAMAGED = "STATE_DIR/steering cannot be read: see the log"
 
@@ -101,18 +103,7 @@ class Freeze:
     @classmethod
     def parse(cls, note: bytes) -> "Freeze":
         """Return what a note says, empty: there is none. Raises ValueError."""
-        if not note:
-            return cls()
-        try:
-            content = json.loads(note)
-            if type(content) is not dict or content.pop("version") != VERSION:
-                raise ValueError("no freeze")
-            found = cls(**content)
-        except (RecursionError, TypeError, KeyError) as error:
-            raise ValueError("no freeze") from error
-        if type(found.revision) is not int or type(found.frozen_at) not in (int, type(None)) or type(found.why) is not str:
-            raise ValueError("no freeze")
-        return found
+        return _read(cls, note) if note else cls()
 
 
 DAMAGED_FREEZE = Freeze(why="the note of the freeze of all machines cannot be read: freeze or thaw again", frozen_at=0)
@@ -141,20 +132,31 @@ def read_steering(path: Path) -> Steering:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        return _parse(json.loads(raw))
-    except (ValueError, RecursionError, TypeError, KeyError) as error:
+        return _parse(raw)
+    except ValueError as error:
         raise ConfigError(f"{path}: is damaged, or of another version") from error
 
 
-def _parse(content: Any) -> Steering:
-    """Raises ValueError, TypeError, KeyError."""
-    if type(content) is not dict or content.pop("version") != VERSION:
-        raise ValueError("no steering")
-    found = Steering(**content)
-    is_good = type(found.revision) is int and type(found.is_drained) is bool and type(found.why) is str
-    is_good = is_good and (found.frozen_at is None or type(found.frozen_at) is int) and type(found.limits) is dict
+def _parse(raw: bytes) -> Steering:
+    """Raises ValueError."""
+    found = _read(Steering, raw)
+    is_good = type(found.is_drained) is bool and type(found.limits) is dict
     if not is_good or not all(name in LIMITS and is_limit(name, value) for name, value in found.limits.items()):
         raise ValueError("no steering")
+    return found
+
+
+def _read(kind: type[T], raw: bytes) -> T:
+    """Return what is written in a file or a note. Raises ValueError for what is neither, or of another version."""
+    try:
+        content = json.loads(raw)
+        if type(content) is not dict or content.pop("version") != VERSION:
+            raise ValueError("of another version")
+        found = kind(**content)
+    except (RecursionError, TypeError, KeyError) as error:
+        raise ValueError("damaged") from error
+    if type(found.revision) is not int or type(found.frozen_at) not in (int, type(None)) or type(found.why) is not str:
+        raise ValueError("damaged")
     return found
 
 
