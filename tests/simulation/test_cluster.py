@@ -20,7 +20,7 @@ WORLDS = {2: 14, 3: 5, 4: 1}
 
 CAMPAIGN_SEEDS = 2000
 
-SEEDS_PER_BREAK = 400
+SEEDS_PER_BREAK = 40
 """Beyond the world that has seen a break before: what worlds draw changes."""
 
 

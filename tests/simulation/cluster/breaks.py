@@ -20,9 +20,9 @@ BREAKS: dict[str, Callable[[], Any]] = {}
 FIRST = {
     "a group is answered before a standby has it": 0,
     "a cancelled wait counts as confirmed": 21,
-    "the mark is ignored": 56,
+    "the mark is ignored": 100,
     "a living store is taken for silent": 1,
-    "two stores share a name": 223,
+    "two stores share a name": 267,
     "nobody waits for a standby": 267,
     "nobody hears that a store has found less": 467,
 }
