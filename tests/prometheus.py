@@ -83,10 +83,10 @@ class Prometheus:
         """Wait until a query gives this."""
         _wait(lambda: self.value(query) == wanted, 20, lambda: f"{query} is {self.value(query)}, not {wanted}")
 
-    def firing(self) -> set[str]:
-        """Return the names of the alerts that fire now."""
+    def firing(self, *, or_pending: bool = False) -> set[str]:
+        """Return the names of the alerts that fire now; or_pending: and of those whose condition holds, not yet for long enough."""
         found = self._get("/api/v1/alerts").get("alerts", ())
-        return {alert["labels"]["alertname"] for alert in found if alert["state"] == "firing"}
+        return {alert["labels"]["alertname"] for alert in found if or_pending or alert["state"] == "firing"}
 
     def fired(self, seconds: float) -> set[str]:
         """Return the names of the alerts that fired at any time within the last seconds."""
@@ -97,10 +97,14 @@ class Prometheus:
         """Wait until all of these fire."""
         _wait(lambda: set(names) <= self.firing(), seconds, lambda: f"{_list(names)} should fire, not only {_list(self.firing())}")
 
-    def is_quiet(self, *names: str, seconds: float = 20.0) -> None:
-        """Wait until none of these fires any more; without a name, none at all."""
+    def is_quiet(self, *names: str, seconds: float = 20.0, nor_pending: bool = False) -> None:
+        """Wait until none of these fires any more, nor is about to; without a name, none at all."""
         awaited = set(names or NAMES)
-        _wait(lambda: not self.firing() & awaited, seconds, lambda: f"{_list(self.firing() & awaited)} should not fire any more")
+
+        def left() -> set[str]:
+            return self.firing(or_pending=nor_pending) & awaited
+
+        _wait(lambda: not left(), seconds, lambda: f"{_list(left())} should not fire any more")
 
     def stays_quiet(self, seconds: float, but: Iterable[str] = ()) -> None:
         """Look on for so long. AssertionError if an alert fires (`but` these): nothing is wrong."""

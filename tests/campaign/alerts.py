@@ -44,7 +44,7 @@ class Trial:
 
     def is_well(self, seconds: float = QUIET_SECONDS) -> None:
         """AssertionError if an alert fires while the system is under load and nothing is wrong."""
-        self._is_quiet()
+        self._is_quiet(nor_pending=True)
         before = self._scene.load.answered
         self._prom.stays_quiet(seconds, but=true_anyway())
         assert self._scene.load.answered > before, "nothing was paid"
@@ -53,7 +53,7 @@ class Trial:
         """Make a fault and mend it; return the seconds until its alerts fired, and until none did any more. AssertionError: one of
         its alerts did not fire or cease, or another one fired."""
         if not fault.is_first:
-            self._is_quiet()
+            self._is_quiet(nor_pending=True)
         began = time.monotonic()
         with fault.make(self._scene):
             made = time.monotonic()
@@ -66,9 +66,11 @@ class Trial:
         assert fault.is_first or not strange, f"{', '.join(sorted(strange))} fired besides"
         return fired - made, ceased - mended
 
-    def _is_quiet(self, *names: str) -> None:
-        """Wait until nothing fires, but for what a busy machine explains; these neither."""
-        self._prom.is_quiet(*(set(NAMES) - true_anyway() | set(names)), seconds=self._patience)
+    def _is_quiet(self, *names: str, nor_pending: bool = False) -> None:
+        """Wait until nothing fires, but for what a busy machine explains; these neither. nor_pending: nor will fire for what was
+        before, which is not to be taken for what comes next."""
+        awaited = set(NAMES) - true_anyway() | set(names)
+        self._prom.is_quiet(*awaited, seconds=self._patience, nor_pending=nor_pending)
 
 
 def chosen(only: str) -> list[Fault]:
