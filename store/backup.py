@@ -28,11 +28,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from paychan.durable import sync_directory
 from paychan.events.event import NUMBERS_SKIPPED, Event, Type
 
 from . import keys
 from .check import Records, Report, StoredRecords, check_records
-from .directory import hold_lock, make_durable, sync_directory
+from .directory import hold_lock, make_durable
 from .engines.rocksdb import RocksDB
 from .events import Stamp
 from .mark import path_of, read_slots

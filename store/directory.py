@@ -8,7 +8,7 @@ from pathlib import Path
 
 from paychan.core.errors import ConfigError
 from paychan.durable import replace_file as replace_file  # the store's other modules take both from here
-from paychan.durable import sync_directory as sync_directory
+from paychan.durable import sync_directory
 from paychan.settings.models import StoreConfig
 
 

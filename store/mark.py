@@ -20,7 +20,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from .directory import sync_directory
+from paychan.durable import sync_directory
 
 _FORM = struct.Struct("<4sQ")
 _CHECK = struct.Struct("<I")

@@ -7,7 +7,9 @@ where the data was, "from DIRECTORY" where it is not all there yet. DIRECTORY is
 from pathlib import Path
 from typing import NamedTuple
 
-from .directory import replace_file, sync_directory
+from paychan.durable import sync_directory
+
+from .directory import replace_file
 
 NAME = "moved"
 TO, FROM = "to", "from"

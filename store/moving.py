@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from paychan.core.errors import ConfigError
+from paychan.durable import sync_directory
 from paychan.exits import status_of
 from paychan.parts import require_cluster
 from paychan.printing import say, show
@@ -30,7 +31,7 @@ from paychan.settings.models import StoreConfig
 from . import keys
 from .backup import BackupError, acknowledged_records, fill
 from .check import Records, Report, StoredRecords, check_records
-from .directory import hold_directory, need_embedded, sync_directory
+from .directory import hold_directory, need_embedded
 from .identity import Identity, hold_against
 from .mark import path_of
 from .moved import FROM, TO, Moved, read_mark, write_mark

@@ -16,6 +16,7 @@ import uvloop
 from paychan import __version__, logs, printing
 from paychan._fast.tally import Tally
 from paychan.core.errors import ConfigError
+from paychan.durable import sync_directory
 from paychan.exits import EXIT_FAILED, status_of
 from paychan.hangup import HangUp
 from paychan.metrics.file import Role, claim_or_none, in_run, of_store
@@ -25,7 +26,7 @@ from paychan.settings.load import load_store_config
 from paychan.settings.models import StoreConfig
 
 from . import maintenance, moving
-from .directory import hold_directory, need_embedded, sync_directory
+from .directory import hold_directory, need_embedded
 from .engines.interface import Engine
 from .engines.rocksdb import RocksDB
 from .identity import Identity, establish_identity, read_server_pubkey

@@ -21,11 +21,11 @@ from rocksdict import (
     WriteOptions,
 )
 
+from paychan.durable import sync_directory
 from paychan.rpc.event_messages import NOTES_MAX
 from paychan.rpc.store_messages import LEASE_COUNT, SCAN_LIMIT_MAX, Stored, Unsettled
 
 from .. import keys
-from ..directory import sync_directory
 from ..mark import Mark
 from ..peek import peek
 from ..table import received
