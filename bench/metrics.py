@@ -27,7 +27,7 @@ from bench.load.payers import Payer
 from bench.load.processes import Instance
 from paychan.printing import say, show
 from tests.metrics import listening
-from tests.system import free_port
+from tests.ports import free_port
 
 ON, OFF, PRIVATE = "on", "off", "private"
 SLICE_SECONDS = 1.0

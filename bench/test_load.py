@@ -15,7 +15,8 @@ import pytest
 from bench import pay_channels
 from bench.load.paying import Server
 from paychan import printing
-from tests.system import ROOT, free_port, running
+from tests.ports import free_port
+from tests.system import ROOT, running
 
 DONE = r"200 payments executed in [0-9.]+ s over 5 channels, no error\n[0-9]+ payments per second .*\nlatency p50 .* ms, p99 .*\n"
 

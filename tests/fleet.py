@@ -17,7 +17,8 @@ from pathlib import Path
 from tests import postgres
 from tests.certificates import make
 from tests.machines import section, workers_known_to
-from tests.system import ROOT, System, free_port, make_config, own_ports_block, processes, wait_until
+from tests.ports import free_port, own_ports_block
+from tests.system import ROOT, System, make_config, processes, wait_until
 from tests.wires import Links, Wire, hosts
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")

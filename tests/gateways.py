@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.system import ROOT, Answer, Client, free_port, wait_until
+from tests.ports import free_port
+from tests.system import ROOT, Answer, Client, wait_until
 
 
 @dataclass

@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.certificates import ALPHA, BETA, make
+from tests.ports import free_port, own_ports_block
 from tests.system import (
     OWN_PORT,
     ROOT,
     VARIABLE,
     Client,
     System,
-    free_port,
     make_config,
-    own_ports_block,
     running,
     variant_module,
     wait_until,

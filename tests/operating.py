@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
 from tests.selling import make_token
-from tests.system import ROOT, Answer, System, free_port, running, wait_until
+from tests.system import ROOT, Answer, System, running, wait_until
 
 SCOPES = ("charge", "read", "watch", "settle", "steer")
 """In the order of `settings/tokens.py`: sellers' first, then operators', each of which may do what those before it may."""

@@ -6,8 +6,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.selling import make_token
-from tests.system import Answer, System, free_port, running, wait_until
+from tests.system import Answer, System, running, wait_until
 
 SCOPES = ("watch", "settle", "steer")
 

@@ -23,7 +23,8 @@ from paychan.cli.certificates import DATABASE, Machine, make_certificates
 from tests import postgres
 from tests.campaign.load import PatientClient
 from tests.certificates import need_openssl
-from tests.system import ROOT, System, free_port, make_config, own_ports_block, wait_until
+from tests.ports import free_port, own_ports_block
+from tests.system import ROOT, System, make_config, wait_until
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 FILES = ROOT / "deploy" / "patroni"
@@ -130,7 +131,7 @@ class Machines:
     def __init__(self) -> None:
         need_openssl()
         self.place = Path(tempfile.mkdtemp(prefix="pat-"))  # short: Unix sockets are in it
-        self.ports = {port: postgres.free_port() for port in PORTS}
+        self.ports = {port: free_port() for port in PORTS}
         self.nodes = [Node(number, self.place, self.ports) for number in range(3)]
         make_certificates(
             self.place / "certificates", [Machine((host, HOSTS[0])) for host in HOSTS], time.time(), 365, False, DATABASE

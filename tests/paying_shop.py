@@ -18,8 +18,9 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
 
 from paychan.settings.tokens import cookie_file
+from tests.ports import free_port
 from tests.selling import SOCKET, Seller, sell_changes
-from tests.system import ROOT, System, free_port, running, wait_until
+from tests.system import ROOT, System, running, wait_until
 
 PRICE = 5
 DOOR, SERVED = "PAYING_SHOP_DOOR", "PAYING_SHOP_SERVED"

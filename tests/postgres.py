@@ -11,7 +11,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 NODES = ("n1", "n2", "n3")
@@ -89,12 +90,6 @@ needed = pytest.mark.skipif(bool(why_not()), reason=why_not() or "PostgreSQL is 
 
 embedded_only = pytest.mark.skipif(os.environ.get("PAYCHAN_STORE") == "postgres", reason="is about an embedded store's files")
 """Marks tests of a whole system that mean nothing when its store is on PostgreSQL."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @cache

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import ROOT, Client, free_port, wait_until
+from tests.ports import free_port
+from tests.system import ROOT, Client, wait_until
 
 PROGRAM = shutil.which("prometheus")
 needed = pytest.mark.skipif(PROGRAM is None, reason="prometheus is not installed")

@@ -8,12 +8,10 @@ import http.client
 import itertools
 import json
 import os
-import random
 import re
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -32,6 +30,7 @@ from paychan.core.network import TEST, decode_address
 from paychan.core.payment import Payment
 from paychan.core.sender import Sender
 from tests import postgres
+from tests.ports import free_port, own_ports_block
 
 ROOT = Path(__file__).parent.parent
 CHANGE_ADDRESS = "mmA2XECa7bVERzQKkyy1pNBQ3PC4HnxTC5"
@@ -39,40 +38,6 @@ OPEN_AMOUNT = 100_000
 WEEK = 7 * 24 * 3600
 OWN_PORT = re.compile(r"worker (\d+) listens on port (\d+) of its own")
 DOORS = ("shared", "own")
-
-
-def free_port() -> int:
-    """Return a TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-OWN_PORTS_FROM, OWN_PORTS_TO = 10_000, 32_000
-"""Below the ports that the kernel gives to clients, so that nobody's outgoing connection is in the way."""
-
-OWN_PORTS_BLOCK = 16
-
-
-@contextmanager
-def own_ports_block() -> Iterator[int]:
-    """Keep a block of ports for the workers of one system, and yield the first that they may use.
-
-    A worker takes the first free port from its base up. Without a block of its own, one that is started again could find its old
-    port taken by another test's worker, and a payer that knows the old port would be answered by a stranger. The block is kept by
-    holding its first port.
-    """
-    bases = range(OWN_PORTS_FROM, OWN_PORTS_TO, OWN_PORTS_BLOCK)
-    start = random.randrange(len(bases))
-    for base in (*bases[start:], *bases[:start]):
-        with socket.socket() as keeper:
-            try:
-                keeper.bind(("127.0.0.1", base))
-            except OSError:
-                continue
-            yield base + 1
-            return
-    raise AssertionError("every block of ports is taken")
 
 
 # How many times longer than it should a thing may take before a test gives it up: test machines are shared, and slow by turns.

@@ -21,7 +21,8 @@ from bench.load.payers import Payer, Request
 from bench.load.processes import Door, Instance, ask, spawn, stop_politely, worker_pids
 from bench.load.provenance import granian_door
 from bench.load.scene import Scene, Step
-from tests.system import free_port, make_config
+from tests.ports import free_port
+from tests.system import make_config
 
 GRANIAN, OWN_PORT = "granian", "own port"
 PUBLIC = "granian's public interface"

@@ -21,7 +21,8 @@ from bench.load.store_feed import listens
 from paychan.rpc.connection import Address
 from paychan.server.process import end_with_parent
 from paychan.settings.load import load_store_config
-from tests.system import ROOT, Client, free_port, make_config, processes
+from tests.ports import free_port
+from tests.system import ROOT, Client, make_config, processes
 
 STOP_SECONDS_MAX = 60.0
 """A store with a million channels writes out what is in memory only."""

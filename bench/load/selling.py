@@ -23,7 +23,7 @@ from paychan.core.outpoint import format_outpoint
 from paychan.mpp.challenge import Challenge, parse_challenges
 from paychan.mpp.credential import Credential
 from paychan.rpc.connection import Address
-from tests.system import free_port
+from tests.ports import free_port
 
 CONNECTIONS = 32
 CHARGED, ALONE = "payment with a charge", "payment alone"

@@ -18,7 +18,8 @@ from bench.peers.driving import Values, pids_below
 from bench.peers.install import HERE
 from paychan.mpp.challenge import parse_challenges
 from paychan.mpp.credential import voucher
-from tests.system import ROOT, System, free_port, wait_until
+from tests.ports import free_port
+from tests.system import ROOT, System, wait_until
 
 NGINX = "/usr/sbin/nginx"
 

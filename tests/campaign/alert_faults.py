@@ -19,8 +19,9 @@ from tests.campaign.alert_scenes import CHANNELS, NOTED_EACH, OPEN_MAX, UNSETTLE
 from tests.campaign.load import BATCH_TYPE, batch_of_one
 from tests.certificates import ALPHA, make
 from tests.operating import Operator
+from tests.ports import free_port
 from tests.selling import make_token
-from tests.system import Client, Payer, free_port, wait_until
+from tests.system import Client, Payer, wait_until
 
 STRANGER = PrivateKey(b"\7" * 32)
 REFUSED = ("PaychanNotReady", "PaychanUnavailable", "PaychanNothingAccepted", "PaychanShardsWithoutOwner")

@@ -21,8 +21,9 @@ from tests.certificates import ALPHA, make
 from tests.chain.regtest_system import DAY, Regtest, regtest
 from tests.machines import section
 from tests.metrics import Scraper, listening, shows_all
+from tests.ports import free_port
 from tests.power.shim import Switch
-from tests.system import ROOT, Answer, Payer, System, free_port, processes, running, wait_until
+from tests.system import ROOT, Answer, Payer, System, processes, running, wait_until
 
 MINUTE_SECONDS = 3.0
 """What a rule's minute becomes: longer than a reload takes, of which no alert may tell."""

@@ -30,8 +30,9 @@ from paychan.webhooks.signature import sign
 from store import keys
 from store.check import StoredRecords
 from tests.operating import Operator, section
+from tests.ports import free_port
 from tests.selling import make_token
-from tests.system import System, free_port, processes, running, wait_until
+from tests.system import System, processes, running, wait_until
 
 VICTIMS = ("store", "worker", "server", "operator", "receiver")
 MODES = ("takes", "takes", "fails", "hangs", "breaks off")

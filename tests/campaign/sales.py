@@ -28,8 +28,9 @@ from pathlib import Path
 from tests.campaign.books import Line, Verdict, judge, read_lines
 from tests.campaign.faults import kill_when_there
 from tests.campaign.shop import PRICES
+from tests.ports import free_port
 from tests.selling import SOCKET, Seller, make_token, sell_changes
-from tests.system import PATIENCE_FACTOR, ROOT, free_port, processes, running, wait_until
+from tests.system import PATIENCE_FACTOR, ROOT, processes, running, wait_until
 
 OURS = ("buyer", "shop", "gateway")
 VICTIMS = (*OURS, "server", "worker", "store", "signer")

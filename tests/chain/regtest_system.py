@@ -32,8 +32,9 @@ from paychan.core.payment import Payment
 from paychan.core.script import p2sh_script_pubkey
 from paychan.core.sender import Sender, sign_payment
 from tests.node.bcoin_node import Funding, Node
+from tests.ports import free_port
 from tests.settled import settled_change
-from tests.system import CHANGE_ADDRESS, ROOT, Answer, System, free_port, wait_until
+from tests.system import CHANGE_ADDRESS, ROOT, Answer, System, wait_until
 
 SERVER_KEY = PrivateKey(b"\x09" * 32)
 VALUE = 5_000_000

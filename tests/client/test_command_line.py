@@ -17,8 +17,9 @@ from paychan.client.sources import BackendSource
 from paychan.core.errors import Unavailable
 from paychan.core.outpoint import txid_hex
 from tests.client.payer_system import ask_paychan, run_paychan
+from tests.ports import free_port
 from tests.settled import settled_change
-from tests.system import CHANGE_ADDRESS, ROOT, free_port, running
+from tests.system import CHANGE_ADDRESS, ROOT, running
 
 
 @pytest.fixture(scope="module")

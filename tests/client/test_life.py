@@ -22,8 +22,9 @@ from paychan.client import (
 from paychan.core.network import LIVE, TEST
 from paychan.core.units import DUST_LIMIT
 from tests.client.payer_system import QUICK, new_channel
+from tests.ports import free_port
 from tests.settled import settled_change
-from tests.system import CHANGE_ADDRESS, WEEK, free_port, running
+from tests.system import CHANGE_ADDRESS, WEEK, running
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from paychan.cli.output import EXIT_TEXT
 from paychan.client import create_key
 from tests.client.payer_system import new_channel, type_paychan
 from tests.client.scripted_server import ScriptedServer
-from tests.system import free_port
+from tests.ports import free_port
 
 STATUSES = {int(line.split()[0]) for line in EXIT_TEXT.splitlines()[1:] if line[2].isdigit()}
 

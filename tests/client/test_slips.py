@@ -19,7 +19,8 @@ from paychan.client.sources import Found
 from paychan.core.outpoint import format_outpoint, make_outpoint
 from tests.client.payer_system import LARGEST, running_with_limits, type_paychan
 from tests.client.scripted_server import ScriptedServer
-from tests.system import ROOT, free_port, running
+from tests.ports import free_port
+from tests.system import ROOT, running
 
 UNIX_SECONDS = re.compile(r"\b[12][0-9]{9}\b")
 UTC = re.compile(r": 20[0-9]{2}-[0-9]{2}-[0-9]{2} [0-9:]{8} UTC$", re.M)

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.system import ROOT, System, free_port, wait_until
+from tests.ports import free_port
+from tests.system import ROOT, System, wait_until
 
 _SERVER = """
 import sys

@@ -5,8 +5,9 @@ import pytest
 
 from tests.clients_js.package import run_tests
 from tests.clients_js.shop_process import shop_of
+from tests.ports import free_port
 from tests.selling import SOCKET, Seller, make_token, sell_changes
-from tests.system import free_port, running, wait_until
+from tests.system import running, wait_until
 
 
 def test_the_packages_own_tests():

@@ -11,8 +11,9 @@ from signer.keys import create_key
 from tests.clients_js.package import run_tests
 from tests.clients_js.shop_process import shop_of
 from tests.node.bcoin_node import Node
+from tests.ports import free_port
 from tests.selling import SOCKET, sell_changes
-from tests.system import ROOT, System, free_port, running
+from tests.system import ROOT, System, running
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

@@ -38,8 +38,9 @@ from paychan.core.payment import Payment
 from paychan.core.sender import Sender
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
 from tests.hostile.counted_node import funded_payer, served
+from tests.ports import free_port
 from tests.reference import Paid
-from tests.system import ROOT, Client, Payer, System, free_port, make_sender, processes, resident_bytes, running
+from tests.system import ROOT, Client, Payer, System, make_sender, processes, resident_bytes, running
 
 GOOD_PER_SECOND = 100
 JUNK_FACTOR = 10

@@ -25,8 +25,9 @@ from coincurve import PrivateKey
 from paychan.core.outpoint import txid_hex, txid_of, vout_of
 from tests.chain.core_stand_in import TIP_HEIGHT, CoreError, CoreStandIn, btc
 from tests.chain.regtest_system import _with
+from tests.ports import free_port
 from tests.simulation.payer import make_channel
-from tests.system import ROOT, Answer, Payer, System, free_port
+from tests.system import ROOT, Answer, Payer, System
 
 OPEN_VALUE = 100_000
 FUNDING_VALUE = 10_000_000

@@ -76,7 +76,8 @@ def _try_all(
 
 
 def main(arguments: list[str]) -> int:
-    from tests.system import free_port, running
+    from tests.ports import free_port
+    from tests.system import running
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=500, help="of each kind (right, wrong), for each operation and door")

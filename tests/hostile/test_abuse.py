@@ -16,7 +16,8 @@ import pytest
 
 from tests.chain.core_stand_in import TIP_HEIGHT
 from tests.hostile import abuse, counted_node
-from tests.system import Client, free_port, running, wait_until
+from tests.ports import free_port
+from tests.system import Client, running, wait_until
 
 FORM_CODES = ("invalid_payment", "invalid_base64", "invalid_der", "high_s", "invalid_sighash_type", "change_value_range")
 MEMORY_GROWTH_MAX = 60_000_000

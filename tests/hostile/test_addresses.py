@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from tests.metrics import Scraper, listening, shows_all
-from tests.system import Client, free_port, running, wait_until
+from tests.ports import free_port
+from tests.system import Client, running, wait_until
 
 FLOODER, HONEST, PROXY = "127.0.0.66", "127.0.0.7", "127.0.0.99"
 OPENS, FAILURES, CONNECTIONS = 20, 1, 12

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests import postgres
+from tests.ports import free_port
 from tests.raw_http import exchange
-from tests.system import ROOT, Client, free_port, processes, running, wait_until
+from tests.system import ROOT, Client, processes, running, wait_until
 
 KEY = "c0ffee" * 10 + "badd"
 PASSWORD = "canary-5d2f-password"

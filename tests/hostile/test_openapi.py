@@ -13,8 +13,9 @@ import pytest
 from paychan.core.errors import BY_CODE, Rejection
 from paychan.server.doors import headers, routes
 from paychan.server.protocol import replies, sales
+from tests.ports import free_port
 from tests.selling import Seller, make_token, sell_changes
-from tests.system import free_port, running
+from tests.system import running
 
 SELLERS_FROM = 100  # codes that only the sellers' door gives
 DESCRIPTION = Path(routes.__file__).with_name("openapi.json")

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.packages.build import ROOT, build, tree_files
-from tests.system import free_port, make_config, own_ports_block, wait_until
+from tests.ports import free_port, own_ports_block
+from tests.system import make_config, wait_until
 
 FROM_OUTSIDE = {"PATH", "PYTHONPATH", "VIRTUAL_ENV", "CC", "XDG_DATA_HOME"}
 PAYERS = {"coincurve", "paychan", "python-bitcoinlib", "segno"}

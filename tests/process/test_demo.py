@@ -14,7 +14,8 @@ import pytest
 
 from tests import postgres
 from tests.log_lines import unquiet
-from tests.system import PATIENCE_FACTOR, ROOT, free_port, processes, wait_until
+from tests.ports import free_port
+from tests.system import PATIENCE_FACTOR, ROOT, processes, wait_until
 
 SECONDS_MAX = 120
 

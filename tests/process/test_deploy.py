@@ -22,7 +22,8 @@ import pytest
 
 from paychan.client import TEST, Channel
 from tests.caged import numbers
-from tests.system import ROOT, free_port, make_config, running, wait_until
+from tests.ports import free_port
+from tests.system import ROOT, make_config, running, wait_until
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))

@@ -29,7 +29,8 @@ from paychan.doctor.verdicts import Verdict
 from tests import postgres
 from tests.certificates import ALPHA, EXPIRED, USUAL, make, sign
 from tests.chain.core_stand_in import CoreError, CoreStandIn
-from tests.system import ROOT, free_port, running, wait_until
+from tests.ports import free_port
+from tests.system import ROOT, running, wait_until
 
 CANARY = "c4nary" * 5
 LIVE_ADDRESS = "1BoatSLRHtKNngkdXEeobR76b53LETtpyT"

@@ -15,9 +15,10 @@ from paychan.events.event import NUMBER_MAX
 from store.engines.rocksdb import RocksDB
 from tests.campaign.events import Receiver, judge_deliveries, stream
 from tests.operating import Operator, section
+from tests.ports import free_port
 from tests.postgres import embedded_only
 from tests.selling import make_token, token_command
-from tests.system import free_port, running, wait_until
+from tests.system import running, wait_until
 
 WEBHOOKS = ("", "[webhooks]", 'allow = ["127.0.0.0/8"]', "answer_seconds = 1")
 READ_SECONDS_MAX = 75

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from paychan.client import PayerPhase, parse_record, read_state
+from tests.ports import free_port
 from tests.settled import settled_change
-from tests.system import ROOT, free_port, running
+from tests.system import ROOT, running
 
 EXAMPLES = sorted((ROOT / "examples").glob("pay*.py"))
 PRICE = 83240

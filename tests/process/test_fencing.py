@@ -23,7 +23,8 @@ from paychan.supervisor import STOP_SECONDS_MAX
 from tests.campaign.faults import LEASE_MS
 from tests.campaign.fencing import SHARDS, Rogue, count_stale
 from tests.campaign.load import Account, Load, PatientClient
-from tests.system import PATIENCE_FACTOR, ROOT, System, free_port, make_config, processes, running, wait_until
+from tests.ports import free_port
+from tests.system import PATIENCE_FACTOR, ROOT, System, make_config, processes, running, wait_until
 from tests.tiling import check_all
 
 STALE_COUNT = int(os.environ.get("PAYCHAN_STALE_COUNT", "40"))

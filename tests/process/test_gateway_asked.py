@@ -10,9 +10,10 @@ import pytest
 from paychan.mpp.receipt import parse_receipt
 from tests.buyer import OPEN_PRICE
 from tests.gateways import Process, running_gateway, running_upstream, started, told
+from tests.ports import free_port
 from tests.process.test_gateway_sells import asked, challenge_of, get, new_buyer
 from tests.selling import Seller, make_token, with_door
-from tests.system import ROOT, free_port
+from tests.system import ROOT
 
 EXAMPLES = ROOT / "examples" / "gateway"
 PRICE = 5

@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from tests.gateways import Process, free_config, read_all, running_gateway, running_upstream, started
-from tests.system import ROOT, free_port, wait_until
+from tests.ports import free_port
+from tests.system import ROOT, wait_until
 
 
 @pytest.fixture(scope="module")

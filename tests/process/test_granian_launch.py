@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import ROOT, Client, System, free_port, make_config, running, wait_until
+from tests.ports import free_port
+from tests.system import ROOT, Client, System, make_config, running, wait_until
 
 
 @contextmanager

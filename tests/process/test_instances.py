@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.log_lines import LINE
-from tests.system import OPEN_AMOUNT, ROOT, Client, System, free_port, make_config, own_ports_block, processes, wait_until
+from tests.ports import free_port, own_ports_block
+from tests.system import OPEN_AMOUNT, ROOT, Client, System, make_config, processes, wait_until
 
 NAMES = ("alpha", "beta")
 READY = re.compile(r"ready http://127\.0\.0\.1:(\d+) server_pubkey=([0-9a-f]{66}) instance=(\w+)")

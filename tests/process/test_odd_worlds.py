@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.process.worlds import WORLDS
-from tests.system import ROOT, System, free_port, running
+from tests.system import ROOT, System, running
 
 UNPRINTED = 10
 IS_ROOT = os.geteuid() == 0

@@ -16,8 +16,9 @@ from paychan.core.outpoint import format_outpoint
 from paychan.operator.routes import ROUTES, SCOPES, Scope
 from tests.certificates import make as make_certificates
 from tests.operating import Operator, command, filled, operated, section
+from tests.ports import free_port
 from tests.selling import Seller, make_token, token_command
-from tests.system import ROOT, free_port, make_config, wait_until
+from tests.system import ROOT, make_config, wait_until
 
 ABSENT = "0" * 64
 WORKERS = 2

@@ -17,8 +17,9 @@ from paychan.core.network import REGTEST, decode_address
 from paychan.core.outpoint import format_outpoint
 from signer.keys import create_key
 from tests.node.bcoin_node import Node
+from tests.ports import free_port
 from tests.settled import settled_change
-from tests.system import ROOT, System, free_port, wait_until
+from tests.system import ROOT, System, wait_until
 
 SEED = 20261122
 FUNDING_VALUE = 5_000_000

@@ -16,8 +16,9 @@ from signer.keys import create_key
 from tests import paying_shop
 from tests.node.bcoin_node import Node
 from tests.paying_shop import PRICE, Shop
+from tests.ports import free_port
 from tests.settled import settled_change
-from tests.system import ROOT, System, free_port, wait_until
+from tests.system import ROOT, System, wait_until
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,9 @@ from paychan.core.sales import hash_key
 from paychan.core.sender import sign_payment
 from store.check import StoredRecords
 from store.keys import STATE
+from tests.ports import free_port
 from tests.selling import SOCKET, Seller, channel_of, make_token, sell_changes, text_of, token_command, with_door
-from tests.system import free_port, running, wait_until
+from tests.system import running, wait_until
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.ports import free_port
 from tests.selling import Seller, with_door
-from tests.system import ROOT, free_port, wait_until
+from tests.system import ROOT, wait_until
 
 EXAMPLES = ROOT / "examples"
 SELLERS = sorted(EXAMPLES.glob("sell_*.py"))

@@ -13,9 +13,9 @@ from paychan.mpp.challenge import make_challenge
 from paychan.mpp.receipt import parse_receipt, read_receipt
 from paychan.mpp.text import decode_json, encode_json
 from tests.buyer import OPEN_PRICE, Buyer, challenge_of, forged, problem_of, receipt_of, snapshot_of
+from tests.ports import free_port
 from tests.selling import Seller, with_door
 from tests.shops import KINDS, LONG, running_shop
-from tests.system import free_port
 
 SAMPLE = ("fastapi", "flask")
 """Kinds that show what the rules do: one behind the asyncio till, one behind the blocking one."""

@@ -14,9 +14,10 @@ import httpx
 import pytest
 
 from tests.buyer import OPEN_PRICE, Buyer, challenge_of, problem_of, receipt_of
+from tests.ports import free_port
 from tests.selling import Seller, text_of, with_door
 from tests.shops import running_shop
-from tests.system import free_port, wait_until
+from tests.system import wait_until
 
 
 @pytest.fixture(scope="module")

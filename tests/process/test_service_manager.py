@@ -14,7 +14,8 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.system import PATIENCE_FACTOR, ROOT, Client, free_port, make_config, own_ports_block, wait_until
+from tests.ports import free_port, own_ports_block
+from tests.system import PATIENCE_FACTOR, ROOT, Client, make_config, wait_until
 
 BEAT = "900000"
 MODULES = {"signer": "signer", "store": "store", "server": "paychan.server"}

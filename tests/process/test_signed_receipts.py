@@ -21,9 +21,10 @@ from paychan.receipts.claims import payment_hash
 from paychan.receipts.keys import WELL_KNOWN, make_key
 from paychan.receipts.verify import examine, read_receipt
 from tests.gateways import running_gateway, running_upstream
+from tests.ports import free_port
 from tests.receipts_shop import ORIGIN, PRICE
 from tests.selling import with_door
-from tests.system import ROOT, free_port, wait_until
+from tests.system import ROOT, wait_until
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from paychan.core.sender import sign_payment
 from paychan.core.settlement import check_settlement
 from paychan.rpc.connection import Address, ConnectionGone, FrameConnection, RemoteRefusal, connect
 from paychan.rpc.signer_messages import PAYLOAD_MAX, Refusal, RefusalCode, SettleRequest, SignerMessage
-from tests.system import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 CLIENT = PrivateKey(b"\x02" * 32)

@@ -18,7 +18,8 @@ import pytest
 
 from tests import postgres
 from tests.hostile.forked import run_rows
-from tests.system import ROOT, free_port, make_config, running
+from tests.ports import free_port
+from tests.system import ROOT, make_config, running
 
 LIVE_ADDRESS = "1BoatSLRHtKNngkdXEeobR76b53LETtpyT"
 TEST_ADDRESS = "mm9mm96b8bZRBacaAvY5MEeDd6HW46qFcY"

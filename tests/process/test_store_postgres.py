@@ -29,6 +29,7 @@ from paychan.rpc.connection import Address
 from paychan.rpc.store_messages import Entry, StoreMessage, decode_highest, encode_highest
 from store.mark import read_slots
 from tests import postgres
+from tests.ports import free_port
 from tests.system import ROOT, STORE_VARIABLE, running, wait_until
 
 pytestmark = postgres.needed
@@ -390,7 +391,7 @@ def test_a_store_that_is_stopped_ends_well_whatever_the_database_does(tmp_path):
     """A beat that waits for a standby is left alone, and nobody waits for it."""
     with own_cluster() as cluster, stores(tmp_path, cluster, "a", lease_ms=6000) as (store,):
         text = (store.directory / "store.toml").read_text()
-        address = f"tcp:127.0.0.1:{postgres.free_port()}"  # a port is free again for the store's own door when it was waited for
+        address = f"tcp:127.0.0.1:{free_port()}"  # a port is free again for the store's own door when it was waited for
         (store.directory / "store.toml").write_text(text.replace("unix:run/store.sock", address))
         store.start()
         cluster.standbys[0].signal(signal.SIGSTOP)

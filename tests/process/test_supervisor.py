@@ -19,7 +19,8 @@ import pytest
 
 from tests.campaign import small_disk
 from tests.log_lines import LINE, unquiet
-from tests.system import ROOT, Client, System, free_port, make_config, own_ports_block, processes, wait_until
+from tests.ports import free_port, own_ports_block
+from tests.system import ROOT, Client, System, make_config, processes, wait_until
 
 START_SECONDS = 30.0
 READY = re.compile(r"ready http://127\.0\.0\.1:\d+ server_pubkey=[0-9a-f]{66}\n")

@@ -36,8 +36,9 @@ from paychan.receipts.keys import make_key
 from paychan.receipts.verify import examine, read_receipt
 from paychan.sell.x402 import ChannelScheme as ChannelSeller
 from paychan.sell.x402 import facilitator
+from tests.ports import free_port
 from tests.selling import Seller, channel_of, make_token, sell_changes
-from tests.system import ROOT, free_port, running, wait_until
+from tests.system import ROOT, running, wait_until
 from tests.x402_parts import voucher
 
 PRICE = 5

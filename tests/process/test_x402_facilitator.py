@@ -8,8 +8,9 @@ import threading
 import pytest
 
 from paychan.core.sender import sign_payment
+from tests.ports import free_port
 from tests.selling import Seller, channel_of, make_token, sell_changes, text_of
-from tests.system import free_port, running, wait_until
+from tests.system import running, wait_until
 from tests.x402_parts import Facilitator, channel_id, opening, voucher
 
 OPENED = 200_000

@@ -24,7 +24,7 @@ from paychan.server.doors.peers import AWAY_SECONDS, PAYLOAD_MAX, PeerRequest, P
 from paychan.server.protocol.replies import Reply
 from paychan.settings.models import ClusterConfig
 from tests.certificates import ALPHA, BETA, EXPIRED, USUAL, files_of, make, sign
-from tests.system import free_port
+from tests.ports import free_port
 
 FLOODING = "127.0.0.3"
 REQUEST = PeerRequest("close", bytes(range(36)), "/v1/channels/x", "payment=y")
