@@ -40,6 +40,9 @@ OWN_PORT = re.compile(r"worker (\d+) listens on port (\d+) of its own")
 DOORS = ("shared", "own")
 
 
+CLIENT_SECONDS = 60.0
+"""So long a test's client waits for an answer on a busy machine; left to themselves, some give up after five seconds."""
+
 # How many times longer than it should a thing may take before a test gives it up: test machines are shared, and slow by turns.
 PATIENCE_FACTOR = 5
 

@@ -17,7 +17,7 @@ from tests.buyer import OPEN_PRICE, Buyer
 from tests.gateways import frame, handshake, parse, running_gateway, running_upstream, told
 from tests.process.test_selling_troubles import Signs
 from tests.selling import Seller, make_token, with_door
-from tests.system import wait_until
+from tests.system import CLIENT_SECONDS, wait_until
 
 PRICE = 5
 
@@ -340,7 +340,8 @@ def test_the_unmodified_client_of_pympp_buys(gateway, system, seller):
         transport = PaymentTransport(
             methods=[ClientMethod(method=signs.method, create_credential=signs.create)], inner=httpx.AsyncHTTPTransport()
         )
-        async with httpx.AsyncClient(transport=transport, base_url=f"http://127.0.0.1:{gateway.port}") as client:
+        base = f"http://127.0.0.1:{gateway.port}"
+        async with httpx.AsyncClient(transport=transport, base_url=base, timeout=CLIENT_SECONDS) as client:
             return [await client.get("/x"), await client.post("/x", content=b"body"), await client.get("/dear")]
 
     answers = asyncio.run(buy())

@@ -27,7 +27,7 @@ from paychan.pay.purse import Purse
 from paychan.pay.pympp import transport
 from paychan.pay.requests import Payer as RequestsPayer
 from tests.paying_shop import PRICE, selling, start, stop
-from tests.system import ROOT
+from tests.system import CLIENT_SECONDS, ROOT
 
 OPEN_PRICE = 83_240
 
@@ -56,7 +56,7 @@ def books_of(shop, purse):
 
 def test_httpx_in_three_lines(shop, tmp_path):
     before = shop.count()
-    client = httpx.Client(auth=HttpxPayer(tmp_path / "purse"))
+    client = httpx.Client(auth=HttpxPayer(tmp_path / "purse"), timeout=CLIENT_SECONDS)
     answers = [client.get(f"{shop.url}/joke/{number}") for number in range(5)]
     assert [answer.json() for answer in answers] == [{"joke": number} for number in range(5)]
     assert [len(answer.history) for answer in answers] == [1, 0, 0, 0, 0], "one trip from the second on"
@@ -67,7 +67,7 @@ def test_httpx_in_three_lines(shop, tmp_path):
 
 
 def test_httpx2(shop, tmp_path):
-    with httpx2.Client(auth=Httpx2Payer(tmp_path / "purse")) as client:
+    with httpx2.Client(auth=Httpx2Payer(tmp_path / "purse"), timeout=CLIENT_SECONDS) as client:
         assert [client.get(f"{shop.url}/joke/{number}").json()["joke"] for number in range(3)] == [0, 1, 2]
     assert paid(tmp_path / "purse") == OPEN_PRICE + 3 * PRICE
 
@@ -126,14 +126,14 @@ def test_threads_and_clients_of_all_kinds_share_a_purse(shop, tmp_path):
 
 
 def test_a_request_of_many_units_is_paid_as_the_till_tells(shop, tmp_path):
-    client = httpx.Client(auth=HttpxPayer(tmp_path / "purse"))
+    client = httpx.Client(auth=HttpxPayer(tmp_path / "purse"), timeout=CLIENT_SECONDS)
     assert client.get(f"{shop.url}/dear").json() == "dear"
     assert len(client.get(f"{shop.url}/dear").history) == 0
     assert paid(tmp_path / "purse") == OPEN_PRICE + 2 * 30
 
 
 def test_what_fails_costs_nothing(shop, tmp_path):
-    client = httpx.Client(auth=HttpxPayer(tmp_path / "purse"))
+    client = httpx.Client(auth=HttpxPayer(tmp_path / "purse"), timeout=CLIENT_SECONDS)
     assert client.get(f"{shop.url}/fails").status_code == 500
     assert client.get(f"{shop.url}/fails").json() == "mended"
     assert client.get(f"{shop.url}/joke/no").status_code == 422
@@ -142,7 +142,7 @@ def test_what_fails_costs_nothing(shop, tmp_path):
 
 
 def test_a_budget_stops_before_anything_is_signed(shop, tmp_path):
-    client = httpx.Client(auth=HttpxPayer(tmp_path / "purse", Budget(day=3 * PRICE)))
+    client = httpx.Client(auth=HttpxPayer(tmp_path / "purse", Budget(day=3 * PRICE)), timeout=CLIENT_SECONDS)
     for number in range(3):
         client.get(f"{shop.url}/joke/{number}")
     with pytest.raises(BudgetExceeded, match="in a day"):
@@ -187,7 +187,7 @@ def test_a_stream_is_paid_while_it_runs_and_what_was_not_used_is_used_later(shop
 
 def test_who_pays_from_credit_buys_as_often_as_it_asks(shop, tmp_path):
     """The payment that is shown is the same each time, and so is the request; yet each time it was meant."""
-    with httpx.Client(auth=HttpxPayer(tmp_path / "purse")) as client:
+    with httpx.Client(auth=HttpxPayer(tmp_path / "purse"), timeout=CLIENT_SECONDS) as client:
         assert client.get(f"{shop.url}/measured").json() == "one"
         before, served = paid(tmp_path / "purse"), shop.count()
         assert [client.post(f"{shop.url}/echo", content="now").json() for _ in range(4)] == [{"echo": "now"}] * 4

@@ -15,7 +15,7 @@ import pytest
 
 from tests.ports import free_port
 from tests.selling import Seller, with_door
-from tests.system import ROOT, wait_until
+from tests.system import CLIENT_SECONDS, ROOT, wait_until
 
 EXAMPLES = ROOT / "examples"
 SELLERS = sorted(EXAMPLES.glob("sell_*.py"))
@@ -49,7 +49,7 @@ def process(place: Path, url: str, *command: object):
 
             def answers() -> bool:
                 try:
-                    return bool(httpx.get(url).status_code)
+                    return bool(httpx.get(url, timeout=CLIENT_SECONDS).status_code)
                 except httpx.TransportError:
                     return running.poll() is not None
 
@@ -123,7 +123,7 @@ def test_three_lines_buy():
 @pytest.mark.parametrize("name", ["sell_fastapi", "sell_flask", "sell_django"])
 def test_a_buyer_buys_from_each_framework(system, place, name):
     with seller(place, name) as url:
-        assert httpx.get(f"{url}/joke").status_code == 402
+        assert httpx.get(f"{url}/joke", timeout=CLIENT_SECONDS).status_code == 402
         said = [buy(place, "buy.py", f"{url}/joke") for _ in range(2)]
     assert all(len(lines) == 1 and len(lines[0]) > 10 for lines in said)
     assert spent(system, place) == OPEN_PRICE + 2 * 5
@@ -131,10 +131,11 @@ def test_a_buyer_buys_from_each_framework(system, place, name):
 
 def test_a_price_may_depend_on_what_is_asked_for(system, place):
     with seller(place, "sell_fastapi") as url:
-        assert httpx.get(f"{url}/jokes?count=many").status_code == 422
+        assert httpx.get(f"{url}/jokes?count=many", timeout=CLIENT_SECONDS).status_code == 422
         (line,) = buy(place, "buy.py", f"{url}/jokes?count=3")
         assert len(ast.literal_eval(line)) == 3
-        offers = httpx.get(f"{url}/openapi.json").json()["paths"]["/joke"]["get"]["x-payment-info"]["offers"]
+        described = httpx.get(f"{url}/openapi.json", timeout=CLIENT_SECONDS).json()
+        offers = described["paths"]["/joke"]["get"]["x-payment-info"]["offers"]
     assert spent(system, place) == OPEN_PRICE + 3 * 4
     assert [(offer["method"], offer["amount"]) for offer in offers] == [("bitcoin", "5")]
 
@@ -216,7 +217,7 @@ def test_a_shop_that_is_there_before_its_server_says_why_and_sells_when_it_comes
     with seller(place, name) as url:
         good, buyer = ("news", "buy_x402.py") if name == "sell_x402" else ("joke", "buy.py")
         for _ in range(2):
-            answer = httpx.get(f"{url}/{good}")
+            answer = httpx.get(f"{url}/{good}", timeout=CLIENT_SECONDS)
             assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
             assert int(answer.headers["retry-after"]) > 0
         said = [line for line in (place / "log").read_text().splitlines() if "nothing can be sold" in line]

@@ -17,7 +17,7 @@ from tests.buyer import OPEN_PRICE, Buyer, challenge_of, problem_of, receipt_of
 from tests.ports import free_port
 from tests.selling import Seller, text_of, with_door
 from tests.shops import running_shop
-from tests.system import wait_until
+from tests.system import CLIENT_SECONDS, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_workers_of_one_shop_know_each_others_challenges_and_sell_once(system, o
         for _ in range(10):
             headers = buyer.pay(5)
             base = str(shop.client.base_url)
-            answers = [persist(lambda: httpx.get(f"{base}/joke", headers=headers)) for _ in range(3)]  # noqa: B023
+            answers = [persist(lambda: httpx.get(f"{base}/joke", headers=headers, timeout=CLIENT_SECONDS)) for _ in range(3)]  # noqa: B023
             assert {answer.status_code for answer in answers} == {200}
         assert seller.look(buyer.channel)["spent"] == OPEN_PRICE + 55
 
@@ -260,7 +260,7 @@ def test_the_unmodified_client_of_pympp_buys(system, open_shop, seller):
         signs = Signs(buyer, lambda session: session.amount)
         method = ClientMethod(method=signs.method, create_credential=signs.create)
         transport = PaymentTransport(methods=[method], inner=httpx.AsyncHTTPTransport())
-        async with httpx.AsyncClient(transport=transport, base_url=base) as client:
+        async with httpx.AsyncClient(transport=transport, base_url=base, timeout=CLIENT_SECONDS) as client:
             answers = [await client.get("/joke") for _ in range(times)]
             answers.append(await client.post("/do", content=b"x"))
         return answers, signs.made

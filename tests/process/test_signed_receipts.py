@@ -24,7 +24,7 @@ from tests.gateways import running_gateway, running_upstream
 from tests.ports import free_port
 from tests.receipts_shop import ORIGIN, PRICE
 from tests.selling import with_door
-from tests.system import ROOT, wait_until
+from tests.system import CLIENT_SECONDS, ROOT, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def shop(system, key_file, kind: str = "fastapi", workers: int = 2):
 
 def is_up(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/free").status_code == 200
+        return httpx.get(f"{url}/free", timeout=CLIENT_SECONDS).status_code == 200
     except httpx.HTTPError:
         return False
 
@@ -141,7 +141,7 @@ def test_a_stream_is_receipted_at_its_end_over_all_that_it_cost(system, key_file
 @pytest.mark.parametrize("kind", ["fastapi", "flask"])
 def test_the_public_key_is_published_by_one_line(system, key_file, keys, kind):
     with shop(system, key_file, kind, workers=1) as url:
-        (told,) = httpx.get(f"{url}{WELL_KNOWN}").json()["keys"]
+        (told,) = httpx.get(f"{url}{WELL_KNOWN}", timeout=CLIENT_SECONDS).json()["keys"]
     assert told["kid"] in keys and "d" not in told and "d" in json.loads(key_file.read_text())
 
 
@@ -155,7 +155,7 @@ def test_the_gateway_signs_and_publishes(system, key_file, keys, purse, payer, t
         text += '[[routes]]\npath = "/status/*"\nprice = 5\n[[routes]]\npath = "/events/*"\nprice_per_event = 2\nreserve = 4\n'
         with running_gateway(tmp_path, text) as gateway:
             url = f"http://127.0.0.1:{gateway.port}"
-            published = httpx.get(f"{url}{WELL_KNOWN}").json()["keys"]
+            published = httpx.get(f"{url}{WELL_KNOWN}", timeout=CLIENT_SECONDS).json()["keys"]
             assert httpx.get(f"{url}/status/200", auth=payer, timeout=30).status_code == 200
             assert len(list(payer.events(client, f"{url}/events/9"))) == 9
             assert httpx.get(f"{url}/status/200", auth=payer, timeout=30).status_code == 200

@@ -38,7 +38,7 @@ from paychan.sell.x402 import ChannelScheme as ChannelSeller
 from paychan.sell.x402 import facilitator
 from tests.ports import free_port
 from tests.selling import Seller, channel_of, make_token, sell_changes
-from tests.system import ROOT, running, wait_until
+from tests.system import CLIENT_SECONDS, ROOT, running, wait_until
 from tests.x402_parts import voucher
 
 PRICE = 5
@@ -64,7 +64,7 @@ class Shop:
 
     def _is_up(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/free").status_code == 200
+            return httpx.get(f"{self.url}/free", timeout=CLIENT_SECONDS).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -214,7 +214,7 @@ def test_flask_says_that_it_cannot_sell_yet(place, tmp_path):
     shop = Shop(tmp_path, free_port(), place[2].token)
     shop.start(is_flask=True)
     try:
-        answer = httpx.get(f"{shop.url}/news/early")
+        answer = httpx.get(f"{shop.url}/news/early", timeout=CLIENT_SECONDS)
         assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
         assert int(answer.headers["retry-after"]) > 0
     finally:
@@ -256,7 +256,7 @@ def test_receipts_are_signed_and_make_a_chain(place, purse, tmp_path):
 
 def shown(shop: Shop, payload: dict, path: str = "/news/stolen") -> httpx.Response:
     """Show a payload that was made by hand."""
-    asked = httpx.get(f"{shop.url}{path}")
+    asked = httpx.get(f"{shop.url}{path}", timeout=CLIENT_SECONDS)
     accepted = decode_payment_required_header(asked.headers["payment-required"]).accepts[0]
     header = encode_payment_signature_header(PaymentPayload(payload=payload, accepted=accepted))
     return httpx.get(f"{shop.url}{path}", headers={"PAYMENT-SIGNATURE": header}, timeout=30)
@@ -294,7 +294,7 @@ def test_forged_replayed_and_stale_payments_buy_nothing(shop, seller, payer, pla
 
 def test_of_two_who_show_one_payment_at_once_one_is_served(shop, seller, payer):
     start, payload = seller.look(channel_of(payer)), voucher(payer, payer.sender.pay(PRICE))
-    asked = httpx.get(f"{shop.url}/slow")
+    asked = httpx.get(f"{shop.url}/slow", timeout=CLIENT_SECONDS)
     accepted = decode_payment_required_header(asked.headers["payment-required"]).accepts[0]
     header = encode_payment_signature_header(PaymentPayload(payload=payload, accepted=accepted))
     before = shop.served.count("slow")
@@ -312,7 +312,7 @@ def test_of_two_who_show_one_payment_at_once_one_is_served(shop, seller, payer):
 def test_marks_for_the_channel_server_are_not_taken_from_payers(shop, payer, seller):
     payment = payer.sender.pay(PRICE)
     assert shown(shop, voucher(payer, payment, repeat=True, release=1)).status_code == 200
-    asked = httpx.get(f"{shop.url}/news/marked")
+    asked = httpx.get(f"{shop.url}/news/marked", timeout=CLIENT_SECONDS)
     accepted = decode_payment_required_header(asked.headers["payment-required"]).accepts[0]
     accepted.extra.update(repeat=True, release=1)
     header = encode_payment_signature_header(PaymentPayload(payload=voucher(payer, payment), accepted=accepted))
@@ -325,7 +325,7 @@ def test_marks_for_the_channel_server_are_not_taken_from_payers(shop, payer, sel
 
 def contexts(place, payload: dict, *phases: str) -> list[SimpleNamespace]:
     """What x402 shows a scheme object while one request is settled and cancelled."""
-    asked = httpx.get(f"{place[2].url}/news/any")
+    asked = httpx.get(f"{place[2].url}/news/any", timeout=CLIENT_SECONDS)
     accepted = decode_payment_required_header(asked.headers["payment-required"]).accepts[0]
     shared = {"payment_payload": PaymentPayload(payload=payload, accepted=accepted), "requirements": accepted}
     return [SimpleNamespace(**shared, phase=phase, transport_context=None) for phase in phases]
@@ -376,7 +376,7 @@ class _Passing(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", "0")))
         headers = {name: self.headers[name] for name in ("authorization", "content-type") if name in self.headers}
         url = f"http://127.0.0.1:{self.server.door}{self.path}"
-        answer = httpx.request(self.command, url, content=body, headers=headers)
+        answer = httpx.request(self.command, url, content=body, headers=headers, timeout=CLIENT_SECONDS)
         if self.path.endswith("/settle") and self.server.to_lose > 0:
             self.server.to_lose -= 1
             self.close_connection = True
