@@ -16,7 +16,7 @@ from setuptools import Distribution, Extension
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "paychan" / "_fast"
 BUILD = ROOT / "build" / "fuzz"
-COVERAGE = ["-O2", "-g0", "-fsanitize-coverage=trace-pc"]
+COVERAGE = ["-O1", "-g0", "-fsanitize-coverage=trace-pc"]
 TRAPS = ["-fsanitize=signed-integer-overflow,shift,bounds,pointer-overflow", "-fsanitize-undefined-trap-on-error"]
 CHECKED = os.environ.get("PAYCHAN_DEBUG") == "1"
 CHECKS = ("boundscheck", "wraparound", "initializedcheck", "overflowcheck")

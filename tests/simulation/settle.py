@@ -31,7 +31,7 @@ from paychan.rpc.peer_address import PeerAddress
 from paychan.server import worker as worker_module
 from paychan.server.doors.peers import PeerRequest
 from paychan.server.protocol.replies import Reply, problem
-from paychan.server.settlement import settler, watcher
+from paychan.server.settlement import settler, telling, watcher
 from paychan.server.shards.ownership import NotOwner
 from paychan.server.worker import Worker
 from paychan.settings.load import load_server_config
@@ -442,7 +442,8 @@ def _raise_any(tasks: "list[asyncio.Future[Any]]") -> None:
 
 @contextmanager
 def _patched(replacements: Mapping[str, Any]) -> Iterator[None]:
-    """Put the stand-ins where production code looks for the outside, and slow the two ticking sweeps down a little."""
+    """Put the stand-ins where production code looks for the outside, and slow what ticks down a little; what is told of expiries,
+    which nothing here listens to, by much."""
 
     def die(error: BaseException) -> None:
         raise error
@@ -452,6 +453,7 @@ def _patched(replacements: Mapping[str, Any]) -> Iterator[None]:
         patch.object(store.sequencer, "_die", die),
         patch.object(settler, "SWEEP_SECONDS", 15.0),
         patch.object(watcher, "LOOK_SECONDS", 15.0),
+        patch.object(telling, "LOOK_SECONDS", 600.0),
     ):
         yield
 
