@@ -72,6 +72,15 @@ class Seller:
             self._connection = _Local(str(system.state_dir.absolute() / "run" / "sell.sock"))
 
     def request(self, method: str, target: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
+        """A look is taken again where the door closed the connection, because nobody had asked for long."""
+        try:
+            return self._request(method, target, body, headers)
+        except ConnectionError:
+            if method != "GET":
+                raise
+            return self._request(method, target, body, headers)
+
+    def _request(self, method: str, target: str, body: bytes | None, headers: dict[str, str] | None) -> Answer:
         try:
             self._connection.request(method, target, body, {**self._headers, **(headers or {})})
             answer = self._connection.getresponse()

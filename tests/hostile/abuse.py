@@ -40,7 +40,7 @@ from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, mak
 from tests.hostile.counted_node import funded_payer, served
 from tests.ports import free_port
 from tests.reference import Paid
-from tests.system import ROOT, Client, Payer, System, make_sender, processes, resident_bytes, running
+from tests.system import PATIENCE_FACTOR, ROOT, Client, Payer, System, make_sender, processes, resident_bytes, running
 
 GOOD_PER_SECOND = 100
 JUNK_FACTOR = 10
@@ -548,7 +548,7 @@ class Row:
 
 def start_attack(name: str, scene: Scene, seconds: float) -> subprocess.Popen[str]:
     known = json.dumps(asdict(replace(scene, seconds=seconds)))
-    command = ["nice", "-n", "19", sys.executable, "-m", "tests.hostile.abuse", "--attack", name]
+    command = ["nice", "-n", "10", sys.executable, "-m", "tests.hostile.abuse", "--attack", name]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     process.stdin.write(known + "\n")
@@ -571,7 +571,7 @@ def measure(place: Place, name: str, port: int, rounds: int, seconds: float) -> 
         good.phase = "with"
         asked["with"] += place.watch(port, seconds)
         good.phase = "without"
-        sent, seen = json.loads(attack.communicate(timeout=60)[0] or "[0, {}]")
+        sent, seen = json.loads(attack.communicate(timeout=PATIENCE_FACTOR * 60)[0] or "[0, {}]")
         came_to, told = came_to + sent, told + Counter(seen)
     good.is_over = True
     good.join(30)

@@ -69,15 +69,16 @@ def test_who_has_not_signed_causes_no_look_up_and_is_told_nothing(tmp_path):
         wait_until(lambda: system.client().request("GET", "/readyz").json["chain"]["height"] > TIP_HEIGHT, 10, "the new block")
         node.asked()
         told = Counter()
-        for attack in STRANGERS:
-            one = replace(scene, seconds=0.3, told=Counter())
-            assert asyncio.run(attack(one)) > 0
-            told += one.told
+        while told["no_such_channel"] <= abuse.BATCH:  # a busy machine takes some rounds to be asked as much
+            for attack in STRANGERS:
+                one = replace(scene, seconds=0.3, told=Counter())
+                assert asyncio.run(attack(one)) > 0
+                told += one.told
         asked = node.asked()
         assert asked["made up"] == 0
         assert asked["gettxout"] <= 8 * abuse.CHANNELS  # the server's own look at each after a block; the requests were thousands
         assert set(told) <= {"bad_signature", "too_many_failures", "no_such_channel", "overloaded", *FORM_CODES}
-        assert told["bad_signature"] and told["no_such_channel"] > abuse.BATCH
+        assert told["bad_signature"]
         answer, _ = victim.client.persist("PUT", victim.sender.channel_target(signed))
         assert (answer.status, answer.json["value_received"]) == (200, 100)
 

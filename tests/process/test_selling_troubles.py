@@ -109,6 +109,7 @@ def test_what_killed_shops_hold_keeps_a_payer_waiting_until_its_time_is_over(sys
         assert (waiting.status_code, waiting.json()["code"]) == (503, "overloaded") and waiting.headers["retry-after"]
         assert "held" in waiting.json()["detail"] and shop.runs() == runs
         assert persist(lambda: shop.get("/joke", headers)).status_code == 200
+        wait_until(lambda: seller.look(buyer.channel)["reserved"] == 0, 10, "giving back all that was held")
         assert seller.look(buyer.channel)["spent"] == OPEN_PRICE + 10 and shop.runs() == runs + 1
 
 
