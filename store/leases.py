@@ -102,6 +102,17 @@ class Leases:
             self._epochs[lease], self._owners[lease] = NOT_HELD, NOBODY
         self._version += 1
 
+    def in_turns(self) -> list[int]:
+        """Return the leases that are held, one of each worker in turns: so whoever gives the last ones away takes of all alike."""
+        before = Counter[tuple[int, bool]]()  # of the same worker, by kind
+        places = []
+        for lease, owner in enumerate(self._owners):
+            if self.holds(lease):
+                kind = owner, lease < self._shard_count
+                places.append((before[kind], lease))
+                before[kind] += 1
+        return [lease for _, lease in sorted(places)]
+
     def still(self, raised: Mapping[int, int]) -> dict[int, int]:
         """Return which of these epochs, that `rebalance` gave, are still the newest planned."""
         return {lease: epoch for lease, epoch in raised.items() if self._epochs[lease] == epoch}

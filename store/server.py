@@ -308,6 +308,10 @@ class StoreServer:
         """Return whether a lease is this store's."""
         return self._leases.holds(lease)
 
+    def in_turns(self) -> list[int]:
+        """See `Leases`."""
+        return self._leases.in_turns()
+
     def hold(self, epochs: Mapping[int, int]) -> None:
         """Take leases in from another store, at these epochs, and give them to workers."""
         self._sequencer.hold(epochs)

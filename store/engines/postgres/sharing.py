@@ -37,6 +37,7 @@ class Owning(Protocol):
     def run_alone(self, step: Step) -> None: ...
     def kinds(self) -> tuple[range, range]: ...
     def holds(self, lease: int) -> bool: ...
+    def in_turns(self) -> list[int]: ...
     def hold(self, epochs: dict[int, int]) -> None: ...
     def let_go(self, leases: list[int]) -> None: ...
     def hear(self, elsewhere: Elsewhere) -> None: ...
@@ -94,8 +95,11 @@ class Watch:
         return (Life.ALIVE if beat.has_moved else Life.UNKNOWN), unmoved_ms
 
 
-def excess(rows: list[Row], weights: dict[int, int], own: Row, kinds: tuple[range, range]) -> dict[str, list[int]]:
-    """Return which of our leases are whose, once all are shared out. weights: workers of each store that lives, by its number."""
+def excess(
+    rows: list[Row], weights: dict[int, int], own: Row, kinds: tuple[range, range], in_turns: list[int]
+) -> dict[str, list[int]]:
+    """Return which of our leases are whose, once all are shared out. weights: workers of each store that lives, by its number.
+    in_turns: our leases; the last ones go first."""
     names = {row.number: row.name for row in rows}
     holder = {lease: row.number for row in rows if row.number in weights for lease in row.leases}
     given: dict[str, list[int]] = {}
@@ -103,9 +107,11 @@ def excess(rows: list[Row], weights: dict[int, int], own: Row, kinds: tuple[rang
         return given
     for kind in kinds:
         leases = [lease for lease in kind if lease in holder]
-        for lease, number in zip(leases, share_out([holder[lease] for lease in leases], weights), strict=True):
-            if lease in own.leases and number != own.number:
-                given.setdefault(names[number], []).append(lease)
+        shared = zip(leases, share_out([holder[lease] for lease in leases], weights), strict=True)
+        takers = [names[number] for lease, number in shared if lease in own.leases and number != own.number]
+        ours = [lease for lease in reversed(in_turns) if lease in own.leases and lease in kind]
+        for taker, lease in zip(takers, ours, strict=False):
+            given.setdefault(taker, []).append(lease)
     return given
 
 
@@ -203,7 +209,7 @@ class Sharing:
         weights = {row.number: len(table.workers) if (table := _table(row)) else 0 for row in rows if self._watch.lives(row)}
         if self._is_leaving:
             weights[self._number] = 0
-        given = excess(rows, weights, own, self._owning.kinds())
+        given = excess(rows, weights, own, self._owning.kinds(), self._owning.in_turns())
         for name, leases in given.items():
             await self._engine.give(leases, name, b"" if self._is_leaving else None)  # so that nobody gives it back
             log.info("%d leases are given to store %s", len(leases), name)

@@ -51,7 +51,7 @@ def test_stores_that_give_one_after_the_other_come_to_an_even_division_and_rest(
 
     def given_by(number):
         rows = [row(name, n, [i for i, h in enumerate(holders) if h == n]) for n, name in names.items()]
-        return sharing.excess(rows, weights, rows[number - 1], KINDS)
+        return sharing.excess(rows, weights, rows[number - 1], KINDS, list(rows[number - 1].leases))
 
     for number in (1, 2, 3) * 3:
         for name, leases in given_by(number).items():
@@ -65,8 +65,50 @@ def test_stores_that_give_one_after_the_other_come_to_an_even_division_and_rest(
 
 def test_nothing_is_given_to_who_does_not_live_and_nothing_of_theirs_is_counted():
     rows = [row("a", 1, range(8)), row("b", 2, [8, 9])]
-    assert sharing.excess(rows, {1: 1}, rows[0], KINDS) == {}
-    assert {name: len(leases) for name, leases in sharing.excess(rows, {1: 1, 2: 1}, rows[0], KINDS).items()} == {"b": 4}
+    assert sharing.excess(rows, {1: 1}, rows[0], KINDS, [*range(8)]) == {}
+    given = sharing.excess(rows, {1: 1, 2: 1}, rows[0], KINDS, [*range(8)])
+    assert {name: len(leases) for name, leases in given.items()} == {"b": 4}
+
+
+@given(st.lists(st.integers(1, 3), min_size=2, max_size=3))
+def test_whoever_gives_and_takes_each_worker_of_a_store_has_as_many_as_its_others(workers):
+    """The first store had it all; then the others join, and the last one is lost, whose leases the first one takes over."""
+    shards = 60
+    kinds = range(shards), range(shards, shards + 2)
+    stores = {}
+    for number, count in enumerate(workers, 1):
+        stores[number] = Leases(shards, [5 if number == 1 else NOT_HELD] * (shards + 2), number)
+        for worker in range(count):
+            stores[number].join(f"{number}-{worker}", 0)
+            stores[number].rebalance()
+
+    def held_by(number):
+        return [lease for lease in range(shards + 2) if stores[number].holds(lease)]
+
+    def share(living):
+        for number in living * 2:
+            rows = [row(str(n), n, held_by(n)) for n in stores]
+            weights = {n: workers[n - 1] for n in living}
+            given = sharing.excess(rows, weights, rows[number - 1], kinds, stores[number].in_turns())
+            for name, leases in given.items():
+                stores[number].let_go(leases)
+                stores[int(name)].hold(dict.fromkeys(leases, 9))
+                stores[int(name)].rebalance()
+
+    def is_even(number):
+        owners = Counter(owner for owner, _ in stores[number].table().owners[:shards] if owner)
+        return len(owners) == workers[number - 1] and max(owners.values()) - min(owners.values()) <= 1
+
+    living = list(stores)
+    share(living)
+    assert all(map(is_even, living))
+    *living, lost = living
+    taken = held_by(lost)
+    stores[lost].let_go(taken)
+    stores[1].hold(dict.fromkeys(taken, 11))
+    stores[1].rebalance()
+    share(living)
+    assert all(map(is_even, living))
 
 
 # --- who is silent ---
