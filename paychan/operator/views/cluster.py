@@ -19,7 +19,7 @@ from .queries import read_query
 async def machines(context: Context, request: Request) -> Answer:
     """Answer GET /operator/v1/cluster."""
     read_query(request.query)
-    now, told = await asyncio.gather(look(context), _ask(context))
+    now, told = await asyncio.gather(look(context), ask(context))
     postgres = context.store.postgres
     return json_answer(
         {
@@ -37,7 +37,8 @@ async def machines(context: Context, request: Request) -> Answer:
     )
 
 
-async def _ask(context: Context) -> dict[str, Any]:
+async def ask(context: Context) -> dict[str, Any]:
+    """Return all stores as this machine's saw them, and when; none if it does not answer."""
     try:
         return stores(await context.store_client.stores(), time.time())
     except (Unavailable, ConnectionGone, RemoteRefusal, MessageError):

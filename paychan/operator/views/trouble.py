@@ -13,6 +13,7 @@ from ...metrics import exposition
 from ..answers import Answer, Request, json_answer
 from ..context import Context
 from ..looking import Table, slots
+from .cluster import ask
 from .queries import read_query
 from .settlements import SETTLING, trouble_of
 
@@ -20,6 +21,9 @@ LOOKED_AT = 500
 """Settlements that are looked at for trouble, those first that expire first."""
 
 SILENCE_SECONDS = 30
+GONE_SECONDS = 86_400
+"""A store that has been silent for so long has been taken out for good, or everybody knows."""
+
 TIP_SECONDS = 7200
 WAITING_MAX = 10_000
 NEAR_LIMIT_PERCENT = 80
@@ -76,9 +80,9 @@ class Figures:
 async def listed(context: Context, request: Request) -> Answer:
     """Answer GET /operator/v1/trouble."""
     read_query(request.query)
-    now, table = time.time(), Table()
+    now, table, told = time.time(), Table(), await ask(context)
     exposition.tell(table, slots(context), {"network": context.config.common.network.name})
-    found = [*of_figures(Figures(table.families), now), *_of_books(context, int(now))]
+    found = [*of_figures(Figures(table.families), now), *of_stores(told["stores"]), *_of_books(context, int(now))]
     since = context.trouble_since
     for gone in since.keys() - {trouble.code for trouble in found}:
         del since[gone]
@@ -173,6 +177,17 @@ def _of_money(figures: Figures) -> Iterator[Trouble]:
         what = f"{count:.0f} channels are worth less than their settlement's fee."
         do = "They settle as fees fall, or lower settlement.fee_per_byte_min."
         yield Trouble("uneconomic", False, what, do, SETTLING_METRICS)
+
+
+def of_stores(stores: list[dict[str, Any]]) -> Iterator[Trouble]:
+    """Yield what is wrong with other machines' stores, as `/operator/v1/cluster` tells of them."""
+    silent = [one for one in stores if one["life"] == "silent" and one["unmoved_seconds"] < GONE_SECONDS]
+    if not silent:
+        return
+    names, held = ", ".join(one["name"] for one in silent), sum(one["shards"] for one in silent)
+    what = f"{'Store' if len(silent) == 1 else 'Stores'} {names} of this cluster: silent, so lost, stopped or cut off."
+    what += f" Nobody serves {held} of its shards yet." if held else " Others serve what it served."
+    yield Trouble("store_silent", held > 0, what, "Bring the machine back; it is given its share by itself.", "CLUSTER.md")
 
 
 WHAT = {

@@ -79,6 +79,17 @@ def test_each_trouble_is_told_with_what_to_do(figures, code):
     assert not heading or heading in [re.sub(r"[^a-z0-9 -]", "", name.lower()).replace(" ", "-") for name in headings]
 
 
+@pytest.mark.parametrize(
+    ("shards", "is_urgent", "says"), [(0, False, "Others serve what it served."), (7, True, "Nobody serves 7 of its shards yet.")]
+)
+def test_a_silent_store_is_trouble_and_urgent_while_nobody_serves_its_shards(shards, is_urgent, says):
+    alive = {"name": "a", "life": "alive", "unmoved_seconds": 0.1, "shards": 249}
+    lost = {"name": "c", "life": "silent", "unmoved_seconds": 37.0, "shards": shards}
+    (one,) = trouble.of_stores([alive, lost])
+    assert (one.code, one.is_urgent) == ("store_silent", is_urgent) and " c " in one.what and one.what.endswith(says)
+    assert list(trouble.of_stores([alive, {**lost, "life": "unknown"}, {**lost, "unmoved_seconds": 86_400.0}])) == []
+
+
 def row(phase, waited=0, left=86_400, confirmations=None):
     return Row(bytes(36), phase, 10, 5, 0, NOW + left, NOW - 99, NOW - waited, confirmations=confirmations)
 
