@@ -23,13 +23,13 @@ OURS = ("PYTHONPATH", "PYTHONSAFEPATH")
 the processes that tests start: they hide what everybody else meets."""
 
 LONGEST = (
-    *("process/test_patroni", "clients_js/test_page", "clients_js/test_js_package", "packages/test_packages"),
-    *("process/test_store_migrate", "process/test_store_postgres", "process/test_signer_postgres", "process/test_fleet"),
-    *("campaign/test_stores_campaign", "campaign/test_database", "campaign/test_sales", "process/test_demo"),
-    *("process/test_machines", "process/test_machines_cut", "process/test_paying_kills", "process/test_gateway_kills"),
-    *("process/test_supervisor", "process/test_kills", "process/test_state_machine", "process/test_gateway_proxy"),
-    *("bench/test_load_run", "bench/test_engines", "bench/test_peers"),
-    *("simulation/test_settle", "simulation/test_world", "fuzz/test_fuzz", "power/test_power", "defects/test_defects"),
+    *("process/test_store_postgres", "packages/test_packages", "clients_js/test_js_package", "fuzz/test_fuzz"),
+    *("process/test_setup", "process/test_patroni", "process/test_store_migrate", "process/test_signer_postgres"),
+    *("process/test_fleet", "campaign/test_stores_campaign", "campaign/test_database", "campaign/test_sales"),
+    *("process/test_demo", "clients_js/test_page", "process/test_machines", "process/test_machines_cut"),
+    *("process/test_paying_kills", "process/test_gateway_kills", "process/test_supervisor", "process/test_kills"),
+    *("process/test_state_machine", "process/test_gateway_proxy", "bench/test_load_run", "bench/test_engines"),
+    *("bench/test_peers", "simulation/test_settle", "simulation/test_world", "power/test_power", "defects/test_defects"),
 )
 """Files of tests/ and of bench/, about the longest first: a run's end tells which they are."""
 

@@ -93,7 +93,7 @@ def check(done, words) -> None:
     assert not last or last.startswith("paychan") and last.endswith((")", "tells more")), (words, done)
 
 
-def some(texts: list[str], count: int = 6) -> list[str]:
+def some(texts: list[str], count: int = 3) -> list[str]:
     """Return some of the texts, or all where all are asked for."""
     return texts if os.environ.get("PAYCHAN_ODD_WORDS") == "all" else random.sample(texts, count)
 

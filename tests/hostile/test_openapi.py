@@ -144,7 +144,7 @@ def test_the_sellers_door_publishes_it_and_answers_as_it_says(tmp_path):
     with running(tmp_path, changes=sell_changes(f"port = {port}")) as system:
         token = make_token(system, "examiner")
         found = examine(
-            f"http://127.0.0.1:{port}", 25, 1, "/v1/sell/openapi.json", {"Authorization": f"Bearer {token}"}
+            f"http://127.0.0.1:{port}", 15, 1, "/v1/sell/openapi.json", {"Authorization": f"Bearer {token}"}
         )
         assert len(found) == 4  # all but the description itself
         assert {404, 400} <= set(found["POST /v1/sell"]) and 200 in found["GET /v1/sell/channels"]

@@ -18,7 +18,7 @@ from tests import paying_shop
 from tests.paying_shop import PRICE, selling
 from tests.system import ROOT, wait_until
 
-KILLS = int(os.environ.get("PAYCHAN_KILLS", "15"))
+KILLS = int(os.environ.get("PAYCHAN_KILLS", "9"))
 OPEN_PRICE = 83_240
 
 
