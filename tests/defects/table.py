@@ -1782,6 +1782,14 @@ MIDDLEWARE = (
     ),
     Break(
         ("M2",),
+        "what another process has made, and this one cannot settle, counts as ours to give back",
+        TILL,
+        "if not sale.is_repeated and (told is None",
+        "if (told is None",
+        (f"{UNIT}sell/test_till_rules.py::test_a_metered_sale_of_another_process_that_cannot_be_settled_is_not_ours_to_give_back",),
+    ),
+    Break(
+        ("M2",),
         "a part of a stream that another process sold while its charge was unknown counts as ours",
         TILL,
         "is_anothers = not self._owed.owes(key, found)",
