@@ -44,4 +44,5 @@ class Owed:
 
     def owes(self, key: str, number: int) -> bool:
         """Return whether a purchase with this number is one that we have made, and not served."""
-        return self._until.get((key, attempt_of(number)), -1.0) >= self._ticks()
+        until: float = self._until.get((key, attempt_of(number)), -1.0)
+        return until >= self._ticks()
