@@ -189,7 +189,7 @@ def test_what_another_attempt_has_bought_is_not_given_back_by_who_made_one_befor
     theirs = shop.settle(7, shown, attempts=[6])["extra"]["purchase"]
     late = shop.settle(7, shown, release=mine)
     assert theirs != mine and late.get("errorReason") == "no_such_purchase"
-    assert shop.settle(7, shown, attempts=[7, 5])["errorReason"] == "already_served"
+    assert shop.settle(7, shown, attempts=[7, 5]).get("errorReason") == "already_served"
     assert shop.seller.look(channel_of(payer))["spent"] == OPENED + 7
     assert shop.settle(7, shown, release=theirs)["success"]
     assert shop.seller.look(channel_of(payer))["spent"] == OPENED
