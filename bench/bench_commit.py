@@ -86,7 +86,7 @@ def test_sale_and_commit(benchmark):
         left = paid.change_value
         amount = (SAMPLE.terms.funding_value - received if before is None else before) - left
         before = left
-        head = struct.pack("<B36s16sQQI", kind, SAMPLE.terms.outpoint, number.to_bytes(16, "little"), amount, 0, 0)
+        head = struct.pack("<B36s16sQQII", kind, SAMPLE.terms.outpoint, number.to_bytes(16, "little"), amount, 0, 0, 0)
         sales.append(head + paid.raw)
 
     def run(intake, queue):

@@ -52,14 +52,20 @@ class Paid:
 
 @dataclass(frozen=True)
 class Bought:
-    """A purchase: what was asked for, what it still holds, which change of the channel's sales made it; `until`: when a reservation
-    falls back, 0 once the amount is final."""
+    """A purchase: what was asked for, what it still holds, which change of the channel's sales made it, or gave it to another, in
+    which of the seller's attempts; `until`: when a reservation falls back, 0 once the amount is final."""
 
     key: bytes
     asked: int
     held: int
-    number: int
+    change: int
     until: int
+    attempt: int = 0
+
+    @property
+    def number(self) -> int:
+        """What the seller is told, and names it by."""
+        return self.attempt * 2**40 + self.change
 
 
 @dataclass(frozen=True)
@@ -263,7 +269,7 @@ def fall_back(account: Account, time: int) -> Account:
 
 
 def sell(
-    account: Account, key: bytes, amount: int, until: int, time: int, again: int | None, stands_still: bool
+    account: Account, key: bytes, amount: int, until: int, time: int, again: int | None, stands_still: bool, attempt: int
 ) -> tuple[Account, Bought, bool]:
     """Charge or reserve; return the account, the purchase and whether that is new. again: the number of one that was made before:
     it gets a new one, and an open reservation the later of two ends; nothing if the channel stands still. Raises Refused."""
@@ -278,8 +284,8 @@ def sell(
         if again is None or stands_still:
             return account, known[key], False
         ends = max(until, known[key].until) if known[key].until else 0
-        new = known[key] = replace(known[key], number=account.changes + 1, until=ends)
-        return replace(account, bought=tuple(known.values()), changes=new.number), new, False
+        new = known[key] = replace(known[key], change=account.changes + 1, attempt=attempt, until=ends)
+        return replace(account, bought=tuple(known.values()), changes=new.change), new, False
     received = account.funding_value - account.newest.change_value
     if received - account.spent < amount:
         raise Refused("insufficient_credit", shortfall=amount - (received - account.spent))
@@ -288,10 +294,10 @@ def sell(
         final = [one for one in known.values() if not one.until]
         if not final:
             raise Refused("too_many_reservations")
-        del known[min(final, key=lambda one: one.number).key]
-    new = Bought(key, amount, amount, account.changes + 1, until)
+        del known[min(final, key=lambda one: one.change).key]
+    new = Bought(key, amount, amount, account.changes + 1, until, attempt)
     known[key] = new
-    return replace(account, bought=tuple(known.values()), spent=account.spent + amount, changes=new.number), new, True
+    return replace(account, bought=tuple(known.values()), spent=account.spent + amount, changes=new.change), new, True
 
 
 def settle_purchase(account: Account, key: bytes, number: int, amount: int) -> tuple[Account, Bought, bool]:
@@ -319,7 +325,7 @@ class SaleVerdict:
     bought: Bought | None = None
 
 
-def judge_sale(account, what, key, amount, number, until, paid, now, time, settlement_period, open_price):
+def judge_sale(account, what, key, amount, number, until, attempt, paid, now, time, settlement_period, open_price):
     """Return the verdict on what a seller asks (`what`: "sell", "again", "settle" or "prove"), maybe with a payment, and the
     channel afterwards: payment and sale are both taken, or nothing is."""
     paid_as, refusal, after = "", None, account
@@ -344,7 +350,8 @@ def judge_sale(account, what, key, amount, number, until, paid, now, time, settl
     sold_refusal, bought, is_new, shown = None, None, False, after
     try:
         if what in ("sell", "again"):
-            after, bought, is_new = sell(after, key, amount, until, time, number if what == "again" else None, stands_still)
+            again = number if what == "again" else None
+            after, bought, is_new = sell(after, key, amount, until, time, again, stands_still, attempt)
         elif what == "settle":
             after, bought, is_new = settle_purchase(after, key, number, amount)
     except Refused as refused:

@@ -8,7 +8,7 @@ this price, is only remembered here, byte for byte, of those that the rules have
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from .bytes cimport distance, write_bytes
@@ -24,7 +24,7 @@ cdef enum:
     _NAMED_MAX = 4096        # bytes of a purchase's name, before it is hashed
     _CHARGE_MAX = 512
     _KEY_DIGITS = 64
-    _DIGITS_MAX = 16         # of an amount: MAX_MONEY has as many
+    _DIGITS_MAX = 19         # of a purchase's number: 2^63 has as many
     _SALES_MAX = 256         # SALES_MAX of paychan/sell/wire.py
 
 cdef const char *_HEX = "0123456789abcdef"
@@ -43,14 +43,15 @@ cdef class Fit:
 
 
 cdef class Plain:
-    """A purchase that was recognized. `charge`: what the door is asked, as JSON; `asked_at`: when, in monotonic seconds: whoever
-    asks notes it."""
+    """A purchase that was recognized. `charge`: what the door is asked, as JSON, in which attempt; `asked_at`: when, in monotonic
+    seconds: whoever asks notes it."""
 
     cdef readonly str key
     cdef readonly bytes outpoint
     cdef readonly bytes payment
     cdef readonly str challenge_id
     cdef readonly bytes charge
+    cdef readonly uint32_t attempt
     cdef public double asked_at
 
 
@@ -90,12 +91,13 @@ cdef Py_ssize_t _write_purchase(
     return distance(out, at) if at != NULL else 0
 
 
-cdef bytes _charge_of(const Voucher *voucher, const char *key64, uint64_t cost):
+cdef bytes _charge_of(const Voucher *voucher, const char *key64, uint64_t cost, uint32_t attempt):
     cdef char text[_CHARGE_MAX]
     cdef int size = snprintf(
-        text, sizeof(text), b'{"do":"charge","channel":"%.64s/%.*s","key":"%.64s","amount":%llu,"payment":"%.*s"}',
+        text, sizeof(text),
+        b'{"do":"charge","channel":"%.64s/%.*s","key":"%.64s","amount":%llu,"payment":"%.*s","attempt":%lu}',
         voucher.channel, <int> (voucher.channel_size - 65), voucher.channel + 65, key64, <unsigned long long> cost,
-        <int> voucher.payment_text_size, voucher.payment_text)
+        <int> voucher.payment_text_size, voucher.payment_text, <unsigned long> attempt)
     return PyBytes_FromStringAndSize(text, size) if 0 < size < <int> sizeof(text) else None
 
 
@@ -157,9 +159,9 @@ cdef class Lane:
                 and cumulative - spent - fit._cost <= fit._prepay)
 
     def recognize(self, str credential not None, price not None, bytes shop not None, str method not None, str target not None,
-                  bytes named not None, int64_t now):
+                  bytes named not None, int64_t now, uint32_t attempt):
         """Return what a request asks for, None if it is not plain. credential: as it stands in its header. method, target: of the
-        request; named: its Idempotency-Key, else the hash of its body. now: unix seconds."""
+        request; named: its Idempotency-Key, else the hash of its body. now: unix seconds. attempt: what this one is called."""
         cdef Voucher voucher
         cdef unsigned char written[_NAMED_MAX]
         cdef unsigned char digest[32]
@@ -187,7 +189,7 @@ cdef class Lane:
         plain.outpoint, plain.challenge_id = outpoint, fit._challenge_id
         plain.payment = PyBytes_FromStringAndSize(<const char *> voucher.payment, voucher.payment_size)
         plain.key = PyUnicode_DecodeASCII(key, _KEY_DIGITS, NULL)
-        plain.charge = _charge_of(&voucher, key, fit._cost)
+        plain.attempt, plain.charge = attempt, _charge_of(&voucher, key, fit._cost, attempt)
         return plain if plain.charge is not None else None
 
 

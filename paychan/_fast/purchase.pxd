@@ -9,6 +9,8 @@ cdef enum:
     PURCHASE_SIZE = 44       # of a purchase in a state record: PURCHASE in paychan/core/sales.py
     PURCHASES_MAX = 4
     PURCHASES_SIZE_MAX = 176
+    REVISION_BITS = 40       # of a purchase's number; above them is the attempt that made it
+    ATTEMPT_MAX = 8388607    # 2^23 - 1: ATTEMPT_MAX in paychan/core/sales.py
 
 # What a seller asks for; the numbers are part of a sale's binary form.
 cdef enum SaleKind:
@@ -25,6 +27,7 @@ cdef struct Sale:
     uint64_t amount                  # satoshi
     uint64_t number                  # of the purchase that is settled, or taken over
     uint32_t until                   # unix seconds at which the reservation falls back; 0: the amount is final
+    uint32_t attempt                 # what the seller calls this attempt to sell or take over; 0: nothing
     const unsigned char *payment
     Py_ssize_t payment_size
 
@@ -32,7 +35,7 @@ cdef struct Sale:
 cdef struct Purchase:
     uint64_t asked
     uint64_t held
-    uint64_t number                  # revision that made it
+    uint64_t number                  # attempt that made it or took it over, then the revision of that
     uint32_t until                   # unix seconds; 0: final
     unsigned char key[KEY_SIZE]
 

@@ -20,6 +20,15 @@ cdef enum:
     RESERVATION_SECONDS_MAX = 86400  # so far ahead a reservation may fall back at most
 
 
+cdef inline uint64_t _revision_of(uint64_t number) noexcept nogil:
+    return number & ((<uint64_t> 1 << REVISION_BITS) - 1)
+
+
+cdef inline uint64_t _number_of(const Sales *sales, const Sale *sale) noexcept nogil:
+    """Return the number of a purchase that is sold or taken over with the newest revision."""
+    return <uint64_t> sale.attempt << REVISION_BITS | _revision_of(sales.revision)
+
+
 cdef Purchase *_find(Sales *sales, const unsigned char *key) noexcept nogil:
     cdef uint32_t number
     for number in range(sales.count):
@@ -32,13 +41,15 @@ cdef Purchase *_make_room(Sales *sales) noexcept nogil:
     """Return the place of a new purchase: a free one, else that of the oldest one with a final amount. NULL: all others are open
     reservations."""
     cdef Purchase *oldest = NULL
+    cdef Purchase *purchase
     cdef uint32_t number
     if sales.count < PURCHASES_MAX:
         sales.count += 1
         return &sales.purchases[sales.count - 1]
     for number in range(sales.count):
-        if not sales.purchases[number].until and (oldest == NULL or sales.purchases[number].number < oldest.number):
-            oldest = &sales.purchases[number]
+        purchase = &sales.purchases[number]
+        if not purchase.until and (oldest == NULL or _revision_of(purchase.number) < _revision_of(oldest.number)):
+            oldest = purchase
     return oldest
 
 
@@ -47,10 +58,11 @@ cdef inline uint32_t _place_of(const Sales *sales, const Purchase *purchase) noe
 
 
 cdef void _take_over(Sales *sales, Purchase *purchase, const Sale *sale) noexcept nogil:
-    """Give a purchase a new number: who knows the old one can neither settle nor release it any more. A reservation that is open
-    ends no sooner than it would have, or than is asked for now; a final amount stays final."""
+    """Give a purchase a new number: who knows the old one can neither settle nor release it any more, and who made it sees that it
+    is another attempt's. A reservation that is open ends no sooner than it would have, or than is asked for now; a final amount
+    stays final."""
     sales.revision += 1
-    purchase.number = sales.revision
+    purchase.number = _number_of(sales, sale)
     if purchase.until:
         purchase.until = max(purchase.until, sale.until)
 
@@ -84,7 +96,7 @@ cdef Status sell(Sales *sales, const Sale *sale, uint64_t received, uint64_t tim
     sales.spent += sale.amount
     memcpy(purchase.key, sale.key, KEY_SIZE)
     purchase.asked = purchase.held = sale.amount
-    purchase.number, purchase.until = sales.revision, sale.until
+    purchase.number, purchase.until = _number_of(sales, sale), sale.until
     place[0] = _place_of(sales, purchase)
     return Status.OK
 

@@ -1,19 +1,20 @@
 """What sellers ask for, on its way in, from the seller's door or from another worker.
 
 A sale's binary form, between our own processes: u8 kind (`SaleKind`) | 36 outpoint | 16 hash of the purchase key | u64 amount in
-satoshi | u64 number of the purchase | u32 until (unix seconds) | the payment that comes with it, in binary form, or nothing.
+satoshi | u64 number of the purchase | u32 until (unix seconds) | u32 attempt | the payment that comes with it, in binary form, or
+nothing.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from .bytes cimport distance, read_u64, write_u64
+from .bytes cimport distance, read_u64, write_u32, write_u64
 from .channel cimport ChannelTable
 from .intake cimport SALE, Intake, PaymentRequest
 from .libcrypto cimport sha256
 from .payment cimport PAYMENT_SIZE_MAX, decode_base64url
-from .purchase cimport KEY_SIZE, PROVE, SELL, SELL_AGAIN, SETTLE, Sale, SaleKind
+from .purchase cimport ATTEMPT_MAX, KEY_SIZE, PROVE, SELL, SELL_AGAIN, SETTLE, Sale, SaleKind
 from .reply cimport sale_body
 from .request cimport parse_txid, parse_vout
 from .selling cimport judge_sale
@@ -21,7 +22,8 @@ from .tally cimport AGAIN, FORWARDED, SALE_DOOR
 from .status cimport Status
 
 cdef enum:
-    HEAD_SIZE = 73
+    HEAD_SIZE = 77
+    _ATTEMPT_AT = 73
     _SLICE = 64
     _SALES_MAX = 256         # SALES_MAX of paychan/server/protocol/sales.py
     _KEY_TEXT_MAX = 128      # KEY_TEXT_MAX of paychan/core/sales.py
@@ -41,9 +43,11 @@ cdef bint _read_sale(bytes raw, Sale *sale) noexcept:
     sale.outpoint, sale.key = at + 1, at + 37
     sale.amount, sale.number = read_u64(at + 53), read_u64(at + 61)
     memcpy(&sale.until, at + 69, 4)
+    memcpy(&sale.attempt, at + _ATTEMPT_AT, 4)
     sale.payment_size = len(raw) - HEAD_SIZE
     sale.payment = at + HEAD_SIZE if sale.payment_size else NULL
-    return (sale.kind == PROVE) <= (sale.payment != NULL) and (sale.kind == SETTLE) <= (sale.payment == NULL)
+    return ((sale.kind == PROVE) <= (sale.payment != NULL) and (sale.kind == SETTLE) <= (sale.payment == NULL)
+            and sale.attempt <= ATTEMPT_MAX)
 
 
 # --- as sellers write them ---
@@ -59,6 +63,7 @@ cdef struct Charge:
     Text key
     Text payment
     uint64_t amount               # satoshi; 0: not there
+    uint64_t attempt              # 0: not there
 
 
 cdef inline const unsigned char *_skip(const unsigned char *at, const unsigned char *end) noexcept nogil:
@@ -83,7 +88,7 @@ cdef const unsigned char *_read_text(const unsigned char *at, const unsigned cha
 
 
 cdef const unsigned char *_read_amount(const unsigned char *at, const unsigned char *end, uint64_t *amount) noexcept nogil:
-    """Read an amount of at least 1; return what follows, NULL if there is none such. Whatever cannot follow is refused there."""
+    """Read a number of at least 1; return what follows, NULL if there is none such. Whatever cannot follow is refused there."""
     cdef uint64_t value = 0
     cdef int digits = 0
     while at < end and c"0" <= at[0] <= c"9" and digits <= _AMOUNT_DIGITS:
@@ -111,6 +116,8 @@ cdef const unsigned char *_read_member(const unsigned char *at, const unsigned c
     at = _skip(at + 1, end)
     if _is(&name, b"amount", 6):
         return _read_amount(at, end, &charge.amount) if charge.amount == 0 else NULL
+    if _is(&name, b"attempt", 7):
+        return _read_amount(at, end, &charge.attempt) if charge.attempt == 0 else NULL
     if _is(&name, b"do", 2):
         text = &charge.verb
     elif _is(&name, b"channel", 7):
@@ -143,7 +150,9 @@ cdef bytes _form_of(const Charge *charge):
     cdef unsigned char form[HEAD_SIZE + PAYMENT_SIZE_MAX]
     cdef unsigned char digest[32]
     cdef Py_ssize_t payment_size = 0
-    if not _is(&charge.verb, b"charge", 6) or charge.amount == 0 or not 0 < charge.key.size <= _KEY_TEXT_MAX:
+    if not _is(&charge.verb, b"charge", 6) or charge.amount == 0 or charge.attempt > ATTEMPT_MAX:
+        return None
+    if not 0 < charge.key.size <= _KEY_TEXT_MAX:
         return None
     if charge.channel.size <= _TXID_DIGITS + 1 or charge.channel.at[_TXID_DIGITS] not in (c"/", c":"):
         return None
@@ -159,6 +168,7 @@ cdef bytes _form_of(const Charge *charge):
     sha256(charge.key.at, charge.key.size, digest)
     memcpy(form + 37, digest, KEY_SIZE)
     write_u64(form + 37 + KEY_SIZE, charge.amount)
+    write_u32(form + _ATTEMPT_AT, <uint32_t> charge.attempt)
     return PyBytes_FromStringAndSize(<const char *> form, HEAD_SIZE + payment_size)
 
 

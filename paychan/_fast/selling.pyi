@@ -11,4 +11,5 @@ def judge(
     payment: bytes | None,
     now: int,
     time: int,
+    attempt: int = 0,
 ) -> tuple[int, int, int, tuple[int, int, int, int]]: ...

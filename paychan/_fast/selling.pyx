@@ -104,13 +104,13 @@ cdef Status judge_sale(ChannelTable table, const Sale *sale, uint64_t now, uint6
 
 
 def judge(ChannelTable table not None, int kind, bytes outpoint not None, bytes key not None, uint64_t amount, uint64_t number,
-          uint32_t until, bytes payment, uint64_t now, uint64_t time):
+          uint32_t until, bytes payment, uint64_t now, uint64_t time, uint32_t attempt=0):
     """`judge_sale`, for tests. Returns (status number, charged, spent, purchase: asked, held, number, until)."""
     cdef Sale sale
     if len(outpoint) != 36 or len(key) != KEY_SIZE:
         raise ValueError("an outpoint has 36 bytes, a key's hash 16")
     sale.kind, sale.outpoint, sale.key, sale.amount = <SaleKind> kind, outpoint, key, amount
-    sale.number, sale.until, sale.payment, sale.payment_size = number, until, NULL, 0
+    sale.number, sale.until, sale.attempt, sale.payment, sale.payment_size = number, until, attempt, NULL, 0
     if payment is not None:
         sale.payment, sale.payment_size = payment, len(payment)
     status = <int> judge_sale(table, &sale, now, time)

@@ -28,6 +28,9 @@ KEY_TEXT_MAX = 128
 RESERVATION_SECONDS_MAX = 24 * 3600
 """So far ahead a reservation may fall back at most."""
 
+ATTEMPT_MAX, REVISION_BITS = 2**23 - 1, 40
+"""A purchase's number: the attempt that made it or took it over, 0 if it was not told, above so many bits of a revision."""
+
 PURCHASE = struct.Struct("<16sQQQI")
 """key's hash | satoshi asked | satoshi held | number | unix seconds at which a reservation falls back, 0: the amount is final"""
 
@@ -37,10 +40,20 @@ def hash_key(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()[:KEY_SIZE]
 
 
+def attempt_of(number: int) -> int:
+    """Return whose a purchase is: what the seller has called the attempt that made it, or took it over last; 0: nothing."""
+    return number >> REVISION_BITS
+
+
+def revision_of(number: int) -> int:
+    """Return the revision of the channel's sales that a purchase's number has: it rises with time, and is exact in JavaScript."""
+    return number & ((1 << REVISION_BITS) - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Purchase:
-    """`asked`, `held`: satoshi, at first the same. `number`: the revision of the channel's sales that made it. `until`: unix
-    seconds at which a reservation falls back; 0 once the amount is final."""
+    """`asked`, `held`: satoshi, at first the same. `number`: see ATTEMPT_MAX. `until`: unix seconds at which a reservation falls
+    back; 0 once the amount is final."""
 
     key: bytes
     asked: int

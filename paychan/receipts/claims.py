@@ -24,7 +24,7 @@ _DIGEST = re.compile(r"sha-256=:[A-Za-z0-9+/]{43}=:\Z")
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """channel_id: TXID:VOUT. number: the purchase's, as the sellers' door told it. Satoshi: amount, what it cost; accepted, what
+    """channel_id: TXID:VOUT. number: the purchase's, `core.sales.revision_of` it. Satoshi: amount, what it cost; accepted, what
     the payments were worth then; spent, what was charged by then, this included. time: unix seconds. body: RFC 9530's digest of
     the request's body, or empty. payment: the hash of the payment that bought it (`payment_hash`), empty if credit did. previous:
     the hash of the receipt before it (`receipt_hash`), empty for a channel's first.

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..core.sales import revision_of
 from ..mpp.text import format_channel_id
 from ..receipts.claims import Bought
 
@@ -107,10 +108,9 @@ class Standing:
 @dataclass(slots=True)
 class Sale:
     """A purchase that was charged for and is to be served. outpoint: 36 bytes. key: the purchase's, number: as the door told it.
-    is_repeated: it was bought, and maybe served, before; then it is not given back. is_doubtful: repeated, and we have asked for it
-    before and do not know whether it was us who made it: then it is served when it is paid for again. is_open: its amount is not
-    final yet. used: units, of a metered one. payment: in binary form. name: the number that the purchase had before it was taken
-    over from another process; 0: it was not. is_stream: what it costs is known at its end, and so is its signed receipt."""
+    is_repeated: it was bought, and maybe served, before; then it is not given back. is_open: its amount is not final yet. used:
+    units, of a metered one. payment: in binary form. name: the number that the purchase had before it was taken over from another
+    process; 0: it was not. is_stream: what it costs is known at its end, and so is its signed receipt."""
 
     request: Request
     price: Price
@@ -120,7 +120,6 @@ class Sale:
     challenge_id: str
     standing: Standing
     is_repeated: bool = False
-    is_doubtful: bool = False
     is_stream: bool = False
     is_open: bool = False
     used: int | None = None
@@ -144,7 +143,7 @@ class Sale:
         body = self.request.body
         return Bought(
             channel_id=format_channel_id(self.outpoint),
-            number=self.name or self.number,
+            number=revision_of(self.name or self.number),
             method=self.request.method,
             resource=self.request.target,
             amount=self.price.amount * self.units,

@@ -1,9 +1,10 @@
-"""What a process remembers of purchases that were paid for, and that nobody was served for, as far as it knows."""
+"""What a process remembers of purchases that are paid for, or may be, and that it has served nobody for."""
 
 from collections import OrderedDict
 from collections.abc import Callable
-from enum import Enum
 from typing import Any
+
+from ..core.sales import attempt_of
 
 REMEMBERED_MAX = 100_000
 """Channels, and purchases of which something must be known."""
@@ -24,48 +25,24 @@ class Last(OrderedDict[Any, Any]):
             self.popitem(last=False)
 
 
-class Owing(Enum):
-    """Whether a purchase is to be served yet. MAYBE: we have asked for it and were not answered, so another process may have made
-    it, and have served it."""
-
-    NO = 0
-    MAYBE = 1
-    YES = 2
-
-
-NONE, ANY = -1, 0
-"""In place of a purchase's number."""
+OWED_SECONDS = 3600.0
+"""So long it is remembered that nobody was served for a price that was, or may have been, charged."""
 
 
 class Owed:
-    """Purchases, by their keys, that are there, or may be, and still to be served. ticks: monotonic seconds."""
+    """Our attempts to have something sold for which nobody was served: it is not known whether they took effect, or what they made
+    could not be given back. A purchase whose number has such an attempt is owed: it was made by us, and by nobody taken over since.
+    Who serves it takes it over before, in another attempt, so it is not owed again. ticks: monotonic seconds."""
 
     def __init__(self, ticks: Callable[[], float]) -> None:
         self._ticks = ticks
-        self._owed = Last()  # purchase key: (until when, number under which it is ours, number under which it may be)
+        self._until = Last()  # by purchase key and attempt
 
-    def note(self, key: str, seconds: float, number: int) -> None:
-        """Remember one that we have made, under this number, for so long."""
-        self._owed.note(key, (self._ticks() + seconds, number, NONE))
+    def note(self, key: str, attempt: int) -> None:
+        """Remember that nobody was served for what this attempt at a purchase has made, or will have when it arrives."""
+        self._until.note((key, attempt), self._ticks() + OWED_SECONDS)
 
-    def doubt(self, key: str, seconds: float, number: int = ANY, ours: int = NONE) -> None:
-        """Remember one that we may have made, if it is there. ours: the number under which we surely have; what was known of that
-        stays known."""
-        until, known, _ = self._owed.get(key, (-1.0, NONE, NONE))
-        if ours == NONE and until >= self._ticks():
-            ours = known
-        self._owed.note(key, (self._ticks() + seconds, ours, number))
-
-    def __contains__(self, key: str) -> bool:
-        """Whether anything is remembered of a purchase, be it over."""
-        return key in self._owed
-
-    def take(self, key: str, number: int) -> Owing:
-        """Forget one; return whether it was owed. number: what the purchase has now: if it is another, some other process has
-        taken it over, and may have served it."""
-        until, ours, doubtful = self._owed.pop(key, (-1.0, NONE, NONE))
-        if until < self._ticks():
-            return Owing.NO
-        if number == ours:
-            return Owing.YES
-        return Owing.MAYBE if doubtful in (ANY, number) else Owing.NO
+    def owes(self, key: str, number: int) -> bool:
+        """Return whether a purchase with this number is one that we have made, and not served."""
+        until: float = self._until.get((key, attempt_of(number)), -1.0)
+        return until >= self._ticks()

@@ -11,8 +11,10 @@ Who may give a purchase back? Who knows that nobody serves it: the process that 
 then. So whoever is about to run a handler for a purchase that was there takes it over before: it gets a new number, and the process
 that had the old one, and may still be at it, can neither give it back nor settle it any more. (It may still answer: that is the
 same harmless request, run twice for one price.) Who took it over cannot know what was served before, and gives nothing back.
-Nor does who was not answered when it asked for the charge: it serves what it finds later, most likely its own, but another process
-may have made and served that. What its handler fails to serve stays owed. If its request had not left it, it has made nothing.
+
+Who was not answered when it asked for a charge finds a purchase later, or none. Each attempt to have something sold is called by
+another number (attempts.py), which the purchase's has in it: what such an attempt has made is ours, and not served, and nothing
+else is.
 """
 
 import hashlib
@@ -28,16 +30,18 @@ from .._fast.lane import Lane, Plain
 from ..core.errors import PaychanError, Rejection, Unavailable
 from ..core.outpoint import format_outpoint, txid_hex, txid_of, vout_of
 from ..core.payment import decode_payment
+from ..core.sales import attempt_of, revision_of
 from ..core.units import MAX_MONEY
 from ..mpp import problems, receipt
 from ..mpp import snapshot as snapshots
 from ..mpp.credential import Credential, find_credential, parse_credential
 from ..mpp.request import SessionRequest
 from ..mpp.sse import NeedVoucher
+from .attempts import draw
 from .challenges import Challenges
 from .facts import Answer, Headers, Price, Request, Sale, Sign, Standing
 from .kept import Kept, Outcome
-from .owed import NONE, Last, Owed, Owing
+from .owed import Last, Owed
 from .refusals import error_of, figures_of, too_long
 from .steps import UNSENT, Ask, Await, Call, Do, Pause, Sold, Steps, Told
 
@@ -59,13 +63,6 @@ REPEATS_MAX = 3
 """So often a process runs a handler once more for one purchase: who lost an answer asks again, who asks for ever wants more for one
 price."""
 
-UNKNOWN_SECONDS = 120.0
-"""So long a sale whose outcome is unknown counts as ours, if it is there after all, and its request has left us. Another process
-may have sold it meanwhile: then it is served twice for one price, but never given back."""
-
-OWED_SECONDS = 3600.0
-"""So long it is remembered that a price could not be given back."""
-
 WAIT_SECONDS = 60.0
 """So long a request waits for the answer to the same one before it."""
 
@@ -81,12 +78,15 @@ _HINTS = {
     404: ": that is another port than the [sell] section's",
 }
 
+Heard = tuple[float, Told | None]
+"""When a sale was asked for (monotonic seconds), and what was answered first."""
+
 log = logging.getLogger("paychan.sell")
 
 
 class Rules:
     """Of one process. clock: unix seconds; ticks: monotonic seconds; explain: says what may be wrong if the door does not
-    answer. sign: makes signed receipts."""
+    answer. sign: makes signed receipts. attempts: see `attempts.draw`."""
 
     def __init__(
         self,
@@ -95,8 +95,9 @@ class Rules:
         ticks: Callable[[], float],
         explain: Callable[[], str],
         sign: Sign | None = None,
+        attempts: Callable[[], int] = draw,
     ) -> None:
-        self._explain, self._sign = explain, sign
+        self._explain, self._sign, self._draw = explain, sign, attempts
         self._challenges, self._clock, self._ticks = challenges, clock, ticks
         self._kept = Kept(ticks)
         self._standings = Last()  # outpoint: Standing
@@ -132,9 +133,8 @@ class Rules:
         if not self._terms or ticks - self._terms_at >= TERMS_SECONDS:
             return None
         named = request.idempotency_key.encode("utf-8", "surrogateescape") or request.body
-        plain = self._lane.recognize(
-            request.credentials[0], price, self._challenges.shop, request.method, request.target, named, int(self._clock())
-        )
+        shop, now = self._challenges.shop, int(self._clock())
+        plain = self._lane.recognize(request.credentials[0], price, shop, request.method, request.target, named, now, self._draw())
         if plain is None or not self._kept.claim(plain.key, plain.outpoint):
             return None
         plain.asked_at = ticks
@@ -143,8 +143,6 @@ class Rules:
     def end_plainly(self, request: Request, price: Price, plain: Plain, sold: Sold) -> Sale:
         """Return the sale of a plain purchase that was sold just now."""
         number, received, spent, left = sold
-        if plain.key in self._owed:
-            self._owed.take(plain.key, number)
         standing = Standing(received + left, received, spent)
         self._standings.note(plain.outpoint, standing)
         name = self._names.get((plain.key, number), 0) if self._names else 0
@@ -156,13 +154,13 @@ class Rules:
         """Decide on what was begun as a plain purchase and is none. told: by the door; None: unknown."""
         try:
             credential = parse_credential(find_credential(request.credentials) or "")
-            return (yield from self._buy_claimed(request, credential, price, plain.key, (plain.asked_at, told)))
+            return (yield from self._buy_claimed(request, credential, price, plain.key, plain.attempt, (plain.asked_at, told)))
         except PaychanError as error:
             return self.refuse(error, request, price)
 
     def abandon(self, plain: Plain) -> None:
         """Let go of a plain purchase whose outcome nobody waits for any more: it may be charged."""
-        self._owed.doubt(plain.key, UNKNOWN_SECONDS)
+        self._owed.note(plain.key, plain.attempt)
         self._kept.settle(plain.key, Outcome.GIVEN_BACK)
 
     def manage(self, request: Request) -> Steps[Answer | None]:
@@ -213,13 +211,11 @@ class Rules:
 
     def failed(self, sale: Sale) -> Steps[None]:
         """See facts.py. What cannot be given back now is remembered: the same payment will be served for it. What another process
-        has taken over is not ours to give back, nor what another one may have made."""
-        if sale.is_doubtful:
-            self._owed.doubt(sale.key, UNKNOWN_SECONDS, sale.number)
-        elif not sale.is_repeated:
-            told = yield from self._patiently(self._release(sale), ASK_AGAIN_SECONDS)
+        has made is not ours to give back."""
+        if not sale.is_repeated:
+            told = yield from self._patiently(self._release(sale))
             if told is None or told.is_unknown:
-                self._owed.note(sale.key, OWED_SECONDS, sale.number)
+                self._owed.note(sale.key, attempt_of(sale.number))
             elif told.status == 200:
                 self._note(sale.outpoint, told)
         self._kept.settle(sale.key, Outcome.GIVEN_BACK)
@@ -228,16 +224,16 @@ class Rules:
         """Charge as many units again as a sale had at first, from the credit: for its `number`th part. Return the key and number of
         that purchase, or what the payer must be asked for. Raises PaychanError: the channel sells no more, or nobody knows.
 
-        A part that was there when it was asked for first is of another process, which runs the same sale: it is taken over, and
-        number 0 says that nothing of it is given back."""
+        A part that was there is taken over. If it is of another process, which runs the same sale, number 0 says that nothing of it
+        is given back."""
         key = f"{sale.key}:{number}"
-        unknown: list[bool] = []
         ask = {"do": "charge", "channel": format_outpoint(sale.outpoint), "key": key, "amount": sale.price.cost}
-        told = yield from self._patiently(ask, ASK_AGAIN_SECONDS, lambda: unknown.append(True))
+        told = yield from self._patiently({**ask, "attempt": self._draw()}, is_owed=True)
         is_anothers = False
-        if told is not None and told.status == 200 and told.content["repeated"] and (sale.is_repeated or not unknown):
-            is_anothers = True
-            told = yield from self._patiently({**ask, "again": told.content["purchase"]["number"]}, ASK_AGAIN_SECONDS)
+        if told is not None and told.status == 200 and told.content["repeated"]:
+            found = told.content["purchase"]["number"]
+            is_anothers = not self._owed.owes(key, found)
+            told = yield from self._patiently({**ask, "again": found, "attempt": self._draw()}, is_owed=not is_anothers)
         if told is None:
             raise Unavailable("store_unavailable")
         if told.status == 200:
@@ -256,7 +252,7 @@ class Rules:
             return
         where = {"channel": format_outpoint(sale.outpoint), "key": key, "number": number}
         settle = {"do": "settle", **where, "amount": units * sale.price.amount}
-        told = yield from self._patiently(settle, ASK_AGAIN_SECONDS)
+        told = yield from self._patiently(settle)
         if told is not None and told.status == 200:
             sale.standing = self._note(sale.outpoint, told)
 
@@ -278,7 +274,7 @@ class Rules:
         another's."""
         if self._sign is None:
             return self.receipt_of(sale)
-        bought = replace(sale.bought, number=number) if number else sale.bought
+        bought = replace(sale.bought, number=revision_of(number)) if number else sale.bought
         signed: str | None = yield Do(partial(self._sign, bought))
         return replace(self.receipt_of(sale), jws=signed or "")
 
@@ -307,7 +303,7 @@ class Rules:
             return (yield from self._take(request, credential, price))
         if not self._kept.claim(key, credential.outpoint):  # it came while we asked for something else
             return (yield from self._pay(request, credential, price))
-        return (yield from self._buy_claimed(request, credential, price, key))
+        return (yield from self._buy_claimed(request, credential, price, key, self._draw()))
 
     def _learn(self, request: Request, credential: Credential, price: Price, asked: SessionRequest) -> None:
         """Let the next payment with a challenge that was found good go the plain way."""
@@ -316,14 +312,12 @@ class Rules:
         self._lane.learn(shown, price, shop, challenge.id, _FOR_EVER if until is None else until, price.cost, asked.max_prepay)
 
     def _buy_claimed(
-        self, request: Request, credential: Credential, price: Price, key: str, heard: "tuple[float, Told | None] | None" = None
+        self, request: Request, credential: Credential, price: Price, key: str, attempt: int, heard: Heard | None = None
     ) -> Steps[Answer | Sale]:
         """Buy what is ours to see to. heard: when it was asked for, and the first answer, if it was asked for already."""
         try:
-            sold = yield from self._buy(request, credential, price, key, heard)
-        except BaseException as error:
-            if not isinstance(error, PaychanError):  # we were stopped in between: it may be charged
-                self._owed.doubt(key, UNKNOWN_SECONDS)
+            sold = yield from self._buy(request, credential, price, key, attempt, heard)
+        except BaseException:
             self._kept.settle(key, Outcome.GIVEN_BACK)
             raise
         if isinstance(sold, Answer):
@@ -372,7 +366,7 @@ class Rules:
         return None
 
     def _buy(
-        self, request: Request, credential: Credential, price: Price, key: str, heard: "tuple[float, Told | None] | None"
+        self, request: Request, credential: Credential, price: Price, key: str, attempt: int, heard: Heard | None
     ) -> Steps[Answer | Sale]:
         """Have the payment taken and the price charged."""
         sale: dict[str, Any] = {
@@ -381,24 +375,25 @@ class Rules:
             "key": key,
             "amount": price.cost,
             "payment": credential.payment_text,
+            "attempt": attempt,
         }
         if price.is_metered:
             sale["seconds"] = METERED_SECONDS
-        told = yield from self._patiently(sale, ASK_AGAIN_SECONDS, lambda: self._owed.doubt(key, UNKNOWN_SECONDS), heard)
+        told = yield from self._patiently(sale, is_owed=True, heard=heard)
         if told is None:
             raise Unavailable("store_unavailable")
         if told.status != 200:
             return (yield from self._refused(told, request, credential, price))
         standing = self._note(credential.outpoint, told)
-        owing = self._owed.take(key, told.content["purchase"]["number"])
+        is_ours = not told.content["repeated"] or self._owed.owes(key, told.content["purchase"]["number"])
         if told.content["repeated"]:
-            if owing is Owing.NO:
+            if not is_ours:
                 self._check_repeated(key, request, price, standing, credential)
-            told = yield from self._take_over(sale, told, owing)
+            told = yield from self._take_over(sale, told, is_ours)
             if told.status != 200:
                 return (yield from self._refused(told, request, credential, price))
             standing = self._note(credential.outpoint, told)
-        purchase, is_repeated = told.content["purchase"], bool(told.content["repeated"])
+        purchase = told.content["purchase"]
         return Sale(
             request=request,
             price=price,
@@ -407,33 +402,26 @@ class Rules:
             number=purchase["number"],
             challenge_id=credential.challenge.id,
             standing=standing,
-            is_repeated=is_repeated and owing is not Owing.YES,
-            is_doubtful=is_repeated and owing is Owing.MAYBE,
+            is_repeated=bool(told.content["repeated"]) and not is_ours,
             is_open=purchase["until"] > 0,
             payment=credential.payment,
             name=self._names.get((key, purchase["number"]), 0),
         )
 
-    def _take_over(self, sale: dict[str, Any], told: Told, owing: Owing) -> Steps[Told]:
-        """Have a purchase made ours that was there, for who made it may be about to give it back. Return what was told: 200 also
-        if it was given back just now, and is charged anew. Raises Unavailable."""
-        key = sale["key"]
-        ask = {**sale, "again": told.content["purchase"]["number"]}
-        ours = ask["again"] if owing is Owing.YES else NONE
-        note = partial(self._owed.doubt, key, UNKNOWN_SECONDS, ours=ours)
-        when_unknown = note if owing is not Owing.NO else lambda: None
-        found = yield from self._patiently(ask, ASK_AGAIN_SECONDS, when_unknown)
+    def _take_over(self, sale: dict[str, Any], told: Told, is_ours: bool) -> Steps[Told]:
+        """Have a purchase made this request's that was there, for who made it may be about to give it back, or a release of ours
+        under way. Return what was told: 200 also if it was given back just now, and is charged anew. Raises Unavailable."""
+        key, ask = sale["key"], {**sale, "again": told.content["purchase"]["number"], "attempt": self._draw()}
+        found = yield from self._patiently(ask, is_owed=is_ours)
         if found is None or found.is_unknown:
             raise Unavailable("store_unavailable")
         if found.code == "no_such_purchase":  # another was faster, or we were, and have not heard of it
             self._seen.note(key, self._ticks())
             raise Unavailable("overloaded", "The same request may be under way elsewhere; send it again")
-        if owing is not Owing.NO:
-            self._owed.take(key, 0)
         if found.status == 200 and found.content["repeated"]:
             name = self._names.get((key, ask["again"]), ask["again"])
             self._names.note((key, found.content["purchase"]["number"]), name)
-        if found.status == 200 and owing is Owing.NO:
+        if found.status == 200 and not is_ours:
             self._repeats.note(key, self._repeats.get(key, 0) + 1)
         return found
 
@@ -478,7 +466,7 @@ class Rules:
     def _snapshot(self, error: PaychanError, credential: Credential, price: Price) -> Steps[tuple[PaychanError, Headers]]:
         """Return the snapshot's header for who has signed a payment on the channel, or what is wrong with its signature."""
         ask = {"do": "snapshot", "channel": format_outpoint(credential.outpoint), "payment": credential.payment_text}
-        told = yield from self._patiently(ask, ASK_AGAIN_SECONDS)
+        told = yield from self._patiently(ask)
         if told is None:
             raise Unavailable("store_unavailable")
         if told.status != 200:
@@ -561,37 +549,37 @@ class Rules:
 
     # --- asking the door ---
 
-    def _patiently(
-        self,
-        sale: dict[str, Any],
-        waits: tuple[float, ...],
-        when_unknown: Callable[[], None] = lambda: None,
-        heard: "tuple[float, Told | None] | None" = None,
-    ) -> Steps[Told | None]:
-        """Ask for one sale, again while its outcome is unknown; return the last answer. heard: as `_buy_claimed` has it."""
-        left, until = list(waits), (self._ticks() if heard is None else heard[0]) + PATIENCE_SECONDS
+    def _patiently(self, sale: dict[str, Any], is_owed: bool = False, heard: Heard | None = None) -> Steps[Told | None]:
+        """Ask for one sale, again while its outcome is unknown, in another attempt if it has one; return the last answer. is_owed:
+        so is what attempts make that have no answer, also if we are stopped meanwhile. heard: as `_buy_claimed` has it."""
+        left, until = list(ASK_AGAIN_SECONDS), (self._ticks() if heard is None else heard[0]) + PATIENCE_SECONDS
         while True:
-            told = (yield Ask((sale,))) if heard is None else [heard[1]]
-            answer: Told | None = told[0] if told is not None else None
-            heard = None
-            is_known = answer is not None and not answer.is_unknown
-            if not is_known and answer is not UNSENT:
-                when_unknown()
+            answer: Told | None = None
+            try:
+                told = (yield Ask((sale,))) if heard is None else [heard[1]]
+                answer = told[0] if told is not None else None
+            finally:
+                is_known = answer is not None and not answer.is_unknown
+                if is_owed and not is_known and answer is not UNSENT:
+                    self._owed.note(sale["key"], sale["attempt"])
             if is_known or not left or self._ticks() > until:
                 return answer
             yield Pause(left.pop(0))
+            heard = None
+            if "attempt" in sale:
+                sale = {**sale, "attempt": self._draw()}
 
     def _release(self, sale: Sale) -> dict[str, Any]:
         return {"do": "release", "channel": format_outpoint(sale.outpoint), "key": sale.key, "number": sale.number}
 
     def _settle_metered(self, sale: Sale) -> Steps[bool]:
         """Charge what a metered sale has used, and give back the rest. False: that is not known to be done, so nothing may be
-        served; it is owed, but for what another process has taken over."""
+        served; it is owed, unless another process has taken it over, or made it."""
         settle = {**self._release(sale), "do": "settle", "amount": sale.units * sale.price.amount}
-        told = yield from self._patiently(settle, ASK_AGAIN_SECONDS)
+        told = yield from self._patiently(settle)
         if told is None or told.status != 200:
-            if told is None or told.code != "no_such_purchase":
-                self._owed.note(sale.key, OWED_SECONDS, sale.number)
+            if not sale.is_repeated and (told is None or told.code != "no_such_purchase"):
+                self._owed.note(sale.key, attempt_of(sale.number))
             return False
         sale.standing = self._note(sale.outpoint, told)
         return True

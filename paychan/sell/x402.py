@@ -31,18 +31,23 @@ from x402.schemas.hooks import SettleContext, SettleResultContext, SkipSettleRes
 from ..core.errors import ConfigError, Rejection, Unavailable
 from ..core.network import BY_NAME, caip2
 from ..core.payment import decode_payment
+from ..core.sales import revision_of
 from ..core.units import MAX_MONEY
 from ..mpp import CURRENCY, problems
 from ..mpp.text import parse_amount
 from ..receipts.claims import Bought
 from ..rpc.connection import reachable_path
 from .asgi import send_answer
+from .attempts import draw
 from .facts import Answer
 from .owed import Last
 from .wire import SLOW_SECONDS, Door, find_door
 
 SCHEME = "batch-settlement"
 LOCAL_URL = "http://localhost/x402"
+
+ATTEMPTS_MAX = 16
+"""That are named at once, as the door has it."""
 
 REMEMBERED_MAX = 10_000
 """Payments that a process remembers; some 2 MB."""
@@ -182,8 +187,8 @@ class ChannelScheme:
     """x402's SchemeNetworkServer. facilitator: as `facilitator` makes it. issuer: signs receipts, which the payer gets as
     `extra.receipt` (`paychan.receipts.issuer.Issuer`; docs/RECEIPTS.md).
 
-    A payment buys once: shown again, it is refused as `already_served`. Only where the channel server could not be asked is the
-    outcome unknown; then this process serves the same payment once when it comes again, for it may have been charged for.
+    A payment buys once: shown again, it is refused as `already_served`. Only where the channel server did not answer is the outcome
+    unknown; then this process serves the same payment when it comes again, if it was its own attempt that was charged for.
     """
 
     scheme = SCHEME
@@ -192,8 +197,8 @@ class ChannelScheme:
 
     def __init__(self, facilitator: HTTPFacilitatorClient | HTTPFacilitatorClientSync, issuer: Signer | None = None) -> None:
         self._facilitator, self._issuer = facilitator, issuer
-        self._is_known = Last(REMEMBERED_MAX)  # by the name of a payment: whether it is known what became of it
-        self._made = Last(REMEMBERED_MAX)  # by a payload's id: the number of its purchase; 0: another's
+        self._lost = Last(REMEMBERED_MAX)  # by the name of a payment: attempts that were not answered
+        self._made = Last(REMEMBERED_MAX)  # by a payload's id: the number of its purchase
 
     def parse_price(self, price: Any, network: str) -> AssetAmount:
         """Return a price in satoshi: an integer, a decimal text, or an amount of asset sat. Raises ValueError."""
@@ -221,13 +226,9 @@ class ChannelScheme:
         return requirements.model_copy(update={"pay_to": pay_to, "extra": {**told, **requirements.extra}})
 
     def settle_on_cancel(self, context: SettleContext) -> PaymentRequirements | None:
-        """The handler has failed: what it was charged for is given back, if this request has made the purchase. One that was there
-        may have been served before: it is not given back, but served when its payment comes again."""
+        """The handler has failed: what it was charged for is given back."""
         number = self._made.pop(id(context.payment_payload), 0)
-        if not number:
-            self._remember(_name(context.payment_payload), False)
-            return None
-        return _with(context.requirements, release=number)
+        return _with(context.requirements, release=number) if number else None
 
     def after_settle(self, context: SettleResultContext) -> None:
         """What was given back has no receipt: it was not shown."""
@@ -235,7 +236,7 @@ class ChannelScheme:
         if context.phase != "cancel" or not context.result.success or self._issuer is None or extra is None:
             return
         try:
-            channel, number = extra["channelState"]["channelId"], extra["purchase"]
+            channel, number = extra["channelState"]["channelId"], revision_of(extra["purchase"])
             if not self._issuer.withdraw(channel, number):
                 log.warning("a purchase that was given back has a receipt: others follow it")
         except Exception as error:
@@ -244,44 +245,43 @@ class ChannelScheme:
     # --- outcomes that are unknown ---
 
     def before_settle(self, context: SettleContext) -> SkipSettleResult | Awaitable[SkipSettleResult] | None:
-        """Have the payment taken, here and not by the middleware: it tells nobody of a call that raised. A payment whose outcome is
-        unknown counts, if it was charged for before; one request has that chance at a time."""
+        """Have the payment taken, here and not by the middleware: it tells nobody of a call that raised. What an attempt has bought
+        that was not answered counts; one request has that chance at a time."""
         if context.phase != "before-handler":
             return None
         name = _name(context.payment_payload)
-        is_unknown = not self._is_known.get(name, True)
-        wants = _with(context.requirements, repeat=True) if is_unknown else context.requirements
-        if is_unknown:
-            self._remember(name, True)
+        attempts = [draw(), *self._lost.pop(name, ())][:ATTEMPTS_MAX]
         try:
-            answer = self._facilitator.settle(context.payment_payload, wants)
+            answer = self._facilitator.settle(context.payment_payload, _with(context.requirements, attempts=attempts))
         except Exception:
-            self._lose(name, is_unknown)
+            self._lose(name, attempts)
             raise
         if inspect.isawaitable(answer):
-            return self._await(name, is_unknown, answer, context)
-        self._found(name, answer, context)
+            return self._await(name, attempts, answer, context)
+        self._found(answer, context)
         return SkipSettleResult(result=self._signed(answer, context))
 
     async def _await(
-        self, name: str, was_unknown: bool, answer: Awaitable[SettleResponse], context: SettleContext
+        self, name: str, attempts: list[int], answer: Awaitable[SettleResponse], context: SettleContext
     ) -> SkipSettleResult:
         try:
             found = await answer
         except BaseException:
-            self._lose(name, was_unknown)
+            self._lose(name, attempts)
             raise
-        self._found(name, found, context)
+        self._found(found, context)
         if self._issuer is not None and found.success:
             found = await asyncio.to_thread(self._signed, found, context)
         return SkipSettleResult(result=found)
 
-    def _found(self, name: str, answer: SettleResponse, context: SettleContext) -> None:
-        """Remember what was bought: shown again, it is never taken for a payment whose outcome is unknown."""
+    def _lose(self, name: str, attempts: list[int]) -> None:
+        """The call has raised: nobody knows whether it took effect."""
+        self._lost.note(name, [*attempts, *self._lost.get(name, ())])
+
+    def _found(self, answer: SettleResponse, context: SettleContext) -> None:
+        """Remember what was bought."""
         if answer.success:
-            self._remember(name, True)
-            extra = answer.extra or {}
-            self._made.note(id(context.payment_payload), 0 if extra.get("repeated") else int(extra.get("purchase", 0)))
+            self._made.note(id(context.payment_payload), int((answer.extra or {}).get("purchase", 0)))
 
     def _signed(self, answer: SettleResponse, context: SettleContext) -> SettleResponse:
         """Put a signed receipt to a success. Without one it is a success, too."""
@@ -294,21 +294,13 @@ class ChannelScheme:
             return answer
         return answer.model_copy(update={"extra": {**(answer.extra or {}), "receipt": receipt}})
 
-    def _lose(self, name: str, was_unknown: bool) -> None:
-        """The call has raised: unless this process knows what became of the payment, nobody does."""
-        if was_unknown or name not in self._is_known:
-            self._remember(name, False)
-
-    def _remember(self, name: str, is_known: bool) -> None:
-        self._is_known.note(name, is_known)
-
 
 def _bought(answer: SettleResponse, context: SettleContext) -> Bought:
     extra: Any = answer.extra
     state, request, payload = extra["channelState"], context.transport_context.request, context.payment_payload
     return Bought(
         channel_id=state["channelId"],
-        number=extra["purchase"],
+        number=revision_of(extra["purchase"]),
         method=request.method,
         resource=request.adapter.get_url(),
         amount=parse_amount(answer.amount),
@@ -318,7 +310,7 @@ def _bought(answer: SettleResponse, context: SettleContext) -> Bought:
     )
 
 
-def _with(requirements: Any, **marks: int) -> PaymentRequirements:
+def _with(requirements: Any, **marks: int | list[int]) -> PaymentRequirements:
     """Return requirements with a mark for the channel server, which takes none from payers."""
     copy: PaymentRequirements = requirements.model_copy(update={"extra": {**requirements.extra, **marks}})
     return copy

@@ -76,8 +76,8 @@ SLIPS = {
         (
             (
                 "paychan/sell/rules.py",
-                "ASK_AGAIN_SECONDS, lambda: self._owed.doubt(key, UNKNOWN_SECONDS), heard)\n",
-                "ASK_AGAIN_SECONDS, lambda: self._owed.doubt(key, UNKNOWN_SECONDS), heard)\n"
+                "        told = yield from self._patiently(sale, is_owed=True, heard=heard)\n",
+                "        told = yield from self._patiently(sale, is_owed=True, heard=heard)\n"
                 "        if told is None or told.is_unknown:\n"
                 '            known = {"received": 1 << 20, "channel_value_left": 1 << 20, "spent": 0, "repeated": False}\n'
                 '            told = Told(200, {**known, "purchase": {"number": 1, "until": 0}})\n',
@@ -89,8 +89,8 @@ SLIPS = {
         (
             (
                 "paychan/sell/rules.py",
-                "        elif not sale.is_repeated:\n            told = yield from self._patiently(self._release(sale)",
-                "        elif False:\n            told = yield from self._patiently(self._release(sale)",
+                "        if not sale.is_repeated:\n            told = yield from self._patiently(self._release(sale)",
+                "        if False:\n            told = yield from self._patiently(self._release(sale)",
             ),
         ),
         (SALES, "--kills", "80", "--victim", "buyer,gateway"),
@@ -99,8 +99,8 @@ SLIPS = {
         (
             (
                 "paychan/sell/rules.py",
-                "        elif not sale.is_repeated:\n            told = yield from self._patiently(self._release(sale)",
-                "        elif True:\n            told = yield from self._patiently(self._release(sale)",
+                "        if not sale.is_repeated:\n            told = yield from self._patiently(self._release(sale)",
+                "        if True:\n            told = yield from self._patiently(self._release(sale)",
             ),
         ),
         (SALES, "--kills", "200", "--victim", "shop,gateway"),

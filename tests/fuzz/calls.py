@@ -512,13 +512,13 @@ def owner_seeds() -> list[bytes]:
 
     query = "payment=" + base64.urlsafe_b64encode(GOOD_PAYMENT).decode()
     good = frame(2, 1, SAMPLE.path, query)
-    sale = struct.pack("<B36s16sQQI", 1, TERMS.outpoint, b"k" * 16, 100, 0, 0)
+    sale = struct.pack("<B36s16sQQII", 1, TERMS.outpoint, b"k" * 16, 100, 0, 0, 7)
     return [
         good,
         encode_frame(3, 1, sale + GOOD_PAYMENT),
         encode_frame(3, 2, sale) + encode_frame(3, 3, b"\2" + sale[1:61] + (1).to_bytes(8, "little") + sale[69:]),
         encode_frame(3, 4, b"\3" + sale[1:] + GOOD_PAYMENT),
-        encode_frame(3, 5, sale[:72]),
+        encode_frame(3, 5, sale[:76]),
         good + frame(2, 2, SAMPLE.path, query),
         frame(2, 3, "/x", ""),
         encode_frame(1, 4, b"hello"),

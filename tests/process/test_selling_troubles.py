@@ -5,14 +5,20 @@ one door, and the unmodified client of another project."""
 import asyncio
 import dataclasses
 import os
+import select
+import shutil
 import signal
+import socket
+import socketserver
 import threading
 import time
 import uuid
+from contextlib import suppress
 
 import httpx
 import pytest
 
+from paychan.rpc.connection import reachable
 from tests.buyer import OPEN_PRICE, Buyer, challenge_of, problem_of, receipt_of
 from tests.ports import free_port
 from tests.selling import Seller, text_of, with_door
@@ -184,6 +190,68 @@ def test_who_hangs_up_and_goes_to_another_till_gets_one_good_for_one_price(syste
             if fails:
                 assert persist(lambda: one.get("/held", other)).status_code == 500  # it was served, so it is not given back
                 assert seller.look(buyer.channel)["spent"] == OPEN_PRICE + 10
+
+
+class Cut(socketserver.ThreadingUnixStreamServer):
+    """Stands before the sellers' door, at a socket with a cookie of its own. `cuts`: connections end at a sale "before" it comes to
+    the door, or "after" the door has answered, and before that is heard."""
+
+    daemon_threads = True
+
+    def __init__(self, door, directory):
+        self.door, self.path, self.cuts, self.count = str(door), str(directory / "sell.sock"), "", 0
+        shutil.copy(door.with_name("sell.cookie"), directory)
+        with reachable(self.path) as path:
+            super().__init__(path, socketserver.BaseRequestHandler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def finish_request(self, here, _):
+        with socket.socket(socket.AF_UNIX) as there, suppress(OSError):
+            with reachable(self.door) as path:
+                there.connect(path)
+            while self.pass_on(here, there):
+                pass
+
+    def pass_on(self, here, there):
+        """Pass on what came; return whether the connection goes on."""
+        for ready in select.select([here, there], [], [])[0]:
+            data, is_cut = ready.recv(1 << 16), False
+            if ready is here and self.cuts and b"POST /v1/sell " in data:
+                self.count, is_cut = self.count + 1, True
+            if not is_cut or self.cuts == "after":
+                (there if ready is here else here).sendall(data)
+            if is_cut and self.cuts == "after":
+                select.select([there], [], [], 10)
+            if is_cut or not data:
+                return False
+        return True
+
+
+@KINDS
+@pytest.mark.parametrize("cuts", ["before", "after"])
+def test_a_charge_without_an_answer_is_served_by_who_has_made_it_and_by_nobody_else(
+    system, open_shop, seller, tmp_path_factory, kind, cuts
+):
+    """The buyer goes to another process meanwhile, and comes back."""
+    directory = tmp_path_factory.mktemp("cut")
+    cut = Cut(system.state_dir.absolute() / "run" / "sell.sock", directory)
+    with open_shop("fastapi") as two, running_shop(kind, cut.path, directory, free_port()) as one:
+        buyer = new_buyer(system, two)
+        headers, before = buyer.pay(5), (one.runs(), two.runs())
+        assert one.get("/joke").status_code == 402
+        cut.cuts = cuts
+        lost = one.post("/do", b"x", headers)
+        assert lost.status_code == 503 and cut.count > 1 and one.runs() == before[0]
+        cut.cuts = ""
+        elsewhere = two.post("/do", b"x", headers)
+        back = persist(lambda: one.post("/do", b"x", headers))
+        served, refused = (elsewhere, back) if cuts == "before" else (back, elsewhere)
+        assert served.status_code == 200 and receipt_of(served).remaining == 0
+        assert (refused.status_code, problem_of(refused).code) == (409, "already_served")
+        assert (one.runs() - before[0], two.runs() - before[1]) == ((0, 1) if cuts == "before" else (1, 0))
+        assert seller.look(buyer.channel)["spent"] == OPEN_PRICE + 10
+    cut.shutdown()
+    cut.server_close()
 
 
 def test_one_payment_buys_in_one_of_two_shops_at_one_door(system, open_shop, seller, monkeypatch):

@@ -311,10 +311,10 @@ def test_of_two_who_show_one_payment_at_once_one_is_served(shop, seller, payer):
 
 def test_marks_for_the_channel_server_are_not_taken_from_payers(shop, payer, seller):
     payment = payer.sender.pay(PRICE)
-    assert shown(shop, voucher(payer, payment, repeat=True, release=1)).status_code == 200
+    assert shown(shop, voucher(payer, payment, attempts=[1], release=1)).status_code == 200
     asked = httpx.get(f"{shop.url}/news/marked", timeout=CLIENT_SECONDS)
     accepted = decode_payment_required_header(asked.headers["payment-required"]).accepts[0]
-    accepted.extra.update(repeat=True, release=1)
+    accepted.extra.update(attempts=[1], release=1)
     header = encode_payment_signature_header(PaymentPayload(payload=voucher(payer, payment), accepted=accepted))
     answer = httpx.get(f"{shop.url}/news/marked", headers={"PAYMENT-SIGNATURE": header}, timeout=30)
     assert answer.status_code == 402 and "marked" not in shop.served
@@ -331,27 +331,32 @@ def contexts(place, payload: dict, *phases: str) -> list[SimpleNamespace]:
     return [SimpleNamespace(**shared, phase=phase, transport_context=None) for phase in phases]
 
 
-def test_what_another_process_may_have_served_is_not_given_back(place, seller, payer):
-    """Two sellers at one purchase: one had no answer to its charge, the other has sold it since and is about to fail."""
+@pytest.mark.parametrize("is_late", [False, True], ids=["was lost", "took effect"])
+def test_who_had_no_answer_serves_what_it_has_bought_itself_and_nothing_else(place, seller, payer, is_late):
+    """Two sellers at one purchase: one had no answer to its charge, and the payer has gone to the other one."""
     start, payload = seller.look(channel_of(payer)), voucher(payer, payer.sender.pay(PRICE))
     calls = facilitator(f"http://127.0.0.1:{place[2].door}", place[2].token, is_async=False)
     gone = facilitator(f"http://127.0.0.1:{free_port()}", place[2].token, is_async=False)
     unlucky, other = ChannelSeller(gone), ChannelSeller(calls)
-    before, cancel = contexts(place, payload, "before-handler", "cancel")
+    (before,) = contexts(place, payload, "before-handler")
     with pytest.raises(httpx.ConnectError):
         unlucky.before_settle(before)
     unlucky._facilitator = calls
+    if is_late:
+        ((_, attempts),) = unlucky._lost.items()
+        wants = before.requirements.model_copy(update={"extra": {**before.requirements.extra, "attempts": attempts}})
+        assert calls.settle(before.payment_payload, wants).success
     theirs, their_cancel = contexts(place, payload, "before-handler", "cancel")
-    assert other.before_settle(theirs).result.success
-    before, cancel = contexts(place, payload, "before-handler", "cancel")
-    assert unlucky.before_settle(before).result.success  # as far as it knows, nobody has served it
-    wants = other.settle_on_cancel(their_cancel)
-    assert calls.settle(their_cancel.payment_payload, wants).error_reason == "no_such_purchase"
-    assert unlucky.settle_on_cancel(cancel) is None
+    found = other.before_settle(theirs).result
+    assert found.success != is_late and found.error_reason == ("already_served" if is_late else None)
+    ours, our_cancel = contexts(place, payload, "before-handler", "cancel")
+    found = unlucky.before_settle(ours).result
+    assert found.success == is_late and found.error_reason == (None if is_late else "already_served")
     assert seller.look(channel_of(payer))["spent"] == start["spent"] + PRICE
-    (again,) = contexts(place, payload, "before-handler")
-    assert unlucky.before_settle(again).result.success  # it was not served here
-    assert seller.look(channel_of(payer))["spent"] == start["spent"] + PRICE
+    scheme, refused, cancel = (unlucky, other, our_cancel) if is_late else (other, unlucky, their_cancel)
+    assert refused.settle_on_cancel(their_cancel if is_late else our_cancel) is None
+    assert calls.settle(cancel.payment_payload, scheme.settle_on_cancel(cancel)).success
+    assert seller.look(channel_of(payer))["spent"] == start["spent"]
 
 
 class Lossy(ThreadingHTTPServer):

@@ -93,14 +93,16 @@ def test_a_payment_is_taken_and_charged_for(shop, payer):
     assert state["deposit"] == str(payer.sender.terms.funding_value)
 
 
-def test_the_same_payment_again_buys_nothing_unless_the_seller_says_so(shop, payer):
+def test_the_same_payment_again_buys_nothing_unless_the_seller_made_the_attempt_that_has_bought(shop, payer):
     spend_all(shop, payer)
     shown = voucher(payer, payer.sender.pay(7))
-    first = shop.settle(7, shown)
-    again = shop.settle(7, shown)
-    assert (again["success"], again["errorReason"]) == (False, "already_served")
+    first = shop.settle(7, shown, attempts=[5])
+    for attempts in ([], [6], [6, 7, 2**23 - 1]):
+        again = shop.settle(7, shown, attempts=attempts)
+        assert (again["success"], again["errorReason"]) == (False, "already_served")
     assert again["extra"]["voucherState"]["payment"] == shown["payment"]
-    repeated = shop.settle(7, shown, repeat=True)
+    repeated = shop.settle(7, shown, attempts=[8, 7, 5])
+    assert repeated["extra"]["purchase"] == first["extra"]["purchase"]
     assert (first["success"], first["extra"]["repeated"]) == (True, False)
     assert (repeated["success"], repeated["extra"]["repeated"]) == (True, True)
     assert shop.seller.look(channel_of(payer))["spent"] == OPENED + 7
@@ -109,8 +111,8 @@ def test_the_same_payment_again_buys_nothing_unless_the_seller_says_so(shop, pay
 
 def test_a_payer_cannot_say_that_it_repeats(shop, payer):
     spend_all(shop, payer)
-    shown = voucher(payer, payer.sender.pay(7), repeat=True, release=1, extra={"repeat": True})
-    assert shop.settle(7, shown)["success"]
+    shown = voucher(payer, payer.sender.pay(7), attempts=[5], release=1, extra={"attempts": [5]})
+    assert shop.settle(7, shown, attempts=[5])["success"]
     assert shop.settle(7, shown)["errorReason"] == "already_served"
     assert shop.seller.look(channel_of(payer))["spent"] == OPENED + 7
 
@@ -180,13 +182,15 @@ def test_what_a_handler_did_not_serve_is_given_back_and_can_be_bought_again(shop
     assert (never["success"], never["errorReason"]) == (False, "no_such_purchase")
 
 
-def test_who_lost_a_purchase_to_another_cannot_give_it_back(shop, payer):
+def test_what_another_attempt_has_bought_is_not_given_back_by_who_made_one_before(shop, payer):
     spend_all(shop, payer)
     shown = voucher(payer, payer.sender.pay(7))
-    mine = shop.settle(7, shown)["extra"]["purchase"]
-    theirs = shop.settle(7, shown, repeat=True)["extra"]["purchase"]
+    mine = shop.settle(7, shown, attempts=[5])["extra"]["purchase"]
+    assert shop.settle(7, shown, release=mine)["success"]
+    theirs = shop.settle(7, shown, attempts=[6])["extra"]["purchase"]
     late = shop.settle(7, shown, release=mine)
     assert theirs != mine and late.get("errorReason") == "no_such_purchase"
+    assert shop.settle(7, shown, attempts=[7, 5]).get("errorReason") == "already_served"
     assert shop.seller.look(channel_of(payer))["spent"] == OPENED + 7
     assert shop.settle(7, shown, release=theirs)["success"]
     assert shop.seller.look(channel_of(payer))["spent"] == OPENED

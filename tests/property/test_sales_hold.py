@@ -14,6 +14,7 @@ from paychan._fast.selling import judge
 from paychan._fast.status import Status
 from paychan.core.channel import ABSENT, ChannelState, Phase
 from paychan.core.payment import Payment
+from paychan.core.sales import ATTEMPT_MAX
 from paychan.rpc.store_messages import LEASE_COUNT, Entry, EntryStatus, encode_commit
 from store import keys
 from store.check import Report, _check_batch
@@ -93,8 +94,9 @@ class Selling(RuleBasedStateMachine):
         more=st.integers(-1, 300),
         number=st.integers(0, 12),
         is_spoiled=st.sampled_from([False] * 9 + [True]),
+        attempt=st.sampled_from([0, 1, 2, ATTEMPT_MAX]),
     )
-    def ask(self, what, key, amount, ahead, pays, more, number, is_spoiled):
+    def ask(self, what, key, amount, ahead, pays, more, number, is_spoiled, attempt):
         paid = None
         if pays == "anew":
             self.payments.append(self.sample.sign(max(700, self.payments[-1].change_value - min(amount + more, 5000))))
@@ -110,16 +112,16 @@ class Selling(RuleBasedStateMachine):
         if what in ("sell", "again") and key in known and number < 9:
             amount = known[key].asked
             number = known[key].number + number // 8
-        self._ask(what, key, amount, number, self.now + ahead if ahead else 0, paid)
+        self._ask(what, key, amount, number, self.now + ahead if ahead else 0, attempt, paid)
 
-    def _ask(self, what, key, amount, number, until, paid):
+    def _ask(self, what, key, amount, number, until, attempt, paid):
         now = self.now
         before = self.table.seal(self.outpoint)
-        asked = what, key, amount, number, until, paid, now, now, SETTLEMENT_PERIOD, OPEN_PRICE
+        asked = what, key, amount, number, until, attempt, paid, now, now, SETTLEMENT_PERIOD, OPEN_PRICE
         wanted, after = judge_sale(self.account, *asked)
         raw = paid.raw if paid is not None else None
         sale = KINDS[what], self.outpoint, key, amount, number, until, raw
-        status, charged, spent, bought = judge(self.table, *sale, now, now)
+        status, charged, spent, bought = judge(self.table, *sale, now, now, attempt)
         code = Status(status).name.lower()
         event(code)
         assert code == wanted.code

@@ -6,6 +6,7 @@ from typing import Any
 from ...core.channel import ChannelState, ChannelTerms, Phase
 from ...core.errors import Rejection, Unavailable
 from ...core.outpoint import parse_outpoint, txid_hex
+from ...core.sales import revision_of
 from ...core.settlement import read_settlement
 from ...rpc.connection import ConnectionGone, RemoteRefusal
 from ...rpc.store_messages import MessageError, Stored
@@ -96,7 +97,7 @@ def _described(context: Context, outpoint: bytes, stored: Stored) -> dict[str, A
                 {
                     "asked_satoshi": purchase.asked,
                     "held_satoshi": purchase.held,
-                    "number": purchase.number,
+                    "number": revision_of(purchase.number),
                     "falls_back_at": purchase.until or None,
                 }
                 for purchase in state.sales.purchases

@@ -17,7 +17,7 @@ from ...rpc.peer_tls import make_contexts, reason_of
 from ...settings.models import ClusterConfig
 from .ports import first_free_port
 
-VERSION = 2
+VERSION = 3
 """Of what is said between workers: the frames of `peers.py` and `forward.pyx`. Raised whenever one of them changes."""
 
 HANDSHAKE_SECONDS_MAX = 2.0

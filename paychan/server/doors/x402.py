@@ -1,10 +1,10 @@
 """The three calls of an x402 facilitator, `/x402/supported`, `/x402/verify` and `/x402/settle`, at the sellers' door.
 
 So every x402 middleware sells for this server, with a scheme object of some lines (`paychan.sell.x402`). Settling takes the payment
-and charges for it, in one write. Who asks again for the same purchase is told `already_served`, unless it says `repeat`: then
-nothing is charged, and the purchase gets another number, so that who had it before cannot give it back any more. Of all who ask at
-once for one purchase, one has success. Closing a channel buys nothing, so it is never a success: its `errorReason` is
-`channel_closed`, its `transaction` the settlement's txid.
+and charges for it, in one write. Who asks again for the same purchase is told `already_served`, unless it names the attempt that
+has made it: then that was its own, which was not answered, and nothing is charged. Of all who ask at once for one purchase, one has
+success. Closing a channel buys nothing, so it is never a success: its `errorReason` is `channel_closed`, its `transaction` the
+settlement's txid.
 """
 
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import orjson
 
 from ...core.errors import Rejection, Unavailable, held
+from ...core.sales import attempt_of
 from ...core.units import DUST_LIMIT
 from ...mpp.request import MethodDetails
 from ..channels.books import Books
@@ -121,12 +122,12 @@ class _Facilitator:
     async def _charge(self, offer: Offer, demand: Demand) -> dict[str, object]:
         standing = await self._server.books.standing(offer.credential.outpoint)
         _check(offer, demand, standing)
-        charge = {"do": "charge", "key": offer.key, "amount": demand.amount, "payment": offer.credential.payment_text}
-        told = await self._sell(offer, **charge)
-        if told["repeated"] and not demand.repeat:
+        charge: dict[str, Any] = {"do": "charge", "key": offer.key, "amount": demand.amount}
+        if demand.attempts:
+            charge["attempt"] = demand.attempts[0]
+        told = await self._sell(offer, **charge, payment=offer.credential.payment_text)
+        if told["repeated"] and attempt_of(told["purchase"]["number"]) not in demand.attempts:
             raise Rejection("already_served", "This payment has bought this before")
-        if told["repeated"]:
-            told = await self._sell(offer, **charge, again=told["purchase"]["number"])
         return self._success(standing, told, demand.amount)
 
     async def _release(self, offer: Offer, number: int) -> dict[str, object]:

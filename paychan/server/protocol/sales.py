@@ -9,7 +9,7 @@ import orjson
 from ..._fast.payment import decode_payment_text
 from ...core.errors import BY_NUMBER, Rejection
 from ...core.outpoint import OUTPOINT_SIZE, parse_outpoint
-from ...core.sales import KEY_SIZE, KEY_TEXT_MAX, RESERVATION_SECONDS_MAX, hash_key
+from ...core.sales import ATTEMPT_MAX, KEY_SIZE, KEY_TEXT_MAX, RESERVATION_SECONDS_MAX, hash_key
 from ...core.units import MAX_MONEY
 
 SALES_MAX = 256
@@ -18,7 +18,7 @@ SALES_MAX = 256
 BODY_BYTES_MAX = SALES_MAX * 1024
 """Of a request's body: more than so many of the longest sales take."""
 
-_FORM = struct.Struct("<B36s16sQQI")
+_FORM = struct.Struct("<B36s16sQQII")
 _SELL, _SETTLE, _PROVE, _SELL_AGAIN = 1, 2, 3, 4
 _NUMBER_MAX = 2**63 - 1
 
@@ -33,7 +33,7 @@ class _Verb:
 
 
 _ALWAYS = frozenset(("do", "channel"))
-_PERHAPS = frozenset(("payment", "again"))
+_PERHAPS = frozenset(("payment", "again", "attempt"))
 _VERBS = {
     "charge": _Verb(_SELL, _ALWAYS | {"key", "amount"} | _PERHAPS, _PERHAPS),
     "reserve": _Verb(_SELL, _ALWAYS | {"key", "amount", "seconds"} | _PERHAPS, _PERHAPS),
@@ -77,10 +77,11 @@ def encode_sale(sale: Any, now: int) -> bytes:
     amount = _integer(sale, "amount", 0 if verb.kind == _SETTLE else 1, MAX_MONEY) if "amount" in verb.members else 0
     named = "again" if "again" in sale else "number"
     number = _integer(sale, named, 1, _NUMBER_MAX) if named in sale else 0
+    attempt = _integer(sale, "attempt", 1, ATTEMPT_MAX) if "attempt" in sale else 0
     until = now + _integer(sale, "seconds", 1, RESERVATION_SECONDS_MAX) if "seconds" in verb.members else 0
     payment = _payment(sale) if "payment" in sale else b""
     kind = _SELL_AGAIN if "again" in sale else verb.kind
-    return _FORM.pack(kind, _channel(sale), key, amount, number, until) + payment
+    return _FORM.pack(kind, _channel(sale), key, amount, number, until, attempt) + payment
 
 
 def _text(sale: dict[str, Any], name: str, low: int, high: int) -> str:

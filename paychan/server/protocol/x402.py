@@ -15,6 +15,7 @@ import orjson
 from ...core.errors import Rejection
 from ...core.outpoint import format_outpoint
 from ...core.payment import Payment, parse_payment
+from ...core.sales import ATTEMPT_MAX
 from ...core.units import MAX_MONEY
 from ...mpp import CURRENCY, INTENT, METHOD
 from ...mpp.challenge import Challenge
@@ -31,6 +32,9 @@ ACTIONS = {"open": "open", "voucher": "voucher", "refund": "close"}
 NUMBER_MAX = 2**63 - 1
 """Of a purchase."""
 
+ATTEMPTS_MAX = 16
+"""That a seller names at once."""
+
 _NONE = Challenge("", "", "", METHOD, INTENT, "")
 """x402 has no challenges."""
 
@@ -38,12 +42,13 @@ _NONE = Challenge("", "", "", METHOD, INTENT, "")
 @dataclass(frozen=True)
 class Demand:
     """What the seller wants. amount, max_prepay: satoshi. release: the number of the purchase to give back, as its handler has
-    failed; 0: none is. repeat: the purchase may have been made before, and still counts; it is taken over then."""
+    failed; 0: none is. attempts: what the seller calls this attempt, then those at the same before it that were not answered; what
+    one of them has made counts."""
 
     amount: int
     max_prepay: int
     release: int
-    repeat: bool
+    attempts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,14 @@ def _read_demand(wants: Any, chain: str, pay_to: str) -> Demand:
     release = extra.get("release", 0)
     if type(release) is not int or not 0 <= release <= NUMBER_MAX:
         raise _wrong("release of the requirements must be the number of the purchase to give back", "release")
-    return Demand(amount, max_prepay, release, extra.get("repeat") is True)
+    return Demand(amount, max_prepay, release, _attempts(extra.get("attempts", [])))
+
+
+def _attempts(value: Any) -> tuple[int, ...]:
+    is_fit = isinstance(value, list) and len(value) <= ATTEMPTS_MAX
+    if not is_fit or not all(type(one) is int and 1 <= one <= ATTEMPT_MAX for one in value):
+        raise _wrong(f"attempts of the requirements must be up to {ATTEMPTS_MAX} integers from 1 to {ATTEMPT_MAX}", "attempts")
+    return tuple(value)
 
 
 def _satoshi(part: dict[str, Any], name: str) -> int:

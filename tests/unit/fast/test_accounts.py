@@ -149,7 +149,7 @@ class Rig:
 
     def sell(self, sample, key=b"k", amount=100, kind=SELL, number=0):
         """Charge on a channel, or settle a purchase, without a payment."""
-        sale = struct.pack("<B36s16sQQI", kind, sample.terms.outpoint, key * 16, amount, number, 0)
+        sale = struct.pack("<B36s16sQQII", kind, sample.terms.outpoint, key * 16, amount, number, 0, 0)
         self.intake.submit(FutureSale(self.intake, sale, self.answers))
 
     def sales(self, sample):

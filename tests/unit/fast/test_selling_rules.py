@@ -9,7 +9,7 @@ from paychan._fast.selling import judge
 from paychan._fast.status import Status
 from paychan.core.channel import ChannelState, Phase
 from paychan.core.payment import Payment
-from paychan.core.sales import PURCHASES_MAX, RESERVATION_SECONDS_MAX, Purchase, Sales
+from paychan.core.sales import ATTEMPT_MAX, PURCHASES_MAX, RESERVATION_SECONDS_MAX, Purchase, Sales
 from tests.differential.channels import NOW, SETTLEMENT_PERIOD, SHARD_COUNT, make_sample, own_all
 
 SELL, SETTLE, PROVE, AGAIN = 1, 2, 3, 4
@@ -27,10 +27,10 @@ def table():
     return made
 
 
-def ask(table, kind=SELL, key=K[0], amount=100, number=0, until=0, paid=None, now=NOW):
+def ask(table, kind=SELL, key=K[0], amount=100, number=0, until=0, paid=None, now=NOW, attempt=0):
     """Return (status, charged, spent, purchase)."""
     raw = None if paid is None else paid.raw
-    status, *rest = judge(table, kind, OUTPOINT, key, amount, number, until, raw, now, now)
+    status, *rest = judge(table, kind, OUTPOINT, key, amount, number, until, raw, now, now, attempt)
     return Status(status), *rest
 
 
@@ -243,6 +243,25 @@ def test_only_who_knows_a_purchases_number_takes_it_over(table):
     for number in (0, 1, 3):
         refused(table, Status.NO_SUCH_PURCHASE, kind=AGAIN, number=number)
     refused(table, Status.PURCHASE_DIFFERS, kind=AGAIN, number=2, amount=99)
+
+
+def test_a_purchase_says_which_attempt_has_made_it_or_taken_it_over(table):
+    assert ask(table, attempt=5)[3][2] == 5 << 40 | 1
+    assert ask(table, attempt=6)[3][2] == 5 << 40 | 1  # it has made nothing
+    refused(table, Status.NO_SUCH_PURCHASE, kind=AGAIN, number=1, attempt=6)
+    assert ask(table, kind=AGAIN, number=5 << 40 | 1, attempt=ATTEMPT_MAX)[3][2] == ATTEMPT_MAX << 40 | 2
+    for number in (1, 2, 5 << 40 | 1, 5 << 40 | 2):
+        refused(table, Status.NO_SUCH_PURCHASE, kind=SETTLE, number=number, amount=0)
+    last = 2**63 - 2**40 + 2
+    assert standing(table)[3][0].number == last == ask(table, kind=SETTLE, number=last, amount=0, attempt=9)[3][2]
+    assert ask(table, attempt=7)[3][2] == 7 << 40 | 4  # bought anew
+    assert ask(table, kind=AGAIN, number=7 << 40 | 4)[3][2] == 5  # who does not say
+
+
+def test_the_oldest_is_forgotten_whatever_attempt_has_made_it(table):
+    for number in range(PURCHASES_MAX + 1):
+        assert ask(table, key=K[number], attempt=9 - number)[0] == Status.ACCEPTED
+    assert [row.key for row in standing(table)[3]] == [K[4], *K[1:4]]
 
 
 @pytest.mark.parametrize("number", [1, 9])

@@ -72,7 +72,7 @@ class Books:
         self.spent[channel] += 0 if is_repeated else sale["amount"]
         if not is_repeated or "again" in sale:
             self.numbers += 1
-            number = self.numbers
+            number = sale["attempt"] << 40 | self.numbers
         self.sold[key] = number, sale["amount"]
         bought = {"number": number, "asked": sale["amount"], "amount": sale["amount"], "until": 9 if sale["do"] == "reserve" else 0}
         return {"status": 200, "repeated": is_repeated, "purchase": bought, "value_received": 1, **self.standing(channel)}
@@ -123,7 +123,10 @@ class World(Till):
         super().__init__(Place("t"), "shop")
         self.now, self.key, self.books, self.plain = 0.0, b"secret", Books(fates), 0
         challenges = Challenges(lambda: self.key, "shop")
-        self._rules = make(challenges, lambda: 1_800_000_000 + self.now, lambda: self.now, lambda: "nobody answers")
+        self._rules = make(
+            challenges, lambda: 1_800_000_000 + self.now, lambda: self.now, lambda: "nobody answers",
+            attempts=lambda: len(self.books.asked) + 1,
+        )  # fmt: skip
         self._client = lambda: self.books
         begin = self._rules.begin_plainly
 
@@ -160,7 +163,7 @@ class World(Till):
     def memory(self):
         rules, kept = self._rules, self._rules._kept
         entries = [(key, row if isinstance(row, tuple) else row.outpoint) for key, row in kept._entries.items()]
-        others = [rules._standings, rules._owed._owed, rules._repeats, rules._names, rules._seen, kept._newest]
+        others = [rules._standings, rules._owed._until, rules._repeats, rules._names, rules._seen, kept._newest]
         return [entries, list(kept._superseded), kept._sum, *[list(other.items()) for other in others]]
 
 
@@ -292,7 +295,7 @@ def test_a_challenge_that_has_expired_goes_the_plain_way_no_more():
     assert plain == 1 and kinds == [Sale, Sale, Answer] and b"payment-expired" in last.body
 
 
-NUMBER = st.one_of(st.integers(0, 10**17), st.integers(0, 9))
+NUMBER = st.one_of(st.integers(0, 10**20), st.integers(0, 9))
 SOLD = {"status": 200, "repeated": False, "purchase": {"number": 7, "asked": 5, "amount": 5, "until": 0}, "value_received": 5}
 BOUGHT = {**SOLD, "received": 1005, "spent": 1005, "credit": 0, "channel_value_left": 98_995}
 
@@ -321,7 +324,7 @@ def test_an_answer_is_read_as_json_says_it(rows):
         {**BOUGHT, "purchase": {**SOLD["purchase"], "number": number}, **dict(zip(names, amounts, strict=True))}
         for number, *amounts in rows
     ]
-    assert compare(written(told), len(rows)) == (max(map(max, rows)) < 10**16)
+    assert compare(written(told), len(rows)) == (max(map(max, rows)) < 10**19)
     assert not compare(written(told), len(rows) + 1) and not compare(written(told), len(rows) - 1) and not compare(b"[]\n", 0)
 
 

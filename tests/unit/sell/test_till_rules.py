@@ -11,7 +11,8 @@ from paychan.mpp.challenge import parse_challenges
 from paychan.mpp.credential import parse_credential
 from paychan.sell.challenges import GOOD_SECONDS, RENEW_SECONDS, Challenges
 from paychan.sell.facts import Answer, Price, Request, Sale, Standing
-from paychan.sell.rules import REPEATS_MAX, TERMS, TERMS_SECONDS, UNKNOWN_SECONDS, Rules
+from paychan.sell.owed import OWED_SECONDS
+from paychan.sell.rules import REPEATS_MAX, TERMS, TERMS_SECONDS, Rules
 from paychan.sell.steps import UNSENT, Ask, Await, Call, Pause, Told
 from tests.buyer import Buyer, parse_problem
 from tests.unit.mpp.test_credential import ADDRESS, CLIENT
@@ -43,14 +44,16 @@ SOLD = {
     "credit": 0,
     "channel_value_left": 98_995,
 }
+REPEATED = Told(200, {**SOLD, "repeated": True})
 STANDING = {"received": 1000, "spent": 1000, "channel_value_left": 99_000, "funding_value": 100_000}
 
 
 class Desk:
-    """Rules, a clock, and the answers that the door gives: by what it is asked, the last one again and again."""
+    """Rules, a clock, and the answers that the door gives: by what it is asked, the last one again and again. `ours`: that a
+    purchase was there which its first attempt has made, or the last that took it over."""
 
     def __init__(self, **answers):
-        self.now, self.asked = 1_795_000_000, []
+        self.now, self.asked, self.maker = 1_795_000_000, [], 0
         self.answers = {
             "terms": [Told(200, OFFERED)],
             "look": [Told(200, STANDING)],
@@ -76,6 +79,8 @@ class Desk:
             return None
         self.asked.append(step)
         if isinstance(step, Ask):
+            if not self.maker or "again" in step.sales[0]:
+                self.maker = step.sales[0].get("attempt", 0)
             told = self.next(step.sales[0]["do"]) if step.sales[0]["do"] in self.answers else self.next("sale")
             return None if told is None else [told]
         assert isinstance(step, Call)
@@ -85,7 +90,11 @@ class Desk:
 
     def next(self, name):
         rows = self.answers[name]
-        return rows.pop(0) if len(rows) > 1 else rows[0]
+        row = rows.pop(0) if len(rows) > 1 else rows[0]
+        return row() if callable(row) else row
+
+    def ours(self):
+        return Told(200, {**SOLD, "repeated": True, "purchase": {**SOLD["purchase"], "number": self.maker << 40 | 7}})
 
     def decide(self, headers=None, method="GET", target="/x", price=PRICE, body=b""):
         credentials = (headers["Authorization"],) if headers else ()
@@ -180,47 +189,43 @@ def test_terms_that_cannot_be_had_anew_stay_and_without_any_nothing_is_sold():
 
 
 def test_an_unknown_sale_is_asked_for_again_and_if_it_was_ours_it_is_served():
-    """The first try had sold, and its answer was lost: `repeated` is what we hear. Another process may have been between."""
-    desk = Desk(sale=[None, Told(200, {**SOLD, "repeated": True})])
+    """The first try had sold, and its answer was lost: `repeated` is what we hear."""
+    desk = Desk(release=[None])
+    desk.answers["sale"] = [None, desk.ours]
     headers = desk.buyer().pay(5)
-    for _ in range(REPEATS_MAX + 2):  # for as often as it fails
+    for _ in range(REPEATS_MAX + 2):  # for as often as it fails, and cannot be given back
         sold = desk.decide(headers, method="POST")
-        assert isinstance(sold, Sale) and sold.is_doubtful
-        desk.asked.clear()
+        assert isinstance(sold, Sale) and not sold.is_repeated
         desk.drive(desk.rules.finish(sold, 500))
-        assert not desk.asked  # it may have been served elsewhere: nothing is given back
     sold = desk.decide(headers, method="POST")
     assert desk.drive(desk.rules.finish(sold, 200))
     desk.rules.forget(sold)
     assert told_to_payer(desk.decide(headers, method="POST"))[1].code == "already_served"
 
 
-def test_unknown_to_the_end_and_then_the_same_payment_is_served():
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_unknown_to_the_end_and_then_the_same_payment_is_served_if_it_was_ours(is_ours):
     desk = Desk(sale=[None])
     headers = desk.buyer().pay(5)
     assert told_to_payer(desk.decide(headers, method="POST"))[0] == 503
-    desk.answers["sale"] = [Told(200, {**SOLD, "repeated": True})]
+    desk.answers["sale"] = [desk.ours if is_ours else REPEATED]
     sold = desk.decide(headers, method="POST")
-    assert isinstance(sold, Sale) and sold.is_doubtful
+    assert isinstance(sold, Sale) if is_ours else told_to_payer(sold)[1].code == "already_served"
 
 
-def test_what_was_never_sent_was_made_by_another_process():
-    desk = Desk(sale=UNSENT)
-    headers = desk.buyer().pay(5)
-    assert told_to_payer(desk.decide(headers, method="POST"))[0] == 503
-    desk.answers["sale"] = [Told(200, {**SOLD, "repeated": True})]
-    assert told_to_payer(desk.decide(headers, method="POST"))[1].code == "already_served"
-    desk = Desk(sale=[UNSENT, None, UNSENT, UNSENT])  # one of them was
-    assert told_to_payer(desk.decide(headers, method="POST"))[0] == 503
-    desk.answers["sale"] = [Told(200, {**SOLD, "repeated": True})]
-    assert isinstance(desk.decide(headers, method="POST"), Sale)
+def test_what_was_never_sent_has_made_nothing_and_is_not_remembered():
+    """Or who asks for ever while nobody is there has us forget what is owed."""
+    for answers, remembered in (([UNSENT], 0), ([UNSENT, None, UNSENT, UNSENT], 1)):
+        desk = Desk(sale=answers)
+        assert told_to_payer(desk.decide(desk.buyer().pay(5), method="POST"))[0] == 503
+        assert len(desk.rules._owed._until) == remembered
 
 
 @pytest.mark.parametrize(
     ("method", "repeats", "later"), [("GET", None, 200), ("POST", None, 409), ("POST", True, 200), ("GET", False, 409)]
 )
 def test_what_another_process_sold(method, repeats, later):
-    desk = Desk(sale=Told(200, {**SOLD, "repeated": True}))
+    desk = Desk(sale=REPEATED)
     price = Price(5, repeats=repeats)
     headers = desk.buyer(price).pay(5)
     first = desk.decide(headers, method, price=price)
@@ -236,7 +241,7 @@ def test_what_another_process_sold(method, repeats, later):
 
 
 def test_nobody_gets_more_for_one_price_by_asking_for_ever():
-    desk = Desk(sale=[Told(200, SOLD), Told(200, {**SOLD, "repeated": True})])
+    desk = Desk(sale=[Told(200, SOLD), REPEATED])
     headers = desk.buyer().pay(5)
     for _ in range(1 + REPEATS_MAX):
         sale = desk.decide(headers)
@@ -246,13 +251,16 @@ def test_nobody_gets_more_for_one_price_by_asking_for_ever():
     assert (status, problem.code) == (409, "already_served")
 
 
-def test_what_was_unknown_long_ago_may_have_been_served_elsewhere():
-    desk = Desk(sale=[None])
-    headers = desk.buyer().pay(5)
-    assert told_to_payer(desk.decide(headers, method="POST"))[0] == 503
-    desk.answers["sale"] = [Told(200, {**SOLD, "repeated": True})]
-    desk.now += UNKNOWN_SECONDS + 1
-    assert told_to_payer(desk.decide(headers, method="POST"))[1].code == "already_served"
+def test_what_was_unknown_long_ago_is_forgotten():
+    for passes, is_remembered in ((OWED_SECONDS - 60, True), (OWED_SECONDS + 60, False)):
+        desk = Desk(sale=[None])
+        price = Price(5, repeats=False)
+        headers = desk.buyer(price).pay(5)
+        assert told_to_payer(desk.decide(headers, price=price))[0] == 503
+        desk.answers["sale"] = [desk.ours]
+        desk.now += passes
+        sold = desk.decide(headers, price=price)
+        assert isinstance(sold, Sale) if is_remembered else told_to_payer(sold)[1].code == "already_served"
 
 
 def test_what_a_payer_calls_another_purchase_is_one_and_the_same_name_is_the_same():
@@ -288,6 +296,24 @@ def test_a_metered_sale_that_cannot_be_settled_is_not_served():
     assert isinstance(answer, Answer) and answer.status == 503
     desk.answers["settle"] = [Told(200, SOLD)]
     assert [step.sales[0]["amount"] for step in desk.asked if isinstance(step, Ask) and step.sales[0]["do"] == "settle"] == [6] * 4
+
+
+def test_a_metered_sale_of_another_process_that_cannot_be_settled_is_not_ours_to_give_back():
+    metered = Price(2, units=10, is_metered=True)
+    desk = Desk(settle=[None])
+    held = {**SOLD, "repeated": True, "purchase": {**SOLD["purchase"], "until": 1_900_000_000}}
+
+    def reserve():
+        return Told(200, {**held, "purchase": {**held["purchase"], "number": desk.maker << 40 | 7}})
+
+    desk.answers["reserve"] = [Told(200, held), Told(200, held), reserve]
+    headers = desk.buyer(metered).pay(20)
+    assert told_to_payer(desk.decide(headers, price=metered))[0] == 503  # it may be under way elsewhere
+    desk.now += 1
+    sale = desk.decide(headers, price=metered)
+    assert sale.is_repeated and desk.drive(desk.rules.finish(sale, 200)).status == 503
+    again = desk.decide(headers, price=metered)
+    assert isinstance(again, Sale) and again.is_repeated
 
 
 def test_what_is_known_of_a_channel_may_be_old_and_refuses_nobody():

@@ -21,14 +21,14 @@ from tests.unit.server.shards.test_committer import CONFLICT, HandStore
 
 SELL, SETTLE, PROVE = 1, 2, 3
 KINDS = ("future", "forwarded", "batch")
-FORM = struct.Struct("<B36s16sQQI")
+FORM = struct.Struct("<B36s16sQQII")
 
 
-def sale(desk, number=0, key=b"k", amount=100, kind=SELL, of=0, paid=None):
+def sale(desk, number=0, key=b"k", amount=100, kind=SELL, of=0, paid=None, attempt=0):
     """Return a sale's binary form; paid: the change value of a payment that comes with it."""
     outpoint = desk.samples[number].terms.outpoint
     raw = b"" if paid is None else desk.samples[number].sign(paid).raw
-    return FORM.pack(kind, outpoint, key * 16, amount, of, 0) + raw
+    return FORM.pack(kind, outpoint, key * 16, amount, of, 0, attempt) + raw
 
 
 def submit(desk, kind, raw):
@@ -119,10 +119,13 @@ async def test_a_refusal_that_was_judged_on_what_is_not_durable_waits():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("raw", [b"", b"\1" * 72, b"\0" + bytes(80), b"\5" + bytes(80), b"\3" + bytes(72), b"\2" + bytes(80)])
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"\1" * 76, b"\0" + bytes(84), b"\5" + bytes(84), b"\3" + bytes(76), b"\2" + bytes(84), b"\1" + bytes(74) + b"\x80\0"],
+)
 @asynchronous
 async def test_what_is_no_sale_is_refused(kind, raw):
-    """Too short, of no kind, a proof without a payment, a settlement with one."""
+    """Too short, of no kind, a proof without a payment, a settlement with one, an attempt of more than 23 bits."""
     desk = Desk(HandStore())
     answer = submit(desk, kind, raw)
     await settle()
@@ -132,7 +135,7 @@ async def test_what_is_no_sale_is_refused(kind, raw):
 @asynchronous
 async def test_any_bytes_in_a_frame_are_answered():
     desk = Desk(HandStore())
-    for size in (0, 1, 72, 73, 90, 4096):
+    for size in (0, 1, 76, 77, 94, 4096):
         desk.owner.data_received(encode_frame(3, 7, b"\1" * size))
     await settle()
     assert desk.store.in_flight == 0 and desk.owner.is_open  # what has the form of a sale asks for a channel that is not there

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from paychan._fast.sale import read_charges
 from paychan.core.errors import Rejection
+from paychan.core.sales import ATTEMPT_MAX
 from paychan.core.units import MAX_MONEY
 from paychan.server.protocol.sales import SALES_MAX, encode_sale, is_list, parse_sales
 
@@ -24,6 +25,7 @@ MEMBERS = {
     "amount": [0, 1, -1, 10**15 - 1, 10**15, MAX_MONEY, MAX_MONEY + 1, 2**64, 10**30, 1.0, True, "1", None],
     "payment": ["", "A", "AA", "AB", "AA==", "AAA=", "=AAA", "A A", "A" * 108, "A" * 109, "A" * 300, "é", 7, None],
     "again": [1, 0, None],
+    "attempt": [1, ATTEMPT_MAX, ATTEMPT_MAX + 1, 2**32 + 1, 0, -1, 10**15 - 1, 10**15, 2**64 + 1, 1.0, True, "1", None],
     "seconds": [60],
     "number": [1],
     "more": [1],
@@ -45,7 +47,8 @@ def test_charges_as_sellers_write_them_are_plain(separators):
 
     bare = {name: value for name, value in CHARGE.items() if name != "payment"}
     backwards = dict(reversed(CHARGE.items()))
-    for body in (CHARGE, bare, backwards, [CHARGE], [CHARGE, bare, backwards], [CHARGE] * SALES_MAX):
+    called = {"attempt": 7, **CHARGE}
+    for body in (CHARGE, bare, called, backwards, [CHARGE], [CHARGE, bare, called, backwards], [CHARGE] * SALES_MAX):
         assert compare(dumps(body)) and len(read_charges(dumps(body))) == (len(body) if is_list(dumps(body)) else 1)
 
 
@@ -58,7 +61,7 @@ def test_a_member_of_any_kind(name, value):
     compare(json.dumps({key: item for key, item in CHARGE.items() if key != name}).encode())
 
 
-WHOLE = json.dumps([CHARGE, CHARGE], separators=(",", ":")).encode()
+WHOLE = json.dumps([CHARGE, {**CHARGE, "attempt": 8_388_607}], separators=(",", ":")).encode()
 
 
 def test_what_is_no_json_is_never_plain():
@@ -83,9 +86,11 @@ def compare_or_refuse(body):
 
 
 def test_a_member_that_stands_twice_is_left_to_the_rules():
-    for name in CHARGE:
-        text = json.dumps(CHARGE)
-        assert read_charges(text.replace("{", "{" + json.dumps({name: CHARGE[name]})[1:-1] + ",", 1).encode()) is None
+    whole = {**CHARGE, "attempt": 7}
+    for name in whole:
+        text = json.dumps(whole)
+        assert read_charges(text.encode()) is not None
+        assert read_charges(text.replace("{", "{" + json.dumps({name: whole[name]})[1:-1] + ",", 1).encode()) is None
 
 
 @given(st.data())
