@@ -44,7 +44,7 @@ def test_the_demonstration_ends_well_and_leaves_nothing_behind(tmp_path):
         env=environment(tmp_path, PAYMENTS=50),
         capture_output=True,
         text=True,
-        timeout=SECONDS_MAX,
+        timeout=PATIENCE_FACTOR * SECONDS_MAX,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("\ndemo: all well\n")
@@ -55,7 +55,7 @@ def test_the_demonstration_ends_well_and_leaves_nothing_behind(tmp_path):
 
 def test_a_demonstration_that_fails_says_why_and_leaves_nothing_behind(tmp_path):
     env = environment(tmp_path, PAYMENTS="none")
-    done = subprocess.run([str(ROOT / "demo.sh")], env=env, capture_output=True, text=True, timeout=SECONDS_MAX)
+    done = subprocess.run([str(ROOT / "demo.sh")], env=env, capture_output=True, text=True, timeout=PATIENCE_FACTOR * SECONDS_MAX)
     assert done.returncode == 1
     assert "demo: failed: the payments failed\n" in done.stdout and "ValueError" in done.stdout
     assert list(tmp_path.iterdir()) == []
