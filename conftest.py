@@ -24,8 +24,9 @@ the processes that tests start: they hide what everybody else meets."""
 
 LONGEST = (
     *("process/test_store_postgres", "packages/test_packages", "clients_js/test_js_package", "fuzz/test_fuzz"),
-    *("process/test_setup", "process/test_patroni", "process/test_store_migrate", "process/test_signer_postgres"),
-    *("process/test_fleet", "campaign/test_stores_campaign", "campaign/test_database", "campaign/test_sales"),
+    *("unit/server/doors/test_peer_port", "process/test_setup", "process/test_patroni"),
+    *("process/test_store_migrate", "process/test_signer_postgres", "process/test_fleet"),
+    *("campaign/test_stores_campaign", "campaign/test_database", "campaign/test_sales"),
     *("process/test_demo", "clients_js/test_page", "process/test_machines", "process/test_machines_cut"),
     *("process/test_paying_kills", "process/test_gateway_kills", "process/test_supervisor", "process/test_kills"),
     *("process/test_state_machine", "process/test_gateway_proxy", "bench/test_load_run", "bench/test_engines"),

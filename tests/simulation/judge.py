@@ -88,6 +88,7 @@ class Judge:
         self._signed: dict[bytes, list[tuple[int, int, bytes]]] = {}
         self._noted: dict[bytes, int] = {}
         self._notes: dict[tuple[Any, int], bytes] = {}
+        self._set_back_at, self._lost = 0.0, dict[bytes, bytes]()
         self.has_thief = False
         """Whether somebody else asks the signer: the server must take what was signed for him."""
         rules = (SERVER_PUBKEY, DESTINATION, FEE_RATE_MAX, FEE_SHARE_PERCENT_MAX, VERSIONS_MAX, PERIOD, FEE_SUM_PER_DAY_MAX)
@@ -110,9 +111,8 @@ class Judge:
         where, terms = format_outpoint(promise.terms.outpoint)[:8], promise.terms
         if left != asked:
             self.breach(f"{where}: acknowledged {left} for a payment that leaves {asked}")
-        record = self.safe.get(keys.STATE + terms.outpoint)
-        state = ChannelState.parse(record) if record is not None else None
-        if state is None or state.payment.change_value > asked:
+        is_safe = _leaves_at_most(self.safe.get(keys.STATE + terms.outpoint), asked)
+        if not is_safe and not (sent_at < self._set_back_at and _leaves_at_most(self._lost.get(terms.outpoint), asked)):
             self.breach(f"{where}: acknowledged a payment that leaves {asked}, and it is not safe on disk")
         if received > 0 and sent_at > promise.closed_at:
             self.breach(f"{where}: took a payment that was sent after the channel's close had been acknowledged")
@@ -167,7 +167,10 @@ class Judge:
         self.see_commit({**dict.fromkeys(safe.keys() - data.keys()), **changed})
 
     def set_back(self, pairs: Mapping[bytes, bytes]) -> None:
-        """What is safe was set back, by whoever promoted the wrong standby."""
+        """What is safe was set back, by whoever promoted the wrong standby. What a store had answered before may still be on its
+        way to a payer, at a worker that is stopped."""
+        self._set_back_at = self.now()
+        self._lost |= {key[1:]: record for key, record in self.safe.items() if key[:1] == keys.STATE}
         self.safe.clear()
         self.safe.update(pairs)
         for outpoint, account in self.auditor.accounts.items():
@@ -362,3 +365,8 @@ class Judge:
         if is_behind:
             affordable = min(affordable, FEE_SUM_PER_DAY_MAX // len(self.promises) // 2)
         return affordable >= 1.3 * dearest * (INFLATED_SIZE if is_attacked else SETTLEMENT_SIZE) + account.pinned
+
+
+def _leaves_at_most(record: bytes | None, change_value: int) -> bool:
+    """Return whether a state record has a payment that leaves this or less (satoshi)."""
+    return record is not None and ChannelState.parse(record).payment.change_value <= change_value
