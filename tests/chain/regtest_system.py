@@ -213,6 +213,12 @@ class Regtest:
         assert len(found) <= 1, found
         return found[0] if found else None
 
+    def mine_more(self, count: int, seconds: float = 1.0) -> bool:
+        """Mine blocks, and leave the server some time to look at them; True."""
+        self.node.mine(count)
+        time.sleep(seconds)
+        return True
+
     def check_spender(self, channel: "Channel") -> CTransaction:
         """Check that the newest payment's settlement has been mined, once; return it."""
         settlement = self.spender(channel, mempool=False)
@@ -284,6 +290,7 @@ class Channel:
 
     def fund(self, value: int = VALUE, confirmations: int = 1, **how: Any) -> Funding:
         """Ask for the address and pay to it."""
+        wait_until(lambda: self.ask_address().code != "chain_unavailable", 10, "what each worker hears first of the chain")
         info = self.ask_address()
         assert info.status == 200, info.body
         funding = self.regtest.node.fund(self.script, value, **how)
@@ -343,7 +350,10 @@ class Channel:
 
     def wait_for(self, code: str, seconds: float = 15) -> None:
         """Wait until the newest payment is answered so."""
-        wait_until(lambda: self.code == code, seconds, f"{self.name}: {code or 'acceptance'}")
+        try:
+            wait_until(lambda: self.code == code, seconds, f"{self.name}: {code or 'acceptance'}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is answered {self.code or 'acceptance'}") from None
 
     def wait_sent(self, seconds: float = 20) -> None:
         """Wait until a settlement is in the mempool or a block."""
