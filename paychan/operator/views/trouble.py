@@ -80,9 +80,10 @@ class Figures:
 async def listed(context: Context, request: Request) -> Answer:
     """Answer GET /operator/v1/trouble."""
     read_query(request.query)
-    now, table, told = time.time(), Table(), await ask(context)
+    stores = (await ask(context))["stores"] if context.store.postgres is not None else []  # on disk there is one store: ours
+    now, table = time.time(), Table()
     exposition.tell(table, slots(context), {"network": context.config.common.network.name})
-    found = [*of_figures(Figures(table.families), now), *of_stores(told["stores"]), *_of_books(context, int(now))]
+    found = [*of_figures(Figures(table.families), now), *of_stores(stores), *_of_books(context, int(now))]
     since = context.trouble_since
     for gone in since.keys() - {trouble.code for trouble in found}:
         del since[gone]
