@@ -88,7 +88,8 @@ class Judge:
         self._signed: dict[bytes, list[tuple[int, int, bytes]]] = {}
         self._noted: dict[bytes, int] = {}
         self._notes: dict[tuple[Any, int], bytes] = {}
-        self._set_back_at, self._lost = 0.0, dict[bytes, bytes]()
+        self._set_back: list[tuple[float, dict[bytes, bytes]]] = []
+        """When what is safe was set back, and what was safe before."""
         self.has_thief = False
         """Whether somebody else asks the signer: the server must take what was signed for him."""
         rules = (SERVER_PUBKEY, DESTINATION, FEE_RATE_MAX, FEE_SHARE_PERCENT_MAX, VERSIONS_MAX, PERIOD, FEE_SUM_PER_DAY_MAX)
@@ -111,8 +112,8 @@ class Judge:
         where, terms = format_outpoint(promise.terms.outpoint)[:8], promise.terms
         if left != asked:
             self.breach(f"{where}: acknowledged {left} for a payment that leaves {asked}")
-        is_safe = _leaves_at_most(self.safe.get(keys.STATE + terms.outpoint), asked)
-        if not is_safe and not (sent_at < self._set_back_at and _leaves_at_most(self._lost.get(terms.outpoint), asked)):
+        was_safe = [safe for at, safe in self._set_back if sent_at < at]
+        if not any(_leaves_at_most(safe.get(keys.STATE + terms.outpoint), asked) for safe in (self.safe, *was_safe)):
             self.breach(f"{where}: acknowledged a payment that leaves {asked}, and it is not safe on disk")
         if received > 0 and sent_at > promise.closed_at:
             self.breach(f"{where}: took a payment that was sent after the channel's close had been acknowledged")
@@ -169,8 +170,7 @@ class Judge:
     def set_back(self, pairs: Mapping[bytes, bytes]) -> None:
         """What is safe was set back, by whoever promoted the wrong standby. What a store had answered before may still be on its
         way to a payer, at a worker that is stopped."""
-        self._set_back_at = self.now()
-        self._lost |= {key[1:]: record for key, record in self.safe.items() if key[:1] == keys.STATE}
+        self._set_back.append((self.now(), dict(self.safe)))
         self.safe.clear()
         self.safe.update(pairs)
         for outpoint, account in self.auditor.accounts.items():
