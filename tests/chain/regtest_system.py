@@ -213,12 +213,6 @@ class Regtest:
         assert len(found) <= 1, found
         return found[0] if found else None
 
-    def mine_more(self, count: int, seconds: float = 1.0) -> bool:
-        """Mine blocks, and leave the server some time to look at them; True."""
-        self.node.mine(count)
-        time.sleep(seconds)
-        return True
-
     def check_spender(self, channel: "Channel") -> CTransaction:
         """Check that the newest payment's settlement has been mined, once; return it."""
         settlement = self.spender(channel, mempool=False)
@@ -354,6 +348,18 @@ class Channel:
             wait_until(lambda: self.code == code, seconds, f"{self.name}: {code or 'acceptance'}")
         except AssertionError as error:
             raise AssertionError(f"{error}; it is answered {self.code or 'acceptance'}") from None
+
+    def wait_settled(self, depth: int, seconds: float = 60) -> None:
+        """Mine until it is settled. The settler may replace a settlement just when blocks are mined, which then have neither."""
+
+        def is_over() -> bool:
+            if not self.is_settled:
+                self.regtest.node.mine(depth)
+                time.sleep(1.0)  # to look at them
+                return False
+            return True
+
+        wait_until(is_over, seconds, f"{self.name}: the end")
 
     def wait_sent(self, seconds: float = 20) -> None:
         """Wait until a settlement is in the mempool or a block."""

@@ -155,8 +155,7 @@ def test_whatever_is_killed_channels_at_every_step_are_settled_by_themselves(cha
     assert channels["open"].pay().status == 200
     closed(channels["open"])
     for channel in (*channels.values(), settled):
-        # The settler may be replacing one just when blocks are mined, which then have neither: there are always more blocks.
-        wait_until(lambda channel=channel: channel.is_settled or not chain.mine_more(DEPTH), 60, f"{channel.name}: the end")
+        channel.wait_settled(DEPTH)
         chain.check_spender(channel)
         assert not chain.logged(f"signed {format_outpoint(channel.terms.outpoint)}: version 2")
 
