@@ -31,6 +31,9 @@ RESERVATION_SECONDS_MAX = 24 * 3600
 ATTEMPT_MAX, REVISION_BITS = 2**23 - 1, 40
 """A purchase's number: the attempt that made it or took it over, 0 if it was not told, above so many bits of a revision."""
 
+ATTEMPTS_MAX = 16
+"""Attempts at one purchase that an x402 middleware names at once."""
+
 PURCHASE = struct.Struct("<16sQQQI")
 """key's hash | satoshi asked | satoshi held | number | unix seconds at which a reservation falls back, 0: the amount is final"""
 

@@ -31,7 +31,7 @@ from x402.schemas.hooks import SettleContext, SettleResultContext, SkipSettleRes
 from ..core.errors import ConfigError, Rejection, Unavailable
 from ..core.network import BY_NAME, caip2
 from ..core.payment import decode_payment
-from ..core.sales import revision_of
+from ..core.sales import ATTEMPTS_MAX, revision_of
 from ..core.units import MAX_MONEY
 from ..mpp import CURRENCY, problems
 from ..mpp.text import parse_amount
@@ -45,9 +45,6 @@ from .wire import SLOW_SECONDS, Door, find_door
 
 SCHEME = "batch-settlement"
 LOCAL_URL = "http://localhost/x402"
-
-ATTEMPTS_MAX = 16
-"""That are named at once, as the door has it."""
 
 REMEMBERED_MAX = 10_000
 """Payments that a process remembers; some 2 MB."""

@@ -1,7 +1,7 @@
 """Aim: no command of ours ends in a traceback, whatever it is given and wherever it runs: any input, locale, user and working
 directory, with standard streams that are closed, full, or a pipe whose reader has gone. Its exit status is the documented one.
 
-Method: a table of commands, good and bad, times a table of worlds (worlds.py), each a child forked from one interpreter; the odd
+Method: a table of commands, good and bad, each in some worlds of a table (worlds.py), a child forked from one interpreter; the odd
 files are real ones. What only a new interpreter can show (streams that are closed when it starts, the C locale) is run as such.
 """
 

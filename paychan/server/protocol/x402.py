@@ -15,7 +15,7 @@ import orjson
 from ...core.errors import Rejection
 from ...core.outpoint import format_outpoint
 from ...core.payment import Payment, parse_payment
-from ...core.sales import ATTEMPT_MAX
+from ...core.sales import ATTEMPT_MAX, ATTEMPTS_MAX
 from ...core.units import MAX_MONEY
 from ...mpp import CURRENCY, INTENT, METHOD
 from ...mpp.challenge import Challenge
@@ -31,9 +31,6 @@ ACTIONS = {"open": "open", "voucher": "voucher", "refund": "close"}
 
 NUMBER_MAX = 2**63 - 1
 """Of a purchase."""
-
-ATTEMPTS_MAX = 16
-"""That a seller names at once."""
 
 _NONE = Challenge("", "", "", METHOD, INTENT, "")
 """x402 has no challenges."""
