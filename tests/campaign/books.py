@@ -32,17 +32,25 @@ from typing import Any
 from tests.campaign.shop import PRICES, UNITS
 
 Line = dict[str, Any]
-Killed = list[tuple[float, str]]
-"""When (unix seconds) whom."""
-
 GUESS_SECONDS = 0.5
 """Clocks of lines and kills are read at different moments."""
 
-SERVER, RETURN_SECONDS = ("server", "worker", "store", "signer"), 5.0
+SERVER, RETURN_SECONDS = ("server", "worker", "store", "signer", "machine", "primary", "standby"), 5.0
 """Who must be there for a charge to be given back, and how long one takes to return."""
 
 LATE_GAPS = 3
 """What was presented and not answered may be given back until so many purchases later: its handler may be slow, its buyer gone."""
+
+
+@dataclass
+class Kills:
+    """Whom, and when (unix seconds). away: how long one of the server's takes to return."""
+
+    moments: list[tuple[float, str]]
+    away: float = RETURN_SECONDS
+
+    def hit(self, who: tuple[str, ...], begin: float, end: float) -> bool:
+        return any(victim in who and begin < at < end for at, victim in self.moments)
 
 
 def read_lines(path: Path, offset: int = 0) -> list[Line]:
@@ -93,7 +101,7 @@ class Purchase:
     def is_delivered(self) -> bool:
         return any(200 <= answer["status"] < 300 for answer in self.answers)
 
-    def is_free(self, killed: Killed) -> bool:
+    def is_free(self, killed: Kills) -> bool:
         """Whether it can cost nothing any more; see above."""
         if self.is_answered or not self.ended:
             return False
@@ -103,10 +111,9 @@ class Purchase:
         if last["status"] not in (500, 502) or self.tries > len(self.answers):
             return False
         until = last["at"] + GUESS_SECONDS  # what a handler failed to serve is given back before that is answered
-        if any(who == self.way and self.first - GUESS_SECONDS < at < until for at, who in killed):
+        if killed.hit((self.way,), self.first - GUESS_SECONDS, until):
             return False
-        untold = (self.first - RETURN_SECONDS, last["at"])
-        return not any(who in SERVER and untold[0] < at < untold[1] for at, who in killed)
+        return not killed.hit(SERVER, self.first - killed.away, last["at"])
 
 
 @dataclass
@@ -130,7 +137,7 @@ class Verdict:
 
 
 def judge(
-    notes: Iterable[list[Line]], records: dict[str, list[Line]], books: dict[str, Line], open_price: int, killed: Killed
+    notes: Iterable[list[Line]], records: dict[str, list[Line]], books: dict[str, Line], open_price: int, killed: Kills
 ) -> Verdict:
     """Judge what buyers' notebooks say, sellers' records by way, and the server's books by channel."""
     verdict = Verdict()
@@ -143,7 +150,7 @@ def judge(
 
 
 def _judge_buyer(
-    verdict: Verdict, lines: list[Line], served: list[tuple[str, str, str]], books: dict[str, Line], open_price: int, killed: Killed
+    verdict: Verdict, lines: list[Line], served: list[tuple[str, str, str]], books: dict[str, Line], open_price: int, killed: Kills
 ) -> None:
     say = verdict.problems.append
     purchases = _purchases(lines)
@@ -210,7 +217,7 @@ def _judge_goods(verdict: Verdict, purchase: Purchase, runs: Counter[tuple[str, 
 
 
 def _judge_channel(
-    verdict: Verdict, purse: Line, book: Line | None, purchases: list[Purchase], open_price: int, killed: Killed
+    verdict: Verdict, purse: Line, book: Line | None, purchases: list[Purchase], open_price: int, killed: Kills
 ) -> None:
     name = purse["channel"]
     if book is None:

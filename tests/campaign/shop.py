@@ -1,6 +1,6 @@
 """What the sales campaign sells: one FastAPI application, behind the middleware as `app`, behind the gateway as `upstream`.
 
-    PAYCHAN_SHOP=RECORD PAYCHAN_DOOR=SOCKET PAYCHAN_TOKEN=TOKEN granian --interface asgi tests.campaign.shop:app
+    PAYCHAN_SHOP=RECORD PAYCHAN_DOOR=SOCKET PAYCHAN_TOKEN=TOKEN PAYCHAN_SECRET=HEX granian --interface asgi tests.campaign.shop:app
 
 The good is a sentence with the request's id in it. Before it is given away a line says so in RECORD, on disk: what the handler
 served, it can never deny. Ids say how a handler behaves: `-f2` fails twice before it serves, `-s80` takes 80 ms before that, and
@@ -77,7 +77,8 @@ def _channel_of(visit: Visit) -> str:
 
 def _make_paid() -> FastAPI:
     app, shop = FastAPI(), Shop(os.environ["PAYCHAN_SHOP"])
-    till = Till(app, os.environ["PAYCHAN_DOOR"], os.environ["PAYCHAN_TOKEN"])
+    secret = bytes.fromhex(os.environ["PAYCHAN_SECRET"])
+    till = Till(app, os.environ["PAYCHAN_DOOR"], os.environ["PAYCHAN_TOKEN"], secret=secret)
 
     def add(price: int, method: str) -> None:
         paid = till.price(price)

@@ -10,7 +10,7 @@ import secrets
 
 import pytest
 
-from tests.campaign.books import judge, sums_of
+from tests.campaign.books import Kills, judge, sums_of
 from tests.campaign.breaks import ROOT, SLIPS
 from tests.campaign.sales import VICTIMS, campaign
 
@@ -67,7 +67,7 @@ class Story:
 
     def problems(self):
         told = {"what": "books", "id": "", "channel": ONE, **self.purse}
-        return judge([[*self.notes, told]], self.records, {ONE: self.book}, OPENING, self.killed).problems
+        return judge([[*self.notes, told]], self.records, {ONE: self.book}, OPENING, Kills(self.killed)).problems
 
 
 def bought(ident="a", method="GET"):
