@@ -116,13 +116,23 @@ def test_the_image_has_a_pinned_base_a_plain_user_and_no_secret():
     assert {".git", "state", "**/*.key"} <= set((DEPLOY / "docker" / "Dockerfile.dockerignore").read_text().split())
 
 
-def test_the_composition_exposes_little(tmp_path, monkeypatch):
-    monkeypatch.delenv("PAYCHAN_STATE_DIR", raising=False)
+def test_the_composition_exposes_little():
     services = yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_text())["services"]
     assert services["node"]["image"].partition(":")[2] and "latest" not in services["node"]["image"]
-    for name in ("node", "paychan"):
+    for name in ("key", "node", "paychan"):
         assert services[name]["cap_drop"] == ["ALL"] and services[name]["security_opt"] == ["no-new-privileges:true"]
     assert services["paychan"]["read_only"] and services["paychan"]["network_mode"] == "service:node"
     assert services["node"]["ports"] == ["127.0.0.1:8000:8000"]
+
+
+def test_the_composition_makes_its_key_once_and_then_lacks_only_the_nodes_cookie(tmp_path, monkeypatch):
+    services = yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_text())["services"]
+    command = [word.replace("/var/lib/paychan", str(tmp_path)) for word in services["key"]["entrypoint"]]
+    assert services["key"]["volumes"] == ["state:/var/lib/paychan"] and "key" in services["paychan"]["depends_on"]
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+    tmp_path.chmod(0o700)
+    made = [subprocess.run(command, check=True) and (tmp_path / "signer.key").read_bytes() for _ in range(2)]
+    assert made[0] == made[1]
+    monkeypatch.setenv("PAYCHAN_STATE_DIR", str(tmp_path))
     keys = {line.split(": ")[1] for line in check_directory(DEPLOY / "docker" / "regtest")}
-    assert keys <= {"signer.key_file", "bitcoind.cookie_file"}
+    assert keys == {"bitcoind.cookie_file"}
