@@ -109,6 +109,16 @@ SLIPS = {
         (("paychan/sell/rules.py", "    made.update(request.fingerprint)\n", ""),),
         (SALES, "--kills", "50", "--victim", "buyer,shop"),
     ),
+    "a till serves what it once asked for, whoever has served it since": Slip(
+        (
+            (
+                "paychan/sell/owed.py",
+                "self._until.get((key, attempt_of(number)), -1.0)",
+                "max((until for (known, _), until in self._until.items() if known == key), default=-1.0)",
+            ),
+        ),
+        (SALES, "--kills", "200", "--victim", "server,store,worker"),
+    ),
     "a POST is run again": Slip(
         (("paychan/sell/rules.py", "        if not repeats or self._repeats", "        if self._repeats"),),
         (SALES, "--kills", "100", "--victim", "shop,gateway"),

@@ -1,18 +1,23 @@
 """Aim: whoever is killed, buyers, sellers and server tell the same story of every purchase.
 
 Method: the campaign of sales (sales.py; books.py says exactly what is promised), short: each of its processes is killed at a random
-moment. PAYCHAN_SALES_KILLS: kills in all; PAYCHAN_SEED makes its choices again. And its judge, against stories that are false.
+moment, and on several machines what one alone does not have. PAYCHAN_SALES_KILLS: kills in all; PAYCHAN_SEED makes its choices
+again. And its judge, against stories that are false.
 """
 
 import json
 import os
 import secrets
+import subprocess
+import sys
 
 import pytest
 
+from tests import postgres
 from tests.campaign.books import Kills, judge, sums_of
 from tests.campaign.breaks import ROOT, SLIPS
-from tests.campaign.sales import VICTIMS, campaign
+from tests.campaign.sales import OF_A_FLEET, VICTIMS, campaign
+from tests.certificates import need_openssl
 
 KILLS = int(os.environ.get("PAYCHAN_SALES_KILLS", str(len(VICTIMS))))
 SEED = int(os.environ.get("PAYCHAN_SEED", secrets.randbelow(1 << 32)))
@@ -28,6 +33,17 @@ def test_whoever_is_killed_goods_and_charges_and_purses_agree(tmp_path):
     sums = report.verdict
     assert sums.channels >= 6 and sums.answered > 2 * sums.channels and sums.charged >= sums.answered > sums.channels
     assert sums.served >= sums.answered
+
+
+@postgres.needed
+def test_whatever_is_lost_of_several_machines_they_agree():
+    need_openssl()
+    victims = [victim for victim in OF_A_FLEET if victim not in VICTIMS]
+    plan = ["--machines", "2", "--kills", str(len(victims)), "--victim", ",".join(victims), "--seed", str(SEED)]
+    command = [sys.executable, "-m", "tests.campaign.sales", *plan]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert all(f"{victim} 1" in done.stdout for victim in victims) and "problems 0" in done.stdout
 
 
 @pytest.mark.parametrize("name", SLIPS)
