@@ -5,6 +5,7 @@ Method: the store as a process of its own, a primary and standbys (tests/postgre
 by one, and faults: stopped standbys, killed primaries, a cancelled wait, a changed row, a second store.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -797,3 +798,18 @@ def test_readyz_says_what_the_store_waits_for(tmp_path, monkeypatch):
             set_names(cluster, names)
             wait_until(lambda: system.ready_workers() == 1, 20, "being ready again")
             assert system.payer("three").open().status == 201
+
+
+@pytest.mark.privileged("PostgreSQL refuses root: it runs in a user namespace then")
+def test_a_system_of_roots_goes_on_when_the_primary_and_its_own_store_are_killed(tmp_path, monkeypatch):
+    with own_cluster(standbys=2) as cluster:
+        monkeypatch.setattr(postgres, "_shared", [cluster])
+        monkeypatch.setenv(STORE_VARIABLE, "postgres")
+        with running(tmp_path) as system:
+            payer = system.payer("one")
+            assert payer.open().status == 201
+            cluster.primary.kill()
+            cluster.fail_over()
+            wait_until(lambda: payer.pay().status == 200, 30, "a payment on another primary")
+            os.kill(system.child_pid("store"), signal.SIGKILL)
+            wait_until(lambda: payer.pay().status == 200, 30, "a payment by another life of the store")
