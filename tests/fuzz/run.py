@@ -54,7 +54,7 @@ class Target:
     size_max: int = 3 * 4096
     first_line: bool = False
     verdicts: dict[int, str] = field(default_factory=dict)
-    count_short: int = 50_000
+    count_short: int = 20_000
 
 
 def _functions(module: str) -> Callable[[Any, Modules], None]:
@@ -93,7 +93,7 @@ TARGETS = {
         lambda: http.TOKENS,
         first_line=True,
         verdicts={int(status): status.name for status in compiled_http.HttpStatus},
-        count_short=150_000,
+        count_short=60_000,
     ),
     "path": Target(
         "the path of a channel's resource",
@@ -104,7 +104,7 @@ TARGETS = {
         lambda: [b"/v1/channels/", b"4294967295", b"4294967296", b"/", b"//", b"0", b"f" * 64, b"A" * 32, b"/" * 900],
         size_max=1100,
         verdicts=_statuses(Status.OK, Status.REQUEST_TOO_LARGE, Status.NO_SUCH_ROUTE, Status.INVALID_TXID, Status.INVALID_VOUT),
-        count_short=150_000,
+        count_short=60_000,
     ),
     "query": Target(
         "a query, and the payment's text in it",
@@ -137,7 +137,7 @@ TARGETS = {
             Status.INVALID_PAYMENT,
             Status.INVALID_BASE64,
         ),
-        count_short=150_000,
+        count_short=60_000,
     ),
     "text": Target(
         "a payment in base64url",
@@ -148,7 +148,7 @@ TARGETS = {
         lambda: [b"=", b"==", b"A", b"-_", b"+/", b"B", b"A" * 16, b"AQ==", b"_" * 36],
         size_max=240,
         verdicts=_statuses(Status.OK, Status.INVALID_PAYMENT, Status.INVALID_BASE64),
-        count_short=150_000,
+        count_short=60_000,
     ),
     "payment": Target(
         "a payment in binary form: value, DER, sighash type",
@@ -176,7 +176,7 @@ TARGETS = {
             Status.DUST_CHANGE,
             Status.CHANGE_VALUE_RANGE,
         ),
-        count_short=150_000,
+        count_short=60_000,
     ),
     "frame": Target(
         "a stream of frames, in one piece and in many",
@@ -187,7 +187,7 @@ TARGETS = {
         lambda: _FRAME_TOKENS,
         size_max=1500,
         verdicts={0: "NOTHING_WHOLE", 1: "BAD_AT_ONCE", 2: "FRAMES", 3: "FRAMES_THEN_BAD"},
-        count_short=100_000,
+        count_short=40_000,
     ),
     "owner": Target(
         "payments that another worker forwards",
@@ -197,7 +197,7 @@ TARGETS = {
         calls.owner_seeds,
         lambda: [*_FRAME_TOKENS, *calls.owner_seeds()[:4], _PATH, *_TEXTS],
         size_max=2500,
-        count_short=10_000,
+        count_short=4_000,
     ),
     "asker": Target(
         "the answers to forwarded payments",
@@ -207,7 +207,7 @@ TARGETS = {
         calls.asker_seeds,
         lambda: [*_FRAME_TOKENS, *calls.asker_seeds()],
         size_max=1500,
-        count_short=10_000,
+        count_short=4_000,
     ),
     "batch": Target(
         "a batch of payments",
@@ -217,7 +217,7 @@ TARGETS = {
         calls.batch_seeds,
         lambda: [*calls.batch_seeds(), *_DER_TOKENS],
         size_max=2500,
-        count_short=10_000,
+        count_short=4_000,
     ),
     "commit": Target(
         "the store's COMMIT, and its judge",
@@ -227,7 +227,7 @@ TARGETS = {
         calls.commit_seeds,
         lambda: [*calls.commit_seeds(), *(seed[2:] for seed in calls.commit_seeds())],
         size_max=2500,
-        count_short=15_000,
+        count_short=6_000,
     ),
     "record": Target(
         "the records of states and terms",
@@ -236,7 +236,7 @@ TARGETS = {
         _called(calls.record_target),
         calls.record_seeds,
         size_max=400,
-        count_short=20_000,
+        count_short=8_000,
     ),
     "message": Target(
         "what store and signer say and hear",
@@ -245,7 +245,7 @@ TARGETS = {
         _called(calls.message_target),
         calls.message_seeds,
         size_max=1500,
-        count_short=20_000,
+        count_short=8_000,
     ),
     "config": Target(
         "the three configuration files",

@@ -29,7 +29,7 @@ def spread(life, count, offset=0):
 
 def test_every_image_of_a_power_loss_holds_what_was_answered_and_nothing_else(lives, tmp_path):
     for life in lives:
-        problems = [found for found in images.try_images(life, SEED, spread(life, 120), tmp_path) if found[1].problem]
+        problems = [found for found in images.try_images(life, SEED, spread(life, 80), tmp_path) if found[1].problem]
         assert not problems, (SEED, life.name, problems[:3])
         problems = [
             found

@@ -1,7 +1,7 @@
 """Aim: the server does what a model of a few lines does, whatever payers send in whatever order, and while its processes are
 restarted. Method: Hypothesis drives one real system with two workers; each example has channels of its own.
 
-PAYCHAN_STEPS: about how many steps to run (default 400; the campaign is 10000). Requests are repeated until they are answered;
+PAYCHAN_STEPS: about how many steps to run (default 240; the campaign is 10000). Requests are repeated until they are answered;
 where an attempt's answer was lost, the model allows what the first attempt may have done.
 """
 
@@ -27,7 +27,7 @@ from tests.settled import FEE_MAX
 from tests.system import Answer, System, running
 from tests.tiling import History, Operation, Outcome, check
 
-STEPS = int(os.environ.get("PAYCHAN_STEPS", "400"))
+STEPS = int(os.environ.get("PAYCHAN_STEPS", "240"))
 STEPS_PER_EXAMPLE = 40
 STEPS_PER_RESTART = 20
 SECONDS_BETWEEN_RESTARTS = 0.5

@@ -167,4 +167,4 @@ class Selling(RuleBasedStateMachine):
 
 
 TestSelling = Selling.TestCase
-TestSelling.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestSelling.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)

@@ -11,7 +11,7 @@ from . import pinning
 from .breaks import BREAKS, find
 from .pinning import Fight, draw
 
-SEEDS = 60
+SEEDS = 40
 CAMPAIGN_SEEDS = 100_000
 RICH = replace(
     draw("any"),

@@ -290,7 +290,7 @@ def damaged(draw, payload):
     return draw(st.sampled_from([payload[:at], payload[:at] + junk + payload[at + len(junk) :], payload + junk, junk]))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data(), st.sampled_from([0, 1, 1024]))
 def test_any_bytes_are_judged_as_the_rule_says(data, buckets):
     model, store = Model(), Store(buckets)
