@@ -117,7 +117,7 @@ SLIPS = {
                 "max((until for (known, _), until in self._until.items() if known == key), default=-1.0)",
             ),
         ),
-        (SALES, "--kills", "200", "--victim", "server,store,worker"),
+        (SALES, "--kills", "600", "--victim", "server,store"),
     ),
     "a POST is run again": Slip(
         (("paychan/sell/rules.py", "        if not repeats or self._repeats", "        if self._repeats"),),

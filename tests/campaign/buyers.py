@@ -45,9 +45,9 @@ DEADLINE = 3.0
 PATIENCE, IMPATIENCE = 5.0, (0.02, 0.12)
 """Seconds that an answer is waited for; now and then so few that it is given up, though it was paid for."""
 
-GIVES_UP, HANGS_UP, FAILS, IS_SLOW, TAKES_UP = 0.2, 0.15, 0.15, 0.3, 0.5
-"""Shares: of failed attempts, after which the thing is given up; of impatient attempts; of goods whose handler fails at first, and
-of slow ones; of restarts after which the buyer goes on with what it was buying."""
+GIVES_UP, HANGS_UP, HANGS_UP_AGAIN, FAILS, IS_SLOW, TAKES_UP = 0.2, 0.15, 0.6, 0.15, 0.3, 0.5
+"""Shares: of failed attempts, after which the thing is given up; of impatient attempts, the first and those after one; of goods
+whose handler fails at first, and of slow ones; of restarts after which the buyer goes on with what it was buying."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,10 @@ class Notes:
 
 
 class _NotingTransport(httpx.HTTPTransport):
+    """Each request has a connection of its own: so any of a shop's processes may get it."""
+
     def __init__(self, notes: Notes) -> None:
-        super().__init__()
+        super().__init__(limits=httpx.Limits(max_keepalive_connections=0))
         self._notes = notes
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -146,6 +148,7 @@ class Buyer:
         self._finish = directory / "finish"
         book = directory / f"{name}.notes"
         self._left = _unfinished(read_lines(book)) if book.exists() else None
+        self._hung_up = ""  # on which purchase, last
         self._notes = Notes(book)
         self._purse = Purse(directory / name, NO_LIMITS)
         make = (by_httpx, by_requests)[int(name[-1]) % 2]
@@ -176,7 +179,7 @@ class Buyer:
         way = rng.choice(list(self._sellers))
         if way == "shop" and rng.random() < 0.25:
             return Wish(ident, way, "GET", f"/metered?id={ident}", units_of(ident))
-        price, method = rng.choice(PRICES), rng.choice(("GET", "GET", "POST"))
+        price, method = rng.choice(PRICES), rng.choice(("GET", "POST"))
         return Wish(ident, way, method, f"/goods/{price}?id={ident}", price)
 
     def _buy(self, wish: Wish, is_last: bool) -> None:
@@ -190,7 +193,8 @@ class Buyer:
 
     def _attempt(self, wish: Wish, is_last: bool) -> bool:
         """Return whether nothing more need be tried."""
-        hangs_up = not is_last and self._rng.random() < HANGS_UP
+        hangs_up = not is_last and self._rng.random() < (HANGS_UP_AGAIN if self._hung_up == wish.ident else HANGS_UP)
+        self._hung_up = wish.ident if hangs_up else ""
         seconds = self._rng.uniform(*IMPATIENCE) if hangs_up else PATIENCE
         try:
             status = self._send(wish.method, self._sellers[wish.way] + wish.target, seconds)
