@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -47,8 +48,9 @@ def cython_imports(file):
         yield absolute(file, len(name) - len(bare), bare)
 
 
+@cache
 def imports(file):
-    return set(python_imports(file) if file.suffix in (".py", ".pyi") else cython_imports(file))
+    return frozenset(python_imports(file) if file.suffix in (".py", ".pyi") else cython_imports(file))
 
 
 def shipped():
@@ -58,7 +60,6 @@ def shipped():
 
 
 SHIPPED = sorted(shipped())
-EACH = pytest.mark.parametrize("file", SHIPPED, ids=module_name)
 
 
 def within(name, *packages):
@@ -74,9 +75,9 @@ def test_the_reader_of_imports_sees_all_kinds():
     assert len(SHIPPED) > 50
 
 
-@EACH
-def test_nothing_shipped_imports_tests(file):
-    assert not [name for name in imports(file) if within(name, "tests", "bench", "pytest", "hypothesis")]
+def test_nothing_shipped_imports_tests():
+    unshipped = ("tests", "bench", "pytest", "hypothesis")
+    assert not [(module_name(file), name) for file in SHIPPED for name in imports(file) if within(name, *unshipped)]
 
 
 FLOORS = (
@@ -151,18 +152,22 @@ def ours(file):
     return [name for name in imports(file) if within(name, "paychan", "store", "signer") and name not in version]
 
 
-@EACH
-def test_nothing_runs_up(file):
+def allowed_to(file):
     """The stubs of compiled modules may name types of the core, and replies: they are read by checkers, never imported."""
     here = room(module_name(file))
-    allowed = {*FLOORS[: FLOORS.index(here) + 1], *(("paychan.core", "paychan.server.protocol") if file.suffix == ".pyi" else ())}
-    assert not [name for name in ours(file) if room(name) not in allowed]
+    return {*FLOORS[: FLOORS.index(here) + 1], *(("paychan.core", "paychan.server.protocol") if file.suffix == ".pyi" else ())}
 
 
-@EACH
-def test_processes_are_apart(file):
-    forbidden = [others for own, others in APART if within(module_name(file), own)]
-    assert not [name for name in ours(file) if within(name, *forbidden)]
+def test_nothing_runs_up():
+    assert not [(module_name(file), name) for file in SHIPPED for name in ours(file) if room(name) not in allowed_to(file)]
+
+
+def forbidden_to(file):
+    return [others for own, others in APART if within(module_name(file), own)]
+
+
+def test_processes_are_apart():
+    assert not [(module_name(file), name) for file in SHIPPED for name in ours(file) if within(name, *forbidden_to(file))]
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -204,11 +209,14 @@ def test_pure_codecs_stay_pure():
         assert not {part.split(".")[0] for part in imports(ROOT / "paychan" / "rpc" / f"{name}.py")} & {*IMPURE, "datetime"}
 
 
-@EACH
-def test_environment_is_read_in_known_places_only(file):
-    """Settings come as arguments; the environment is for the settings, commands and what starts processes."""
-    if file.suffix == ".py" and "os.environ" in file.read_text():
-        starters = ("paychan.settings", "paychan.supervisor", "paychan.instances", "paychan.server.serving", "paychan.server.app")
-        others = ("paychan.cli", "paychan.notify", "paychan.gateway.app", "paychan.gateway.command")
-        others += ("paychan.operator.serving", "paychan.operator.command")
-        assert within(module_name(file), *starters, *others)
+READS_ENVIRONMENT = (
+    *("paychan.settings", "paychan.supervisor", "paychan.instances", "paychan.server.serving", "paychan.server.app"),
+    *("paychan.cli", "paychan.notify", "paychan.gateway.app", "paychan.gateway.command"),
+    *("paychan.operator.serving", "paychan.operator.command"),
+)
+"""Settings come as arguments; the environment is for the settings, commands and what starts processes."""
+
+
+def test_environment_is_read_in_known_places_only():
+    readers = [module_name(file) for file in SHIPPED if file.suffix == ".py" and "os.environ" in file.read_text()]
+    assert readers and not [name for name in readers if not within(name, *READS_ENVIRONMENT)]
