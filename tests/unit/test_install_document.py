@@ -112,6 +112,8 @@ def test_the_image_has_a_pinned_base_a_plain_user_and_no_secret():
     assert bases and all(re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", base) for base in bases)
     last = text.rpartition("\nFROM ")[2]
     assert re.search(r"(?m)^USER 10001", last) and "HEALTHCHECK" in last and 'VOLUME ["/var/lib/paychan"]' in last
+    copied = {word for line in re.findall(r"(?m)^COPY (?!--from)(.*)$", text) for word in line.split()[:-1]}
+    assert {"paychan", "store", "signer"} <= copied and all((ROOT / word).exists() for word in copied) and "." not in copied
     assert "--require-hashes" in text and not re.search(r"(?i)password|secret|\.key", text)
     assert {".git", "state", "**/*.key"} <= set((DEPLOY / "docker" / "Dockerfile.dockerignore").read_text().split())
 
