@@ -11,11 +11,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.node.bcoin_node import find_node
+from tests.node.bcoin_node import find_node, npm_ci
 from tests.system import ROOT
 
 PACKAGE = ROOT / "clients" / "js"
-INSTALL_SECONDS_MAX = 300
 BUILD_SECONDS_MAX = 300
 TEST_SECONDS_MAX = 600
 _NO_NETWORK = re.compile(r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|ERR_SOCKET|network")
@@ -59,9 +58,7 @@ def _install() -> None:
     installed = PACKAGE / "node_modules" / ".installed-lock.json"
     if installed.exists() and installed.read_bytes() == lock:
         return
-    _, npm = find_node()
-    command = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, timeout=INSTALL_SECONDS_MAX)
+    done = npm_ci(PACKAGE)
     if done.returncode and _NO_NETWORK.search(done.stderr):
         raise Unreachable("npm cannot reach its registry, and the packages of clients/js are not installed")
     assert done.returncode == 0, done.stderr
