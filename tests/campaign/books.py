@@ -2,8 +2,7 @@
 
 A *purchase* is a request (its id), a channel and a payment on it. By what was written down, each is one of three:
 
-- *charged*: it was answered 2xx, or 409 as served before (but for a metered one that no handler has served), or the handler's
-  record says that it was served;
+- *charged*: it was answered 2xx, or 409 as served before and a handler has served it, or the handler's record alone says that;
 - *free*: it was answered last that it was refused for want of credit; or whenever it was tried, that its handler failed. After a
   failure the charge is given back, unless the process that owed it was killed meanwhile, or the server could not be told;
 - *unknown*: whatever else was never answered. It may be charged once, whether its handler ran or not: who presents the same payment
@@ -93,9 +92,9 @@ class Purchase:
 
     @property
     def is_answered(self) -> bool:
-        """Whether it is over, by what its buyer was told. What a killed handler holds falls back: a 409 says that it was run."""
-        is_over = any(answer["status"] == 409 for answer in self.answers) and (self.was_served or not self.is_metered)
-        return is_over or self.is_delivered
+        """Whether it is over, by what its buyer was told. A 409 alone says that another process has charged for it and
+        may be serving it: if that one's handler fails, later, it is given back, and what a killed handler holds falls back."""
+        return self.is_delivered or (self.was_served and any(answer["status"] == 409 for answer in self.answers))
 
     @property
     def is_delivered(self) -> bool:

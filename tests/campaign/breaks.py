@@ -120,7 +120,7 @@ SLIPS = {
         (SALES, "--kills", "600", "--victim", "server,store"),
     ),
     "a POST is run again": Slip(
-        (("paychan/sell/rules.py", "        if not repeats or self._repeats", "        if self._repeats"),),
+        (("paychan/sell/rules.py", "        if not repeats or is_over:\n", "        if is_over:\n"),),
         (SALES, "--kills", "100", "--victim", "shop,gateway"),
     ),
     "a payer signs on while a payment is unknown": Slip(

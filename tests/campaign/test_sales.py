@@ -178,6 +178,20 @@ def test_what_was_never_answered_is_charged_once_at_most():
     assert ["SERVED FREE" in problem for problem in story.problems()] == [True]
 
 
+def test_what_was_called_served_before_and_was_not_may_have_been_given_back_since():
+    story = bought()
+    story.ask("b")
+    story.present("b", OPENING + 200)
+    story.answer("b", OPENING + 200, 409)
+    for charged in (0, 100):
+        story.pay(OPENING + 200, 100 + charged)
+        assert story.problems() == []
+    story.serve("b")
+    assert story.problems() == []
+    story.pay(OPENING + 200, 100)
+    assert ["SERVED FREE" in problem for problem in story.problems()] == [True]
+
+
 def test_a_request_that_was_charged_on_two_payments_is_seen():
     story = bought()
     story.present("a", OPENING + 200)
