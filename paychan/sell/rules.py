@@ -426,15 +426,17 @@ class Rules:
         return found
 
     def _check_repeated(self, key: str, request: Request, price: Price, standing: Standing, credential: Credential) -> None:
-        """Refuse what another process, or one before us, has sold, unless it may be run again. Raises Rejection, Unavailable."""
+        """Refuse what another process, or one before us, has sold, unless it may be run again. At first nothing is said of it: it
+        may be under way there, and given back. Raises Rejection, Unavailable."""
         repeats = request.method == "GET" if price.repeats is None else price.repeats
         figures = figures_of(credential.outpoint, standing, standing.spent)
-        if not repeats or self._repeats.get(key, 0) >= REPEATS_MAX:
-            raise Rejection("already_served", figures=figures)
+        is_over = self._repeats.get(key, 0) >= REPEATS_MAX
         first = self._seen.setdefault(key, self._ticks())
-        if self._ticks() - first < REPEAT_SECONDS:
+        if self._ticks() - first < REPEAT_SECONDS and not is_over:
             self._seen.note(key, first)
             raise Unavailable("overloaded", "The same request may be under way elsewhere; send it again", figures=figures)
+        if not repeats or is_over:
+            raise Rejection("already_served", figures=figures)
 
     def _refused(self, told: Told, request: Request, credential: Credential, price: Price) -> Steps[Answer]:
         """Return the answer to a refusal of the door's."""

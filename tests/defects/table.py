@@ -1704,6 +1704,14 @@ MIDDLEWARE = (
     ),
     Break(
         ("M2",),
+        "what another process may be giving back is called served",
+        TILL,
+        "if self._ticks() - first < REPEAT_SECONDS and not is_over:",
+        "if repeats and self._ticks() - first < REPEAT_SECONDS and not is_over:",
+        (f"{TWO_TILLS}::test_what_another_process_gives_back_meanwhile_was_not_called_served_and_is_sold_anew",),
+    ),
+    Break(
+        ("M2",),
         "what was taken over from another process is given back, whatever that one has served",
         TILL,
         'is_repeated=bool(told.content["repeated"]) and not is_ours,',

@@ -200,12 +200,12 @@ def other(till):
     return Till(till.door)
 
 
-def ask_later(till):
-    """Ask for what another process may be serving, until it is run again."""
-    first = till.ask(method="GET")
+def ask_later(till, method="GET"):
+    """Ask for what another process may be serving, until that cannot be a moment's matter."""
+    first = till.ask(method=method)
     assert isinstance(first, Answer) and first.status == 503
     till.now += REPEAT_SECONDS
-    return till.ask(method="GET")
+    return till.ask(method=method)
 
 
 def test_who_is_late_gives_nothing_back_that_another_process_has_taken_over(till, other):
@@ -282,6 +282,14 @@ def test_what_is_owed_stays_owed_though_not_even_its_owner_is_told(till):
     assert isinstance(again, Sale) and not again.is_repeated
 
 
+def test_what_another_process_gives_back_meanwhile_was_not_called_served_and_is_sold_anew(till, other):
+    sale = till.ask()
+    assert other.ask().status == 503
+    till.drive(till.rules.failed(sale))
+    again = other.ask()
+    assert isinstance(again, Sale) and not again.is_repeated and till.door.spent == 1000 + COST
+
+
 def test_two_processes_take_one_over_and_neither_gives_it_back(till, other):
     third = Till(till.door)
     first = till.ask(method="GET")
@@ -296,7 +304,7 @@ def test_what_another_process_sold_while_our_charge_was_unknown_is_served_once_i
     assert till.ask().status == 503
     till.door.is_away = False
     other.serve(other.ask())
-    again = till.ask()
+    again = ask_later(till, "POST")
     assert isinstance(again, Answer) and again.status == 409 and till.door.spent == 1000 + COST
 
 
@@ -306,7 +314,7 @@ def test_what_another_process_sold_while_our_charge_was_unknown_is_not_served_ag
     assert till.ask().status == 503
     other.serve(other.ask())
     assert not is_late or till.door.arrive() == [True] * 4
-    again = till.ask()
+    again = ask_later(till, "POST")
     assert isinstance(again, Answer) and again.status == 409 and till.door.spent == 1000 + COST
 
 

@@ -210,7 +210,7 @@ def test_unknown_to_the_end_and_then_the_same_payment_is_served_if_it_was_ours(i
     assert told_to_payer(desk.decide(headers, method="POST"))[0] == 503
     desk.answers["sale"] = [desk.ours if is_ours else REPEATED]
     sold = desk.decide(headers, method="POST")
-    assert isinstance(sold, Sale) if is_ours else told_to_payer(sold)[1].code == "already_served"
+    assert isinstance(sold, Sale) if is_ours else told_to_payer(sold)[1].code == "overloaded"
 
 
 def test_what_was_never_sent_has_made_nothing_and_is_not_remembered():
@@ -229,7 +229,7 @@ def test_what_another_process_sold(method, repeats, later):
     price = Price(5, repeats=repeats)
     headers = desk.buyer(price).pay(5)
     first = desk.decide(headers, method, price=price)
-    assert isinstance(first, Answer) and first.status == (409 if later == 409 else 503)
+    assert isinstance(first, Answer) and first.status == 503  # it may be under way there, and be given back
     desk.now += 1
     second = desk.decide(headers, method, price=price)
     assert (second.status if isinstance(second, Answer) else 200) == later
@@ -260,7 +260,7 @@ def test_what_was_unknown_long_ago_is_forgotten():
         desk.answers["sale"] = [desk.ours]
         desk.now += passes
         sold = desk.decide(headers, price=price)
-        assert isinstance(sold, Sale) if is_remembered else told_to_payer(sold)[1].code == "already_served"
+        assert isinstance(sold, Sale) if is_remembered else told_to_payer(sold)[1].code == "overloaded"
 
 
 def test_what_a_payer_calls_another_purchase_is_one_and_the_same_name_is_the_same():
