@@ -87,7 +87,11 @@ class Purchase:
 
     @property
     def late(self) -> tuple[int, ...]:
-        """What may be given back of it after its buyer has gone on: all, or what a metered request held and did not use."""
+        """What may be given back of it after its buyer has gone on: all, or what a metered request held and did not use. One that
+        was answered, and hung up on before that, may be held again, and given back, by the process that was left with it: that
+        settles nothing, and falls back in ten minutes."""
+        if self.is_delivered:
+            return (-UNITS, UNITS) if self.is_metered and self.tries > len(self.answers) else ()
         return (*self.costs, UNITS - self.cost) if self.is_metered else self.costs
 
     @property
@@ -266,7 +270,7 @@ def _between_receipts(name: str, lines: list[Line], purchases: list[Purchase], o
             continue
         receipts.add(purchase.ident)
         others = [p for p in gaps[-1] if p is not purchase]
-        before = [p for gap in gaps[-LATE_GAPS - 1 : -1] for p in gap if p is not purchase and not p.is_delivered]
+        before = [p for gap in gaps[-LATE_GAPS - 1 : -1] for p in gap if p is not purchase]
         more = line["spent"] - spent - purchase.cost - (0 if spent else open_price)
         if not any(more + late in sums_of([p.costs for p in others]) for late in sums_of([p.late for p in before])):
             word = "CHARGED TWICE" if more > 0 else "SERVED FREE"

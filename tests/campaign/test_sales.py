@@ -228,6 +228,24 @@ def test_what_a_metered_request_held_may_be_given_back_after_its_buyer_has_gone(
     assert [word in problem for problem in story.problems()] == [True] * bool(word)
 
 
+@pytest.mark.parametrize(("more", "hangs_up", "word"), [(9, True, ""), (9, False, "CHARGED TWICE"), (7, True, "CHARGED TWICE")])
+def test_what_a_metered_request_holds_again_was_asked_for_by_somebody_who_hung_up(more, hangs_up, word):
+    story = bought()
+    story.ask("m", 0)
+    story.notes[-1]["target"] = "/metered"
+    for _ in range(1 + hangs_up):
+        story.present("m", OPENING + 109)
+    story.serve("m")
+    story.answer("m", OPENING + 109, spent=OPENING + 100)
+    story.ask("b")
+    story.present("b", OPENING + 218)
+    story.serve("b")
+    story.answer("b", OPENING + 218, spent=OPENING + 200 + more)
+    story.pay(OPENING + 218, 200 + more)
+    story.book["reserved"] = more
+    assert [word in problem for problem in story.problems()] == [True] * bool(word)
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_what_must_not_run_twice_is_seen_to(method):
     story = bought(method=method)
