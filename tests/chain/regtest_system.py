@@ -27,7 +27,7 @@ from coincurve import PrivateKey
 
 from paychan.core.channel import ChannelTerms
 from paychan.core.network import REGTEST, decode_address
-from paychan.core.outpoint import make_outpoint, txid_hex, vout_of
+from paychan.core.outpoint import format_outpoint, make_outpoint, txid_hex, vout_of
 from paychan.core.payment import Payment
 from paychan.core.script import p2sh_script_pubkey
 from paychan.core.sender import Sender, sign_payment
@@ -235,6 +235,12 @@ class Regtest:
     def logged(self, pattern: str) -> list[str]:
         """Return the lines of the system's log that contain a regular expression."""
         return [line for line in list(self.system.output) if re.search(pattern, line)]
+
+    def fees_signed(self, channel: "Channel") -> list[int]:
+        """Return the fees (satoshi) of a channel's settlements, by the order of their versions."""
+        signed = rf"signed {format_outpoint(channel.terms.outpoint)}: version (\d+), fee (\d+)"
+        found = [match for line in list(self.system.output) if (match := re.search(signed, line))]
+        return [fee for _, fee in sorted({(int(match[1]), int(match[2])) for match in found})]
 
     def replay_in_core(self) -> int:
         """Give all blocks of the node's best chain to Bitcoin Core's own validation; return the height it reached."""
