@@ -31,6 +31,7 @@ from typing import Any
 from tests.campaign.shop import PRICES, UNITS
 
 Line = dict[str, Any]
+
 GUESS_SECONDS = 0.5
 """Clocks of lines and kills are read at different moments."""
 
@@ -88,10 +89,10 @@ class Purchase:
     @property
     def late(self) -> tuple[int, ...]:
         """What may be given back of it after its buyer has gone on: all, or what a metered request held and did not use. One that
-        was answered, and hung up on before that, may be held again, and given back, by the process that was left with it: that
-        settles nothing, and falls back in ten minutes."""
+        used nothing is as if it had not been (_fast/purchase.pyx): the process that it was hung up on at may hold it again, after
+        it was answered, and give it back."""
         if self.is_delivered:
-            return (-UNITS, UNITS) if self.is_metered and self.tries > len(self.answers) else ()
+            return (-UNITS, UNITS) if self.is_metered and not self.cost and self.tries > len(self.answers) else ()
         return (*self.costs, UNITS - self.cost) if self.is_metered else self.costs
 
     @property

@@ -228,20 +228,23 @@ def test_what_a_metered_request_held_may_be_given_back_after_its_buyer_has_gone(
     assert [word in problem for problem in story.problems()] == [True] * bool(word)
 
 
-@pytest.mark.parametrize(("more", "hangs_up", "word"), [(9, True, ""), (9, False, "CHARGED TWICE"), (7, True, "CHARGED TWICE")])
-def test_what_a_metered_request_holds_again_was_asked_for_by_somebody_who_hung_up(more, hangs_up, word):
+@pytest.mark.parametrize(
+    ("used", "more", "hangs_up", "word"),
+    [(0, 9, True, ""), (0, 9, False, "CHARGED TWICE"), (0, 7, True, "CHARGED TWICE"), (4, 9, True, "CHARGED TWICE")],
+)
+def test_what_a_metered_request_holds_again_used_nothing_and_was_hung_up_on(used, more, hangs_up, word):
     story = bought()
-    story.ask("m", 0)
+    story.ask("m", used)
     story.notes[-1]["target"] = "/metered"
     for _ in range(1 + hangs_up):
         story.present("m", OPENING + 109)
     story.serve("m")
-    story.answer("m", OPENING + 109, spent=OPENING + 100)
+    story.answer("m", OPENING + 109, spent=OPENING + 100 + used)
     story.ask("b")
     story.present("b", OPENING + 218)
     story.serve("b")
-    story.answer("b", OPENING + 218, spent=OPENING + 200 + more)
-    story.pay(OPENING + 218, 200 + more)
+    story.answer("b", OPENING + 218, spent=OPENING + 200 + used + more)
+    story.pay(OPENING + 218, 200 + used + more)
     story.book["reserved"] = more
     assert [word in problem for problem in story.problems()] == [True] * bool(word)
 

@@ -211,6 +211,9 @@ def test_unknown_to_the_end_and_then_the_same_payment_is_served_if_it_was_ours(i
     desk.answers["sale"] = [desk.ours if is_ours else REPEATED]
     sold = desk.decide(headers, method="POST")
     assert isinstance(sold, Sale) if is_ours else told_to_payer(sold)[1].code == "overloaded"
+    if not is_ours:
+        desk.now += 1
+        assert told_to_payer(desk.decide(headers, method="POST"))[1].code == "already_served"
 
 
 def test_what_was_never_sent_has_made_nothing_and_is_not_remembered():
@@ -261,6 +264,9 @@ def test_what_was_unknown_long_ago_is_forgotten():
         desk.now += passes
         sold = desk.decide(headers, price=price)
         assert isinstance(sold, Sale) if is_remembered else told_to_payer(sold)[1].code == "overloaded"
+        if not is_remembered:
+            desk.now += 1
+            assert told_to_payer(desk.decide(headers, price=price))[1].code == "already_served"
 
 
 def test_what_a_payer_calls_another_purchase_is_one_and_the_same_name_is_the_same():
